@@ -1,0 +1,43 @@
+"""The only room that reads time, randomness or the process id.
+
+Floor 0. No safety rests on a clock: times are recorded and shown, never compared to decide
+whether something may be deleted or overwritten. Tests pass a `Clock` of their own.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Source of time and of random names. Every method may be called from any thread."""
+
+    def wall_us(self) -> int:
+        """Microseconds since 1970-01-01 UTC, as the host believes."""
+
+    def monotonic_ms(self) -> float:
+        """Milliseconds that never run backwards within this process."""
+
+    def sleep_ms(self, duration_ms: float) -> None:
+        """Wait."""
+
+    def random(self, count: int) -> bytes:
+        """`count` bytes nobody can guess."""
+
+
+class SystemClock:
+    """The clock of the host."""
+
+    def wall_us(self) -> int:
+        return time.time_ns() // 1000
+
+    def monotonic_ms(self) -> float:
+        return time.monotonic() * 1000
+
+    def sleep_ms(self, duration_ms: float) -> None:
+        time.sleep(duration_ms / 1000)
+
+    def random(self, count: int) -> bytes:
+        return os.urandom(count)

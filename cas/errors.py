@@ -1,0 +1,329 @@
+"""The one error tree: families say what the caller does next, codes never change meaning.
+
+Floor 0. Every error that leaves the package is a `CasError`. A class belongs to exactly one
+family (the direct children of `CasError`); `code` is a stable string, append-only, that appears
+in JSON and in documentation; `fields` holds what a program may want to read, so that nobody
+parses the message. `exit_code` is what the command line returns.
+
+A message is one sentence that says what is wrong, followed where useful by the next step.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class CasError(Exception):
+    """Base of every error raised on purpose by this package."""
+
+    code: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, **fields: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.fields = fields
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __getattr__(self, name: str) -> Any:
+        # Only called for names that are not attributes: the fields, readable as `error.path`.
+        fields: dict[str, Any] = self.__dict__.get("fields", {})
+        if name in fields:
+            return fields[name]
+        raise AttributeError(name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild, (type(self), self.message, self.fields))
+
+
+def _rebuild(cls: type[CasError], message: str, fields: dict[str, Any]) -> CasError:
+    return cls(message, **fields)
+
+
+# -- NotFound: what was named is not there; name something else -----------------------------
+
+
+class NotFound(CasError, KeyError):
+    """What was asked for does not exist."""
+
+    code = "not-found"
+    exit_code = 3
+
+
+class ObjectNotFound(NotFound):
+    """No installed pack holds a copy of this id. Fields: `id`."""
+
+    code = "object-not-found"
+
+
+class RefNotFound(NotFound):
+    """No ref has this name. Fields: `ref`."""
+
+    code = "ref-not-found"
+
+
+class PathNotFound(NotFound):
+    """The snapshot has no such path. Fields: `path`."""
+
+    code = "path-not-found"
+
+
+class RevisionNotFound(NotFound):
+    """A revision names nothing. Fields: `revision`."""
+
+    code = "revision-not-found"
+
+
+class StoreNotFound(NotFound):
+    """There is no store at this place. Fields: `path`."""
+
+    code = "store-not-found"
+
+
+class EntryNotFound(NotFound):
+    """The journal has no entry at this position or time. Fields: `seq` or `time_us`."""
+
+    code = "entry-not-found"
+
+
+class Gone(NotFound):
+    """It existed and was given up on purpose. Fields: `id` or `seq`, `boundary`."""
+
+    code = "gone"
+
+
+# -- Conflict: somebody else was faster; look at both sides and try again --------------------
+
+
+class Conflict(CasError):
+    """The world moved in a way that touches this change."""
+
+    code = "conflict"
+    exit_code = 4
+
+
+class RefConflict(Conflict):
+    """A ref moved since it was read. Fields: `ref`, `expected`, `actual`."""
+
+    code = "ref-conflict"
+
+
+class RefExists(Conflict):
+    """A ref of this name, or of a name that collides with it, exists. Fields: `ref`, `other`."""
+
+    code = "ref-exists"
+
+
+class TransactionReused(Conflict):
+    """A transaction id was used before for a different request. Fields: `txid`, `seq`."""
+
+    code = "transaction-reused"
+
+
+class WouldOverwrite(Conflict):
+    """Unsaved work stands in the way. Fields: `paths`."""
+
+    code = "would-overwrite"
+
+
+class SessionExpired(Conflict):
+    """The session was fenced off; begin the work again. Fields: `session`."""
+
+    code = "session-expired"
+
+
+# -- Invalid: the request can never work as it stands; change it -----------------------------
+
+
+class Invalid(CasError, ValueError):
+    """The caller passed something that is not allowed."""
+
+    code = "invalid"
+    exit_code = 2
+
+
+class InvalidName(Invalid):
+    """A path, entry name or ref name breaks the grammar. Fields: `name`, `reason`."""
+
+    code = "invalid-name"
+
+
+class InvalidId(Invalid):
+    """This text is no object id. Fields: `text`."""
+
+    code = "invalid-id"
+
+
+class AmbiguousRevision(Invalid):
+    """A revision could mean several things. Fields: `revision`, `candidates`."""
+
+    code = "ambiguous-revision"
+
+
+class LimitExceeded(Invalid):
+    """A limit of `cas.limits` would be exceeded. Fields: `limit`, `value`, `maximum`."""
+
+    code = "limit-exceeded"
+
+
+class WrongKind(Invalid):
+    """The object exists but is of another kind. Fields: `id`, `expected`, `actual`."""
+
+    code = "wrong-kind"
+
+
+class NotAStore(Invalid):
+    """The place exists but is not a store, and is not empty. Fields: `path`."""
+
+    code = "not-a-store"
+
+
+class UnsafePath(Invalid):
+    """Writing there could leave the target directory. Fields: `path`, `reason`."""
+
+    code = "unsafe-path"
+
+
+# -- Corrupt: bytes are not what they were; stop and run fsck --------------------------------
+
+
+class Corrupt(CasError):
+    """Stored bytes are damaged. Run `cas fsck`; nothing wrong was returned."""
+
+    code = "corrupt"
+    exit_code = 5
+
+
+class CorruptObject(Corrupt):
+    """An object does not decode or does not hash to its id. Fields: `id`, `pack`."""
+
+    code = "corrupt-object"
+
+
+class CorruptPack(Corrupt):
+    """A pack's header, record or footer is damaged. Fields: `pack`, `offset`."""
+
+    code = "corrupt-pack"
+
+
+class CorruptCatalog(Corrupt):
+    """The catalog is damaged or contradicts itself. Fields: `detail`."""
+
+    code = "corrupt-catalog"
+
+
+class CorruptJournal(Corrupt):
+    """A journal entry or the chain of their hashes is damaged. Fields: `seq`."""
+
+    code = "corrupt-journal"
+
+
+class MissingPack(Corrupt):
+    """The catalog names a pack file that the bucket does not have. Fields: `pack`."""
+
+    code = "missing-pack"
+
+
+class NotCanonical(Corrupt, ValueError):
+    """Bytes are no canonical encoding of the structure they claim. Fields: `reason`."""
+
+    code = "not-canonical"
+
+
+# -- Unavailable: nothing is wrong with the request; try again later ------------------------
+
+
+class Unavailable(CasError):
+    """The store could not do it now."""
+
+    code = "unavailable"
+    exit_code = 7
+
+
+class Busy(Unavailable):
+    """Another writer held the gate for too long; certainly not committed. Fields: `waited_ms`."""
+
+    code = "busy"
+
+
+class StorageFull(Unavailable):
+    """The disk is full; nothing was committed. Fields: `path`."""
+
+    code = "storage-full"
+
+
+class StorageFailed(Unavailable):
+    """The operating system refused an I/O operation. Fields: `path`, `errno`."""
+
+    code = "storage-failed"
+
+
+class OutcomeUnknown(Unavailable):
+    """The answer of a commit was lost; resolve it by its transaction id. Fields: `txid`."""
+
+    code = "outcome-unknown"
+    exit_code = 8
+
+
+# -- NotAllowed: this handle or this caller may not do that ----------------------------------
+
+
+class NotAllowed(CasError):
+    """The operation is not allowed here."""
+
+    code = "not-allowed"
+    exit_code = 6
+
+
+class ReadOnly(NotAllowed):
+    """The store was opened read-only, or its folder cannot be written. Fields: `path`."""
+
+    code = "read-only"
+
+
+class Closed(NotAllowed):
+    """The handle was closed, committed or rolled back before."""
+
+    code = "closed"
+
+
+class ForkedStore(NotAllowed):
+    """The handle belongs to the parent process; open the store again in the child."""
+
+    code = "forked-store"
+
+
+class StoreMoved(NotAllowed):
+    """The folder is a copy of a store, or was moved. Fields: `path`."""
+
+    code = "store-moved"
+
+
+# -- Unsupported: this program is too old, or the platform cannot do it ----------------------
+
+
+class Unsupported(CasError):
+    """This version or this platform cannot do that."""
+
+    code = "unsupported"
+    exit_code = 1
+
+
+class NewerFormat(Unsupported):
+    """The store needs a newer version of this package. Fields: `needs`, `known`."""
+
+    code = "newer-format"
+
+
+class UnsafeEngine(Unsupported):
+    """The SQLite library has a known corruption bug. Fields: `version`."""
+
+    code = "unsafe-engine"
+
+
+class UnsafeFilesystem(Unsupported):
+    """Write-ahead logging is unsafe on this file system. Fields: `path`, `filesystem`."""
+
+    code = "unsafe-filesystem"

@@ -1,0 +1,128 @@
+"""Every maximum and default of the store, with unit and reason; relations are asserted here.
+
+Floor 0. What exceeds a maximum raises `LimitExceeded` (or, in a decoder, `NotCanonical` or a
+`Corrupt` error) and names the limit. `docs/format.md` section 11 lists the ones that are part
+of the format; the others are defaults that a later version may change.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+GIB: Final = 1024 * MIB
+
+# -- part of the format ----------------------------------------------------------------------
+
+ID_BYTES: Final = 32
+"""BLAKE3-256."""
+
+ENTRY_NAME_BYTES_MAX: Final = 255
+"""What common file systems take for one name."""
+
+PATH_BYTES_MAX: Final = 4096
+"""PATH_MAX on Linux: a longer path could be stored but not restored."""
+
+PATH_DEPTH_MAX: Final = 256
+"""Directories below each other; bounds every walk and every nested edit."""
+
+REF_NAME_BYTES_MAX: Final = 255
+"""A ref name is one key of the refs tree."""
+
+MESSAGE_BYTES_MAX: Final = 64 * KIB
+ACTOR_BYTES_MAX: Final = 1 * KIB
+
+NODE_SINGLE_ENTRIES_MAX: Final = 64
+"""At every level of a tree, this many entries or fewer are one node."""
+
+NODE_BOUNDARY_MEAN: Final = 32
+"""One name in this many ends a node. The node a random name falls in has twice the mean."""
+
+NODE_ENTRIES_MAX: Final = 256
+"""A node is ended by force here, so that hostile names cannot grow one without bound."""
+
+NODE_NAME_BYTES_MAX: Final = 32 * KIB
+"""A node is ended by force when its names reach this many bytes."""
+
+NODE_BYTES_MAX: Final = 128 * KIB
+"""Encoded size no node exceeds: asserted below from the two limits above."""
+
+TREE_LEVELS_MAX: Final = 32
+"""Inner nodes hold two entries or more but for the last of a level: 2^32 names at least."""
+
+STRUCTURED_BYTES_MAX: Final = 16 * MIB
+"""Encoded size of a commit, tag, recipe or journal entry."""
+
+STRUCTURED_DEPTH_MAX: Final = 16
+"""Nesting a decoder follows."""
+
+COMMIT_PARENTS_MAX: Final = 64
+
+ENTRY_CHANGES_MAX: Final = 100_000
+"""Refs that one journal entry may move."""
+
+EVENTS_MAX: Final = 100_000
+EVENT_INLINE_BYTES_MAX: Final = 256
+"""A longer event body is a blob that the entry names."""
+
+WHOLE_BLOB_BYTES_MAX: Final = 8 * MIB
+"""Content above this is stored as a recipe of chunks."""
+
+CHUNK_BYTES_MIN: Final = 16 * KIB
+CHUNK_BYTES_MEAN: Final = 64 * KIB
+CHUNK_BYTES_MAX: Final = 512 * KIB
+
+RECIPE_SPANS_MAX: Final = 1024
+RECIPE_LEVEL_MAX: Final = 2
+"""Three levels of 1,024 spans of 64 KiB: 64 TiB."""
+
+DELTA_DEPTH_MAX: Final = 4
+
+PACK_BYTES_MAX: Final = 1 * GIB
+"""Hard limit of one pack file; offsets in a footer are 32 bits wide."""
+
+PACK_SLOTS_MAX: Final = 1 << 20
+
+# -- defaults --------------------------------------------------------------------------------
+
+PACK_BYTES_TARGET: Final = 64 * MIB
+"""A pack file is ended after the record that reaches this size."""
+
+INLINE_OBJECT_BYTES_MAX: Final = 64 * KIB
+INLINE_TRANSACTION_BYTES_MAX: Final = 1 * MIB
+"""Above either, stored bytes, a transaction writes pack files and not an inline pack."""
+
+SPILL_BYTES: Final = 8 * MIB
+SPILL_PACKS: Final = 4096
+"""Inline packs are gathered into a pack file when either is reached."""
+
+SPILL_SMALL_PACK_BYTES: Final = 1 * MIB
+"""File packs below this are gathered too."""
+
+CHECKPOINT_ENTRIES: Final = 256
+CHECKPOINT_BYTES: Final = 64 * KIB
+"""The refs tree is stored after this many entries, or bytes of changes."""
+
+ZSTD_LEVEL: Final = 3
+ZSTD_WINDOW_LOG_MAX: Final = 27
+
+NODE_CACHE_BYTES: Final = 32 * MIB
+FOOTER_CACHE_BYTES: Final = 8 * MIB
+
+GATE_WAIT_MS: Final = 60_000
+"""How long a writer queues at the gate before it answers Busy."""
+
+CATALOG_CACHE_KIB: Final = 4096
+
+assert PACK_BYTES_TARGET + WHOLE_BLOB_BYTES_MAX + STRUCTURED_BYTES_MAX < PACK_BYTES_MAX < 1 << 32
+assert WHOLE_BLOB_BYTES_MAX >= 2 * CHUNK_BYTES_MAX, "a recipe has at least two chunks"
+assert CHUNK_BYTES_MIN < CHUNK_BYTES_MEAN < CHUNK_BYTES_MAX
+assert INLINE_OBJECT_BYTES_MAX <= INLINE_TRANSACTION_BYTES_MAX < SPILL_BYTES < PACK_BYTES_TARGET
+assert NODE_BOUNDARY_MEAN < NODE_SINGLE_ENTRIES_MAX < NODE_ENTRIES_MAX
+# Names, their CBOR heads (3), id, kind, two numbers of 9 bytes each; one name may overshoot.
+assert (
+    NODE_NAME_BYTES_MAX + ENTRY_NAME_BYTES_MAX + NODE_ENTRIES_MAX * (3 + ID_BYTES + 18) + 64
+    < NODE_BYTES_MAX
+)
+assert RECIPE_SPANS_MAX * (ID_BYTES + 9) + 64 < STRUCTURED_BYTES_MAX

@@ -1,0 +1,126 @@
+"""Canonical CBOR: one value, one encoding; everything else is refused.
+
+Floor 1; implements docs/format.md section 3 (RFC 8949 section 4.2.1, restricted). Invariant:
+`decode(data)` succeeds only if `encode(decode(data)) == data`.
+
+Three walls stand before foreign bytes: an iterative scan that checks depth and lengths against
+the bytes that remain and lets no tag, float or indefinite length through (cbor2 follows tags
+into regular expressions, MIME and cycles); cbor2 itself; and the comparison with what `encode`
+makes of the result, which catches long integers, key order, duplicates and trailing bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import cbor2
+
+from cas.errors import Invalid, NotCanonical
+from cas.limits import STRUCTURED_BYTES_MAX, STRUCTURED_DEPTH_MAX
+
+_MAJOR_MAX_ITEMS: Final = 1 << 24
+
+
+def encode(value: Any) -> bytes:
+    """The canonical encoding of arrays, text-keyed maps, ints, bytes, text, booleans, None.
+
+    Raises `Invalid` for anything else; the caller bounds the size.
+    """
+    try:
+        return cbor2.dumps(value, canonical=True)
+    except (cbor2.CBOREncodeError, TypeError, ValueError, UnicodeEncodeError) as error:
+        raise Invalid(f"This value has no canonical encoding: {error}") from error
+
+
+def decode(data: bytes, *, verified: bool = False) -> Any:
+    """The value of which `data` is the canonical encoding. Raises `NotCanonical`.
+
+    `verified=True` skips the comparison and is only for bytes that were hashed to an id this
+    store made or checked before.
+    """
+    if verified:
+        try:
+            return cbor2.loads(data)
+        except (cbor2.CBORDecodeError, ValueError) as error:
+            raise NotCanonical(f"Not a canonical encoding: {error}", reason=str(error)) from error
+    if len(data) > STRUCTURED_BYTES_MAX:
+        raise _refuse(f"{len(data)} bytes, more than {STRUCTURED_BYTES_MAX}")
+    _scan(data)
+    try:
+        value = cbor2.loads(data, max_depth=STRUCTURED_DEPTH_MAX + 1, allow_indefinite=False)
+        again = cbor2.dumps(value, canonical=True)
+    except (cbor2.CBORDecodeError, cbor2.CBOREncodeError, ValueError, TypeError) as error:
+        raise NotCanonical(f"Not a canonical encoding: {error}", reason=str(error)) from error
+    if again != data:
+        raise _refuse("another encoding of the same value is the canonical one")
+    return value
+
+
+def _scan(data: bytes) -> None:
+    """Check heads, depth and lengths of one data item without recursion or allocation."""
+    end = len(data)
+    position = 0
+    # Items still to come on each open level; a map of n pairs counts 2n items.
+    open_counts = [1]
+    while open_counts:
+        if open_counts[-1] == 0:
+            open_counts.pop()
+            continue
+        open_counts[-1] -= 1
+        if position >= end:
+            raise _refuse("it ends in the middle of an item")
+        head = data[position]
+        major, info = head >> 5, head & 31
+        position += 1
+        if info < 24:
+            argument = info
+        elif info <= 27:
+            width = 1 << (info - 24)
+            if position + width > end:
+                raise _refuse("it ends in the middle of a head")
+            argument = int.from_bytes(data[position : position + width], "big")
+            position += width
+        else:
+            raise _refuse("indefinite lengths are not allowed")
+        if major in (2, 3):
+            if argument > end - position:
+                raise _refuse("a string is longer than the bytes that remain")
+            position += argument
+        elif major in (4, 5):
+            items = argument if major == 4 else 2 * argument
+            if items > min(end - position, _MAJOR_MAX_ITEMS):
+                raise _refuse("an array or map is longer than the bytes that remain")
+            if len(open_counts) > STRUCTURED_DEPTH_MAX:
+                raise _refuse(f"nested deeper than {STRUCTURED_DEPTH_MAX}")
+            open_counts.append(items)
+        elif major == 6:
+            raise _refuse("tags are not allowed")
+        elif major == 7 and head not in (0xF4, 0xF5, 0xF6):
+            raise _refuse("floats and simple values other than false, true, null are not allowed")
+    if position != end:
+        raise _refuse("bytes follow the item")
+
+
+def _refuse(reason: str) -> NotCanonical:
+    return NotCanonical(f"Not a canonical encoding: {reason}.", reason=reason)
+
+
+def shape(condition: bool, reason: str) -> None:
+    """Assert a rule about the shape of decoded bytes. Raises `NotCanonical`."""
+    if not condition:
+        raise NotCanonical(f"Not a valid encoding: {reason}.", reason=reason)
+
+
+def is_uint(value: Any) -> bool:
+    """An integer of 0 or more that fits 64 bits; `True` is none."""
+    return type(value) is int and 0 <= value < 1 << 64
+
+
+def is_id(value: Any) -> bool:
+    """32 bytes."""
+    return type(value) is bytes and len(value) == 32
+
+
+def is_extras(value: Any) -> bool:
+    """A map with text keys."""
+    return type(value) is dict and all(type(key) is str for key in value)

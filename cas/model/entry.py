@@ -1,0 +1,194 @@
+"""Journal entries: what one transaction did, chained by hash to the one before.
+
+Floor 1; implements docs/format.md section 5.5. Invariant: an entry's bytes are canonical and
+its hash covers the hash of the entry before, so that no entry can change unseen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import attrs
+
+from cas.limits import ENTRY_CHANGES_MAX, EVENTS_MAX
+from cas.model.encoding import decode, encode, is_extras, is_id, is_uint, shape
+from cas.model.ids import ENTRY_CONTEXT, GENESIS_CONTEXT, KEY_CONTEXT, ObjectId, derive
+
+TXID_BYTES: Final = 16
+
+
+@attrs.frozen(slots=True)
+class RefChange:
+    """One ref moved from `old` to `new`; None means that it did not or does not exist.
+
+    `kind` is the kind of object `new` names (3 commit, 4 tag), 0 for a delete.
+    """
+
+    ref: str
+    kind: int
+    old: ObjectId | None
+    new: ObjectId | None
+
+
+@attrs.frozen(slots=True)
+class Event:
+    """A domain event as the store sees it: a type, headers, and an opaque body.
+
+    Exactly one of `body` and `blob` is set; a long body is a blob of its own.
+    """
+
+    type: str
+    body: bytes | None = None
+    headers: Mapping[str, str] = attrs.field(factory=dict)
+    blob: ObjectId | None = None
+
+    def fields(self) -> list[Any]:
+        """As it stands in an entry."""
+        if self.blob is not None:
+            return [self.type, dict(self.headers), 1, self.blob]
+        return [self.type, dict(self.headers), 0, self.body or b""]
+
+
+@attrs.frozen(slots=True)
+class Entry:
+    """One transaction. Times are microseconds since 1970 UTC; `previous` is a hash."""
+
+    seq: int
+    wall_us: int
+    epoch: int
+    time_us: int
+    actor: str
+    message: str
+    txid: bytes
+    request: bytes
+    changes: tuple[RefChange, ...]
+    events: tuple[Event, ...]
+    root: bytes
+    previous: bytes
+    extras: Mapping[str, Any] = attrs.field(factory=dict)
+
+    def encode(self) -> bytes:
+        """Canonical bytes."""
+        return encode(
+            [
+                self.seq,
+                self.wall_us,
+                self.epoch,
+                self.time_us,
+                self.actor,
+                self.message,
+                self.txid,
+                self.request,
+                [[c.ref, c.kind, c.old, c.new] for c in self.changes],
+                [e.fields() for e in self.events],
+                self.root,
+                self.previous,
+                dict(self.extras),
+            ]
+        )
+
+    @classmethod
+    def decode(cls, data: bytes, *, verified: bool = False) -> Entry:
+        """The entry of these bytes. Raises `NotCanonical`."""
+        fields = decode(data, verified=verified)
+        shape(type(fields) is list and len(fields) == 13, "an entry is an array of 13")
+        seq, wall, epoch, time, actor, message, txid, request, changes, events = fields[:10]
+        root, previous, extras = fields[10:]
+        for number in (seq, wall, epoch, time):
+            shape(is_uint(number), "an entry's seq, times and epoch are numbers")
+        shape(seq >= 1, "an entry's seq is 1 or more")
+        shape(type(actor) is str and type(message) is str, "actor and message are text")
+        shape(type(txid) is bytes and len(txid) == TXID_BYTES, "a txid is 16 bytes")
+        for digest in (request, root, previous):
+            shape(is_id(digest), "an entry's digests are 32 bytes")
+        shape(is_extras(extras), "an entry's extras are a map")
+        return cls(
+            seq,
+            wall,
+            epoch,
+            time,
+            actor,
+            message,
+            txid,
+            request,
+            _changes(changes),
+            _events(events),
+            root,
+            previous,
+            extras,
+        )
+
+
+def _changes(fields: Any) -> tuple[RefChange, ...]:
+    shape(type(fields) is list and len(fields) <= ENTRY_CHANGES_MAX, "changes are an array")
+    changes = []
+    before = ""
+    for row in fields:
+        shape(type(row) is list and len(row) == 4, "a change is an array of 4")
+        ref, kind, old, new = row
+        shape(type(ref) is str and ref.encode() > before.encode(), "changes ascend by ref")
+        shape(old is None or is_id(old), "a change's old target is an id or null")
+        shape(new is None or is_id(new), "a change's new target is an id or null")
+        shape(old != new, "a change changes something")
+        shape(is_uint(kind) and kind in ((0,) if new is None else (3, 4)), "a change has a kind")
+        changes.append(
+            RefChange(
+                ref,
+                kind,
+                None if old is None else ObjectId(old),
+                None if new is None else ObjectId(new),
+            )
+        )
+        before = ref
+    return tuple(changes)
+
+
+def _events(fields: Any) -> tuple[Event, ...]:
+    shape(type(fields) is list and len(fields) <= EVENTS_MAX, "events are an array")
+    events = []
+    for row in fields:
+        shape(type(row) is list and len(row) == 4, "an event is an array of 4")
+        kind, headers, form, body = row
+        shape(type(kind) is str, "an event's type is text")
+        shape(
+            is_extras(headers) and all(type(v) is str for v in headers.values()),
+            "an event's headers map text to text",
+        )
+        shape(is_uint(form) and form in (0, 1), "an event's body is inline or a blob")
+        shape(type(body) is bytes and (form == 0 or len(body) == 32), "an event's body is bytes")
+        if form == 1:
+            events.append(Event(kind, None, headers, ObjectId(body)))
+        else:
+            events.append(Event(kind, body, headers))
+    return tuple(events)
+
+
+def entry_hash(encoded: bytes) -> bytes:
+    """Hash of an entry's bytes, which the next entry carries as `previous`."""
+    return derive(ENTRY_CONTEXT, encoded)
+
+
+def genesis_hash(store_id: bytes) -> bytes:
+    """What entry 1 carries as `previous`."""
+    return derive(GENESIS_CONTEXT, store_id)
+
+
+def txid_from_key(key: str) -> bytes:
+    """The transaction id of a caller's idempotency key; its top bit is set."""
+    digest = derive(KEY_CONTEXT, key.encode("utf-8"))
+    return bytes([digest[0] | 0x80]) + digest[1:TXID_BYTES]
+
+
+def generate_txid(head_seq: int, random: bytes) -> bytes:
+    """A fresh transaction id: the head that its maker saw, then 8 random bytes.
+
+    Because the commit can only follow that head, the entry is found by reading the entries
+    after it, and the catalog needs no index of random keys (one page less in each commit).
+    """
+    return head_seq.to_bytes(8, "big") + random[:8]
+
+
+def txid_floor(txid: bytes) -> int | None:
+    """The seq after which a generated txid must stand, or None when it came from a key."""
+    return None if txid[0] & 0x80 else int.from_bytes(txid[:8], "big")

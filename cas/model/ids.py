@@ -1,0 +1,138 @@
+"""Object ids: 32 bytes of BLAKE3, one hash context per kind of object.
+
+Floor 1; implements docs/format.md section 2. Invariant: an `ObjectId` is always 32 bytes, and
+two objects of different kinds never share an id, because their hash contexts differ.
+
+Ids are `bytes` underneath, so that they compare, sort, hash and travel through columns of a
+tree node at the speed of C; the subclasses exist for the type checker and for `repr`.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import IntEnum
+from typing import Final, Self
+
+from blake3 import blake3
+
+from cas.errors import InvalidId
+from cas.limits import ID_BYTES
+
+ABBREVIATION_MIN: Final = 8
+
+_HEX = re.compile(r"[0-9a-f]+")
+
+
+class Kind(IntEnum):
+    """Kind of an object, as records and refs state it."""
+
+    BLOB = 1
+    TREE = 2
+    COMMIT = 3
+    TAG = 4
+    RECIPE = 5
+    REFS = 6
+    SEGMENT = 7
+
+
+class ObjectId(bytes):
+    """Name of an object by its content: 32 bytes; `str(id)` is 64 hex digits."""
+
+    __slots__ = ()
+
+    def __new__(cls, digest: bytes) -> Self:
+        if len(digest) != ID_BYTES:
+            raise InvalidId(
+                f"An object id has {ID_BYTES} bytes, not {len(digest)}.", text=digest.hex()
+            )
+        return super().__new__(cls, digest)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The id that 64 hex digits spell, in either case. Raises `InvalidId`."""
+        lowered = text.strip().lower()
+        if len(lowered) != 2 * ID_BYTES or not _HEX.fullmatch(lowered):
+            raise InvalidId(f"{text!r} is not an object id: 64 hex digits are needed.", text=text)
+        return cls(bytes.fromhex(lowered))
+
+    @property
+    def short(self) -> str:
+        """The first 12 hex digits, for people."""
+        return self.hex()[:12]
+
+    def __str__(self) -> str:
+        return self.hex()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.short}…)"
+
+
+class BlobId(ObjectId):
+    """Id of a blob: what `b3sum` prints for its content."""
+
+    __slots__ = ()
+
+
+class TreeId(ObjectId):
+    """Id of a tree node; the id of a directory is that of its root node."""
+
+    __slots__ = ()
+
+
+class CommitId(ObjectId):
+    """Id of a commit."""
+
+    __slots__ = ()
+
+
+class TagId(ObjectId):
+    """Id of an annotated tag."""
+
+    __slots__ = ()
+
+
+class RecipeId(ObjectId):
+    """Id of a recipe."""
+
+    __slots__ = ()
+
+
+CONTEXTS: Final[dict[int, str]] = {
+    Kind.TREE: "cas 2026-11 tree node v1",
+    Kind.COMMIT: "cas 2026-11 commit v1",
+    Kind.TAG: "cas 2026-11 tag v1",
+    Kind.RECIPE: "cas 2026-11 recipe v1",
+    Kind.REFS: "cas 2026-11 refs node v1",
+    Kind.SEGMENT: "cas 2026-11 journal segment v1",
+}
+ENTRY_CONTEXT: Final = "cas 2026-11 journal entry v1"
+GENESIS_CONTEXT: Final = "cas 2026-11 journal genesis v1"
+KEY_CONTEXT: Final = "cas 2026-11 transaction key v1"
+REQUEST_CONTEXT: Final = "cas 2026-11 request digest v1"
+
+# BLAKE3 spreads one input over threads only where that pays: below 1 MiB it costs more.
+_THREADED_BYTES: Final = 1 << 20
+
+
+def digest_blob(content: bytes | memoryview) -> bytes:
+    """BLAKE3-256 of `content`."""
+    if len(content) >= _THREADED_BYTES:
+        return blake3(content, max_threads=blake3.AUTO).digest()
+    return blake3(content).digest()
+
+
+def digest_of(kind: int, encoded: bytes | memoryview) -> bytes:
+    """Id of an object of `kind` with this content or canonical encoding, as plain bytes."""
+    if kind == Kind.BLOB:
+        return digest_blob(encoded)
+    return blake3(encoded, derive_key_context=CONTEXTS[kind]).digest()
+
+
+def derive(context: str, data: bytes) -> bytes:
+    """BLAKE3 in derive-key mode: 32 bytes bound to `context`."""
+    return blake3(data, derive_key_context=context).digest()
+
+
+def is_abbreviation(text: str) -> bool:
+    """Whether `text` could be an id or the beginning of one: 8 to 64 hex digits."""
+    return ABBREVIATION_MIN <= len(text) <= 2 * ID_BYTES and bool(_HEX.fullmatch(text))

@@ -1,0 +1,154 @@
+"""The grammar of entry names, paths and ref names.
+
+Floor 1; implements docs/format.md section 4. Invariant: what these functions accept is what a
+tree node or the refs tree may hold, and nothing else is. Names are bytes inside the store and
+`str` with surrogateescape outside, so that every name a file system gives survives the trip.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from cas.errors import InvalidName, LimitExceeded
+from cas.limits import (
+    ENTRY_NAME_BYTES_MAX,
+    PATH_BYTES_MAX,
+    PATH_DEPTH_MAX,
+    REF_NAME_BYTES_MAX,
+)
+
+HEADS: Final = "heads/"
+TAGS: Final = "tags/"
+
+_REF_BAD = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|@\{|\.\.")
+_LOOKS_LIKE_ID = re.compile(r"(?=.*[a-fA-F])[0-9a-fA-F]{8,64}")
+
+
+def check_entry_name(name: bytes) -> bytes:
+    """`name` itself when it may stand in a directory. Raises `InvalidName`, `LimitExceeded`."""
+    if len(name) > ENTRY_NAME_BYTES_MAX:
+        raise LimitExceeded(
+            f"The name {to_text(name)[:40]!r}… has {len(name)} bytes; "
+            f"at most {ENTRY_NAME_BYTES_MAX} are allowed.",
+            limit="ENTRY_NAME_BYTES_MAX",
+            value=len(name),
+            maximum=ENTRY_NAME_BYTES_MAX,
+        )
+    if not name or name in (b".", b"..") or b"/" in name or b"\0" in name:
+        reason = (
+            "is empty"
+            if not name
+            else "contains a NUL byte"
+            if b"\0" in name
+            else "contains a slash"
+            if b"/" in name
+            else "names a directory itself or its parent"
+        )
+        raise InvalidName(
+            f"{to_text(name)!r} cannot be a name: it {reason}.", name=to_text(name), reason=reason
+        )
+    return name
+
+
+def split_path(path: str | bytes) -> tuple[bytes, ...]:
+    """The entry names of a path, one or more. Raises `InvalidName`, `LimitExceeded`."""
+    raw = to_bytes(path)
+    if len(raw) > PATH_BYTES_MAX:
+        raise LimitExceeded(
+            f"A path of {len(raw)} bytes is too long; at most {PATH_BYTES_MAX} are allowed.",
+            limit="PATH_BYTES_MAX",
+            value=len(raw),
+            maximum=PATH_BYTES_MAX,
+        )
+    parts = tuple(raw.split(b"/"))
+    if len(parts) > PATH_DEPTH_MAX:
+        raise LimitExceeded(
+            f"A path of {len(parts)} names is too deep; at most {PATH_DEPTH_MAX} are allowed.",
+            limit="PATH_DEPTH_MAX",
+            value=len(parts),
+            maximum=PATH_DEPTH_MAX,
+        )
+    for part in parts:
+        check_entry_name(part)
+    return parts
+
+
+def to_bytes(name: str | bytes) -> bytes:
+    """The bytes a name stands for; lone surrogates give back the bytes they were made of."""
+    if isinstance(name, bytes):
+        return name
+    try:
+        return name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise InvalidName(
+            f"{name!r} cannot be a name: it holds a surrogate that stands for no byte.",
+            name=name,
+            reason="lone surrogate",
+        ) from error
+
+
+def to_text(name: bytes) -> str:
+    """A name for people and for `str` paths; bytes that are not UTF-8 become surrogates."""
+    return name.decode("utf-8", "surrogateescape")
+
+
+def printable(name: str | bytes) -> str:
+    """A name that can be written to any terminal: control bytes and surrogates are escaped."""
+    text = to_text(name) if isinstance(name, bytes) else name
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else _escape(c) for c in text)
+
+
+def _escape(char: str) -> str:
+    point = ord(char)
+    if 0xDC80 <= point <= 0xDCFF:
+        return f"\\x{point - 0xDC00:02x}"
+    return char.encode("unicode_escape").decode("ascii")
+
+
+def check_ref_name(name: str) -> str:
+    """`name` itself when it may be a full ref name. Raises `InvalidName`."""
+    reason = _ref_fault(name)
+    if reason:
+        raise InvalidName(f"{name!r} cannot be a ref: it {reason}.", name=name, reason=reason)
+    return name
+
+
+def _ref_fault(name: str) -> str | None:
+    """Why `name` is no ref name, or None."""
+    try:
+        size_bytes = len(name.encode("utf-8"))
+    except UnicodeEncodeError:
+        return "is not valid text"
+    if size_bytes > REF_NAME_BYTES_MAX:
+        return f"has {size_bytes} bytes, more than {REF_NAME_BYTES_MAX}"
+    root, slash, rest = name.partition("/")
+    if not slash or root + slash not in (HEADS, TAGS):
+        return f"does not begin with {HEADS} or {TAGS}"
+    if _REF_BAD.search(name):
+        return "contains a space, a control character, '..', '@{' or one of ~ ^ : ? * [ \\"
+    for part in rest.split("/"):
+        if not part:
+            return "has an empty component"
+        if part[0] in ".-" or part.endswith((".", ".lock")) or part == "@":
+            return f"has the component {part!r}"
+    if _LOOKS_LIKE_ID.fullmatch(rest):
+        return "looks like an object id"
+    return None
+
+
+def branch_ref(branch: str) -> str:
+    """Full ref name of a branch; a name that is full already is kept. Raises `InvalidName`."""
+    return check_ref_name(branch if branch.startswith(HEADS) else HEADS + branch)
+
+
+def tag_ref(tag: str) -> str:
+    """Full ref name of a tag; a name that is full already is kept. Raises `InvalidName`."""
+    return check_ref_name(tag if tag.startswith(TAGS) else TAGS + tag)
+
+
+def short_ref(ref: str) -> str:
+    """A ref without `heads/` or `tags/`, for people."""
+    return ref.split("/", 1)[1] if ref.startswith((HEADS, TAGS)) else ref
