@@ -1,0 +1,66 @@
+"""What every test shares: one printed seed, one hypothesis profile, an environment without `CAS_*`.
+
+The seed comes from `tools/dev.py test --seed N` (or `CAS_TEST_SEED`), reaches hypothesis and the
+`rng` fixture, and is printed in the header, so that a failing run can be repeated as it was.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+_SEED_VARIABLE = "CAS_TEST_SEED"
+
+# No test judges time: a slow machine must not make one fail.
+_COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow], "print_blob": True}
+settings.register_profile("full", **_COMMON)
+settings.register_profile("quick", max_examples=20, **_COMMON)
+settings.register_profile("deep", max_examples=2_000, **_COMMON)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the seed before hypothesis reads its option; workers inherit it by environment."""
+    settings.load_profile(os.environ.get("CAS_TEST_PROFILE", "full"))
+    chosen = config.getoption("--hypothesis-seed", default=None)
+    if chosen is None:
+        chosen = os.environ.get(_SEED_VARIABLE) or str(random.SystemRandom().randrange(1 << 32))
+        config.option.hypothesis_seed = chosen
+    os.environ[_SEED_VARIABLE] = str(chosen)
+
+
+def pytest_report_header() -> str:
+    """Name the seed and how to use it again."""
+    seed = os.environ[_SEED_VARIABLE]
+    return f"seed {seed}: repeat with `python3 tools/dev.py test --seed {seed}`"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the seed again where people look after a failure: -q hides the header."""
+    if terminalreporter.stats.get("failed") or terminalreporter.stats.get("error"):
+        terminalreporter.write_line(pytest_report_header())
+
+
+@pytest.fixture(scope="session")
+def seed() -> str:
+    """The seed of this run."""
+    return os.environ[_SEED_VARIABLE]
+
+
+@pytest.fixture
+def rng(seed: str, request: pytest.FixtureRequest) -> random.Random:
+    """A generator of its own for each test: the run's seed and the test's name decide it."""
+    return random.Random(f"{seed}:{request.node.nodeid}")
+
+
+@pytest.fixture(autouse=True)
+def _no_outside_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A developer's own store or flags in the environment never reach a test."""
+    for name in list(os.environ):
+        if name.startswith("CAS_") and not name.startswith("CAS_TEST_"):
+            monkeypatch.delenv(name)
+    yield
