@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -58,9 +57,8 @@ def rng(seed: str, request: pytest.FixtureRequest) -> random.Random:
 
 
 @pytest.fixture(autouse=True)
-def _no_outside_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _no_outside_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """A developer's own store or flags in the environment never reach a test."""
     for name in list(os.environ):
         if name.startswith("CAS_") and not name.startswith("CAS_TEST_"):
             monkeypatch.delenv(name)
-    yield

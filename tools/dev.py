@@ -1,0 +1,436 @@
+#!/usr/bin/env python3
+"""Every chore of this checkout behind one command: `python3 tools/dev.py COMMAND [ARGUMENTS]`.
+
+Standard library only, so that it runs on a bare Python 3.11. It keeps a virtual environment in
+`.venv` (one more, `.venv-3.x`, for each further interpreter) and installs only when
+`pyproject.toml`, the interpreter or the place of the checkout changed. Deleting these folders is
+always safe. `python3 tools/dev.py` alone lists the commands; each has `--help`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import random
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SMOKE = ROOT / "tools" / "smoke.py"
+OLDEST = (3, 11)
+SUPPORTED = ("3.11", "3.12", "3.13", "3.14")
+PIP_FLOOR = "pip>=25.1"  # the first that reads dependency groups
+NETWORK_TROUBLE = re.compile(
+    r"timed out|connection (broken|reset|refused|aborted)|temporary failure|name resolution"
+    r"|IncompleteRead|ProtocolError|NewConnectionError|too many requests"
+    r"|\b(429|500|502|503|504) (client|server) error",
+    re.IGNORECASE,
+)
+# The line with which pytest ends, with or without its frame of equal signs.
+CLOSING = re.compile(r"^(?:=+ )?((?:\d+ [a-z]+(?:, )?)+) in [\d.]+s")
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class Failed(Exception):
+    """A step did not succeed; the message says which, and what to do."""
+
+
+# -- running things --------------------------------------------------------------------------
+
+
+def say(text: str) -> None:
+    """Print at once, so that lines keep their place between those of child processes."""
+    print(text, flush=True)
+
+
+def run(
+    command: Sequence[str | Path], *, cwd: Path = ROOT, env: dict[str, str] | None = None
+) -> int:
+    """Show a command, run it on this terminal, return its exit code."""
+    words = [str(word) for word in command]
+    shown = [
+        os.path.relpath(word, ROOT) if word.startswith(str(ROOT) + os.sep) else word
+        for word in words
+    ]
+    say("$ " + shlex.join(shown))
+    return subprocess.run(words, cwd=cwd, env=env, check=False).returncode
+
+
+def capture(command: Sequence[str | Path], *, cwd: Path = ROOT) -> str:
+    """Run quietly and return what the command printed; `Failed` with its words otherwise."""
+    words = [str(word) for word in command]
+    done = subprocess.run(words, cwd=cwd, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise Failed(
+            f"`{shlex.join(words)}` ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+        )
+    return done.stdout
+
+
+def tee(command: Sequence[str | Path]) -> tuple[int, list[str]]:
+    """Run, pass the output through as it comes, and return it by lines beside the exit code."""
+    words = [str(word) for word in command]
+    lines: list[str] = []
+    with subprocess.Popen(
+        words,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as child:
+        assert child.stdout is not None
+        for line in child.stdout:
+            print(line, end="", flush=True)
+            lines.append(line.rstrip("\n"))
+    return child.returncode, lines
+
+
+def pip(python: Path, *arguments: str | Path) -> None:
+    """Run pip; a hiccup of the network is tried again, any other failure is not."""
+    command = [str(python), "-m", "pip", *map(str, arguments), "--quiet"]
+    for pause_s in (3, 10, None):
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return
+        words = done.stdout + done.stderr
+        if pause_s is None or not NETWORK_TROUBLE.search(words):
+            raise Failed(f"`pip {shlex.join(map(str, arguments))}` failed:\n{words}")
+        say(f"  the network failed pip; once more in {pause_s} s")
+        time.sleep(pause_s)
+
+
+# -- environments ----------------------------------------------------------------------------
+
+
+def python_of(environment: Path) -> Path:
+    """The interpreter of a virtual environment."""
+    return environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def make_environment(base: str | Path, environment: Path) -> Path:
+    """Create a virtual environment anew and return its interpreter."""
+    try:
+        capture([base, "-m", "venv", "--clear", environment])
+    except Failed as error:
+        advice = "if `venv` or `ensurepip` is missing: apt-get install python3-venv"
+        raise Failed(f"{base} cannot make a virtual environment; {advice}\n{error}") from None
+    python = python_of(environment)
+    pip(python, "install", "--upgrade", PIP_FLOOR)
+    return python
+
+
+@contextlib.contextmanager
+def locked(environment: Path) -> Iterator[None]:
+    """Two runs that start together do not install into one environment at once."""
+    digest = hashlib.sha256(str(environment).encode()).hexdigest()[:16]
+    with open(Path(tempfile.gettempdir()) / f"cas-dev-{digest}.lock", "w") as handle:
+        try:
+            import fcntl
+        except ImportError:  # no advisory locks on this system: runs must not overlap there
+            yield
+            return
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def ensure(*groups: str, base: str | Path = sys.executable, name: str = ".venv") -> Path:
+    """Return an interpreter with the package (editable) and these dependency groups."""
+    environment = ROOT / name
+    version = capture([base, "-c", "import sys; print(sys.version, sys.base_prefix)"])
+    pyproject = ROOT / "pyproject.toml"
+    facts = [pyproject.read_text(), version, str(ROOT), PIP_FLOOR]
+    key = hashlib.sha256("\0".join(facts).encode()).hexdigest()
+    stamp = environment / "cas-dev.json"
+    with locked(environment):
+        try:
+            state = json.loads(stamp.read_text())
+        except (OSError, ValueError):
+            state = {}
+        python = python_of(environment)
+        installed = set(state.get("groups", ())) if state.get("key") == key else set()
+        fresh = not installed or not python.exists()
+        missing = sorted({"", *groups} - ({""} if not fresh else set()) - installed)
+        if not missing:
+            return python
+        started = time.monotonic()
+        wanted = [group for group in sorted({*groups, *installed}) if group]
+        say(f"{name}: installing the package" + (f" and {', '.join(wanted)}" if wanted else ""))
+        if fresh:
+            make_environment(base, environment)
+        choices = [word for group in wanted for word in ("--group", f"{pyproject}:{group}")]
+        pip(python, "install", "-e", ROOT, *choices)
+        stamp.write_text(json.dumps({"key": key, "groups": ["", *wanted]}))
+        say(f"{name}: ready after {time.monotonic() - started:.0f} s")
+    return python
+
+
+def interpreters() -> dict[str, str]:
+    """Other supported interpreters of this machine that work and can make environments."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    probe = "import sys, venv, ensurepip; print('%d.%d.%d' % sys.version_info[:3])"
+    here = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    found: dict[str, str] = {}
+    for wanted in SUPPORTED:
+        if wanted == here:
+            continue
+        # pyenv's own folders first: its shims on PATH run only versions that are switched on.
+        candidates = [str(path) for path in sorted(pyenv.glob(f"{wanted}.*/bin/python{wanted}"))]
+        on_path = shutil.which(f"python{wanted}")
+        for candidate in [*reversed(candidates), *([on_path] if on_path else [])]:
+            done = subprocess.run(
+                [candidate, "-c", probe], capture_output=True, text=True, check=False
+            )
+            if done.returncode == 0 and done.stdout.startswith(wanted + "."):
+                found[wanted] = candidate
+                break
+    return found
+
+
+# -- commands --------------------------------------------------------------------------------
+
+
+def parser_of(command: str, text: str | None) -> argparse.ArgumentParser:
+    """A parser that shows the docstring of its command as its help."""
+    return argparse.ArgumentParser(
+        prog=f"dev.py {command}",
+        description=text,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def program(name: str, path: str, *groups: str) -> Callable[[list[str]], int]:
+    """A command that runs one program of this checkout with the arguments it was given."""
+
+    def call(arguments: list[str]) -> int:
+        if not (ROOT / path).is_file():
+            raise Failed(f"{path} is not in this checkout, so `{name}` has nothing to run")
+        return run([ensure(*groups), ROOT / path, *arguments])
+
+    return call
+
+
+def tally(lines: Sequence[str]) -> dict[str, int]:
+    """Sum the outcomes of every closing line of pytest among these lines."""
+    sums: dict[str, int] = {}
+    for line in lines:
+        if closing := CLOSING.match(ANSI.sub("", line)):
+            for count, word in re.findall(r"(\d+) ([a-z]+)", closing[1]):
+                sums[word] = sums.get(word, 0) + int(count)
+    return sums
+
+
+def pytest_environment(seed: str, profile: str) -> None:
+    """Hand seed and profile to `tests/conftest.py`."""
+    os.environ["CAS_TEST_SEED"] = seed
+    os.environ["CAS_TEST_PROFILE"] = profile
+    say(f"seed {seed}, profile {profile}: repeat with `test --seed {seed} --profile {profile}`")
+
+
+def command_test(arguments: list[str]) -> int:
+    """Run the tests; what is not listed below goes to pytest.
+
+    All tests: those marked `alone` run after the others in one process of their own.
+    With a path (`test tests/model -k ids`): one plain pytest call on it.
+    """
+    parser = parser_of("test", command_test.__doc__)
+    parser.add_argument("--seed", default=str(random.SystemRandom().randrange(1 << 32)))
+    parser.add_argument("--profile", choices=("quick", "full", "deep"), default="full")
+    parser.add_argument("-j", "--jobs", default="2", help="processes beside each other (2)")
+    options, rest = parser.parse_known_args(arguments)
+    python = ensure("test")
+    pytest_environment(options.seed, options.profile)
+    color = ["--color=yes"] if sys.stdout.isatty() else []
+    base = [str(python), "-m", "pytest", "--durations=10", "--durations-min=0.5", *color, *rest]
+    if any(not word.startswith("-") and (ROOT / word.split("::")[0]).exists() for word in rest):
+        return run(base)
+    lonely = any("mark.alone" in file.read_text() for file in (ROOT / "tests").rglob("test_*.py"))
+    code, lines = tee([*base, "-n", options.jobs, *(["-m", "not alone"] if lonely else [])])
+    if lonely:
+        second, more = tee([*base, "-m", "alone"])
+        lines += more
+        code = code or (0 if second == 5 else second)  # 5: nothing left after -k
+        sums = tally(lines)
+        bad = sums.get("failed", 0) + sums.get("error", 0) + sums.get("errors", 0)
+        skipped = f", {sums['skipped']} skipped" if "skipped" in sums else ""
+        say(f"both parts: {sums.get('passed', 0)} passed, {bad} failed{skipped}")
+    return code
+
+
+def command_lint(arguments: list[str]) -> int:
+    """Check style and format with ruff; `--fix` repairs what it can."""
+    parser = parser_of("lint", command_lint.__doc__)
+    parser.add_argument("--fix", action="store_true")
+    fix = parser.parse_args(arguments).fix
+    python = ensure("lint")
+    style = run([python, "-m", "ruff", "check", *(["--fix"] if fix else []), "."])
+    layout = run([python, "-m", "ruff", "format", *([] if fix else ["--check"]), "."])
+    return style or layout
+
+
+def command_types(arguments: list[str]) -> int:
+    """Check types with mypy --strict; arguments go to mypy."""
+    return run([ensure("lint"), "-m", "mypy", "--strict", *(arguments or ["cas", "tools/dev.py"])])
+
+
+def command_bench(arguments: list[str]) -> int:
+    """Run bench/run.py with the arguments given; `bench --micro` runs the pytest benchmarks."""
+    if arguments[:1] == ["--micro"]:
+        python = ensure("test", "bench")
+        return run([python, "-m", "pytest", "bench", "--benchmark-only", *arguments[1:]])
+    return program("bench", "bench/run.py", "test", "bench")(arguments)
+
+
+def command_docs(arguments: list[str]) -> int:
+    """Check the documentation: links, examples that run, format and error tables."""
+    return run([ensure("test"), "-m", "pytest", "-m", "docs", "tests", *arguments])
+
+
+def command_wheel(arguments: list[str]) -> int:
+    """Build the wheel, install it into a fresh environment, use it there."""
+    parser_of("wheel", command_wheel.__doc__).parse_args(arguments)
+    python = ensure()
+    with tempfile.TemporaryDirectory(prefix="cas-wheel-") as name:
+        folder = Path(name)
+        pip(python, "wheel", "--no-deps", "--wheel-dir", folder, ROOT)
+        (wheel,) = folder.glob("*.whl")
+        say(f"built {wheel.name}, {wheel.stat().st_size:,} bytes")
+        with zipfile.ZipFile(wheel) as archive:
+            packed = set(archive.namelist())
+        sources = {
+            path.relative_to(ROOT).as_posix()
+            for path in (ROOT / "cas").rglob("*")
+            if path.is_file() and path.suffix in (".py", ".typed", ".sql")
+        }
+        if lost := sorted(sources - packed):
+            raise Failed(f"the wheel lacks {', '.join(lost)}")
+        if not any(entry.endswith("licenses/LICENSE") for entry in packed):
+            raise Failed("the wheel lacks LICENSE")
+        clean = make_environment(sys.executable, folder / "env")
+        pip(clean, "install", wheel)
+        # -I: neither the checkout nor the environment of this process may be found instead.
+        say(capture([clean, "-I", SMOKE, wheel.name.split("-")[1]], cwd=folder).rstrip())
+    say("wheel: 1 passed, 0 failed")
+    return 0
+
+
+def command_versions(arguments: list[str]) -> int:
+    """Run the tests on the other interpreters of this machine, each in its own environment.
+
+    `--quick` takes one of them (the newest) and leaves out slow, alone and style tests.
+    """
+    parser = parser_of("versions", command_versions.__doc__)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", metavar="3.X", choices=SUPPORTED, help="this one only")
+    parser.add_argument("--seed", default=str(random.SystemRandom().randrange(1 << 32)))
+    options, rest = parser.parse_known_args(arguments)
+    found = interpreters()
+    here = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    for wanted in SUPPORTED:
+        if wanted not in found and wanted != here:
+            say(f"{wanted}: no working interpreter on this machine, not tested")
+    chosen = [wanted for wanted in found if options.only in (None, wanted)]
+    if options.only and not chosen:
+        raise Failed(f"there is no working Python {options.only} beside {here} on this machine")
+    selection: list[str] = []
+    if options.quick:
+        chosen = chosen[-1:]
+        selection = ["-m", "not slow and not alone", "--ignore=tests/tidy"]
+    pytest_environment(options.seed, "quick" if options.quick else "full")
+    results: dict[str, int] = {}
+    for wanted in chosen:
+        say(f"-- {wanted}: {found[wanted]}")
+        python = ensure("test", base=found[wanted], name=f".venv-{wanted}")
+        results[wanted] = run([python, "-m", "pytest", "-n", "2", *selection, *rest])
+    bad = [wanted for wanted, code in results.items() if code]
+    say(f"versions: {len(results) - len(bad)} passed, {len(bad)} failed {' '.join(bad)}".rstrip())
+    return 1 if bad else 0
+
+
+CHECK = (("lint",), ("types",), ("test",), ("docs",), ("wheel",), ("versions", "--quick"))
+
+
+def command_check(arguments: list[str]) -> int:
+    """Do what CI does: lint, types, test, docs, wheel, versions --quick; every step, then the sum.
+
+    The last line counts the tests of `test`, and each other step as one.
+    """
+    parser_of("check", command_check.__doc__).parse_args(arguments)
+    passed = failed = 0
+    rows: list[str] = []
+    for step in CHECK:
+        say(f"\n==== {' '.join(step)} ====")
+        started = time.monotonic()
+        code, lines = tee([sys.executable, Path(__file__), *step])
+        sums = tally(lines)
+        if step == ("test",):
+            bad = sum(sums.get(word, 0) for word in ("failed", "error", "errors"))
+            passed += sums.get("passed", 0)
+            failed += max(bad, 1 if code else 0)
+        else:
+            passed, failed = passed + (code == 0), failed + (code != 0)
+        detail = ", ".join(f"{count} {word}" for word, count in sums.items())
+        verdict = "ok    " if code == 0 else "FAILED"
+        rows.append(f"{verdict} {' '.join(step):18} {time.monotonic() - started:6.0f} s  {detail}")
+    say("\n" + "\n".join(rows))
+    say(f"{passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+COMMANDS: dict[str, tuple[str, Callable[[list[str]], int]]] = {
+    "demo": ("show the store at work on real releases", program("demo", "tools/demo.py")),
+    "test": ("run the tests; arguments go to pytest", command_test),
+    "lint": ("ruff: style and format (--fix)", command_lint),
+    "types": ("mypy --strict", command_types),
+    "bench": ("measure against peers (--micro: pytest benchmarks)", command_bench),
+    "docs": ("check links, examples and tables of the documentation", command_docs),
+    "golden": ("write or compare the golden stores", program("golden", "tools/golden.py", "test")),
+    "dump": ("print the bytes of a store in words", program("dump", "tools/dump.py")),
+    "simulate": ("search crash and race states", program("simulate", "tools/simulate.py", "test")),
+    "wheel": ("build, install and use the wheel", command_wheel),
+    "versions": ("run the tests on other interpreters", command_versions),
+    "check": ("all that CI does", command_check),
+}
+
+
+def main(words: list[str]) -> int:
+    """Find the command and run it; without one, or with an unknown one, list them."""
+    if sys.version_info < OLDEST:
+        say(f"python {OLDEST[0]}.{OLDEST[1]} or newer is needed, this is {sys.version.split()[0]}")
+        return 2
+    name = words[0] if words else ""
+    if name not in COMMANDS:
+        if name not in ("", "-h", "--help", "help"):
+            say(f"there is no command {name!r}; these exist:")
+        else:
+            say("usage: python3 tools/dev.py COMMAND [ARGUMENTS]\n")
+        for command, (text, _) in COMMANDS.items():
+            say(f"  {command:9} {text}")
+        return 2 if name not in ("-h", "--help", "help") else 0
+    call = COMMANDS[name][1]
+    if words[1:] in (["-h"], ["--help"]) and call in (command_types, command_bench, command_docs):
+        parser_of(name, call.__doc__).print_help()  # theirs would be that of another program
+        return 0
+    try:
+        return call(words[1:])
+    except Failed as error:
+        say(f"dev.py {name}: {error}")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
