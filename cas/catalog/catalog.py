@@ -1,0 +1,188 @@
+"""The port `Catalog`: swap the truth. The other of the two ports of the house.
+
+Floor 2; implements docs/format.md section 7. Invariant: every write transaction is atomic and
+durable when its block ends; transactions are totally ordered; a reader sees one state.
+Implementation: `cas.catalog.sqlite`. The contract is `cas.testing.catalog_contract`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import attrs
+
+
+@attrs.frozen
+class Meta:
+    """What a store is. Ids are 16 bytes; `features` are names an older reader must know."""
+
+    store_id: bytes
+    lineage_id: bytes
+    format: int
+    features: tuple[str, ...]
+    created_us: int
+
+
+@attrs.frozen(slots=True)
+class Head:
+    """The newest state. `entry` is empty and `hash` the genesis hash while `seq` is 0."""
+
+    seq: int
+    hash: bytes
+    entry: bytes
+    version: int
+    removal_version: int
+    condemn_seq: int
+
+
+@attrs.frozen(slots=True)
+class PackRow:
+    """One installed pack. `name` is None for an inline pack, `footer` None for a file."""
+
+    number: int
+    name: bytes | None
+    body_bytes: int
+    footer: bytes | None
+
+
+@attrs.frozen(slots=True)
+class EntryRow:
+    """One journal entry as stored."""
+
+    seq: int
+    hash: bytes
+    entry: bytes
+
+
+@attrs.frozen(slots=True)
+class Checkpoint:
+    """At `seq` every node of the refs tree `root` was stored."""
+
+    seq: int
+    root: bytes
+
+
+@attrs.frozen(slots=True)
+class SessionRow:
+    """A writer that puts files. It relies on what it saw at condemn sequence `s0`."""
+
+    id: bytes
+    fence: int
+    s0: int
+    base_seq: int
+    opened_us: int
+
+
+class CatalogReader(Protocol):
+    """One state of the catalog. Used by one thread, inside its block."""
+
+    def head(self) -> Head:
+        """The newest entry and versions. Raises `CorruptCatalog`."""
+
+    def entries(self, after: int, limit: int | None = None) -> Sequence[EntryRow]:
+        """Entries with seq > `after`, ascending."""
+
+    def entry(self, seq: int) -> EntryRow | None:
+        """One entry."""
+
+    def find_txid(self, txid: bytes, after: int | None) -> int | None:
+        """Seq of the entry with this txid. `after`: only entries behind it; None: a keyed one."""
+
+    def checkpoint(self, at: int) -> Checkpoint | None:
+        """The newest checkpoint at or before `at`."""
+
+    def packs(self, after: int = 0) -> Sequence[PackRow]:
+        """Installed packs with number > `after`, ascending; footers of inline ones."""
+
+    def pack_numbers(self) -> Sequence[int]:
+        """Numbers of all installed packs, ascending."""
+
+    def body(self, number: int) -> bytes | None:
+        """Header and records of an inline pack; None when it is not installed or a file."""
+
+    def vectors(self, after: int = 0) -> Sequence[tuple[int, int, bytes]]:
+        """(pack, version, bits) of the deletion vectors changed after version `after`."""
+
+    def sessions(self) -> Sequence[SessionRow]:
+        """Open sessions."""
+
+    def session(self, id: bytes) -> SessionRow | None:
+        """One session."""
+
+    def cursor(self, name: str) -> int | None:
+        """Position of a named cursor."""
+
+
+class CatalogWriter(CatalogReader, Protocol):
+    """The write transaction; there is one at a time."""
+
+    def add_pack(
+        self,
+        number: int,
+        name: bytes | None,
+        body_bytes: int,
+        footer: bytes | None,
+        body: bytes | None,
+    ) -> None:
+        """Install a pack under a number larger than every version so far."""
+
+    def remove_packs(self, numbers: Sequence[int], version: int, condemn_seq: int) -> None:
+        """Take packs and their vectors out; records the removal under `version`."""
+
+    def set_vector(self, number: int, version: int, bits: bytes) -> None:
+        """Replace the deletion vector of a pack; the caller only ever adds bits."""
+
+    def record_removal(self, version: int, condemn_seq: int) -> None:
+        """Note that copies were removed at `version`."""
+
+    def append_entry(self, seq: int, hash: bytes, txid: bytes, entry: bytes) -> None:
+        """Append the entry after the head."""
+
+    def add_checkpoint(self, seq: int, root: bytes) -> None:
+        """Note that the refs tree at `seq` is stored."""
+
+    def put_session(self, row: SessionRow) -> None:
+        """Insert or replace a session."""
+
+    def drop_session(self, id: bytes) -> None:
+        """Remove a session; nothing happens when there is none."""
+
+    def set_cursor(self, name: str, position: int) -> None:
+        """Move a named cursor."""
+
+
+class Catalog(Protocol):
+    """The truth of one store. Every method may be called from any thread."""
+
+    @property
+    def meta(self) -> Meta:
+        """What the store is; never changes while the handle is open."""
+
+    @property
+    def read_only(self) -> bool:
+        """Whether `write` is refused."""
+
+    def read(self) -> AbstractContextManager[CatalogReader]:
+        """One state, for as long as the block lasts. Never blocks and is never blocked."""
+
+    def write(self) -> AbstractContextManager[CatalogWriter]:
+        """The write transaction: queues at the gate, commits when the block ends normally.
+
+        An exception from the block rolls back and goes on. Raises `Busy` after the wait (not
+        committed), `ReadOnly`, `StorageFull` and `StorageFailed` (not committed), and
+        `OutcomeUnknown` when the answer of the commit itself was lost.
+        """
+
+    def inline_body(self, number: int) -> bytes | None:
+        """`CatalogReader.body` in the newest state, without a block."""
+
+    def head_seq(self) -> int:
+        """Seq of the newest entry, without a block."""
+
+    def check(self) -> Iterator[str]:
+        """What the engine itself finds wrong with its file, one sentence each."""
+
+    def close(self) -> None:
+        """Give up every connection; harmless when called twice."""

@@ -1,0 +1,105 @@
+"""One SQLite connection: how it is opened, set up, and how its errors are told.
+
+Floor 2. Invariant: no connection of a store is used with other pragmas than these, and no
+error of the engine leaves the catalog untyped.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from cas.errors import Busy, CorruptCatalog, ReadOnly, StorageFailed, StorageFull
+from cas.limits import CATALOG_CACHE_KIB
+
+if TYPE_CHECKING:
+    import apsw
+
+BUSY_MS: Final = 10_000
+
+
+def connect(path: str, *, read_only: bool = False, vfs: str | None = None) -> apsw.Connection:
+    """Open an existing catalog file. `path` may be a `file:` URI. Raises the engine's errors."""
+    import apsw
+
+    flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE
+    name = path
+    if name.startswith("file:"):
+        flags |= apsw.SQLITE_OPEN_URI
+    elif read_only and _sealed(path):
+        name = "file:" + _uri(path) + "?immutable=1"
+        flags |= apsw.SQLITE_OPEN_URI
+    connection = apsw.Connection(name, flags=flags, vfs=vfs)
+    try:
+        _configure(connection, read_only)
+    except BaseException:
+        connection.close(True)
+        raise
+    return connection
+
+
+def _sealed(path: str) -> bool:
+    """Whether a read-only file can be read without a log: closed cleanly, folder not writable."""
+    return not os.path.exists(path + "-wal") and not os.access(os.path.dirname(path), os.W_OK)
+
+
+def _uri(path: str) -> str:
+    return path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+
+
+def _configure(connection: apsw.Connection, read_only: bool) -> None:
+    import apsw
+
+    connection.set_busy_timeout(BUSY_MS)
+    connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
+    connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
+    run = connection.execute
+    run("PRAGMA cell_size_check=ON")
+    run("PRAGMA mmap_size=0")
+    run("PRAGMA temp_store=MEMORY")
+    run(f"PRAGMA cache_size=-{CATALOG_CACHE_KIB}")
+    if not read_only:
+        run("PRAGMA synchronous=FULL")
+        run("PRAGMA fullfsync=ON")
+        run("PRAGMA checkpoint_fullfsync=ON")
+        run("PRAGMA wal_autocheckpoint=1000")
+        run("PRAGMA journal_size_limit=67108864")
+
+
+def reraise(error: BaseException, path: str) -> None:
+    """Raise the typed error for one of the engine's; leave every other as it is."""
+    import apsw
+
+    if isinstance(error, apsw.Error):
+        translate(error, path)
+
+
+def translate(error: BaseException, path: str) -> NoReturn:
+    """Raise the typed error for what the engine said."""
+    import apsw
+
+    if isinstance(error, apsw.BusyError | apsw.LockedError):
+        raise Busy(
+            f"{path} is locked by another program; nothing was committed. Try again.",
+            waited_ms=BUSY_MS,
+        ) from error
+    if isinstance(error, apsw.FullError):
+        raise StorageFull(
+            f"No space is left for {path}; nothing was committed. Free space and try again.",
+            path=path,
+        ) from error
+    if isinstance(error, apsw.ReadOnlyError | apsw.PermissionsError):
+        raise ReadOnly(f"{path} cannot be written: {error}.", path=path) from error
+    if isinstance(error, apsw.CorruptError | apsw.NotADBError):
+        raise CorruptCatalog(
+            f"The catalog {path} is damaged ({error}); nothing was changed. Restore a backup, "
+            "or rebuild it from the packs.",
+            detail=str(error),
+        ) from error
+    if isinstance(error, apsw.IOError | apsw.CantOpenError):
+        raise StorageFailed(f"I/O failed at {path}: {error}.", path=path, errno=None) from error
+    if isinstance(error, apsw.ConstraintError):
+        raise CorruptCatalog(
+            f"The catalog {path} contradicts itself: {error}.", detail=str(error)
+        ) from error
+    raise error

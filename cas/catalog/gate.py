@@ -1,0 +1,70 @@
+"""The gate between processes: two locks, so that writers are served in turn.
+
+Floor 2; implements docs/format.md section 9. Invariant: whoever holds the gate holds
+`locks/main`, and the next one in line holds `locks/next`; the kernel releases both when a
+process dies. A plain lock let some writers wait a hundred times longer than others, and
+SQLite's own busy wait starved some altogether (measured, see docs/design/).
+
+The lock files are never SQLite's own: closing any descriptor of SQLite's files would drop its
+locks for the whole process.
+"""
+
+from __future__ import annotations
+
+import os
+
+from cas.errors import Unsupported
+
+try:
+    import fcntl
+except ImportError as error:  # pragma: no cover - other platforms come later
+    raise Unsupported("cas needs a POSIX system: there is no fcntl here.") from error
+
+
+class FileGate:
+    """The gate of one store folder. One thread at a time may use it: the catalog queues them."""
+
+    def __init__(self, folder: str) -> None:
+        self._next = os.open(os.path.join(folder, "next"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        try:
+            self._main = os.open(
+                os.path.join(folder, "main"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+            )
+        except OSError:
+            os.close(self._next)
+            raise
+
+    def enter(self) -> None:
+        """Wait for this process's turn, however long; Ctrl-C interrupts the wait.
+
+        The kernel serves blocked lockers in order and releases what a dead process held. A
+        time-out would need polling, which is what starves: a stopped process that holds the
+        gate therefore holds up writers (never readers) until it goes on or dies.
+        """
+        fcntl.flock(self._next, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(self._main, fcntl.LOCK_EX)
+        finally:
+            fcntl.flock(self._next, fcntl.LOCK_UN)
+
+    def leave(self) -> None:
+        """Let the next one in."""
+        fcntl.flock(self._main, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Give up the descriptors, and with them the locks."""
+        os.close(self._next)
+        os.close(self._main)
+
+
+class NoGate:
+    """For a catalog that nobody else can open."""
+
+    def enter(self) -> None:
+        """Nobody waits."""
+
+    def leave(self) -> None:
+        """Nobody waits."""
+
+    def close(self) -> None:
+        """Nothing is held."""

@@ -1,0 +1,71 @@
+"""What must hold of the host before a write-ahead log is trusted: engine version, file system.
+
+Floor 2. Invariant: a combination known to corrupt is refused by name with the way out; an
+unknown file system is let through, a known bad one never.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from cas.errors import UnsafeEngine, UnsafeFilesystem
+
+_UNSAFE = frozenset(
+    ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "virtiofs", "vboxsf", "ceph", "afs", "ncpfs")
+)
+
+
+def check_engine(version: str) -> None:
+    """Refuse an SQLite that can corrupt a write-ahead log. Raises `UnsafeEngine`.
+
+    The WAL-reset race hit 3.7.0 to 3.51.2; 3.44.6 and 3.50.7 carry the fix.
+    """
+    parts = tuple(int(p) for p in version.split("."))
+    safe = parts >= (3, 51, 3) or (3, 50, 7) <= parts < (3, 51) or (3, 44, 6) <= parts < (3, 45)
+    if not safe:
+        raise UnsafeEngine(
+            f"SQLite {version} can corrupt a write-ahead log; install apsw-sqlite3mc 3.54 "
+            "or newer.",
+            version=version,
+        )
+
+
+def filesystem_of(path: str, mounts: str | None = None) -> str | None:
+    """Type of the file system that holds `path`, or None where the host does not say.
+
+    `mounts` is the text of /proc/self/mountinfo, read when not given.
+    """
+    if mounts is None:
+        try:
+            with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+                mounts = file.read()
+        except OSError:
+            return None
+    target = os.path.realpath(path)
+    best, kind = "", None
+    for line in mounts.splitlines():
+        left, dash, right = line.partition(" - ")
+        fields = left.split(" ")
+        if not dash or len(fields) < 5:
+            continue
+        point = re.sub(r"\\([0-7]{3})", lambda m: chr(int(m.group(1), 8)), fields[4])
+        inside = target == point or target.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, right.split(" ")[0]
+    return kind
+
+
+def check_filesystem(path: str, mounts: str | None = None) -> None:
+    """Refuse a file system on which write-ahead logging corrupts. Raises `UnsafeFilesystem`."""
+    kind = filesystem_of(path, mounts)
+    if kind is None:
+        return
+    if kind in _UNSAFE or kind == "fuse" or kind.startswith("fuse."):
+        raise UnsafeFilesystem(
+            f"{path} lies on {kind}, where several processes can corrupt SQLite's write-ahead "
+            "log. Put the store on a local disk (ext4, xfs, btrfs, zfs, apfs) and copy it out "
+            "with `cas backup`, or use PostgreSQL as the catalog.",
+            path=path,
+            filesystem=kind,
+        )

@@ -1,0 +1,36 @@
+"""Tables of the SQLite catalog, and what a file must say to be one.
+
+Floor 2; implements docs/format.md sections 7.1 and 8. Invariant: append tables only on the way
+of a commit; a row per object in a table keyed by random ids halves the commit rate (measured),
+so objects are not rows.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+APPLICATION_ID: Final = 0x63617331
+SCHEMA_VERSION: Final = 1
+
+KNOWN_FEATURES: Final[frozenset[str]] = frozenset()
+"""Names of optional parts of the format that this version understands."""
+
+# The body of an inline pack is the last column, so that its footer is read without it. No
+# AUTOINCREMENT: numbers come from the catalog version. Generated transaction ids need no index
+# (docs/format.md section 5.5), which spares each commit a page.
+TABLES: Final = (
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID",
+    "CREATE TABLE pack (number INTEGER PRIMARY KEY, name BLOB, body_bytes INTEGER NOT NULL,"
+    " footer BLOB, body BLOB) STRICT",
+    "CREATE TABLE vector (pack INTEGER PRIMARY KEY, version INTEGER NOT NULL,"
+    " bits BLOB NOT NULL) STRICT",
+    "CREATE INDEX vector_version ON vector (version)",
+    "CREATE TABLE removal (version INTEGER PRIMARY KEY, condemn_seq INTEGER NOT NULL) STRICT",
+    "CREATE TABLE journal (seq INTEGER PRIMARY KEY, hash BLOB NOT NULL, txid BLOB NOT NULL,"
+    " entry BLOB NOT NULL) STRICT",
+    "CREATE UNIQUE INDEX journal_key ON journal (txid) WHERE txid >= x'80'",
+    "CREATE TABLE checkpoint (seq INTEGER PRIMARY KEY, root BLOB NOT NULL) STRICT",
+    "CREATE TABLE session (id BLOB PRIMARY KEY, fence INTEGER NOT NULL, s0 INTEGER NOT NULL,"
+    " base_seq INTEGER NOT NULL, opened_us INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+    "CREATE TABLE cursor (name TEXT PRIMARY KEY, position INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+)

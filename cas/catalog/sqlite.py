@@ -1,0 +1,399 @@
+"""The catalog in one SQLite file: WAL, synchronous=FULL, one sync a transaction.
+
+Floor 2; implements docs/format.md sections 7 and 8. Invariant: only SQLite opens SQLite's
+files; every write runs inside the gate and BEGIN IMMEDIATE; a connection that failed in COMMIT
+is never used again, because only a reopened one can tell what happened.
+
+`with connection:` of apsw is not used anywhere: it waits for locks and commits while it holds
+the GIL. WAL checkpoints run inline every 1,000 pages; a background one never caught up.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from cas.catalog.catalog import CatalogReader, CatalogWriter, Meta
+from cas.catalog.engine import connect, reraise, translate
+from cas.catalog.gate import FileGate, NoGate
+from cas.catalog.host import check_engine, check_filesystem
+from cas.catalog.schema import APPLICATION_ID, KNOWN_FEATURES, SCHEMA_VERSION, TABLES
+from cas.catalog.statements import SqliteReader, SqliteWriter
+from cas.errors import (
+    Closed,
+    CorruptCatalog,
+    ForkedStore,
+    NewerFormat,
+    NotAStore,
+    OutcomeUnknown,
+    ReadOnly,
+)
+from cas.model.entry import genesis_hash
+
+if TYPE_CHECKING:
+    import apsw
+
+FORMAT_VERSION: Final = 1
+
+
+class _Gate(Protocol):
+    def enter(self) -> None: ...
+    def leave(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class _Read:
+    """`with catalog.read()`: a connection of the pool inside one transaction."""
+
+    __slots__ = ("_catalog", "_connection")
+
+    def __init__(self, catalog: SqliteCatalog) -> None:
+        self._catalog = catalog
+
+    def __enter__(self) -> CatalogReader:
+        self._connection = connection = self._catalog._take()
+        try:
+            connection.execute("BEGIN")
+        except Exception as error:
+            self._catalog._discard(connection)
+            translate(error, self._catalog.path)
+        return SqliteReader(connection, self._catalog._genesis)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        connection = self._connection
+        try:
+            connection.execute("COMMIT")
+        except Exception as failure:
+            self._catalog._discard(connection)
+            if error is None:
+                translate(failure, self._catalog.path)
+        else:
+            self._catalog._give(connection)
+        if error is not None:
+            reraise(error, self._catalog.path)
+
+
+class _Write:
+    """`with catalog.write()`: the gate, then BEGIN IMMEDIATE, then COMMIT or ROLLBACK."""
+
+    __slots__ = ("_catalog", "_connection")
+
+    def __init__(self, catalog: SqliteCatalog) -> None:
+        self._catalog = catalog
+
+    def __enter__(self) -> CatalogWriter:
+        catalog = self._catalog
+        catalog._check()
+        if catalog.read_only:
+            raise ReadOnly(
+                f"{catalog.path} was opened read-only; open the store for writing.",
+                path=catalog.path,
+            )
+        catalog._writer_lock.acquire()
+        try:
+            catalog._gate.enter()
+            try:
+                self._connection = connection = catalog._writer()
+                connection.execute("BEGIN IMMEDIATE")
+            except BaseException:
+                catalog._gate.leave()
+                raise
+        except BaseException as error:
+            catalog._writer_lock.release()
+            reraise(error, catalog.path)
+            raise
+        return SqliteWriter(connection, catalog._genesis)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        catalog = self._catalog
+        try:
+            if error is None:
+                try:
+                    self._connection.execute("COMMIT")
+                except Exception as failure:
+                    catalog._drop_writer()
+                    raise OutcomeUnknown(
+                        f"The answer of the commit was lost ({failure}); ask again with the "
+                        "transaction id to learn whether it counts.",
+                        txid=None,
+                    ) from failure
+                return
+            try:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+            except Exception:
+                catalog._drop_writer()
+        finally:
+            catalog._gate.leave()
+            catalog._writer_lock.release()
+        reraise(error, catalog.path)
+
+
+class SqliteCatalog:
+    """The catalog of one store. Connections: one for writing, a pool for reading."""
+
+    def __init__(
+        self,
+        path: str,
+        gate: _Gate,
+        *,
+        read_only: bool = False,
+        vfs: str | None = None,
+        anchor: apsw.Connection | None = None,
+    ) -> None:
+        import apsw
+
+        check_engine(apsw.sqlite_lib_version())
+        self.path = path
+        self.read_only = read_only
+        self._vfs = vfs
+        self._gate = gate
+        self._pid = os.getpid()
+        self._pool: list[apsw.Connection] = []
+        self._writer_lock = threading.Lock()
+        self._writing: apsw.Connection | None = None
+        self._closed = False
+        # What a memory catalog lives in: it is gone when its last connection closes.
+        self._anchor = anchor
+        self._genesis = b""
+        try:
+            self.meta = self._load_meta()
+        except BaseException as error:
+            self.close()
+            reraise(error, path)
+            raise
+        self._genesis = genesis_hash(self.meta.store_id)
+
+    # -- connections -------------------------------------------------------------------------
+
+    def _connect(self) -> apsw.Connection:
+        return connect(self.path, read_only=self.read_only, vfs=self._vfs)
+
+    def _take(self) -> apsw.Connection:
+        self._check()
+        try:
+            return self._pool.pop()
+        except IndexError:
+            try:
+                return self._connect()
+            except Exception as error:
+                translate(error, self.path)
+
+    def _give(self, connection: apsw.Connection) -> None:
+        if self._closed:
+            connection.close()
+        else:
+            self._pool.append(connection)
+
+    def _discard(self, connection: apsw.Connection) -> None:
+        try:
+            connection.close(True)
+        except Exception:  # nothing more can be done for a broken connection
+            return
+
+    def _writer(self) -> apsw.Connection:
+        if self._writing is None:
+            self._writing = self._connect()
+        return self._writing
+
+    def _drop_writer(self) -> None:
+        connection, self._writing = self._writing, None
+        if connection is not None:
+            self._discard(connection)
+
+    def _check(self) -> None:
+        if self._closed:
+            raise Closed("The store is closed; open it again.")
+        if self._pid != os.getpid():
+            raise ForkedStore(
+                "This handle belongs to the parent process; open the store again in the child."
+            )
+
+    # -- the port ----------------------------------------------------------------------------
+
+    def read(self) -> _Read:
+        return _Read(self)
+
+    def write(self) -> _Write:
+        return _Write(self)
+
+    def inline_body(self, number: int) -> bytes | None:
+        connection = self._take()
+        try:
+            rows = connection.execute("SELECT body FROM pack WHERE number = ?", (number,))
+            row = rows.fetchone()
+        except Exception as error:
+            self._discard(connection)
+            translate(error, self.path)
+        self._give(connection)
+        return None if row is None else row[0]
+
+    def head_seq(self) -> int:
+        connection = self._take()
+        try:
+            row: Any = connection.execute("SELECT max(seq) FROM journal").fetchone()
+        except Exception as error:
+            self._discard(connection)
+            translate(error, self.path)
+        self._give(connection)
+        return row[0] or 0
+
+    def check(self) -> Iterator[str]:
+        connection = self._take()
+        try:
+            rows = connection.execute("PRAGMA integrity_check(20)").fetchall()
+        except Exception as error:
+            self._discard(connection)
+            yield f"The catalog cannot be checked: {error}."
+            return
+        self._give(connection)
+        for (text,) in rows:
+            if text != "ok":
+                yield str(text)
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if self._pid != os.getpid():
+            # Closing a parent's connection in a child could checkpoint or remove the log that
+            # the parent still uses; the handles are left alone.
+            return
+        with self._writer_lock:
+            self._drop_writer()
+        while self._pool:
+            self._discard(self._pool.pop())
+        if self._anchor is not None:
+            self._discard(self._anchor)
+        self._gate.close()
+
+    def _load_meta(self) -> Meta:
+        connection = self._connect()
+        try:
+            application = connection.pragma("application_id")
+            schema = connection.pragma("user_version")
+            if application != APPLICATION_ID:
+                raise NotAStore(f"{self.path} is not the catalog of a store.", path=self.path)
+            if schema > SCHEMA_VERSION:
+                raise NewerFormat(
+                    f"The store at {self.path} has schema {schema}; this version knows "
+                    f"{SCHEMA_VERSION}. Install a newer version of agent-cas.",
+                    needs=schema,
+                    known=SCHEMA_VERSION,
+                )
+            rows: Any = connection.execute("SELECT key, value FROM meta").fetchall()
+            values = dict(rows)
+        finally:
+            # The connection that proved the file good serves the first reader.
+            self._pool.append(connection)
+        return _meta_of(values, self.path)
+
+
+def _meta_of(values: dict[str, Any], path: str) -> Meta:
+    try:
+        features = tuple(str(values["features"]).split())
+        meta = Meta(
+            bytes(values["store_id"]),
+            bytes(values["lineage_id"]),
+            int(values["format"]),
+            features,
+            int(values["created_us"]),
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise CorruptCatalog(
+            f"The catalog {path} does not say what it is ({error}).", detail=str(error)
+        ) from error
+    if meta.format > FORMAT_VERSION:
+        raise NewerFormat(
+            f"The store at {path} has format {meta.format}; this version knows "
+            f"{FORMAT_VERSION}. Install a newer version of agent-cas.",
+            needs=meta.format,
+            known=FORMAT_VERSION,
+        )
+    unknown = [name for name in features if name not in KNOWN_FEATURES]
+    if unknown:
+        raise NewerFormat(
+            f"The store at {path} needs {', '.join(unknown)}, which this version does not "
+            "know. Install a newer version of agent-cas.",
+            needs=" ".join(unknown),
+            known=FORMAT_VERSION,
+        )
+    return meta
+
+
+def create_catalog(path: str, meta: Meta, *, vfs: str | None = None) -> None:
+    """Make the file of a new catalog, durable when this returns; it must not exist."""
+    import apsw
+
+    check_engine(apsw.sqlite_lib_version())
+    try:
+        connection = apsw.Connection(path, vfs=vfs)
+        try:
+            _fill(connection, meta, None if path == ":memory:" else os.stat(path).st_ino)
+        finally:
+            connection.close()
+    except Exception as error:
+        translate(error, path)
+
+
+def _fill(connection: apsw.Connection, meta: Meta, inode: int | None) -> None:
+    connection.execute("PRAGMA page_size=4096")
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+    for statement in TABLES:
+        connection.execute(statement)
+    for key, value in (
+        ("store_id", meta.store_id),
+        ("lineage_id", meta.lineage_id),
+        ("format", meta.format),
+        ("features", " ".join(meta.features)),
+        ("created_us", meta.created_us),
+        ("inode", inode),
+    ):
+        connection.execute("INSERT INTO meta (key, value) VALUES (?, ?)", (key, value))
+    connection.execute("COMMIT")
+
+
+def open_catalog(
+    path: str, locks: str, *, read_only: bool = False, vfs: str | None = None
+) -> SqliteCatalog:
+    """Open the catalog of a store folder; `locks` is the folder of the gate's files.
+
+    Raises `StoreNotFound`'s cause as `NotAStore`, `NewerFormat`, `UnsafeFilesystem`,
+    `UnsafeEngine`, `CorruptCatalog`, `ReadOnly`.
+    """
+    check_filesystem(os.path.dirname(path) or ".")
+    try:
+        gate: _Gate = NoGate() if read_only else FileGate(locks)
+    except OSError as error:
+        raise ReadOnly(
+            f"{locks} cannot be written ({error.strerror}); open the store read-only.", path=locks
+        ) from error
+    return SqliteCatalog(path, gate, read_only=read_only, vfs=vfs)
+
+
+def memory_catalog(meta: Meta) -> SqliteCatalog:
+    """A catalog that lives as long as its handle, for tests and throw-away stores."""
+    import apsw
+
+    path = f"file:/cas-{os.urandom(8).hex()}?vfs=memdb"
+    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
+    anchor = apsw.Connection(path, flags=flags)
+    _fill(anchor, meta, None)
+    return SqliteCatalog(path, NoGate(), anchor=anchor)

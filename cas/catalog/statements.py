@@ -1,0 +1,163 @@
+"""The statements of the SQLite catalog: one transaction's reads and writes.
+
+Floor 2; implements docs/format.md section 7.1. Invariant: nothing here begins or ends a
+transaction, and a commit touches append tables only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from cas.catalog.catalog import Checkpoint, EntryRow, Head, PackRow, SessionRow
+
+if TYPE_CHECKING:
+    import apsw
+
+_VERSIONS: Final = (
+    "SELECT (SELECT max(number) FROM pack), (SELECT max(version) FROM removal),"
+    " (SELECT max(condemn_seq) FROM removal)"
+)
+_NEWEST: Final = "SELECT seq, hash, entry FROM journal ORDER BY seq DESC LIMIT 1"
+
+
+class SqliteReader:
+    """Statements of one transaction on one connection."""
+
+    __slots__ = ("_genesis", "_run")
+
+    def __init__(self, connection: apsw.Connection, genesis: bytes) -> None:
+        # Untyped: SQLite's values are what the strict tables say, not what apsw can promise.
+        self._run: Any = connection.execute
+        self._genesis = genesis
+
+    def head(self) -> Head:
+        packs, removals, condemned = self._run(_VERSIONS).fetchall()[0]
+        version = max(packs or 0, removals or 0)
+        for seq, hash, entry in self._run(_NEWEST):
+            return Head(seq, hash, entry, version, removals or 0, condemned or 0)
+        return Head(0, self._genesis, b"", version, removals or 0, condemned or 0)
+
+    def entries(self, after: int, limit: int | None = None) -> Sequence[EntryRow]:
+        rows = self._run(
+            "SELECT seq, hash, entry FROM journal WHERE seq > ? ORDER BY seq LIMIT ?",
+            (after, -1 if limit is None else limit),
+        )
+        return [EntryRow(*row) for row in rows]
+
+    def entry(self, seq: int) -> EntryRow | None:
+        for row in self._run("SELECT seq, hash, entry FROM journal WHERE seq = ?", (seq,)):
+            return EntryRow(*row)
+        return None
+
+    def find_txid(self, txid: bytes, after: int | None) -> int | None:
+        if after is None:
+            query = "SELECT seq FROM journal WHERE txid = ? AND txid >= x'80'"
+            rows = self._run(query, (txid,))
+        else:
+            query = "SELECT seq FROM journal WHERE seq > ? AND txid = ? LIMIT 1"
+            rows = self._run(query, (after, txid))
+        for (seq,) in rows:
+            return int(seq)
+        return None
+
+    def checkpoint(self, at: int) -> Checkpoint | None:
+        query = "SELECT seq, root FROM checkpoint WHERE seq <= ? ORDER BY seq DESC LIMIT 1"
+        for row in self._run(query, (at,)):
+            return Checkpoint(*row)
+        return None
+
+    def packs(self, after: int = 0) -> Sequence[PackRow]:
+        rows = self._run(
+            "SELECT number, name, body_bytes, footer FROM pack WHERE number > ? ORDER BY number",
+            (after,),
+        )
+        return [PackRow(*row) for row in rows]
+
+    def pack_numbers(self) -> Sequence[int]:
+        return [number for (number,) in self._run("SELECT number FROM pack ORDER BY number")]
+
+    def body(self, number: int) -> bytes | None:
+        for (body,) in self._run("SELECT body FROM pack WHERE number = ?", (number,)):
+            return None if body is None else bytes(body)
+        return None
+
+    def vectors(self, after: int = 0) -> Sequence[tuple[int, int, bytes]]:
+        rows = self._run(
+            "SELECT pack, version, bits FROM vector WHERE version > ? ORDER BY pack", (after,)
+        )
+        return list(rows)
+
+    def sessions(self) -> Sequence[SessionRow]:
+        rows = self._run("SELECT id, fence, s0, base_seq, opened_us FROM session ORDER BY id")
+        return [SessionRow(*row) for row in rows]
+
+    def session(self, id: bytes) -> SessionRow | None:
+        query = "SELECT id, fence, s0, base_seq, opened_us FROM session WHERE id = ?"
+        for row in self._run(query, (id,)):
+            return SessionRow(*row)
+        return None
+
+    def cursor(self, name: str) -> int | None:
+        for (position,) in self._run("SELECT position FROM cursor WHERE name = ?", (name,)):
+            return int(position)
+        return None
+
+
+class SqliteWriter(SqliteReader):
+    """The write transaction."""
+
+    __slots__ = ()
+
+    def add_pack(
+        self,
+        number: int,
+        name: bytes | None,
+        body_bytes: int,
+        footer: bytes | None,
+        body: bytes | None,
+    ) -> None:
+        self._run(
+            "INSERT INTO pack (number, name, body_bytes, footer, body) VALUES (?, ?, ?, ?, ?)",
+            (number, name, body_bytes, footer, body),
+        )
+
+    def remove_packs(self, numbers: Sequence[int], version: int, condemn_seq: int) -> None:
+        for number in numbers:
+            self._run("DELETE FROM pack WHERE number = ?", (number,))
+            self._run("DELETE FROM vector WHERE pack = ?", (number,))
+        self.record_removal(version, condemn_seq)
+
+    def set_vector(self, number: int, version: int, bits: bytes) -> None:
+        self._run(
+            "INSERT OR REPLACE INTO vector (pack, version, bits) VALUES (?, ?, ?)",
+            (number, version, bits),
+        )
+
+    def record_removal(self, version: int, condemn_seq: int) -> None:
+        self._run(
+            "INSERT OR REPLACE INTO removal (version, condemn_seq) VALUES (?, ?)",
+            (version, condemn_seq),
+        )
+
+    def append_entry(self, seq: int, hash: bytes, txid: bytes, entry: bytes) -> None:
+        self._run(
+            "INSERT INTO journal (seq, hash, txid, entry) VALUES (?, ?, ?, ?)",
+            (seq, hash, txid, entry),
+        )
+
+    def add_checkpoint(self, seq: int, root: bytes) -> None:
+        self._run("INSERT INTO checkpoint (seq, root) VALUES (?, ?)", (seq, root))
+
+    def put_session(self, row: SessionRow) -> None:
+        self._run(
+            "INSERT OR REPLACE INTO session (id, fence, s0, base_seq, opened_us)"
+            " VALUES (?, ?, ?, ?, ?)",
+            (row.id, row.fence, row.s0, row.base_seq, row.opened_us),
+        )
+
+    def drop_session(self, id: bytes) -> None:
+        self._run("DELETE FROM session WHERE id = ?", (id,))
+
+    def set_cursor(self, name: str, position: int) -> None:
+        self._run("INSERT OR REPLACE INTO cursor (name, position) VALUES (?, ?)", (name, position))

@@ -1,0 +1,65 @@
+"""The port `Bucket`: keep immutable files. One of the two ports of the house.
+
+Floor 2; implements docs/format.md sections 6 (file names) and 7.2 (order). Invariant: a name
+that was sealed once always gives the same bytes, or none after it was deleted; it is never
+overwritten. Implementations: `cas.storage.local`, `cas.storage.memory`. The contract is
+`cas.testing.bucket_contract`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import attrs
+
+
+@attrs.frozen
+class BucketFile:
+    """A sealed file: its name, and how many bytes it has."""
+
+    name: str
+    size_bytes: int
+
+
+class Upload(Protocol):
+    """A file being written. Used by one thread."""
+
+    def write(self, data: bytes) -> None:
+        """Append. Raises `StorageFull`, `StorageFailed`; after an error only `abort` is legal."""
+
+    def seal(self, name: str) -> None:
+        """Make the bytes durable and give them their final name; `Bucket.sync` makes that
+        name durable. Raises `StorageFailed` when the name is taken: it is never overwritten.
+        """
+
+    def abort(self) -> None:
+        """Forget it. Never raises; harmless after `seal` and when called twice."""
+
+
+class Bucket(Protocol):
+    """Immutable files by name. Every method may be called from any thread."""
+
+    def create(self) -> Upload:
+        """Begin a file. Nothing is visible under any name until `seal`."""
+
+    def sync(self) -> None:
+        """Return when every name sealed or deleted before is durable."""
+
+    def read(self, name: str, start: int, length: int) -> bytes:
+        """Exactly `length` bytes from `start`.
+
+        Raises `MissingPack` when there is no such file and `CorruptPack` when it ends before.
+        """
+
+    def size(self, name: str) -> int:
+        """Bytes of the file. Raises `MissingPack`."""
+
+    def list(self) -> Iterator[BucketFile]:
+        """Every sealed file, in any order. A listing that fails raises; it is never short."""
+
+    def delete(self, name: str) -> None:
+        """Remove the file; nothing happens when there is none."""
+
+    def close(self) -> None:
+        """Give up handles; harmless when called twice."""

@@ -1,0 +1,116 @@
+"""Payloads: zstd where it helps, raw where it does not, always decoded again before they count.
+
+Floor 2; implements docs/format.md section 6.2 (codecs). Invariant: `decode_payload` gives
+exactly the bytes that were encoded or raises `CorruptObject`, and never allocates more than the
+raw length the record states. zstandard ignores a bound on output when a frame declares its own
+size, so frames are written without one and frames that declare another are refused.
+
+One compressor serves one thread (they are not thread-safe).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from cas.errors import CorruptObject
+from cas.limits import ZSTD_LEVEL, ZSTD_WINDOW_LOG_MAX
+
+if TYPE_CHECKING:
+    import zstandard
+
+RAW: Final = 0
+ZSTD: Final = 1
+RECIPE: Final = 2
+DELTA: Final = 3
+DICTIONARY: Final = 4
+
+_SMALL_BYTES: Final = 64
+"""Nothing shorter gets smaller by a frame of its own."""
+
+
+class _Local(threading.local):
+    compressors: dict[int, zstandard.ZstdCompressor]
+    decompressor: zstandard.ZstdDecompressor | None
+
+    def __init__(self) -> None:
+        self.compressors = {}
+        self.decompressor = None
+
+
+_LOCAL = _Local()
+
+
+def _compressor(level: int) -> zstandard.ZstdCompressor:
+    compressor = _LOCAL.compressors.get(level)
+    if compressor is None:
+        import zstandard
+
+        compressor = zstandard.ZstdCompressor(
+            level=level, write_content_size=False, write_checksum=False
+        )
+        _LOCAL.compressors[level] = compressor
+    return compressor
+
+
+def _decompressor() -> zstandard.ZstdDecompressor:
+    decompressor = _LOCAL.decompressor
+    if decompressor is None:
+        import zstandard
+
+        decompressor = zstandard.ZstdDecompressor(max_window_size=1 << ZSTD_WINDOW_LOG_MAX)
+        _LOCAL.decompressor = decompressor
+    return decompressor
+
+
+def encode_payload(content: bytes, level: int = ZSTD_LEVEL) -> tuple[int, bytes]:
+    """(codec, payload) for `content`: zstd when that is smaller and decodes to the same.
+
+    Releases the GIL while it compresses. A frame that does not decode to `content` (it would be
+    a bug of the library; other stores met one) is not used.
+    """
+    size_bytes = len(content)
+    if size_bytes <= _SMALL_BYTES:
+        return RAW, content
+    frame = _compressor(level).compress(content)
+    if len(frame) >= size_bytes - size_bytes // 64:
+        return RAW, content
+    if _decompressor().decompress(frame, max_output_size=size_bytes) != content:
+        return RAW, content
+    return ZSTD, frame
+
+
+def encode_payloads(contents: Sequence[bytes], level: int = ZSTD_LEVEL) -> list[tuple[int, bytes]]:
+    """`encode_payload` of each."""
+    return [encode_payload(content, level) for content in contents]
+
+
+def decode_payload(codec: int, payload: bytes, raw_bytes: int) -> bytes:
+    """The content of a whole record (codec raw or zstd). Raises `CorruptObject`."""
+    if codec == ZSTD:
+        import zstandard
+
+        try:
+            declared = zstandard.frame_content_size(payload)
+            # A bound of 0 means no bound to zstandard; nothing empty is ever compressed.
+            if declared not in (-1, raw_bytes) or raw_bytes == 0:
+                raise CorruptObject(
+                    f"A frame declares {declared} bytes and its record {raw_bytes}; run `cas fsck`."
+                )
+            content = _decompressor().decompress(
+                payload, max_output_size=raw_bytes, allow_extra_data=False
+            )
+        except (zstandard.ZstdError, MemoryError) as error:
+            raise CorruptObject(
+                f"A compressed object does not decode ({error}); run `cas fsck`."
+            ) from error
+    elif codec == RAW:
+        content = payload
+    else:
+        raise CorruptObject(f"A record has the unknown codec {codec}; run `cas fsck`.")
+    if len(content) != raw_bytes:
+        raise CorruptObject(
+            f"An object has {len(content)} bytes where its record says {raw_bytes}; run `cas fsck`."
+        )
+    return content

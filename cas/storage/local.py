@@ -1,0 +1,176 @@
+"""A bucket in a folder: temporary file, sync, link, sync of the folder.
+
+Floor 2; implements docs/format.md sections 7.2 and 8. Invariant: a name appears only after its
+bytes are durable, and a name is never given twice (link fails where rename would overwrite).
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+
+from cas.errors import CorruptPack, MissingPack, StorageFailed
+from cas.storage.bucket import BucketFile
+from cas.storage.files import OS_FILES, Files, translate
+
+_OPEN_FILES_MAX = 128
+_BUFFER_BYTES = 1 << 20
+
+
+class LocalUpload:
+    """A temporary file of a `LocalBucket`."""
+
+    def __init__(self, folder: str, files: Files) -> None:
+        self._folder = folder
+        self._files = files
+        self._path = os.path.join(folder, secrets.token_hex(16) + ".tmp")
+        self._buffer: list[bytes] = []
+        self._buffered_bytes = 0
+        try:
+            self._fd = files.create(self._path)
+        except OSError as error:
+            translate(error, self._path)
+
+    def write(self, data: bytes) -> None:
+        self._buffer.append(data)
+        self._buffered_bytes += len(data)
+        if self._buffered_bytes >= _BUFFER_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        data = b"".join(self._buffer)
+        self._buffer.clear()
+        self._buffered_bytes = 0
+        try:
+            self._files.write(self._fd, data)
+        except OSError as error:
+            translate(error, self._path)
+
+    def seal(self, name: str) -> None:
+        if self._buffer:
+            self._flush()
+        target = os.path.join(self._folder, name)
+        try:
+            self._files.sync(self._fd)
+            self._close()
+            self._files.link(self._path, target)
+            self._files.unlink(self._path)
+        except FileExistsError as error:
+            raise StorageFailed(
+                f"{target} exists and is never overwritten.", path=target, errno=error.errno
+            ) from error
+        except OSError as error:
+            translate(error, target)
+
+    def abort(self) -> None:
+        self._buffer.clear()
+        try:
+            self._close()
+            self._files.unlink(self._path)
+        except OSError:
+            pass
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            self._files.close(fd)
+
+
+class LocalBucket:
+    """Files in one folder. Any number of processes may share it."""
+
+    def __init__(self, folder: str, files: Files = OS_FILES) -> None:
+        self._folder = folder
+        self._files = files
+        self._lock = threading.Lock()
+        # Descriptors stay open: a pack that gc removes under a reader can still be read to its
+        # end, and a read costs one system call instead of three.
+        self._descriptors: OrderedDict[str, int] = OrderedDict()
+
+    def create(self) -> LocalUpload:
+        return LocalUpload(self._folder, self._files)
+
+    def sync(self) -> None:
+        try:
+            self._files.sync_folder(self._folder)
+        except OSError as error:
+            translate(error, self._folder)
+
+    def read(self, name: str, start: int, length: int) -> bytes:
+        for _ in range(3):
+            fd = self._descriptors.get(name)
+            if fd is None:
+                fd = self._open(name)
+            try:
+                data = os.pread(fd, length, start)
+            except OSError as error:
+                if self._descriptors.get(name) != fd:
+                    continue  # another thread closed it to make room; open it again
+                translate(error, os.path.join(self._folder, name))
+            if len(data) != length:
+                raise CorruptPack(
+                    f"The pack {name} ends before byte {start + length}; run `cas fsck`.",
+                    pack=name,
+                    offset=start,
+                )
+            return data
+        raise StorageFailed(f"The pack {name} cannot be kept open.", path=name, errno=None)
+
+    def _open(self, name: str) -> int:
+        path = os.path.join(self._folder, name)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise MissingPack(
+                f"The pack file {name} is missing; run `cas fsck`.", pack=name
+            ) from error
+        except OSError as error:
+            translate(error, path)
+        with self._lock:
+            other = self._descriptors.get(name)
+            if other is not None:
+                os.close(fd)
+                return other
+            self._descriptors[name] = fd
+            if len(self._descriptors) > _OPEN_FILES_MAX:
+                os.close(self._descriptors.popitem(last=False)[1])
+        return fd
+
+    def size(self, name: str) -> int:
+        try:
+            return os.stat(os.path.join(self._folder, name)).st_size
+        except FileNotFoundError as error:
+            raise MissingPack(
+                f"The pack file {name} is missing; run `cas fsck`.", pack=name
+            ) from error
+        except OSError as error:
+            translate(error, os.path.join(self._folder, name))
+
+    def list(self) -> Iterator[BucketFile]:
+        try:
+            with os.scandir(self._folder) as entries:
+                found = [(e.name, e.stat().st_size) for e in entries if e.name.endswith(".pack")]
+        except OSError as error:
+            translate(error, self._folder)
+        for name, size_bytes in found:
+            yield BucketFile(name, size_bytes)
+
+    def delete(self, name: str) -> None:
+        with self._lock:
+            fd = self._descriptors.pop(name, None)
+            if fd is not None:
+                os.close(fd)
+        try:
+            self._files.unlink(os.path.join(self._folder, name))
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            translate(error, os.path.join(self._folder, name))
+
+    def close(self) -> None:
+        with self._lock:
+            while self._descriptors:
+                os.close(self._descriptors.popitem()[1])

@@ -1,0 +1,79 @@
+"""A bucket in memory: the reference implementation, for tests and throw-away stores.
+
+Floor 2. Invariant: behaves as `cas.storage.local` does, with nothing to make durable.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+
+from cas.errors import CorruptPack, MissingPack, StorageFailed
+from cas.storage.bucket import BucketFile
+
+
+class MemoryUpload:
+    """Bytes that have no name yet."""
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        self._files = files
+        self._parts: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self._parts.append(bytes(data))
+
+    def seal(self, name: str) -> None:
+        # setdefault is one step under the GIL: of two threads that seal one name one wins.
+        data = b"".join(self._parts)
+        if self._files.setdefault(name, data) is not data:
+            raise StorageFailed(
+                f"{name} exists and is never overwritten.", path=name, errno=errno.EEXIST
+            )
+        self._parts = []
+
+    def abort(self) -> None:
+        self._parts = []
+
+
+class MemoryBucket:
+    """A dict of files."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, bytes] = {}
+
+    def create(self) -> MemoryUpload:
+        return MemoryUpload(self._files)
+
+    def sync(self) -> None:
+        return
+
+    def read(self, name: str, start: int, length: int) -> bytes:
+        data = self._file(name)[start : start + length]
+        if len(data) != length:
+            raise CorruptPack(
+                f"The pack {name} ends before byte {start + length}; run `cas fsck`.",
+                pack=name,
+                offset=start,
+            )
+        return data
+
+    def _file(self, name: str) -> bytes:
+        try:
+            return self._files[name]
+        except KeyError:
+            raise MissingPack(
+                f"The pack file {name} is missing; run `cas fsck`.", pack=name
+            ) from None
+
+    def size(self, name: str) -> int:
+        return len(self._file(name))
+
+    def list(self) -> Iterator[BucketFile]:
+        for name, data in list(self._files.items()):
+            yield BucketFile(name, len(data))
+
+    def delete(self, name: str) -> None:
+        self._files.pop(name, None)
+
+    def close(self) -> None:
+        return

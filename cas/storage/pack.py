@@ -1,0 +1,321 @@
+"""Packs: a sealed run of records with a header before and a footer behind.
+
+Floor 2; implements docs/format.md section 6. Invariant: a pack is never changed once sealed; a
+footer whose digest holds says of every record where it lies and what it is. The same bytes are
+a file in a bucket or, while small, two columns of a catalog row.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+import attrs
+
+from cas.errors import CorruptPack, NewerFormat
+from cas.limits import ID_BYTES, PACK_SLOTS_MAX
+from cas.model.ids import digest_blob
+from cas.storage.codec import RECIPE
+from cas.storage.record import (
+    RECORD_HEADER_BYTES,
+    RecordHeader,
+    check_record,
+    encode_record_header,
+)
+
+FORMAT_VERSION: Final = 1
+SUITE_PLAIN: Final = 0
+HEADER_MAGIC: Final = b"casPACK\n"
+FOOTER_MAGIC: Final = b"casFOOT\n"
+END_MAGIC: Final = b"\xcaSE1"
+
+_HEADER = struct.Struct("<8sHHI16s16s16sQI")
+_HEADER_CRC = struct.Struct("<I")
+_FOOTER = struct.Struct("<8sIIQ")
+_SLOT = struct.Struct("<32sIIQBBBBI")
+_EDGE = struct.Struct("<II32s")
+_TRAILER = struct.Struct("<32sI4s")
+
+PACK_HEADER_BYTES: Final = _HEADER.size + _HEADER_CRC.size
+SLOT_BYTES: Final = _SLOT.size
+TRAILER_BYTES: Final = _TRAILER.size
+FOOTER_HEAD_BYTES: Final = _FOOTER.size
+
+EDGE_BASE: Final = 1
+EDGE_DICTIONARY: Final = 2
+EDGE_RECIPE: Final = 3
+
+assert PACK_HEADER_BYTES == 80
+assert SLOT_BYTES == 56
+
+
+@attrs.frozen(slots=True)
+class PackHeader:
+    """Who wrote a pack, for which store. `birth_us` is the newest put of its content."""
+
+    store_id: bytes
+    lineage_id: bytes
+    session_id: bytes
+    birth_us: int
+
+    def encode(self) -> bytes:
+        """80 bytes."""
+        fields = _HEADER.pack(
+            HEADER_MAGIC,
+            FORMAT_VERSION,
+            SUITE_PLAIN,
+            0,
+            self.store_id,
+            self.lineage_id,
+            self.session_id,
+            self.birth_us,
+            0,
+        )
+        return fields + _HEADER_CRC.pack(zlib.crc32(fields))
+
+
+def decode_header(data: bytes, pack: str) -> PackHeader:
+    """The header of a pack. Raises `CorruptPack`, `NewerFormat`."""
+    fields = data[: _HEADER.size]
+    tail = data[_HEADER.size : PACK_HEADER_BYTES]
+    if len(tail) != _HEADER_CRC.size or _HEADER_CRC.unpack(tail)[0] != zlib.crc32(fields):
+        raise CorruptPack(f"The header of {pack} is damaged.", pack=pack, offset=0)
+    magic, version, suite, zero, store, lineage, session, birth, zero2 = _HEADER.unpack(fields)
+    if magic != HEADER_MAGIC or zero or zero2:
+        raise CorruptPack(f"{pack} is not a pack.", pack=pack, offset=0)
+    if version != FORMAT_VERSION or suite != SUITE_PLAIN:
+        raise NewerFormat(
+            f"{pack} has format {version}, suite {suite}; this version reads format "
+            f"{FORMAT_VERSION}, suite {SUITE_PLAIN}. Install a newer version.",
+            needs=version,
+            known=FORMAT_VERSION,
+        )
+    return PackHeader(store, lineage, session, birth)
+
+
+class Slot(NamedTuple):
+    """What a footer says of one record. `offset` is that of the record in the pack."""
+
+    id: bytes
+    offset: int
+    stored_bytes: int
+    raw_bytes: int
+    kind: int
+    codec: int
+    depth: int
+    flags: int
+    group: int
+
+    @property
+    def payload_offset(self) -> int:
+        """Where the payload begins."""
+        return self.offset + RECORD_HEADER_BYTES
+
+    @property
+    def header(self) -> RecordHeader:
+        """What the record's own header must say."""
+        return RecordHeader(
+            self.kind,
+            self.codec,
+            self.depth,
+            self.flags,
+            self.group,
+            self.stored_bytes,
+            self.raw_bytes,
+        )
+
+
+class Edge(NamedTuple):
+    """What the copy in a slot needs beside itself: a base, a dictionary or a recipe."""
+
+    slot: int
+    role: int
+    id: bytes
+
+
+class Footer:
+    """The slots and edges of one pack, read-only; searches by id.
+
+    Built by `decode_footer` from checked bytes. Thread-safe: nothing changes.
+    """
+
+    __slots__ = ("_edges", "_slots", "body_bytes", "count", "edge_count")
+
+    def __init__(
+        self, count: int, edge_count: int, body_bytes: int, slots: bytes, edges: bytes
+    ) -> None:
+        self.count = count
+        self.edge_count = edge_count
+        self.body_bytes = body_bytes
+        self._slots = slots
+        self._edges = edges
+
+    @property
+    def memory_bytes(self) -> int:
+        """What this costs to keep."""
+        return len(self._slots) + len(self._edges) + 200
+
+    def slot(self, number: int) -> Slot:
+        """The slot of this number."""
+        return Slot._make(_SLOT.unpack_from(self._slots, number * SLOT_BYTES))
+
+    def id_at(self, number: int) -> bytes:
+        """Id of the slot of this number."""
+        start = number * SLOT_BYTES
+        return self._slots[start : start + ID_BYTES]
+
+    def find(self, id: bytes) -> int:
+        """Number of the slot with this id, or -1."""
+        slots = self._slots
+        low, high = 0, self.count
+        while low < high:
+            middle = (low + high) >> 1
+            start = middle * SLOT_BYTES
+            if slots[start : start + ID_BYTES] < id:
+                low = middle + 1
+            else:
+                high = middle
+        start = low * SLOT_BYTES
+        return low if low < self.count and slots[start : start + ID_BYTES] == id else -1
+
+    def slots(self) -> Iterator[Slot]:
+        """All slots, ascending by id."""
+        return map(Slot._make, _SLOT.iter_unpack(self._slots))
+
+    def ids(self) -> list[bytes]:
+        """All ids, ascending."""
+        slots = self._slots
+        return [slots[i : i + ID_BYTES] for i in range(0, len(slots), SLOT_BYTES)]
+
+    def edges(self) -> list[Edge]:
+        """All storage edges, ascending by slot."""
+        return [Edge._make(e) for e in _EDGE.iter_unpack(self._edges)]
+
+
+def encode_footer(
+    header: bytes, slots: Sequence[tuple[bytes, ...]], edges: Sequence[Edge], body_bytes: int
+) -> bytes:
+    """Footer bytes, trailer included, for slots ascending by id."""
+    pack = _SLOT.pack
+    body = b"".join(
+        (
+            _FOOTER.pack(FOOTER_MAGIC, len(slots), len(edges), body_bytes),
+            *[pack(*slot) for slot in slots],
+            *[_EDGE.pack(*edge) for edge in edges],
+        )
+    )
+    digest = digest_blob(header + body)
+    return body + _TRAILER.pack(digest, len(body) + TRAILER_BYTES, END_MAGIC)
+
+
+def footer_length(trailer: bytes, pack: str) -> int:
+    """Bytes of the footer that ends with these 40 bytes. Raises `CorruptPack`."""
+    if len(trailer) == TRAILER_BYTES:
+        _digest, length, magic = _TRAILER.unpack(trailer)
+        if magic == END_MAGIC and length >= FOOTER_HEAD_BYTES + TRAILER_BYTES:
+            return int(length)
+    raise CorruptPack(f"The end of {pack} is damaged; run `cas fsck`.", pack=pack, offset=-1)
+
+
+def decode_footer(header: bytes, data: bytes, pack: str, *, verified: bool = False) -> Footer:
+    """The footer of a pack, from its header's 80 bytes and the footer's. Raises `CorruptPack`.
+
+    `verified=True` skips digest and order for a footer this process has just made.
+    """
+    if len(data) < FOOTER_HEAD_BYTES + TRAILER_BYTES:
+        raise CorruptPack(f"The footer of {pack} is cut short.", pack=pack, offset=-1)
+    magic, count, edge_count, body_bytes = _FOOTER.unpack_from(data)
+    slots_end = FOOTER_HEAD_BYTES + count * SLOT_BYTES
+    edges_end = slots_end + edge_count * _EDGE.size
+    if magic != FOOTER_MAGIC or count > PACK_SLOTS_MAX or edges_end + TRAILER_BYTES != len(data):
+        raise CorruptPack(f"The footer of {pack} is damaged.", pack=pack, offset=-1)
+    footer = Footer(
+        count, edge_count, body_bytes, data[FOOTER_HEAD_BYTES:slots_end], data[slots_end:edges_end]
+    )
+    if not verified:
+        digest, length, end = _TRAILER.unpack_from(data, edges_end)
+        if (
+            end != END_MAGIC
+            or length != len(data)
+            or digest_blob(header + data[:edges_end]) != digest
+        ):
+            raise CorruptPack(f"The footer of {pack} is damaged.", pack=pack, offset=-1)
+        ids = footer.ids()
+        if any(a >= b for a, b in pairwise(ids)):
+            raise CorruptPack(f"The footer of {pack} is out of order.", pack=pack, offset=-1)
+    return footer
+
+
+def check_footer(footer: Footer, pack: str) -> None:
+    """Check every slot and edge of a footer against the body. Raises `CorruptPack`."""
+    for slot in footer.slots():
+        check_record(slot.header, pack, slot.offset)
+        if (
+            slot.offset < PACK_HEADER_BYTES
+            or slot.payload_offset + slot.stored_bytes > footer.body_bytes
+        ):
+            raise CorruptPack(
+                f"A slot of {pack} lies outside its body.", pack=pack, offset=slot.offset
+            )
+    before = Edge(-1, 0, b"")
+    for edge in footer.edges():
+        if edge <= before or edge.slot >= footer.count or not 1 <= edge.role <= EDGE_RECIPE:
+            raise CorruptPack(f"An edge of {pack} is damaged.", pack=pack, offset=-1)
+        before = edge
+
+
+class PackBuilder:
+    """Writes one pack: header, records in the order given, footer. Used by one thread.
+
+    `write` receives the bytes in order. Ids must be new to this pack; the caller knows.
+    """
+
+    def __init__(self, header: PackHeader, write: Callable[[bytes], object]) -> None:
+        self.header = header.encode()
+        self._write = write
+        self._slots: list[tuple[bytes, int, int, int, int, int, int, int, int]] = []
+        self._edges: list[tuple[bytes, int, bytes]] = []
+        self.body_bytes = PACK_HEADER_BYTES
+        write(self.header)
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def add(
+        self,
+        id: bytes,
+        kind: int,
+        codec: int,
+        payload: bytes,
+        raw_bytes: int,
+        *,
+        depth: int = 0,
+        group: int = 0,
+        edges: Sequence[tuple[int, bytes]] = (),
+    ) -> int:
+        """Append one record; gives its offset. `edges` are (role, id)."""
+        offset = self.body_bytes
+        stored = len(payload)
+        self._write(encode_record_header(kind, codec, depth, group, stored, raw_bytes))
+        self._write(payload)
+        flags = 0 if kind == 1 else 1
+        self._slots.append((id, offset, stored, raw_bytes, kind, codec, depth, flags, group))
+        for role, target in edges:
+            self._edges.append((id, role, target))
+        if codec == RECIPE:
+            self._edges.append((id, EDGE_RECIPE, payload[ID_BYTES:]))
+        self.body_bytes = offset + RECORD_HEADER_BYTES + stored
+        return offset
+
+    def footer(self) -> bytes:
+        """The footer; the caller writes it behind the body or keeps it in a row."""
+        self._slots.sort()
+        if not self._edges:
+            edges: list[Edge] = []
+        else:
+            numbers = {slot[0]: number for number, slot in enumerate(self._slots)}
+            edges = sorted(Edge(numbers[id], role, target) for id, role, target in self._edges)
+        return encode_footer(self.header, self._slots, edges, self.body_bytes)  # type: ignore[arg-type]
