@@ -1,0 +1,349 @@
+"""Corpus A: six successive states of one workspace, built from pinned releases of real projects.
+
+A state is a folder with one sub-folder per project: `django/`, `sympy/`, `ansible-core/` (source
+archives, tests included) and `babel/` (a wheel). Files, links and executable bits are those of the
+archives; the folder that an archive opens with is cut off, so that paths stay the same from state
+to state. Invariant: a state is only ever returned after its file count, byte count and digest over
+(kind, path, content) were found equal to the pins below, so that every run measures the same bytes.
+
+Downloads go through pip, whatever index it is set up for, and are checked against the SHA-256 pins
+here. Nothing is built; for a source archive pip itself asks the project for its metadata, which
+runs that project's set-up file. Standard library only: the demo runs this on a fresh machine.
+
+    python bench/corpus.py            build everything, print the counts
+    python bench/corpus.py --verify   hash every file of every state again
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT_VARIABLE = "CAS_BENCH_DIR"
+REPOSITORY_ROOT = Path(__file__).resolve().parent.parent
+
+
+class CorpusError(RuntimeError):
+    """A download or a state is not what is pinned here."""
+
+
+class Archive(NamedTuple):
+    """One release of a project (it unpacks into a folder of that name) and its file's SHA-256."""
+
+    project: str
+    wheel: bool
+    version: str
+    sha256: str
+
+
+class Count(NamedTuple):
+    """What a state holds: regular files (executables among them), links, bytes of files."""
+
+    files: int
+    executables: int
+    links: int
+    file_bytes: int
+    digest: str
+
+
+# (project, is a wheel, releases oldest first: version -> SHA-256 of the file).
+_CORPUS_A: tuple[tuple[str, bool, dict[str, str]], ...] = (
+    (
+        "django",
+        False,
+        {
+            "5.0": "7d29e14dfbc19cb6a95a4bd669edbde11f5d4c6a71fdaa42c2d40b6846e807f7",
+            "5.1": "848a5980e8efb76eea70872fb0e4bc5e371619c70fffbe48e3e1b50b2c09455d",
+            "5.1.4": "de450c09e91879fa5a307f696e57c851955c910a438a35e6b4c895e86bedc82a",
+            "5.2": "1a47f7a7a3d43ce64570d350e008d2949abe8c7e21737b351b6a1611277c6d89",
+            "5.2.4": "a1228c384f8fa13eebc015196db7b3e08722c5058d4758d20cb287503a540d8f",
+            "5.2.8": "23254866a5bb9a2cfa6004e8b809ec6246eba4b58a7589bc2772f1bcc8456c7f",
+        },
+    ),
+    (
+        "sympy",
+        False,
+        {
+            "1.11.1": "e32380dce63cb7c0108ed525570092fd45168bdae2faa17e528221ef72e88658",
+            "1.12": "ebf595c8dac3e0fdc4152c51878b498396ec7f30e7a914d6071e674d49420fb8",
+            "1.12.1": "2877b03f998cd8c08f07cd0de5b767119cd3ef40d09f41c30d722f6686b0fb88",
+            "1.13.1": "9cebf7e04ff162015ce31c9c6c9144daa34a93bd082f54fd8f12deca4f47515f",
+            "1.13.3": "b27fd2c6530e0ab39e275fc9b683895367e51d5da91baa8d3d64db2565fec4d9",
+            "1.14.0": "d3d3fe8df1e5a0b42f0e7bdf50541697dbe7d23746e894990c030e2b05e72517",
+        },
+    ),
+    (
+        "ansible-core",
+        False,
+        {
+            "2.12.5": "1ccc9944f101331adad1ed40d5ac66a8149133052ae34db0267a74aa73beebb3",
+            "2.12.6": "5f366e851159d8f72ce68d32b8c0edda56ee537c01e9f68eca382bd1510af65d",
+            "2.12.7": "a31c1b0a3e2efedcb4c48cf95d36aa0ab19cef40eba1719ddb0d92ba1a9cf62a",
+            "2.12.8": "bb938ce5888a4083cb37774e5ab1523f258fd468049e8c7d23c6f658b90efe99",
+            "2.12.9": "f3ed79d8c9ad4decca2bf43aae223a9c976caaa514bf1fff2bb8b809b1f157f6",
+            "2.12.10": "feb1df61738cfc1f5e893b42a2ec1a7de32977d67e86707b45eb63d0c5c3c236",
+        },
+    ),
+    (
+        "babel",
+        True,
+        {
+            "2.12.1": "b4246fb7677d3b98f501a39d43396d3cafdc8eadb045f4a31be01863f655c610",
+            "2.13.1": "7077a4984b02b6727ac10f1f7294484f737443d7e2e66c5e4380e41a3ae0b4ed",
+            "2.14.0": "efb1a25b7118e67ce3a259bed20545c29cb68be8ad2c784c83689981b7a57287",
+            "2.15.0": "08706bdad8d0a3413266ab61bd6c34d0c28d6e1e7badf40a2cebe67644e2e1fb",
+            "2.16.0": "368b5b98b37c06b7daf6696391c3240c938b37767d4584413e8438c5c435fa8b",
+            "2.17.0": "4d0b53093fdfb4b21c92b5213dba5a1b23885afa8383709427046b21c366e5f2",
+        },
+    ),
+)
+
+# Filled from a build on a clean machine; what a later build finds must equal this.
+PINNED: tuple[Count, ...] = (
+    Count(
+        14422,
+        225,
+        33,
+        141910987,
+        "f594d9c02f705d70da9952d9129f510b932a399df0e73915917805ee4b558832",
+    ),
+    Count(
+        14460,
+        225,
+        33,
+        128840875,
+        "8027ccb1ca67904dede7bf6af2ce1d15d2043c10695ff4d264c0d68206db7e33",
+    ),
+    Count(
+        14667,
+        225,
+        33,
+        132216685,
+        "312abaaf1df9c1ee9f30e22b8d1880c294dc6bccf045984d96b5e0ece25f7260",
+    ),
+    Count(
+        14858,
+        225,
+        33,
+        129729001,
+        "6ac4f75ccbb3e4d758ca0285bbc927142cf4a6cb9ae4a2d625e0314959830713",
+    ),
+    Count(
+        14871,
+        225,
+        33,
+        129680887,
+        "c6eec6f74b802b7a7c15f5d91e6b19abe1da0e4e52bdbbc321acc47efb76fc32",
+    ),
+    Count(
+        14900,
+        192,
+        33,
+        132668277,
+        "c1e2381cfb72857f0701c3e1da995c2d7e51aad3bec8b2cf11c2f5f6384e5d92",
+    ),
+)
+
+_DEMO = (
+    "attrs",
+    True,
+    {
+        "22.2.0": "29e95c7f6778868dbd49170f98f8818f78f3dc5e0e37c0b1f474e3561b240836",
+        "23.2.0": "99b87a485a5820b23b879f04c2305b44b951b502fd64be915879d77a7e8fc6f1",
+        "24.3.0": "ac96cd038792094f438ad1f6ff80837353805ac950cd2aa0e0625ef19850c308",
+        "25.4.0": "adcf7e2a1fb3b36ac48d97835bb6d8ade15b8dcce26aba8bf1d14847b57a3373",
+    },
+)
+
+
+def default_root() -> Path:
+    """The folder that holds downloads, states and runs: `$CAS_BENCH_DIR`, else `.bench/`."""
+    named = os.environ.get(ROOT_VARIABLE)
+    return Path(named) if named else REPOSITORY_ROOT / ".bench"
+
+
+def states(root: Path | None = None) -> list[Path]:
+    """The six states of corpus A, oldest first, built where missing.
+
+    Raises CorpusError when a download or a state differs from its pin.
+    """
+    root = _ready(root)
+    releases = [_releases(*project) for project in _CORPUS_A]
+    return [
+        _state(root, "corpus-a", f"v{number}", archives, pinned)
+        for number, (pinned, *archives) in enumerate(zip(PINNED, *releases, strict=True), start=1)
+    ]
+
+
+def demo_releases(root: Path | None = None) -> list[tuple[str, Path]]:
+    """(version, unpacked folder) of four releases of one small pure-Python project, oldest first.
+
+    About 35 files and 0.2 MB each, 0.25 MB to download. Raises CorpusError as `states` does.
+    """
+    root = _ready(root)
+    return [
+        (release.version, _state(root, "demo", release.version, [release], None))
+        for release in _releases(*_DEMO)
+    ]
+
+
+def _releases(project: str, wheel: bool, pins: dict[str, str]) -> list[Archive]:
+    return [Archive(project, wheel, version, sha256) for version, sha256 in pins.items()]
+
+
+def count(tree: Path) -> Count:
+    """What `tree` holds, with a SHA-256 over (kind, path, content) in path order."""
+    total = hashlib.sha256()
+    files = executables = links = file_bytes = 0
+    for relative, path in _walk(tree):
+        if path.is_symlink():
+            kind, content = b"l", os.readlink(os.fsencode(path))
+            links += 1
+        else:
+            content = path.read_bytes()
+            executable = bool(path.stat().st_mode & 0o100)
+            kind = b"x" if executable else b"f"
+            files += 1
+            executables += executable
+            file_bytes += len(content)
+        total.update(kind + b" " + relative + b"\0" + hashlib.sha256(content).digest())
+    return Count(files, executables, links, file_bytes, total.hexdigest())
+
+
+def change_files(tree: Path, seed: int, how_many: int = 10) -> list[Path]:
+    """Insert one line in the middle of `how_many` seeded Python files of `tree`, in place.
+
+    The same tree and seed change the same files; another seed changes others, and the line holds
+    the seed, so no two calls give the same content. Returns the paths changed.
+    """
+    rng = random.Random(seed)
+    candidates = [
+        path
+        for relative, path in _walk(tree)
+        if relative.endswith(b".py") and not path.is_symlink() and path.stat().st_size > 200
+    ]
+    chosen = rng.sample(candidates, how_many)
+    for path in chosen:
+        lines = path.read_bytes().splitlines(keepends=True)
+        lines.insert(len(lines) // 2, b"# edit %d %016x\n" % (seed, rng.getrandbits(64)))
+        path.write_bytes(b"".join(lines))
+    return chosen
+
+
+def _walk(tree: Path) -> Iterator[tuple[bytes, Path]]:
+    """(relative path, path) of every file and link below `tree`, in bytewise order of the first."""
+    found = []
+    for folder, names, files in os.walk(os.fsencode(tree)):
+        linked = [name for name in names if os.path.islink(os.path.join(folder, name))]
+        for name in files + linked:
+            path = os.path.join(folder, name)
+            found.append((os.path.relpath(path, os.fsencode(tree)), Path(os.fsdecode(path))))
+    found.sort()
+    return iter(found)
+
+
+def _ready(root: Path | None) -> Path:
+    root = (root or default_root()).resolve()
+    root.mkdir(parents=True, exist_ok=True)
+    ignore = root / ".gitignore"  # a root inside a working copy never shows up in its status
+    if not ignore.exists():
+        ignore.write_text("*\n")
+    return root
+
+
+def _state(
+    root: Path, group: str, name: str, archives: list[Archive], pinned: Count | None
+) -> Path:
+    folder, receipt = root / group / name, root / group / f"{name}.json"
+    wanted = [list(archive) for archive in archives]
+    if receipt.exists() and folder.exists():
+        known = json.loads(receipt.read_text())
+        if known["archives"] == wanted and (pinned is None or known["count"] == list(pinned)):
+            return folder
+        raise CorpusError(f"{folder} was built from other pins; move it aside and build it again.")
+    files = [(archive, _download(root, archive)) for archive in archives]
+    building = root / group / f"{name}.building"
+    if building.exists():
+        shutil.rmtree(building)
+    for archive, file in files:
+        target = building / archive.project
+        target.mkdir(parents=True)
+        (_unzip if archive.wheel else _untar)(file, target)
+    found = count(building)
+    if pinned is not None and found != pinned:
+        raise CorpusError(f"State {name} is {found}, pinned is {pinned}; look in {building}.")
+    os.rename(building, folder)
+    receipt.write_text(json.dumps({"archives": wanted, "count": list(found)}, indent=1) + "\n")
+    return folder
+
+
+def _download(root: Path, archive: Archive) -> Path:
+    """The archive's file, fetched by pip unless a file with its SHA-256 is already there."""
+    folder = root / "downloads" / f"{archive.project}-{archive.version}"
+    if not folder.exists():
+        partial = folder.with_name(folder.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        form = ["--only-binary", ":all:"] if archive.wheel else ["--no-binary", ":all:"]
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", *form]
+        command += ["--dest", str(partial), f"{archive.project}=={archive.version}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise CorpusError(f"pip could not download {archive.project}: {done.stderr[-2000:]}")
+        os.rename(partial, folder)
+    (file,) = folder.iterdir()
+    found = hashlib.sha256(file.read_bytes()).hexdigest()
+    if found != archive.sha256:
+        raise CorpusError(f"{file} has SHA-256 {found}, pinned is {archive.sha256}.")
+    return file
+
+
+def _untar(file: Path, target: Path) -> None:
+    with tarfile.open(file) as archive:
+        for member in archive.getmembers():
+            _, _, rest = member.name.partition("/")
+            if rest:
+                # The data filter refuses devices and anything that would leave the target.
+                archive.extract(member.replace(name=rest, deep=False), target, filter="data")
+
+
+def _unzip(file: Path, target: Path) -> None:
+    with zipfile.ZipFile(file) as archive:
+        for member in archive.infolist():
+            path = Path(archive.extract(member, target))
+            mode = member.external_attr >> 16
+            if path.is_file():
+                path.chmod(0o755 if mode & 0o100 else 0o644)
+
+
+def main() -> None:
+    """Build, or verify, every state and print what it holds."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--root", type=Path, help=f"cache folder (${ROOT_VARIABLE}, .bench/)")
+    parser.add_argument("--verify", action="store_true", help="hash every file again")
+    options = parser.parse_args()
+    for folder, pinned in zip(states(options.root), PINNED, strict=True):
+        found = count(folder) if options.verify else pinned
+        verdict = "as pinned" if found == pinned else f"DIFFERS from {pinned}"
+        print(
+            f"{folder}: {found.files} files ({found.executables} executable), {found.links} links,"
+            f" {found.file_bytes / 1e6:.1f} MB, {verdict}"
+        )
+        if found != pinned:
+            raise SystemExit(1)
+    for version, folder in demo_releases(options.root):
+        print(f"{folder}: release {version}")
+
+
+if __name__ == "__main__":
+    main()
