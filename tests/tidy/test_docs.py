@@ -244,7 +244,8 @@ def test_a_planted_link_is_found(tmp_path: Path, line: str, expected: str) -> No
     assert expected in finding
 
 
-TABLE = "### Header, 12 bytes\n| Offset | Width | Field |\n|---|---|---|\n| 0 | 8 | a |\n| 8 | 4 | b |\n"
+COLUMNS = "| Offset | Width | Field |\n|---|---|---|\n"
+TABLE = f"### Header, 12 bytes\n{COLUMNS}| 0 | 8 | a |\n| 8 | 4 | b |\n"
 
 
 @pytest.mark.parametrize(
