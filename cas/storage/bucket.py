@@ -28,6 +28,9 @@ class Upload(Protocol):
     def write(self, data: bytes) -> None:
         """Append. Raises `StorageFull`, `StorageFailed`; after an error only `abort` is legal."""
 
+    def read(self, start: int, length: int) -> bytes:
+        """Bytes written before, read back; not durable yet."""
+
     def seal(self, name: str) -> None:
         """Make the bytes durable and give them their final name; `Bucket.sync` makes that
         name durable. Raises `StorageFailed` when the name is taken: it is never overwritten.

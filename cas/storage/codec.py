@@ -10,9 +10,10 @@ One compressor serves one thread (they are not thread-safe).
 
 from __future__ import annotations
 
+import struct
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cas.errors import CorruptObject
 from cas.limits import ZSTD_LEVEL, ZSTD_WINDOW_LOG_MAX
@@ -82,8 +83,34 @@ def encode_payload(content: bytes, level: int = ZSTD_LEVEL) -> tuple[int, bytes]
 
 
 def encode_payloads(contents: Sequence[bytes], level: int = ZSTD_LEVEL) -> list[tuple[int, bytes]]:
-    """`encode_payload` of each."""
-    return [encode_payload(content, level) for content in contents]
+    """`encode_payload` of each, in two calls that hold no GIL instead of two for each."""
+    worth = [content for content in contents if len(content) > _SMALL_BYTES]
+    if not worth:
+        return [(RAW, content) for content in contents]
+    # The stubs of zstandard know neither list[bytes] as input nor the result as iterable.
+    compressor: Any = _compressor(level)
+    decompressor: Any = _decompressor()
+    frames = [
+        segment.tobytes() for segment in compressor.multi_compress_to_buffer(worth, threads=1)
+    ]
+    again = decompressor.multi_decompress_to_buffer(
+        frames,
+        decompressed_sizes=struct.pack(f"={len(worth)}Q", *map(len, worth)),
+        threads=1,
+    )
+    encoded = iter(zip(worth, frames, again, strict=True))
+    result: list[tuple[int, bytes]] = []
+    for content in contents:
+        size_bytes = len(content)
+        if size_bytes <= _SMALL_BYTES:
+            result.append((RAW, content))
+            continue
+        _content, frame, decoded = next(encoded)
+        if len(frame) >= size_bytes - size_bytes // 64 or decoded.tobytes() != content:
+            result.append((RAW, content))
+        else:
+            result.append((ZSTD, frame))
+    return result
 
 
 def decode_payload(codec: int, payload: bytes, raw_bytes: int) -> bytes:

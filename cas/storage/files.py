@@ -33,8 +33,8 @@ class Files:
     """The real calls. Thread-safe: there is no state."""
 
     def create(self, path: str) -> int:
-        """A new file, open for writing; it must not exist."""
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        """A new file, open for writing and reading back; it must not exist."""
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
 
     def write(self, fd: int, data: bytes) -> None:
         """Write all of `data` at the end."""

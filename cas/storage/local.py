@@ -49,6 +49,14 @@ class LocalUpload:
         except OSError as error:
             translate(error, self._path)
 
+    def read(self, start: int, length: int) -> bytes:
+        if self._buffer:
+            self._flush()
+        try:
+            return os.pread(self._fd, length, start)
+        except OSError as error:
+            translate(error, self._path)
+
     def seal(self, name: str) -> None:
         if self._buffer:
             self._flush()

@@ -22,6 +22,10 @@ class MemoryUpload:
     def write(self, data: bytes) -> None:
         self._parts.append(bytes(data))
 
+    def read(self, start: int, length: int) -> bytes:
+        self._parts = [b"".join(self._parts)]
+        return self._parts[0][start : start + length]
+
     def seal(self, name: str) -> None:
         # setdefault is one step under the GIL: of two threads that seal one name one wins.
         data = b"".join(self._parts)

@@ -319,3 +319,8 @@ class PackBuilder:
             numbers = {slot[0]: number for number, slot in enumerate(self._slots)}
             edges = sorted(Edge(numbers[id], role, target) for id, role, target in self._edges)
         return encode_footer(self.header, self._slots, edges, self.body_bytes)  # type: ignore[arg-type]
+
+
+def decode_slot(data: bytes) -> Slot:
+    """One slot from its 56 bytes."""
+    return Slot._make(_SLOT.unpack(data))

@@ -1,0 +1,359 @@
+"""Where an object lies: installed packs, their footers, deletion vectors and the index.
+
+Floor 3; implements docs/format.md section 7.1 (existence). Invariant: `packs`, `vectors` and
+`condemn_seq` are one snapshot of the catalog, taken together; a copy counts only while its pack
+is in that snapshot and its bit is clear. Refreshing moves the whole snapshot forward.
+
+Any thread may ask; `refresh` and `installed` serialise behind a lock.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import attrs
+
+from cas.catalog.catalog import Catalog, CatalogReader, PackRow
+from cas.errors import CorruptPack, MissingPack
+from cas.limits import FOOTER_CACHE_BYTES
+from cas.storage.bucket import Bucket
+from cas.storage.index import Run, due_merge, load_runs, merge_runs, prefix_of, run_of, save_run
+from cas.storage.pack import (
+    FOOTER_HEAD_BYTES,
+    PACK_HEADER_BYTES,
+    SLOT_BYTES,
+    TRAILER_BYTES,
+    Footer,
+    PackHeader,
+    Slot,
+    check_footer,
+    decode_footer,
+    decode_header,
+    decode_slot,
+    footer_length,
+)
+
+
+@attrs.frozen(slots=True)
+class PackInfo:
+    """An installed pack. `file` is None and `footer` kept for an inline one."""
+
+    number: int
+    file: str | None
+    body_bytes: int
+    footer: Footer | None
+
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        return self.file or f"inline pack {self.number}"
+
+
+class Copy(NamedTuple):
+    """One stored copy of an object."""
+
+    pack: PackInfo
+    slot: Slot
+
+
+@attrs.frozen(slots=True)
+class State:
+    """One snapshot of what is installed."""
+
+    version: int
+    removal_version: int
+    condemn_seq: int
+    packs: Mapping[int, PackInfo]
+    vectors: Mapping[int, bytes]
+
+
+def file_name(name: bytes) -> str:
+    """File of a pack in the bucket."""
+    return name.hex() + ".pack"
+
+
+class Lookup:
+    """Finds copies by id. `cache` is a folder for index runs, or None to keep them in memory."""
+
+    def __init__(self, catalog: Catalog, bucket: Bucket, cache: str | None) -> None:
+        self._catalog = catalog
+        self._bucket = bucket
+        self._cache = cache
+        self._lock = threading.RLock()
+        self._inline: dict[bytes, tuple[int, int]] = {}
+        self._runs: list[Run] | None = None
+        self._footers: OrderedDict[int, Footer] = OrderedDict()
+        self._footer_bytes = 0
+        self.state = State(0, 0, 0, {}, {})
+        self._fresh = False
+
+    # -- finding -----------------------------------------------------------------------------
+
+    def find(self, id: bytes) -> Copy | None:
+        """A copy of `id` in the snapshot at hand, or None. Never touches the catalog."""
+        for copy in self.copies(id):
+            return copy
+        return None
+
+    def has(self, id: bytes) -> bool:
+        """Whether the snapshot at hand has a copy, as far as the index knows.
+
+        A stale or damaged index can only answer no where yes is right; for deduplication that
+        costs a second copy. `exists` is the answer that is certain.
+        """
+        place = self._inline.get(id)
+        if place is not None and place[0] in self.state.packs and not self.state.vectors:
+            return True
+        if self._runs == []:
+            return place is not None and self.find(id) is not None
+        return self.find(id) is not None
+
+    def exists(self, id: bytes) -> bool:
+        """Whether the snapshot at hand has a copy, whatever the index says."""
+        return self.has(id) or self.search_footers(id) is not None
+
+    def copies(self, id: bytes) -> Iterator[Copy]:
+        """Every copy the index knows in the snapshot at hand."""
+        state = self.state
+        place = self._inline.get(id)
+        if place is not None:
+            pack = state.packs.get(place[0])
+            if pack is not None and pack.footer is not None and not self._gone(state, *place):
+                yield Copy(pack, pack.footer.slot(place[1]))
+        runs = self._runs
+        if runs is None:
+            runs = self._load_index()
+        prefix = prefix_of(id)
+        for run in runs:
+            for number, slot_number in run.find(prefix):
+                pack = state.packs.get(number)
+                if pack is None or self._gone(state, number, slot_number):
+                    continue
+                slot = self._slot(pack, slot_number)
+                if slot is not None and slot.id == id:
+                    yield Copy(pack, slot)
+
+    def search_footers(self, id: bytes) -> Copy | None:
+        """A copy found without the index: every footer is searched. For misses that matter."""
+        state = self.state
+        for pack in state.packs.values():
+            footer = pack.footer or self.footer(pack)
+            number = footer.find(id)
+            if number >= 0 and not self._gone(state, pack.number, number):
+                return Copy(pack, footer.slot(number))
+        return None
+
+    def _gone(self, state: State, number: int, slot: int) -> bool:
+        bits = state.vectors.get(number)
+        return bits is not None and bool(bits[slot >> 3] >> (slot & 7) & 1)
+
+    def is_gone(self, number: int, slot: int) -> bool:
+        """Whether the deletion vector of the snapshot has this slot's bit."""
+        return self._gone(self.state, number, slot)
+
+    def _slot(self, pack: PackInfo, number: int) -> Slot | None:
+        """One slot of a pack file: from the cached footer, else by reading its 56 bytes."""
+        footer = self._footers.get(pack.number)
+        if footer is not None:
+            return footer.slot(number) if number < footer.count else None
+        assert pack.file is not None
+        start = pack.body_bytes + FOOTER_HEAD_BYTES + number * SLOT_BYTES
+        try:
+            return decode_slot(self._bucket.read(pack.file, start, SLOT_BYTES))
+        except (CorruptPack, MissingPack):
+            return None
+
+    # -- footers -----------------------------------------------------------------------------
+
+    def footer(self, pack: PackInfo) -> Footer:
+        """The checked footer of an installed pack. Raises `CorruptPack`, `MissingPack`."""
+        if pack.footer is not None:
+            return pack.footer
+        footer = self._footers.get(pack.number)
+        if footer is None:
+            assert pack.file is not None
+            _header, footer = read_footer(self._bucket, pack.file)
+            self._keep_footer(pack.number, footer)
+        return footer
+
+    def _keep_footer(self, number: int, footer: Footer) -> None:
+        with self._lock:
+            if number in self._footers:
+                return
+            self._footers[number] = footer
+            self._footer_bytes += footer.memory_bytes
+            while self._footer_bytes > FOOTER_CACHE_BYTES and len(self._footers) > 1:
+                self._footer_bytes -= self._footers.popitem(last=False)[1].memory_bytes
+
+    # -- the snapshot ------------------------------------------------------------------------
+
+    def refresh(self, reader: CatalogReader | None = None) -> State:
+        """Move the snapshot to the newest state (that of `reader` when given)."""
+        with self._lock:
+            if reader is None:
+                with self._catalog.read() as own:
+                    return self._refresh(own)
+            return self._refresh(reader)
+
+    def ensure(self) -> State:
+        """The snapshot at hand, read from the catalog if that never happened."""
+        return self.state if self._fresh else self.refresh()
+
+    def _refresh(self, reader: CatalogReader) -> State:
+        head = reader.head()
+        old = self.state
+        if self._fresh and head.version == old.version:
+            return old
+        packs = dict(old.packs)
+        if head.removal_version != old.removal_version:
+            alive = set(reader.pack_numbers())
+            for number in [n for n in packs if n not in alive]:
+                self._forget(packs.pop(number))
+        added = reader.packs(old.version)
+        for row in added:
+            packs[row.number] = self._admit(row, reader)
+        vectors = {n: bits for n, bits in old.vectors.items() if n in packs}
+        for number, _version, bits in reader.vectors(old.version):
+            vectors[number] = bits
+        self.state = State(head.version, head.removal_version, head.condemn_seq, packs, vectors)
+        if self._runs is not None:
+            self._cover([packs[row.number] for row in added])
+        self._fresh = True
+        return self.state
+
+    def installed(self, row: PackRow, footer: Footer, previous_version: int) -> None:
+        """Take in a pack this process has just installed, when nothing came between."""
+        with self._lock:
+            state = self.state
+            if not self._fresh or state.version != previous_version:
+                return
+            info = PackInfo(
+                row.number,
+                None if row.name is None else file_name(row.name),
+                row.body_bytes,
+                footer if row.name is None else None,
+            )
+            if row.name is None:
+                self._remember(row.number, footer)
+            else:
+                self._keep_footer(row.number, footer)
+                if self._runs is not None:
+                    self._cover([info])
+            # The mapping only grows here, so it is shared and not copied for each commit.
+            packs = state.packs
+            assert isinstance(packs, dict)
+            packs[row.number] = info
+            self.state = State(
+                row.number, state.removal_version, state.condemn_seq, packs, state.vectors
+            )
+
+    def _admit(self, row: PackRow, reader: CatalogReader) -> PackInfo:
+        if row.name is not None:
+            return PackInfo(row.number, file_name(row.name), row.body_bytes, None)
+        if row.footer is None:
+            raise CorruptPack(
+                f"The inline pack {row.number} has no footer; run `cas fsck`.",
+                pack=f"inline pack {row.number}",
+                offset=-1,
+            )
+        # The engine keeps row and footer together; the digest, which needs the header in the
+        # body, is checked by fsck, and every object by its id.
+        footer = decode_footer(b"", row.footer, f"inline pack {row.number}", verified=True)
+        self._remember(row.number, footer)
+        return PackInfo(row.number, None, row.body_bytes, footer)
+
+    def _remember(self, number: int, footer: Footer) -> None:
+        inline = self._inline
+        for slot, id in enumerate(footer.ids()):
+            inline[id] = (number, slot)
+
+    def _forget(self, pack: PackInfo) -> None:
+        if pack.footer is not None:
+            for id in pack.footer.ids():
+                if self._inline.get(id, (0, 0))[0] == pack.number:
+                    del self._inline[id]
+        footer = self._footers.pop(pack.number, None)
+        if footer is not None:
+            self._footer_bytes -= footer.memory_bytes
+
+    # -- the index ---------------------------------------------------------------------------
+
+    def _load_index(self) -> list[Run]:
+        with self._lock:
+            if self._runs is not None:
+                return self._runs
+            self.ensure()
+            loaded: list[Run] = []
+            lineage = self._catalog.meta.lineage_id
+            covered: set[int] = set()
+            if self._cache is not None:
+                for run in load_runs(self._cache, lineage):
+                    if covered.isdisjoint(run.packs) and any(
+                        n in self.state.packs for n in run.packs
+                    ):
+                        loaded.append(run)
+                        covered.update(run.packs)
+                    elif run.path is not None:
+                        _remove(run.path)
+            self._runs = loaded
+            self._cover([p for p in self.state.packs.values() if p.number not in covered])
+            return self._runs
+
+    def _cover(self, packs: list[PackInfo]) -> None:
+        """Add the pack files among `packs` to the index, and merge runs that are due."""
+        files = [p for p in packs if p.file is not None]
+        if not files:
+            return
+        runs = list(self._runs or ())
+        for pack in files:
+            try:
+                run = run_of(pack.number, self.footer(pack))
+            except (CorruptPack, MissingPack):
+                # Objects of a damaged pack are missing one by one, each with a typed error;
+                # every other object stays readable.
+                continue
+            runs.append(self._save(run))
+        while due := due_merge(runs):
+            merged = self._save(merge_runs(due, self.state.packs))
+            runs = [run for run in runs if run not in due] + [merged]
+            for run in due:
+                if run.path is not None:
+                    _remove(run.path)
+        self._runs = runs
+
+    def _save(self, run: Run) -> Run:
+        if self._cache is None:
+            return run
+        return save_run(run, self._cache, self._catalog.meta.lineage_id)
+
+    def index_bytes(self) -> int:
+        """Bytes of the index over pack files."""
+        return sum(16 * run.count for run in self._load_index())
+
+
+def read_footer(bucket: Bucket, file: str) -> tuple[PackHeader, Footer]:
+    """Header and checked footer of a pack file. Raises `CorruptPack`, `MissingPack`."""
+    size = bucket.size(file)
+    if size < PACK_HEADER_BYTES + FOOTER_HEAD_BYTES + TRAILER_BYTES:
+        raise CorruptPack(f"The pack {file} is cut short; run `cas fsck`.", pack=file, offset=size)
+    head = bucket.read(file, 0, PACK_HEADER_BYTES)
+    header = decode_header(head, file)
+    length = footer_length(bucket.read(file, size - TRAILER_BYTES, TRAILER_BYTES), file)
+    if length > size - PACK_HEADER_BYTES:
+        raise CorruptPack(f"The footer of {file} is damaged.", pack=file, offset=-1)
+    footer = decode_footer(head, bucket.read(file, size - length, length), file)
+    if footer.body_bytes != size - length:
+        raise CorruptPack(f"The footer of {file} is not its own.", pack=file, offset=-1)
+    check_footer(footer, file)
+    return header, footer
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        return

@@ -1,0 +1,91 @@
+"""Tree nodes between the store and the algorithms of `cas.trees`: cached, staged, verified.
+
+Floor 3. Invariant: a node in the cache was decoded from bytes that hashed to its id, or was
+made here; nodes are never changed, so every thread may share them. The cache is bounded by
+bytes; dropping it costs time and nothing else.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from cas.errors import WrongKind
+from cas.model.ids import Kind
+from cas.trees.node import Flavour, Node, decode_node, id_of
+
+if TYPE_CHECKING:
+    from cas.objects.batch import Batch
+    from cas.objects.store import ObjectStore
+
+
+class NodeCache:
+    """Decoded nodes by id, least recently used out first. Thread-safe."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._nodes: OrderedDict[bytes, Node] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, id: bytes) -> Node | None:
+        """The node, if it is here."""
+        node = self._nodes.get(id)
+        if node is not None:
+            # Another thread may drop it between the two lines.
+            with suppress(KeyError):
+                self._nodes.move_to_end(id)
+        return node
+
+    def put(self, id: bytes, node: Node) -> None:
+        """Keep a node."""
+        with self._lock:
+            if id in self._nodes:
+                return
+            self._nodes[id] = node
+            self._bytes += node.weight_bytes
+            while self._bytes > self._bytes_max and len(self._nodes) > 1:
+                self._bytes -= self._nodes.popitem(last=False)[1].weight_bytes
+
+
+class TreeNodes:
+    """The `NodeStore` of one flavour over a store and, for writing, a batch.
+
+    Without a batch it only reads. One thread.
+    """
+
+    def __init__(self, objects: ObjectStore, flavour: Flavour, batch: Batch | None = None) -> None:
+        self._objects = objects
+        self._cache = objects.nodes
+        self._flavour = flavour
+        self._batch = batch
+        self.saved_count = 0
+        self.saved_bytes = 0
+
+    def load(self, node_id: bytes) -> Node:
+        node = self._cache.get(node_id)
+        if node is None:
+            kind, content = self._objects.staged(self._batch, node_id)
+            if kind != self._flavour.kind:
+                raise WrongKind(
+                    f"Object {node_id.hex()} is a {Kind(kind).name.lower()}, not a "
+                    f"{self._flavour.kind.name.lower()} node.",
+                    id=node_id,
+                    expected=self._flavour.kind,
+                    actual=Kind(kind),
+                )
+            node = decode_node(content, kind, verified=True)
+            node.id = node_id
+            self._cache.put(node_id, node)
+        return node
+
+    def save(self, node: Node) -> bytes:
+        assert self._batch is not None, "these nodes are read-only"
+        id = id_of(self._flavour, node)
+        if self._batch.add(id, self._flavour.kind, node.data):
+            self.saved_count += 1
+            self.saved_bytes += len(node.data)
+        self._cache.put(id, node)
+        return id

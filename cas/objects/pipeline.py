@@ -1,0 +1,135 @@
+"""Compression beside the caller: contents go in, payloads come out in the same order.
+
+Floor 3. Invariant: what `drain` gives is what was submitted, in order, each payload decoded
+again and compared by the worker; at most `IN_FLIGHT_BYTES_MAX` wait at any time, so memory is
+bounded whatever the caller reads.
+
+Contents travel in groups: a worker that needs the GIL back for each small object would wait
+for the caller's switch interval (5 ms) each time, so a group is one call that holds no GIL.
+Used by one thread, the caller's.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from cas.storage.codec import encode_payloads
+
+GROUP_BYTES: Final = 1 << 20
+GROUP_COUNT_MAX: Final = 512
+IN_FLIGHT_BYTES_MAX: Final = 16 << 20
+
+
+class Submitted(NamedTuple):
+    """One object on its way into a pack file."""
+
+    id: bytes
+    kind: int
+    content: bytes
+
+
+class Encoded(NamedTuple):
+    """One object ready to be written."""
+
+    id: bytes
+    kind: int
+    codec: int
+    payload: bytes
+    raw_bytes: int
+
+
+class _Group:
+    __slots__ = ("done", "error", "items", "result", "size_bytes")
+
+    def __init__(self) -> None:
+        self.items: list[Submitted] = []
+        self.size_bytes = 0
+        self.result: list[tuple[int, bytes]] = []
+        self.error: BaseException | None = None
+        self.done = threading.Event()
+
+
+class Pipeline:
+    """Worker threads that compress; they end with `close` and never outlive the process."""
+
+    def __init__(self) -> None:
+        self._group = _Group()
+        self._waiting: deque[_Group] = deque()
+        self._queue: deque[_Group] = deque()
+        self._ready = threading.Semaphore(0)
+        self._in_flight_bytes = 0
+        self._closed = False
+        self._threads = [
+            threading.Thread(target=self._work, name="cas-compress", daemon=True)
+            for _ in range(min(4, os.cpu_count() or 1))
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, id: bytes, kind: int, content: bytes) -> None:
+        """Take one object; `drain` gives it back encoded."""
+        group = self._group
+        group.items.append(Submitted(id, kind, content))
+        group.size_bytes += len(content)
+        if group.size_bytes >= GROUP_BYTES or len(group.items) >= GROUP_COUNT_MAX:
+            self._dispatch()
+
+    def _dispatch(self) -> None:
+        group, self._group = self._group, _Group()
+        self._in_flight_bytes += group.size_bytes
+        self._waiting.append(group)
+        self._queue.append(group)
+        self._ready.release()
+
+    def drain(self, *, everything: bool = False) -> Iterator[Encoded]:
+        """What is ready, in order; waits while too much is in flight, or for all of it."""
+        if everything and self._group.items:
+            self._dispatch()
+        waiting = self._waiting
+        while waiting and (
+            everything or waiting[0].done.is_set() or self._in_flight_bytes > IN_FLIGHT_BYTES_MAX
+        ):
+            group = waiting.popleft()
+            group.done.wait()
+            self._in_flight_bytes -= group.size_bytes
+            if group.error is not None:
+                raise group.error
+            for item, (codec, payload) in zip(group.items, group.result, strict=True):
+                yield Encoded(item.id, item.kind, codec, payload, len(item.content))
+
+    def pending(self, id: bytes) -> Submitted | None:
+        """The object of this id, if it has not been drained yet. Linear: for rare reads."""
+        for group in (*self._waiting, self._group):
+            for item in group.items:
+                if item.id == id:
+                    return item
+        return None
+
+    def close(self) -> None:
+        """Stop the workers; what was not drained is forgotten."""
+        if not self._closed:
+            self._closed = True
+            self._queue.clear()
+            for _ in self._threads:
+                self._ready.release()
+            for thread in self._threads:
+                thread.join()
+
+    def _work(self) -> None:
+        while True:
+            self._ready.acquire()
+            try:
+                group = self._queue.popleft()
+            except IndexError:
+                if self._closed:
+                    return
+                continue
+            try:
+                group.result = encode_payloads([item.content for item in group.items])
+            except BaseException as error:
+                group.error = error
+            group.done.set()

@@ -1,0 +1,223 @@
+"""The object store: immutable objects by id, over a bucket and a catalog.
+
+Floor 3. Invariant: a read gives bytes that hash to the id that was asked for, or an error. A
+look-up that meets a missing or damaged copy tries the next one, then refreshes its snapshot
+once, then searches every footer, and only then says no.
+
+Any thread may read and begin batches; a batch belongs to one thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from cas.catalog.catalog import Catalog, Meta
+from cas.clock import Clock
+from cas.errors import Corrupt, CorruptObject, MissingPack, NotFound, ObjectNotFound, WrongKind
+from cas.limits import ID_BYTES, NODE_CACHE_BYTES
+from cas.model.ids import Kind, digest_of
+from cas.objects.batch import Batch
+from cas.objects.content import BlobReader, read_spans
+from cas.objects.lookup import Copy, Lookup
+from cas.objects.nodes import NodeCache
+from cas.storage.bucket import Bucket
+from cas.storage.codec import RECIPE, decode_payload
+
+
+class ObjectStore:
+    """Put, get and look up objects of one store."""
+
+    def __init__(
+        self, catalog: Catalog, bucket: Bucket, clock: Clock, cache: str | None = None
+    ) -> None:
+        self.catalog = catalog
+        self.bucket = bucket
+        self.clock = clock
+        self.lookup = Lookup(catalog, bucket, cache)
+        self.nodes = NodeCache(NODE_CACHE_BYTES)
+        self._body: tuple[int, bytes] = (0, b"")
+
+    @property
+    def meta(self) -> Meta:
+        """What the store is."""
+        return self.catalog.meta
+
+    # -- reading -----------------------------------------------------------------------------
+
+    def read(self, id: bytes) -> tuple[int, bytes]:
+        """(kind, content) of an object, verified. Raises `ObjectNotFound`, `Corrupt`.
+
+        For a blob stored as a recipe the whole content is put together in memory.
+        """
+        copy = self.lookup.find(id)
+        if copy is not None:
+            try:
+                return self._load(copy)
+            except (Corrupt, NotFound):
+                pass
+        return self._read_again(id)
+
+    def get(self, id: bytes, kind: Kind) -> bytes:
+        """Content of an object of `kind`. Raises `ObjectNotFound`, `WrongKind`, `Corrupt`."""
+        found, content = self.read(id)
+        if found != kind:
+            raise WrongKind(
+                f"Object {id.hex()} is a {Kind(found).name.lower()}, not a {kind.name.lower()}.",
+                id=id,
+                expected=kind,
+                actual=Kind(found),
+            )
+        return content
+
+    def get_many(self, ids: Iterable[bytes]) -> Iterator[tuple[bytes, int, bytes]]:
+        """(id, kind, content) of each id, in the order given; reads lie in pack order.
+
+        Raises as `read` does, when it comes to the id. Groups bound memory.
+        """
+        group: list[bytes] = []
+        for id in ids:
+            group.append(id)
+            if len(group) == 1024:
+                yield from self._read_group(group)
+                group = []
+        yield from self._read_group(group)
+
+    def _read_group(self, ids: list[bytes]) -> Iterator[tuple[bytes, int, bytes]]:
+        copies = {id: self.find(id) for id in ids}
+        order = sorted(
+            (c for c in copies.values() if c is not None),
+            key=lambda c: (c.pack.number, c.slot.offset),
+        )
+        loaded = {}
+        for copy in order:
+            try:
+                loaded[copy.slot.id] = self._load(copy)
+            except (Corrupt, NotFound):
+                continue
+        for id in ids:
+            kind, content = loaded[id] if id in loaded else self._read_again(id)
+            yield id, kind, content
+
+    def _read_again(self, id: bytes) -> tuple[int, bytes]:
+        failure: Corrupt | None = None
+        for _ in range(2):
+            for copy in self.lookup.copies(id):
+                try:
+                    return self._load(copy)
+                except Corrupt as error:
+                    failure = error
+                except NotFound:
+                    continue
+            self.lookup.refresh()
+        hidden = self._search(id)
+        if hidden is not None:
+            return self._load(hidden)
+        if failure is not None:
+            raise failure
+        raise ObjectNotFound(f"There is no object {id.hex()} in this store.", id=id)
+
+    def _search(self, id: bytes) -> Copy | None:
+        try:
+            return self.lookup.search_footers(id)
+        except Corrupt:
+            # A damaged footer hides its objects; what the others hold was searched by index.
+            return None
+
+    def _load(self, copy: Copy) -> tuple[int, bytes]:
+        """Kind and content of one copy, verified against its id."""
+        slot = copy.slot
+        payload = self.payload(copy)
+        if slot.codec == RECIPE:
+            content = b"".join(
+                part for _at, part in read_spans(payload[ID_BYTES:], slot.raw_bytes, self.get)
+            )
+        else:
+            content = decode_payload(slot.codec, payload, slot.raw_bytes)
+        if digest_of(slot.kind, content) != slot.id:
+            raise CorruptObject(
+                f"Object {slot.id.hex()} in {copy.pack.label} is damaged; run `cas fsck`.",
+                id=slot.id,
+                pack=copy.pack.label,
+            )
+        return slot.kind, content
+
+    def payload(self, copy: Copy) -> bytes:
+        """Stored bytes of one copy, not verified. Raises `MissingPack`, `CorruptPack`."""
+        pack, slot = copy
+        if pack.file is not None:
+            return self.bucket.read(pack.file, slot.payload_offset, slot.stored_bytes)
+        number, body = self._body
+        if number != pack.number:
+            found = self.catalog.inline_body(pack.number)
+            if found is None:
+                raise MissingPack(f"The {pack.label} was removed.", pack=pack.label)
+            body = found
+            self._body = (pack.number, body)
+        start = slot.payload_offset
+        return body[start : start + slot.stored_bytes]
+
+    def open(self, id: bytes) -> BlobReader:
+        """A blob as a stream. Raises `ObjectNotFound`, `WrongKind`."""
+        copy = self.find(id)
+        if copy is None:
+            raise ObjectNotFound(f"There is no object {id.hex()} in this store.", id=id)
+        if copy.slot.codec == RECIPE:
+            recipe = self.payload(copy)[ID_BYTES:]
+            return BlobReader(copy.slot.raw_bytes, recipe, b"", self.get)
+        content = self.get(id, Kind.BLOB)
+        return BlobReader(len(content), None, content, self.get)
+
+    def find(self, id: bytes) -> Copy | None:
+        """A copy of `id`; refreshes the snapshot once before it says None."""
+        copy = self.lookup.find(id)
+        if copy is None:
+            self.lookup.refresh()
+            copy = self.lookup.find(id) or self._search(id)
+        return copy
+
+    def has(self, id: bytes) -> bool:
+        """Whether the store holds the object."""
+        return self.find(id) is not None
+
+    def staged(self, batch: Batch | None, id: bytes) -> tuple[int, bytes]:
+        """`read`, but what `batch` has staged comes first."""
+        found = None if batch is None else batch.read(id)
+        if found is None:
+            return self.read(id)
+        kind, codec, payload, raw_bytes = found
+        if codec == RECIPE:
+            spans = read_spans(
+                payload[ID_BYTES:], raw_bytes, lambda part, _kind: self.staged(batch, part)[1]
+            )
+            return kind, b"".join(part for _at, part in spans)
+        return kind, decode_payload(codec, payload, raw_bytes)
+
+    # -- writing -----------------------------------------------------------------------------
+
+    @contextmanager
+    def batch(self) -> Iterator[Batch]:
+        """Stage objects; they are durable and exist when the block ends normally."""
+        batch = Batch(self)
+        try:
+            yield batch
+            self.commit(batch)
+        except BaseException:
+            batch.abandon()
+            raise
+
+    def commit(self, batch: Batch) -> None:
+        """Install a batch in a transaction of its own."""
+        if batch.is_empty:
+            batch.abandon()
+            return
+        batch.seal()
+        with self.catalog.write() as writer:
+            head = writer.head()
+            rows = batch.install(writer, head)
+        batch.installed(rows, head)
+
+    def close(self) -> None:
+        """Give up the handles of the bucket and the catalog."""
+        self.catalog.close()
+        self.bucket.close()
