@@ -1,0 +1,221 @@
+"""Building a tree from sorted entries.
+
+Floor 2; implements the shape rule of docs/format.md section 5.1 together with `boundary`.
+Invariant: each node is handed to `save` once, children before parents, and only when it is
+certain that it belongs to the tree; memory is bounded by a batch of entries a level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from operator import ge
+from typing import Final
+
+import attrs
+
+from cas.errors import Invalid
+from cas.limits import ID_BYTES, NODE_ENTRIES_MAX
+from cas.trees import boundary
+from cas.trees.node import (
+    Flavour,
+    Item,
+    Node,
+    NodeStore,
+    Value,
+    check_number,
+    check_value,
+    empty_node,
+    encode_node,
+)
+
+_BATCH: Final = 4 * NODE_ENTRIES_MAX
+"""Entries a level gathers before they are cut; bounds the memory of `build`."""
+
+
+@attrs.frozen(slots=True)
+class Summary:
+    """A tree: id of its root node, leaf entries, and the fold of their numbers."""
+
+    root: bytes
+    count: int
+    number: int
+
+
+class Columns:
+    """Entries in order, as growing columns; `suspects` are positions that may be hits."""
+
+    __slots__ = ("ids", "names", "numbers", "suspects", "tags")
+
+    def __init__(self) -> None:
+        self.names: list[bytes] = []
+        self.tags: list[int] = []
+        self.ids: list[bytes] = []
+        self.numbers: list[int] = []
+        self.suspects: list[int] = []
+
+    def append(self, name: bytes, value: Value) -> None:
+        self.names.append(name)
+        self.tags.append(value[0])
+        self.ids.append(value[1])
+        self.numbers.append(value[2])
+
+    def copy_from(self, node: Node, start: int, stop: int) -> None:
+        """Entries `start:stop` of a node."""
+        if start == stop:
+            return
+        self.names += node.names[start:stop]
+        self.tags += node.tags[start:stop]
+        ids = node.ids
+        self.ids += [
+            ids[at : at + ID_BYTES] for at in range(start * ID_BYTES, stop * ID_BYTES, ID_BYTES)
+        ]
+        self.numbers += node.numbers[start:stop]
+
+    def cut(self, ends: Sequence[int]) -> list[Columns]:
+        """The entries up to each end as columns of their own; what follows the last one stays."""
+        parts = []
+        start = 0
+        for end in ends:
+            parts.append(self._slice(start, end))
+            start = end
+        if start:
+            rest = self._slice(start, len(self.names))
+            self.names, self.tags, self.ids, self.numbers = (
+                rest.names,
+                rest.tags,
+                rest.ids,
+                rest.numbers,
+            )
+            self.suspects = [at - start for at in self.suspects if at >= start]
+        return parts
+
+    def _slice(self, start: int, stop: int) -> Columns:
+        part = Columns()
+        part.names = self.names[start:stop]
+        part.tags = self.tags[start:stop]
+        part.ids = self.ids[start:stop]
+        part.numbers = self.numbers[start:stop]
+        return part
+
+    def encode(self, level: int) -> Node:
+        tags = self.tags if level else bytes(self.tags)
+        return encode_node(level, self.names, tags, b"".join(self.ids), self.numbers)
+
+
+def build(flavour: Flavour, entries: Iterable[Item], nodes: NodeStore) -> Summary:
+    """The tree of entries given in strictly ascending order of name. Memory is bounded.
+
+    Each node goes to `nodes.save` once, children first. Raises `Invalid` for entries out of
+    order or values that do not belong, `InvalidName` and `LimitExceeded` for names.
+    """
+    builder = Builder(flavour, nodes)
+    batch = Columns()
+    before = b""
+    for name, value in entries:
+        batch.append(name, value)
+        if len(batch.names) == _BATCH:
+            before = _check_batch(flavour, before, batch)
+            builder.extend(0, batch)
+            batch = Columns()
+    _check_batch(flavour, before, batch)
+    builder.extend(0, batch)
+    return builder.finish()
+
+
+def _check_batch(flavour: Flavour, before: bytes, batch: Columns) -> bytes:
+    """Refuse entries out of order or that do not belong; gives the last name."""
+    names = batch.names
+    if not names:
+        return before
+    if names[0] <= before or any(map(ge, names, names[1:])):
+        raise Invalid("Entries of a tree must be given in strictly ascending order of name.")
+    for name in names:
+        flavour.check_name(name)
+    for value in zip(batch.tags, batch.ids, batch.numbers, strict=True):
+        check_value(flavour, value)
+    return names[-1]
+
+
+class Builder:
+    """Levels under construction, from `level` upwards; nodes are saved as soon as they end."""
+
+    def __init__(
+        self,
+        flavour: Flavour,
+        nodes: NodeStore,
+        level: int = 0,
+        known: Mapping[bytes, tuple[bytes, Node]] | None = None,
+        save_empty: bool = True,
+    ) -> None:
+        self.flavour = flavour
+        self.nodes = nodes
+        self.level = level
+        # Old nodes of the lowest level by last name, with their ids: never saved again.
+        self.known = known or {}
+        self.save_empty = save_empty
+        # Per level: entries since the last end, and whether a node was made of earlier ones.
+        self.open: list[Columns] = [Columns()]
+        self.ended: list[bool] = [False]
+
+    def extend(self, above: int, more: Columns) -> None:
+        """Add entries to the level `above` levels over the lowest one."""
+        pending = self.open[above]
+        pending.names += more.names
+        pending.tags += more.tags
+        pending.ids += more.ids
+        pending.numbers += more.numbers
+        if len(pending.names) >= _BATCH:
+            self._cut(above)
+
+    def _cut(self, above: int) -> None:
+        """Make nodes of the entries up to the last end."""
+        pending = self.open[above]
+        made = Columns()
+        for part in pending.cut(boundary.ends(self.level + above, pending.names)):
+            made.append(*entry_of(self.flavour, *self._save(above, part)))
+        self._raise(above, made)
+
+    def _save(self, above: int, columns: Columns) -> tuple[bytes, Node]:
+        node = columns.encode(self.level + above)
+        if above == 0:
+            old = self.known.get(columns.names[-1])
+            if old is not None and old[1].data == node.data:
+                return old
+        return self.nodes.save(node), node
+
+    def _raise(self, above: int, made: Columns) -> None:
+        if made.names:
+            self.ended[above] = True
+            if above + 1 == len(self.open):
+                self.open.append(Columns())
+                self.ended.append(False)
+            self.extend(above + 1, made)
+
+    def finish(self) -> Summary:
+        """Close all levels; the first that has few enough entries is the root."""
+        above = 0
+        while self.ended[above] or not boundary.is_single(len(self.open[above].names)):
+            self._cut(above)
+            rest = self.open[above]
+            if rest.names:
+                made = Columns()
+                made.append(*entry_of(self.flavour, *self._save(above, rest)))
+                self._raise(above, made)
+            above += 1
+        columns = self.open[above]
+        if not columns.names:
+            if self.save_empty:
+                self.nodes.save(empty_node())
+            return Summary(self.flavour.empty, 0, 0)
+        return summarize(self.flavour, *self._save(above, columns))
+
+
+def summarize(flavour: Flavour, root_id: bytes, root: Node) -> Summary:
+    """What the root node says of its tree."""
+    return Summary(root_id, root.count, flavour.fold(root.numbers))
+
+
+def entry_of(flavour: Flavour, node_id: bytes, node: Node) -> Item:
+    """The entry that stands for a node on the level above."""
+    number = check_number(flavour.fold(node.numbers))
+    return node.names[-1], (node.count, node_id, number)

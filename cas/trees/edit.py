@@ -1,0 +1,401 @@
+"""Changing an existing tree.
+
+Floor 2; implements the shape rule of docs/format.md section 5.1 together with `boundary`.
+Invariant: `apply` gives the root that `build` gives for the same final entries, whatever the
+tree looked like before, and hands each node to `save` that the new tree has and the old one had
+not, children first, and no other. It trusts that the old tree has the right shape.
+
+An edit works level by level upwards: the entries that change on a level are an ascending list
+of edits, exactly like the caller's on the leaves. On each level the nodes concerned are scanned
+anew from the end before the first change to the first old end that the scan meets; those old
+nodes then leave, and the new ones enter, the level above as edits. Whether a level still has
+more than 64 entries is settled before any of its nodes is saved, because otherwise it is the
+root and the new nodes would be garbage.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from operator import ge
+
+import attrs
+
+from cas.errors import Invalid
+from cas.limits import NODE_SINGLE_ENTRIES_MAX
+from cas.trees import boundary
+from cas.trees.build import Builder, Columns, Summary, entry_of, summarize
+from cas.trees.node import (
+    Edit,
+    Flavour,
+    Node,
+    NodeStore,
+    Value,
+    check_known,
+    check_number,
+    check_value,
+    load_child,
+    load_root,
+    replace_entry,
+    replace_value,
+)
+
+
+def apply(
+    flavour: Flavour,
+    root: bytes,
+    edits: Iterable[Edit],
+    nodes: NodeStore,
+    *,
+    save_empty: bool = True,
+) -> Summary:
+    """The tree `root` after `edits`, given in strictly ascending order of name.
+
+    Deleting what is not there, and setting what is there already, change nothing. An emptied
+    tree is the empty leaf, which is not saved when `save_empty` is False. Raises `Invalid`,
+    `InvalidName`, `LimitExceeded` for edits that can never work, `NewerFormat` when a node
+    concerned has unknown extras, and what `nodes.load` raises.
+    """
+    wanted = list(edits)
+    for _, value in wanted:
+        if value is not None:
+            check_value(flavour, value)
+    root_node = load_root(flavour, root, nodes)
+    general = _Edit(flavour, root, root_node, nodes, save_empty)
+    if len(wanted) == 1:
+        name, value = wanted[0]
+        path, leaf = _descend(root_node, name, nodes)
+        done = _apply_one(flavour, root, path, leaf, name, value, nodes)
+        if done is not None:
+            return done
+        general.remember(path, leaf)
+    names = [name for name, _ in wanted]
+    if any(map(ge, names, names[1:])):
+        raise Invalid("Edits of a tree must be given in strictly ascending order of name.")
+    return general.run(wanted)
+
+
+def _descend(node: Node, name: bytes, nodes: NodeStore) -> tuple[list[tuple[Node, int]], Node]:
+    """The leaf that `name` falls into, with the nodes and positions on the way to it."""
+    path: list[tuple[Node, int]] = []
+    while node.level:
+        names = node.names
+        index = bisect_left(names, name)
+        if index == len(names):
+            index -= 1
+        path.append((node, index))
+        node = load_child(node, index, nodes)
+    return path, node
+
+
+def _apply_one(
+    flavour: Flavour,
+    root_id: bytes,
+    path: list[tuple[Node, int]],
+    node: Node,
+    name: bytes,
+    value: Value | None,
+    nodes: NodeStore,
+) -> Summary | None:
+    """One edit that moves no boundary, or None when it might move one."""
+    root = path[0][0] if path else node
+    names = node.names
+    count = len(names)
+    index = bisect_left(names, name)
+    found = index < count and names[index] == name
+    renamed = False
+    if value is None:
+        if not found:
+            return summarize(flavour, root_id, root)
+        if path and (
+            index == count - 1
+            or boundary.may_force(count, len(node.data))
+            or root.count - 1 <= NODE_SINGLE_ENTRIES_MAX
+        ):
+            return None
+        if count == 1:
+            return None
+        node = replace_entry(node, index, index + 1, None, 0, b"", 0)
+    elif found:
+        if node.value(index) == value:
+            return summarize(flavour, root_id, root)
+        node = replace_value(node, index, *value)
+    else:
+        flavour.check_name(name)
+        if not path:
+            if count >= NODE_SINGLE_ENTRIES_MAX:
+                return None
+        elif boundary.may_force(count + 1, len(node.data) + len(name)):
+            return None
+        elif index == count:
+            # Behind everything: an open last node takes the name, and gets a new last name.
+            if boundary.is_hit(0, names[-1]):
+                return None
+            renamed = True
+        elif boundary.is_hit(0, name):
+            return None
+        node = replace_entry(node, index, index, name, *value)
+    return _climb(flavour, node, path, name if renamed else None, nodes)
+
+
+def _climb(
+    flavour: Flavour,
+    node: Node,
+    path: list[tuple[Node, int]],
+    last_name: bytes | None,
+    nodes: NodeStore,
+) -> Summary:
+    """Put a changed leaf into the nodes above it; `last_name` when it got a new one."""
+    node_id = nodes.save(node)
+    for parent, index in reversed(path):
+        number = check_number(flavour.fold(node.numbers))
+        if last_name is None:
+            node = replace_value(parent, index, node.count, node_id, number)
+        else:
+            node = replace_entry(parent, index, index + 1, last_name, node.count, node_id, number)
+        node_id = nodes.save(node)
+    return summarize(flavour, node_id, node)
+
+
+class _Place:
+    """A node of the old tree, with the way back up. Children are loaded once an edit."""
+
+    __slots__ = ("below", "index", "node", "up")
+
+    def __init__(self, node: Node, up: _Place | None, index: int) -> None:
+        self.node = node
+        self.up = up
+        self.index = index
+        self.below: dict[int, _Place] = {}
+
+    def child(self, index: int, nodes: NodeStore) -> _Place:
+        place = self.below.get(index)
+        if place is None:
+            place = _Place(load_child(self.node, index, nodes), self, index)
+            self.below[index] = place
+        return place
+
+    def after(self, nodes: NodeStore) -> _Place | None:
+        """The next node on the same level."""
+        if self.up is None:
+            return None
+        if self.index + 1 < len(self.up.node.names):
+            return self.up.child(self.index + 1, nodes)
+        beyond = self.up.after(nodes)
+        return None if beyond is None else beyond.child(0, nodes)
+
+    def is_last(self) -> bool:
+        """Whether no node follows on the same level."""
+        place: _Place = self
+        while place.up is not None:
+            if place.index + 1 < len(place.up.node.names):
+                return False
+            place = place.up
+        return True
+
+
+@attrs.define(slots=True)
+class _Change:
+    """What one level becomes: nodes that enter, and by last name those that leave."""
+
+    made: list[Columns] = attrs.field(factory=list)
+    gone: dict[bytes, Node] = attrs.field(factory=dict)
+    growth: int = 0
+    """Entries gained or lost on this level."""
+
+
+class _Edit:
+    """One run of `apply` in its general form."""
+
+    def __init__(
+        self, flavour: Flavour, root_id: bytes, root: Node, nodes: NodeStore, save_empty: bool
+    ) -> None:
+        self.flavour = flavour
+        self.root_id = root_id
+        self.top = _Place(root, None, 0)
+        self.nodes = nodes
+        self.save_empty = save_empty
+
+    def remember(self, path: list[tuple[Node, int]], leaf: Node) -> None:
+        """Take over nodes that were loaded already."""
+        place = self.top
+        below = [*(node for node, _ in path[1:]), leaf]
+        for node, (_, index) in zip(below, path, strict=False):
+            up, place = place, _Place(node, place, index)
+            up.below[index] = place
+
+    def run(self, edits: list[Edit]) -> Summary:
+        """Level by level upwards until the level of the old root, or until one is small."""
+        for level in range(self.top.node.level):
+            change = self._change_level(level, edits)
+            if not change.gone:
+                return summarize(self.flavour, self.root_id, self.top.node)
+            if not self._stays_large(level, change.growth):
+                return self._collapse(level, edits)
+            edits = self._save(level, change)
+        root = Columns()
+        if not self._merge(self.top.node, edits, root)[0]:
+            return summarize(self.flavour, self.root_id, self.top.node)
+        return self._finish(self.top.node.level, root, [self.top])
+
+    def _collapse(self, level: int, edits: list[Edit]) -> Summary:
+        """Make one root of the few entries that a level below the old root still has."""
+        whole = Columns()
+        places = list(self._places(level))
+        at = 0
+        for place in places:
+            stop = self._share_end(edits, at, place)
+            self._merge(place.node, edits[at:stop], whole)
+            at = stop
+        return self._finish(level, whole, places)
+
+    def _finish(self, level: int, entries: Columns, places: list[_Place]) -> Summary:
+        """Make a whole level, and what may come above it, anew."""
+        known = {
+            place.node.names[-1]: (self._id_of(place), place.node)
+            for place in places
+            if place.node.names
+        }
+        builder = Builder(self.flavour, self.nodes, level, known, self.save_empty)
+        builder.extend(0, entries)
+        return builder.finish()
+
+    def _id_of(self, place: _Place) -> bytes:
+        return self.root_id if place.up is None else place.up.node.child_id(place.index)
+
+    def _share_end(self, edits: list[Edit], at: int, place: _Place) -> int:
+        if place.is_last():
+            return len(edits)
+        return bisect_right(edits, place.node.names[-1], at, key=_name_of)
+
+    def _places(self, level: int) -> Iterator[_Place]:
+        """All nodes of a level of the old tree, loaded as they are asked for."""
+        place: _Place | None = self.top
+        while place is not None and place.node.level > level:
+            place = place.child(0, self.nodes)
+        while place is not None:
+            yield place
+            place = place.after(self.nodes)
+
+    def _find(self, level: int, name: bytes) -> _Place:
+        """The node of a level that `name` falls into; the last one takes all beyond."""
+        place = self.top
+        while place.node.level > level:
+            names = place.node.names
+            index = min(bisect_left(names, name), len(names) - 1)
+            place = place.child(index, self.nodes)
+        return place
+
+    def _change_level(self, level: int, edits: list[Edit]) -> _Change:
+        """Scan anew around each edit; nothing is saved yet."""
+        change = _Change()
+        at = 0
+        while at < len(edits):
+            place: _Place | None = self._find(level, edits[at][0])
+            pending = Columns()
+            while place is not None:
+                stop = self._share_end(edits, at, place)
+                before = len(pending.names)
+                changed, growth, moved = self._merge(place.node, edits[at:stop], pending)
+                at = stop
+                if not changed and before == 0:
+                    break
+                change.growth += growth
+                change.gone[place.node.names[-1]] = place.node
+                if before == 0 and not moved:
+                    change.made.append(pending)
+                    break
+                change.made += pending.cut(boundary.ends(level, pending.names, pending.suspects))
+                if not pending.names:
+                    break
+                place = place.after(self.nodes)
+            else:
+                change.made.append(pending)
+        return change
+
+    def _merge(self, node: Node, edits: Sequence[Edit], out: Columns) -> tuple[bool, int, bool]:
+        """Append a node's entries with `edits` applied to `out`.
+
+        Gives whether anything changed, how many entries were gained, and whether a name came
+        or went. Marks as suspects the names that may be hits: new ones, the last of the node,
+        and on an inner level its first, whose hit did not count. The others would have ended it.
+        """
+        check_known(node)
+        names = node.names
+        count = len(names)
+        at = 0
+        changed = moved = False
+        growth = 0
+        fresh: list[int] = []
+        base = len(out.names)
+        for name, value in edits:
+            index = bisect_left(names, name, at)
+            found = index < count and names[index] == name
+            if value is None:
+                if not found:
+                    continue
+            elif found:
+                if node.value(index) == value:
+                    continue
+            elif node.level == 0:
+                self.flavour.check_name(name)
+            out.copy_from(node, at, index)
+            at = index + found
+            if value is not None:
+                if not found:
+                    fresh.append(len(out.names))
+                out.append(name, value)
+            changed = True
+            moved = moved or (value is None) == found
+            growth += (value is not None) - found
+        out.copy_from(node, at, count)
+        for name in (names[0], names[-1]) if node.level else names[-1:]:
+            position = bisect_left(out.names, name, base)
+            if position < len(out.names) and out.names[position] == name:
+                fresh.append(position)
+        out.suspects += sorted(set(fresh))
+        return changed, growth, moved
+
+    def _stays_large(self, level: int, growth: int) -> bool:
+        """Whether a level below the old root has more than 64 entries after an edit.
+
+        It had more before. The leaves are counted in the root. On an inner level all nodes but
+        the last have two entries or more, and the level above, unless it is the root's, has
+        more than 64 itself; where that does not settle it, nodes are loaded and counted.
+        """
+        if growth >= 0:
+            return True
+        needed = NODE_SINGLE_ENTRIES_MAX - growth
+        if level == 0:
+            return self.top.node.count > needed
+        above = (
+            len(self.top.node.names)
+            if level + 1 == self.top.node.level
+            else NODE_SINGLE_ENTRIES_MAX + 1
+        )
+        if 2 * above - 1 > needed:
+            return True
+        total = 0
+        for place in self._places(level):
+            total += len(place.node.names)
+            if total > needed:
+                return True
+        return False
+
+    def _save(self, level: int, change: _Change) -> list[Edit]:
+        """Save the new nodes of a level; gives the edits of the level above."""
+        above: dict[bytes, Value | None] = dict.fromkeys(change.gone)
+        for columns in change.made:
+            node = columns.encode(level)
+            old = change.gone.get(columns.names[-1])
+            if old is not None and old.data == node.data:
+                # New entries came to stand before a whole node, which is as it was.
+                del above[columns.names[-1]]
+                continue
+            name, value = entry_of(self.flavour, self.nodes.save(node), node)
+            above[name] = value
+        return sorted(above.items(), key=_name_of)
+
+
+def _name_of(edit: Edit) -> bytes:
+    return edit[0]

@@ -1,0 +1,313 @@
+"""Paths over nested directories: look up, edit, walk and compare.
+
+Floor 2; directories of docs/format.md section 5.1 whose entries tagged 4 are directories again.
+Invariant: `edit_paths` gives the root that building all directories anew from the final paths
+would give, except that a directory which was empty before and is not touched stays. Only
+directories on the way to an edit are read. Paths are tuples of entry names in bytes; nothing
+recurses, so that depth is bounded by a limit and not by the interpreter's stack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from cas.errors import InvalidName, LimitExceeded, WrongKind
+from cas.limits import PATH_BYTES_MAX, PATH_DEPTH_MAX
+from cas.model.ids import BlobId, TreeId
+from cas.model.names import check_entry_name, to_text
+from cas.model.objects import EntryKind, TreeEntry
+from cas.trees.build import Summary, summarize
+from cas.trees.cursor import get, scan
+from cas.trees.diff import Difference, diff
+from cas.trees.edit import apply
+from cas.trees.node import DIRECTORY, Item, NodeStore, Value, load_root
+
+Path = tuple[bytes, ...]
+
+_TREE: Final = int(EntryKind.TREE)
+_EMPTY: Final = DIRECTORY.empty
+
+
+def to_entry(value: Value) -> TreeEntry:
+    """The public value of a directory entry."""
+    tag, child, number = value
+    return TreeEntry(EntryKind(tag), TreeId(child) if tag == _TREE else BlobId(child), number)
+
+
+def lookup(root: bytes, parts: Path, nodes: NodeStore) -> TreeEntry | None:
+    """The entry at a path, or None; the empty path is the root directory itself."""
+    value = _lookup(root, parts, nodes)
+    return None if value is None else to_entry(value)
+
+
+def _lookup(root: bytes, parts: Path, nodes: NodeStore) -> Value | None:
+    if not parts:
+        return _TREE, root, summarize(DIRECTORY, root, load_root(DIRECTORY, root, nodes)).number
+    for part in parts[:-1]:
+        value = get(DIRECTORY, root, part, nodes)
+        if value is None or value[0] != _TREE:
+            return None
+        root = value[1]
+    return get(DIRECTORY, root, parts[-1], nodes)
+
+
+def list_directory(root: bytes, parts: Path, nodes: NodeStore) -> Iterator[tuple[bytes, TreeEntry]]:
+    """Entries of the directory at a path, in order of name; none when it is no directory."""
+    value = _lookup(root, parts, nodes) if parts else (_TREE, root, 0)
+    if value is not None and value[0] == _TREE:
+        for name, below in scan(DIRECTORY, value[1], nodes):
+            yield name, to_entry(below)
+
+
+# -- edit ------------------------------------------------------------------------------------
+
+
+class _Directory:
+    """A directory that is being edited: what is set in it, and the directories below."""
+
+    __slots__ = ("base", "below", "edits", "name", "up", "writes")
+
+    def __init__(self, up: _Directory | None, name: bytes) -> None:
+        self.up = up
+        self.name = name
+        self.edits: dict[bytes, Value | None] = {}
+        self.below: dict[bytes, _Directory] = {}
+        # Whether anything is set here or below; a directory of deletes alone creates nothing.
+        self.writes = False
+        self.base = _EMPTY
+
+    def path(self) -> Path:
+        parts: list[bytes] = []
+        place: _Directory = self
+        while place.up is not None:
+            parts.append(place.name)
+            place = place.up
+        return tuple(reversed(parts))
+
+
+def edit_paths(root: bytes, edits: Mapping[Path, Value | None], nodes: NodeStore) -> Summary:
+    """The directory `root` after `edits`; (tag, id, number) sets an entry, None deletes it.
+
+    An edit set is read shallow first: what is set at a prefix stands before what is below it is
+    edited. So `a: None` with `a/b: file` makes `a` a fresh directory, and a tree set at `a` is
+    the base for edits below `a`. Directories on the way are created, and dropped when an edit
+    empties them; deleting what is not there changes nothing.
+
+    Raises `WrongKind` (fields `path`, `id`, `expected`, `actual`) for a write below an existing
+    file, `InvalidName` for one below a file that the same edits set, and for illegal names,
+    `LimitExceeded`, `Invalid` for illegal values, and what `nodes.load` raises.
+    """
+    if len(edits) == 1:
+        for parts, value in edits.items():
+            return edit_path(root, parts, value, nodes)
+    top = _Directory(None, b"")
+    top.base = root
+    order = [top]
+    for parts, value in edits.items():
+        _plant(top, order, parts, value)
+    # `order` has each directory after the one above it.
+    for directory in order:
+        for name, below in list(directory.below.items()):
+            if not _enter(directory, name, below, nodes):
+                del directory.below[name]
+    result = Summary(root, 0, 0)
+    for directory in reversed(order):
+        up = directory.up
+        if up is None:
+            result = apply(DIRECTORY, root, sorted(directory.edits.items()), nodes)
+        elif up.below.get(directory.name) is directory:
+            done = apply(
+                DIRECTORY, directory.base, sorted(directory.edits.items()), nodes, save_empty=False
+            )
+            if done.root != directory.base:
+                up.edits[directory.name] = (_TREE, done.root, done.number) if done.count else None
+    return result
+
+
+def _plant(top: _Directory, order: list[_Directory], parts: Path, value: Value | None) -> None:
+    """Put one edit where it belongs."""
+    _check_path(parts)
+    place = top
+    for part in parts[:-1]:
+        place.writes = place.writes or value is not None
+        below = place.below.get(part)
+        if below is None:
+            below = place.below[part] = _Directory(place, part)
+            order.append(below)
+        place = below
+    place.writes = place.writes or value is not None
+    place.edits[parts[-1]] = value
+
+
+def _enter(directory: _Directory, name: bytes, below: _Directory, nodes: NodeStore) -> bool:
+    """Settle what `below` starts from; False when there is nothing to do in it."""
+    own = name in directory.edits
+    if own:
+        value = directory.edits[name]
+    elif directory.base == _EMPTY:
+        value = None
+    else:
+        value = get(DIRECTORY, directory.base, name, nodes)
+    if value is None:
+        if own and below.writes:
+            # The delete is done by starting afresh; what is set below replaces it.
+            directory.edits.pop(name)
+            below.base = _EMPTY
+        return below.writes
+    if value[0] == _TREE:
+        below.base = value[1]
+        return True
+    if below.writes:
+        raise _below_file((*directory.path(), name), value, own)
+    return False
+
+
+def edit_path(root: bytes, parts: Path, value: Value | None, nodes: NodeStore) -> Summary:
+    """`edit_paths` of one path, without its bookkeeping."""
+    _check_path(parts)
+    bases = [root]
+    for depth, part in enumerate(parts[:-1]):
+        base = bases[-1]
+        above = None if base == _EMPTY else get(DIRECTORY, base, part, nodes)
+        if above is None:
+            if value is None:
+                return summarize(DIRECTORY, root, load_root(DIRECTORY, root, nodes))
+            bases.append(_EMPTY)
+        elif above[0] == _TREE:
+            bases.append(above[1])
+        elif value is None:
+            return summarize(DIRECTORY, root, load_root(DIRECTORY, root, nodes))
+        else:
+            raise _below_file(parts[: depth + 1], above, False)
+    for depth in range(len(parts) - 1, 0, -1):
+        base = bases[depth]
+        done = apply(DIRECTORY, base, ((parts[depth], value),), nodes, save_empty=False)
+        if done.root == base:
+            return summarize(DIRECTORY, root, load_root(DIRECTORY, root, nodes))
+        value = (_TREE, done.root, done.number) if done.count else None
+    return apply(DIRECTORY, root, ((parts[0], value),), nodes)
+
+
+def _check_path(parts: Path) -> None:
+    if not parts:
+        raise InvalidName(
+            "The root directory itself cannot be set or deleted; name an entry of it.",
+            name="",
+            reason="empty path",
+        )
+    if len(parts) > PATH_DEPTH_MAX:
+        raise LimitExceeded(
+            f"A path of {len(parts)} names is too deep; at most {PATH_DEPTH_MAX} are allowed.",
+            limit="PATH_DEPTH_MAX",
+            value=len(parts),
+            maximum=PATH_DEPTH_MAX,
+        )
+    if len(parts) > 1:
+        size_bytes = sum(map(len, parts)) + len(parts) - 1
+        if size_bytes > PATH_BYTES_MAX:
+            raise LimitExceeded(
+                f"A path of {size_bytes} bytes is too long; at most {PATH_BYTES_MAX} are allowed.",
+                limit="PATH_BYTES_MAX",
+                value=size_bytes,
+                maximum=PATH_BYTES_MAX,
+            )
+        for part in parts[:-1]:
+            check_entry_name(part)
+
+
+def _below_file(parts: Path, value: Value, own: bool) -> WrongKind | InvalidName:
+    path = to_text(b"/".join(parts))
+    kind = EntryKind(value[0]).name.lower()
+    if own:
+        return InvalidName(
+            f"The same edits set {path!r} as a {kind} and something below it; leave out one.",
+            name=path,
+            reason="a file and a directory at once",
+        )
+    return WrongKind(
+        f"{path!r} is a {kind}, so nothing can be written below it; "
+        "delete it in the same edits to make a directory of it.",
+        path=path,
+        id=BlobId(value[1]),
+        expected="tree",
+        actual=kind,
+    )
+
+
+# -- walk and compare --------------------------------------------------------------------------
+
+
+def walk(
+    root: bytes, nodes: NodeStore, *, prefix: Path = (), directories: bool = False
+) -> Iterator[tuple[Path, TreeEntry]]:
+    """Files and links at and below the directory `root`, depth first in order of name, lazily.
+
+    Paths begin with `prefix`. With `directories=True` each directory comes too, before what is
+    in it; otherwise empty directories do not show. Raises `LimitExceeded` below 256 names.
+    """
+    stack: list[tuple[Path, Iterator[Item]]] = [(prefix, scan(DIRECTORY, root, nodes))]
+    while stack:
+        above, items = stack[-1]
+        for name, value in items:
+            path = (*above, name)
+            if value[0] == _TREE:
+                if directories:
+                    yield path, to_entry(value)
+                _check_depth(path)
+                stack.append((path, scan(DIRECTORY, value[1], nodes)))
+                break
+            yield path, to_entry(value)
+        else:
+            stack.pop()
+
+
+PathDifference = tuple[Path, TreeEntry | None, TreeEntry | None]
+"""(path, old entry or None, new entry or None) of a file or link; the two are never equal."""
+
+
+def diff_paths(
+    old_root: bytes, new_root: bytes, nodes: NodeStore, *, prefix: Path = ()
+) -> Iterator[PathDifference]:
+    """Files and links that differ between two directories, depth first in order of name, lazily.
+
+    Directories that are on one side only are entered; they do not show themselves, nor do empty
+    ones. Where a file became a directory, the file comes first.
+    """
+    stack: list[tuple[Path, Iterator[Difference]]] = [
+        (prefix, diff(DIRECTORY, old_root, new_root, nodes))
+    ]
+    while stack:
+        above, differences = stack[-1]
+        for name, old, new in differences:
+            path = (*above, name)
+            before, old_tree = _split(old)
+            after, new_tree = _split(new)
+            if before is not None or after is not None:
+                yield path, before, after
+            if old_tree != new_tree:
+                _check_depth(path)
+                stack.append((path, diff(DIRECTORY, old_tree, new_tree, nodes)))
+                break
+        else:
+            stack.pop()
+
+
+def _split(value: Value | None) -> tuple[TreeEntry | None, bytes]:
+    """A value as a leaf entry and as the root of a directory; what it is not is empty."""
+    if value is None:
+        return None, _EMPTY
+    if value[0] == _TREE:
+        return None, value[1]
+    return to_entry(value), _EMPTY
+
+
+def _check_depth(path: Path) -> None:
+    if len(path) > PATH_DEPTH_MAX:
+        raise LimitExceeded(
+            f"Directories below {to_text(b'/'.join(path[:4]))!r}… are nested deeper than "
+            f"{PATH_DEPTH_MAX} names.",
+            limit="PATH_DEPTH_MAX",
+            value=len(path),
+            maximum=PATH_DEPTH_MAX,
+        )
