@@ -1,0 +1,168 @@
+"""Renders runs as Markdown: the table of bars for RESULTS.md, and every contender's own figures.
+
+    python bench/report.py bench/results/*.json > bench/RESULTS.md
+
+Given several runs, each bar is judged from the newest one that measured it, and the table says
+which. A bar whose figures are missing is listed as not measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if __package__ in (None, ""):  # started as a file: the folder above holds the package
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from bench.bars_part1 import BARS
+from bench.harness import Series
+from bench.record import Bar, Run, load
+
+SCALES = {"s": (1.0, " s"), "ms": (1e3, " ms"), "MB": (1e-6, " MB"), "KB": (1e-3, " KB")}
+
+
+def render(run: Run, bars: Sequence[Bar] = BARS) -> str:
+    """One run: its circumstances, the bars, what was skipped or failed."""
+    parts = [circumstances(run), bar_table([run], bars)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def document(runs: Sequence[Run], bars: Sequence[Bar] = BARS) -> str:
+    """RESULTS.md from runs, oldest first."""
+    parts = ["# Results", _LEGEND, bar_table(runs, bars)]
+    for number, run in enumerate(runs, start=1):
+        parts += [f"## Run {number}", circumstances(run), figure_table(run)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+_LEGEND = (
+    "Written by `bench/report.py` from the JSON files of `bench/run.py`; method in "
+    "[README.md](README.md). A figure is the median of its samples unless the README says "
+    "otherwise (worst: memory, fairness, longest wait, bytes added); in brackets least and "
+    "greatest sample. Ratio = product / peer of the same run."
+)
+
+
+def bar_table(runs: Sequence[Run], bars: Sequence[Bar]) -> str:
+    """Bar, product, peer, ratio, met or missed, and the sync calls that each side made."""
+    lines = [
+        "| | Work | Bar | cas | Peer | Value | | Run |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    met = judged = 0
+    for bar in bars:
+        number, run = _newest(runs, bar)
+        product, peer = run.figures.get(bar.product), None
+        if bar.peer is not None:
+            peer = run.figures.get(bar.peer)
+        verdict = bar.met(run)
+        judged += verdict is not None
+        met += verdict is True
+        sign = "≤" if bar.sense == "<=" else "≥"
+        name = bar.peer.split("/")[1] if bar.peer else ""
+        limit = f"{sign} {bar.limit:g} × {name}" if bar.peer else f"{sign} {_plain(bar)}"
+        cells = [
+            bar.id,
+            bar.work,
+            limit,
+            _cell(product, bar.show),
+            f"{name} {_cell(peer, bar.show)}" if peer else "",
+            _value(bar, run),
+            {True: "met", False: "**missed**", None: "not measured"}[verdict],
+            str(number) if product or peer else "",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines.append(f"\n{met} of {judged} measured bars met, {len(bars) - judged} not measured.")
+    return "\n".join(lines)
+
+
+def circumstances(run: Run) -> str:
+    """Commit, machine, versions, and what was skipped or failed, as a list."""
+    lines = [f"- commit {run.commit}, {run.started}, {run.options['rounds']} rounds"]
+    if run.options.get("quick"):
+        lines.append("- QUICK: smaller sizes than the bars ask for")
+    if run.options.get("note"):
+        lines.append(f"- beside it: {run.options['note']}")
+    lines.append("- " + ", ".join(f"{name} {value}" for name, value in run.machine.items()))
+    if run.versions:
+        lines.append("- " + ", ".join(f"{name} {text}" for name, text in run.versions.items()))
+    lines.append("- " + _durability(run))
+    lines += [f"- skipped: {name}: {reason}" for name, reason in run.skipped.items()]
+    lines += [f"- FAILED: row {name}: {reason}" for name, reason in run.failed.items()]
+    return "\n".join(line for line in lines if line != "- ")
+
+
+def figure_table(run: Run) -> str:
+    """Every figure of a run: headline, least, greatest, samples, note."""
+    lines = ["| Figure | Headline | Least | Greatest | n | |", "|---|---|---|---|---|---|"]
+    for key, series in run.figures.items():
+        show = [_number(value, series.unit) for value in (series.headline, series.low, series.high)]
+        note = run.notes.get(key, "")
+        lines.append(f"| {key} | {' | '.join(show)} | {len(series.samples)} | {note} |")
+    return "\n".join(lines)
+
+
+def _durability(run: Run) -> str:
+    """What the measured sync calls say of each contender of the import row."""
+    said = []
+    for key, series in run.figures.items():
+        row, name, quantity = key.split("/")
+        if row == "import" and quantity == "syncs":
+            calls = int(series.headline)
+            said.append(f"{name} {calls} sync calls" if calls else f"{name} none (not durable)")
+    return "durability of the first snapshot: " + ", ".join(said) if said else ""
+
+
+def _newest(runs: Sequence[Run], bar: Bar) -> tuple[int, Run]:
+    for number, run in reversed(list(enumerate(runs, start=1))):
+        if bar.value(run) is not None:
+            return number, run
+    for number, run in reversed(list(enumerate(runs, start=1))):
+        if bar.peer is not None and bar.peer in run.figures:
+            return number, run
+    return len(runs), runs[-1]
+
+
+def _plain(bar: Bar) -> str:
+    scale, unit = SCALES.get(bar.show, (1.0, ""))
+    return f"{bar.limit * scale:g}{unit}"
+
+
+def _cell(series: Series | None, show: str) -> str:
+    if series is None:
+        return ""
+    scale, unit = SCALES.get(show, (1.0, "/s" if show == "rate" else ""))
+
+    def text(value: float) -> str:
+        value *= scale
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+    spread = f" ({text(series.low)}-{text(series.high)})" if len(series.samples) > 1 else ""
+    return text(series.headline) + spread + unit
+
+
+def _value(bar: Bar, run: Run) -> str:
+    value = bar.value(run)
+    if value is None:
+        return ""
+    return f"{value:.2f} ×" if bar.peer else _cell(Series((value,), ""), bar.show)
+
+
+def _number(value: float, unit: str) -> str:
+    if unit == "B":
+        return f"{value:,.0f} B"
+    return f"{value:,.0f} {unit}" if abs(value) >= 1000 else f"{value:.4g} {unit}"
+
+
+def main() -> None:
+    """Print RESULTS.md made from the JSON files named, oldest first."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("files", nargs="+", type=Path)
+    runs = sorted((load(file) for file in parser.parse_args().files), key=lambda run: run.started)
+    sys.stdout.write(document(runs))
+
+
+if __name__ == "__main__":
+    main()
