@@ -8,6 +8,7 @@ certain that it belongs to the tree; memory is bounded by a batch of entries a l
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from operator import ge
 from typing import Final
 
@@ -49,26 +50,21 @@ class Columns:
     def __init__(self) -> None:
         self.names: list[bytes] = []
         self.tags: list[int] = []
-        self.ids: list[bytes] = []
+        self.ids = bytearray()
         self.numbers: list[int] = []
         self.suspects: list[int] = []
 
     def append(self, name: bytes, value: Value) -> None:
         self.names.append(name)
         self.tags.append(value[0])
-        self.ids.append(value[1])
+        self.ids += value[1]
         self.numbers.append(value[2])
 
     def copy_from(self, node: Node, start: int, stop: int) -> None:
         """Entries `start:stop` of a node."""
-        if start == stop:
-            return
         self.names += node.names[start:stop]
         self.tags += node.tags[start:stop]
-        ids = node.ids
-        self.ids += [
-            ids[at : at + ID_BYTES] for at in range(start * ID_BYTES, stop * ID_BYTES, ID_BYTES)
-        ]
+        self.ids += node.ids[start * ID_BYTES : stop * ID_BYTES]
         self.numbers += node.numbers[start:stop]
 
     def cut(self, ends: Sequence[int]) -> list[Columns]:
@@ -93,13 +89,13 @@ class Columns:
         part = Columns()
         part.names = self.names[start:stop]
         part.tags = self.tags[start:stop]
-        part.ids = self.ids[start:stop]
+        part.ids = self.ids[start * ID_BYTES : stop * ID_BYTES]
         part.numbers = self.numbers[start:stop]
         return part
 
     def encode(self, level: int) -> Node:
         tags = self.tags if level else bytes(self.tags)
-        return encode_node(level, self.names, tags, b"".join(self.ids), self.numbers)
+        return encode_node(level, self.names, tags, bytes(self.ids), self.numbers)
 
 
 def build(flavour: Flavour, entries: Iterable[Item], nodes: NodeStore) -> Summary:
@@ -109,31 +105,27 @@ def build(flavour: Flavour, entries: Iterable[Item], nodes: NodeStore) -> Summar
     order or values that do not belong, `InvalidName` and `LimitExceeded` for names.
     """
     builder = Builder(flavour, nodes)
-    batch = Columns()
     before = b""
-    for name, value in entries:
-        batch.append(name, value)
-        if len(batch.names) == _BATCH:
-            before = _check_batch(flavour, before, batch)
-            builder.extend(0, batch)
-            batch = Columns()
-    _check_batch(flavour, before, batch)
-    builder.extend(0, batch)
+    source = iter(entries)
+    while batch := list(islice(source, _BATCH)):
+        columns = _check_batch(flavour, before, batch)
+        builder.extend(0, columns)
+        before = batch[-1][0]
     return builder.finish()
 
 
-def _check_batch(flavour: Flavour, before: bytes, batch: Columns) -> bytes:
-    """Refuse entries out of order or that do not belong; gives the last name."""
-    names = batch.names
-    if not names:
-        return before
+def _check_batch(flavour: Flavour, before: bytes, batch: list[Item]) -> Columns:
+    """Entries as columns. Raises `Invalid` when they are out of order or do not belong."""
+    columns = Columns()
+    names = columns.names = [flavour.check_name(name) for name, _ in batch]
     if names[0] <= before or any(map(ge, names, names[1:])):
         raise Invalid("Entries of a tree must be given in strictly ascending order of name.")
-    for name in names:
-        flavour.check_name(name)
-    for value in zip(batch.tags, batch.ids, batch.numbers, strict=True):
+    for _, value in batch:
         check_value(flavour, value)
-    return names[-1]
+    columns.tags = [value[0] for _, value in batch]
+    columns.ids += b"".join([value[1] for _, value in batch])
+    columns.numbers = [value[2] for _, value in batch]
+    return columns
 
 
 class Builder:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from cas.limits import ID_BYTES
 from cas.trees.node import Flavour, Node, NodeStore, Value, load_child, load_root
 
 Difference = tuple[bytes, Value | None, Value | None]
@@ -31,9 +32,9 @@ class _Side:
         self.index = 0
         self._settle()
 
-    def step(self) -> None:
-        """Behind the current entry."""
-        self.index += 1
+    def step(self, entries: int = 1) -> None:
+        """Behind the current entry, or behind several of the same node."""
+        self.index += entries
         self._settle()
 
     def _settle(self) -> None:
@@ -59,12 +60,20 @@ def diff(
     old = _Side(load_root(flavour, old_root, nodes), nodes)
     new = _Side(load_root(flavour, new_root, nodes), nodes)
     while (before := old.node) is not None and (after := new.node) is not None:
-        if before.level == after.level == 0:
+        if before.level > after.level:
+            old.enter(before)
+        elif before.level < after.level:
+            new.enter(after)
+        elif alike := _alike(before, old.index, after, new.index):
+            old.step(alike)
+            new.step(alike)
+        elif before.level:
+            old.enter(before)
+            new.enter(after)
+        else:
             name, other = before.names[old.index], after.names[new.index]
             if name == other:
-                value, changed = before.value(old.index), after.value(new.index)
-                if value != changed:
-                    yield name, value, changed
+                yield name, before.value(old.index), after.value(new.index)
                 old.step()
                 new.step()
             elif name < other:
@@ -73,21 +82,40 @@ def diff(
             else:
                 yield other, None, after.value(new.index)
                 new.step()
-        elif before.level == after.level:
-            if before.child_id(old.index) == after.child_id(new.index):
-                old.step()
-                new.step()
-            else:
-                old.enter(before)
-                new.enter(after)
-        elif before.level > after.level:
-            old.enter(before)
-        else:
-            new.enter(after)
     for name, value in _rest(old):
         yield name, value, None
     for name, value in _rest(new):
         yield name, None, value
+
+
+def _alike(old: Node, old_at: int, new: Node, new_at: int) -> int:
+    """How many entries are equal from two positions on, in nodes of one level.
+
+    Columns are compared in strides, at the speed of C, and more finely where they differ. On an
+    inner level the ids alone decide: equal ids are equal subtrees, last names included.
+    """
+    limit = min(len(old.names) - old_at, len(new.names) - new_at)
+    done = 0
+    stride = 16
+    while done < limit:
+        width = min(stride, limit - done)
+        i, j = old_at + done, new_at + done
+        if old.ids[i * ID_BYTES : (i + width) * ID_BYTES] == new.ids[
+            j * ID_BYTES : (j + width) * ID_BYTES
+        ] and (
+            old.level
+            or (
+                old.names[i : i + width] == new.names[j : j + width]
+                and old.numbers[i : i + width] == new.numbers[j : j + width]
+                and old.tags[i : i + width] == new.tags[j : j + width]
+            )
+        ):
+            done += width
+        elif width == 1:
+            break
+        else:
+            stride = width // 4 or 1
+    return done
 
 
 def _rest(side: _Side) -> Iterator[tuple[bytes, Value]]:

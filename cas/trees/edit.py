@@ -37,7 +37,7 @@ from cas.trees.node import (
     load_child,
     load_root,
     replace_entry,
-    replace_value,
+    replace_values,
 )
 
 
@@ -119,7 +119,7 @@ def _apply_one(
     elif found:
         if node.value(index) == value:
             return summarize(flavour, root_id, root)
-        node = replace_value(node, index, *value)
+        node = replace_values(node, ((index, value),))
     else:
         flavour.check_name(name)
         if not path:
@@ -150,7 +150,7 @@ def _climb(
     for parent, index in reversed(path):
         number = check_number(flavour.fold(node.numbers))
         if last_name is None:
-            node = replace_value(parent, index, node.count, node_id, number)
+            node = replace_values(parent, ((index, (node.count, node_id, number)),))
         else:
             node = replace_entry(parent, index, index + 1, last_name, node.count, node_id, number)
         node_id = nodes.save(node)
@@ -198,7 +198,7 @@ class _Place:
 class _Change:
     """What one level becomes: nodes that enter, and by last name those that leave."""
 
-    made: list[Columns] = attrs.field(factory=list)
+    made: list[Node] = attrs.field(factory=list)
     gone: dict[bytes, Node] = attrs.field(factory=dict)
     growth: int = 0
     """Entries gained or lost on this level."""
@@ -232,11 +232,17 @@ class _Edit:
                 return summarize(self.flavour, self.root_id, self.top.node)
             if not self._stays_large(level, change.growth):
                 return self._collapse(level, edits)
-            edits = self._save(level, change)
-        root = Columns()
-        if not self._merge(self.top.node, edits, root)[0]:
-            return summarize(self.flavour, self.root_id, self.top.node)
-        return self._finish(self.top.node.level, root, [self.top])
+            edits = self._save(change)
+        root = self.top.node
+        replaced = _values_only(root, edits)
+        if replaced is None:
+            entries = Columns()
+            self._merge(root, edits, entries)
+            return self._finish(root.level, entries, [self.top])
+        if not replaced:
+            return summarize(self.flavour, self.root_id, root)
+        root = replace_values(root, replaced)
+        return summarize(self.flavour, self.nodes.save(root), root)
 
     def _collapse(self, level: int, edits: list[Edit]) -> Summary:
         """Make one root of the few entries that a level below the old root still has."""
@@ -295,66 +301,57 @@ class _Edit:
             pending = Columns()
             while place is not None:
                 stop = self._share_end(edits, at, place)
-                before = len(pending.names)
-                changed, growth, moved = self._merge(place.node, edits[at:stop], pending)
+                part = edits[at:stop]
                 at = stop
-                if not changed and before == 0:
+                node = place.node
+                if not pending.names and (replaced := _values_only(node, part)) is not None:
+                    if replaced:
+                        change.gone[node.names[-1]] = node
+                        change.made.append(replace_values(node, replaced))
                     break
-                change.growth += growth
-                change.gone[place.node.names[-1]] = place.node
-                if before == 0 and not moved:
-                    change.made.append(pending)
-                    break
-                change.made += pending.cut(boundary.ends(level, pending.names, pending.suspects))
+                change.gone[node.names[-1]] = node
+                change.growth += self._merge(node, part, pending)
+                ends = boundary.ends(level, pending.names, pending.suspects)
+                change.made += [columns.encode(level) for columns in pending.cut(ends)]
                 if not pending.names:
                     break
                 place = place.after(self.nodes)
             else:
-                change.made.append(pending)
+                change.made.append(pending.encode(level))
         return change
 
-    def _merge(self, node: Node, edits: Sequence[Edit], out: Columns) -> tuple[bool, int, bool]:
-        """Append a node's entries with `edits` applied to `out`.
+    def _merge(self, node: Node, edits: Sequence[Edit], out: Columns) -> int:
+        """Append a node's entries with `edits` applied to `out`; gives how many were gained.
 
-        Gives whether anything changed, how many entries were gained, and whether a name came
-        or went. Marks as suspects the names that may be hits: new ones, the last of the node,
-        and on an inner level its first, whose hit did not count. The others would have ended it.
+        Marks as suspects the names that may be hits: new ones, the last of the node, and on an
+        inner level its first, whose hit did not count. Others would have ended the node.
         """
         check_known(node)
         names = node.names
         count = len(names)
         at = 0
-        changed = moved = False
-        growth = 0
-        fresh: list[int] = []
         base = len(out.names)
+        suspects = set()
         for name, value in edits:
             index = bisect_left(names, name, at)
             found = index < count and names[index] == name
-            if value is None:
-                if not found:
-                    continue
-            elif found:
-                if node.value(index) == value:
-                    continue
-            elif node.level == 0:
-                self.flavour.check_name(name)
+            if value is None and not found:
+                continue
             out.copy_from(node, at, index)
             at = index + found
             if value is not None:
                 if not found:
-                    fresh.append(len(out.names))
+                    if node.level == 0:
+                        self.flavour.check_name(name)
+                    suspects.add(len(out.names))
                 out.append(name, value)
-            changed = True
-            moved = moved or (value is None) == found
-            growth += (value is not None) - found
         out.copy_from(node, at, count)
         for name in (names[0], names[-1]) if node.level else names[-1:]:
             position = bisect_left(out.names, name, base)
             if position < len(out.names) and out.names[position] == name:
-                fresh.append(position)
-        out.suspects += sorted(set(fresh))
-        return changed, growth, moved
+                suspects.add(position)
+        out.suspects += sorted(suspects)
+        return len(out.names) - base - count
 
     def _stays_large(self, level: int, growth: int) -> bool:
         """Whether a level below the old root has more than 64 entries after an edit.
@@ -382,19 +379,34 @@ class _Edit:
                 return True
         return False
 
-    def _save(self, level: int, change: _Change) -> list[Edit]:
+    def _save(self, change: _Change) -> list[Edit]:
         """Save the new nodes of a level; gives the edits of the level above."""
         above: dict[bytes, Value | None] = dict.fromkeys(change.gone)
-        for columns in change.made:
-            node = columns.encode(level)
-            old = change.gone.get(columns.names[-1])
+        for node in change.made:
+            old = change.gone.get(node.names[-1])
             if old is not None and old.data == node.data:
                 # New entries came to stand before a whole node, which is as it was.
-                del above[columns.names[-1]]
+                del above[node.names[-1]]
                 continue
             name, value = entry_of(self.flavour, self.nodes.save(node), node)
             above[name] = value
         return sorted(above.items(), key=_name_of)
+
+
+def _values_only(node: Node, edits: Sequence[Edit]) -> list[tuple[int, Value]] | None:
+    """Positions that get another value, or None when a name comes or goes."""
+    names = node.names
+    count = len(names)
+    replaced = []
+    at = 0
+    for name, value in edits:
+        at = bisect_left(names, name, at)
+        found = at < count and names[at] == name
+        if (value is None) == found:
+            return None
+        if value is not None and node.value(at) != value:
+            replaced.append((at, value))
+    return replaced
 
 
 def _name_of(edit: Edit) -> bytes:

@@ -11,7 +11,7 @@ make; by convention nobody changes a node or its lists after it was made.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import ge
 from typing import Any, Final, Protocol
 
@@ -196,33 +196,45 @@ def id_of(flavour: Flavour, node: Node) -> bytes:
     return node.id
 
 
-def replace_value(node: Node, index: int, tag: int, child: bytes, number: int) -> Node:
-    """`node` with another value in one entry, by splicing into its bytes."""
+def replace_values(node: Node, changes: Iterable[tuple[int, Value]]) -> Node:
+    """`node` with other values at some positions, by splicing into its bytes."""
     if node.extras:
         raise _foreign_extras(node)
     if not node.ids_at:
         _find_columns(node)
-    tags_at, ids_at, old = node.tags_at, node.ids_at, node.data
-    at = index * ID_BYTES
-    ids = b"".join((node.ids[:at], child, node.ids[at + ID_BYTES :]))
-    numbers = node.numbers
-    if numbers[index] == number:
-        tail = old[ids_at + len(ids) :]
+    ids_at, data = node.ids_at, node.data
+    new_ids = bytearray(node.ids)
+    numbers, tags = node.numbers, node.tags
+    for index, (tag, child, number) in changes:
+        at = index * ID_BYTES
+        new_ids[at : at + ID_BYTES] = child
+        if numbers[index] != number:
+            if numbers is node.numbers:
+                numbers = numbers.copy()
+            numbers[index] = number
+        if tags[index] != tag:
+            tags = [*tags[:index], tag, *tags[index + 1 :]]
+    ids = bytes(new_ids)
+    if numbers is node.numbers:
+        tail = data[ids_at + len(ids) :]
     else:
-        numbers = numbers.copy()
-        numbers[index] = number
         tail = encode(numbers) + _EMPTY_MAP
-    tags = node.tags
-    if tags[index] == tag:
-        head = old[:ids_at]
-    else:
-        changed = [*tags[:index], tag, *tags[index + 1 :]]
-        tags = changed if node.level else bytes(changed)
-        ids_head = old[ids_at - _string_head(len(ids)) : ids_at]
-        head = b"".join((old[:tags_at], encode(tags), ids_head))
-        ids_at = len(head)
-    data = b"".join((head, ids, tail))
-    return Node(node.level, node.names, tags, ids, numbers, data, tags_at, ids_at)
+    head = data[:ids_at]
+    if tags is not node.tags:
+        if not node.level:
+            tags = bytes(tags)
+        ids_head = head[-_string_head(len(ids)) :]
+        head = b"".join((head[: node.tags_at], encode(tags), ids_head))
+    return Node(
+        node.level,
+        node.names,
+        tags,
+        ids,
+        numbers,
+        b"".join((head, ids, tail)),
+        node.tags_at,
+        len(head),
+    )
 
 
 def replace_entry(
