@@ -1,3 +1,78 @@
-"""An embedded, versioned, content-addressed object store for the workspaces of AI agents."""
+"""An embedded, versioned, content-addressed object store for the workspaces of AI agents.
+
+The face: what a program needs is `cas.open` and the types it gives; every name is loaded when
+it is first used, so that `import cas` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cas.assembly import init, open
+    from cas.errors import (
+        CasError,
+        Conflict,
+        Corrupt,
+        Gone,
+        Invalid,
+        NotAllowed,
+        NotFound,
+        OutcomeUnknown,
+        RefConflict,
+        Unavailable,
+        Unsupported,
+    )
+    from cas.history.snapshot import Change, ChangeKind, Snapshot
+    from cas.history.store import Store
+    from cas.history.transaction import Transaction
+    from cas.history.view import Ref, View
+    from cas.model.entry import Entry, Event
+    from cas.model.ids import BlobId, CommitId, ObjectId, TreeId
+    from cas.model.objects import Commit, EntryKind, TreeEntry
 
 __version__ = "0.1.0.dev0"
+
+_ROOMS = {
+    "cas.assembly": ("init", "open"),
+    "cas.errors": (
+        "CasError",
+        "Conflict",
+        "Corrupt",
+        "Gone",
+        "Invalid",
+        "NotAllowed",
+        "NotFound",
+        "OutcomeUnknown",
+        "RefConflict",
+        "Unavailable",
+        "Unsupported",
+    ),
+    "cas.history.snapshot": ("Change", "ChangeKind", "Snapshot"),
+    "cas.history.store": ("Store",),
+    "cas.history.transaction": ("Transaction",),
+    "cas.history.view": ("Ref", "View"),
+    "cas.model.entry": ("Entry", "Event"),
+    "cas.model.ids": ("BlobId", "CommitId", "ObjectId", "TreeId"),
+    "cas.model.objects": ("Commit", "EntryKind", "TreeEntry"),
+}
+_HOME = {name: room for room, names in _ROOMS.items() for name in names}
+
+__all__ = [
+    "__version__",
+    *_HOME,
+]
+
+
+def __getattr__(name: str) -> Any:
+    room = _HOME.get(name)
+    if room is None:
+        raise AttributeError(f"module 'cas' has no attribute {name!r}")
+    value = getattr(import_module(room), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -181,6 +181,12 @@ class Catalog(Protocol):
     def head_seq(self) -> int:
         """Seq of the newest entry, without a block."""
 
+    def elect(self, task: str) -> AbstractContextManager[bool]:
+        """Whether this handle may do a task that one at a time should do; never waits.
+
+        Economy, not safety: two that both believe it do double work and no harm.
+        """
+
     def check(self) -> Iterator[str]:
         """What the engine itself finds wrong with its file, one sentence each."""
 

@@ -12,6 +12,8 @@ locks for the whole process.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from cas.errors import Unsupported
 
@@ -25,6 +27,7 @@ class FileGate:
     """The gate of one store folder. One thread at a time may use it: the catalog queues them."""
 
     def __init__(self, folder: str) -> None:
+        self._folder = folder
         self._next = os.open(os.path.join(folder, "next"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
         try:
             self._main = os.open(
@@ -51,6 +54,20 @@ class FileGate:
         """Let the next one in."""
         fcntl.flock(self._main, fcntl.LOCK_UN)
 
+    @contextmanager
+    def elect(self, task: str) -> Iterator[bool]:
+        """Hold a lock of this name for the block, if it is free; True then."""
+        fd = os.open(os.path.join(self._folder, task), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                free = True
+            except BlockingIOError:
+                free = False
+            yield free
+        finally:
+            os.close(fd)
+
     def close(self) -> None:
         """Give up the descriptors, and with them the locks."""
         os.close(self._next)
@@ -65,6 +82,11 @@ class NoGate:
 
     def leave(self) -> None:
         """Nobody waits."""
+
+    @contextmanager
+    def elect(self, task: str) -> Iterator[bool]:
+        """There is nobody else."""
+        yield True
 
     def close(self) -> None:
         """Nothing is held."""

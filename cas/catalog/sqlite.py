@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -42,6 +43,7 @@ FORMAT_VERSION: Final = 1
 class _Gate(Protocol):
     def enter(self) -> None: ...
     def leave(self) -> None: ...
+    def elect(self, task: str) -> AbstractContextManager[bool]: ...
     def close(self) -> None: ...
 
 
@@ -251,6 +253,9 @@ class SqliteCatalog:
         self._give(connection)
         return row[0] or 0
 
+    def elect(self, task: str) -> AbstractContextManager[bool]:
+        return self._gate.elect(task)
+
     def check(self) -> Iterator[str]:
         connection = self._take()
         try:
@@ -388,11 +393,14 @@ def open_catalog(
     return SqliteCatalog(path, gate, read_only=read_only, vfs=vfs)
 
 
-def memory_catalog(meta: Meta) -> SqliteCatalog:
-    """A catalog that lives as long as its handle, for tests and throw-away stores."""
+def memory_catalog(meta: Meta, name: str) -> SqliteCatalog:
+    """A catalog that lives as long as its handle, for tests and throw-away stores.
+
+    Handles of one process that give the same name share it.
+    """
     import apsw
 
-    path = f"file:/cas-{os.urandom(8).hex()}?vfs=memdb"
+    path = f"file:/cas-{name}?vfs=memdb"
     flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
     anchor = apsw.Connection(path, flags=flags)
     _fill(anchor, meta, None)

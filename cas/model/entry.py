@@ -68,6 +68,13 @@ class Entry:
     previous: bytes
     extras: Mapping[str, Any] = attrs.field(factory=dict)
 
+    def target(self, ref: str) -> ObjectId | None:
+        """Where this entry moved `ref`; None when it deleted it or left it alone."""
+        for change in self.changes:
+            if change.ref == ref:
+                return change.new
+        return None
+
     def encode(self) -> bytes:
         """Canonical bytes."""
         return encode(

@@ -12,8 +12,7 @@ gc from taking them for leftovers. Used by one thread.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
 
 import attrs
 
@@ -28,6 +27,7 @@ from cas.limits import (
 from cas.model.ids import Kind, digest_of
 from cas.objects.children import children
 from cas.objects.lookup import file_name
+from cas.objects.parts import Parts
 from cas.objects.pipeline import Pipeline
 from cas.storage.bucket import Upload
 from cas.storage.codec import RECIPE, encode_payload
@@ -41,9 +41,6 @@ from cas.storage.pack import (
     decode_footer,
 )
 from cas.storage.record import RECORD_HEADER_BYTES
-
-if TYPE_CHECKING:
-    from cas.objects.store import ObjectStore
 
 _NO_SESSION = bytes(16)
 
@@ -60,11 +57,15 @@ class SealedPack:
 
 
 class Batch:
-    """Objects staged together. Begin one with `ObjectStore.batch`."""
+    """Objects staged together. Begin one with `ObjectStore.batch`.
 
-    def __init__(self, objects: ObjectStore) -> None:
-        self._objects = objects
-        self._lookup = objects.lookup
+    `read` gives (kind, content) of an object, those staged in the batch it is passed first.
+    """
+
+    def __init__(self, parts: Parts, read: Callable[[Batch, bytes], tuple[int, bytes]]) -> None:
+        self._parts = parts
+        self._read = read
+        self._lookup = parts.lookup
         self._condemn_seq = self._lookup.ensure().condemn_seq
         # While small: id -> (kind, codec, payload, raw bytes), in the order given.
         self._small: dict[bytes, tuple[int, int, bytes, int]] = {}
@@ -123,6 +124,18 @@ class Batch:
             self._file.add_encoded(id, Kind.BLOB, RECIPE, payload, size_bytes)
         self.written_count += 1
 
+    def rewrite(self, id: bytes, kind: int, content: bytes) -> None:
+        """Stage another copy of an object that exists, in a pack file."""
+        if self._file is None:
+            self._file = self._begin_file()
+        self._file.add(id, kind, content)
+
+    def rewrite_recipe_copy(self, id: bytes, payload: bytes, size_bytes: int) -> None:
+        """Stage another recipe copy of a blob, in a pack file."""
+        if self._file is None:
+            self._file = self._begin_file()
+        self._file.add_encoded(id, Kind.BLOB, RECIPE, payload, size_bytes)
+
     def rely(self, id: bytes) -> None:
         """Note that this batch names `id`, which exists and which it does not write."""
         if not self.holds(id):
@@ -159,9 +172,9 @@ class Batch:
 
     def _inline_pack(self) -> SealedPack:
         parts: list[bytes] = []
-        meta = self._objects.meta
+        meta = self._parts.meta
         header = PackHeader(
-            meta.store_id, meta.lineage_id, _NO_SESSION, self._objects.clock.wall_us()
+            meta.store_id, meta.lineage_id, _NO_SESSION, self._parts.clock.wall_us()
         )
         builder = PackBuilder(header, parts.append)
         for id, (kind, codec, payload, raw_bytes) in self._small.items():
@@ -169,6 +182,19 @@ class Batch:
         footer_bytes = builder.footer()
         footer = decode_footer(builder.header, footer_bytes, "inline pack", verified=True)
         return SealedPack(None, builder.body_bytes, footer, footer_bytes, b"".join(parts))
+
+    def add_late(self, objects: Iterable[tuple[bytes, int, bytes]]) -> None:
+        """Add small objects (id, kind, content) inside the gate, after `seal`.
+
+        They join the inline pack; beside pack files they become an inline pack of their own.
+        """
+        if self._file is None:
+            self._sealed = None
+        for id, kind, content in objects:
+            if not self._lookup.has(id) and id not in self._small:
+                self._small[id] = (kind, 0, content, len(content))
+        if self._file is not None and self._small:
+            self.seal().append(self._inline_pack())
 
     def install(self, writer: CatalogWriter, head: Head) -> list[tuple[PackRow, Footer]]:
         """Name the sealed packs inside a write transaction.
@@ -203,7 +229,7 @@ class Batch:
         """Look up again what this batch names and does not write (E6)."""
         named = set(self._hits)
         for id in self._structured:
-            kind, content = self._objects.staged(self, id)
+            kind, content = self._read(self, id)
             named.update(children(kind, content))
         lookup = self._lookup
         lookup.refresh(writer)
@@ -224,6 +250,12 @@ class Batch:
             version = row.number
         self._close()
 
+    def resolved(self) -> None:
+        """After a lost answer turned out to be yes: the packs are part of the store."""
+        self._done = True
+        self._lookup.refresh()
+        self._close()
+
     def abandon(self) -> None:
         """Forget everything staged; files without a name in the catalog are removed."""
         if self._done:
@@ -233,7 +265,7 @@ class Batch:
             self._file.abort()
         self._close()
         if self._session is not None:
-            with self._objects.catalog.write() as writer:
+            with self._parts.catalog.write() as writer:
                 writer.drop_session(self._session.id)
 
     def _close(self) -> None:
@@ -243,19 +275,19 @@ class Batch:
     # -- pack files --------------------------------------------------------------------------
 
     def _begin_file(self) -> _FileWriter:
-        objects = self._objects
+        parts = self._parts
         session = SessionRow(
-            objects.clock.random(16),
-            int.from_bytes(objects.clock.random(6), "big"),
+            parts.clock.random(16),
+            int.from_bytes(parts.clock.random(6), "big"),
             self._condemn_seq,
             0,
-            objects.clock.wall_us(),
+            parts.clock.wall_us(),
         )
-        with objects.catalog.write() as writer:
+        with parts.catalog.write() as writer:
             head = writer.head()
             writer.put_session(attrs.evolve(session, base_seq=head.seq))
         self._session = session
-        file = _FileWriter(objects, session.id)
+        file = _FileWriter(parts, session.id)
         for id, (kind, codec, payload, raw_bytes) in self._small.items():
             if codec == 0:
                 file.add(id, kind, payload)
@@ -269,8 +301,8 @@ class Batch:
 class _FileWriter:
     """Streams records into pack files, rolling to the next near the target size."""
 
-    def __init__(self, objects: ObjectStore, session_id: bytes) -> None:
-        self._objects = objects
+    def __init__(self, parts: Parts, session_id: bytes) -> None:
+        self._parts = parts
         self._session_id = session_id
         self._pipeline = Pipeline()
         self._in_flight: set[bytes] = set()
@@ -297,11 +329,11 @@ class _FileWriter:
     def _write(self, id: bytes, kind: int, codec: int, payload: bytes, raw: int) -> None:
         builder = self._builder
         if builder is None:
-            meta = self._objects.meta
+            meta = self._parts.meta
             header = PackHeader(
-                meta.store_id, meta.lineage_id, self._session_id, self._objects.clock.wall_us()
+                meta.store_id, meta.lineage_id, self._session_id, self._parts.clock.wall_us()
             )
-            self._upload = self._objects.bucket.create()
+            self._upload = self._parts.bucket.create()
             self._builder = builder = PackBuilder(header, self._upload.write)
         offset = builder.add(id, kind, codec, payload, raw)
         self._places[id] = (offset, len(payload), raw, kind, codec)
@@ -315,11 +347,11 @@ class _FileWriter:
             return
         footer_bytes = builder.footer()
         upload.write(footer_bytes)
-        name = self._objects.clock.random(16)
+        name = self._parts.clock.random(16)
         file = file_name(name)
         upload.seal(file)
         self._upload = self._builder = None
-        bucket = self._objects.bucket
+        bucket = self._parts.bucket
         header = bucket.read(file, 0, PACK_HEADER_BYTES)
         stored = bucket.read(file, builder.body_bytes, len(footer_bytes))
         footer = decode_footer(header, stored, file)
@@ -340,7 +372,7 @@ class _FileWriter:
     def finish(self) -> list[SealedPack]:
         self._collect(everything=True)
         self._roll()
-        self._objects.bucket.sync()
+        self._parts.bucket.sync()
         return self._sealed
 
     def holds(self, id: bytes) -> bool:
@@ -368,7 +400,7 @@ class _FileWriter:
             return kind, codec, payload, raw
         for pack, slot in self._rolled(id):
             assert pack.name is not None
-            payload = self._objects.bucket.read(
+            payload = self._parts.bucket.read(
                 file_name(pack.name), slot.payload_offset, slot.stored_bytes
             )
             return slot.kind, slot.codec, payload, slot.raw_bytes
@@ -380,7 +412,7 @@ class _FileWriter:
             self._upload = None
         for pack in self._sealed:
             assert pack.name is not None
-            self._objects.bucket.delete(file_name(pack.name))
+            self._parts.bucket.delete(file_name(pack.name))
 
     def close(self) -> None:
         self._pipeline.close()

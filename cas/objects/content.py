@@ -44,10 +44,17 @@ class Readable(Protocol):
 class Sink(Protocol):
     """Where chunks and recipes go: a batch."""
 
-    def add(self, id: bytes, kind: int, content: bytes) -> bool: ...
-    def rely(self, id: bytes) -> None: ...
-    def holds(self, id: bytes) -> bool: ...
-    def add_recipe_copy(self, id: bytes, recipe: bytes, size_bytes: int) -> None: ...
+    def add(self, id: bytes, kind: int, content: bytes) -> bool:
+        """Stage an object; whether it had to be written."""
+
+    def rely(self, id: bytes) -> None:
+        """Note an object that exists and is named."""
+
+    def holds(self, id: bytes) -> bool:
+        """Whether the object is staged here."""
+
+    def add_recipe_copy(self, id: bytes, recipe: bytes, size_bytes: int) -> None:
+        """Stage a copy of a blob that a recipe rebuilds."""
 
 
 def put_stream(stream: Readable, sink: Sink, exists: Callable[[bytes], bool]) -> tuple[bytes, int]:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import attrs
 
 from cas.catalog.catalog import Catalog, CatalogReader, PackRow
+from cas.clock import Clock
 from cas.errors import CorruptPack, MissingPack
 from cas.limits import FOOTER_CACHE_BYTES
 from cas.storage.bucket import Bucket
@@ -79,7 +80,8 @@ def file_name(name: bytes) -> str:
 class Lookup:
     """Finds copies by id. `cache` is a folder for index runs, or None to keep them in memory."""
 
-    def __init__(self, catalog: Catalog, bucket: Bucket, cache: str | None) -> None:
+    def __init__(self, catalog: Catalog, bucket: Bucket, clock: Clock, cache: str | None) -> None:
+        self._clock = clock
         self._catalog = catalog
         self._bucket = bucket
         self._cache = cache
@@ -90,6 +92,8 @@ class Lookup:
         self._footer_bytes = 0
         self.state = State(0, 0, 0, {}, {})
         self._fresh = False
+        self.inline_count = 0
+        self.inline_bytes = 0
 
     # -- finding -----------------------------------------------------------------------------
 
@@ -137,6 +141,21 @@ class Lookup:
                 if slot is not None and slot.id == id:
                     yield Copy(pack, slot)
 
+    def abbreviated(self, text: str) -> list[bytes]:
+        """Ids that begin with these hex digits (8 or more), ascending, in the newest state."""
+        state = self.refresh()
+        whole = bytes.fromhex(text[: len(text) & ~1])
+        low = int(text[:16].ljust(16, "0"), 16)
+        high = int(text[:16].ljust(16, "f"), 16)
+        found = {id for id in self._inline if id.startswith(whole)}
+        for run in self._load_index():
+            for number, slot_number in run.find_range(low, high):
+                pack = state.packs.get(number)
+                slot = None if pack is None else self._slot(pack, slot_number)
+                if slot is not None:
+                    found.add(slot.id)
+        return sorted(id for id in found if id.hex().startswith(text) and self.has(id))
+
     def search_footers(self, id: bytes) -> Copy | None:
         """A copy found without the index: every footer is searched. For misses that matter."""
         state = self.state
@@ -148,8 +167,7 @@ class Lookup:
         return None
 
     def _gone(self, state: State, number: int, slot: int) -> bool:
-        bits = state.vectors.get(number)
-        return bits is not None and bool(bits[slot >> 3] >> (slot & 7) & 1)
+        return bit_is_set(state.vectors.get(number), slot)
 
     def is_gone(self, number: int, slot: int) -> bool:
         """Whether the deletion vector of the snapshot has this slot's bit."""
@@ -238,7 +256,7 @@ class Lookup:
                 footer if row.name is None else None,
             )
             if row.name is None:
-                self._remember(row.number, footer)
+                self._remember(row, footer)
             else:
                 self._keep_footer(row.number, footer)
                 if self._runs is not None:
@@ -263,16 +281,20 @@ class Lookup:
         # The engine keeps row and footer together; the digest, which needs the header in the
         # body, is checked by fsck, and every object by its id.
         footer = decode_footer(b"", row.footer, f"inline pack {row.number}", verified=True)
-        self._remember(row.number, footer)
+        self._remember(row, footer)
         return PackInfo(row.number, None, row.body_bytes, footer)
 
-    def _remember(self, number: int, footer: Footer) -> None:
+    def _remember(self, row: PackRow, footer: Footer) -> None:
         inline = self._inline
         for slot, id in enumerate(footer.ids()):
-            inline[id] = (number, slot)
+            inline[id] = (row.number, slot)
+        self.inline_count += 1
+        self.inline_bytes += row.body_bytes
 
     def _forget(self, pack: PackInfo) -> None:
         if pack.footer is not None:
+            self.inline_count -= 1
+            self.inline_bytes -= pack.body_bytes
             for id in pack.footer.ids():
                 if self._inline.get(id, (0, 0))[0] == pack.number:
                     del self._inline[id]
@@ -328,11 +350,17 @@ class Lookup:
     def _save(self, run: Run) -> Run:
         if self._cache is None:
             return run
-        return save_run(run, self._cache, self._catalog.meta.lineage_id)
+        name = self._clock.random(16).hex()
+        return save_run(run, self._cache, name, self._catalog.meta.lineage_id)
 
     def index_bytes(self) -> int:
         """Bytes of the index over pack files."""
         return sum(16 * run.count for run in self._load_index())
+
+
+def bit_is_set(bits: bytes | None, slot: int) -> bool:
+    """Whether a deletion vector says that a slot does not exist; None has no bit set."""
+    return bits is not None and bool(bits[slot >> 3] >> (slot & 7) & 1)
 
 
 def read_footer(bucket: Bucket, file: str) -> tuple[PackHeader, Footer]:

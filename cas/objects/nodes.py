@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from cas.errors import WrongKind
 from cas.model.ids import Kind
+from cas.objects.batch import Batch
 from cas.trees.node import Flavour, Node, decode_node, id_of
-
-if TYPE_CHECKING:
-    from cas.objects.batch import Batch
-    from cas.objects.store import ObjectStore
 
 
 class NodeCache:
@@ -53,12 +50,19 @@ class NodeCache:
 class TreeNodes:
     """The `NodeStore` of one flavour over a store and, for writing, a batch.
 
-    Without a batch it only reads. One thread.
+    `read` gives (kind, content) of an object, staged ones first. Without a batch it only
+    reads. One thread. Made by `ObjectStore.tree_nodes`.
     """
 
-    def __init__(self, objects: ObjectStore, flavour: Flavour, batch: Batch | None = None) -> None:
-        self._objects = objects
-        self._cache = objects.nodes
+    def __init__(
+        self,
+        cache: NodeCache,
+        read: Callable[[Batch | None, bytes], tuple[int, bytes]],
+        flavour: Flavour,
+        batch: Batch | None = None,
+    ) -> None:
+        self._cache = cache
+        self._read = read
         self._flavour = flavour
         self._batch = batch
         self.saved_count = 0
@@ -67,7 +71,7 @@ class TreeNodes:
     def load(self, node_id: bytes) -> Node:
         node = self._cache.get(node_id)
         if node is None:
-            kind, content = self._objects.staged(self._batch, node_id)
+            kind, content = self._read(self._batch, node_id)
             if kind != self._flavour.kind:
                 raise WrongKind(
                     f"Object {node_id.hex()} is a {Kind(kind).name.lower()}, not a "

@@ -20,9 +20,11 @@ from cas.model.ids import Kind, digest_of
 from cas.objects.batch import Batch
 from cas.objects.content import BlobReader, read_spans
 from cas.objects.lookup import Copy, Lookup
-from cas.objects.nodes import NodeCache
+from cas.objects.nodes import NodeCache, TreeNodes
+from cas.objects.parts import Parts
 from cas.storage.bucket import Bucket
 from cas.storage.codec import RECIPE, decode_payload
+from cas.trees.node import Flavour
 
 
 class ObjectStore:
@@ -34,8 +36,9 @@ class ObjectStore:
         self.catalog = catalog
         self.bucket = bucket
         self.clock = clock
-        self.lookup = Lookup(catalog, bucket, cache)
-        self.nodes = NodeCache(NODE_CACHE_BYTES)
+        self.lookup = Lookup(catalog, bucket, clock, cache)
+        self._parts = Parts(catalog, bucket, clock, self.lookup)
+        self._nodes = NodeCache(NODE_CACHE_BYTES)
         self._body: tuple[int, bytes] = (0, b"")
 
     @property
@@ -142,6 +145,22 @@ class ObjectStore:
             )
         return slot.kind, content
 
+    def verified(self, copy: Copy) -> tuple[int, bytes]:
+        """(kind, content) of one copy, hashed; a recipe copy gives its payload's recipe only.
+
+        Raises `Corrupt`. For those that look at copies, not at objects: spill and fsck.
+        """
+        if copy.slot.codec == RECIPE:
+            payload = self.payload(copy)
+            if payload[:ID_BYTES] != copy.slot.id:
+                raise CorruptObject(
+                    f"The recipe copy of {copy.slot.id.hex()} is damaged; run `cas fsck`.",
+                    id=copy.slot.id,
+                    pack=copy.pack.label,
+                )
+            return copy.slot.kind, payload[ID_BYTES:]
+        return self._load(copy)
+
     def payload(self, copy: Copy) -> bytes:
         """Stored bytes of one copy, not verified. Raises `MissingPack`, `CorruptPack`."""
         pack, slot = copy
@@ -167,6 +186,15 @@ class ObjectStore:
             return BlobReader(copy.slot.raw_bytes, recipe, b"", self.get)
         content = self.get(id, Kind.BLOB)
         return BlobReader(len(content), None, content, self.get)
+
+    def tree_nodes(self, flavour: Flavour, batch: Batch | None = None) -> TreeNodes:
+        """Nodes of trees of one flavour; those saved go into `batch`."""
+        return TreeNodes(self._nodes, self.staged, flavour, batch)
+
+    def require(self, id: bytes) -> None:
+        """Raise `ObjectNotFound` unless the store holds the object."""
+        if self.find(id) is None:
+            raise ObjectNotFound(f"There is no object {id.hex()} in this store.", id=id)
 
     def find(self, id: bytes) -> Copy | None:
         """A copy of `id`; refreshes the snapshot once before it says None."""
@@ -195,10 +223,14 @@ class ObjectStore:
 
     # -- writing -----------------------------------------------------------------------------
 
+    def new_batch(self) -> Batch:
+        """A batch that the caller installs or abandons."""
+        return Batch(self._parts, self.staged)
+
     @contextmanager
     def batch(self) -> Iterator[Batch]:
         """Stage objects; they are durable and exist when the block ends normally."""
-        batch = Batch(self)
+        batch = self.new_batch()
         try:
             yield batch
             self.commit(batch)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import secrets
 import struct
 import sys
 from array import array
@@ -57,6 +56,14 @@ class Run:
             yield self.packs[place >> 32], place & 0xFFFFFFFF
             at += 1
 
+    def find_range(self, low: int, high: int) -> Iterator[tuple[int, int]]:
+        """(pack, slot) of every entry with a prefix from `low` to `high`, both included."""
+        at = bisect_left(self._prefixes, low)
+        while at < self.count and self._prefixes[at] <= high:
+            place = self._places[at]
+            yield self.packs[place >> 32], place & 0xFFFFFFFF
+            at += 1
+
     def entries(self) -> Iterator[tuple[int, int, int]]:
         """(prefix, pack, slot), ascending by prefix."""
         packs = self.packs
@@ -94,9 +101,9 @@ def merge_runs(runs: Sequence[Run], live: Iterable[int]) -> Run:
     return Run(packs, array("Q", [r[0] for r in rows]), array("Q", [r[1] for r in rows]))
 
 
-def save_run(run: Run, folder: str, lineage_id: bytes) -> Run:
+def save_run(run: Run, folder: str, name: str, lineage_id: bytes) -> Run:
     """Write a run to the cache folder and map it; the run itself when that is impossible."""
-    path = os.path.join(folder, secrets.token_hex(16) + _SUFFIX)
+    path = os.path.join(folder, name + _SUFFIX)
     temporary = path + ".tmp"
     try:
         with open(temporary, "xb") as file:

@@ -7,11 +7,11 @@ bytes are durable, and a name is never given twice (link fails where rename woul
 from __future__ import annotations
 
 import os
-import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 
+from cas.clock import Clock
 from cas.errors import CorruptPack, MissingPack, StorageFailed
 from cas.storage.bucket import BucketFile
 from cas.storage.files import OS_FILES, Files, translate
@@ -23,10 +23,10 @@ _BUFFER_BYTES = 1 << 20
 class LocalUpload:
     """A temporary file of a `LocalBucket`."""
 
-    def __init__(self, folder: str, files: Files) -> None:
+    def __init__(self, folder: str, name: str, files: Files) -> None:
         self._folder = folder
         self._files = files
-        self._path = os.path.join(folder, secrets.token_hex(16) + ".tmp")
+        self._path = os.path.join(folder, name + ".tmp")
         self._buffer: list[bytes] = []
         self._buffered_bytes = 0
         try:
@@ -90,8 +90,9 @@ class LocalUpload:
 class LocalBucket:
     """Files in one folder. Any number of processes may share it."""
 
-    def __init__(self, folder: str, files: Files = OS_FILES) -> None:
+    def __init__(self, folder: str, clock: Clock, files: Files = OS_FILES) -> None:
         self._folder = folder
+        self._clock = clock
         self._files = files
         self._lock = threading.Lock()
         # Descriptors stay open: a pack that gc removes under a reader can still be read to its
@@ -99,7 +100,7 @@ class LocalBucket:
         self._descriptors: OrderedDict[str, int] = OrderedDict()
 
     def create(self) -> LocalUpload:
-        return LocalUpload(self._folder, self._files)
+        return LocalUpload(self._folder, self._clock.random(16).hex(), self._files)
 
     def sync(self) -> None:
         try:

@@ -1,0 +1,154 @@
+"""Where the parts are put together: from a place to a store.
+
+Floor 8, the only room that reads configuration. Invariant: a store folder appears whole or not
+at all, however many processes create it at once; nothing is created unless asked for.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from typing import Final
+
+from cas.catalog.catalog import Meta
+from cas.catalog.host import check_filesystem
+from cas.catalog.sqlite import (
+    FORMAT_VERSION,
+    create_catalog,
+    memory_catalog,
+    open_catalog,
+)
+from cas.clock import Clock, SystemClock
+from cas.errors import NotAStore, StorageFailed, StoreNotFound
+from cas.history.store import Store
+from cas.objects.store import ObjectStore
+from cas.storage.files import translate
+from cas.storage.local import LocalBucket
+from cas.storage.memory import MemoryBucket
+
+CATALOG: Final = "catalog.sqlite"
+PACKS: Final = "packs"
+LOCKS: Final = "locks"
+CACHE: Final = "cache"
+STORE_FOLDER: Final = ".cas"
+
+
+def open(
+    path: str | os.PathLike[str],
+    *,
+    create: bool = False,
+    read_only: bool = False,
+    clock: Clock | None = None,
+) -> Store:
+    """Open the store in a folder; `create=True` makes it when there is none.
+
+    `":memory:"` gives a store that lives as long as its handle. Raises `StoreNotFound`,
+    `NotAStore`, `NewerFormat`, `UnsafeFilesystem`, `UnsafeEngine`, `ReadOnly`, `Corrupt`.
+    """
+    clock = clock or SystemClock()
+    place = os.fspath(path)
+    if place == ":memory:":
+        meta = _new_meta(clock)
+        catalog = memory_catalog(meta, meta.store_id.hex())
+        return Store(ObjectStore(catalog, MemoryBucket(), clock), place)
+    folder = os.path.abspath(place)
+    if not os.path.exists(os.path.join(folder, CATALOG)):
+        if not create or read_only:
+            raise _no_store(folder)
+        init(folder, clock=clock)
+    catalog = open_catalog(
+        os.path.join(folder, CATALOG), os.path.join(folder, LOCKS), read_only=read_only
+    )
+    bucket = LocalBucket(os.path.join(folder, PACKS), clock)
+    cache = os.path.join(folder, CACHE)
+    return Store(ObjectStore(catalog, bucket, clock, cache), folder)
+
+
+def _no_store(folder: str) -> StoreNotFound | NotAStore:
+    if os.path.isdir(folder) and os.listdir(folder):
+        return NotAStore(
+            f"{folder} is not a store; make one elsewhere with `cas init PATH`.", path=folder
+        )
+    return StoreNotFound(
+        f"There is no store at {folder}; make one with `cas init {folder}`.", path=folder
+    )
+
+
+def init(path: str | os.PathLike[str], *, clock: Clock | None = None) -> bool:
+    """Make a store in a folder that is missing or empty; False when there is one already.
+
+    Atomic and idempotent: it is built beside its place and renamed into it, so of many that
+    try at once one makes it and the others find it. Raises `NotAStore`, `UnsafeFilesystem`.
+    """
+    clock = clock or SystemClock()
+    folder = os.path.abspath(os.fspath(path))
+    if os.path.exists(os.path.join(folder, CATALOG)):
+        open(folder, read_only=True).close()
+        return False
+    parent = os.path.dirname(folder)
+    building = os.path.join(parent, f".{os.path.basename(folder)}.{clock.random(8).hex()}.new")
+    try:
+        os.makedirs(parent, exist_ok=True)
+        check_filesystem(parent)
+        os.mkdir(building)
+    except OSError as error:
+        translate(error, folder)
+    try:
+        for name in (PACKS, LOCKS, CACHE):
+            os.mkdir(os.path.join(building, name))
+        create_catalog(os.path.join(building, CATALOG), _new_meta(clock))
+        _sync_folder(building)
+        os.rename(building, folder)
+        _sync_folder(parent)
+    except OSError as error:
+        shutil.rmtree(building, ignore_errors=True)
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            if os.path.exists(os.path.join(folder, CATALOG)):
+                return False
+            raise NotAStore(
+                f"{folder} exists and is not an empty folder; choose another place.", path=folder
+            ) from error
+        translate(error, folder)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+    return True
+
+
+def discover(start: str, environ: str | None) -> str:
+    """The store of a command line: `environ` (CAS_STORE), else the nearest `.cas` upwards.
+
+    Raises `StoreNotFound` with the three ways to name one.
+    """
+    if environ:
+        return environ
+    folder = os.path.abspath(start)
+    while True:
+        candidate = os.path.join(folder, STORE_FOLDER)
+        if os.path.exists(os.path.join(candidate, CATALOG)):
+            return candidate
+        above = os.path.dirname(folder)
+        if above == folder:
+            raise StoreNotFound(
+                "No store was named and there is no .cas folder here or above. Make one with "
+                "`cas init`, or name one with --store or CAS_STORE.",
+                path=start,
+            )
+        folder = above
+
+
+def _new_meta(clock: Clock) -> Meta:
+    return Meta(clock.random(16), clock.random(16), FORMAT_VERSION, (), clock.wall_us())
+
+
+def _sync_folder(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        raise StorageFailed(
+            f"I/O failed at {path}: {error.strerror}.", path=path, errno=error.errno
+        ) from error
+    finally:
+        os.close(fd)

@@ -1,0 +1,177 @@
+"""A branch inside a transaction: its files as they will be.
+
+Floor 4. Invariant: what is staged is seen by this transaction only; reading shows the base with
+the staged edits on top. One thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping
+from typing import Any, Final
+
+from cas.errors import Invalid, PathNotFound, WrongKind
+from cas.history.core import Core
+from cas.history.timeline import RefValue
+from cas.model.ids import BlobId, CommitId, Kind, ObjectId, TreeId
+from cas.model.names import split_path, to_text
+from cas.model.objects import EntryKind, TreeEntry
+from cas.objects.batch import Batch
+from cas.objects.content import Readable
+from cas.trees import paths
+from cas.trees.node import DIRECTORY, EMPTY_DATA, Value
+
+Path = tuple[bytes, ...]
+
+_TREE: Final = int(EntryKind.TREE)
+
+
+class BranchEdit(MutableMapping[str, bytes]):
+    """A branch inside a transaction: the files as they will be. Begin with `tx.branch(name)`.
+
+    `edit["a/b"] = b"..."` stages a file, `del edit["a/b"]` a removal (of a directory with all in
+    it, too); reading gives what is staged first.
+    """
+
+    def __init__(
+        self, core: Core, batch: Batch, ref: str, base: RefValue | None, allow_empty: bool
+    ) -> None:
+        self._core = core
+        self._batch = batch
+        self._nodes = core.objects.tree_nodes(DIRECTORY, batch)
+        self.ref = ref
+        self.base = base
+        self.allow_empty = allow_empty
+        self.parents: tuple[CommitId, ...] = ()
+        self.tree: bytes = DIRECTORY.empty
+        if base is not None:
+            commit = core.commits.get(base.target)
+            self.parents = (CommitId(base.target),)
+            self.tree = commit.tree
+        self._base_tree = self.tree
+        self._replaced = False
+        self.staged: dict[Path, Value | None] = {}
+
+    def __repr__(self) -> str:
+        return f"<BranchEdit {self.ref}, {len(self.staged)} staged>"
+
+    # -- staging -----------------------------------------------------------------------------
+
+    def __setitem__(self, path: str | bytes, content: bytes) -> None:
+        self.put(path, content)
+
+    def put(
+        self,
+        path: str | bytes,
+        content: bytes | Readable,
+        *,
+        kind: EntryKind = EntryKind.FILE,
+    ) -> BlobId:
+        """Stage a file (or link: the content is its target) from bytes or a readable stream."""
+        parts = split_path(path)
+        if kind == EntryKind.TREE:
+            raise Invalid("A directory appears with the files in it; use `put_entry` for a tree.")
+        id, size_bytes = self._core.put_content(self._batch, content)
+        self.staged[parts] = (int(kind), id, size_bytes)
+        return BlobId(id)
+
+    def put_entry(self, path: str | bytes, entry: TreeEntry) -> None:
+        """Stage an entry whose object exists or was put in this transaction: no bytes move."""
+        self._rely(entry.id)
+        self.staged[split_path(path)] = (int(entry.kind), bytes(entry.id), entry.size)
+
+    def _rely(self, id: ObjectId) -> None:
+        if not self._batch.holds(id):
+            self._core.objects.require(id)
+            self._batch.rely(id)
+
+    def put_tree(self, tree: TreeId) -> None:
+        """Replace all files by those of a directory; paths staged later stand on top."""
+        self._rely(tree)
+        self.staged.clear()
+        self.tree = tree
+        self._replaced = True
+
+    def __delitem__(self, path: str | bytes) -> None:
+        parts = split_path(path)
+        if self._find(parts) is None:
+            raise PathNotFound(
+                f"There is no {to_text(b'/'.join(parts))!r} in {self.ref}.",
+                path=to_text(b"/".join(parts)),
+            )
+        for staged in [p for p in self.staged if p[: len(parts)] == parts]:
+            del self.staged[staged]
+        if paths.lookup(self.tree, parts, self._nodes) is not None:
+            self.staged[parts] = None
+
+    # -- reading -----------------------------------------------------------------------------
+
+    def entry(self, path: str | bytes) -> TreeEntry | None:
+        """What lies at `path`, staged edits included."""
+        return self._find(split_path(path))
+
+    def _find(self, parts: Path) -> TreeEntry | None:
+        if parts in self.staged:
+            value = self.staged[parts]
+            return None if value is None else paths.to_entry(value)
+        for length in range(len(parts) - 1, 0, -1):
+            if parts[:length] in self.staged:
+                value = self.staged[parts[:length]]
+                if value is None or value[0] != _TREE:
+                    return None
+                return paths.lookup(value[1], parts[length:], self._nodes)
+        if any(p[: len(parts)] == parts and v is not None for p, v in self.staged.items()):
+            return paths.lookup(self._preview(), parts, self._nodes)
+        return paths.lookup(self.tree, parts, self._nodes)
+
+    def _preview(self) -> bytes:
+        """Root of the files as they stand; its nodes are staged and cost nothing if unchanged."""
+        return paths.edit_paths(self.tree, self.staged, self._nodes).root
+
+    def __getitem__(self, path: str | bytes) -> bytes:
+        entry = self.entry(path)
+        if entry is None:
+            raise PathNotFound(f"There is no {path!r} in {self.ref}.", path=path)
+        if entry.is_tree:
+            raise WrongKind(
+                f"{path!r} is a directory, not a file.",
+                id=entry.id,
+                expected="file",
+                actual="tree",
+            )
+        return self._core.objects.staged(self._batch, entry.id)[1]
+
+    def __contains__(self, path: object) -> bool:
+        if not isinstance(path, str | bytes) or not path:
+            return False
+        entry = self.entry(path)
+        return entry is not None and not entry.is_tree
+
+    def __iter__(self) -> Iterator[str]:
+        for parts, _entry in paths.walk(self._preview(), self._nodes):
+            yield to_text(b"/".join(parts))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    # -- ending ------------------------------------------------------------------------------
+
+    def finish(self) -> bytes | None:
+        """Root of the new tree, its nodes staged; None when nothing changes."""
+        root = self.tree
+        if self.staged:
+            root = paths.edit_paths(root, self.staged, self._nodes).root
+        if root == self._base_tree and not self.allow_empty:
+            return None
+        if root == DIRECTORY.empty:
+            self._batch.put(Kind.TREE, EMPTY_DATA)
+        return root
+
+    def request(self) -> list[Any]:
+        """What was asked of this branch, for the request digest."""
+        staged: list[list[Any]] = [
+            [b"/".join(parts), 0, None] if value is None else [b"/".join(parts), value[0], value[1]]
+            for parts, value in sorted(self.staged.items())
+        ]
+        if self._replaced:
+            staged.insert(0, [b"", _TREE, bytes(self.tree)])
+        return [self.ref, staged]

@@ -1,0 +1,91 @@
+"""What the rooms of history share: objects, the timeline over them, and decoded commits.
+
+Floor 4. Invariant: the parts belong to one store and live as long as its handle.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import Final
+
+import attrs
+
+from cas.errors import Invalid
+from cas.history.timeline import Timeline
+from cas.limits import WHOLE_BLOB_BYTES_MAX
+from cas.model.entry import Entry, txid_floor
+from cas.model.ids import Kind, digest_of
+from cas.model.objects import Commit
+from cas.objects.batch import Batch
+from cas.objects.content import Readable, put_stream
+from cas.objects.store import ObjectStore
+
+_COMMITS_KEPT: Final = 4096
+
+
+class CommitCache:
+    """Decoded commits by id. Dropped whole when full: history is read in long runs."""
+
+    def __init__(self, objects: ObjectStore) -> None:
+        self._objects = objects
+        self._commits: dict[bytes, Commit] = {}
+
+    def get(self, id: bytes) -> Commit:
+        """The commit of this id. Raises `ObjectNotFound`, `WrongKind`, `Corrupt`."""
+        commit = self._commits.get(id)
+        if commit is None:
+            commit = Commit.decode(self._objects.get(id, Kind.COMMIT), verified=True)
+            self.put(id, commit)
+        return commit
+
+    def put(self, id: bytes, commit: Commit) -> None:
+        """Keep a commit."""
+        if len(self._commits) >= _COMMITS_KEPT:
+            self._commits.clear()
+        self._commits[id] = commit
+
+
+@attrs.frozen
+class Core:
+    """The store behind every handle, view and transaction."""
+
+    objects: ObjectStore
+    timeline: Timeline
+    commits: CommitCache
+
+    def put_content(self, batch: Batch, content: object) -> tuple[bytes, int]:
+        """Stage bytes, a path or a readable stream; (blob id, bytes). Raises `Invalid`."""
+        if isinstance(content, bytes | bytearray | memoryview):
+            data = bytes(content)
+            if len(data) > WHOLE_BLOB_BYTES_MAX:
+                return put_stream(io.BytesIO(data), batch, self.objects.has)
+            id = digest_of(Kind.BLOB, data)
+            batch.add(id, Kind.BLOB, data)
+            return id, len(data)
+        if isinstance(content, os.PathLike):
+            try:
+                with open(content, "rb") as stream:
+                    return put_stream(stream, batch, self.objects.has)
+            except OSError as error:
+                raise Invalid(f"{content} cannot be read: {error.strerror}.") from error
+        if hasattr(content, "read"):
+            stream_like: Readable = content
+            return put_stream(stream_like, batch, self.objects.has)
+        raise Invalid(
+            f"Content is bytes, a path or a readable stream, not {type(content).__name__}; "
+            "encode text first."
+        )
+
+    def outcome(self, txid: bytes) -> Entry | None:
+        """The entry that a transaction id made, or None when it never committed."""
+        with self.objects.catalog.read() as reader:
+            seq = reader.find_txid(txid, txid_floor(txid))
+            row = None if seq is None else reader.entry(seq)
+        return None if row is None else self.timeline.decode(row)
+
+    def entry(self, seq: int) -> Entry | None:
+        """One journal entry, its hash checked."""
+        with self.objects.catalog.read() as reader:
+            row = reader.entry(seq)
+        return None if row is None else self.timeline.decode(row)

@@ -1,0 +1,238 @@
+"""The store: the handle users hold.
+
+Floor 4. Invariant: every answer of the handle itself is about the newest state when it was
+asked; `at` gives a view that stays where it is. Any thread may use it; a transaction and a
+batch belong to one thread; a forked child must open the store again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+
+from cas.errors import EntryNotFound, Invalid
+from cas.history.core import CommitCache, Core
+from cas.history.snapshot import Change, Snapshot
+from cas.history.timeline import Timeline
+from cas.history.transaction import Transaction
+from cas.history.view import Ref, View
+from cas.model.entry import Entry
+from cas.model.ids import BlobId, CommitId, Kind, ObjectId
+from cas.model.objects import Commit
+from cas.objects.batch import Batch
+from cas.objects.content import BlobReader, Readable
+from cas.objects.spill import Spill
+from cas.objects.store import ObjectStore
+
+
+class PutBatch:
+    """`with store.batch() as batch`: puts that become durable together at its end."""
+
+    def __init__(self, core: Core, batch: Batch) -> None:
+        self._core = core
+        self._batch = batch
+
+    def put(self, content: bytes | Readable) -> BlobId:
+        """Stage a blob; it exists when the block has ended normally."""
+        return BlobId(self._core.put_content(self._batch, content)[0])
+
+    def get(self, id: ObjectId) -> bytes:
+        """Content of a blob, those staged here included."""
+        return self._core.objects.staged(self._batch, id)[1]
+
+
+class Store:
+    """A versioned, content-addressed store. Open one with `cas.open`."""
+
+    def __init__(self, objects: ObjectStore, location: str) -> None:
+        self.objects = objects
+        self.location = location
+        self.core = Core(objects, Timeline(objects), CommitCache(objects))
+        self._spill = Spill(objects)
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<Store {self.location!r}>"
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give up every handle; harmless when called twice."""
+        if not self._closed:
+            self._closed = True
+            self.objects.close()
+
+    @property
+    def id(self) -> str:
+        """The store's own id, 32 hex digits."""
+        return self.objects.meta.store_id.hex()
+
+    @property
+    def read_only(self) -> bool:
+        """Whether writes are refused."""
+        return self.objects.catalog.read_only
+
+    # -- objects -----------------------------------------------------------------------------
+
+    def put(self, content: bytes | Readable) -> BlobId:
+        """Store bytes, the file at a path (`pathlib.Path`), or what a binary stream gives.
+
+        Durable on return, idempotent, any size in bounded memory; `str(id)` is what `b3sum`
+        prints. Raises `Invalid`, `StorageFull`, `StorageFailed`, `Busy`.
+        """
+        with self.objects.batch() as batch:
+            id, _size = self.core.put_content(batch, content)
+        self._after_write()
+        return BlobId(id)
+
+    def put_many(self, contents: Iterable[bytes | Readable]) -> list[BlobId]:
+        """`put` of each, durable together when this returns."""
+        with self.batch() as batch:
+            return [batch.put(content) for content in contents]
+
+    @contextmanager
+    def batch(self) -> Iterator[PutBatch]:
+        """Puts that become durable together, and exist for others, when the block ends."""
+        with self.objects.batch() as batch:
+            yield PutBatch(self.core, batch)
+        self._after_write()
+
+    def get(self, id: ObjectId | str) -> bytes:
+        """Content of a blob, verified. Raises `ObjectNotFound`, `WrongKind`, `Corrupt`."""
+        return self.objects.get(self.find(id), Kind.BLOB)
+
+    def get_many(self, ids: Iterable[ObjectId]) -> Iterator[bytes]:
+        """Contents of blobs in the order given, read in the order in which they lie."""
+        for id, kind, content in self.objects.get_many(ids):
+            if kind != Kind.BLOB:
+                self.objects.get(id, Kind.BLOB)
+            yield content
+
+    def open(self, id: ObjectId | str) -> BlobReader:
+        """A blob as a readable, seekable stream in bounded memory."""
+        return self.objects.open(self.find(id))
+
+    def has(self, id: ObjectId) -> bool:
+        """Whether the store holds the object."""
+        return self.objects.has(id)
+
+    def size(self, id: ObjectId | str) -> int:
+        """Bytes of an object's content, from the index. Raises `ObjectNotFound`."""
+        found = self.find(id)
+        copy = self.objects.find(found)
+        if copy is None:
+            self.objects.require(found)
+        assert copy is not None
+        return copy.slot.raw_bytes
+
+    def find(self, id: ObjectId | str) -> ObjectId:
+        """The id that 64 hex digits, or an abbreviation of 8 or more, name.
+
+        Raises `InvalidId`, `ObjectNotFound`, `AmbiguousRevision`.
+        """
+        return id if isinstance(id, ObjectId) else self.view().find(id)
+
+    # -- versions ----------------------------------------------------------------------------
+
+    def begin(self, *, author: str = "", message: str = "", key: str | None = None) -> Transaction:
+        """Begin a transaction on the newest state.
+
+        `key` is an idempotency key: a retry with the same key and the same request commits
+        once, and gives the entry of the first time.
+        """
+        return Transaction(
+            self.core, author, message, key, self.core.timeline.now(), self._after_write
+        )
+
+    def view(self) -> View:
+        """All refs and objects as of the newest entry; stays there."""
+        return View(self.core, self.core.timeline.now())
+
+    def at(self, seq: int | None = None, *, time_us: int | None = None) -> View:
+        """The whole store after entry `seq`, or as of a time (µs since 1970 UTC).
+
+        A time finds the last entry at or before it in the newest time epoch that has one.
+        Raises `EntryNotFound`.
+        """
+        timeline = self.core.timeline
+        with self.objects.catalog.read() as reader:
+            head = reader.head()
+            if (seq is None) == (time_us is None):
+                raise Invalid("Give a sequence number or a time, and only one of them.")
+            if seq is None:
+                assert time_us is not None
+                seq = timeline.seq_at(reader, head.seq, time_us)
+            if not 0 <= seq <= head.seq:
+                raise EntryNotFound(
+                    f"The journal has no entry {seq}; its newest is {head.seq}.", seq=seq
+                )
+            return View(self.core, timeline.at(reader, seq))
+
+    def snapshot(self, revision: str | ObjectId) -> Snapshot:
+        """The files of a revision, as a read-only mapping of path to bytes."""
+        return self.view().snapshot(revision)
+
+    def resolve(self, revision: str | ObjectId) -> CommitId:
+        """The commit that a revision names."""
+        return self.view().resolve(revision)
+
+    def commit(self, revision: str | ObjectId) -> Commit:
+        """The commit object that a revision names."""
+        return self.view().commit(revision)
+
+    def diff(
+        self, old: str | ObjectId | Snapshot, new: str | ObjectId | Snapshot
+    ) -> Iterator[Change]:
+        """What changes from one revision to another, lazily; walks only what differs."""
+        return self.view().diff(old, new)
+
+    def log(
+        self, revision: str | ObjectId, *, limit: int | None = None
+    ) -> Iterator[tuple[CommitId, Commit]]:
+        """Commits reachable from a revision, newest first."""
+        return self.view().log(revision, limit=limit)
+
+    def branches(self) -> list[Ref]:
+        """All branches, ascending by name."""
+        return self.view().branches()
+
+    def tags(self) -> list[Ref]:
+        """All tags, ascending by name."""
+        return self.view().tags()
+
+    # -- the journal -------------------------------------------------------------------------
+
+    def journal(self, after: int = 0, *, limit: int | None = None) -> Iterator[Entry]:
+        """Entries behind `after`, oldest first, each with its hash and chain checked."""
+        return self.core.timeline.entries(after, limit)
+
+    def entry(self, seq: int) -> Entry:
+        """One journal entry. Raises `EntryNotFound`."""
+        entry = self.core.entry(seq)
+        if entry is None:
+            raise EntryNotFound(f"The journal has no entry {seq}.", seq=seq)
+        return entry
+
+    def outcome(self, txid: bytes) -> Entry | None:
+        """What became of a transaction: its entry, or None when it never committed."""
+        return self.core.outcome(txid)
+
+    # -- upkeep ------------------------------------------------------------------------------
+
+    def _after_write(self) -> None:
+        if self._spill.due:
+            self._spill.run()
+
+    def spill(self) -> int:
+        """Gather inline packs into a pack file now; how many were gathered."""
+        return self._spill.run()

@@ -1,0 +1,334 @@
+"""The journal and the refs tree that follows from it.
+
+Floor 4; implements docs/format.md sections 5.5 and 7.4. Invariant: a `Moment` is reached only
+by applying entries whose hashes chain and whose roots are what applying their changes gives, so
+whoever holds a moment has verified the refs it shows, back to a stored checkpoint.
+
+Moments are values: threads share them, and a commit that fails leaves the old one in place.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import attrs
+
+from cas.catalog.catalog import CatalogReader, EntryRow, Head
+from cas.errors import CorruptJournal, EntryNotFound, RefExists
+from cas.limits import CHECKPOINT_BYTES, CHECKPOINT_ENTRIES
+from cas.model.entry import Entry, RefChange, entry_hash
+from cas.model.ids import ObjectId
+from cas.objects.store import ObjectStore
+from cas.trees.cursor import get, nodes_of, scan
+from cas.trees.edit import apply
+from cas.trees.node import REFS, Edit, Node, id_of
+
+_REF_ENTRY_BYTES = 100
+"""About what one change adds to the entries that a reader replays."""
+
+_GROUP = 1024
+"""Entries read in one state of the catalog."""
+
+
+class RefValue(NamedTuple):
+    """Where a ref points, and the entry that moved it last."""
+
+    kind: int
+    target: ObjectId
+    seq: int
+
+
+@attrs.frozen(slots=True)
+class Moment:
+    """The state after entry `seq`: its hash and time, and the root of the refs tree.
+
+    `stored_seq` is the newest checkpoint at or before it; `replay_bytes` about what the changes
+    since then weigh.
+    """
+
+    seq: int
+    hash: bytes
+    time_us: int
+    epoch: int
+    root: bytes
+    stored_seq: int
+    replay_bytes: int
+
+    @property
+    def checkpoint_due(self) -> bool:
+        """Whether the next entry has to store the refs tree."""
+        return (
+            self.seq + 1 - self.stored_seq >= CHECKPOINT_ENTRIES
+            or self.replay_bytes >= CHECKPOINT_BYTES
+        )
+
+
+class RefNodes:
+    """Nodes of refs trees: those of checkpoints are stored, the others live here.
+
+    Every node since the last checkpoint can be made again from the entries. `rotate` after a
+    checkpoint bounds the memory; the generation before it stays for readers of moments that
+    have just passed, and an older moment is replayed when somebody asks again.
+    """
+
+    def __init__(self, objects: ObjectStore) -> None:
+        self._stored = objects.tree_nodes(REFS)
+        self._young: dict[bytes, Node] = {}
+        self._old: dict[bytes, Node] = {}
+
+    def load(self, node_id: bytes) -> Node:
+        node = self._young.get(node_id) or self._old.get(node_id)
+        return self._stored.load(node_id) if node is None else node
+
+    def save(self, node: Node) -> bytes:
+        id = id_of(REFS, node)
+        self._young[id] = node
+        return id
+
+    def is_young(self, id: bytes) -> bool:
+        """Whether no checkpoint is known to hold this node."""
+        return id in self._young
+
+    def rotate(self) -> None:
+        """A checkpoint has stored every node of the newest tree."""
+        self._old = self._young
+        self._young = {}
+
+
+class Timeline:
+    """Follows the journal of one store. Any thread; moves forward behind a lock."""
+
+    def __init__(self, objects: ObjectStore) -> None:
+        self._objects = objects
+        self.nodes = RefNodes(objects)
+        self._lock = threading.RLock()
+        self._moment: Moment | None = None
+
+    # -- where the journal is ----------------------------------------------------------------
+
+    def now(self, reader: CatalogReader | None = None, head: Head | None = None) -> Moment:
+        """The newest moment in the catalog (in the state of `reader` when given).
+
+        Raises `CorruptJournal` when the chain, an entry or a root does not hold.
+        """
+        if reader is None:
+            moment = self._moment
+            if moment is not None and self._objects.catalog.head_seq() == moment.seq:
+                return moment
+            with self._objects.catalog.read() as own:
+                return self.now(own)
+        with self._lock:
+            head = head or reader.head()
+            moment = self._moment
+            if moment is None or moment.seq > head.seq:
+                moment = self.at(reader, head.seq)
+            elif moment.seq < head.seq:
+                moment = self._replay(moment, reader.entries(moment.seq))
+                if moment.checkpoint_due:
+                    moment = self._recheck(moment, reader)
+            if moment.hash != head.hash:
+                raise CorruptJournal(
+                    f"The journal's entry {head.seq} is not the one read before; run `cas fsck`.",
+                    seq=head.seq,
+                )
+            self._moment = moment
+            return moment
+
+    def _recheck(self, moment: Moment, reader: CatalogReader) -> Moment:
+        """Start again from a checkpoint that another process has stored meanwhile."""
+        stored = reader.checkpoint(moment.seq)
+        if stored is None or stored.seq <= moment.stored_seq:
+            return moment
+        self.nodes.rotate()
+        return self.at(reader, moment.seq)
+
+    def reached(self, moment: Moment) -> None:
+        """Take in an entry this process has just committed."""
+        with self._lock:
+            if self._moment is None or moment.seq > self._moment.seq:
+                self._moment = moment
+                if moment.stored_seq == moment.seq:
+                    self.nodes.rotate()
+
+    def at(self, reader: CatalogReader, seq: int) -> Moment:
+        """The moment after entry `seq`. Raises `EntryNotFound`, `CorruptJournal`."""
+        stored = reader.checkpoint(seq)
+        if stored is None or stored.seq == 0:
+            moment = Moment(0, self._genesis(), 0, 0, REFS.empty, 0, 0)
+        else:
+            row = reader.entry(stored.seq)
+            if row is None:
+                raise CorruptJournal(
+                    f"The journal lacks entry {stored.seq}, of which a checkpoint tells; "
+                    "run `cas fsck`.",
+                    seq=stored.seq,
+                )
+            entry = self.decode(row)
+            if entry.root != stored.root:
+                raise CorruptJournal(
+                    f"The checkpoint at entry {stored.seq} names another root than the entry; "
+                    "run `cas fsck`.",
+                    seq=stored.seq,
+                )
+            moment = Moment(
+                entry.seq, row.hash, entry.time_us, entry.epoch, entry.root, entry.seq, 0
+            )
+        if moment.seq == seq:
+            return moment
+        moment = self._replay(moment, reader.entries(moment.seq, seq - moment.seq))
+        if moment.seq != seq:
+            raise EntryNotFound(
+                f"The journal has no entry {seq}; its newest is {reader.head().seq}.", seq=seq
+            )
+        return moment
+
+    def _genesis(self) -> bytes:
+        with self._objects.catalog.read() as reader:
+            head = reader.head()
+            if head.seq == 0:
+                return head.hash
+            first = reader.entry(1)
+        if first is None:
+            raise CorruptJournal("The journal lacks entry 1; run `cas fsck`.", seq=1)
+        return Entry.decode(first.entry).previous
+
+    def _replay(self, moment: Moment, rows: Sequence[EntryRow]) -> Moment:
+        for row in rows:
+            entry = self.decode(row)
+            if entry.seq != moment.seq + 1 or entry.previous != moment.hash:
+                raise CorruptJournal(
+                    f"Entry {entry.seq} of the journal does not follow entry {moment.seq}; "
+                    "run `cas fsck`.",
+                    seq=entry.seq,
+                )
+            root = self.edit(moment.root, entry.changes, entry.seq)
+            if root != entry.root:
+                raise CorruptJournal(
+                    f"Entry {entry.seq} of the journal names another root than its changes "
+                    "give; run `cas fsck`.",
+                    seq=entry.seq,
+                )
+            moment = follow(moment, entry, row.hash)
+        return moment
+
+    def seq_at(self, reader: CatalogReader, newest: int, time_us: int) -> int:
+        """Seq of the last entry at or before a time, in the newest epoch that has one.
+
+        Raises `EntryNotFound`. Entries ascend by (epoch, time), so each step halves the rest.
+        """
+        high = newest
+        while high:
+            epoch = self._entry(reader, high).epoch
+            first = self._first(reader, high, (epoch, 0))
+            after = self._first(reader, high, (epoch, time_us + 1))
+            if after > first:
+                return after - 1
+            high = first - 1
+        raise EntryNotFound("The journal has no entry as old as that.", time_us=time_us)
+
+    def _first(self, reader: CatalogReader, high: int, moment: tuple[int, int]) -> int:
+        """The first seq up to `high` at or after (epoch, time), or `high` + 1."""
+        low, end = 1, high + 1
+        while low < end:
+            middle = (low + end) // 2
+            entry = self._entry(reader, middle)
+            if (entry.epoch, entry.time_us) >= moment:
+                end = middle
+            else:
+                low = middle + 1
+        return low
+
+    def _entry(self, reader: CatalogReader, seq: int) -> Entry:
+        row = reader.entry(seq)
+        if row is None:
+            raise CorruptJournal(f"The journal lacks entry {seq}; run `cas fsck`.", seq=seq)
+        return self.decode(row)
+
+    def entries(self, after: int, limit: int | None = None) -> Iterator[Entry]:
+        """Entries behind `after`, oldest first, hash and chain checked. Raises `CorruptJournal`.
+
+        Read in groups, each one state of the catalog: a long read holds nobody up.
+        """
+        previous: bytes | None = None
+        while limit is None or limit > 0:
+            with self._objects.catalog.read() as reader:
+                rows = reader.entries(after, min(limit or _GROUP, _GROUP))
+            for row in rows:
+                entry = self.decode(row)
+                if entry.seq != after + 1 or previous not in (None, entry.previous):
+                    raise CorruptJournal(
+                        f"Entry {entry.seq} of the journal does not follow entry {after}; "
+                        "run `cas fsck`.",
+                        seq=entry.seq,
+                    )
+                after, previous = entry.seq, row.hash
+                yield entry
+            if len(rows) < min(limit or _GROUP, _GROUP):
+                return
+            limit = None if limit is None else limit - len(rows)
+
+    @staticmethod
+    def decode(row: EntryRow) -> Entry:
+        """The entry of a row. Raises `CorruptJournal`."""
+        if entry_hash(row.entry) != row.hash:
+            raise CorruptJournal(
+                f"Entry {row.seq} of the journal is damaged; run `cas fsck`.", seq=row.seq
+            )
+        return Entry.decode(row.entry, verified=True)
+
+    # -- refs --------------------------------------------------------------------------------
+
+    def edit(self, root: bytes, changes: Sequence[RefChange], seq: int) -> bytes:
+        """Root of the refs tree after `changes` by entry `seq`."""
+        if not changes:
+            return root
+        edits: list[Edit] = [
+            (change.ref.encode(), None if change.new is None else (change.kind, change.new, seq))
+            for change in changes
+        ]
+        return apply(REFS, root, edits, self.nodes).root
+
+    def get(self, root: bytes, ref: str) -> RefValue | None:
+        """Value of a ref in the refs tree `root`."""
+        value = get(REFS, root, ref.encode(), self.nodes)
+        return None if value is None else RefValue(value[0], ObjectId(value[1]), value[2])
+
+    def list(self, root: bytes, prefix: str = "") -> Iterator[tuple[str, RefValue]]:
+        """Refs of a refs tree whose names begin with `prefix`, ascending."""
+        for name, value in scan(REFS, root, self.nodes, prefix=prefix.encode()):
+            yield name.decode(), RefValue(value[0], ObjectId(value[1]), value[2])
+
+    def check_new(self, root: bytes, ref: str) -> None:
+        """Refuse a new ref that would be a folder of another, or in one. Raises `RefExists`."""
+        parts = ref.split("/")
+        for length in range(2, len(parts)):
+            above = "/".join(parts[:length])
+            if self.get(root, above) is not None:
+                raise RefExists(
+                    f"{ref} cannot be made while {above} exists; choose another name.",
+                    ref=ref,
+                    other=above,
+                )
+        for below, _value in self.list(root, ref + "/"):
+            raise RefExists(
+                f"{ref} cannot be made while {below} exists; choose another name.",
+                ref=ref,
+                other=below,
+            )
+
+    def nodes_to_store(self, root: bytes) -> Iterator[tuple[bytes, Node]]:
+        """Every node of a refs tree that a checkpoint of it has to write."""
+        young = self.nodes.is_young
+        return nodes_of(REFS, root, self.nodes, skip=lambda id: not young(id))
+
+
+def follow(moment: Moment, entry: Entry, hash: bytes, *, stored: bool = False) -> Moment:
+    """The moment after `entry`; `stored` when it carries a checkpoint."""
+    if stored:
+        return Moment(entry.seq, hash, entry.time_us, entry.epoch, entry.root, entry.seq, 0)
+    weight = moment.replay_bytes + _REF_ENTRY_BYTES * len(entry.changes)
+    return Moment(
+        entry.seq, hash, entry.time_us, entry.epoch, entry.root, moment.stored_seq, weight
+    )

@@ -1,0 +1,422 @@
+"""A transaction: any number of branches, refs and events, visible together or not at all.
+
+Floor 4; implements docs/format.md sections 7.2 and 7.3. Invariant: nothing staged is visible to
+anybody else before `commit` returns, and a commit ends in one of three ways: committed, not
+committed, or unknown, which the transaction id resolves.
+
+The work is done outside the gate: trees, commits and bytes are made ready against the base that
+the transaction saw. Inside the gate the refs are compared, the entry is built, and one catalog
+transaction installs everything. One thread uses a transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import TracebackType
+
+import attrs
+
+from cas.catalog.catalog import CatalogWriter, EntryRow
+from cas.errors import (
+    CasError,
+    Closed,
+    Invalid,
+    LimitExceeded,
+    OutcomeUnknown,
+    RefConflict,
+    RefNotFound,
+    StorageFailed,
+    TransactionReused,
+    WrongKind,
+)
+from cas.history.branch import BranchEdit
+from cas.history.core import Core
+from cas.history.timeline import Moment, RefValue, follow
+from cas.limits import ENTRY_CHANGES_MAX, EVENT_INLINE_BYTES_MAX, EVENTS_MAX
+from cas.model.encoding import encode
+from cas.model.entry import (
+    Entry,
+    Event,
+    RefChange,
+    entry_hash,
+    generate_txid,
+    txid_from_key,
+)
+from cas.model.ids import REQUEST_CONTEXT, BlobId, CommitId, Kind, ObjectId, TreeId, derive
+from cas.model.names import branch_ref, check_ref_name, tag_ref
+from cas.model.objects import Commit, Tag, check_actor, check_message
+from cas.objects.content import Readable
+from cas.trees.node import EMPTY_DATA, REFS
+
+
+class _Repeated(Exception):
+    """Leaves the write transaction when the key is found in the journal."""
+
+    def __init__(self, row: EntryRow) -> None:
+        super().__init__()
+        self.row = row
+
+
+@attrs.frozen(slots=True)
+class _Plan:
+    """What the gate has to do: everything that could be made ready outside."""
+
+    expected: dict[str, RefValue | None]
+    targets: dict[str, tuple[int, ObjectId | None]]
+    events: tuple[Event, ...]
+    request: bytes
+
+
+class Transaction:
+    """Begin one with `store.begin`; leaving the block without `commit` rolls back."""
+
+    def __init__(
+        self,
+        core: Core,
+        author: str,
+        message: str,
+        key: str | None,
+        moment: Moment,
+        after_commit: Callable[[], None],
+    ) -> None:
+        self._core = core
+        self._objects = core.objects
+        self._after_commit = after_commit
+        self.author = check_actor(author)
+        self.message = check_message(message)
+        self._moment = moment
+        self._batch = core.objects.new_batch()
+        self._branches: dict[str, BranchEdit] = {}
+        self._moves: dict[str, tuple[int, ObjectId | None]] = {}
+        self._expected: dict[str, RefValue | None] = {}
+        self._events: list[Event] = []
+        self._open = True
+        if key is None:
+            self.txid = generate_txid(moment.seq, core.objects.clock.random(8))
+        else:
+            self.txid = txid_from_key(key)
+        self.keyed = key is not None
+
+    def __repr__(self) -> str:
+        return f"<Transaction {self.txid.hex()} by {self.author!r}>"
+
+    def __enter__(self) -> Transaction:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._open:
+            self.rollback()
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise Closed("This transaction has ended; begin another.")
+
+    # -- staging -----------------------------------------------------------------------------
+
+    def branch(self, name: str, *, allow_empty: bool = False) -> BranchEdit:
+        """The files of a branch, to read and change; a branch that is not there is made.
+
+        `allow_empty` makes a commit even when nothing changes.
+        """
+        self._check_open()
+        ref = branch_ref(name)
+        edit = self._branches.get(ref)
+        if edit is None:
+            base = self._core.timeline.get(self._moment.root, ref)
+            edit = BranchEdit(self._core, self._batch, ref, base, allow_empty)
+            self._branches[ref] = edit
+            self._expected[ref] = base
+        edit.allow_empty = edit.allow_empty or allow_empty
+        return edit
+
+    def put(self, content: bytes | Readable) -> BlobId:
+        """Stage an object of its own; it exists when the transaction commits."""
+        self._check_open()
+        return BlobId(self._put(content)[0])
+
+    def _put(self, content: bytes | Readable) -> tuple[bytes, int]:
+        self._check_open()
+        return self._core.put_content(self._batch, content)
+
+    def get(self, id: ObjectId) -> bytes:
+        """Content of a blob, staged ones included."""
+        kind, content = self._objects.staged(self._batch, id)
+        if kind != Kind.BLOB:
+            raise WrongKind(
+                f"{id.short} is a {Kind(kind).name.lower()}, not a blob.",
+                id=id,
+                expected=Kind.BLOB,
+                actual=Kind(kind),
+            )
+        return content
+
+    def _rely(self, id: bytes) -> None:
+        self._check_open()
+        if not self._batch.holds(id):
+            self._objects.require(id)
+            self._batch.rely(id)
+
+    def move(self, ref: str, target: ObjectId) -> None:
+        """Point a full ref name at a commit or tag that exists or is staged."""
+        self._check_open()
+        check_ref_name(ref)
+        kind, _content = self._objects.staged(self._batch, target)
+        if kind not in (Kind.COMMIT, Kind.TAG):
+            raise WrongKind(
+                f"A ref points at a commit or a tag; {target.short} is a "
+                f"{Kind(kind).name.lower()}.",
+                id=target,
+                expected=Kind.COMMIT,
+                actual=Kind(kind),
+            )
+        self._rely(target)
+        self._set_move(ref, int(kind), target)
+
+    def delete(self, ref: str) -> None:
+        """Remove a ref by full name. Raises `RefNotFound`."""
+        self._check_open()
+        check_ref_name(ref)
+        if self._core.timeline.get(self._moment.root, ref) is None:
+            raise RefNotFound(f"There is no ref {ref!r} to delete.", ref=ref)
+        self._set_move(ref, 0, None)
+
+    def _set_move(self, ref: str, kind: int, target: ObjectId | None) -> None:
+        if ref in self._branches:
+            raise Invalid(f"{ref} is edited in this transaction and cannot be moved as well.")
+        self._expected.setdefault(ref, self._core.timeline.get(self._moment.root, ref))
+        self._moves[ref] = (kind, target)
+
+    def tag(self, name: str, target: ObjectId, message: str = "") -> None:
+        """Make a tag; with a message an annotated one, a tag object of its own."""
+        ref = tag_ref(name)
+        if message:
+            self._check_open()
+            kind, _content = self._objects.staged(self._batch, target)
+            self._rely(target)
+            value = Tag(target, Kind(kind), self.author, message, self._objects.clock.wall_us())
+            target = ObjectId(self._batch.put(Kind.TAG, value.encode()))
+        self.move(ref, target)
+
+    def event(self, type: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
+        """Record a domain event in the entry; a body over 256 bytes becomes a blob."""
+        self._check_open()
+        if len(self._events) >= EVENTS_MAX:
+            raise LimitExceeded(
+                f"A transaction records at most {EVENTS_MAX} events.",
+                limit="EVENTS_MAX",
+                value=len(self._events) + 1,
+                maximum=EVENTS_MAX,
+            )
+        if len(body) > EVENT_INLINE_BYTES_MAX:
+            blob = ObjectId(self._batch.put(Kind.BLOB, body))
+            self._events.append(Event(type, None, dict(headers or {}), blob))
+        else:
+            self._events.append(Event(type, bytes(body), dict(headers or {})))
+
+    # -- ending ------------------------------------------------------------------------------
+
+    def rollback(self) -> None:
+        """Forget everything staged."""
+        if self._open:
+            self._open = False
+            self._batch.abandon()
+
+    def commit(self) -> Entry:
+        """Make everything visible and durable; gives the journal entry.
+
+        With nothing staged that changes anything there is no entry, and the newest one is
+        given. Raises `RefConflict` (a ref moved: both sides in its fields), `RefExists`,
+        `TransactionReused`, `SessionExpired`, `Busy`, `StorageFull`, `StorageFailed`: not
+        committed. Raises `OutcomeUnknown` when even the transaction id could not resolve a
+        lost answer. The transaction is over in any case.
+        """
+        self._check_open()
+        try:
+            plan = self._prepare()
+            if not plan.targets and not plan.events and self._batch.is_empty:
+                return self._nothing()
+            self._batch.seal()
+            try:
+                return self._publish(plan)
+            except _Repeated as found:
+                return self._repeated(found.row, plan)
+            except OutcomeUnknown as error:
+                return self._resolve(error)
+        except BaseException:
+            self._batch.abandon()
+            raise
+        finally:
+            self._open = False
+
+    def _nothing(self) -> Entry:
+        self._batch.abandon()
+        entry = self._core.entry(self._moment.seq) if self._moment.seq else None
+        if entry is None:
+            raise Invalid("Nothing was staged, and the journal is empty: there is no entry.")
+        return entry
+
+    def _prepare(self) -> _Plan:
+        batch = self._batch
+        targets = dict(self._moves)
+        for ref, edit in self._branches.items():
+            root = edit.finish()
+            if root is None:
+                continue
+            commit = Commit(
+                TreeId(root),
+                edit.parents,
+                self.author,
+                self.message,
+                self._objects.clock.wall_us(),
+            )
+            id = CommitId(batch.put(Kind.COMMIT, commit.encode()))
+            self._core.commits.put(id, commit)
+            targets[ref] = (int(Kind.COMMIT), id)
+        if len(targets) > ENTRY_CHANGES_MAX:
+            raise LimitExceeded(
+                f"A transaction moves at most {ENTRY_CHANGES_MAX} refs.",
+                limit="ENTRY_CHANGES_MAX",
+                value=len(targets),
+                maximum=ENTRY_CHANGES_MAX,
+            )
+        events = tuple(self._events)
+        request = derive(
+            REQUEST_CONTEXT,
+            encode(
+                [
+                    self.author,
+                    self.message,
+                    [edit.request() for _ref, edit in sorted(self._branches.items())],
+                    [[ref, target] for ref, (_kind, target) in sorted(self._moves.items())],
+                    [event.fields() for event in events],
+                    {},
+                ]
+            ),
+        )
+        return _Plan(dict(self._expected), targets, events, request)
+
+    def _publish(self, plan: _Plan) -> Entry:
+        """Inside the gate: compare, build the entry, install."""
+        timeline = self._core.timeline
+        with self._objects.catalog.write() as writer:
+            head = writer.head()
+            moment = timeline.now(writer, head)
+            before = self._find_key(writer)
+            if before is not None:
+                raise _Repeated(before)
+            changes = self._changes(plan, moment)
+            seq = head.seq + 1
+            root = timeline.edit(moment.root, changes, seq)
+            wall_us = self._objects.clock.wall_us()
+            entry = Entry(
+                seq,
+                wall_us,
+                moment.epoch,
+                max(wall_us, moment.time_us + 1),
+                self.author,
+                self.message,
+                self.txid,
+                plan.request,
+                changes,
+                plan.events,
+                root,
+                head.hash,
+            )
+            due = moment.checkpoint_due
+            if due:
+                self._stage_checkpoint(root)
+            rows = self._batch.install(writer, head)
+            data = entry.encode()
+            hash = entry_hash(data)
+            writer.append_entry(seq, hash, self.txid, data)
+            if due:
+                writer.add_checkpoint(seq, root)
+        self._batch.installed(rows, head)
+        timeline.reached(follow(moment, entry, hash, stored=due))
+        self._after_commit()
+        return entry
+
+    def _find_key(self, writer: CatalogWriter) -> EntryRow | None:
+        """The entry that this transaction's key has made before."""
+        seq = writer.find_txid(self.txid, None) if self.keyed else None
+        return None if seq is None else writer.entry(seq)
+
+    def _stage_checkpoint(self, root: bytes) -> None:
+        if root == REFS.empty:
+            nodes = [(root, int(Kind.REFS), EMPTY_DATA)]
+        else:
+            found = self._core.timeline.nodes_to_store(root)
+            nodes = [(id, int(Kind.REFS), node.data) for id, node in found]
+        self._batch.add_late(nodes)
+
+    def _changes(self, plan: _Plan, moment: Moment) -> tuple[RefChange, ...]:
+        """The ref changes, or a conflict with both sides. Raises `RefConflict`, `RefExists`."""
+        timeline = self._core.timeline
+        changes = []
+        for ref, base in plan.expected.items():
+            actual = base if moment is self._moment else timeline.get(moment.root, ref)
+            if actual != base:
+                raise RefConflict(
+                    f"{ref} moved since this transaction began "
+                    f"({_short(base)} -> {_short(actual)}); nothing was committed. "
+                    "Begin again from the new state.",
+                    ref=ref,
+                    expected=None if base is None else base.target,
+                    actual=None if actual is None else actual.target,
+                    proposed=plan.targets.get(ref, (0, None))[1],
+                )
+        for ref, (kind, target) in sorted(plan.targets.items(), key=_by_ref):
+            base = plan.expected[ref]
+            old = None if base is None else base.target
+            if old == target:
+                continue
+            if old is None:
+                timeline.check_new(moment.root, ref)
+            changes.append(RefChange(ref, kind, old, target))
+        return tuple(changes)
+
+    def _repeated(self, row: EntryRow, plan: _Plan) -> Entry:
+        """This key has committed before: once is enough."""
+        entry = self._core.timeline.decode(row)
+        self._batch.abandon()
+        if entry.request != plan.request:
+            raise TransactionReused(
+                f"This transaction key was used for another request (entry {entry.seq}); "
+                "nothing was committed. Use a new key.",
+                txid=self.txid,
+                seq=entry.seq,
+            )
+        return entry
+
+    def _resolve(self, error: OutcomeUnknown) -> Entry:
+        """The answer was lost: ask a fresh connection what happened."""
+        try:
+            entry = self._core.outcome(self.txid)
+        except CasError as failure:
+            raise OutcomeUnknown(
+                "The answer of the commit was lost and the store cannot be asked "
+                f"({failure}). Ask `store.outcome(txid)` later, or retry with the same key.",
+                txid=self.txid,
+            ) from error
+        if entry is None:
+            self._batch.abandon()
+            raise StorageFailed(
+                f"The commit failed and nothing was committed: {error.__cause__ or error}",
+                path="",
+                errno=None,
+            ) from error
+        self._batch.resolved()
+        return entry
+
+
+def _by_ref(item: tuple[str, object]) -> bytes:
+    return item[0].encode()
+
+
+def _short(value: RefValue | None) -> str:
+    return "nothing" if value is None else value.target.short

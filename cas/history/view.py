@@ -1,0 +1,275 @@
+"""A view: all refs and objects of the store as of one journal entry, read-only.
+
+Floor 4. Invariant: a view shows one moment and never moves; what it resolves, lists and
+compares is consistent across all refs. Any thread may use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import attrs
+
+from cas.errors import (
+    AmbiguousRevision,
+    ObjectNotFound,
+    RefNotFound,
+    RevisionNotFound,
+    WrongKind,
+)
+from cas.history.core import CommitCache, Core
+from cas.history.revision import parse_revision
+from cas.history.snapshot import Change, Snapshot
+from cas.history.timeline import Moment, RefValue
+from cas.limits import ID_BYTES
+from cas.model.ids import CommitId, Kind, ObjectId, is_abbreviation
+from cas.model.names import HEADS, TAGS, short_ref
+from cas.model.objects import Commit, Tag
+
+_T = TypeVar("_T")
+
+
+@attrs.frozen(slots=True)
+class Ref:
+    """A name and where it points; `seq` is the journal entry that moved it last."""
+
+    name: str
+    kind: Kind
+    target: ObjectId
+    seq: int
+
+    @property
+    def short(self) -> str:
+        """The name without `heads/` or `tags/`."""
+        return short_ref(self.name)
+
+
+class View:
+    """The store after one journal entry."""
+
+    def __init__(self, core: Core, moment: Moment) -> None:
+        self._objects = core.objects
+        self._timeline = core.timeline
+        self._commits = core.commits
+        self.moment = moment
+
+    @property
+    def seq(self) -> int:
+        """The entry this view stands after; 0 before the first."""
+        return self.moment.seq
+
+    def __repr__(self) -> str:
+        return f"<View after entry {self.seq}>"
+
+    def _refs(self, read: Callable[[bytes], _T]) -> _T:
+        """Read the refs tree; nodes that were forgotten meanwhile are replayed."""
+        try:
+            return read(self.moment.root)
+        except ObjectNotFound:
+            with self._objects.catalog.read() as reader:
+                self._timeline.at(reader, self.moment.seq)
+            return read(self.moment.root)
+
+    # -- refs --------------------------------------------------------------------------------
+
+    def ref(self, name: str) -> Ref | None:
+        """The ref of this full name, or None."""
+        value = self._refs(lambda root: self._timeline.get(root, name))
+        return None if value is None else _ref(name, value)
+
+    def refs(self, prefix: str = "") -> list[Ref]:
+        """Refs whose full names begin with `prefix`, ascending."""
+        found = self._refs(lambda root: list(self._timeline.list(root, prefix)))
+        return [_ref(name, value) for name, value in found]
+
+    def branches(self) -> list[Ref]:
+        """All branches, ascending by name."""
+        return self.refs(HEADS)
+
+    def tags(self) -> list[Ref]:
+        """All tags, ascending by name."""
+        return self.refs(TAGS)
+
+    # -- revisions ---------------------------------------------------------------------------
+
+    def resolve(self, revision: str | ObjectId) -> CommitId:
+        """The commit that a revision names.
+
+        Raises `RevisionNotFound`, `AmbiguousRevision`, `Invalid`, and `WrongKind` for an id of
+        something that is no commit.
+        """
+        if isinstance(revision, ObjectId):
+            return self._peel(revision)
+        name, steps = parse_revision(revision)
+        id = self._peel(self._named(name))
+        for mark, number in steps:
+            id = self._step(id, mark, number, revision)
+        return id
+
+    def _named(self, name: str) -> ObjectId:
+        candidates: dict[str, ObjectId] = {}
+        for ref in (name, HEADS + name, TAGS + name):
+            if found := self.ref(ref):
+                candidates[found.name] = found.target
+        lowered = name.lower()
+        if is_abbreviation(lowered):
+            for id in self._objects.lookup.abbreviated(lowered):
+                candidates[id.hex()] = ObjectId(id)
+        if not candidates:
+            raise RevisionNotFound(
+                f"{name!r} names no branch, tag or commit; `cas branch` lists the branches.",
+                revision=name,
+            )
+        if len(set(candidates.values())) > 1:
+            listed = ", ".join(sorted(candidates))
+            raise AmbiguousRevision(
+                f"{name!r} could be any of: {listed}. Use one of these in full.",
+                revision=name,
+                candidates=sorted(candidates),
+            )
+        return next(iter(candidates.values()))
+
+    def find(self, text: str) -> ObjectId:
+        """The object that an id or an abbreviation of 8 digits or more names.
+
+        Raises `InvalidId`, `ObjectNotFound`, `AmbiguousRevision`.
+        """
+        lowered = text.strip().lower()
+        if len(lowered) == 2 * ID_BYTES or not is_abbreviation(lowered):
+            return ObjectId.parse(text)
+        found = self._objects.lookup.abbreviated(lowered)
+        if not found:
+            raise ObjectNotFound(f"No object's id begins with {text}.", id=text)
+        if len(found) > 1:
+            raise AmbiguousRevision(
+                f"{text} could be any of: {', '.join(id.hex() for id in found[:8])}. "
+                "Give more digits.",
+                revision=text,
+                candidates=[id.hex() for id in found],
+            )
+        return ObjectId(found[0])
+
+    def _peel(self, id: ObjectId) -> CommitId:
+        """Follow tags to a commit."""
+        for _ in range(16):
+            kind, content = self._objects.read(id)
+            if kind == Kind.COMMIT:
+                return CommitId(id)
+            if kind != Kind.TAG:
+                raise WrongKind(
+                    f"{id.short} is a {Kind(kind).name.lower()}, not a commit.",
+                    id=id,
+                    expected=Kind.COMMIT,
+                    actual=Kind(kind),
+                )
+            id = Tag.decode(content, verified=True).target
+        raise WrongKind(
+            f"{id.short} is a tag of tags without end.",
+            id=id,
+            expected=Kind.COMMIT,
+            actual=Kind.TAG,
+        )
+
+    def _step(self, id: CommitId, mark: str, number: int, revision: str) -> CommitId:
+        if mark == "~":
+            for _ in range(number):
+                id = self._parent(id, 1, revision)
+            return id
+        return id if number == 0 else self._parent(id, number, revision)
+
+    def _parent(self, id: CommitId, number: int, revision: str) -> CommitId:
+        parents = self._commits.get(id).parents
+        if number > len(parents):
+            raise RevisionNotFound(
+                f"{revision!r} goes back too far: commit {id.short} has {len(parents)} parents.",
+                revision=revision,
+            )
+        return parents[number - 1]
+
+    # -- reading -----------------------------------------------------------------------------
+
+    def commit(self, revision: str | ObjectId) -> Commit:
+        """The commit that a revision names."""
+        return self._commits.get(self.resolve(revision))
+
+    def snapshot(self, revision: str | ObjectId) -> Snapshot:
+        """The files of a revision. Raises as `resolve` does."""
+        id = self.resolve(revision)
+        commit = self._commits.get(id)
+        return Snapshot(self._objects, commit.tree, commit, id)
+
+    def diff(
+        self, old: str | ObjectId | Snapshot, new: str | ObjectId | Snapshot
+    ) -> Iterator[Change]:
+        """What changes from one revision to another, lazily; walks only what differs."""
+        before = old if isinstance(old, Snapshot) else self.snapshot(old)
+        after = new if isinstance(new, Snapshot) else self.snapshot(new)
+        return before.diff(after)
+
+    def log(
+        self, revision: str | ObjectId, *, limit: int | None = None
+    ) -> Iterator[tuple[CommitId, Commit]]:
+        """Commits reachable from a revision, newest first; a commit never before its child."""
+        return _log(self._commits, self.resolve(revision), limit)
+
+    def branch(self, name: str) -> Ref:
+        """A branch by short or full name. Raises `RefNotFound`."""
+        full = name if name.startswith(HEADS) else HEADS + name
+        found = self.ref(full)
+        if found is None:
+            raise RefNotFound(
+                f"There is no branch {name!r}; `cas branch` lists the branches.", ref=full
+            )
+        return found
+
+
+def _ref(name: str, value: RefValue) -> Ref:
+    return Ref(name, Kind(value.kind), value.target, value.seq)
+
+
+def _log(
+    commits: CommitCache, start: CommitId, limit: int | None
+) -> Iterator[tuple[CommitId, Commit]]:
+    """Newest first by time, but never a parent before its child.
+
+    Children still to come are counted along the edges that were seen; a commit is given when
+    its count is zero. A linear history is a plain walk.
+    """
+    given = 0
+    linear: CommitId | None = start
+    while linear is not None:
+        commit = commits.get(linear)
+        if len(commit.parents) > 1:
+            break
+        if limit is not None and given >= limit:
+            return
+        yield linear, commit
+        given += 1
+        linear = commit.parents[0] if commit.parents else None
+    if linear is None:
+        return
+    waiting = _child_counts(commits, linear)
+    ready = [linear]
+    while ready and (limit is None or given < limit):
+        ready.sort(key=lambda id: (commits.get(id).time_us, id))
+        id = ready.pop()
+        commit = commits.get(id)
+        yield id, commit
+        given += 1
+        for parent in commit.parents:
+            waiting[parent] -= 1
+            if waiting[parent] == 0:
+                ready.append(parent)
+
+
+def _child_counts(commits: CommitCache, start: CommitId) -> dict[CommitId, int]:
+    counts: dict[CommitId, int] = {start: 0}
+    stack = [start]
+    while stack:
+        for parent in commits.get(stack.pop()).parents:
+            if parent not in counts:
+                counts[parent] = 0
+                stack.append(parent)
+            counts[parent] += 1
+    return counts

@@ -1,0 +1,28 @@
+"""What a store of objects is made of, in one value that the rooms of this floor share.
+
+Floor 3. Invariant: the parts belong to one store and never change while its handle is open.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from cas.catalog.catalog import Catalog, Meta
+from cas.clock import Clock
+from cas.objects.lookup import Lookup
+from cas.storage.bucket import Bucket
+
+
+@attrs.frozen
+class Parts:
+    """The two ports, the clock, and the look-up over them."""
+
+    catalog: Catalog
+    bucket: Bucket
+    clock: Clock
+    lookup: Lookup
+
+    @property
+    def meta(self) -> Meta:
+        """What the store is."""
+        return self.catalog.meta
