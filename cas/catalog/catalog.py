@@ -27,11 +27,10 @@ class Meta:
 
 @attrs.frozen(slots=True)
 class Head:
-    """The newest state. `entry` is empty and `hash` the genesis hash while `seq` is 0."""
+    """The newest state. `hash` is the genesis hash while `seq` is 0."""
 
     seq: int
     hash: bytes
-    entry: bytes
     version: int
     removal_version: int
     condemn_seq: int

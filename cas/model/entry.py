@@ -12,7 +12,7 @@ from typing import Any, Final
 import attrs
 
 from cas.limits import ENTRY_CHANGES_MAX, EVENTS_MAX
-from cas.model.encoding import decode, encode, is_extras, is_id, is_uint, shape
+from cas.model.encoding import decode, encode, encode_plain, is_extras, is_id, is_uint, shape
 from cas.model.ids import ENTRY_CONTEXT, GENESIS_CONTEXT, KEY_CONTEXT, ObjectId, derive
 
 TXID_BYTES: Final = 16
@@ -77,7 +77,7 @@ class Entry:
 
     def encode(self) -> bytes:
         """Canonical bytes."""
-        return encode(
+        return (encode if self.events or self.extras else encode_plain)(
             [
                 self.seq,
                 self.wall_us,

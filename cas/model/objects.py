@@ -22,7 +22,7 @@ from cas.limits import (
     RECIPE_LEVEL_MAX,
     RECIPE_SPANS_MAX,
 )
-from cas.model.encoding import decode, encode, is_extras, is_id, is_uint, shape
+from cas.model.encoding import decode, encode, encode_plain, is_extras, is_id, is_uint, shape
 from cas.model.ids import CommitId, Kind, ObjectId, TreeId, digest_of
 
 
@@ -97,7 +97,7 @@ class Commit:
             )
         check_actor(self.author)
         check_message(self.message)
-        return encode(
+        return (encode if self.extras else encode_plain)(
             [
                 self.tree,
                 list(self.parents),

@@ -38,6 +38,7 @@ from cas.storage.pack import (
     PackBuilder,
     PackHeader,
     Slot,
+    build_inline,
     decode_footer,
 )
 from cas.storage.record import RECORD_HEADER_BYTES
@@ -171,17 +172,14 @@ class Batch:
         return self._sealed
 
     def _inline_pack(self) -> SealedPack:
-        parts: list[bytes] = []
         meta = self._parts.meta
         header = PackHeader(
             meta.store_id, meta.lineage_id, _NO_SESSION, self._parts.clock.wall_us()
         )
-        builder = PackBuilder(header, parts.append)
-        for id, (kind, codec, payload, raw_bytes) in self._small.items():
-            builder.add(id, kind, codec, payload, raw_bytes)
-        footer_bytes = builder.footer()
-        footer = decode_footer(builder.header, footer_bytes, "inline pack", verified=True)
-        return SealedPack(None, builder.body_bytes, footer, footer_bytes, b"".join(parts))
+        body, footer_bytes, footer = build_inline(
+            header, [(id, *record) for id, record in self._small.items()]
+        )
+        return SealedPack(None, footer.body_bytes, footer, footer_bytes, body)
 
     def add_late(self, objects: Iterable[tuple[bytes, int, bytes]]) -> None:
         """Add small objects (id, kind, content) inside the gate, after `seal`.
