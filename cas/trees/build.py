@@ -41,6 +41,11 @@ class Summary:
     count: int
     number: int
 
+    @property
+    def entry(self) -> Value:
+        """What stands for it in the node above."""
+        return self.count, self.root, self.number
+
 
 class Columns:
     """Entries in order, as growing columns; `suspects` are positions that may be hits."""
@@ -55,6 +60,7 @@ class Columns:
         self.suspects: list[int] = []
 
     def append(self, name: bytes, value: Value) -> None:
+        """One more entry."""
         self.names.append(name)
         self.tags.append(value[0])
         self.ids += value[1]
@@ -94,6 +100,7 @@ class Columns:
         return part
 
     def encode(self, level: int) -> Node:
+        """A node of all these entries."""
         tags = self.tags if level else bytes(self.tags)
         return encode_node(level, self.names, tags, bytes(self.ids), self.numbers)
 
@@ -164,16 +171,16 @@ class Builder:
         pending = self.open[above]
         made = Columns()
         for part in pending.cut(boundary.ends(self.level + above, pending.names)):
-            made.append(*entry_of(self.flavour, *self._save(above, part)))
+            made.append(part.names[-1], self._keep(above, part).entry)
         self._raise(above, made)
 
-    def _save(self, above: int, columns: Columns) -> tuple[bytes, Node]:
+    def _keep(self, above: int, columns: Columns) -> Summary:
         node = columns.encode(self.level + above)
         if above == 0:
             old = self.known.get(columns.names[-1])
             if old is not None and old[1].data == node.data:
-                return old
-        return self.nodes.save(node), node
+                return summarize(self.flavour, *old)
+        return keep(self.flavour, node, self.nodes)
 
     def _raise(self, above: int, made: Columns) -> None:
         if made.names:
@@ -191,7 +198,7 @@ class Builder:
             rest = self.open[above]
             if rest.names:
                 made = Columns()
-                made.append(*entry_of(self.flavour, *self._save(above, rest)))
+                made.append(rest.names[-1], self._keep(above, rest).entry)
                 self._raise(above, made)
             above += 1
         columns = self.open[above]
@@ -199,15 +206,15 @@ class Builder:
             if self.save_empty:
                 self.nodes.save(empty_node())
             return Summary(self.flavour.empty, 0, 0)
-        return summarize(self.flavour, *self._save(above, columns))
+        return self._keep(above, columns)
 
 
-def summarize(flavour: Flavour, root_id: bytes, root: Node) -> Summary:
-    """What the root node says of its tree."""
-    return Summary(root_id, root.count, flavour.fold(root.numbers))
+def summarize(flavour: Flavour, node_id: bytes, node: Node) -> Summary:
+    """What a node says of the tree below it. Raises `Invalid` when a sum has no room."""
+    return Summary(node_id, node.count, check_number(flavour.fold(node.numbers)))
 
 
-def entry_of(flavour: Flavour, node_id: bytes, node: Node) -> Item:
-    """The entry that stands for a node on the level above."""
+def keep(flavour: Flavour, node: Node, nodes: NodeStore) -> Summary:
+    """Save a new node; refused before, when its number has no room."""
     number = check_number(flavour.fold(node.numbers))
-    return node.names[-1], (node.count, node_id, number)
+    return Summary(nodes.save(node), node.count, number)

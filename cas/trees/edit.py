@@ -24,7 +24,7 @@ import attrs
 from cas.errors import Invalid
 from cas.limits import NODE_SINGLE_ENTRIES_MAX
 from cas.trees import boundary
-from cas.trees.build import Builder, Columns, Summary, entry_of, summarize
+from cas.trees.build import Builder, Columns, Summary, keep, summarize
 from cas.trees.node import (
     Edit,
     Flavour,
@@ -32,7 +32,6 @@ from cas.trees.node import (
     NodeStore,
     Value,
     check_known,
-    check_number,
     check_value,
     load_child,
     load_root,
@@ -146,15 +145,14 @@ def _climb(
     nodes: NodeStore,
 ) -> Summary:
     """Put a changed leaf into the nodes above it; `last_name` when it got a new one."""
-    node_id = nodes.save(node)
+    done = keep(flavour, node, nodes)
     for parent, index in reversed(path):
-        number = check_number(flavour.fold(node.numbers))
         if last_name is None:
-            node = replace_values(parent, ((index, (node.count, node_id, number)),))
+            node = replace_values(parent, ((index, done.entry),))
         else:
-            node = replace_entry(parent, index, index + 1, last_name, node.count, node_id, number)
-        node_id = nodes.save(node)
-    return summarize(flavour, node_id, node)
+            node = replace_entry(parent, index, index + 1, last_name, *done.entry)
+        done = keep(flavour, node, nodes)
+    return done
 
 
 class _Place:
@@ -241,8 +239,7 @@ class _Edit:
             return self._finish(root.level, entries, [self.top])
         if not replaced:
             return summarize(self.flavour, self.root_id, root)
-        root = replace_values(root, replaced)
-        return summarize(self.flavour, self.nodes.save(root), root)
+        return keep(self.flavour, replace_values(root, replaced), self.nodes)
 
     def _collapse(self, level: int, edits: list[Edit]) -> Summary:
         """Make one root of the few entries that a level below the old root still has."""
@@ -388,8 +385,7 @@ class _Edit:
                 # New entries came to stand before a whole node, which is as it was.
                 del above[node.names[-1]]
                 continue
-            name, value = entry_of(self.flavour, self.nodes.save(node), node)
-            above[name] = value
+            above[node.names[-1]] = keep(self.flavour, node, self.nodes).entry
         return sorted(above.items(), key=_name_of)
 
 

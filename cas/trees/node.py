@@ -394,8 +394,11 @@ def check_value(flavour: Flavour, value: Value) -> None:
     tag, child, number = value
     if tag not in flavour.tags:
         raise Invalid(f"{tag} is no tag of a {flavour.kind.name.lower()} node.")
-    if len(child) != ID_BYTES:
-        raise Invalid(f"An entry's id has {ID_BYTES} bytes, not {len(child)}.")
+    if not isinstance(child, bytes) or len(child) != ID_BYTES:
+        raise Invalid(f"An entry's id is {ID_BYTES} bytes, not {child!r}.")
+    if type(number) is not int:
+        # True would be encoded as a truth value, and equal 1 all the same.
+        raise Invalid(f"An entry's size or sequence number is an integer, not {number!r}.")
     check_number(number)
 
 

@@ -254,7 +254,7 @@ def walk(
             if value[0] == _TREE:
                 if directories:
                     yield path, to_entry(value)
-                _check_depth(path)
+                _check_depth(path, value[1])
                 stack.append((path, scan(DIRECTORY, value[1], nodes)))
                 break
             yield path, to_entry(value)
@@ -286,7 +286,7 @@ def diff_paths(
             if before is not None or after is not None:
                 yield path, before, after
             if old_tree != new_tree:
-                _check_depth(path)
+                _check_depth(path, old_tree, new_tree)
                 stack.append((path, diff(DIRECTORY, old_tree, new_tree, nodes)))
                 break
         else:
@@ -302,12 +302,13 @@ def _split(value: Value | None) -> tuple[TreeEntry | None, bytes]:
     return to_entry(value), _EMPTY
 
 
-def _check_depth(path: Path) -> None:
-    if len(path) > PATH_DEPTH_MAX:
+def _check_depth(path: Path, *trees: bytes) -> None:
+    """Refuse a directory so deep that what is in it has no legal path."""
+    if len(path) >= PATH_DEPTH_MAX and any(tree != _EMPTY for tree in trees):
         raise LimitExceeded(
             f"Directories below {to_text(b'/'.join(path[:4]))!r}… are nested deeper than "
             f"{PATH_DEPTH_MAX} names.",
             limit="PATH_DEPTH_MAX",
-            value=len(path),
+            value=len(path) + 1,
             maximum=PATH_DEPTH_MAX,
         )

@@ -49,6 +49,7 @@ def value_of(seed: int, tag: int = 1) -> tuple[int, bytes, int]:
 
 
 def oracle_hit(level: int, name: bytes) -> bool:
+    """Whether a name is a hit on a level, as the format says it."""
     return struct.unpack("<I", blake3(bytes([level]) + name).digest()[:4])[0] < 134_217_728
 
 
@@ -131,5 +132,28 @@ def long_names(number: int, length: int = 255) -> tuple[bytes, ...]:
     raise AssertionError
 
 
+POOLS: dict[str, tuple[tuple[int, ...], tuple[int, ...], int]] = {
+    "each name ends a leaf": ((0,), (), 300),
+    "each name ends a leaf and an inner node": ((0, 1), (), 280),
+    "no name ends anything": ((), (0, 1), 600),
+    "each name ends a leaf, none an inner node": ((0,), (1,), 300),
+}
+
+
+@lru_cache
+def pool(*names: str) -> tuple[bytes, ...]:
+    """Names to draw from, ascending; "long" are names of 255 bytes, "any" are natural ones."""
+    found: set[bytes] = set()
+    for name in names:
+        if name == "long":
+            found.update(long_names(400))
+        elif name == "any":
+            found.update(b"file-%04d.txt" % at for at in range(700))
+        else:
+            found.update(crafted(*POOLS[name]))
+    return tuple(sorted(found))
+
+
 def items(entries: dict[bytes, tuple[int, bytes, int]]) -> list[Item]:
+    """Entries in order, as `build` takes them."""
     return sorted(entries.items())
