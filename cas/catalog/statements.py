@@ -84,6 +84,14 @@ class SqliteReader:
             return None if body is None else bytes(body)
         return None
 
+    def bodies(self, after: int, limit: int) -> Sequence[tuple[int, bytes]]:
+        rows = self._run(
+            "SELECT number, body FROM pack WHERE number > ? AND body IS NOT NULL"
+            " ORDER BY number LIMIT ?",
+            (after, limit),
+        )
+        return list(rows)
+
     def vectors(self, after: int = 0) -> Sequence[tuple[int, int, bytes]]:
         rows = self._run(
             "SELECT pack, version, bits FROM vector WHERE version > ? ORDER BY pack", (after,)

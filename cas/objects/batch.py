@@ -30,7 +30,7 @@ from cas.objects.lookup import file_name
 from cas.objects.parts import Parts
 from cas.objects.pipeline import Pipeline
 from cas.storage.bucket import Upload
-from cas.storage.codec import RECIPE, encode_payload
+from cas.storage.codec import RAW, RECIPE, encode_payload
 from cas.storage.index import Run, due_merge, merge_runs, prefix_of, run_of
 from cas.storage.pack import (
     PACK_HEADER_BYTES,
@@ -125,17 +125,20 @@ class Batch:
             self._file.add_encoded(id, Kind.BLOB, RECIPE, payload, size_bytes)
         self.written_count += 1
 
-    def rewrite(self, id: bytes, kind: int, content: bytes) -> None:
-        """Stage another copy of an object that exists, in a pack file."""
-        if self._file is None:
-            self._file = self._begin_file()
-        self._file.add(id, kind, content)
+    def rewrite(self, id: bytes, kind: int, codec: int, payload: bytes, raw_bytes: int) -> None:
+        """Stage another copy, in a pack file, of an object that exists; its payload as stored.
 
-    def rewrite_recipe_copy(self, id: bytes, payload: bytes, size_bytes: int) -> None:
-        """Stage another recipe copy of a blob, in a pack file."""
-        if self._file is None:
-            self._file = self._begin_file()
-        self._file.add_encoded(id, Kind.BLOB, RECIPE, payload, size_bytes)
+        A raw payload is compressed on the way. A second copy of the same id is left out.
+        """
+        file = self._file
+        if file is None:
+            file = self._file = self._begin_file()
+        if file.holds(id):
+            return
+        if codec == RAW:
+            file.add(id, kind, payload)
+        else:
+            file.add_encoded(id, kind, codec, payload, raw_bytes)
 
     def rely(self, id: bytes) -> None:
         """Note that this batch names `id`, which exists and which it does not write."""
@@ -316,8 +319,9 @@ class _FileWriter:
         self._collect(everything=False)
 
     def add_encoded(self, id: bytes, kind: int, codec: int, payload: bytes, raw: int) -> None:
-        self._collect(everything=True)
-        self._write(id, kind, codec, payload, raw)
+        self._in_flight.add(id)
+        self._pipeline.submit_encoded(id, kind, codec, payload, raw)
+        self._collect(everything=False)
 
     def _collect(self, *, everything: bool) -> None:
         for item in self._pipeline.drain(everything=everything):
@@ -390,7 +394,9 @@ class _FileWriter:
         if id in self._in_flight:
             item = self._pipeline.pending(id)
             if item is not None:
-                return item.kind, 0, item.content, len(item.content)
+                if item.codec is None:
+                    return item.kind, 0, item.content, len(item.content)
+                return item.kind, item.codec, item.content, item.raw_bytes
         place = self._places.get(id)
         if place is not None and self._upload is not None:
             offset, stored, raw, kind, codec = place

@@ -109,12 +109,20 @@ class Lookup:
         A stale or damaged index can only answer no where yes is right; for deduplication that
         costs a second copy. `exists` is the answer that is certain.
         """
+        state = self.state
         place = self._inline.get(id)
-        if place is not None and place[0] in self.state.packs and not self.state.vectors:
+        if place is not None and place[0] in state.packs and not self._gone(state, *place):
             return True
-        if self._runs == []:
-            return place is not None and self.find(id) is not None
-        return self.find(id) is not None
+        runs = self._runs
+        if runs is None:
+            runs = self._load_index()
+        if runs:
+            prefix = prefix_of(id)
+            for run in runs:
+                if run.find(prefix):
+                    # Only now does the full id have to be read.
+                    return self.find(id) is not None
+        return False
 
     def exists(self, id: bytes) -> bool:
         """Whether the snapshot at hand has a copy, whatever the index says."""

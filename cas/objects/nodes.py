@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import suppress
 
 from cas.errors import WrongKind
 from cas.model.ids import Kind
@@ -31,9 +30,10 @@ class NodeCache:
         """The node, if it is here."""
         node = self._nodes.get(id)
         if node is not None:
-            # Another thread may drop it between the two lines.
-            with suppress(KeyError):
+            try:  # noqa: SIM105 - suppress() costs a commit three microseconds
                 self._nodes.move_to_end(id)
+            except KeyError:
+                pass  # another thread dropped it between the two lines
         return node
 
     def put(self, id: bytes, node: Node) -> None:

@@ -25,11 +25,15 @@ IN_FLIGHT_BYTES_MAX: Final = 16 << 20
 
 
 class Submitted(NamedTuple):
-    """One object on its way into a pack file."""
+    """One object on its way into a pack file. `codec` is None until a worker has encoded it;
+    what comes encoded already (`content` is a payload then) passes through.
+    """
 
     id: bytes
     kind: int
     content: bytes
+    codec: int | None = None
+    raw_bytes: int = 0
 
 
 class Encoded(NamedTuple):
@@ -72,9 +76,16 @@ class Pipeline:
 
     def submit(self, id: bytes, kind: int, content: bytes) -> None:
         """Take one object; `drain` gives it back encoded."""
+        self._take(Submitted(id, kind, content))
+
+    def submit_encoded(self, id: bytes, kind: int, codec: int, payload: bytes, raw: int) -> None:
+        """Take one object that is encoded already; it keeps its place in the order."""
+        self._take(Submitted(id, kind, payload, codec, raw))
+
+    def _take(self, item: Submitted) -> None:
         group = self._group
-        group.items.append(Submitted(id, kind, content))
-        group.size_bytes += len(content)
+        group.items.append(item)
+        group.size_bytes += len(item.content)
         if group.size_bytes >= GROUP_BYTES or len(group.items) >= GROUP_COUNT_MAX:
             self._dispatch()
 
@@ -98,8 +109,13 @@ class Pipeline:
             self._in_flight_bytes -= group.size_bytes
             if group.error is not None:
                 raise group.error
-            for item, (codec, payload) in zip(group.items, group.result, strict=True):
-                yield Encoded(item.id, item.kind, codec, payload, len(item.content))
+            encoded = iter(group.result)
+            for item in group.items:
+                if item.codec is None:
+                    codec, payload = next(encoded)
+                    yield Encoded(item.id, item.kind, codec, payload, len(item.content))
+                else:
+                    yield Encoded(item.id, item.kind, item.codec, item.content, item.raw_bytes)
 
     def pending(self, id: bytes) -> Submitted | None:
         """The object of this id, if it has not been drained yet. Linear: for rare reads."""
@@ -129,7 +145,9 @@ class Pipeline:
                     return
                 continue
             try:
-                group.result = encode_payloads([item.content for item in group.items])
+                group.result = encode_payloads(
+                    [item.content for item in group.items if item.codec is None]
+                )
             except BaseException as error:
                 group.error = error
             group.done.set()

@@ -11,23 +11,26 @@ background. The gate is held only to install and, in slices, to remove.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections.abc import Iterator
 from typing import Final
 
-from cas.catalog.catalog import CatalogReader, CatalogWriter, Head
+from cas.catalog.catalog import CatalogReader
 from cas.errors import Corrupt
 from cas.limits import SPILL_BYTES, SPILL_PACKS, SPILL_SMALL_PACK_BYTES
 from cas.objects.batch import Batch
-from cas.objects.lookup import Copy, PackInfo, bit_is_set
+from cas.objects.lookup import PackInfo, State, bit_is_set
 from cas.objects.store import ObjectStore
-from cas.storage.codec import RECIPE
 from cas.storage.pack import Footer
+from cas.storage.record import RECORD_HEADER_BYTES
 
 SLICE_PACKS: Final = 256
 """Rows removed in one write transaction: well under 50 ms at the gate."""
 
-_Places = defaultdict[bytes, list[tuple[int, int]]]
-"""Where each gathered object was found: (pack, slot) of every copy."""
+BODIES_AT_ONCE: Final = 256
+"""Inline packs read in one statement."""
+
+Output = tuple[int, Footer, bytes]
+"""A new pack: number, footer, and the bits it was installed with."""
 
 
 class Spill:
@@ -64,67 +67,82 @@ class Spill:
             return 0
         batch = objects.new_batch()
         try:
-            places: _Places = defaultdict(list)
-            gathered = [pack.number for pack in sources if self._gather(pack, batch, places)]
+            gathered = self._gather(state, sources, batch)
             if not gathered:
                 batch.abandon()
                 return 0
-            outputs = self._install(batch, places, state.version)
+            outputs = self._install(batch, state, gathered)
         except BaseException:
             batch.abandon()
             raise
-        self._remove(gathered, outputs)
+        self._remove([pack.number for pack in gathered], outputs)
         objects.lookup.refresh()
         return len(gathered)
 
-    def _gather(self, pack: PackInfo, batch: Batch, places: _Places) -> bool:
-        """Stage a new copy of every object of a pack; False leaves the pack as it is.
+    def _gather(self, state: State, sources: list[PackInfo], batch: Batch) -> list[PackInfo]:
+        """Stage a new copy of every live object of these packs; the packs that were read.
 
-        A pack with a damaged object stays whole where it is, for fsck and repair to see.
+        Payloads move as they lie, raw ones are compressed on the way. Nothing is hashed again:
+        a damaged payload is as damaged in its new place, and every read and fsck still says so.
+        A pack whose footer or file cannot be read stays as it is.
         """
-        objects = self._objects
-        try:
-            footer = objects.lookup.footer(pack)
-            copies = [
-                Copy(pack, slot)
-                for number, slot in enumerate(footer.slots())
-                if not objects.lookup.is_gone(pack.number, number)
-            ]
-            loaded = [(copy, objects.verified(copy)) for copy in copies]
-        except Corrupt:
-            return False
-        for copy, (kind, content) in loaded:
-            slot = copy.slot
-            if slot.id not in places:
-                if slot.codec == RECIPE:
-                    batch.rewrite_recipe_copy(slot.id, objects.payload(copy), slot.raw_bytes)
-                else:
-                    batch.rewrite(slot.id, kind, content)
-            places[slot.id].append((pack.number, footer.find(slot.id)))
-        return True
+        gathered = []
+        for pack, footer, body in self._bodies(sources):
+            bits = state.vectors.get(pack.number)
+            for number, row in enumerate(footer.rows()):
+                id, offset, stored, raw_bytes, kind, codec, _depth, _flags, _group = row
+                if not bit_is_set(bits, number):
+                    start = offset + RECORD_HEADER_BYTES
+                    batch.rewrite(id, kind, codec, body[start : start + stored], raw_bytes)
+            gathered.append(pack)
+        return gathered
 
-    def _install(
-        self, batch: Batch, places: _Places, seen_version: int
-    ) -> list[tuple[int, Footer, bytes]]:
-        """Name the new packs; (number, footer, bits) of each."""
+    def _bodies(self, sources: list[PackInfo]) -> Iterator[tuple[PackInfo, Footer, bytes]]:
+        objects = self._objects
+        inline = {pack.number: pack for pack in sources if pack.footer is not None}
+        after = 0
+        while inline:
+            with objects.catalog.read() as reader:
+                rows = reader.bodies(after, BODIES_AT_ONCE)
+            for number, body in rows:
+                pack = inline.get(number)
+                if pack is not None and pack.footer is not None:
+                    yield pack, pack.footer, body
+            if len(rows) < BODIES_AT_ONCE:
+                break
+            after = rows[-1][0]
+        for pack in sources:
+            if pack.file is None:
+                continue
+            try:
+                footer = objects.lookup.footer(pack)
+                yield pack, footer, objects.bucket.read(pack.file, 0, footer.body_bytes)
+            except Corrupt:
+                continue
+
+    def _install(self, batch: Batch, state: State, gathered: list[PackInfo]) -> list[Output]:
+        """Name the new packs; a slot none of whose sources exists any more is born gone (E4)."""
         batch.seal()
         with self._objects.catalog.write() as writer:
             head = writer.head()
             rows = batch.install(writer, head)
+            exists = None
+            if head.removal_version > state.version:
+                exists = _still_existing(writer, gathered, self._objects)
             outputs = []
-            gone = _vanished(writer, places, head, seen_version)
             for row, footer in rows:
                 bits = bytearray((footer.count + 7) // 8)
-                for number, id in enumerate(footer.ids()):
-                    if id in gone:
-                        bits[number >> 3] |= 1 << (number & 7)
+                if exists is not None:
+                    for number, id in enumerate(footer.ids()):
+                        if id not in exists:
+                            bits[number >> 3] |= 1 << (number & 7)
                 if any(bits):
                     writer.set_vector(row.number, row.number, bytes(bits))
                 outputs.append((row.number, footer, bytes(bits)))
         batch.resolved()
         return outputs
 
-    def _remove(self, numbers: list[int], outputs: list[tuple[int, Footer, bytes]]) -> None:
+    def _remove(self, numbers: list[int], outputs: list[Output]) -> None:
         """Take the gathered packs out in slices, while what replaces them still stands."""
         catalog = self._objects.catalog
         files: list[str] = []
@@ -150,22 +168,22 @@ def _is_young(pack: PackInfo) -> bool:
     return pack.file is None or pack.body_bytes < SPILL_SMALL_PACK_BYTES
 
 
-def _vanished(writer: CatalogWriter, places: _Places, head: Head, seen_version: int) -> set[bytes]:
-    """Gathered ids none of whose source copies exists any more (E4)."""
-    if head.removal_version <= seen_version:
-        return set()
-    alive = set(writer.pack_numbers())
-    vectors = {number: bits for number, _version, bits in writer.vectors()}
+def _still_existing(
+    reader: CatalogReader, gathered: list[PackInfo], objects: ObjectStore
+) -> set[bytes]:
+    """Ids of which a gathered copy exists in this state of the catalog."""
+    alive = set(reader.pack_numbers())
+    vectors = {number: bits for number, _version, bits in reader.vectors()}
     return {
         id
-        for id, found in places.items()
-        if not any(
-            number in alive and not bit_is_set(vectors.get(number), slot) for number, slot in found
-        )
+        for pack in gathered
+        if pack.number in alive
+        for number, id in enumerate(objects.lookup.footer(pack).ids())
+        if not bit_is_set(vectors.get(pack.number), number)
     }
 
 
-def _stand(reader: CatalogReader, outputs: list[tuple[int, Footer, bytes]]) -> bool:
+def _stand(reader: CatalogReader, outputs: list[Output]) -> bool:
     """Whether every new copy still exists: nobody has taken it for the redundant one."""
     alive = set(reader.pack_numbers())
     vectors = {number: bits for number, _version, bits in reader.vectors()}

@@ -47,14 +47,18 @@ class Run:
         self._map = mapped
         self.path = path
 
-    def find(self, prefix: int) -> Iterator[tuple[int, int]]:
-        """(pack, slot) of every entry with this prefix."""
+    def find(self, prefix: int) -> Sequence[tuple[int, int]]:
+        """(pack, slot) of every entry with this prefix; nearly always none or one."""
         prefixes = self._prefixes
         at = bisect_left(prefixes, prefix)
+        if at == self.count or prefixes[at] != prefix:
+            return ()
+        found = []
         while at < self.count and prefixes[at] == prefix:
             place = self._places[at]
-            yield self.packs[place >> 32], place & 0xFFFFFFFF
+            found.append((self.packs[place >> 32], place & 0xFFFFFFFF))
             at += 1
+        return found
 
     def find_range(self, low: int, high: int) -> Iterator[tuple[int, int]]:
         """(pack, slot) of every entry with a prefix from `low` to `high`, both included."""

@@ -185,6 +185,10 @@ class Footer:
         """All slots, ascending by id."""
         return map(Slot._make, _SLOT.iter_unpack(self._slots))
 
+    def rows(self) -> Iterator[tuple[bytes, int, int, int, int, int, int, int, int]]:
+        """All slots as plain tuples in the order of `Slot`'s fields, for long runs."""
+        return _SLOT.iter_unpack(self._slots)
+
     def ids(self) -> list[bytes]:
         """All ids, ascending."""
         slots = self._slots
