@@ -31,6 +31,13 @@ def check_engine(version: str) -> None:
         )
 
 
+def engine_version() -> str:
+    """Version of the SQLite library in use."""
+    import apsw
+
+    return apsw.sqlite_lib_version()
+
+
 def filesystem_of(path: str, mounts: str | None = None) -> str | None:
     """Type of the file system that holds `path`, or None where the host does not say.
 

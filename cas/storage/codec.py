@@ -43,6 +43,13 @@ class _Local(threading.local):
 _LOCAL = _Local()
 
 
+def zstd_version() -> str:
+    """Version of the zstd library in use."""
+    import zstandard
+
+    return ".".join(str(part) for part in zstandard.ZSTD_VERSION)
+
+
 def _compressor(level: int) -> zstandard.ZstdCompressor:
     compressor = _LOCAL.compressors.get(level)
     if compressor is None:
