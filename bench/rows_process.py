@@ -117,7 +117,11 @@ def row_wal(ctx: Context) -> None:
         if found.other_syncs:
             note += f"; {found.other_syncs} of pack files and folders (spill) included"
         ctx.run.one(f"wal/{name}/syncs", found.counted_syncs / count, "/commit", note)
-        ctx.run.one(f"wal/{name}/frames", found.frames / count, "/commit", f"{count} commits")
+        groups = sorted(found.groups)
+        written = ", ".join(f"{label} {size:,} B" for label, size in found.written.most_common())
+        note = f"mean of {count} commits; a synced group has {statistics.median(groups):.0f} in the"
+        note += f" median, {groups[-1]} at most; written: {written}"
+        ctx.run.one(f"wal/{name}/frames", found.frames / count, "/commit", note)
 
 
 def row_writers(ctx: Context) -> None:
@@ -195,8 +199,8 @@ def row_cost(ctx: Context) -> None:
         for _ in range(ctx.rounds):
             for size, worker in workers.items():
                 times[size] += worker.ask("commits", count=BLOCK)["seconds"]
-    ctx.run.add(f"cost-{entries}/cas/nodes", Series(tuple(nodes), "nodes", max(nodes)))
-    ctx.run.add(f"cost-{entries}/cas/bytes", Series(tuple(written), "B", max(written)))
+    ctx.run.add(f"cost-{entries}/cas/nodes", Series(tuple(nodes), "nodes"))
+    ctx.run.add(f"cost-{entries}/cas/bytes", Series(tuple(written), "B"))
     for size, seconds in times.items():
         ctx.run.add(f"cost-{size}/cas/seconds", Series(tuple(seconds), "s"))
 
@@ -253,6 +257,7 @@ def row_startup(ctx: Context) -> None:
     if ctx.product.api_missing_because() is None:
         place = f"import sys; sys.path.insert(0, {str(REPOSITORY_ROOT)!r}); import cas"
         commands["import"] = (*bare, place)
+        commands["import_and_open"] = (*bare, place + "; cas.open")  # names load on first use
     if ctx.has("cas"):
         commands["help"] = ctx.product.command("--help")
     contenders = [_command(ctx, name, command) for name, command in commands.items()]

@@ -34,6 +34,8 @@ class Trace:
     commit_syncs: int
     checkpoint_syncs: int
     other_syncs: int
+    groups: tuple[int, ...]
+    """WAL frames before each commit sync, in order: one transaction each, if syncs are FULL."""
     written: Counter[str]
     """Bytes of pwrite64 by file suffix or name."""
 
@@ -52,6 +54,7 @@ def read(log: Path, mark: Path) -> Trace:
     """Counts between the first two writes to `mark`. Raises ValueError when there are fewer."""
     marks = frames = commit_syncs = checkpoint_syncs = other_syncs = 0
     unsynced: Counter[str] = Counter()
+    groups = []
     written: Counter[str] = Counter()
     with log.open(errors="replace") as lines:
         for line in lines:
@@ -78,13 +81,14 @@ def read(log: Path, mark: Path) -> Trace:
                 continue
             if path.endswith("-wal") and with_frames:
                 commit_syncs += 1
+                groups.append(with_frames)
             elif path.endswith(("-wal", ".sqlite", ".db")):
                 checkpoint_syncs += 1
             else:
                 other_syncs += 1
     if marks != 2:
         raise ValueError(f"{log} holds {marks} marks, 2 were expected")
-    return Trace(frames, commit_syncs, checkpoint_syncs, other_syncs, written)
+    return Trace(frames, commit_syncs, checkpoint_syncs, other_syncs, tuple(groups), written)
 
 
 def _label(path: str) -> str:

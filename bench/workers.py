@@ -172,8 +172,9 @@ class Cas(Writer):
     def __init__(self, request: dict[str, Any]) -> None:
         super().__init__(request)
         self.cas: Any = importlib.import_module("cas")
+        opener = self.cas.open  # names load on first use: the import is another row's
         started = time.perf_counter()
-        self.store = self.cas.open(self.path, create=request.get("create", True))
+        self.store = opener(self.path, create=request.get("create", True))
         self.open_seconds = time.perf_counter() - started
         self.entries = request.get("entries", 0)
 
