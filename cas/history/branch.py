@@ -6,7 +6,7 @@ the staged edits on top. One thread.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any, Final
 
 from cas.errors import Invalid, PathNotFound, WrongKind
@@ -90,6 +90,12 @@ class BranchEdit(MutableMapping[str, bytes]):
         self.staged.clear()
         self.tree = tree
         self._replaced = True
+
+    def stage_tree(self, stage: Callable[[Batch], bytes]) -> TreeId:
+        """`put_tree` of the directory that `stage` puts into this transaction's batch."""
+        tree = TreeId(stage(self._batch))
+        self.put_tree(tree)
+        return tree
 
     def __delitem__(self, path: str | bytes) -> None:
         parts = split_path(path)

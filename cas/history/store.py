@@ -7,11 +7,12 @@ batch belong to one thread; a forked child must open the store again.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
-from cas.errors import EntryNotFound, Invalid
+from cas.errors import CasError, EntryNotFound, Invalid
 from cas.history.core import CommitCache, Core
 from cas.history.snapshot import Change, Snapshot
 from cas.history.timeline import Timeline
@@ -50,6 +51,7 @@ class Store:
         self.location = location
         self.core = Core(objects, Timeline(objects), CommitCache(objects))
         self._spill = Spill(objects)
+        self._spill_lock = threading.Lock()
         self._closed = False
 
     def __repr__(self) -> str:
@@ -70,7 +72,11 @@ class Store:
         """Give up every handle; harmless when called twice."""
         if not self._closed:
             self._closed = True
-            self.objects.close()
+            try:
+                with self._spill_lock:
+                    self._spill.close()
+            finally:
+                self.objects.close()
 
     @property
     def id(self) -> str:
@@ -230,9 +236,19 @@ class Store:
     # -- upkeep ------------------------------------------------------------------------------
 
     def _after_write(self) -> None:
-        if self._spill.due:
-            self._spill.run()
+        """What a write leaves to be done once it was acknowledged."""
+        if self._spill.due and self._spill_lock.acquire(blocking=False):
+            try:
+                self._spill.step()
+            except CasError as error:
+                # The commit before it was acknowledged and stands, so this is not its error.
+                import logging
+
+                logging.getLogger("cas").warning("a spill was put off: %s", error)
+            finally:
+                self._spill_lock.release()
 
     def spill(self) -> int:
         """Gather inline packs into a pack file now; how many were gathered."""
-        return self._spill.run()
+        with self._spill_lock:
+            return self._spill.finish()

@@ -12,49 +12,22 @@ gc from taking them for leftovers. Used by one thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import attrs
 
 from cas.catalog.catalog import CatalogWriter, Head, PackRow, SessionRow
-from cas.errors import Closed, CorruptPack, ObjectNotFound, SessionExpired
-from cas.limits import (
-    INLINE_OBJECT_BYTES_MAX,
-    INLINE_TRANSACTION_BYTES_MAX,
-    PACK_BYTES_TARGET,
-    PACK_SLOTS_MAX,
-)
+from cas.errors import Closed, ObjectNotFound, SessionExpired
+from cas.limits import INLINE_OBJECT_BYTES_MAX, INLINE_TRANSACTION_BYTES_MAX
 from cas.model.ids import Kind, digest_of
 from cas.objects.children import children
-from cas.objects.lookup import file_name
 from cas.objects.parts import Parts
-from cas.objects.pipeline import Pipeline
-from cas.storage.bucket import Upload
+from cas.objects.pipeline import Submitted
+from cas.objects.writer import FileWriter, SealedPack
 from cas.storage.codec import RAW, RECIPE, encode_payload
-from cas.storage.index import Run, due_merge, merge_runs, prefix_of, run_of
-from cas.storage.pack import (
-    PACK_HEADER_BYTES,
-    Footer,
-    PackBuilder,
-    PackHeader,
-    Slot,
-    build_inline,
-    decode_footer,
-)
-from cas.storage.record import RECORD_HEADER_BYTES
+from cas.storage.pack import Footer, PackHeader, build_inline
 
 _NO_SESSION = bytes(16)
-
-
-@attrs.frozen(slots=True)
-class SealedPack:
-    """A pack whose bytes are durable (a file) or at hand (inline), and which nothing names."""
-
-    name: bytes | None
-    body_bytes: int
-    footer: Footer
-    footer_bytes: bytes | None
-    body: bytes | None
 
 
 class Batch:
@@ -73,7 +46,7 @@ class Batch:
         self._small_bytes = 0
         self._structured: list[bytes] = []
         self._hits: set[bytes] = set()
-        self._file: _FileWriter | None = None
+        self._file: FileWriter | None = None
         self._session: SessionRow | None = None
         self._sealed: list[SealedPack] | None = None
         self._done = False
@@ -112,7 +85,7 @@ class Batch:
                 self._small_bytes += len(payload)
                 return True
             self._file = self._begin_file()
-        self._file.add(id, kind, content)
+        self._file.add(Submitted(id, kind, content, None, size_bytes))
         return True
 
     def add_recipe_copy(self, id: bytes, recipe: bytes, size_bytes: int) -> None:
@@ -122,23 +95,16 @@ class Batch:
             self._small[id] = (Kind.BLOB, RECIPE, payload, size_bytes)
             self._small_bytes += len(payload)
         else:
-            self._file.add_encoded(id, Kind.BLOB, RECIPE, payload, size_bytes)
+            self._file.add(Submitted(id, Kind.BLOB, payload, RECIPE, size_bytes))
         self.written_count += 1
 
-    def rewrite(self, id: bytes, kind: int, codec: int, payload: bytes, raw_bytes: int) -> None:
-        """Stage another copy, in a pack file, of an object that exists; its payload as stored.
-
-        A raw payload is compressed on the way. A second copy of the same id is left out.
+    def rewrite(self, items: Iterable[Submitted]) -> None:
+        """Stage another copy, in a pack file, of objects that exist. The caller leaves out
+        what it has given before.
         """
-        file = self._file
-        if file is None:
-            file = self._file = self._begin_file()
-        if file.holds(id):
-            return
-        if codec == RAW:
-            file.add(id, kind, payload)
-        else:
-            file.add_encoded(id, kind, codec, payload, raw_bytes)
+        if self._file is None:
+            self._file = self._begin_file()
+        self._file.add_many(items)
 
     def rely(self, id: bytes) -> None:
         """Note that this batch names `id`, which exists and which it does not write."""
@@ -275,7 +241,7 @@ class Batch:
 
     # -- pack files --------------------------------------------------------------------------
 
-    def _begin_file(self) -> _FileWriter:
+    def _begin_file(self) -> FileWriter:
         parts = self._parts
         session = SessionRow(
             parts.clock.random(16),
@@ -288,135 +254,11 @@ class Batch:
             head = writer.head()
             writer.put_session(attrs.evolve(session, base_seq=head.seq))
         self._session = session
-        file = _FileWriter(parts, session.id)
-        for id, (kind, codec, payload, raw_bytes) in self._small.items():
-            if codec == 0:
-                file.add(id, kind, payload)
-            else:
-                file.add_encoded(id, kind, codec, payload, raw_bytes)
+        file = FileWriter(parts, session.id)
+        file.add_many(
+            Submitted(id, kind, payload, None if codec == RAW else codec, raw_bytes)
+            for id, (kind, codec, payload, raw_bytes) in self._small.items()
+        )
         self._small.clear()
         self._small_bytes = 0
         return file
-
-
-class _FileWriter:
-    """Streams records into pack files, rolling to the next near the target size."""
-
-    def __init__(self, parts: Parts, session_id: bytes) -> None:
-        self._parts = parts
-        self._session_id = session_id
-        self._pipeline = Pipeline()
-        self._in_flight: set[bytes] = set()
-        self._sealed: list[SealedPack] = []
-        self._runs: list[Run] = []
-        self._upload: Upload | None = None
-        self._builder: PackBuilder | None = None
-        self._places: dict[bytes, tuple[int, int, int, int, int]] = {}
-
-    def add(self, id: bytes, kind: int, content: bytes) -> None:
-        self._in_flight.add(id)
-        self._pipeline.submit(id, kind, content)
-        self._collect(everything=False)
-
-    def add_encoded(self, id: bytes, kind: int, codec: int, payload: bytes, raw: int) -> None:
-        self._in_flight.add(id)
-        self._pipeline.submit_encoded(id, kind, codec, payload, raw)
-        self._collect(everything=False)
-
-    def _collect(self, *, everything: bool) -> None:
-        for item in self._pipeline.drain(everything=everything):
-            self._write(item.id, item.kind, item.codec, item.payload, item.raw_bytes)
-            self._in_flight.discard(item.id)
-
-    def _write(self, id: bytes, kind: int, codec: int, payload: bytes, raw: int) -> None:
-        builder = self._builder
-        if builder is None:
-            meta = self._parts.meta
-            header = PackHeader(
-                meta.store_id, meta.lineage_id, self._session_id, self._parts.clock.wall_us()
-            )
-            self._upload = self._parts.bucket.create()
-            self._builder = builder = PackBuilder(header, self._upload.write)
-        offset = builder.add(id, kind, codec, payload, raw)
-        self._places[id] = (offset, len(payload), raw, kind, codec)
-        if builder.body_bytes >= PACK_BYTES_TARGET or len(builder) >= PACK_SLOTS_MAX:
-            self._roll()
-
-    def _roll(self) -> None:
-        """Seal the pack at hand: durable under its final name, its footer read back."""
-        upload, builder = self._upload, self._builder
-        if upload is None or builder is None:
-            return
-        footer_bytes = builder.footer()
-        upload.write(footer_bytes)
-        name = self._parts.clock.random(16)
-        file = file_name(name)
-        upload.seal(file)
-        self._upload = self._builder = None
-        bucket = self._parts.bucket
-        header = bucket.read(file, 0, PACK_HEADER_BYTES)
-        stored = bucket.read(file, builder.body_bytes, len(footer_bytes))
-        footer = decode_footer(header, stored, file)
-        if header != builder.header or stored != footer_bytes:
-            raise CorruptPack(
-                f"The pack {file} reads back other bytes than were written; nothing was "
-                "committed. Check the disk.",
-                pack=file,
-                offset=-1,
-            )
-        self._runs.append(run_of(len(self._sealed), footer))
-        self._sealed.append(SealedPack(name, builder.body_bytes, footer, None, None))
-        self._places.clear()
-        if due := due_merge(self._runs):
-            merged = merge_runs(due, range(len(self._sealed)))
-            self._runs = [run for run in self._runs if run not in due] + [merged]
-
-    def finish(self) -> list[SealedPack]:
-        self._collect(everything=True)
-        self._roll()
-        self._parts.bucket.sync()
-        return self._sealed
-
-    def holds(self, id: bytes) -> bool:
-        if id in self._in_flight or id in self._places:
-            return True
-        return any(True for _ in self._rolled(id))
-
-    def _rolled(self, id: bytes) -> Iterator[tuple[SealedPack, Slot]]:
-        prefix = prefix_of(id)
-        for run in self._runs:
-            for ordinal, number in run.find(prefix):
-                pack = self._sealed[ordinal]
-                if pack.footer.id_at(number) == id:
-                    yield pack, pack.footer.slot(number)
-
-    def read(self, id: bytes) -> tuple[int, int, bytes, int] | None:
-        if id in self._in_flight:
-            item = self._pipeline.pending(id)
-            if item is not None:
-                if item.codec is None:
-                    return item.kind, 0, item.content, len(item.content)
-                return item.kind, item.codec, item.content, item.raw_bytes
-        place = self._places.get(id)
-        if place is not None and self._upload is not None:
-            offset, stored, raw, kind, codec = place
-            payload = self._upload.read(offset + RECORD_HEADER_BYTES, stored)
-            return kind, codec, payload, raw
-        for pack, slot in self._rolled(id):
-            assert pack.name is not None
-            payload = self._parts.bucket.read(
-                file_name(pack.name), slot.payload_offset, slot.stored_bytes
-            )
-            return slot.kind, slot.codec, payload, slot.raw_bytes
-        return None
-
-    def abort(self) -> None:
-        if self._upload is not None:
-            self._upload.abort()
-            self._upload = None
-        for pack in self._sealed:
-            assert pack.name is not None
-            self._parts.bucket.delete(file_name(pack.name))
-
-    def close(self) -> None:
-        self._pipeline.close()

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from cas.storage.codec import encode_payloads
+from cas.storage.pack import Record
 
 GROUP_BYTES: Final = 1 << 20
 GROUP_COUNT_MAX: Final = 512
@@ -32,29 +33,27 @@ class Submitted(NamedTuple):
     id: bytes
     kind: int
     content: bytes
-    codec: int | None = None
-    raw_bytes: int = 0
-
-
-class Encoded(NamedTuple):
-    """One object ready to be written."""
-
-    id: bytes
-    kind: int
-    codec: int
-    payload: bytes
+    codec: int | None
     raw_bytes: int
 
 
 class _Group:
-    __slots__ = ("done", "error", "items", "result", "size_bytes")
+    __slots__ = ("done", "error", "items", "records", "size_bytes")
 
     def __init__(self) -> None:
         self.items: list[Submitted] = []
         self.size_bytes = 0
-        self.result: list[tuple[int, bytes]] = []
+        self.records: list[Record] = []
         self.error: BaseException | None = None
         self.done = threading.Event()
+
+    def encode(self) -> None:
+        """Make records of the items; runs in a worker."""
+        encoded = iter(encode_payloads([i.content for i in self.items if i.codec is None]))
+        for id, kind, content, codec, raw_bytes in self.items:
+            if codec is None:
+                codec, content = next(encoded)
+            self.records.append((id, kind, codec, content, raw_bytes))
 
 
 class Pipeline:
@@ -74,15 +73,8 @@ class Pipeline:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, id: bytes, kind: int, content: bytes) -> None:
-        """Take one object; `drain` gives it back encoded."""
-        self._take(Submitted(id, kind, content))
-
-    def submit_encoded(self, id: bytes, kind: int, codec: int, payload: bytes, raw: int) -> None:
-        """Take one object that is encoded already; it keeps its place in the order."""
-        self._take(Submitted(id, kind, payload, codec, raw))
-
-    def _take(self, item: Submitted) -> None:
+    def submit(self, item: Submitted) -> None:
+        """Take one object; `drain` gives its record."""
         group = self._group
         group.items.append(item)
         group.size_bytes += len(item.content)
@@ -96,8 +88,11 @@ class Pipeline:
         self._queue.append(group)
         self._ready.release()
 
-    def drain(self, *, everything: bool = False) -> Iterator[Encoded]:
-        """What is ready, in order; waits while too much is in flight, or for all of it."""
+    def drain(self, *, everything: bool = False) -> Iterator[list[Record]]:
+        """Records that are ready, in order and in groups of about a MiB.
+
+        Waits while too much is in flight, or for all of it.
+        """
         if everything and self._group.items:
             self._dispatch()
         waiting = self._waiting
@@ -109,13 +104,7 @@ class Pipeline:
             self._in_flight_bytes -= group.size_bytes
             if group.error is not None:
                 raise group.error
-            encoded = iter(group.result)
-            for item in group.items:
-                if item.codec is None:
-                    codec, payload = next(encoded)
-                    yield Encoded(item.id, item.kind, codec, payload, len(item.content))
-                else:
-                    yield Encoded(item.id, item.kind, item.codec, item.content, item.raw_bytes)
+            yield group.records
 
     def pending(self, id: bytes) -> Submitted | None:
         """The object of this id, if it has not been drained yet. Linear: for rare reads."""
@@ -145,9 +134,7 @@ class Pipeline:
                     return
                 continue
             try:
-                group.result = encode_payloads(
-                    [item.content for item in group.items if item.codec is None]
-                )
+                group.encode()
             except BaseException as error:
                 group.error = error
             group.done.set()

@@ -1,134 +1,196 @@
 """Spill: gather young inline packs, and small pack files, into one pack file.
 
 Floor 3; implements docs/format.md section 6 and rule E4. Invariant: every object that exists
-before exists after, in every state a crash can leave: the new copies are durable and installed
-before the old ones are removed, a slot whose source no longer exists at that moment is
-installed with its bit set, and old packs are removed only while the new copies still stand.
+before exists after, in every state a crash can leave: the new copies are durable before the
+transaction that installs them, a slot whose source no longer exists in that transaction is
+installed with its bit set, and old packs are removed only where the new copies stand.
 
-Runs after a commit was acknowledged, in the caller's thread: a short-lived process has no
-background. The gate is held only to install and, in slices, to remove.
+A short-lived process has no background, so the commit that crosses a threshold begins a spill
+after it was acknowledged, and it and those that follow each carry a slice of it; closing the
+store carries the rest. No commit waits for more than a slice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Final
 
 from cas.catalog.catalog import CatalogReader
 from cas.errors import Corrupt
 from cas.limits import SPILL_BYTES, SPILL_PACKS, SPILL_SMALL_PACK_BYTES
-from cas.objects.batch import Batch
 from cas.objects.lookup import PackInfo, State, bit_is_set
+from cas.objects.pipeline import Submitted
 from cas.objects.store import ObjectStore
+from cas.storage.codec import RAW
 from cas.storage.pack import Footer
 from cas.storage.record import RECORD_HEADER_BYTES
 
-SLICE_PACKS: Final = 256
-"""Rows removed in one write transaction: well under 50 ms at the gate."""
+GATHER_SLICE: Final = 64
+"""Packs gathered after one commit: a few milliseconds."""
 
-BODIES_AT_ONCE: Final = 256
-"""Inline packs read in one statement."""
+REMOVE_SLICE: Final = 2048
+"""Rows removed in one write transaction: well under 50 ms at the gate."""
 
 Output = tuple[int, Footer, bytes]
 """A new pack: number, footer, and the bits it was installed with."""
 
 
+class _Run:
+    """One spill under way: what it gathers, and how far it has come."""
+
+    def __init__(self, objects: ObjectStore, state: State, sources: list[PackInfo]) -> None:
+        self.state = state
+        self.batch = objects.new_batch()
+        self.gathered: list[PackInfo] = []
+        self.seen: set[bytes] = set()
+        self.inline = {pack.number: pack for pack in sources if pack.file is None}
+        self.files = [pack for pack in sources if pack.file is not None]
+        self.after = 0
+
+
 class Spill:
-    """The spill of one store handle. Any thread; one runs at a time."""
+    """The spill of one store handle. The handle calls it under a lock of its own."""
 
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
-        self._running = False
+        self._run: _Run | None = None
+        self._election = ExitStack()
+        self._wait_count = SPILL_PACKS
+        self._wait_bytes = SPILL_BYTES
 
     @property
     def due(self) -> bool:
-        """Whether the inline packs this handle knows of have crossed a threshold."""
+        """Whether there is something to do after a commit."""
         lookup = self._objects.lookup
-        return lookup.inline_count >= SPILL_PACKS or lookup.inline_bytes >= SPILL_BYTES
+        return (
+            self._run is not None
+            or lookup.inline_count >= self._wait_count
+            or lookup.inline_bytes >= self._wait_bytes
+        )
 
-    def run(self) -> int:
-        """Gather what is there; how many packs were gathered. Other processes may do the same
-        at the same time: what both gather is stored twice until compaction.
-        """
-        if self._running:
+    def step(self) -> None:
+        """Carry one slice of a spill, beginning one when it is due."""
+        if self._run is None and not self._begin():
+            return
+        self._guarded(GATHER_SLICE)
+
+    def finish(self) -> int:
+        """Carry a spill to its end, beginning one if there is none; packs gathered."""
+        if self._run is None and not self._begin():
             return 0
-        self._running = True
-        try:
-            with self._objects.catalog.elect("spill") as elected:
-                return self._run() if elected else 0
-        finally:
-            self._running = False
+        run = self._run
+        assert run is not None
+        while self._run is not None:
+            self._guarded(REMOVE_SLICE)
+        return len(run.gathered)
 
-    def _run(self) -> int:
+    def close(self) -> None:
+        """Carry a spill that was begun to its end."""
+        if self._run is not None:
+            self.finish()
+
+    def abandon(self) -> None:
+        """Forget a spill that was begun: nothing of it counts yet."""
+        run, self._run = self._run, None
+        if run is not None:
+            run.batch.abandon()
+        self._election.close()
+
+    def _begin(self) -> bool:
         objects = self._objects
+        if not self._election.enter_context(objects.catalog.elect("spill")):
+            self._election.close()
+            return False
         state = objects.lookup.refresh()
         sources = [pack for pack in state.packs.values() if _is_young(pack)]
         if len(sources) < 2:
-            return 0
-        batch = objects.new_batch()
-        try:
-            gathered = self._gather(state, sources, batch)
-            if not gathered:
-                batch.abandon()
-                return 0
-            outputs = self._install(batch, state, gathered)
-        except BaseException:
-            batch.abandon()
-            raise
-        self._remove([pack.number for pack in gathered], outputs)
-        objects.lookup.refresh()
-        return len(gathered)
+            self._election.close()
+            return False
+        self._run = _Run(objects, state, sources)
+        return True
 
-    def _gather(self, state: State, sources: list[PackInfo], batch: Batch) -> list[PackInfo]:
-        """Stage a new copy of every live object of these packs; the packs that were read.
+    def _guarded(self, slice_packs: int) -> None:
+        run = self._run
+        assert run is not None
+        try:
+            if self._gather(run, slice_packs):
+                return
+            self._run = None
+            if run.gathered:
+                self._remove(run, self._install(run))
+            else:
+                run.batch.abandon()
+        except BaseException:
+            self._run = run
+            # Not again with the next commit: a full disk is not emptied by trying.
+            self._wait_bytes = self._objects.lookup.inline_bytes + SPILL_BYTES
+            self._wait_count = self._objects.lookup.inline_count + SPILL_PACKS
+            self.abandon()
+            raise
+        self._election.close()
+        self._wait_count, self._wait_bytes = SPILL_PACKS, SPILL_BYTES
+        self._objects.lookup.refresh()
+
+    def _gather(self, run: _Run, limit: int) -> bool:
+        """Stage new copies of the live objects of the next packs; False when there are none.
 
         Payloads move as they lie, raw ones are compressed on the way. Nothing is hashed again:
         a damaged payload is as damaged in its new place, and every read and fsck still says so.
         A pack whose footer or file cannot be read stays as it is.
         """
-        gathered = []
-        for pack, footer, body in self._bodies(sources):
-            bits = state.vectors.get(pack.number)
+        found = False
+        for pack, footer, body in self._next(run, limit):
+            found = True
+            bits = run.state.vectors.get(pack.number)
+            seen = run.seen
+            items = []
             for number, row in enumerate(footer.rows()):
                 id, offset, stored, raw_bytes, kind, codec, _depth, _flags, _group = row
-                if not bit_is_set(bits, number):
-                    start = offset + RECORD_HEADER_BYTES
-                    batch.rewrite(id, kind, codec, body[start : start + stored], raw_bytes)
-            gathered.append(pack)
-        return gathered
+                if id in seen or bit_is_set(bits, number):
+                    continue
+                seen.add(id)
+                start = offset + RECORD_HEADER_BYTES
+                payload = body[start : start + stored]
+                items.append(
+                    Submitted(id, kind, payload, None if codec == RAW else codec, raw_bytes)
+                )
+            run.batch.rewrite(items)
+            run.gathered.append(pack)
+        return found
 
-    def _bodies(self, sources: list[PackInfo]) -> Iterator[tuple[PackInfo, Footer, bytes]]:
+    def _next(self, run: _Run, limit: int) -> Iterator[tuple[PackInfo, Footer, bytes]]:
         objects = self._objects
-        inline = {pack.number: pack for pack in sources if pack.footer is not None}
-        after = 0
-        while inline:
+        if run.inline:
             with objects.catalog.read() as reader:
-                rows = reader.bodies(after, BODIES_AT_ONCE)
+                rows = reader.bodies(run.after, limit)
             for number, body in rows:
-                pack = inline.get(number)
+                run.after = number
+                pack = run.inline.pop(number, None)
                 if pack is not None and pack.footer is not None:
                     yield pack, pack.footer, body
-            if len(rows) < BODIES_AT_ONCE:
-                break
-            after = rows[-1][0]
-        for pack in sources:
-            if pack.file is None:
-                continue
+            if len(rows) < limit:
+                run.inline.clear()
+            return
+        while run.files:
+            pack = run.files.pop()
+            assert pack.file is not None
             try:
                 footer = objects.lookup.footer(pack)
                 yield pack, footer, objects.bucket.read(pack.file, 0, footer.body_bytes)
             except Corrupt:
                 continue
+            return
 
-    def _install(self, batch: Batch, state: State, gathered: list[PackInfo]) -> list[Output]:
+    def _install(self, run: _Run) -> list[Output]:
         """Name the new packs; a slot none of whose sources exists any more is born gone (E4)."""
-        batch.seal()
+        run.batch.seal()
         with self._objects.catalog.write() as writer:
             head = writer.head()
-            rows = batch.install(writer, head)
+            rows = run.batch.install(writer, head)
             exists = None
-            if head.removal_version > state.version:
-                exists = _still_existing(writer, gathered, self._objects)
+            if head.removal_version > run.state.version:
+                exists = _still_existing(writer, run.gathered, self._objects)
             outputs = []
             for row, footer in rows:
                 bits = bytearray((footer.count + 7) // 8)
@@ -139,29 +201,26 @@ class Spill:
                 if any(bits):
                     writer.set_vector(row.number, row.number, bytes(bits))
                 outputs.append((row.number, footer, bytes(bits)))
-        batch.resolved()
+        run.batch.resolved()
         return outputs
 
-    def _remove(self, numbers: list[int], outputs: list[Output]) -> None:
+    def _remove(self, run: _Run, outputs: list[Output]) -> None:
         """Take the gathered packs out in slices, while what replaces them still stands."""
-        catalog = self._objects.catalog
-        files: list[str] = []
-        for start in range(0, len(numbers), SLICE_PACKS):
-            wanted = numbers[start : start + SLICE_PACKS]
-            with catalog.write() as writer:
+        for start in range(0, len(run.gathered), REMOVE_SLICE):
+            wanted = run.gathered[start : start + REMOVE_SLICE]
+            with self._objects.catalog.write() as writer:
                 if not _stand(writer, outputs):
                     return
                 alive = set(writer.pack_numbers())
-                present = [number for number in wanted if number in alive]
+                present = [pack for pack in wanted if pack.number in alive]
                 if present:
                     head = writer.head()
-                    writer.remove_packs(present, head.version + 1, head.condemn_seq)
-            for number in present:
-                pack = self._objects.lookup.state.packs.get(number)
-                if pack is not None and pack.file is not None:
-                    files.append(pack.file)
-        for file in files:
-            self._objects.bucket.delete(file)
+                    writer.remove_packs(
+                        [pack.number for pack in present], head.version + 1, head.condemn_seq
+                    )
+            for pack in present:
+                if pack.file is not None:
+                    self._objects.bucket.delete(pack.file)
 
 
 def _is_young(pack: PackInfo) -> bool:

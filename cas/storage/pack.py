@@ -96,6 +96,9 @@ def decode_header(data: bytes, pack: str) -> PackHeader:
     return PackHeader(store, lineage, session, birth)
 
 
+_Row = tuple[bytes, int, int, int, int, int, int, int, int]
+
+
 class Slot(NamedTuple):
     """What a footer says of one record. `offset` is that of the record in the pack."""
 
@@ -126,6 +129,10 @@ class Slot(NamedTuple):
             self.stored_bytes,
             self.raw_bytes,
         )
+
+
+Record = tuple[bytes, int, int, bytes, int]
+"""A whole object ready to be written: id, kind, codec, payload, raw bytes."""
 
 
 class Edge(NamedTuple):
@@ -185,7 +192,7 @@ class Footer:
         """All slots, ascending by id."""
         return map(Slot._make, _SLOT.iter_unpack(self._slots))
 
-    def rows(self) -> Iterator[tuple[bytes, int, int, int, int, int, int, int, int]]:
+    def rows(self) -> Iterator[_Row]:
         """All slots as plain tuples in the order of `Slot`'s fields, for long runs."""
         return _SLOT.iter_unpack(self._slots)
 
@@ -201,7 +208,7 @@ class Footer:
 
 def encode_footer(
     header: bytes,
-    slots: Sequence[tuple[bytes, int, int, int, int, int, int, int, int]],
+    slots: Sequence[_Row],
     edges: Sequence[Edge],
     body_bytes: int,
 ) -> bytes:
@@ -274,39 +281,17 @@ def check_footer(footer: Footer, pack: str) -> None:
         before = edge
 
 
-def build_inline(
-    header: PackHeader, records: Iterable[tuple[bytes, int, int, bytes, int]]
-) -> tuple[bytes, bytes, Footer]:
-    """A whole small pack at once: (body, footer bytes, footer).
-
-    `records` are (id, kind, codec, payload, raw bytes), whole and without edges but for that of
-    a recipe copy. Same bytes as `PackBuilder`, at half the cost to a small commit.
-    """
-    head = header.encode()
-    parts = [head]
-    slots: list[tuple[bytes, int, int, int, int, int, int, int, int]] = []
-    recipes: list[tuple[bytes, bytes]] = []
-    offset = PACK_HEADER_BYTES
-    for id, kind, codec, payload, raw_bytes in records:
-        stored = len(payload)
-        parts.append(encode_record_header(kind, codec, 0, 0, stored, raw_bytes))
-        parts.append(payload)
-        flags = 0 if kind == 1 else 1
-        slots.append((id, offset, stored, raw_bytes, kind, codec, 0, flags, 0))
-        offset += RECORD_HEADER_BYTES + stored
-        if codec == RECIPE:
-            recipes.append((id, payload[ID_BYTES:]))
-    slots.sort()
-    edges: list[Edge] = []
-    if recipes:
-        numbers = {slot[0]: number for number, slot in enumerate(slots)}
-        edges = sorted(Edge(numbers[id], EDGE_RECIPE, target) for id, target in recipes)
-    footer_bytes = encode_footer(head, slots, edges, offset)
-    edges_at = FOOTER_HEAD_BYTES + len(slots) * SLOT_BYTES
+def build_inline(header: PackHeader, records: Iterable[Record]) -> tuple[bytes, bytes, Footer]:
+    """A whole small pack at once: (body, footer bytes, footer)."""
+    parts: list[bytes] = []
+    builder = PackBuilder(header, parts.append)
+    builder.add_many(records)
+    footer_bytes = builder.footer()
+    edges_at = FOOTER_HEAD_BYTES + len(builder) * SLOT_BYTES
     footer = Footer(
-        len(slots),
-        len(edges),
-        offset,
+        len(builder),
+        (len(footer_bytes) - TRAILER_BYTES - edges_at) // _EDGE.size,
+        builder.body_bytes,
         footer_bytes[FOOTER_HEAD_BYTES:edges_at],
         footer_bytes[edges_at:-TRAILER_BYTES],
     )
@@ -322,49 +307,42 @@ class PackBuilder:
     def __init__(self, header: PackHeader, write: Callable[[bytes], object]) -> None:
         self.header = header.encode()
         self._write = write
-        self._slots: list[tuple[bytes, int, int, int, int, int, int, int, int]] = []
-        self._edges: list[tuple[bytes, int, bytes]] = []
+        self._slots: list[_Row] = []
+        self._recipes: list[tuple[bytes, bytes]] = []
         self.body_bytes = PACK_HEADER_BYTES
         write(self.header)
 
     def __len__(self) -> int:
         return len(self._slots)
 
-    def add(
-        self,
-        id: bytes,
-        kind: int,
-        codec: int,
-        payload: bytes,
-        raw_bytes: int,
-        *,
-        depth: int = 0,
-        group: int = 0,
-        edges: Sequence[tuple[int, bytes]] = (),
-    ) -> int:
-        """Append one record; gives its offset. `edges` are (role, id)."""
+    def add_many(self, records: Iterable[Record]) -> None:
+        """Append records of whole objects. Depth and group are 0 until deltas are written."""
+        parts: list[bytes] = []
         offset = self.body_bytes
-        stored = len(payload)
-        self._write(encode_record_header(kind, codec, depth, group, stored, raw_bytes))
-        self._write(payload)
-        flags = 0 if kind == 1 else 1
-        self._slots.append((id, offset, stored, raw_bytes, kind, codec, depth, flags, group))
-        for role, target in edges:
-            self._edges.append((id, role, target))
-        if codec == RECIPE:
-            self._edges.append((id, EDGE_RECIPE, payload[ID_BYTES:]))
-        self.body_bytes = offset + RECORD_HEADER_BYTES + stored
-        return offset
+        for id, kind, codec, payload, raw_bytes in records:
+            stored = len(payload)
+            parts.append(encode_record_header(kind, codec, 0, 0, stored, raw_bytes))
+            parts.append(payload)
+            flags = 0 if kind == 1 else 1
+            self._slots.append((id, offset, stored, raw_bytes, kind, codec, 0, flags, 0))
+            offset += RECORD_HEADER_BYTES + stored
+            if codec == RECIPE:
+                self._recipes.append((id, payload[ID_BYTES:]))
+        self._write(b"".join(parts))
+        self.body_bytes = offset
+
+    def slot(self, number: int) -> Slot:
+        """The slot of the record that was added as `number`-th; before `footer` only."""
+        return Slot._make(self._slots[number])
 
     def footer(self) -> bytes:
         """The footer; the caller writes it behind the body or keeps it in a row."""
-        self._slots.sort()
-        if not self._edges:
-            edges: list[Edge] = []
-        else:
-            numbers = {slot[0]: number for number, slot in enumerate(self._slots)}
-            edges = sorted(Edge(numbers[id], role, target) for id, role, target in self._edges)
-        return encode_footer(self.header, self._slots, edges, self.body_bytes)
+        slots = sorted(self._slots)
+        edges: list[Edge] = []
+        if self._recipes:
+            numbers = {slot[0]: number for number, slot in enumerate(slots)}
+            edges = sorted(Edge(numbers[id], EDGE_RECIPE, target) for id, target in self._recipes)
+        return encode_footer(self.header, slots, edges, self.body_bytes)
 
 
 def decode_slot(data: bytes) -> Slot:

@@ -1,0 +1,178 @@
+"""The writer of pack files: a stream of objects in, sealed files out.
+
+Floor 3; implements docs/format.md sections 6 and 7.2. Invariant: a file that `finish` gives is
+durable under its final name, its footer was read back and is what was written, and nothing
+names it yet. Used by one thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import attrs
+
+from cas.errors import CorruptPack
+from cas.limits import PACK_BYTES_TARGET, PACK_SLOTS_MAX
+from cas.objects.lookup import file_name
+from cas.objects.parts import Parts
+from cas.objects.pipeline import Pipeline, Submitted
+from cas.storage.bucket import Upload
+from cas.storage.codec import RAW
+from cas.storage.index import Run, due_merge, merge_runs, prefix_of, run_of
+from cas.storage.pack import (
+    PACK_HEADER_BYTES,
+    Footer,
+    PackBuilder,
+    PackHeader,
+    Record,
+    Slot,
+    decode_footer,
+)
+
+
+@attrs.frozen(slots=True)
+class SealedPack:
+    """A pack whose bytes are durable (a file) or at hand (inline), and which nothing names."""
+
+    name: bytes | None
+    body_bytes: int
+    footer: Footer
+    footer_bytes: bytes | None
+    body: bytes | None
+
+
+class FileWriter:
+    """Streams records into pack files, rolling to the next near the target size."""
+
+    def __init__(self, parts: Parts, session_id: bytes) -> None:
+        self._parts = parts
+        self._session_id = session_id
+        self._pipeline = Pipeline()
+        self._in_flight: set[bytes] = set()
+        self._sealed: list[SealedPack] = []
+        self._runs: list[Run] = []
+        self._upload: Upload | None = None
+        self._builder: PackBuilder | None = None
+        # Number of the record of each id in the pack at hand.
+        self._numbers: dict[bytes, int] = {}
+
+    def add(self, item: Submitted) -> None:
+        """Take one object; its id must be new to this writer."""
+        self._in_flight.add(item.id)
+        self._pipeline.submit(item)
+        for records in self._pipeline.drain():
+            self._write(records)
+
+    def add_many(self, items: Iterable[Submitted]) -> None:
+        """Take several."""
+        for item in items:
+            self.add(item)
+
+    def _write(self, records: list[Record]) -> None:
+        builder = self._builder
+        if builder is None:
+            meta = self._parts.meta
+            header = PackHeader(
+                meta.store_id, meta.lineage_id, self._session_id, self._parts.clock.wall_us()
+            )
+            self._upload = self._parts.bucket.create()
+            self._builder = builder = PackBuilder(header, self._upload.write)
+        ids = [record[0] for record in records]
+        self._numbers.update(zip(ids, range(len(builder), len(builder) + len(ids)), strict=True))
+        builder.add_many(records)
+        self._in_flight.difference_update(ids)
+        if builder.body_bytes >= PACK_BYTES_TARGET or len(builder) >= PACK_SLOTS_MAX // 2:
+            self._roll()
+
+    def _roll(self) -> None:
+        """Seal the pack at hand: durable under its final name, its footer read back."""
+        upload, builder = self._upload, self._builder
+        if upload is None or builder is None:
+            return
+        footer_bytes = builder.footer()
+        upload.write(footer_bytes)
+        name = self._parts.clock.random(16)
+        file = file_name(name)
+        upload.seal(file)
+        self._upload = self._builder = None
+        footer = self._read_back(file, builder, footer_bytes)
+        self._runs.append(run_of(len(self._sealed), footer))
+        self._sealed.append(SealedPack(name, builder.body_bytes, footer, None, None))
+        self._numbers.clear()
+        if due := due_merge(self._runs):
+            merged = merge_runs(due, range(len(self._sealed)))
+            self._runs = [run for run in self._runs if run not in due] + [merged]
+
+    def _read_back(self, file: str, builder: PackBuilder, footer_bytes: bytes) -> Footer:
+        bucket = self._parts.bucket
+        header = bucket.read(file, 0, PACK_HEADER_BYTES)
+        stored = bucket.read(file, builder.body_bytes, len(footer_bytes))
+        if header != builder.header or stored != footer_bytes:
+            raise CorruptPack(
+                f"The pack {file} reads back other bytes than were written; nothing was "
+                "committed. Check the disk.",
+                pack=file,
+                offset=-1,
+            )
+        return decode_footer(header, stored, file)
+
+    def finish(self) -> list[SealedPack]:
+        """Write and seal what is left; every file is durable when this returns."""
+        for records in self._pipeline.drain(everything=True):
+            self._write(records)
+        self._roll()
+        self._parts.bucket.sync()
+        return self._sealed
+
+    def holds(self, id: bytes) -> bool:
+        """Whether this writer was given the object."""
+        if id in self._in_flight or id in self._numbers:
+            return True
+        return bool(self._runs) and any(True for _ in self._rolled(id))
+
+    def _rolled(self, id: bytes) -> Iterator[tuple[SealedPack, Slot]]:
+        prefix = prefix_of(id)
+        for run in self._runs:
+            for ordinal, number in run.find(prefix):
+                pack = self._sealed[ordinal]
+                if pack.footer.id_at(number) == id:
+                    yield pack, pack.footer.slot(number)
+
+    def read(self, id: bytes) -> tuple[int, int, bytes, int] | None:
+        """(kind, codec, payload, raw bytes) of an object this writer was given."""
+        if id in self._in_flight:
+            item = self._pipeline.pending(id)
+            assert item is not None
+            return (
+                item.kind,
+                RAW if item.codec is None else item.codec,
+                item.content,
+                item.raw_bytes,
+            )
+        number = self._numbers.get(id)
+        if number is not None:
+            assert self._builder is not None
+            assert self._upload is not None
+            slot = self._builder.slot(number)
+            payload = self._upload.read(slot.payload_offset, slot.stored_bytes)
+            return slot.kind, slot.codec, payload, slot.raw_bytes
+        for pack, slot in self._rolled(id):
+            assert pack.name is not None
+            payload = self._parts.bucket.read(
+                file_name(pack.name), slot.payload_offset, slot.stored_bytes
+            )
+            return slot.kind, slot.codec, payload, slot.raw_bytes
+        return None
+
+    def abort(self) -> None:
+        """Remove every file; nothing names them."""
+        if self._upload is not None:
+            self._upload.abort()
+            self._upload = None
+        for pack in self._sealed:
+            assert pack.name is not None
+            self._parts.bucket.delete(file_name(pack.name))
+
+    def close(self) -> None:
+        """Stop the compressors."""
+        self._pipeline.close()
