@@ -133,9 +133,9 @@ class SqliteWriter(SqliteReader):
         )
 
     def remove_packs(self, numbers: Sequence[int], version: int, condemn_seq: int) -> None:
-        for number in numbers:
-            self._run("DELETE FROM pack WHERE number = ?", (number,))
-            self._run("DELETE FROM vector WHERE pack = ?", (number,))
+        for first, last in _ranges(numbers):
+            self._run("DELETE FROM pack WHERE number BETWEEN ? AND ?", (first, last))
+            self._run("DELETE FROM vector WHERE pack BETWEEN ? AND ?", (first, last))
         self.record_removal(version, condemn_seq)
 
     def set_vector(self, number: int, version: int, bits: bytes) -> None:
@@ -171,3 +171,14 @@ class SqliteWriter(SqliteReader):
 
     def set_cursor(self, name: str, position: int) -> None:
         self._run("INSERT OR REPLACE INTO cursor (name, position) VALUES (?, ?)", (name, position))
+
+
+def _ranges(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """Runs of consecutive numbers: a thousand rows are removed by a few statements."""
+    ranges: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        if ranges and ranges[-1][1] == number - 1:
+            ranges[-1] = (ranges[-1][0], number)
+        else:
+            ranges.append((number, number))
+    return ranges
