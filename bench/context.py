@@ -114,6 +114,13 @@ class Context:
             self._api = reason is None
         return self._api
 
+    def has_import_call(self) -> bool:
+        """Whether a folder can be imported by a call."""
+        reason = self.product.api_missing_because("from cas.worktree.importer import import_folder")
+        if reason is not None:
+            self.skip("cas, import of a folder in process", reason)
+        return reason is None
+
     def has_pygit2(self) -> bool:
         python = setup_peers.python_of(self.root)
         command = [str(python), "-c", "import pygit2"]

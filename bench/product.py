@@ -13,6 +13,7 @@ from bench.harness import Size, Step, size
 from bench.peers import output_of
 from bench.record import REPOSITORY_ROOT
 
+COMMANDS = (("init",), ("snapshot",), ("restore",), ("fsck",), ("put",), ("get",))
 ENVIRONMENT = {"PYTHONPATH": str(REPOSITORY_ROOT)}
 
 
@@ -24,26 +25,20 @@ class Cas:
 
     def missing_because(self) -> str | None:
         """Why the command line cannot be measured yet, in its own words."""
-        done = subprocess.run(
-            self.command("--help"), env=_environment(), capture_output=True, text=True, check=False
-        )
-        if done.returncode == 0:
-            return None
-        return "`python -m cas --help` fails: " + (done.stderr.strip().splitlines() or ["?"])[-1]
+        for command in COMMANDS:
+            reason = _fails(self.command(*command, "--help"))
+            if reason is not None:
+                return f"`cas {' '.join((*command, '--help'))}` fails: {reason}"
+        return None
 
-    def api_missing_because(self) -> str | None:
-        """Why the Python API cannot be measured yet."""
-        code = "import cas; cas.open"
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            env=_environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode == 0:
-            return None
-        return f"`{code}` fails: " + (done.stderr.strip().splitlines() or ["?"])[-1]
+    def has_help(self) -> bool:
+        """Whether the bare command line answers."""
+        return _fails(self.command("--help")) is None
+
+    def api_missing_because(self, code: str = "import cas; cas.open") -> str | None:
+        """Why the Python API, or the part of it that `code` names, cannot be measured yet."""
+        reason = _fails((sys.executable, "-c", code))
+        return None if reason is None else f"`{code}` fails: {reason}"
 
     def version(self) -> str:
         code = "import cas; print(cas.__version__)"
@@ -82,5 +77,9 @@ class Cas:
         return size(self.store(home), lambda relative: relative.startswith("cache" + os.sep))
 
 
-def _environment() -> dict[str, str]:
-    return {**os.environ, **ENVIRONMENT}
+def _fails(command: tuple[str, ...]) -> str | None:
+    environment = {**os.environ, **ENVIRONMENT}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return None
+    return (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]

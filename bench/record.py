@@ -10,6 +10,8 @@ import json
 import os
 import platform
 import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +37,8 @@ class Run:
     notes: dict[str, str] = attrs.field(factory=dict)
     skipped: dict[str, str] = attrs.field(factory=dict)
     failed: dict[str, str] = attrs.field(factory=dict)
+    places: dict[str, str] = attrs.field(factory=dict)
+    """Folders of this machine, and what is written in their place."""
 
     def add(self, key: str, series: Series, note: str = "") -> None:
         self.figures[key] = series
@@ -48,9 +52,13 @@ class Run:
     def save(self, path: Path) -> None:
         """Write the whole run; called after every row, so that an end by force loses little."""
         document = {"schema": SCHEMA, **attrs.asdict(self)}
+        del document["places"]
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(document, indent=1) + "\n")
+        text = json.dumps(document, indent=1)
+        for place, name in self.places.items():
+            text = text.replace(place, name)
+        partial.write_text(text + "\n")
         partial.replace(path)
 
 
@@ -106,6 +114,12 @@ def new_run(folder: Path, options: dict[str, Any]) -> Run:
         commit=_commit(),
         machine=_machine(folder),
         options=options,
+        places={
+            str(folder): "RUN",
+            sys.executable: "python",
+            str(REPOSITORY_ROOT): "ROOT",
+            tempfile.gettempdir(): "TMP",
+        },
     )
 
 

@@ -89,7 +89,7 @@ def _saved_again(ctx: Context, row: str, before: Callable[[int], None]) -> None:
         return Contender(tool.name, prepare, check)
 
     contenders = [contender(tool) for tool in ctx.tools()]
-    in_process = ctx.has("cas") and ctx.has_api()
+    in_process = ctx.has("cas") and ctx.has_import_call()
     rounds = 2 * ctx.rounds + 1
     if in_process:
         home = ctx.home_with(ctx.product, work, "work-in-process")

@@ -258,7 +258,7 @@ def row_startup(ctx: Context) -> None:
         place = f"import sys; sys.path.insert(0, {str(REPOSITORY_ROOT)!r}); import cas"
         commands["import"] = (*bare, place)
         commands["import_and_open"] = (*bare, place + "; cas.open")  # names load on first use
-    if ctx.has("cas"):
+    if ctx.product.has_help():
         commands["help"] = ctx.product.command("--help")
     contenders = [_command(ctx, name, command) for name, command in commands.items()]
     times = harness.interleave(contenders, 5 * ctx.rounds, warmup=3)
