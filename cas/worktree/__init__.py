@@ -1,1 +1,1 @@
-"""placeholder"""
+"""Working folders: import, restore, compare."""

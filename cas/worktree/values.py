@@ -1,0 +1,46 @@
+"""What imports, restores and comparisons say about a folder: options, progress, problems.
+
+Floor 5. Invariant: paths are relative to the folder, `str` with surrogateescape, joined by "/".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+
+
+@attrs.frozen(slots=True)
+class Progress:
+    """How far long work is. Totals are None while they are unknown."""
+
+    phase: str
+    file_count: int
+    content_bytes: int
+    file_total: int | None = None
+    bytes_total: int | None = None
+
+
+OnProgress = Callable[[Progress], None] | None
+
+
+@attrs.frozen(slots=True)
+class Problem:
+    """A path that could not be saved or written as it is.
+
+    `reason` is one of fifo, socket, device, unreadable, vanished, changed-while-reading, name,
+    link, refused.
+    """
+
+    path: str
+    reason: str
+    message: str
+
+
+@attrs.frozen(slots=True)
+class ImportOptions:
+    """How a folder is read. `gitignore` honours .gitignore files beside .casignore."""
+
+    skip_secrets: bool = False
+    gitignore: bool = False
+    stat_cache: bool = True
