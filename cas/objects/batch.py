@@ -29,6 +29,10 @@ from cas.storage.pack import Footer, PackHeader, build_inline
 
 _NO_SESSION = bytes(16)
 
+_YOUNG_RAW_BYTES_MAX = 2048
+"""A young blob up to this size lies as it is: compressing it would cost a commit more than the
+bytes it saves. Young tree nodes always do: most of their bytes are ids."""
+
 
 class Batch:
     """Objects staged together. Begin one with `ObjectStore.batch`.
@@ -75,7 +79,7 @@ class Batch:
             self._structured.append(id)
         if self._file is None:
             codec, payload = 0, content
-            if size_bytes > INLINE_OBJECT_BYTES_MAX:
+            if size_bytes > _YOUNG_RAW_BYTES_MAX and kind == Kind.BLOB:
                 codec, payload = encode_payload(content)
             if (
                 len(payload) <= INLINE_OBJECT_BYTES_MAX
@@ -99,12 +103,16 @@ class Batch:
         self.written_count += 1
 
     def rewrite(self, items: Iterable[Submitted]) -> None:
-        """Stage another copy, in a pack file, of objects that exist. The caller leaves out
-        what it has given before.
-        """
+        """Stage another copy, in a pack file, of objects that exist and are not staged yet."""
         if self._file is None:
             self._file = self._begin_file()
         self._file.add_many(items)
+
+    def copy_pack(self, body: bytes, footer: Footer) -> None:
+        """Stage another copy of every object of an installed pack, as its records lie."""
+        if self._file is None:
+            self._file = self._begin_file()
+        self._file.copy(body, footer)
 
     def rely(self, id: bytes) -> None:
         """Note that this batch names `id`, which exists and which it does not write."""

@@ -9,18 +9,20 @@ import attrs
 
 from cas.catalog.catalog import Catalog, Meta
 from cas.clock import Clock
+from cas.limits import Thresholds
 from cas.objects.lookup import Lookup
 from cas.storage.bucket import Bucket
 
 
 @attrs.frozen
 class Parts:
-    """The two ports, the clock, and the look-up over them."""
+    """The two ports, the clock, the look-up over them, and when to tidy up."""
 
     catalog: Catalog
     bucket: Bucket
     clock: Clock
     lookup: Lookup
+    thresholds: Thresholds
 
     @property
     def meta(self) -> Meta:

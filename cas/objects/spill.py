@@ -18,11 +18,10 @@ from typing import Final
 
 from cas.catalog.catalog import CatalogReader
 from cas.errors import Corrupt
-from cas.limits import SPILL_BYTES, SPILL_PACKS, SPILL_SMALL_PACK_BYTES
+from cas.limits import Thresholds
 from cas.objects.lookup import PackInfo, State, bit_is_set
 from cas.objects.pipeline import Submitted
 from cas.objects.store import ObjectStore
-from cas.storage.codec import RAW
 from cas.storage.pack import Footer
 from cas.storage.record import RECORD_HEADER_BYTES
 
@@ -56,8 +55,9 @@ class Spill:
         self._objects = objects
         self._run: _Run | None = None
         self._election = ExitStack()
-        self._wait_count = SPILL_PACKS
-        self._wait_bytes = SPILL_BYTES
+        self._thresholds = objects.thresholds
+        self._wait_count = objects.thresholds.spill_packs
+        self._wait_bytes = objects.thresholds.spill_bytes
 
     @property
     def due(self) -> bool:
@@ -103,7 +103,7 @@ class Spill:
             self._election.close()
             return False
         state = objects.lookup.refresh()
-        sources = [pack for pack in state.packs.values() if _is_young(pack)]
+        sources = [pack for pack in state.packs.values() if _is_young(pack, self._thresholds)]
         if len(sources) < 2:
             self._election.close()
             return False
@@ -124,39 +124,37 @@ class Spill:
         except BaseException:
             self._run = run
             # Not again with the next commit: a full disk is not emptied by trying.
-            self._wait_bytes = self._objects.lookup.inline_bytes + SPILL_BYTES
-            self._wait_count = self._objects.lookup.inline_count + SPILL_PACKS
+            lookup = self._objects.lookup
+            self._wait_bytes = lookup.inline_bytes + self._thresholds.spill_bytes
+            self._wait_count = lookup.inline_count + self._thresholds.spill_packs
             self.abandon()
             raise
         self._election.close()
-        self._wait_count, self._wait_bytes = SPILL_PACKS, SPILL_BYTES
+        self._wait_count = self._thresholds.spill_packs
+        self._wait_bytes = self._thresholds.spill_bytes
         self._objects.lookup.refresh()
 
     def _gather(self, run: _Run, limit: int) -> bool:
         """Stage new copies of the live objects of the next packs; False when there are none.
 
-        Payloads move as they lie, raw ones are compressed on the way. Nothing is hashed again:
-        a damaged payload is as damaged in its new place, and every read and fsck still says so.
-        A pack whose footer or file cannot be read stays as it is.
+        A pack moves as one piece when all of it is wanted, else record by record. Nothing is
+        hashed again: a damaged payload is as damaged in its new place, and every read and fsck
+        still says so. A pack whose footer or file cannot be read stays as it is.
         """
         found = False
+        seen = run.seen
         for pack, footer, body in self._next(run, limit):
             found = True
-            bits = run.state.vectors.get(pack.number)
-            seen = run.seen
-            items = []
-            for number, row in enumerate(footer.rows()):
-                id, offset, stored, raw_bytes, kind, codec, _depth, _flags, _group = row
-                if id in seen or bit_is_set(bits, number):
-                    continue
-                seen.add(id)
-                start = offset + RECORD_HEADER_BYTES
-                payload = body[start : start + stored]
-                items.append(
-                    Submitted(id, kind, payload, None if codec == RAW else codec, raw_bytes)
-                )
-            run.batch.rewrite(items)
             run.gathered.append(pack)
+            ids = footer.ids()
+            bits = run.state.vectors.get(pack.number)
+            if bits is None and seen.isdisjoint(ids):
+                run.batch.copy_pack(body, footer)
+                seen.update(ids)
+            else:
+                wanted = list(_wanted(footer, body, bits, seen))
+                run.batch.rewrite(wanted)
+                seen.update(item.id for item in wanted)
         return found
 
     def _next(self, run: _Run, limit: int) -> Iterator[tuple[PackInfo, Footer, bytes]]:
@@ -223,8 +221,19 @@ class Spill:
                     self._objects.bucket.delete(pack.file)
 
 
-def _is_young(pack: PackInfo) -> bool:
-    return pack.file is None or pack.body_bytes < SPILL_SMALL_PACK_BYTES
+def _is_young(pack: PackInfo, thresholds: Thresholds) -> bool:
+    return pack.file is None or pack.body_bytes < thresholds.spill_small_pack_bytes
+
+
+def _wanted(
+    footer: Footer, body: bytes, bits: bytes | None, seen: set[bytes]
+) -> Iterator[Submitted]:
+    """The live records of a pack that no other gathered pack had."""
+    for number, row in enumerate(footer.rows()):
+        id, offset, stored, raw_bytes, kind, codec, _depth, _flags, _group = row
+        if id not in seen and not bit_is_set(bits, number):
+            start = offset + RECORD_HEADER_BYTES
+            yield Submitted(id, kind, body[start : start + stored], codec, raw_bytes)
 
 
 def _still_existing(

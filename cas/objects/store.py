@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from cas.catalog.catalog import Catalog, Meta
 from cas.clock import Clock
 from cas.errors import Corrupt, CorruptObject, MissingPack, NotFound, ObjectNotFound, WrongKind
-from cas.limits import ID_BYTES, NODE_CACHE_BYTES
+from cas.limits import ID_BYTES, NODE_CACHE_BYTES, THRESHOLDS, Thresholds
 from cas.model.ids import Kind, digest_of
 from cas.objects.batch import Batch
 from cas.objects.content import BlobReader, read_spans
@@ -31,13 +31,20 @@ class ObjectStore:
     """Put, get and look up objects of one store."""
 
     def __init__(
-        self, catalog: Catalog, bucket: Bucket, clock: Clock, cache: str | None = None
+        self,
+        catalog: Catalog,
+        bucket: Bucket,
+        clock: Clock,
+        cache: str | None = None,
+        *,
+        thresholds: Thresholds = THRESHOLDS,
     ) -> None:
         self.catalog = catalog
         self.bucket = bucket
         self.clock = clock
+        self.thresholds = thresholds
         self.lookup = Lookup(catalog, bucket, clock, cache)
-        self._parts = Parts(catalog, bucket, clock, self.lookup)
+        self._parts = Parts(catalog, bucket, clock, self.lookup, thresholds)
         self._nodes = NodeCache(NODE_CACHE_BYTES)
         self._body: tuple[int, bytes] = (0, b"")
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 import attrs
 
 from cas.errors import CorruptPack
-from cas.limits import PACK_BYTES_TARGET, PACK_SLOTS_MAX
+from cas.limits import PACK_SLOTS_MAX
 from cas.objects.lookup import file_name
 from cas.objects.parts import Parts
 from cas.objects.pipeline import Pipeline, Submitted
@@ -68,20 +68,37 @@ class FileWriter:
         for item in items:
             self.add(item)
 
+    def copy(self, body: bytes, footer: Footer) -> None:
+        """Append all records of another pack as they lie; none of its ids may be here."""
+        for records in self._pipeline.drain(everything=True):
+            self._write(records)
+        builder = self._builder or self._begin()
+        rows = list(footer.rows())
+        first = len(builder)
+        builder.copy(body, rows)
+        self._numbers.update(zip(footer.ids(), range(first, first + footer.count), strict=True))
+        self._roll_if_full(builder)
+
+    def _begin(self) -> PackBuilder:
+        meta = self._parts.meta
+        header = PackHeader(
+            meta.store_id, meta.lineage_id, self._session_id, self._parts.clock.wall_us()
+        )
+        self._upload = self._parts.bucket.create()
+        self._builder = PackBuilder(header, self._upload.write)
+        return self._builder
+
     def _write(self, records: list[Record]) -> None:
-        builder = self._builder
-        if builder is None:
-            meta = self._parts.meta
-            header = PackHeader(
-                meta.store_id, meta.lineage_id, self._session_id, self._parts.clock.wall_us()
-            )
-            self._upload = self._parts.bucket.create()
-            self._builder = builder = PackBuilder(header, self._upload.write)
+        builder = self._builder or self._begin()
         ids = [record[0] for record in records]
         self._numbers.update(zip(ids, range(len(builder), len(builder) + len(ids)), strict=True))
         builder.add_many(records)
         self._in_flight.difference_update(ids)
-        if builder.body_bytes >= PACK_BYTES_TARGET or len(builder) >= PACK_SLOTS_MAX // 2:
+        self._roll_if_full(builder)
+
+    def _roll_if_full(self, builder: PackBuilder) -> None:
+        full = builder.body_bytes >= self._parts.thresholds.pack_bytes
+        if full or len(builder) >= PACK_SLOTS_MAX // 2:
             self._roll()
 
     def _roll(self) -> None:

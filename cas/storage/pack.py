@@ -337,6 +337,23 @@ class PackBuilder:
         self._write(b"".join(parts))
         self.body_bytes = offset
 
+    def copy(self, body: bytes, rows: Sequence[_Row]) -> None:
+        """Append the records of another pack as they lie: all of them, as `Footer.rows` says.
+
+        Records hold no offsets, so a pack moves as one piece and only its slots are shifted.
+        """
+        shift = self.body_bytes - PACK_HEADER_BYTES
+        self._slots += [
+            (id, offset + shift, stored, raw, kind, codec, depth, flags, group)
+            for id, offset, stored, raw, kind, codec, depth, flags, group in rows
+        ]
+        for id, offset, stored, _raw, _kind, codec, _depth, _flags, _group in rows:
+            if codec == RECIPE:
+                start = offset + RECORD_HEADER_BYTES
+                self._recipes.append((id, body[start + ID_BYTES : start + stored]))
+        self._write(body[PACK_HEADER_BYTES:])
+        self.body_bytes += len(body) - PACK_HEADER_BYTES
+
     def slot(self, number: int) -> Slot:
         """The slot of the record that was added as `number`-th; before `footer` only."""
         return Slot._make(self._slots[number])
