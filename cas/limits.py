@@ -7,7 +7,7 @@ of the format; the others are defaults that a later version may change.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
@@ -103,6 +103,20 @@ SPILL_SMALL_PACK_BYTES: Final = 1 * MIB
 CHECKPOINT_ENTRIES: Final = 256
 CHECKPOINT_BYTES: Final = 64 * KIB
 """The refs tree is stored after this many entries, or bytes of changes."""
+
+
+class Thresholds(NamedTuple):
+    """When a store tidies up, in one value: tests and small stores pass their own."""
+
+    pack_bytes: int = PACK_BYTES_TARGET
+    spill_packs: int = SPILL_PACKS
+    spill_bytes: int = SPILL_BYTES
+    spill_small_pack_bytes: int = SPILL_SMALL_PACK_BYTES
+    checkpoint_entries: int = CHECKPOINT_ENTRIES
+    checkpoint_bytes: int = CHECKPOINT_BYTES
+
+
+THRESHOLDS: Final = Thresholds()
 
 ZSTD_LEVEL: Final = 3
 ZSTD_WINDOW_LOG_MAX: Final = 27

@@ -17,7 +17,6 @@ import attrs
 
 from cas.catalog.catalog import CatalogReader, EntryRow, Head
 from cas.errors import CorruptJournal, EntryNotFound, RefExists
-from cas.limits import CHECKPOINT_BYTES, CHECKPOINT_ENTRIES
 from cas.model.entry import Entry, RefChange, entry_hash
 from cas.model.ids import ObjectId
 from cas.objects.store import ObjectStore
@@ -55,14 +54,6 @@ class Moment:
     root: bytes
     stored_seq: int
     replay_bytes: int
-
-    @property
-    def checkpoint_due(self) -> bool:
-        """Whether the next entry has to store the refs tree."""
-        return (
-            self.seq + 1 - self.stored_seq >= CHECKPOINT_ENTRIES
-            or self.replay_bytes >= CHECKPOINT_BYTES
-        )
 
 
 class RefNodes:
@@ -126,7 +117,7 @@ class Timeline:
                 moment = self.at(reader, head.seq)
             elif moment.seq < head.seq:
                 moment = self._replay(moment, reader.entries(moment.seq))
-                if moment.checkpoint_due:
+                if self.checkpoint_due(moment):
                     moment = self._recheck(moment, reader)
             if moment.hash != head.hash:
                 raise CorruptJournal(
@@ -135,6 +126,14 @@ class Timeline:
                 )
             self._moment = moment
             return moment
+
+    def checkpoint_due(self, moment: Moment) -> bool:
+        """Whether the entry after this moment has to store the refs tree."""
+        thresholds = self._objects.thresholds
+        return (
+            moment.seq + 1 - moment.stored_seq >= thresholds.checkpoint_entries
+            or moment.replay_bytes >= thresholds.checkpoint_bytes
+        )
 
     def _recheck(self, moment: Moment, reader: CatalogReader) -> Moment:
         """Start again from a checkpoint that another process has stored meanwhile."""

@@ -327,7 +327,7 @@ class Transaction:
                 root,
                 head.hash,
             )
-            due = moment.checkpoint_due
+            due = timeline.checkpoint_due(moment)
             if due:
                 self._stage_checkpoint(root)
             rows = self._batch.install(writer, head)
