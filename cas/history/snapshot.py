@@ -63,7 +63,7 @@ class Snapshot(Mapping[str, bytes]):
     def __init__(
         self, objects: ObjectStore, tree: TreeId, commit: Commit | None, id: CommitId | None
     ) -> None:
-        self._objects = objects
+        self.objects = objects
         self._nodes = objects.tree_nodes(DIRECTORY)
         self.tree = tree
         self.commit = commit
@@ -114,11 +114,11 @@ class Snapshot(Mapping[str, bytes]):
 
     def read(self, path: str | bytes) -> bytes:
         """Content of the file, or target of the link, at `path`. Raises `PathNotFound`."""
-        return self._objects.get(self._file(path).id, Kind.BLOB)
+        return self.objects.get(self._file(path).id, Kind.BLOB)
 
     def open(self, path: str | bytes) -> BlobReader:
         """The file at `path` as a seekable stream. Raises `PathNotFound`."""
-        return self._objects.open(self._file(path).id)
+        return self.objects.open(self._file(path).id)
 
     def _file(self, path: str | bytes) -> TreeEntry:
         entry = self.entry(path)
@@ -178,7 +178,7 @@ class Snapshot(Mapping[str, bytes]):
         return count(DIRECTORY, self.tree, self._nodes) > 0
 
     def __hash__(self) -> int:
-        return hash((id(self._objects), self.tree, self.id))
+        return hash((id(self.objects), self.tree, self.id))
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Snapshot):

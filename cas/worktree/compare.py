@@ -1,0 +1,115 @@
+"""Comparing a snapshot with a folder, and two texts with each other.
+
+Floor 5. Invariant: comparing writes nothing, neither to the store nor to the folder.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Final
+
+from blake3 import blake3
+
+from cas.history.snapshot import Change, Snapshot, classify
+from cas.history.store import Store
+from cas.limits import WHOLE_BLOB_BYTES_MAX
+from cas.model.ids import Kind, digest_of
+from cas.model.names import printable, to_text
+from cas.objects.content import Readable
+from cas.objects.store import ObjectStore
+from cas.trees import paths
+from cas.trees.node import DIRECTORY, Node, NodeStore, id_of
+from cas.worktree.importer import own_folder
+from cas.worktree.scan import Walk
+from cas.worktree.values import ImportOptions
+
+_DEFAULTS = ImportOptions()
+_READ_BYTES: Final = 1 << 20
+TEXT_BYTES_MAX: Final = WHOLE_BLOB_BYTES_MAX
+"""A text diff of more than this takes minutes in any pure Python algorithm."""
+_NUL_WITHIN: Final = 8000
+
+
+class _HashSink:
+    """Hashes content and keeps directory nodes in memory; the store is only read."""
+
+    def __init__(self, objects: ObjectStore) -> None:
+        self._stored = objects.tree_nodes(DIRECTORY)
+        self._made: dict[bytes, Node] = {}
+
+    @property
+    def nodes(self) -> NodeStore:
+        return self
+
+    def blob(self, content: bytes) -> bytes:
+        return digest_of(Kind.BLOB, content)
+
+    def stream(self, stream: Readable) -> tuple[bytes, int]:
+        hasher = blake3(max_threads=blake3.AUTO)
+        size_bytes = 0
+        while part := stream.read(_READ_BYTES):
+            hasher.update(part)
+            size_bytes += len(part)
+        return hasher.digest(), size_bytes
+
+    def save(self, node: Node) -> bytes:
+        id = id_of(DIRECTORY, node)
+        self._made[id] = node
+        return id
+
+    def load(self, node_id: bytes) -> Node:
+        node = self._made.get(node_id)
+        return self._stored.load(node_id) if node is None else node
+
+
+def diff_folder(
+    store: Store,
+    snapshot: Snapshot,
+    folder: str | os.PathLike[str],
+    options: ImportOptions = _DEFAULTS,
+) -> Iterator[Change]:
+    """What changes from a snapshot to a folder as it is now, in order of path.
+
+    `new` of a change has the id that the content would get; it need not be in the store.
+    Entries that an import would leave out count as not there. Raises `Invalid`.
+    """
+    sink = _HashSink(store.objects)
+    place = os.path.abspath(os.fspath(folder))
+    root, _size = Walk(place, sink, options, own_folder(store)).run()
+    for parts, old, new in paths.diff_paths(snapshot.tree, root, sink):
+        yield classify(to_text(b"/".join(parts)), old, new)
+
+
+def text_diff(old: bytes, new: bytes, path: str, context: int = 3) -> str | None:
+    """Unified diff of two contents, "" when they are equal, None when one is binary or too long.
+
+    Content is binary when it has a NUL byte in its first 8,000 or is not UTF-8.
+    """
+    if old == new:
+        return ""
+    before, after = _lines(old), _lines(new)
+    if before is None or after is None:
+        return None
+    import difflib
+
+    shown = printable(path)
+    out: list[str] = []
+    for line in difflib.unified_diff(before, after, f"a/{shown}", f"b/{shown}", n=context):
+        out.append(line)
+        if not line.endswith("\n"):
+            out.append("\n\\ No newline at end of file\n")
+    return "".join(out)
+
+
+def _lines(content: bytes) -> list[str] | None:
+    if len(content) > TEXT_BYTES_MAX or b"\0" in content[:_NUL_WITHIN]:
+        return None
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        return None
+    # Only "\n" ends a line: str.splitlines would break at form feeds and separators, too.
+    return [line + "\n" for line in text.split("\n")[:-1]] + [
+        line for line in text.split("\n")[-1:] if line
+    ]
