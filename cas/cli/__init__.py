@@ -1,1 +1,1 @@
-"""placeholder"""
+"""The command line: translates words into use cases and results into text or JSON."""

@@ -1,0 +1,6 @@
+"""`python -m cas`: the command line."""
+
+from cas.cli.main import run
+
+if __name__ == "__main__":
+    run()

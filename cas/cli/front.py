@@ -1,0 +1,47 @@
+"""What a command has to hand: its settings, its output, the store, and the code to end with.
+
+Floor 9. Invariant: a store is opened only when a command asks for it, and closed before the
+process ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+
+import click
+
+from cas.cli.output import Output, Settings
+
+if TYPE_CHECKING:
+    from cas.history.store import Store
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+class Front:
+    """One invocation of the command line. One thread."""
+
+    def __init__(self) -> None:
+        self.settings = Settings()
+        self.out = Output(self.settings)
+        self.exit_code = 0
+
+    def location(self) -> str:
+        """Where the store is. Raises `StoreNotFound`."""
+        from cas.assembly import discover
+
+        return self.settings.store or discover(os.getcwd(), os.environ.get("CAS_STORE"))
+
+    def store(self, *, write: bool = False) -> Store:
+        """Open the store; for reading unless `write`. Raises as `cas.assembly.open` does."""
+        from cas.assembly import open as open_store
+
+        return open_store(self.location(), read_only=not write)
+
+
+def pass_front(command: Callable[Concatenate[Front, _P], _R]) -> Callable[_P, _R]:
+    """Give a command its `Front` as first argument."""
+    return click.make_pass_decorator(Front, ensure=True)(command)

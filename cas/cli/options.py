@@ -1,0 +1,108 @@
+"""What every command takes, before or after its name, and the arguments that complete.
+
+Floor 9. Invariant: `cas --json ls main` and `cas ls main --json` are the same request; what is
+said later wins.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cas.cli.front import Front
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+
+def _set(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    """Note a common option in the settings of this invocation, if it was given."""
+    if value is not None and parameter.name is not None:
+        front = context.find_object(Front)
+        if front is not None:
+            setattr(front.settings, parameter.name, value)
+
+
+def _common(*names: str, help: str, **settings: Any) -> click.Option:
+    return click.Option(
+        names, help=help, default=None, expose_value=False, callback=_set, **settings
+    )
+
+
+COMMON: tuple[click.Option, ...] = (
+    _common(
+        "--store",
+        metavar="PATH",
+        help="The store; else CAS_STORE, else the nearest .cas folder here or above.",
+    ),
+    _common("--json", is_flag=True, flag_value=True, help="Give the result as one JSON document."),
+    _common("-q", "--quiet", is_flag=True, flag_value=True, help="No notes and no progress."),
+    _common(
+        "--color",
+        type=click.Choice(["auto", "always", "never"]),
+        help="Colours; auto knows NO_COLOR, FORCE_COLOR and terminals.",
+    ),
+    _common(
+        "--progress/--no-progress",
+        help="Progress on standard error; else where that is a terminal.",
+    ),
+)
+
+
+class CasCommand(click.Command):
+    """A command that takes the common options too."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Own parameters, then the common ones, then --help."""
+        *own, help_option = super().get_params(ctx)
+        return [*own, *COMMON, help_option]
+
+
+class RevisionType(click.ParamType[str]):
+    """A revision, or with `path=True` REV[:PATH]; completes branches, tags and paths."""
+
+    name = "revision"
+
+    def __init__(self, *, path: bool = False, refs: str = "") -> None:
+        self._path = path
+        self._refs = refs
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Names that go on from what was typed; nothing when there is no store."""
+        from cas.cli.completion import complete
+
+        front = ctx.find_object(Front) or Front()
+        return complete(front, incomplete, paths=self._path, refs=self._refs)
+
+
+REVISION = RevisionType()
+TARGET = RevisionType(path=True)
+BRANCH = RevisionType(refs="heads/")
+TAG = RevisionType(refs="tags/")
+FOLDER = click.Path(file_okay=False)
+
+
+def said_json(arguments: list[str]) -> bool:
+    """Whether --json stands among arguments that may not even parse."""
+    before = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return "--json" in before
+
+
+def default_author() -> str:
+    """CAS_AUTHOR, else user@host."""
+    named = os.environ.get("CAS_AUTHOR")
+    if named:
+        return named
+    user = os.environ.get("USER") or os.environ.get("LOGNAME")
+    if not user:
+        import pwd
+
+        try:
+            user = pwd.getpwuid(os.getuid()).pw_name
+        except KeyError:
+            user = str(os.getuid())
+    return f"{user}@{os.uname().nodename}"

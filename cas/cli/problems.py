@@ -1,0 +1,90 @@
+"""From an error to an exit code and one clear sentence, or one JSON problem.
+
+Floor 9. Invariant: every exception has exactly one problem; a mistake in the program itself is
+called that, and its traceback appears only when CAS_DEBUG asks for it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import attrs
+import click
+
+from cas.cli.form import plain
+from cas.errors import CasError
+from cas.model.names import printable
+
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+
+@attrs.frozen
+class Problem:
+    """What went wrong: a stable code, one sentence with the next step, fields, the exit code."""
+
+    code: str
+    message: str
+    exit_code: int
+    fields: dict[str, Any] = attrs.field(factory=dict)
+
+    def sentence(self) -> str:
+        """One line for people, safe for a terminal."""
+        return "cas: " + printable(" ".join(self.message.split("\n")))
+
+    def document(self) -> str:
+        """The same for programs."""
+        return json.dumps(
+            {
+                "schema": "cas.problem",
+                "version": 1,
+                "code": self.code,
+                "message": printable(self.message),
+                "exit_code": self.exit_code,
+                "fields": plain(self.fields),
+            }
+        )
+
+
+def problem_of(error: BaseException) -> Problem:
+    """The problem of any exception."""
+    if isinstance(error, CasError):
+        return Problem(error.code, error.message, error.exit_code, error.fields)
+    if isinstance(error, click.ClickException):
+        return _usage(error)
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        return Problem(
+            "interrupted", "Interrupted; what was not finished left nothing behind.", INTERRUPTED
+        )
+    if isinstance(error, OSError):
+        where = f" at {error.filename}" if error.filename else ""
+        return Problem(
+            "storage-failed",
+            f"I/O failed{where}: {error.strerror or error}.",
+            7,
+            {"path": error.filename, "errno": error.errno},
+        )
+    if isinstance(error, MemoryError):
+        return Problem("out-of-memory", "There is not enough memory; nothing was committed.", 1)
+    detail = f"{type(error).__name__}: {error}"
+    return Problem(
+        "internal",
+        f"This is a mistake in cas itself ({detail}). Set CAS_DEBUG=1 and report what it shows.",
+        1,
+        {"error": detail},
+    )
+
+
+def _usage(error: click.ClickException) -> Problem:
+    message = error.format_message()
+    message += "" if message.endswith((".", "?")) else "."
+    if isinstance(error, click.UsageError) and error.ctx and "--help" not in message:
+        message += f" Try `{error.ctx.command_path} --help`."
+    return Problem("usage", message, error.exit_code)
+
+
+def debugging() -> bool:
+    """Whether CAS_DEBUG asks for tracebacks."""
+    return bool(os.environ.get("CAS_DEBUG"))

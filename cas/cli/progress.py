@@ -1,0 +1,85 @@
+"""Progress on standard error, for work that lasts long enough to be waited for.
+
+Floor 9. Invariant: nothing is shown, and rich is not even loaded, before the work has lasted
+half a second; what was shown is wiped away when the work ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import TracebackType
+from typing import Any, Final
+
+from cas.cli.form import count, size
+from cas.cli.output import Settings
+from cas.clock import SystemClock
+
+DELAY_MS: Final = 500.0
+PAUSE_MS: Final = 100.0
+
+
+def wanted(settings: Settings) -> bool:
+    """Whether progress is shown: as the option says, else where a person watches."""
+    if settings.progress is not None:
+        return settings.progress
+    if settings.quiet or settings.json or os.environ.get("CI"):
+        return False
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+class Bar:
+    """`with Bar(settings) as bar`: give `bar.on_progress` to the work, if it is not None."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._clock = SystemClock()
+        self._next_ms = self._clock.monotonic_ms() + DELAY_MS
+        self._rich: Any = None
+        self._task: Any = None
+        self.on_progress = self._update if wanted(settings) else None
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._rich is not None:
+            self._rich.stop()
+
+    def _update(self, progress: Any) -> None:
+        now_ms = self._clock.monotonic_ms()
+        if now_ms < self._next_ms:
+            return
+        if self._rich is None:
+            self._start()
+        self._next_ms = self._clock.monotonic_ms() + PAUSE_MS
+        done, total = progress.content_bytes, progress.bytes_total
+        if total is None and progress.file_total is not None:
+            done, total = progress.file_count, progress.file_total
+        text = f"{count(progress.file_count, 'file')}, {size(progress.content_bytes)}"
+        self._rich.update(
+            self._task, description=progress.phase, completed=done, total=total, text=text
+        )
+        self._rich.refresh()
+
+    def _start(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        # Refreshed by the work itself: no second thread touches the terminal.
+        self._rich = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[text]}"),
+            TimeElapsedColumn(),
+            console=Console(stderr=True, soft_wrap=False),
+            transient=True,
+            auto_refresh=False,
+        )
+        self._rich.start()
+        self._task = self._rich.add_task("", total=None, text="")

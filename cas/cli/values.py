@@ -1,0 +1,83 @@
+"""Values of the store in JSON and in a line of text.
+
+Floor 9. Invariant: the same value has the same keys in every document.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from typing import Any, Final
+
+from cas.cli.form import named, plain, when
+from cas.history.snapshot import Change, ChangeKind
+from cas.model.entry import Entry, Event
+from cas.model.ids import CommitId
+from cas.model.objects import Commit, TreeEntry
+
+LETTERS: Final = {
+    ChangeKind.ADDED: "A",
+    ChangeKind.REMOVED: "D",
+    ChangeKind.MODIFIED: "M",
+    ChangeKind.RETYPED: "T",
+}
+COLORS: Final = {"A": "green", "D": "red", "M": "yellow", "T": "cyan"}
+
+
+def entry_fields(entry: TreeEntry) -> dict[str, Any]:
+    """An entry of a directory: kind, id, bytes of content."""
+    return {"kind": entry.kind.name.lower(), "id": str(entry.id), "size": entry.size}
+
+
+def change_fields(change: Change) -> dict[str, Any]:
+    """A path that differs, with both sides; null where it is not."""
+    return {
+        "change": change.kind.value,
+        **named("path", change.path),
+        "old": None if change.old is None else entry_fields(change.old),
+        "new": None if change.new is None else entry_fields(change.new),
+    }
+
+
+def commit_fields(id: CommitId, commit: Commit) -> dict[str, Any]:
+    """A commit."""
+    return {
+        "commit": str(id),
+        "tree": str(commit.tree),
+        "parents": [str(parent) for parent in commit.parents],
+        "author": commit.author,
+        "message": commit.message,
+        "time": when(commit.time_us, exact=True),
+        "extras": plain(commit.extras),
+    }
+
+
+def journal_fields(entry: Entry) -> dict[str, Any]:
+    """A journal entry with its ref changes and events."""
+    return {
+        "seq": entry.seq,
+        "time": when(entry.time_us, exact=True),
+        "wall_time": when(entry.wall_us, exact=True),
+        "epoch": entry.epoch,
+        "actor": entry.actor,
+        "message": entry.message,
+        "txid": entry.txid.hex(),
+        "changes": [
+            {
+                "ref": change.ref,
+                "old": None if change.old is None else str(change.old),
+                "new": None if change.new is None else str(change.new),
+            }
+            for change in entry.changes
+        ],
+        "events": [_event_fields(event) for event in entry.events],
+        "root": entry.root.hex(),
+        "previous": entry.previous.hex(),
+    }
+
+
+def _event_fields(event: Event) -> dict[str, Any]:
+    body: dict[str, Any] = {"headers": dict(event.headers)}
+    if event.blob is not None:
+        return {"type": event.type, **body, "blob": str(event.blob)}
+    content = b64encode(event.body or b"").decode("ascii")
+    return {"type": event.type, **body, "body_base64": content}

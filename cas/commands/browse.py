@@ -1,0 +1,151 @@
+"""Look into versions: list directories, open files, tell what something is.
+
+Floor 8. Invariant: nothing here writes; each answer is about one moment of the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import attrs
+
+from cas.commands.target import Target, resolve
+from cas.errors import Invalid, RevisionNotFound, WrongKind
+from cas.history.revision import split_path
+from cas.history.snapshot import Change, Snapshot
+from cas.history.store import Store
+from cas.history.view import View
+from cas.model.ids import CommitId, Kind, ObjectId, TreeId, is_abbreviation
+from cas.model.names import printable
+from cas.model.objects import Commit, EntryKind, Tag, TreeEntry
+from cas.objects.content import BlobReader
+from cas.trees.node import DIRECTORY
+
+
+class Listed(NamedTuple):
+    """One line of a listing. `path` is relative to what was listed."""
+
+    path: str
+    entry: TreeEntry
+
+
+def list_target(store: Store, text: str, *, recursive: bool) -> tuple[Target, Iterator[Listed]]:
+    """What lies in a directory of a revision, or the file itself; lazily, in order of path.
+
+    With `recursive` every file and link below it, without the directories.
+    """
+    target = resolve(store.view(), text)
+    if not target.entry.is_tree:
+        name = target.path.rsplit("/", 1)[-1]
+        return target, iter([Listed(name, target.entry)])
+    if not recursive:
+        entries = target.snapshot.entries(target.path)
+        return target, (Listed(name, entry) for name, entry in entries)
+    files = subtree(store, target).walk()
+    return target, (Listed(path, entry) for path, entry in files)
+
+
+def subtree(store: Store, target: Target) -> Snapshot:
+    """The directory of a target as a snapshot of its own, paths relative to it."""
+    if not target.entry.is_tree:
+        raise WrongKind(
+            f"{printable(target.text)!r} is a file, not a directory.",
+            id=target.entry.id,
+            expected="tree",
+            actual=target.entry.kind.name.lower(),
+        )
+    if not target.path:
+        return target.snapshot
+    return Snapshot(store.objects, TreeId(target.entry.id), None, None)
+
+
+def nothing(store: Store) -> Snapshot:
+    """A snapshot without files."""
+    return Snapshot(store.objects, TreeId(DIRECTORY.empty), None, None)
+
+
+def open_target(store: Store, text: str) -> tuple[Target, BlobReader]:
+    """The file (or the target of the link) at `REV:PATH` as a stream."""
+    _revision, path = split_path(text)
+    if not path:
+        raise Invalid(f"Name a file as REV:PATH; {printable(text)!r} names none.", revision=text)
+    target = resolve(store.view(), text)
+    return target, target.snapshot.open(path)
+
+
+@attrs.frozen
+class CommitShown:
+    """A commit, and what it changed from its first parent (from nothing when it has none)."""
+
+    id: CommitId
+    commit: Commit
+    size_bytes: int
+    changes: Iterator[Change]
+
+
+@attrs.frozen
+class EntryShown:
+    """What lies at a path of a revision; for a link, where it leads."""
+
+    target: Target
+    link: bytes | None
+    entry_count: int | None
+
+
+@attrs.frozen
+class ObjectShown:
+    """An object by its id. `tag` is set for a tag; `stored_bytes` is its copy's payload."""
+
+    id: ObjectId
+    kind: Kind
+    size_bytes: int
+    stored_bytes: int
+    tag: Tag | None
+
+
+Shown = CommitShown | EntryShown | ObjectShown
+
+
+def show(store: Store, text: str) -> Shown:
+    """Tell what `REV`, `REV:PATH` or the id of any object names.
+
+    Raises `RevisionNotFound`, `PathNotFound`, `AmbiguousRevision`, `Invalid`.
+    """
+    view = store.view()
+    revision, path = split_path(text)
+    if path:
+        return _show_entry(resolve(view, text))
+    try:
+        return _show_commit(store, view, revision)
+    except (RevisionNotFound, WrongKind):
+        if not is_abbreviation(revision.lower()):
+            raise
+    return _show_object(store, view.find(revision))
+
+
+def _show_commit(store: Store, view: View, revision: str) -> CommitShown:
+    snapshot = view.snapshot(revision)
+    assert snapshot.commit is not None
+    assert snapshot.id is not None
+    parents = snapshot.commit.parents
+    before = view.snapshot(parents[0]) if parents else nothing(store)
+    return CommitShown(snapshot.id, snapshot.commit, snapshot.size, before.diff(snapshot))
+
+
+def _show_entry(target: Target) -> EntryShown:
+    entry = target.entry
+    link = target.snapshot.read(target.path) if entry.kind == EntryKind.LINK else None
+    number = sum(1 for _ in target.snapshot.entries(target.path)) if entry.is_tree else None
+    return EntryShown(target, link, number)
+
+
+def _show_object(store: Store, id: ObjectId) -> ObjectShown:
+    store.objects.require(id)
+    copy = store.objects.find(id)
+    assert copy is not None
+    slot = copy.slot
+    tag = None
+    if slot.kind == Kind.TAG:
+        tag = Tag.decode(store.objects.get(id, Kind.TAG), verified=True)
+    return ObjectShown(id, Kind(slot.kind), slot.raw_bytes, slot.stored_bytes, tag)

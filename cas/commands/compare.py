@@ -1,0 +1,128 @@
+"""Compare two targets, or a target with a folder; text of what changed on request.
+
+Floor 8. Invariant: comparing writes nothing. Paths of changes are relative to what was named.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+
+import attrs
+
+from cas.commands.browse import subtree
+from cas.commands.target import Target, resolve
+from cas.errors import Invalid, RevisionNotFound, StorageFailed
+from cas.history.snapshot import Change, classify
+from cas.history.store import Store
+from cas.history.view import View
+from cas.model.ids import Kind
+from cas.model.names import printable, to_bytes
+from cas.model.objects import EntryKind, TreeEntry
+from cas.worktree.compare import TEXT_BYTES_MAX, diff_folder, text_diff
+from cas.worktree.values import ImportOptions
+
+NO_OPTIONS = ImportOptions()
+
+
+@attrs.frozen
+class DiffRequest:
+    """Compare `old` (REV[:PATH]) with `new` (REV[:PATH] or a folder), or with `folder`."""
+
+    old: str
+    new: str | None = None
+    folder: str | None = None
+    options: ImportOptions = NO_OPTIONS
+
+
+@attrs.frozen
+class Comparison:
+    """Two sides and what changes from one to the other. `new` is None for a folder."""
+
+    store: Store
+    old: Target
+    new: Target | None
+    folder: str | None
+    changes: Iterator[Change]
+
+    def patch(self, change: Change) -> str | None:
+        """A change as unified diff; None where one side is binary or too long."""
+        before, after = change.old, change.new
+        if _long(before) or _long(after):
+            return None
+        old = b"" if before is None else self._stored(before)
+        new = b"" if after is None else self._new_side(change.path, after)
+        return text_diff(old, new, change.path)
+
+    def _stored(self, entry: TreeEntry) -> bytes:
+        return self.store.objects.get(entry.id, Kind.BLOB)
+
+    def _new_side(self, path: str, entry: TreeEntry) -> bytes:
+        if self.folder is None:
+            return self._stored(entry)
+        return _read(os.path.join(os.fsencode(self.folder), to_bytes(path)), entry.kind)
+
+
+def compare(store: Store, request: DiffRequest) -> Comparison:
+    """Compare as the request says; the changes are found while they are read.
+
+    Raises what resolving a target raises, `Invalid` and `WrongKind` for what cannot be compared.
+    """
+    view = store.view()
+    old = resolve(view, request.old)
+    new, folder = _new_side(view, request)
+    if folder is not None:
+        changes = diff_folder(store, subtree(store, old), folder, request.options)
+    else:
+        assert new is not None
+        if old.entry.is_tree or new.entry.is_tree:
+            changes = subtree(store, old).diff(subtree(store, new))
+        else:
+            changes = _two_files(old, new)
+    return Comparison(store, old, new, folder, changes)
+
+
+def _new_side(view: View, request: DiffRequest) -> tuple[Target | None, str | None]:
+    """A revision where the words can be one, else the folder of that name."""
+    if request.folder is not None:
+        return None, request.folder
+    if request.new is None:
+        raise Invalid("Say what to compare with: another revision, or a folder.")
+    try:
+        return resolve(view, request.new), None
+    except (RevisionNotFound, Invalid) as error:
+        if os.path.isdir(request.new):
+            return None, request.new
+        if isinstance(error, RevisionNotFound):
+            raise RevisionNotFound(
+                f"{printable(request.new)!r} is neither a branch, tag or commit nor a folder.",
+                revision=request.new,
+            ) from error
+        raise
+
+
+def _two_files(old: Target, new: Target) -> Iterator[Change]:
+    if old.entry != new.entry:
+        yield classify(new.path, old.entry, new.entry)
+
+
+def _long(entry: TreeEntry | None) -> bool:
+    return entry is not None and entry.size > TEXT_BYTES_MAX
+
+
+def _read(path: bytes, kind: EntryKind) -> bytes:
+    """A file or link of a folder, never through a link that took its place meanwhile."""
+    try:
+        if kind == EntryKind.LINK:
+            return os.readlink(path)
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(fd, "rb") as file:
+            return file.read(TEXT_BYTES_MAX + 1)
+    except OSError as error:
+        reason = os.strerror(error.errno or errno.EIO)
+        raise StorageFailed(
+            f"{printable(path)} changed while it was compared ({reason}); compare again.",
+            path=path,
+            errno=error.errno,
+        ) from error

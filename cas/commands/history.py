@@ -1,0 +1,59 @@
+"""What led to a revision, and what was done to the store.
+
+Floor 8. Invariant: nothing here writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import attrs
+
+from cas.errors import RevisionNotFound
+from cas.history.store import Store
+from cas.history.view import View
+from cas.model.entry import Entry
+from cas.model.ids import CommitId
+from cas.model.objects import Commit
+
+MAIN = "main"
+"""The branch that is meant where none is named."""
+
+
+@attrs.frozen
+class Logged:
+    """A commit of a log, with the names that point at it."""
+
+    id: CommitId
+    commit: Commit
+    names: tuple[str, ...]
+
+
+def log(store: Store, revision: str | None, *, limit: int | None = None) -> Iterator[Logged]:
+    """Commits reachable from a revision (the branch `main`), newest first, lazily.
+
+    Raises `RevisionNotFound`, `AmbiguousRevision`, `Invalid` at once.
+    """
+    view = store.view()
+    if revision is None and view.ref("heads/" + MAIN) is None:
+        raise RevisionNotFound(_no_main(view), revision=MAIN)
+    start = view.resolve(revision or MAIN)
+    names: dict[bytes, list[str]] = {}
+    for ref in view.refs():
+        names.setdefault(ref.target, []).append(ref.short)
+    commits = view.log(start, limit=limit)
+    return (Logged(id, commit, tuple(names.get(id, ()))) for id, commit in commits)
+
+
+def _no_main(view: View) -> str:
+    others = [ref.short for ref in view.branches()[:8]]
+    if not others:
+        return "There is no commit yet; make the first with `cas snapshot DIR`."
+    return f"There is no branch {MAIN!r}; name one of: {', '.join(others)}."
+
+
+def journal(store: Store, *, after: int = 0, newest: int | None = None) -> Iterator[Entry]:
+    """Journal entries behind `after`, oldest first; with `newest` only so many of the last."""
+    if newest is not None:
+        after = max(after, store.view().seq - newest)
+    return store.journal(after, limit=newest)
