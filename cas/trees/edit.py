@@ -32,6 +32,7 @@ from cas.trees.node import (
     NodeStore,
     Value,
     check_known,
+    check_number,
     check_value,
     load_child,
     load_root,
@@ -56,22 +57,39 @@ def apply(
     concerned has unknown extras, and what `nodes.load` raises.
     """
     wanted = list(edits)
+    if len(wanted) == 1:
+        name, value = wanted[0]
+        return apply_one(flavour, root, name, value, nodes, save_empty=save_empty)
     for _, value in wanted:
         if value is not None:
             check_value(flavour, value)
-    root_node = load_root(flavour, root, nodes)
-    general = _Edit(flavour, root, root_node, nodes, save_empty)
-    if len(wanted) == 1:
-        name, value = wanted[0]
-        path, leaf = _descend(root_node, name, nodes)
-        done = _apply_one(flavour, root, path, leaf, name, value, nodes)
-        if done is not None:
-            return done
-        general.remember(path, leaf)
     names = [name for name, _ in wanted]
     if any(map(ge, names, names[1:])):
         raise Invalid("Edits of a tree must be given in strictly ascending order of name.")
-    return general.run(wanted)
+    top = load_root(flavour, root, nodes)
+    return _Edit(flavour, root, top, nodes, save_empty).run(wanted)
+
+
+def apply_one(
+    flavour: Flavour,
+    root: bytes,
+    name: bytes,
+    value: Value | None,
+    nodes: NodeStore,
+    *,
+    save_empty: bool = True,
+) -> Summary:
+    """`apply` of one edit: most move no end, and then nothing is scanned."""
+    if value is not None:
+        check_value(flavour, value)
+    top = load_root(flavour, root, nodes)
+    path, leaf = _descend(top, name, nodes)
+    done = _edit_in_place(flavour, root, path, leaf, name, value, nodes)
+    if done is None:
+        general = _Edit(flavour, root, top, nodes, save_empty)
+        general.remember(path, leaf)
+        done = general.run([(name, value)])
+    return done
 
 
 def _descend(node: Node, name: bytes, nodes: NodeStore) -> tuple[list[tuple[Node, int]], Node]:
@@ -87,7 +105,7 @@ def _descend(node: Node, name: bytes, nodes: NodeStore) -> tuple[list[tuple[Node
     return path, node
 
 
-def _apply_one(
+def _edit_in_place(
     flavour: Flavour,
     root_id: bytes,
     path: list[tuple[Node, int]],
@@ -102,17 +120,18 @@ def _apply_one(
     count = len(names)
     index = bisect_left(names, name)
     found = index < count and names[index] == name
-    renamed = False
+    last_name = None
     if value is None:
         if not found:
             return summarize(flavour, root_id, root)
-        if path and (
-            index == count - 1
-            or boundary.may_force(count, len(node.data))
-            or root.count - 1 <= NODE_SINGLE_ENTRIES_MAX
+        if count == 1 or (
+            path
+            and (
+                index == count - 1
+                or boundary.may_force(count, len(node.data))
+                or root.count - 1 <= NODE_SINGLE_ENTRIES_MAX
+            )
         ):
-            return None
-        if count == 1:
             return None
         node = replace_entry(node, index, index + 1, None, 0, b"", 0)
     elif found:
@@ -130,29 +149,32 @@ def _apply_one(
             # Behind everything: an open last node takes the name, and gets a new last name.
             if boundary.is_hit(0, names[-1]):
                 return None
-            renamed = True
+            last_name = name
         elif boundary.is_hit(0, name):
             return None
         node = replace_entry(node, index, index, name, *value)
-    return _climb(flavour, node, path, name if renamed else None, nodes)
+    return _climb(flavour, node, path, len(node.names) - count, last_name, nodes)
 
 
 def _climb(
     flavour: Flavour,
     node: Node,
     path: list[tuple[Node, int]],
+    growth: int,
     last_name: bytes | None,
     nodes: NodeStore,
 ) -> Summary:
-    """Put a changed leaf into the nodes above it; `last_name` when it got a new one."""
-    done = keep(flavour, node, nodes)
+    """Put a leaf that gained `growth` entries into the nodes above; with its new last name."""
+    fold = flavour.fold
+    number, node_id = check_number(fold(node.numbers)), nodes.save(node)
     for parent, index in reversed(path):
+        count = parent.tags[index] + growth
         if last_name is None:
-            node = replace_values(parent, ((index, done.entry),))
+            node = replace_values(parent, ((index, (count, node_id, number)),))
         else:
-            node = replace_entry(parent, index, index + 1, last_name, *done.entry)
-        done = keep(flavour, node, nodes)
-    return done
+            node = replace_entry(parent, index, index + 1, last_name, count, node_id, number)
+        number, node_id = check_number(fold(node.numbers)), nodes.save(node)
+    return Summary(node_id, node.count, number)
 
 
 class _Place:

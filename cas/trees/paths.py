@@ -20,7 +20,7 @@ from cas.model.objects import EntryKind, TreeEntry
 from cas.trees.build import Summary, summarize
 from cas.trees.cursor import get, scan
 from cas.trees.diff import Difference, diff
-from cas.trees.edit import apply
+from cas.trees.edit import apply, apply_one
 from cas.trees.node import DIRECTORY, Item, NodeStore, Value, load_root
 
 Path = tuple[bytes, ...]
@@ -182,11 +182,11 @@ def edit_path(root: bytes, parts: Path, value: Value | None, nodes: NodeStore) -
             raise _below_file(parts[: depth + 1], above, False)
     for depth in range(len(parts) - 1, 0, -1):
         base = bases[depth]
-        done = apply(DIRECTORY, base, ((parts[depth], value),), nodes, save_empty=False)
+        done = apply_one(DIRECTORY, base, parts[depth], value, nodes, save_empty=False)
         if done.root == base:
             return summarize(DIRECTORY, root, load_root(DIRECTORY, root, nodes))
         value = (_TREE, done.root, done.number) if done.count else None
-    return apply(DIRECTORY, root, ((parts[0], value),), nodes)
+    return apply_one(DIRECTORY, root, parts[0], value, nodes)
 
 
 def _check_path(parts: Path) -> None:
