@@ -1,0 +1,1 @@
+"""The explicit-state model of existence and garbage collection (docs/design/001)."""

@@ -1,0 +1,503 @@
+"""The scenarios that are explored.
+
+Invariant: each is small enough to be explored to its end. Letters: P has child C, Q has child C,
+R has child P. Implements docs/design/001-what-the-model-taught.md, section 5.
+"""
+
+from __future__ import annotations
+
+from tests.model.collectors import Collector
+from tests.model.janitors import Janitor, OrphanScan
+from tests.model.movers import Mover
+from tests.model.nature import Scenario
+from tests.model.readers import Reader
+from tests.model.writers import Writer
+
+FAMILY = {"P": "C", "Q": "C", "R": "P"}
+
+_WRITERS = (
+    Scenario(
+        "dedup",
+        (Writer("w1", "R", "b"), Writer("w2", "P", "d", tries=1), Collector(), Janitor(drops="")),
+        ("f1: P C",),
+        {"a": "P"},
+        leaving="a",
+        children=FAMILY,
+        crashes=1,
+        must=("w1 must-retry", "w1 commits", "w2 commits", "gc condemns", "janitor unlinks"),
+    ),
+    Scenario(
+        "orphans",
+        (Writer("w1", "Q", "b"), Writer("w2", "R", "d", tries=1), OrphanScan()),
+        ("f1: P C",),
+        {"a": "P"},
+        children=FAMILY,
+        crashes=1,
+        expiries=1,
+        power_losses=1,
+        must=("w1 is-refused", "w1 commits", "scan unlinks", "power fails"),
+    ),
+    Scenario(
+        "file names",
+        (Writer("w1", "P", "b"), Collector(runs=2), Janitor(drops="")),
+        ("=P: P",),
+        {"a": "P"},
+        leaving="ab",
+        crashes=1,
+        must=("w1 commits", "janitor unlinks"),
+    ),
+    Scenario(
+        "pack numbers",
+        (Writer("w1", "X", "b", inline=True), Mover("spill"), Collector(), Janitor()),
+        ("i: P C",),
+        children=FAMILY,
+        must=("spill installs", "janitor unnames", "gc condemns"),
+    ),
+    Scenario(
+        "session",
+        (
+            Writer("t1", "X", "x", inline=True, session="s"),
+            Writer("t2", "Q", "b", inline=True, session="s"),
+            Collector(),
+        ),
+        ("f1: P C",),
+        {"a": "P"},
+        leaving="a",
+        children=FAMILY,
+        must=("t2 must-retry", "t1 commits", "t2 commits"),
+    ),
+    Scenario(
+        "cache",
+        (
+            Writer("w1", "Q", "b", inline=True, caches=True),
+            Writer("w2", "Q", "d", inline=True, one_shot=True, caches=True),
+            Collector(),
+            Janitor(drops=""),
+        ),
+        ("f1: P C",),
+        {"a": "P"},
+        leaving="a",
+        children=FAMILY,
+        must=("w1 remembers", "w2 remembers", "w1 must-retry", "gc condemns"),
+    ),
+    Scenario(
+        "cached base",
+        (
+            Writer("w1", "Y", "y", deltas={"Y": "B"}, inline=True, caches=True),
+            Collector(),
+            Janitor(drops="any"),
+        ),
+        ("f1: Z", "f2: B", "f3: B<Z:1"),
+        {"b": "B", "z": "Z"},
+        leaving="b",
+        must=("w1 remembers", "w1 must-retry", "janitor drops", "gc condemns"),
+    ),
+)
+
+_COLLECTION = (
+    Scenario(
+        "spill",
+        (Writer("w1", "R", "b", inline=True), Mover("spill"), Collector(), Janitor()),
+        ("f1: C", "i: P"),
+        {"a": "P"},
+        leaving="a",
+        children=FAMILY,
+        crashes=1,
+        expiries=1,
+        must=("spill installs", "spill is-refused", "gc condemns", "w1 must-retry"),
+    ),
+    Scenario(
+        "copies",
+        (
+            Writer("w1", "P", "b", inline=True),
+            Mover("spill"),
+            Collector(slices=False),
+            Janitor(),
+        ),
+        ("f1: C", "i: P"),
+        {"a": "P"},
+        leaving="a",
+        children=FAMILY,
+        must=("spill installs", "gc condemns", "janitor drops"),
+    ),
+    Scenario(
+        "two movers",
+        (
+            Mover("spill"),
+            Mover("compact", from_files=True),
+            Collector(),
+            Janitor(drops="any"),
+        ),
+        ("f1: C", "i: P"),
+        {"a": "P"},
+        leaving="a",
+        children=FAMILY,
+        must=("spill installs", "compact installs", "janitor drops", "janitor unlinks"),
+    ),
+    Scenario(
+        "two collectors",
+        (
+            Writer("w1", "R", "b", inline=True),
+            Collector("gc1"),
+            Collector("gc2"),
+            Janitor(drops=""),
+        ),
+        ("f1: C", "i: P"),
+        {"a": "P"},
+        leaving="a",
+        children=FAMILY,
+        crashes=1,
+        must=("gc1 condemns", "gc2 condemns", "gc1 crashes"),
+    ),
+    Scenario(
+        "loose put",
+        (Writer("w1", "L", inline=True, tries=1), Mover("spill"), Collector(), Janitor()),
+        ("i: L C",),
+        crashes=1,
+        must=("w1 commits", "spill installs", "gc condemns", "janitor drops"),
+    ),
+    Scenario(
+        "dead output",
+        (
+            Writer("w1", "L", inline=True, one_shot=True),
+            Mover("spill"),
+            Collector(runs=2),
+            Janitor(),
+        ),
+        ("i: G",),
+        must=("w1 commits", "spill installs", "gc condemns", "janitor unnames"),
+    ),
+    Scenario(
+        "loose parent",
+        (
+            Writer("w1", "Q", inline=True),
+            Writer("w2", "R", "r", inline=True),
+            Mover("spill"),
+            Collector(),
+            Janitor(),
+        ),
+        ("i: C",),
+        children={"Q": "C", "R": "Q"},
+        must=("w1 commits", "w2 must-retry", "spill installs", "gc condemns"),
+    ),
+    Scenario(
+        "pins",
+        (
+            Writer("w1", "Q", "b"),
+            Writer("w2", "X", "b", inline=True, one_shot=True),
+            Collector(),
+        ),
+        ("f1: P C",),
+        {"b": "P"},
+        leaving="b",
+        children={"P": "C", "Q": "P"},
+        must=("w2 commits", "w1 commits", "gc condemns"),
+    ),
+    Scenario(
+        "mixed",
+        (
+            Writer("w1", "Q", "b", tries=1),
+            Writer("w2", "R", "d", inline=True, tries=1),
+            Mover("spill"),
+            Collector(),
+            Janitor(),
+        ),
+        ("f1: C", "i: P"),
+        {"a": "P"},
+        leaving="a",
+        children=FAMILY,
+        must=("w1 commits", "w2 commits", "spill installs", "gc condemns", "janitor unlinks"),
+    ),
+    Scenario(
+        "mixed, power",
+        (Writer("w1", "Q", "b", tries=1), Mover("spill"), Collector(), Janitor()),
+        ("f1: C", "i: P"),
+        {"a": "P"},
+        leaving="a",
+        children=FAMILY,
+        power_losses=1,
+        must=("w1 commits", "spill installs", "gc condemns", "power fails"),
+    ),
+)
+
+_STORAGE = (
+    Scenario(
+        "bases",
+        (Writer("w1", "Y", "y", deltas={"Y": "B"}), Collector(), Janitor(drops="any")),
+        ("f1: Z", "f2: B", "f3: B<Z:1"),
+        {"b": "B", "z": "Z"},
+        leaving="b",
+        crashes=1,
+        must=("w1 must-retry", "w1 commits", "janitor drops", "gc condemns"),
+    ),
+    Scenario(
+        "cross deltas",
+        (
+            Writer("w1", "A", deltas={"A": "B"}, inline=True, tries=1),
+            Writer("w2", "B", deltas={"B": "A"}, inline=True, tries=1),
+            Collector(),
+            Janitor(drops="any", retires=False),
+        ),
+        ("i: A", "i: B"),
+        {"a": "A", "b": "B"},
+        leaving="ab",
+        must=("w1 commits", "w2 commits", "janitor drops", "gc condemns"),
+    ),
+    Scenario(
+        "re-encoding",
+        (
+            Mover("compact1", from_files=True, reencode={"Y": "B"}, only="Y"),
+            Mover("compact2", from_files=True, reencode={"B": "Y"}, only="B"),
+            Collector(),
+            Janitor(drops="any"),
+        ),
+        ("f1: B", "f2: Y"),
+        {"y": "Y", "b": "B"},
+        leaving="by",
+        must=("compact1 installs", "compact2 installs", "janitor drops", "gc condemns"),
+    ),
+    Scenario(
+        "base in motion",
+        (
+            Writer("w1", "Y", "y", inline=True, deltas={"Y": "B"}, tries=1),
+            Mover("compact", from_files=True, only="B", reencode={"B": "Z"}),
+            Collector(),
+            Janitor(drops="any"),
+        ),
+        ("f1: Z", "f2: B"),
+        {"b": "B", "z": "Z"},
+        leaving="bz",
+        must=("w1 commits", "w1 must-retry", "compact installs", "janitor drops"),
+    ),
+    Scenario(
+        "recipes",
+        (
+            Writer("w1", "X", "x", by_recipe={"X": "R"}),
+            Mover("spill", only="K"),
+            Collector(),
+            Janitor(drops="any"),
+        ),
+        ("f1: R K", "f2: K@S S k", "f3: J@R"),
+        {"j": "J", "s": "K"},
+        leaving="js",
+        children={"R": "K", "S": "k"},
+        recipes="RS",
+        must=("w1 commits", "w1 must-retry", "janitor drops", "gc condemns"),
+    ),
+)
+
+_READERS = (
+    Scenario(
+        "reader, moved",
+        (
+            Reader("r", "T"),
+            Mover("spill"),
+            Mover("compact", from_files=True),
+            Janitor(drops="any"),
+        ),
+        ("i: T",),
+        {"t": "T"},
+        must=("r misses", "r refreshes", "r reads"),
+    ),
+    Scenario(
+        "reader, gone",
+        (
+            Reader("r", "P"),
+            Writer("w1", "P", "b", inline=True),
+            Mover("spill"),
+            Collector(),
+            Janitor(drops="any"),
+        ),
+        ("i: P",),
+        {"t": "P"},
+        leaving="t",
+        must=("r misses", "r refreshes", "r says", "gc condemns", "w1 commits"),
+    ),
+    Scenario(
+        "reader, delta",
+        (
+            Reader("r", "Y"),
+            Mover("compact", from_files=True, only="Y", reencode={"Y": ""}),
+            Collector(),
+            Janitor(drops="any"),
+        ),
+        ("f1: B", "f2: Y<B:1"),
+        {"y": "Y"},
+        must=("r reads", "r misses", "r refreshes", "gc condemns"),
+    ),
+    Scenario(
+        "reader, rows",
+        (
+            Reader("r", "P"),
+            Writer("w1", "X", "b", inline=True),
+            Mover("spill"),
+            Collector(),
+            Janitor(drops="any"),
+        ),
+        ("i: P",),
+        {"t": "P"},
+        leaving="t",
+        must=("r misses", "r reads", "w1 commits"),
+    ),
+    Scenario(
+        "reader, damage",
+        (Reader("r", "T"),),
+        ("f1: T", "f2: T"),
+        {"t": "T"},
+        lost=("f1",),
+        must=("r misses", "r reads"),
+    ),
+)
+
+_DISASTERS = (
+    Scenario(
+        "relaxed",
+        (
+            Writer("w1", "Q", "b", inline=True, caches=True, tries=1),
+            Writer("w2", "C", "d", inline=True, tries=1),
+            Collector(),
+            Janitor(drops=""),
+        ),
+        ("f1: P",),
+        {"a": "P"},
+        leaving="a",
+        children={"Q": "C"},
+        power_losses=1,
+        relaxed=True,
+        must=("power fails", "janitor syncs", "janitor unlinks", "w1 commits"),
+    ),
+    Scenario(
+        "rebuild",
+        (Writer("w1", "Q", "q", inline=True, tries=1), Mover("spill"), Collector(), Janitor()),
+        ("f1: P L", "f2: C"),
+        {"a": "P", "l": "L"},
+        leaving="a",
+        children=FAMILY,
+        catalog_losses=1,
+        must=("catalog is-lost", "w1 is-refused", "janitor mirrors", "janitor unlinks"),
+    ),
+    Scenario(
+        "rebuild, gap",
+        (
+            Writer("w1", "Q", "q", inline=True, tries=1, caches=True),
+            Writer("w2", "C", "c", inline=True, one_shot=True),
+        ),
+        ("f1: L",),
+        {"l": "L"},
+        children=FAMILY,
+        catalog_losses=1,
+        must=("catalog is-lost", "w1 is-refused", "w1 commits"),
+    ),
+    Scenario(
+        "rebuild, power",
+        (Writer("w1", "Q", "q", inline=True, tries=1), Mover("spill"), OrphanScan(), Janitor()),
+        ("f1: C",),
+        {"c": "C"},
+        leaving="q",
+        children=FAMILY,
+        catalog_losses=1,
+        power_losses=1,
+        must=("catalog is-lost", "power fails", "spill is-refused", "scan unlinks"),
+    ),
+    Scenario(
+        "rebuild, moves",
+        (
+            Writer("w1", "L", inline=True, one_shot=True),
+            Mover("spill"),
+            Mover("compact", from_files=True),
+            Janitor(drops="any"),
+            OrphanScan(),
+        ),
+        ("f1: L",),
+        {"l": "L"},
+        catalog_losses=1,
+        expiries=1,
+        must=("catalog is-lost", "compact installs", "janitor drops", "scan gives-up"),
+    ),
+    Scenario(
+        "rebuild, loose",
+        (
+            Writer("w1", "X", "x", inline=True, one_shot=True),
+            Writer("w2", "L", inline=True, one_shot=True),
+            Mover("spill"),
+            Collector(),
+            Janitor(),
+        ),
+        ("f1: T G",),
+        {"t": "T"},
+        catalog_losses=1,
+        must=("catalog is-lost", "gc gives-up", "w2 commits", "gc condemns"),
+    ),
+    Scenario(
+        "rebuild, reader",
+        (
+            Reader("r", "P"),
+            Writer("w1", "P", "b", inline=True, one_shot=True),
+            Writer("w2", "X", "d", inline=True, one_shot=True),
+            Mover("spill"),
+            Janitor(),
+        ),
+        ("f1: T",),
+        {"t": "T"},
+        catalog_losses=1,
+        must=("catalog is-lost", "r misses", "r reads", "w1 commits", "w2 commits"),
+    ),
+    Scenario(
+        "rebuild, twice",
+        (Writer("w1", "Q", "q", inline=True, tries=1), Mover("spill"), Collector(), Janitor()),
+        ("f1: C",),
+        {"c": "C"},
+        leaving="c",
+        children=FAMILY,
+        catalog_losses=2,
+        must=("catalog is-lost", "spill installs", "spill is-refused", "janitor unlinks"),
+    ),
+)
+
+SCENARIOS = (*_WRITERS, *_COLLECTION, *_STORAGE, *_READERS, *_DISASTERS)
+
+# Explored with CAS_TEST_PROFILE=deep or `python -m tests.model.report large`: minutes, not seconds.
+LARGE = (
+    Scenario(
+        "large, orphans",
+        (Writer("w1", "Q", "b"), Mover("spill"), Collector(), Janitor(), OrphanScan()),
+        ("f1: C", "i: P"),
+        {"a": "P"},
+        leaving="a",
+        children=FAMILY,
+        crashes=1,
+        expiries=1,
+        must=("w1 commits", "spill installs", "scan unlinks", "gc condemns"),
+    ),
+    Scenario(
+        "large, rebuild",
+        (
+            Writer("w1", "Q", "q", inline=True, tries=1),
+            Mover("spill"),
+            Mover("compact", from_files=True, only="C"),
+            Collector(),
+            Janitor(drops="any"),
+        ),
+        ("f1: P L", "f2: C"),
+        {"a": "P", "l": "L"},
+        leaving="aq",
+        children=FAMILY,
+        catalog_losses=1,
+        must=("catalog is-lost", "compact installs", "spill installs", "janitor unlinks"),
+    ),
+    Scenario(
+        "large, rebuilt bases",
+        (
+            Writer("w1", "Y", "y", inline=True, deltas={"Y": "B"}, tries=1),
+            Writer("w2", "B", inline=True, one_shot=True),
+            Mover("spill"),
+            Mover("compact", from_files=True, only="B", reencode={"B": "Z"}),
+            Janitor(drops="any"),
+        ),
+        ("f1: B Z",),
+        {"b": "B", "z": "Z"},
+        leaving="b",
+        catalog_losses=1,
+        must=("catalog is-lost", "compact installs", "spill installs", "janitor drops"),
+    ),
+)
