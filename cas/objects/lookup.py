@@ -19,7 +19,7 @@ import attrs
 
 from cas.catalog.catalog import Catalog, CatalogReader, PackRow
 from cas.clock import Clock
-from cas.errors import CorruptPack, MissingPack
+from cas.errors import Corrupt, CorruptPack, MissingPack
 from cas.limits import FOOTER_CACHE_BYTES
 from cas.storage.bucket import Bucket
 from cas.storage.index import Run, due_merge, load_runs, merge_runs, prefix_of, run_of, save_run
@@ -77,6 +77,11 @@ def file_name(name: bytes) -> str:
     return name.hex() + ".pack"
 
 
+def pack_name(file: str) -> bytes:
+    """Name of the pack in a file."""
+    return bytes.fromhex(file.removesuffix(".pack"))
+
+
 class Lookup:
     """Finds copies by id. `cache` is a folder for index runs, or None to keep them in memory."""
 
@@ -92,6 +97,7 @@ class Lookup:
         self._footer_bytes = 0
         self.state = State(0, 0, 0, {}, {})
         self._fresh = False
+        self._unreadable: dict[int, Corrupt] = {}
         self.inline_count = 0
         self.inline_bytes = 0
 
@@ -125,8 +131,8 @@ class Lookup:
         return False
 
     def exists(self, id: bytes) -> bool:
-        """Whether the snapshot at hand has a copy, whatever the index says."""
-        return self.has(id) or self.search_footers(id) is not None
+        """Whether the snapshot at hand has a copy, whatever state the index is in."""
+        return self.has(id) or (self.confirm() and self.has(id))
 
     def copies(self, id: bytes) -> Iterator[Copy]:
         """Every copy the index knows in the snapshot at hand."""
@@ -164,15 +170,28 @@ class Lookup:
                     found.add(slot.id)
         return sorted(id for id in found if id.hex().startswith(text) and self.has(id))
 
-    def search_footers(self, id: bytes) -> Copy | None:
-        """A copy found without the index: every footer is searched. For misses that matter."""
-        state = self.state
-        for pack in state.packs.values():
-            footer = pack.footer or self.footer(pack)
-            number = footer.find(id)
-            if number >= 0 and not self._gone(state, pack.number, number):
-                return Copy(pack, footer.slot(number))
-        return None
+    def confirm(self) -> bool:
+        """Make sure that a miss may be believed; True when the index had to be rebuilt.
+
+        Every run's digest is checked once. A damaged one is dropped and its packs are indexed
+        anew from their footers.
+        """
+        runs = self._load_index()
+        if all(run.is_whole() for run in runs):
+            return False
+        with self._lock:
+            whole = [run for run in runs if run.is_whole()]
+            for run in runs:
+                if run not in whole and run.path is not None:
+                    _remove(run.path)
+            covered = {number for run in whole for number in run.packs}
+            self._runs = whole
+            self._cover([p for p in self.state.packs.values() if p.number not in covered])
+        return True
+
+    def hidden_by(self) -> Corrupt | None:
+        """Why a miss may be wrong all the same: a pack whose footer cannot be read."""
+        return next(iter(self._unreadable.values()), None)
 
     def _gone(self, state: State, number: int, slot: int) -> bool:
         return bit_is_set(state.vectors.get(number), slot)
@@ -306,6 +325,7 @@ class Lookup:
             for id in pack.footer.ids():
                 if self._inline.get(id, (0, 0))[0] == pack.number:
                     del self._inline[id]
+        self._unreadable.pop(pack.number, None)
         footer = self._footers.pop(pack.number, None)
         if footer is not None:
             self._footer_bytes -= footer.memory_bytes
@@ -322,9 +342,7 @@ class Lookup:
             covered: set[int] = set()
             if self._cache is not None:
                 for run in load_runs(self._cache, lineage):
-                    if covered.isdisjoint(run.packs) and any(
-                        n in self.state.packs for n in run.packs
-                    ):
+                    if covered.isdisjoint(run.packs) and self._fits(run):
                         loaded.append(run)
                         covered.update(run.packs)
                     elif run.path is not None:
@@ -333,6 +351,16 @@ class Lookup:
             self._cover([p for p in self.state.packs.values() if p.number not in covered])
             return self._runs
 
+    def _fits(self, run: Run) -> bool:
+        """Whether a run speaks of packs of this catalog: one copied back from yesterday may
+        have given their numbers to others.
+        """
+        packs = self.state.packs
+        known = [
+            (packs[n], name) for n, name in zip(run.packs, run.names, strict=True) if n in packs
+        ]
+        return bool(known) and all(pack.file == file_name(name) for pack, name in known)
+
     def _cover(self, packs: list[PackInfo]) -> None:
         """Add the pack files among `packs` to the index, and merge runs that are due."""
         files = [p for p in packs if p.file is not None]
@@ -340,11 +368,12 @@ class Lookup:
             return
         runs = list(self._runs or ())
         for pack in files:
+            assert pack.file is not None
             try:
-                run = run_of(pack.number, self.footer(pack))
-            except (CorruptPack, MissingPack):
-                # Objects of a damaged pack are missing one by one, each with a typed error;
-                # every other object stays readable.
+                run = run_of(pack.number, pack_name(pack.file), self.footer(pack))
+            except Corrupt as error:
+                # Every other object stays readable; a miss now says that this pack is damaged.
+                self._unreadable[pack.number] = error
                 continue
             runs.append(self._save(run))
         while due := due_merge(runs):

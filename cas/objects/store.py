@@ -9,12 +9,23 @@ Any thread may read and begin batches; a batch belongs to one thread.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
-from cas.catalog.catalog import Catalog, Meta
+from cas.catalog.catalog import Catalog, CatalogReader, Meta
 from cas.clock import Clock
-from cas.errors import Corrupt, CorruptObject, MissingPack, NotFound, ObjectNotFound, WrongKind
+from cas.errors import (
+    CasError,
+    Corrupt,
+    CorruptObject,
+    MissingPack,
+    NotFound,
+    ObjectNotFound,
+    OutcomeUnknown,
+    StorageFailed,
+    WrongKind,
+)
 from cas.limits import ID_BYTES, NODE_CACHE_BYTES, THRESHOLDS, Thresholds
 from cas.model.ids import Kind, digest_of
 from cas.objects.batch import Batch
@@ -25,6 +36,8 @@ from cas.objects.parts import Parts
 from cas.storage.bucket import Bucket
 from cas.storage.codec import RECIPE, decode_payload
 from cas.trees.node import Flavour
+
+_T = TypeVar("_T")
 
 
 class ObjectStore:
@@ -120,19 +133,21 @@ class ObjectStore:
                 except NotFound:
                     continue
             self.lookup.refresh()
-        hidden = self._search(id)
-        if hidden is not None:
-            return self._load(hidden)
+        if self.lookup.confirm():
+            return self.read(id)
         if failure is not None:
             raise failure
-        raise ObjectNotFound(f"There is no object {id.hex()} in this store.", id=id)
+        raise self._missing(id)
 
-    def _search(self, id: bytes) -> Copy | None:
-        try:
-            return self.lookup.search_footers(id)
-        except Corrupt:
-            # A damaged footer hides its objects; what the others hold was searched by index.
-            return None
+    def _missing(self, id: bytes) -> ObjectNotFound | CorruptObject:
+        hidden = self.lookup.hidden_by()
+        if hidden is not None:
+            return CorruptObject(
+                f"Object {id.hex()} cannot be found while a pack is damaged: {hidden}",
+                id=id,
+                pack=hidden.fields.get("pack"),
+            )
+        return ObjectNotFound(f"There is no object {id.hex()} in this store.", id=id)
 
     def _load(self, copy: Copy) -> tuple[int, bytes]:
         """Kind and content of one copy, verified against its id."""
@@ -187,7 +202,7 @@ class ObjectStore:
         """A blob as a stream. Raises `ObjectNotFound`, `WrongKind`."""
         copy = self.find(id)
         if copy is None:
-            raise ObjectNotFound(f"There is no object {id.hex()} in this store.", id=id)
+            raise self._missing(id)
         if copy.slot.codec == RECIPE:
             recipe = self.payload(copy)[ID_BYTES:]
             return BlobReader(copy.slot.raw_bytes, recipe, b"", self.get)
@@ -201,14 +216,16 @@ class ObjectStore:
     def require(self, id: bytes) -> None:
         """Raise `ObjectNotFound` unless the store holds the object."""
         if self.find(id) is None:
-            raise ObjectNotFound(f"There is no object {id.hex()} in this store.", id=id)
+            raise self._missing(id)
 
     def find(self, id: bytes) -> Copy | None:
         """A copy of `id`; refreshes the snapshot once before it says None."""
         copy = self.lookup.find(id)
         if copy is None:
             self.lookup.refresh()
-            copy = self.lookup.find(id) or self._search(id)
+            copy = self.lookup.find(id)
+            if copy is None and self.lookup.confirm():
+                copy = self.lookup.find(id)
         return copy
 
     def has(self, id: bytes) -> bool:
@@ -241,22 +258,54 @@ class ObjectStore:
         try:
             yield batch
             self.commit(batch)
-        except BaseException:
-            batch.abandon()
+        except BaseException as error:
+            batch.abandon(error)
             raise
 
     def commit(self, batch: Batch) -> None:
-        """Install a batch in a transaction of its own."""
+        """Install a batch in a transaction of its own. Raises `OutcomeUnknown` when the store
+        cannot even be asked; putting the same again is harmless and settles it.
+        """
         if batch.is_empty:
             batch.abandon()
             return
         batch.seal()
+        try:
+            with self.catalog.write() as writer:
+                head = writer.head()
+                rows = batch.install(writer, head)
+        except OutcomeUnknown as error:
+            if not self.settle(batch.is_installed):
+                batch.abandon()
+                raise not_committed(error) from error
+            batch.resolved()
+        else:
+            batch.installed(rows, head)
+
+    def settle(self, happened: Callable[[CatalogReader], _T]) -> _T:
+        """What a commit whose answer was lost has done, as `happened` reads it; a false answer
+        stays false.
+
+        A commit that failed while it was synced can stand whole in the engine's log: nobody
+        sees it, but a crash would bring it back. The commit made here overwrites it.
+        """
         with self.catalog.write() as writer:
-            head = writer.head()
-            rows = batch.install(writer, head)
-        batch.installed(rows, head)
+            found = happened(writer)
+            if not found:
+                writer.set_cursor("settled", writer.head().version)
+        return found
 
     def close(self) -> None:
         """Give up the handles of the bucket and the catalog."""
         self.catalog.close()
         self.bucket.close()
+
+
+def not_committed(error: OutcomeUnknown) -> CasError:
+    """The error to raise once a lost answer has turned out to be no."""
+    cause = error.__cause__
+    if isinstance(cause, CasError):
+        return cause
+    return StorageFailed(
+        f"The commit failed and nothing was committed: {cause or error}", path="", errno=None
+    )

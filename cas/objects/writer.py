@@ -113,7 +113,7 @@ class FileWriter:
         upload.seal(file)
         self._upload = self._builder = None
         footer = self._read_back(file, builder, footer_bytes)
-        self._runs.append(run_of(len(self._sealed), footer))
+        self._runs.append(run_of(len(self._sealed), name, footer))
         self._sealed.append(SealedPack(name, builder.body_bytes, footer, None, None))
         self._numbers.clear()
         if due := due_merge(self._runs):
@@ -181,12 +181,12 @@ class FileWriter:
             return slot.kind, slot.codec, payload, slot.raw_bytes
         return None
 
-    def abort(self) -> None:
-        """Remove every file; nothing names them."""
+    def abort(self, *, sealed: bool) -> None:
+        """Remove the file at hand, and the `sealed` ones if nothing names them."""
         if self._upload is not None:
             self._upload.abort()
             self._upload = None
-        for pack in self._sealed:
+        for pack in self._sealed if sealed else ():
             assert pack.name is not None
             self._parts.bucket.delete(file_name(pack.name))
 

@@ -2,7 +2,8 @@
 
 Floor 2. Invariant: the index is a cache. It maps the first 8 bytes of an id to candidates
 (pack, slot); whoever asks compares the full id in the footer, so a stale or damaged run can
-cost time but never give a wrong object, and a miss that matters is confirmed in the footers.
+cost time but never give a wrong object. A miss is believed only from runs whose digest was
+checked (`Run.is_whole`) and whose packs are named as the catalog names them.
 
 A run covers a set of packs. Runs are merged eight at a time, so that there are O(log n) of
 them and each entry is rewritten O(log n) times.
@@ -19,33 +20,49 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
+from cas.model.ids import digest_blob
 from cas.storage.pack import Footer
 
 MERGE_FACTOR: Final = 8
 _MAGIC: Final = b"casIDX1" + (b"<" if sys.byteorder == "little" else b">")
-_HEAD = struct.Struct("<8s16sQQ")
+_HEAD = struct.Struct("<8s16sQQ32s")
+_NAME_BYTES: Final = 16
 _SUFFIX: Final = ".run"
 
 
 class Run:
-    """Sorted prefixes of ids, and where each may lie. Read-only; any thread."""
+    """Sorted prefixes of ids, and where each may lie. Read-only; any thread.
 
-    __slots__ = ("_map", "_places", "_prefixes", "count", "packs", "path")
+    `packs` are numbers of packs, `names` the names (16 bytes) of their files.
+    """
+
+    __slots__ = ("_map", "_places", "_prefixes", "_whole", "count", "names", "packs", "path")
 
     def __init__(
         self,
         packs: Sequence[int],
+        names: Sequence[bytes],
         prefixes: Sequence[int],
         places: Sequence[int],
         path: str | None = None,
         mapped: mmap.mmap | None = None,
     ) -> None:
         self.packs = tuple(packs)
+        self.names = tuple(names)
         self.count = len(prefixes)
         self._prefixes = prefixes
         self._places = places
         self._map = mapped
+        self._whole = mapped is None
         self.path = path
+
+    def is_whole(self) -> bool:
+        """Whether the run is what was written: its digest is checked once, 16 bytes an entry."""
+        if not self._whole and self._map is not None:
+            digest = _HEAD.unpack_from(self._map)[4]
+            with memoryview(self._map) as view:
+                self._whole = digest_blob(view[_HEAD.size :]) == digest
+        return self._whole
 
     def find(self, prefix: int) -> Sequence[tuple[int, int]]:
         """(pack, slot) of every entry with this prefix; nearly always none or one."""
@@ -80,19 +97,25 @@ def prefix_of(id: bytes) -> int:
     return int.from_bytes(id[:8], "big")
 
 
-def run_of(number: int, footer: Footer) -> Run:
+def run_of(number: int, name: bytes, footer: Footer) -> Run:
     """The run of one pack; its footer is sorted already."""
     prefixes = array("Q")
     prefixes.frombytes(b"".join([id[:8] for id in footer.ids()]))
     if sys.byteorder == "little":
         prefixes.byteswap()
-    return Run([number], prefixes, array("Q", range(footer.count)))
+    return Run([number], [name], prefixes, array("Q", range(footer.count)))
 
 
 def merge_runs(runs: Sequence[Run], live: Iterable[int]) -> Run:
     """One run of the entries whose pack is in `live`."""
     alive = set(live)
-    packs = sorted({n for run in runs for n in run.packs if n in alive})
+    named = {
+        number: name
+        for run in runs
+        for number, name in zip(run.packs, run.names, strict=True)
+        if number in alive
+    }
+    packs = sorted(named)
     position = {number: i << 32 for i, number in enumerate(packs)}
     # Concatenated sorted runs: Python's sort finds them and merges in linear time.
     rows = [
@@ -102,19 +125,31 @@ def merge_runs(runs: Sequence[Run], live: Iterable[int]) -> Run:
         if pack in alive
     ]
     rows.sort()
-    return Run(packs, array("Q", [r[0] for r in rows]), array("Q", [r[1] for r in rows]))
+    return Run(
+        packs,
+        [named[number] for number in packs],
+        array("Q", [row[0] for row in rows]),
+        array("Q", [row[1] for row in rows]),
+    )
 
 
 def save_run(run: Run, folder: str, name: str, lineage_id: bytes) -> Run:
     """Write a run to the cache folder and map it; the run itself when that is impossible."""
     path = os.path.join(folder, name + _SUFFIX)
     temporary = path + ".tmp"
+    body = b"".join(
+        (
+            array("Q", run.packs).tobytes(),
+            *run.names,
+            bytes(memoryview(run._prefixes).cast("B")),  # type: ignore[arg-type]
+            bytes(memoryview(run._places).cast("B")),  # type: ignore[arg-type]
+        )
+    )
+    head = _HEAD.pack(_MAGIC, lineage_id, len(run.packs), run.count, digest_blob(body))
     try:
         with open(temporary, "xb") as file:
-            file.write(_HEAD.pack(_MAGIC, lineage_id, len(run.packs), run.count))
-            file.write(array("Q", run.packs).tobytes())
-            file.write(memoryview(run._prefixes))  # type: ignore[arg-type]
-            file.write(memoryview(run._places))  # type: ignore[arg-type]
+            file.write(head)
+            file.write(body)
         os.rename(temporary, path)
         return load_run(path, lineage_id) or run
     except OSError:
@@ -131,19 +166,20 @@ def load_run(path: str, lineage_id: bytes) -> Run | None:
         return None
     if len(mapped) < _HEAD.size:
         return None
-    magic, lineage, pack_count, count = _HEAD.unpack_from(mapped)
+    magic, lineage, pack_count, count, _digest = _HEAD.unpack_from(mapped)
     if magic != _MAGIC or lineage != lineage_id:
         return None
-    start = _HEAD.size
-    middle = start + 8 * pack_count
-    if len(mapped) != middle + 16 * count:
+    names_at = _HEAD.size + 8 * pack_count
+    prefixes_at = names_at + _NAME_BYTES * pack_count
+    places_at = prefixes_at + 8 * count
+    if len(mapped) != places_at + 8 * count:
         return None
     view = memoryview(mapped)
-    packs = view[start:middle].cast("Q").tolist()
     return Run(
-        packs,
-        view[middle : middle + 8 * count].cast("Q"),
-        view[middle + 8 * count :].cast("Q"),
+        view[_HEAD.size : names_at].cast("Q").tolist(),
+        [bytes(view[at : at + _NAME_BYTES]) for at in range(names_at, prefixes_at, _NAME_BYTES)],
+        view[prefixes_at:places_at].cast("Q"),
+        view[places_at:].cast("Q"),
         path,
         mapped,
     )
