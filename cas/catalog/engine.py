@@ -74,6 +74,14 @@ def reraise(error: BaseException, path: str) -> None:
         translate(error, path)
 
 
+def typed(error: Exception, path: str) -> Exception:
+    """The typed error for what the engine said, as a value."""
+    try:
+        translate(error, path)
+    except Exception as found:
+        return found
+
+
 def translate(error: BaseException, path: str) -> NoReturn:
     """Raise the typed error for what the engine said."""
     import apsw
@@ -98,8 +106,10 @@ def translate(error: BaseException, path: str) -> NoReturn:
         ) from error
     if isinstance(error, apsw.IOError | apsw.CantOpenError):
         raise StorageFailed(f"I/O failed at {path}: {error}.", path=path, errno=None) from error
-    if isinstance(error, apsw.ConstraintError):
+    if isinstance(error, apsw.ConstraintError | apsw.SQLError):
         raise CorruptCatalog(
             f"The catalog {path} contradicts itself: {error}.", detail=str(error)
         ) from error
+    if isinstance(error, apsw.Error):
+        raise StorageFailed(f"SQLite failed at {path}: {error}.", path=path, errno=None) from error
     raise error

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from cas.catalog.catalog import CatalogReader, CatalogWriter, Meta
-from cas.catalog.engine import connect, reraise, translate
+from cas.catalog.engine import connect, reraise, translate, typed
 from cas.catalog.gate import FileGate, NoGate
 from cas.catalog.host import check_engine, check_filesystem
 from cas.catalog.schema import APPLICATION_ID, KNOWN_FEATURES, SCHEMA_VERSION, TABLES
@@ -106,6 +106,8 @@ class _Write:
                 self._connection = connection = catalog._writer()
                 connection.execute("BEGIN IMMEDIATE")
             except BaseException:
+                # An interrupt can leave the transaction open: that connection must not stay.
+                catalog._drop_writer()
                 catalog._gate.leave()
                 raise
         except BaseException as error:
@@ -131,12 +133,15 @@ class _Write:
                         f"The answer of the commit was lost ({failure}); ask again with the "
                         "transaction id to learn whether it counts.",
                         txid=None,
-                    ) from failure
+                    ) from typed(failure, catalog.path)
+                except BaseException:
+                    catalog._drop_writer()
+                    raise
                 return
             try:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
-            except Exception:
+            except BaseException:
                 catalog._drop_writer()
         finally:
             catalog._gate.leave()

@@ -11,6 +11,7 @@ from typing import Final
 
 import attrs
 
+from cas.catalog.catalog import CatalogReader, EntryRow
 from cas.errors import Invalid
 from cas.history.timeline import Timeline
 from cas.limits import WHOLE_BLOB_BYTES_MAX
@@ -78,10 +79,16 @@ class Core:
         )
 
     def outcome(self, txid: bytes) -> Entry | None:
-        """The entry that a transaction id made, or None when it never committed."""
-        with self.objects.catalog.read() as reader:
+        """The entry that a transaction id made, or None when it did not and will not commit."""
+
+        def find(reader: CatalogReader) -> EntryRow | None:
             seq = reader.find_txid(txid, txid_floor(txid))
-            row = None if seq is None else reader.entry(seq)
+            return None if seq is None else reader.entry(seq)
+
+        with self.objects.catalog.read() as reader:
+            row = find(reader)
+        if row is None and not self.objects.catalog.read_only:
+            row = self.objects.settle(find)
         return None if row is None else self.timeline.decode(row)
 
     def entry(self, seq: int) -> Entry | None:

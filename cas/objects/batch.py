@@ -12,12 +12,21 @@ gc from taking them for leftovers. Used by one thread.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 import attrs
 
-from cas.catalog.catalog import CatalogWriter, Head, PackRow, SessionRow
-from cas.errors import Closed, ObjectNotFound, SessionExpired
+from cas.catalog.catalog import CatalogReader, CatalogWriter, Head, PackRow, SessionRow
+from cas.errors import (
+    CasError,
+    Closed,
+    ObjectNotFound,
+    OutcomeUnknown,
+    SessionExpired,
+    StorageFailed,
+)
 from cas.limits import INLINE_OBJECT_BYTES_MAX, INLINE_TRANSACTION_BYTES_MAX
 from cas.model.ids import Kind, digest_of
 from cas.objects.children import children
@@ -54,6 +63,10 @@ class Batch:
         self._session: SessionRow | None = None
         self._sealed: list[SealedPack] | None = None
         self._done = False
+        self._pid = os.getpid()
+        # Set once a transaction may have named the sealed packs: behind which version.
+        self._offered = False
+        self._version = 0
         self.written_count = 0
         self.written_bytes = 0
 
@@ -190,7 +203,8 @@ class Batch:
         if head.condemn_seq != self._condemn_seq:
             self._check_relied(writer)
         rows = []
-        number = head.version
+        number = self._version = head.version
+        self._offered = True
         for pack in self.seal():
             number += 1
             writer.add_pack(number, pack.name, pack.body_bytes, pack.footer_bytes, pack.body)
@@ -231,16 +245,32 @@ class Batch:
         self._lookup.refresh()
         self._close()
 
-    def abandon(self) -> None:
-        """Forget everything staged; files without a name in the catalog are removed."""
-        if self._done:
+    def is_installed(self, reader: CatalogReader) -> bool:
+        """Whether the installing transaction has committed, as the catalog shows it."""
+        rows = {(row.name, row.body_bytes, row.footer) for row in reader.packs(self._version)}
+        return all(
+            (pack.name, pack.body_bytes, pack.footer_bytes) in rows for pack in self._sealed or ()
+        )
+
+    def abandon(self, error: BaseException | None = None) -> None:
+        """Forget everything staged, because of `error` if there was one. Never raises.
+
+        Pack files are removed unless the catalog may name them: after a commit whose answer was
+        lost, or that an interrupt cut short, they and the session row are left for gc. A forked
+        child touches nothing: the files are its parent's.
+        """
+        if self._done or self._pid != os.getpid():
             return
         self._done = True
-        if self._file is not None:
-            self._file.abort()
+        rolled_back = isinstance(error, CasError) and not isinstance(error, OutcomeUnknown)
+        unnamed = not self._offered or error is None or rolled_back
+        with suppress(CasError):
+            if self._file is not None:
+                self._file.abort(sealed=unnamed)
         self._close()
-        if self._session is not None:
-            with self._parts.catalog.write() as writer:
+        if self._session is not None and unnamed:
+            # A row that cannot be removed now is fenced off by gc.
+            with suppress(CasError), self._parts.catalog.write() as writer:
                 writer.drop_session(self._session.id)
 
     def _close(self) -> None:
@@ -258,9 +288,17 @@ class Batch:
             0,
             parts.clock.wall_us(),
         )
-        with parts.catalog.write() as writer:
-            head = writer.head()
-            writer.put_session(attrs.evolve(session, base_seq=head.seq))
+        try:
+            with parts.catalog.write() as writer:
+                head = writer.head()
+                writer.put_session(attrs.evolve(session, base_seq=head.seq))
+        except OutcomeUnknown as error:
+            # Whether the row is there or not: nobody will use this session.
+            raise StorageFailed(
+                f"I/O failed before the commit; nothing was committed: {error.__cause__ or error}",
+                path="",
+                errno=None,
+            ) from error
         self._session = session
         file = FileWriter(parts, session.id)
         file.add_many(

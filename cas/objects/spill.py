@@ -90,11 +90,11 @@ class Spill:
         if self._run is not None:
             self.finish()
 
-    def abandon(self) -> None:
+    def abandon(self, error: BaseException | None = None) -> None:
         """Forget a spill that was begun: nothing of it counts yet."""
         run, self._run = self._run, None
         if run is not None:
-            run.batch.abandon()
+            run.batch.abandon(error)
         self._election.close()
 
     def _begin(self) -> bool:
@@ -121,13 +121,13 @@ class Spill:
                 self._remove(run, self._install(run))
             else:
                 run.batch.abandon()
-        except BaseException:
+        except BaseException as error:
             self._run = run
             # Not again with the next commit: a full disk is not emptied by trying.
             lookup = self._objects.lookup
             self._wait_bytes = lookup.inline_bytes + self._thresholds.spill_bytes
             self._wait_count = lookup.inline_count + self._thresholds.spill_packs
-            self.abandon()
+            self.abandon(error)
             raise
         self._election.close()
         self._wait_count = self._thresholds.spill_packs
