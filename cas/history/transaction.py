@@ -25,7 +25,6 @@ from cas.errors import (
     OutcomeUnknown,
     RefConflict,
     RefNotFound,
-    StorageFailed,
     TransactionReused,
     WrongKind,
 )
@@ -46,6 +45,7 @@ from cas.model.ids import REQUEST_CONTEXT, BlobId, CommitId, Kind, ObjectId, Tre
 from cas.model.names import branch_ref, check_ref_name, tag_ref
 from cas.model.objects import Commit, Tag, check_actor, check_message
 from cas.objects.content import Readable
+from cas.objects.store import not_committed
 from cas.trees.node import EMPTY_DATA, REFS
 
 
@@ -247,8 +247,8 @@ class Transaction:
                 return self._repeated(found.row, plan)
             except OutcomeUnknown as error:
                 return self._resolve(error)
-        except BaseException:
-            self._batch.abandon()
+        except BaseException as error:
+            self._batch.abandon(error)
             raise
         finally:
             self._open = False
@@ -394,7 +394,7 @@ class Transaction:
         return entry
 
     def _resolve(self, error: OutcomeUnknown) -> Entry:
-        """The answer was lost: ask a fresh connection what happened."""
+        """The answer was lost: ask a fresh connection what happened, for good."""
         try:
             entry = self._core.outcome(self.txid)
         except CasError as failure:
@@ -405,11 +405,7 @@ class Transaction:
             ) from error
         if entry is None:
             self._batch.abandon()
-            raise StorageFailed(
-                f"The commit failed and nothing was committed: {error.__cause__ or error}",
-                path="",
-                errno=None,
-            ) from error
+            raise not_committed(error) from error
         self._batch.resolved()
         return entry
 
