@@ -7,11 +7,12 @@ the staged edits on top. One thread.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, MutableMapping
-from typing import Any, Final
+from typing import Final
 
 from cas.errors import Invalid, PathNotFound, WrongKind
 from cas.history.core import Core
 from cas.history.timeline import RefValue
+from cas.model.entry import BranchRequest
 from cas.model.ids import BlobId, CommitId, Kind, ObjectId, TreeId
 from cas.model.names import split_path, to_text
 from cas.model.objects import EntryKind, TreeEntry
@@ -172,12 +173,12 @@ class BranchEdit(MutableMapping[str, bytes]):
             self._batch.put(Kind.TREE, EMPTY_DATA)
         return root
 
-    def request(self) -> list[Any]:
+    def request(self) -> BranchRequest:
         """What was asked of this branch, for the request digest."""
-        staged: list[list[Any]] = [
-            [b"/".join(parts), 0, None] if value is None else [b"/".join(parts), value[0], value[1]]
-            for parts, value in sorted(self.staged.items())
+        staged: list[tuple[bytes, int, bytes | None]] = [
+            (b"/".join(parts), 0, None) if value is None else (b"/".join(parts), value[0], value[1])
+            for parts, value in self.staged.items()
         ]
         if self._replaced:
-            staged.insert(0, [b"", _TREE, bytes(self.tree)])
-        return [self.ref, staged]
+            staged.append((b"", _TREE, bytes(self.tree)))
+        return self.ref, staged

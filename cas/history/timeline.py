@@ -10,19 +10,21 @@ Moments are values: threads share them, and a commit that fails leaves the old o
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 import attrs
 
 from cas.catalog.catalog import CatalogReader, EntryRow, Head
-from cas.errors import CorruptJournal, EntryNotFound, RefExists
+from cas.errors import CorruptJournal, EntryNotFound, ObjectNotFound, RefExists
 from cas.model.entry import Entry, RefChange, entry_hash
 from cas.model.ids import ObjectId
 from cas.objects.store import ObjectStore
 from cas.trees.cursor import get, nodes_of, scan
 from cas.trees.edit import apply
 from cas.trees.node import REFS, Edit, Node, id_of
+
+_T = TypeVar("_T")
 
 _REF_ENTRY_BYTES = 100
 """About what one change adds to the entries that a reader replays."""
@@ -279,6 +281,18 @@ class Timeline:
 
     # -- refs --------------------------------------------------------------------------------
 
+    def recall(self, moment: Moment, read: Callable[[bytes], _T]) -> _T:
+        """`read` of the refs tree of a moment that may have passed long ago.
+
+        Nodes that were forgotten since are made again from the entries.
+        """
+        try:
+            return read(moment.root)
+        except ObjectNotFound:
+            with self._objects.catalog.read() as reader:
+                self.at(reader, moment.seq)
+            return read(moment.root)
+
     def edit(self, root: bytes, changes: Sequence[RefChange], seq: int) -> bytes:
         """Root of the refs tree after `changes` by entry `seq`."""
         if not changes:
@@ -299,28 +313,30 @@ class Timeline:
         for name, value in scan(REFS, root, self.nodes, prefix=prefix.encode()):
             yield name.decode(), RefValue(value[0], ObjectId(value[1]), value[2])
 
-    def check_new(self, root: bytes, ref: str) -> None:
-        """Refuse a new ref that would be a folder of another, or in one. Raises `RefExists`."""
+    def check_new(self, root: bytes, ref: str, made: set[str], gone: set[str]) -> None:
+        """Refuse a new ref that would be a folder of another, or in one. Raises `RefExists`.
+
+        `made` and `gone` are the refs that the same entry makes and deletes.
+        """
         parts = ref.split("/")
         for length in range(2, len(parts)):
             above = "/".join(parts[:length])
-            if self.get(root, above) is not None:
-                raise RefExists(
-                    f"{ref} cannot be made while {above} exists; choose another name.",
-                    ref=ref,
-                    other=above,
-                )
+            if above in made or (above not in gone and self.get(root, above) is not None):
+                raise _collides(ref, above)
         for below, _value in self.list(root, ref + "/"):
-            raise RefExists(
-                f"{ref} cannot be made while {below} exists; choose another name.",
-                ref=ref,
-                other=below,
-            )
+            if below not in gone:
+                raise _collides(ref, below)
 
     def nodes_to_store(self, root: bytes) -> Iterator[tuple[bytes, Node]]:
         """Every node of a refs tree that a checkpoint of it has to write."""
         young = self.nodes.is_young
         return nodes_of(REFS, root, self.nodes, skip=lambda id: not young(id))
+
+
+def _collides(ref: str, other: str) -> RefExists:
+    return RefExists(
+        f"{ref} and {other} cannot both exist; choose another name.", ref=ref, other=other
+    )
 
 
 def follow(moment: Moment, entry: Entry, hash: bytes, *, stored: bool = False) -> Moment:

@@ -16,7 +16,7 @@ from types import TracebackType
 
 import attrs
 
-from cas.catalog.catalog import CatalogWriter, EntryRow
+from cas.catalog.catalog import CatalogReader, EntryRow
 from cas.errors import (
     CasError,
     Closed,
@@ -31,17 +31,23 @@ from cas.errors import (
 from cas.history.branch import BranchEdit
 from cas.history.core import Core
 from cas.history.timeline import Moment, RefValue, follow
-from cas.limits import ENTRY_CHANGES_MAX, EVENT_INLINE_BYTES_MAX, EVENTS_MAX
-from cas.model.encoding import encode, encode_plain
+from cas.limits import (
+    ENTRY_CHANGES_MAX,
+    EVENT_INLINE_BYTES_MAX,
+    EVENTS_MAX,
+    STRUCTURED_BYTES_MAX,
+)
 from cas.model.entry import (
     Entry,
     Event,
     RefChange,
+    check_event,
     entry_hash,
     generate_txid,
+    request_digest,
     txid_from_key,
 )
-from cas.model.ids import REQUEST_CONTEXT, BlobId, CommitId, Kind, ObjectId, TreeId, derive
+from cas.model.ids import BlobId, CommitId, Kind, ObjectId, TreeId
 from cas.model.names import branch_ref, check_ref_name, tag_ref
 from cas.model.objects import Commit, Tag, check_actor, check_message
 from cas.objects.content import Readable
@@ -127,12 +133,19 @@ class Transaction:
         ref = branch_ref(name)
         edit = self._branches.get(ref)
         if edit is None:
-            base = self._core.timeline.get(self._moment.root, ref)
+            if ref in self._moves:
+                raise Invalid(f"{ref} is moved in this transaction and cannot be edited as well.")
+            base = self._ref(ref)
             edit = BranchEdit(self._core, self._batch, ref, base, allow_empty)
             self._branches[ref] = edit
             self._expected[ref] = base
         edit.allow_empty = edit.allow_empty or allow_empty
         return edit
+
+    def _ref(self, ref: str) -> RefValue | None:
+        """Where a ref pointed when this transaction began."""
+        timeline = self._core.timeline
+        return timeline.recall(self._moment, lambda root: timeline.get(root, ref))
 
     def put(self, content: bytes | Readable) -> BlobId:
         """Stage an object of its own; it exists when the transaction commits."""
@@ -145,6 +158,7 @@ class Transaction:
 
     def get(self, id: ObjectId) -> bytes:
         """Content of a blob, staged ones included."""
+        self._check_open()
         kind, content = self._objects.staged(self._batch, id)
         if kind != Kind.BLOB:
             raise WrongKind(
@@ -181,14 +195,15 @@ class Transaction:
         """Remove a ref by full name. Raises `RefNotFound`."""
         self._check_open()
         check_ref_name(ref)
-        if self._core.timeline.get(self._moment.root, ref) is None:
+        if self._ref(ref) is None:
             raise RefNotFound(f"There is no ref {ref!r} to delete.", ref=ref)
         self._set_move(ref, 0, None)
 
     def _set_move(self, ref: str, kind: int, target: ObjectId | None) -> None:
         if ref in self._branches:
             raise Invalid(f"{ref} is edited in this transaction and cannot be moved as well.")
-        self._expected.setdefault(ref, self._core.timeline.get(self._moment.root, ref))
+        if ref not in self._expected:
+            self._expected[ref] = self._ref(ref)
         self._moves[ref] = (kind, target)
 
     def tag(self, name: str, target: ObjectId, message: str = "") -> None:
@@ -205,6 +220,10 @@ class Transaction:
     def event(self, type: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
         """Record a domain event in the entry; a body over 256 bytes becomes a blob."""
         self._check_open()
+        check_event(type, headers or {})
+        if not isinstance(body, bytes | bytearray | memoryview):
+            raise Invalid(f"An event's body is bytes, not {body.__class__.__name__}; encode it.")
+        body = bytes(body)
         if len(self._events) >= EVENTS_MAX:
             raise LimitExceeded(
                 f"A transaction records at most {EVENTS_MAX} events.",
@@ -216,7 +235,7 @@ class Transaction:
             blob = ObjectId(self._batch.put(Kind.BLOB, body))
             self._events.append(Event(type, None, dict(headers or {}), blob))
         else:
-            self._events.append(Event(type, bytes(body), dict(headers or {})))
+            self._events.append(Event(type, body, dict(headers or {})))
 
     # -- ending ------------------------------------------------------------------------------
 
@@ -239,12 +258,12 @@ class Transaction:
         try:
             plan = self._prepare()
             if not plan.targets and not plan.events and self._batch.is_empty:
-                return self._nothing()
+                return self._nothing(plan)
             self._batch.seal()
             try:
                 return self._publish(plan)
             except _Repeated as found:
-                return self._repeated(found.row, plan)
+                return self._repeated(self._core.timeline.decode(found.row), plan)
             except OutcomeUnknown as error:
                 return self._resolve(error)
         except BaseException as error:
@@ -253,8 +272,12 @@ class Transaction:
         finally:
             self._open = False
 
-    def _nothing(self) -> Entry:
+    def _nothing(self, plan: _Plan) -> Entry:
         self._batch.abandon()
+        before = self._core.outcome(self.txid) if self.keyed else None
+        if before is not None:
+            # A retry finds its own work done: nothing to change, and an answer to give.
+            return self._repeated(before, plan)
         entry = self._core.entry(self._moment.seq) if self._moment.seq else None
         if entry is None:
             raise Invalid("Nothing was staged, and the journal is empty: there is no entry.")
@@ -285,18 +308,12 @@ class Transaction:
                 maximum=ENTRY_CHANGES_MAX,
             )
         events = tuple(self._events)
-        request = derive(
-            REQUEST_CONTEXT,
-            (encode if events else encode_plain)(
-                [
-                    self.author,
-                    self.message,
-                    [edit.request() for _ref, edit in sorted(self._branches.items())],
-                    [[ref, target] for ref, (_kind, target) in sorted(self._moves.items())],
-                    [event.fields() for event in events],
-                    {},
-                ]
-            ),
+        request = request_digest(
+            self.author,
+            self.message,
+            [edit.request() for edit in self._branches.values()],
+            [(ref, target) for ref, (_kind, target) in self._moves.items()],
+            events,
         )
         return _Plan(dict(self._expected), targets, events, request)
 
@@ -332,6 +349,14 @@ class Transaction:
                 self._stage_checkpoint(root)
             rows = self._batch.install(writer, head)
             data = entry.encode()
+            if len(data) > STRUCTURED_BYTES_MAX:
+                raise LimitExceeded(
+                    f"An entry of {len(data)} bytes is too long; at most {STRUCTURED_BYTES_MAX} "
+                    "are allowed. Move fewer refs or record fewer events at once.",
+                    limit="STRUCTURED_BYTES_MAX",
+                    value=len(data),
+                    maximum=STRUCTURED_BYTES_MAX,
+                )
             hash = entry_hash(data)
             writer.append_entry(seq, hash, self.txid, data)
             if due:
@@ -341,10 +366,10 @@ class Transaction:
         self._after_commit()
         return entry
 
-    def _find_key(self, writer: CatalogWriter) -> EntryRow | None:
+    def _find_key(self, reader: CatalogReader) -> EntryRow | None:
         """The entry that this transaction's key has made before."""
-        seq = writer.find_txid(self.txid, None) if self.keyed else None
-        return None if seq is None else writer.entry(seq)
+        seq = reader.find_txid(self.txid, None) if self.keyed else None
+        return None if seq is None else reader.entry(seq)
 
     def _stage_checkpoint(self, root: bytes) -> None:
         if root == REFS.empty:
@@ -370,19 +395,20 @@ class Transaction:
                     actual=None if actual is None else actual.target,
                     proposed=plan.targets.get(ref, (0, None))[1],
                 )
+        made = {ref for ref, (_kind, target) in plan.targets.items() if target is not None}
+        gone = plan.targets.keys() - made
         for ref, (kind, target) in sorted(plan.targets.items(), key=_by_ref):
             base = plan.expected[ref]
             old = None if base is None else base.target
             if old == target:
                 continue
             if old is None:
-                timeline.check_new(moment.root, ref)
+                timeline.check_new(moment.root, ref, made, gone)
             changes.append(RefChange(ref, kind, old, target))
         return tuple(changes)
 
-    def _repeated(self, row: EntryRow, plan: _Plan) -> Entry:
+    def _repeated(self, entry: Entry, plan: _Plan) -> Entry:
         """This key has committed before: once is enough."""
-        entry = self._core.timeline.decode(row)
         self._batch.abandon()
         if entry.request != plan.request:
             raise TransactionReused(

@@ -6,8 +6,7 @@ compares is consistent across all refs. Any thread may use it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Iterator
 
 import attrs
 
@@ -26,8 +25,6 @@ from cas.limits import ID_BYTES
 from cas.model.ids import CommitId, Kind, ObjectId, is_abbreviation
 from cas.model.names import HEADS, TAGS, short_ref
 from cas.model.objects import Commit, Tag
-
-_T = TypeVar("_T")
 
 
 @attrs.frozen(slots=True)
@@ -62,25 +59,17 @@ class View:
     def __repr__(self) -> str:
         return f"<View after entry {self.seq}>"
 
-    def _refs(self, read: Callable[[bytes], _T]) -> _T:
-        """Read the refs tree; nodes that were forgotten meanwhile are replayed."""
-        try:
-            return read(self.moment.root)
-        except ObjectNotFound:
-            with self._objects.catalog.read() as reader:
-                self._timeline.at(reader, self.moment.seq)
-            return read(self.moment.root)
-
     # -- refs --------------------------------------------------------------------------------
 
     def ref(self, name: str) -> Ref | None:
         """The ref of this full name, or None."""
-        value = self._refs(lambda root: self._timeline.get(root, name))
+        value = self._timeline.recall(self.moment, lambda root: self._timeline.get(root, name))
         return None if value is None else _ref(name, value)
 
     def refs(self, prefix: str = "") -> list[Ref]:
         """Refs whose full names begin with `prefix`, ascending."""
-        found = self._refs(lambda root: list(self._timeline.list(root, prefix)))
+        timeline = self._timeline
+        found = timeline.recall(self.moment, lambda root: list(timeline.list(root, prefix)))
         return [_ref(name, value) for name, value in found]
 
     def branches(self) -> list[Ref]:

@@ -11,6 +11,7 @@ makes of the result, which catches long integers, key order, duplicates and trai
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import cbor2
@@ -24,7 +25,9 @@ _MAJOR_MAX_ITEMS: Final = 1 << 24
 def encode(value: Any) -> bytes:
     """The canonical encoding of arrays, text-keyed maps, ints, bytes, text, booleans, None.
 
-    Raises `Invalid` for anything else; the caller bounds the size.
+    Raises `Invalid` for what cbor2 cannot encode. Floats, other keys and what becomes a tag are
+    not looked for, because that would cost a tree node more than encoding it; values that a
+    caller made up pass `plain_map` before. The caller bounds the size.
     """
     try:
         return cbor2.dumps(value, canonical=True)
@@ -39,6 +42,23 @@ def encode_plain(value: Any) -> bytes:
     floats; arrays, strings and integers come out the same, as a property test shows.
     """
     return cbor2.dumps(value)
+
+
+def plain_map(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A caller's map as it may stand in a structured object. Raises `Invalid`.
+
+    What `decode` would refuse later (floats, tags, keys that are no text, depth) is refused here.
+    """
+    if not value:
+        return {}
+    plain = dict(value)
+    data = encode(plain)
+    try:
+        # Wherever it stands, it stands at least one level deep.
+        _scan(data, STRUCTURED_DEPTH_MAX - 1)
+    except NotCanonical as error:
+        raise Invalid(f"This map cannot be stored: {error.reason}.") from error
+    return plain
 
 
 def decode(data: bytes, *, verified: bool = False) -> Any:
@@ -65,22 +85,28 @@ def decode(data: bytes, *, verified: bool = False) -> Any:
     return value
 
 
-def _scan(data: bytes) -> None:
-    """Check heads, depth and lengths of one data item without recursion or allocation."""
+def _scan(data: bytes, depth_max: int = STRUCTURED_DEPTH_MAX) -> None:
+    """Check heads, keys, depth and lengths of one data item without recursion or allocation."""
     end = len(data)
     position = 0
-    # Items still to come on each open level; a map of n pairs counts 2n items.
+    # Items still to come on each open level; a map of n pairs counts 2n items, and the next of
+    # them is a key while their number is even.
     open_counts = [1]
+    open_maps = [False]
     while open_counts:
         if open_counts[-1] == 0:
             open_counts.pop()
+            open_maps.pop()
             continue
+        is_key = open_maps[-1] and open_counts[-1] % 2 == 0
         open_counts[-1] -= 1
         if position >= end:
             raise _refuse("it ends in the middle of an item")
         head = data[position]
         major, info = head >> 5, head & 31
         position += 1
+        if is_key and major != 3:
+            raise _refuse("the keys of a map are text")
         if info < 24:
             argument = info
         elif info <= 27:
@@ -99,9 +125,10 @@ def _scan(data: bytes) -> None:
             items = argument if major == 4 else 2 * argument
             if items > min(end - position, _MAJOR_MAX_ITEMS):
                 raise _refuse("an array or map is longer than the bytes that remain")
-            if len(open_counts) > STRUCTURED_DEPTH_MAX:
-                raise _refuse(f"nested deeper than {STRUCTURED_DEPTH_MAX}")
+            if len(open_counts) > depth_max:
+                raise _refuse(f"nested deeper than {depth_max}")
             open_counts.append(items)
+            open_maps.append(major == 5)
         elif major == 6:
             raise _refuse("tags are not allowed")
         elif major == 7 and head not in (0xF4, 0xF5, 0xF6):

@@ -6,14 +6,31 @@ its hash covers the hash of the entry before, so that no entry can change unseen
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
 
+from cas.errors import Invalid
 from cas.limits import ENTRY_CHANGES_MAX, EVENTS_MAX
-from cas.model.encoding import decode, encode, encode_plain, is_extras, is_id, is_uint, shape
-from cas.model.ids import ENTRY_CONTEXT, GENESIS_CONTEXT, KEY_CONTEXT, ObjectId, derive
+from cas.model.encoding import (
+    decode,
+    encode,
+    encode_plain,
+    is_extras,
+    is_id,
+    is_uint,
+    plain_map,
+    shape,
+)
+from cas.model.ids import (
+    ENTRY_CONTEXT,
+    GENESIS_CONTEXT,
+    KEY_CONTEXT,
+    REQUEST_CONTEXT,
+    ObjectId,
+    derive,
+)
 
 TXID_BYTES: Final = 16
 
@@ -91,7 +108,7 @@ class Entry:
                 [e.fields() for e in self.events],
                 self.root,
                 self.previous,
-                dict(self.extras),
+                plain_map(self.extras),
             ]
         )
 
@@ -171,6 +188,47 @@ def _events(fields: Any) -> tuple[Event, ...]:
     return tuple(events)
 
 
+def check_event(type: str, headers: Mapping[str, str]) -> None:
+    """Refuse a type or headers that no reader would take from an entry. Raises `Invalid`.
+
+    An entry that readers refuse would close the whole journal, so nothing unchecked gets in.
+    """
+    texts: list[object] = [type, *headers.keys(), *headers.values()]
+    try:
+        for text in texts:
+            if not isinstance(text, str):
+                raise Invalid(f"An event's type and headers are text, not {text!r}.")
+            text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise Invalid(f"This text cannot be stored as UTF-8: {error.object[:40]!r}.") from error
+
+
+BranchRequest = tuple[str, Sequence[tuple[bytes, int, bytes | None]]]
+"""A full ref name, and (path, kind, id) of what is staged; kind 0 and None for a delete."""
+
+
+def request_digest(
+    author: str,
+    message: str,
+    branches: Iterable[BranchRequest],
+    moves: Iterable[tuple[str, bytes | None]],
+    events: Sequence[Event],
+) -> bytes:
+    """What was asked for, in one hash that the order of asking does not change.
+
+    docs/format.md section 7.3. Paths and refs stand once each, so sorting looks at them alone.
+    """
+    value = [
+        author,
+        message,
+        [[ref, sorted(map(list, staged))] for ref, staged in sorted(branches)],
+        sorted(map(list, moves)),
+        [event.fields() for event in events],
+        {},
+    ]
+    return derive(REQUEST_CONTEXT, (encode if events else encode_plain)(value))
+
+
 def entry_hash(encoded: bytes) -> bytes:
     """Hash of an entry's bytes, which the next entry carries as `previous`."""
     return derive(ENTRY_CONTEXT, encoded)
@@ -182,8 +240,12 @@ def genesis_hash(store_id: bytes) -> bytes:
 
 
 def txid_from_key(key: str) -> bytes:
-    """The transaction id of a caller's idempotency key; its top bit is set."""
-    digest = derive(KEY_CONTEXT, key.encode("utf-8"))
+    """The transaction id of a caller's idempotency key; its top bit is set. Raises `Invalid`."""
+    try:
+        encoded = key.encode("utf-8")
+    except (UnicodeEncodeError, AttributeError) as error:
+        raise Invalid(f"A transaction key is text, not {key!r}.") from error
+    digest = derive(KEY_CONTEXT, encoded)
     return bytes([digest[0] | 0x80]) + digest[1:TXID_BYTES]
 
 
@@ -197,5 +259,10 @@ def generate_txid(head_seq: int, random: bytes) -> bytes:
 
 
 def txid_floor(txid: bytes) -> int | None:
-    """The seq after which a generated txid must stand, or None when it came from a key."""
+    """The seq after which a generated txid must stand, or None when it came from a key.
+
+    Raises `Invalid` for what is no txid.
+    """
+    if not isinstance(txid, bytes) or len(txid) != TXID_BYTES:
+        raise Invalid(f"A transaction id is {TXID_BYTES} bytes, as `Entry.txid` gives them.")
     return None if txid[0] & 0x80 else int.from_bytes(txid[:8], "big")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import IntEnum
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -22,7 +22,16 @@ from cas.limits import (
     RECIPE_LEVEL_MAX,
     RECIPE_SPANS_MAX,
 )
-from cas.model.encoding import decode, encode, encode_plain, is_extras, is_id, is_uint, shape
+from cas.model.encoding import (
+    decode,
+    encode,
+    encode_plain,
+    is_extras,
+    is_id,
+    is_uint,
+    plain_map,
+    shape,
+)
 from cas.model.ids import CommitId, Kind, ObjectId, TreeId, digest_of
 
 
@@ -50,7 +59,11 @@ class TreeEntry:
 
 
 def check_text(value: str, limit: str, maximum_bytes: int) -> str:
-    """`value` itself when it is UTF-8 of at most `maximum_bytes`. Raises `LimitExceeded`."""
+    """`value` itself when it is UTF-8 of at most `maximum_bytes`. Raises `LimitExceeded`,
+    `Invalid`.
+    """
+    if not isinstance(value, str):
+        raise Invalid(f"Authors and messages are text, not {type(value).__name__}.")
     try:
         size_bytes = len(value.encode("utf-8"))
     except UnicodeEncodeError as error:
@@ -75,6 +88,17 @@ def check_message(value: str) -> str:
     return check_text(value, "MESSAGE_BYTES_MAX", MESSAGE_BYTES_MAX)
 
 
+def check_time(value_us: int) -> int:
+    """A wall time, µs since 1970 UTC. Raises `Invalid`: what lies before cannot be stored."""
+    if not is_uint(value_us):
+        raise Invalid(f"The time {value_us} µs cannot be stored; set the clock of this host.")
+    return value_us
+
+
+TAGGED: Final = (Kind.BLOB, Kind.TREE, Kind.COMMIT, Kind.TAG)
+"""Kinds of object that a tag may name."""
+
+
 @attrs.frozen(slots=True)
 class Commit:
     """A version of a tree. `time_us` is wall time, microseconds since 1970 UTC."""
@@ -87,7 +111,7 @@ class Commit:
     extras: Mapping[str, Any] = attrs.field(factory=dict)
 
     def encode(self) -> bytes:
-        """Canonical bytes. Raises `LimitExceeded`."""
+        """Canonical bytes. Raises `LimitExceeded`, `Invalid`."""
         if len(self.parents) > COMMIT_PARENTS_MAX:
             raise LimitExceeded(
                 f"A commit has at most {COMMIT_PARENTS_MAX} parents.",
@@ -97,6 +121,7 @@ class Commit:
             )
         check_actor(self.author)
         check_message(self.message)
+        check_time(self.time_us)
         return (encode if self.extras else encode_plain)(
             [
                 self.tree,
@@ -104,7 +129,7 @@ class Commit:
                 self.author,
                 self.message,
                 self.time_us,
-                dict(self.extras),
+                plain_map(self.extras),
             ]
         )
 
@@ -147,9 +172,15 @@ class Tag:
     extras: Mapping[str, Any] = attrs.field(factory=dict)
 
     def encode(self) -> bytes:
-        """Canonical bytes. Raises `LimitExceeded`."""
+        """Canonical bytes. Raises `LimitExceeded`, `Invalid`."""
         check_actor(self.tagger)
         check_message(self.message)
+        check_time(self.time_us)
+        if self.target_kind not in TAGGED:
+            raise Invalid(
+                f"A tag names a blob, a directory, a commit or a tag, not a "
+                f"{Kind(self.target_kind).name.lower()}."
+            )
         return encode(
             [
                 self.target,
@@ -157,7 +188,7 @@ class Tag:
                 self.tagger,
                 self.message,
                 self.time_us,
-                dict(self.extras),
+                plain_map(self.extras),
             ]
         )
 
@@ -169,7 +200,7 @@ class Tag:
         target, kind, tagger, message, time_us, extras = fields
         shape(is_id(target), "a tag's target is an id")
         shape(
-            is_uint(kind) and kind in (Kind.BLOB, Kind.TREE, Kind.COMMIT, Kind.TAG),
+            is_uint(kind) and kind in TAGGED,
             "a tag's target kind is 1-4",
         )
         shape(_is_text(tagger, ACTOR_BYTES_MAX), "a tag's tagger is text")
@@ -202,7 +233,7 @@ class Recipe:
 
     def encode(self) -> bytes:
         """Canonical bytes."""
-        return encode([self.level, self.ids, list(self.sizes), dict(self.extras)])
+        return encode([self.level, self.ids, list(self.sizes), plain_map(self.extras)])
 
     @classmethod
     def decode(cls, data: bytes, *, verified: bool = False) -> Recipe:
