@@ -123,8 +123,14 @@ class ObjectStore:
             yield id, kind, content
 
     def _read_again(self, id: bytes) -> tuple[int, bytes]:
-        failure: Corrupt | None = None
-        for _ in range(2):
+        """Read with every copy there is; no is said only from a snapshot in which nothing moved.
+
+        One refresh is not enough: while a reader tries the copies of one state, spill and gc can
+        move them again (docs/design/001, finding on E8).
+        """
+        while True:
+            version = self.lookup.state.version
+            failure: Corrupt | None = None
             for copy in self.lookup.copies(id):
                 try:
                     return self._load(copy)
@@ -132,12 +138,8 @@ class ObjectStore:
                     failure = error
                 except NotFound:
                     continue
-            self.lookup.refresh()
-        if self.lookup.confirm():
-            return self.read(id)
-        if failure is not None:
-            raise failure
-        raise self._missing(id)
+            if self.lookup.refresh().version == version and not self.lookup.confirm():
+                raise failure or self._missing(id)
 
     def _missing(self, id: bytes) -> ObjectNotFound | CorruptObject:
         hidden = self.lookup.hidden_by()
