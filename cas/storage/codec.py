@@ -30,6 +30,9 @@ DICTIONARY: Final = 4
 _SMALL_BYTES: Final = 64
 """Nothing shorter gets smaller by a frame of its own."""
 
+_WINDOW_BYTE_MAX: Final = ZSTD_WINDOW_LOG_MAX - 10 << 3
+"""The byte that says a window of just the limit: exponent above 10, then 3 bits of mantissa."""
+
 
 class _Local(threading.local):
     compressors: dict[int, zstandard.ZstdCompressor]
@@ -118,6 +121,45 @@ def encode_payloads(contents: Sequence[bytes], level: int = ZSTD_LEVEL) -> list[
         else:
             result.append((ZSTD, frame))
     return result
+
+
+def decode_frames(frames: Sequence[bytes | memoryview], raw_bytes: Sequence[int]) -> Any:
+    """Contents of many zstd payloads, in one call that holds no GIL; None when one is not plain.
+
+    Each content gives its bytes as a buffer. After None `decode_payload` of each tells which.
+    Allocates the sum of `raw_bytes` and no more; the caller bounds it.
+    """
+    for frame, size_bytes in zip(frames, raw_bytes, strict=True):
+        if size_bytes == 0 or not _is_plain(frame):
+            return None
+    import zstandard
+
+    decompressor: Any = _decompressor()
+    try:
+        return decompressor.multi_decompress_to_buffer(
+            frames, decompressed_sizes=struct.pack(f"={len(frames)}Q", *raw_bytes), threads=1
+        )
+    except (zstandard.ZstdError, MemoryError):
+        return None
+
+
+def _is_plain(frame: bytes | memoryview) -> bool:
+    """Whether a frame is as the encoder makes them: no flags, a window that fits, one frame.
+
+    In a call for many the library would take a larger window, and bytes behind the frame, that
+    it refuses in a call for one (RFC 8878 section 3.1.1).
+    """
+    end = len(frame)
+    if end < 9 or frame[4] or frame[5] > _WINDOW_BYTE_MAX:
+        return False
+    at = 6
+    while at + 3 <= end:
+        head = frame[at] | frame[at + 1] << 8 | frame[at + 2] << 16
+        # Block type 1 is one byte that repeats; its size is that of the content.
+        at += 4 if head & 6 == 2 else 3 + (head >> 3)
+        if head & 1:
+            return at == end
+    return False
 
 
 def decode_payload(codec: int, payload: bytes, raw_bytes: int) -> bytes:

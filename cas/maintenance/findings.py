@@ -1,0 +1,172 @@
+"""What a check found: findings with stable codes, and the report that holds them.
+
+Floor 5. Invariant: a finding is a value, never an exception; its code is in `CODES`, and a code
+has one severity and one meaning for ever. However much is damaged, a report stays bounded: of
+each code so many findings are kept, the others are counted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
+from typing import Final
+
+import attrs
+
+PER_CODE_MAX: Final = 1000
+"""Findings of one code that a report spells out."""
+
+AFFECTED_MAX: Final = 16
+"""Refs and paths that a finding names."""
+
+
+class Severity(Enum):
+    """How bad it is: `loss` cannot be read any more, `damage` is wrong and can be repaired from
+    what the store still has, `warning` should be looked at, `notice` is for information.
+    """
+
+    LOSS = "loss"
+    DAMAGE = "damage"
+    WARNING = "warning"
+    NOTICE = "notice"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+CODES: Final[Mapping[str, tuple[Severity, str]]] = {
+    "catalog-unreadable": (Severity.LOSS, "A table of the catalog cannot be read."),
+    "catalog-damaged": (Severity.DAMAGE, "The engine finds its own file damaged."),
+    "catalog-behind": (Severity.WARNING, "Pack files are newer than all the catalog knows."),
+    "pack-row": (Severity.DAMAGE, "A row of the catalog says of a pack what is not so."),
+    "pack-missing": (Severity.LOSS, "The catalog names a pack that is not there."),
+    "pack-unreadable": (Severity.LOSS, "The pack cannot be read for I/O errors."),
+    "pack-header": (Severity.LOSS, "The first 80 bytes of a pack are damaged."),
+    "pack-foreign": (Severity.DAMAGE, "A pack was written for another store."),
+    "pack-footer": (Severity.LOSS, "The footer that lists a pack's objects is damaged."),
+    "pack-gap": (Severity.DAMAGE, "A pack has bytes that belong to no record, or overlaps."),
+    "record-header": (Severity.DAMAGE, "The bytes before a payload contradict the footer."),
+    "storage-edge": (Severity.DAMAGE, "A copy needs a base or recipe that does not fit it."),
+    "copy-damaged": (Severity.DAMAGE, "One copy of an object is damaged, another one is whole."),
+    "object-lost": (Severity.LOSS, "Every copy of an object is damaged."),
+    "object-missing": (Severity.LOSS, "Something names an object of which there is no copy."),
+    "object-kind": (Severity.DAMAGE, "Something names an object of another kind than it has."),
+    "not-canonical": (Severity.DAMAGE, "An object is no canonical encoding of its kind."),
+    "tree-statement": (Severity.DAMAGE, "A tree node says of what lies below it what is not so."),
+    "recipe-statement": (Severity.DAMAGE, "A recipe says of its spans what is not so."),
+    "journal-entry": (Severity.LOSS, "A journal entry is missing or does not match its hash."),
+    "journal-chain": (Severity.DAMAGE, "A journal entry does not follow the one before it."),
+    "journal-root": (Severity.DAMAGE, "A journal entry's root is not what its changes give."),
+    "journal-row": (Severity.DAMAGE, "The columns beside a journal entry contradict it."),
+    "checkpoint": (Severity.DAMAGE, "A checkpoint of the refs is not that of its entry."),
+    "session-open": (Severity.NOTICE, "A writer has not ended its session."),
+    "pack-unnamed": (Severity.NOTICE, "A pack file that no row of the catalog names."),
+    "file-temporary": (Severity.NOTICE, "A file whose writing was never finished."),
+    "file-unknown": (Severity.NOTICE, "A file that is no part of a store."),
+    "check-moved": (Severity.NOTICE, "The store changed too fast to be checked to the end."),
+    "more": (Severity.NOTICE, "Further findings of a code were counted and not kept."),
+}
+"""Every code that a finding can have: its severity and what it means. Append-only."""
+
+
+@attrs.frozen(slots=True)
+class Finding:
+    """One thing that is not as it should be.
+
+    `message` is one sentence with the next step. `subject` is the pack, object, entry or file
+    it is about; `affected` names refs (`main`) and paths (`main:docs/a.md`) that need it, at
+    most `AFFECTED_MAX` of them.
+    """
+
+    severity: Severity
+    code: str
+    message: str
+    subject: str
+    affected: tuple[str, ...] = ()
+
+
+@attrs.frozen(slots=True)
+class Report:
+    """What a check saw. Counts are of what was read: objects each once, content bytes likewise,
+    packs (inline ones included), journal entries.
+    """
+
+    findings: tuple[Finding, ...]
+    object_count: int
+    content_bytes: int
+    pack_count: int
+    entry_count: int
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is lost or damaged; warnings and notices may stand."""
+        return not any(f.severity in (Severity.LOSS, Severity.DAMAGE) for f in self.findings)
+
+
+@attrs.frozen(slots=True)
+class Progress:
+    """How far a check is. `phase` is catalog, packs, trees or journal; bytes are stored bytes."""
+
+    phase: str
+    object_count: int
+    stored_bytes: int
+    bytes_total: int
+
+
+OnProgress = Callable[[Progress], None] | None
+
+
+@attrs.frozen(slots=True)
+class _Draft:
+    code: str
+    message: str
+    subject: str
+    ids: tuple[bytes, ...]
+
+
+class Findings:
+    """Findings on their way into a report. One thread."""
+
+    def __init__(self) -> None:
+        self._drafts: list[_Draft] = []
+        self._counts: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._drafts)
+
+    def add(self, code: str, subject: str, message: str, ids: Iterable[bytes] = ()) -> None:
+        """Note one; `ids` are the objects that cannot be read because of it."""
+        self._counts[code] += 1
+        if self._counts[code] <= PER_CODE_MAX:
+            self._drafts.append(_Draft(code, message, subject, tuple(ids)))
+
+    def lost_ids(self) -> set[bytes]:
+        """Objects that some finding says cannot be read."""
+        return {id for draft in self._drafts for id in draft.ids}
+
+    def finish(self, places: Mapping[bytes, Iterable[str]]) -> tuple[Finding, ...]:
+        """All findings, the worst first; `places` tells which refs and paths need an object."""
+        order = list(Severity)
+        found = [
+            Finding(CODES[d.code][0], d.code, d.message, d.subject, _affected(d.ids, places))
+            for d in self._drafts
+        ]
+        for code, count in sorted(self._counts.items()):
+            if count > PER_CODE_MAX:
+                message = (
+                    f"{count - PER_CODE_MAX} more findings of {code} were counted and left out; "
+                    "repair those above and check again."
+                )
+                found.append(Finding(CODES["more"][0], "more", message, code))
+        return tuple(sorted(found, key=lambda finding: order.index(finding.severity)))
+
+
+def _affected(ids: Iterable[bytes], places: Mapping[bytes, Iterable[str]]) -> tuple[str, ...]:
+    names: dict[str, None] = {}
+    for id in ids:
+        for name in places.get(id, ()):
+            names[name] = None
+            if len(names) == AFFECTED_MAX:
+                return tuple(names)
+    return tuple(names)
