@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 from typing import Final
 
 from cas.catalog.catalog import Meta
@@ -102,7 +101,7 @@ def init(path: str | os.PathLike[str], *, clock: Clock | None = None) -> bool:
         os.rename(building, folder)
         _sync_folder(parent)
     except OSError as error:
-        shutil.rmtree(building, ignore_errors=True)
+        _remove(building)
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             if os.path.exists(os.path.join(folder, CATALOG)):
                 return False
@@ -111,9 +110,16 @@ def init(path: str | os.PathLike[str], *, clock: Clock | None = None) -> bool:
             ) from error
         translate(error, folder)
     except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
+        _remove(building)
         raise
     return True
+
+
+def _remove(folder: str) -> None:
+    # Loaded here: it brings three compression libraries, and this is the rare case.
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def discover(start: str, environ: str | None) -> str:

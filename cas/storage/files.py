@@ -1,7 +1,7 @@
 """The few calls to the operating system that the store writes files with, in one place.
 
 Floor 2. Everything durable that is not SQLite's passes here, so that tests can record, fail or
-tear each call (`cas.testing.faults`). Errors become `StorageFull` or `StorageFailed`; a failed
+tear each call (`cas.testing.recorder`). Errors become `StorageFull` or `StorageFailed`; a failed
 sync is never tried again, because Linux marks the lost pages clean (fsyncgate).
 """
 
@@ -63,6 +63,14 @@ class Files:
     def unlink(self, path: str) -> None:
         """Remove a name."""
         os.unlink(path)
+
+    def mkdir(self, path: str) -> None:
+        """A new folder; it must not exist."""
+        os.mkdir(path)
+
+    def rename(self, source: str, target: str) -> None:
+        """Give a folder another name; fails when a folder of that name holds anything."""
+        os.rename(source, target)
 
     def sync_folder(self, path: str) -> None:
         """Make the names in a folder durable."""
