@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import MutableMapping, Sequence
 from importlib import import_module
 from typing import Any, Final, NoReturn
@@ -23,8 +22,8 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "init": ("upkeep", "Make a store."),
     "put": ("objects", "Store files as objects and print their ids."),
     "get": ("objects", "Print or write the content of an object."),
-    "snapshot": ("folders", "Save a folder as the next commit of a branch."),
-    "restore": ("folders", "Write the files of a revision into a folder."),
+    "snapshot": ("save", "Save a folder as the next commit of a branch."),
+    "restore": ("restore", "Write the files of a revision into a folder."),
     "ls": ("browse", "List the files of a revision."),
     "cat": ("browse", "Print a file of a revision."),
     "show": ("browse", "Tell what a commit, a path or an object is."),
@@ -154,6 +153,8 @@ def _invoke(front: Front, arguments: list[str]) -> int:
 def _tell(problem: Problem, front: Front) -> int:
     """Write a problem to standard error; its exit code."""
     if debugging():
+        import traceback
+
         traceback.print_exc()
     text = problem.document() if front.settings.json else problem.sentence()
     try:

@@ -6,10 +6,9 @@ one problem; without it, a result that a script reads is never mixed with a note
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, Any, Literal
 
 import attrs
@@ -20,6 +19,8 @@ Color = Literal["auto", "always", "never"]
 
 _CODES = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "dim": "2", "bold": "1"}
 _BATCH = 512
+_WARNED_MAX = 20
+"""Names of one sort that are warned of; --json names all."""
 
 
 @attrs.define
@@ -70,6 +71,8 @@ class Output:
 
     def document(self, schema: str, **fields: Any) -> None:
         """The result as one JSON document."""
+        import json
+
         whole = {"schema": f"cas.{schema}", "version": 1, **fields}
         sys.stdout.write(json.dumps(whole) + "\n")
 
@@ -84,6 +87,15 @@ class Output:
         """What people have to know; not with --json, whose document says it."""
         if not self._settings.json:
             _error_line("cas: " + printable(text))
+
+    def warn_each(self, texts: Sequence[str], hint: str = "") -> None:
+        """Warnings of one sort, up to a bound, and a hint once."""
+        for text in texts[:_WARNED_MAX]:
+            self.warn(text)
+        if len(texts) > _WARNED_MAX:
+            self.warn(f"and {len(texts) - _WARNED_MAX:,} more of this sort; --json names all")
+        if texts and hint:
+            self.note(f"     ({hint})")
 
     # -- colour ------------------------------------------------------------------------------
 

@@ -6,7 +6,6 @@ called that, and its traceback appears only when CAS_DEBUG asks for it.
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 
@@ -36,6 +35,8 @@ class Problem:
 
     def document(self) -> str:
         """The same for programs."""
+        import json
+
         return json.dumps(
             {
                 "schema": "cas.problem",

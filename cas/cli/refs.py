@@ -9,8 +9,8 @@ import click
 from cas.cli.form import columns, subject, when
 from cas.cli.front import Front, pass_front
 from cas.cli.options import BRANCH, REVISION, TAG, CasCommand, default_author
-from cas.commands.history import MAIN
 from cas.commands.refs import Moved, Named, delete_ref, list_refs, make_branch, make_tag
+from cas.commands.target import MAIN
 from cas.model.names import HEADS, TAGS, branch_ref, printable, tag_ref
 
 

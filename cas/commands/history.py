@@ -9,15 +9,13 @@ from collections.abc import Iterator
 
 import attrs
 
+from cas.commands.target import MAIN
 from cas.errors import RevisionNotFound
 from cas.history.store import Store
 from cas.history.view import View
 from cas.model.entry import Entry
 from cas.model.ids import CommitId
 from cas.model.objects import Commit
-
-MAIN = "main"
-"""The branch that is meant where none is named."""
 
 
 @attrs.frozen

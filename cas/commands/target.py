@@ -6,6 +6,8 @@ one moment of the store.
 
 from __future__ import annotations
 
+from typing import Final
+
 import attrs
 
 from cas.errors import PathNotFound
@@ -14,6 +16,9 @@ from cas.history.snapshot import Snapshot
 from cas.history.view import View
 from cas.model.names import printable
 from cas.model.objects import TreeEntry
+
+MAIN: Final = "main"
+"""The branch that is meant where none is named."""
 
 
 @attrs.frozen

@@ -1,0 +1,42 @@
+"""Save a folder as a commit.
+
+Floor 8. Invariant: what a result calls saved is durable.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+from cas.history.store import Store
+from cas.worktree.importer import ImportReport, import_folder
+from cas.worktree.values import ImportOptions, OnProgress
+
+NO_OPTIONS: Final = ImportOptions()
+
+
+@attrs.frozen
+class SnapshotRequest:
+    """Save `folder` as the next commit of `branch`."""
+
+    folder: str
+    branch: str
+    author: str
+    message: str = ""
+    options: ImportOptions = NO_OPTIONS
+
+
+def save_folder(
+    store: Store, request: SnapshotRequest, progress: OnProgress = None
+) -> ImportReport:
+    """Save a folder. Raises as `import_folder` does."""
+    return import_folder(
+        store,
+        request.folder,
+        branch=request.branch,
+        author=request.author,
+        message=request.message,
+        options=request.options,
+        progress=progress,
+    )
