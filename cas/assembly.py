@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from typing import Final
 
 from cas.catalog.catalog import Meta
@@ -19,10 +20,10 @@ from cas.catalog.sqlite import (
     open_catalog,
 )
 from cas.clock import Clock, SystemClock
-from cas.errors import NotAStore, StorageFailed, StoreNotFound
+from cas.errors import NotAStore, StoreNotFound
 from cas.history.store import Store
 from cas.objects.store import ObjectStore
-from cas.storage.files import translate
+from cas.storage.files import OS_FILES, Files, translate
 from cas.storage.local import LocalBucket
 from cas.storage.memory import MemoryBucket
 
@@ -80,26 +81,30 @@ def init(path: str | os.PathLike[str], *, clock: Clock | None = None) -> bool:
     Atomic and idempotent: it is built beside its place and renamed into it, so of many that
     try at once one makes it and the others find it. Raises `NotAStore`, `UnsafeFilesystem`.
     """
-    clock = clock or SystemClock()
     folder = os.path.abspath(os.fspath(path))
     if os.path.exists(os.path.join(folder, CATALOG)):
         open(folder, read_only=True).close()
         return False
+    return build(folder, clock or SystemClock())
+
+
+def build(folder: str, clock: Clock, *, files: Files = OS_FILES, vfs: str | None = None) -> bool:
+    """`init` where no store was found, with the calls to the system passed in: tests do that."""
     parent = os.path.dirname(folder)
     building = os.path.join(parent, f".{os.path.basename(folder)}.{clock.random(8).hex()}.new")
     try:
-        os.makedirs(parent, exist_ok=True)
+        _make_folders(parent, files)
         check_filesystem(parent)
-        os.mkdir(building)
+        files.mkdir(building)
     except OSError as error:
         translate(error, folder)
     try:
         for name in (PACKS, LOCKS, CACHE):
-            os.mkdir(os.path.join(building, name))
-        create_catalog(os.path.join(building, CATALOG), _new_meta(clock))
-        _sync_folder(building)
-        os.rename(building, folder)
-        _sync_folder(parent)
+            files.mkdir(os.path.join(building, name))
+        create_catalog(os.path.join(building, CATALOG), _new_meta(clock), vfs=vfs)
+        files.sync_folder(building)
+        files.rename(building, folder)
+        files.sync_folder(parent)
     except OSError as error:
         _remove(building)
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
@@ -148,13 +153,13 @@ def _new_meta(clock: Clock) -> Meta:
     return Meta(clock.random(16), clock.random(16), FORMAT_VERSION, (), clock.wall_us())
 
 
-def _sync_folder(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        raise StorageFailed(
-            f"I/O failed at {path}: {error.strerror}.", path=path, errno=error.errno
-        ) from error
-    finally:
-        os.close(fd)
+def _make_folders(path: str, files: Files) -> None:
+    """Make a folder and those above it, each durable: what lies in a lost one is lost too."""
+    missing = []
+    while not os.path.isdir(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    for folder in reversed(missing):
+        with suppress(FileExistsError):
+            files.mkdir(folder)
+        files.sync_folder(os.path.dirname(folder))
