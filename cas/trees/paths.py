@@ -150,10 +150,7 @@ def _enter(directory: _Directory, name: bytes, below: _Directory, nodes: NodeSto
     else:
         value = get(DIRECTORY, directory.base, name, nodes)
     if value is None:
-        if own and below.writes:
-            # The delete is done by starting afresh; what is set below replaces it.
-            directory.edits.pop(name)
-            below.base = _EMPTY
+        # A delete of the same name is done by starting afresh: what is set below replaces it.
         return below.writes
     if value[0] == _TREE:
         below.base = value[1]

@@ -104,7 +104,15 @@ def test_apply_gives_what_build_gives(
     flavour, tag = flavour_tag
     names = pool(*kinds)
     before = {name: value_of(seed, tag) for name in take(names, content)}
-    edits: Edits = {name: value_of(seed + 1 + len(name), tag) for name in take(names, sets)}
+    edits: Edits = {}
+    for at, name in enumerate(take(names, sets)):
+        same_tag, content_id, number = value_of(seed, tag)
+        edits[name] = (
+            value_of(seed + 1 + at, tag),
+            (tag + 1, content_id, number),
+            (same_tag, content_id, number + 1),
+            value_of(seed, tag),
+        )[(seed + at) % 4]
     edits |= dict.fromkeys(take(names, deletes))
     check_apply(flavour, before, edits)
 
@@ -385,6 +393,18 @@ def test_a_node_with_unknown_extras_is_not_rewritten() -> None:
     ):
         with pytest.raises(NewerFormat, match="mtime"):
             apply(DIRECTORY, root, edits, nodes)
+
+
+@pytest.mark.parametrize("count", [1023, 1024, 1025, 1030, 1100, 2048, 3000])
+@pytest.mark.parametrize("step", [1, 3])
+def test_a_stream_is_cut_like_a_list(count: int, step: int) -> None:
+    """Where `build` happens to cut its input into batches leaves no trace."""
+    content = {b"item-%05d" % (at * step): value_of(at) for at in range(count)}
+    nodes = DictNodes()
+    root, expected = oracle(content)
+    assert build(DIRECTORY, iter(items(content)), nodes).root == root
+    assert nodes.data == expected
+    assert len(nodes.saved) == len(expected)
 
 
 def test_build_needs_little_memory() -> None:

@@ -164,6 +164,20 @@ def test_a_diff_of_unrelated_trees_is_exact(
     assert apply(DIRECTORY, one[2], edits, nodes).root == two[2]
 
 
+@pytest.mark.parametrize("count", [1, 40, 500])
+def test_a_diff_sees_each_part_of_a_value(count: int) -> None:
+    """An entry that got another tag, id or number alone is a difference, wherever it stands."""
+    content = {b"item-%05d" % at: value_of(1) for at in range(count)}
+    nodes = DictNodes()
+    root = build(DIRECTORY, items(content), nodes).root
+    tag, content_id, size = value_of(1)
+    others = [(tag + 1, content_id, size), (tag, b"o" * 32, size), (tag, content_id, size + 1)]
+    for name in {b"item-%05d" % at for at in (0, count // 3, count - 1)}:
+        for other in others:
+            new = apply(DIRECTORY, root, [(name, other)], nodes).root
+            assert list(diff(DIRECTORY, root, new, nodes)) == [(name, value_of(1), other)]
+
+
 def test_the_empty_tree_needs_no_nodes() -> None:
     """The empty tree can be read, compared and edited without ever having been saved."""
     nodes = DictNodes()
