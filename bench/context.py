@@ -21,7 +21,7 @@ import attrs
 
 from bench import corpus, harness, setup_peers
 from bench.peers import Borg, Git, Tool, copy_step
-from bench.product import ENVIRONMENT, Cas
+from bench.product import Cas
 from bench.record import Run
 
 WORKERS = Path(__file__).resolve().parent / "workers.py"
@@ -72,10 +72,10 @@ class Context:
     root: Path
     folder: Path
     run: Run
+    product: Cas
     rounds: int
     quick: bool
     say: Callable[[str], None] = print
-    product: Cas = attrs.field(factory=Cas)
     _tools: list[Tool] | None = None
     _seed: int = 0
     _api: bool | None = None
@@ -95,11 +95,19 @@ class Context:
         self._seed += 1
         return self._seed
 
-    def tools(self) -> list[Tool]:
-        """The product and the snapshot tools that are there; git last, for its loose files."""
+    def tools(self, command: str | None = None) -> list[Tool]:
+        """The product and the snapshot tools that are there; git last, for its loose files.
+
+        The product is left out, by name, while it lacks `command`.
+        """
         if self._tools is None:
             borg = Borg(setup_peers.borg_of(self.root))
             self._tools = [tool for tool in (self.product, borg, Git()) if self._is_there(tool)]
+        if command is not None and self.has(self.product.name):
+            reason = self.product.lacks(command)
+            if reason is not None:
+                self.skip(f"cas {command}", reason)
+                return [tool for tool in self._tools if tool is not self.product]
         return self._tools
 
     def has(self, name: str) -> bool:
@@ -187,8 +195,9 @@ class Context:
         """A home in which `tool` has saved `source` once, as label `s0`; one for each purpose."""
         key = f"{tool.name}-{purpose}"
         if key not in self._homes:
-            self._homes[key] = self.new_home(tool, purpose)
-            harness.run(tool.save(self._homes[key], source, "s0"))
+            home = self.new_home(tool, purpose)
+            harness.run(tool.save(home, source, "s0"))
+            self._homes[key] = home
         return self._homes[key]
 
     def new_home(self, tool: Tool, purpose: str) -> Path:
@@ -226,7 +235,7 @@ class Context:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, **ENVIRONMENT},
+            env={**os.environ, **self.product.environment},
         )
         worker = Worker(process)
         try:

@@ -107,11 +107,14 @@ class Bar:
         return value <= self.limit if self.sense == "<=" else value >= self.limit
 
 
-def new_run(folder: Path, options: dict[str, Any]) -> Run:
-    """An empty run that names this commit and machine; `folder` is where stores will lie."""
+def new_run(folder: Path, options: dict[str, Any], commit: str | None) -> Run:
+    """An empty run that names what is measured and where; `folder` is where stores will lie.
+
+    `commit` None stands for the checkout as it lies.
+    """
     return Run(
         started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        commit=_commit(),
+        commit=_commit(commit),
         machine=_machine(folder),
         options=options,
         places={
@@ -128,15 +131,15 @@ def note_load(run: Run, moment: str) -> None:
     run.machine[f"load {moment}"] = " ".join(f"{load:.2f}" for load in os.getloadavg())
 
 
-def _commit() -> str:
+def _commit(asked: str | None) -> str:
     def git(*words: str) -> str:
         done = subprocess.run(
             ["git", *words], cwd=REPOSITORY_ROOT, capture_output=True, text=True, check=False
         )
         return done.stdout.strip()
 
-    commit = git("rev-parse", "--short=12", "HEAD") or "unknown"
-    changed = git("status", "--porcelain", "--", "cas")
+    commit = git("rev-parse", "--short=12", asked or "HEAD") or "unknown"
+    changed = asked is None and git("status", "--porcelain", "--", "cas")
     return f"{commit}, with uncommitted changes below cas/" if changed else commit
 
 

@@ -131,7 +131,7 @@ def row_restore(ctx: Context) -> None:
         return Contender(name, prepare, check)
 
     contenders = []
-    for tool in ctx.tools():
+    for tool in ctx.tools("restore"):
         home = ctx.home_with(tool, source, "imported")
         contenders.append(contender(tool.name, _restore(tool, home)))
         if isinstance(tool, Git):
@@ -178,7 +178,7 @@ def row_fsck(ctx: Context) -> None:
         return Contender(name, lambda turn: tool.verify(home))
 
     contenders = []
-    for tool in ctx.tools():
+    for tool in ctx.tools("fsck"):
         home = ctx.home_with(tool, source, "imported")
         contenders.append(contender(tool.name, tool, home))
         if isinstance(tool, Git):

@@ -20,7 +20,6 @@ from blake3 import blake3
 from bench import harness, trace
 from bench.context import THOUSAND, Context, Worker
 from bench.harness import Contender, Series, Step
-from bench.product import ENVIRONMENT
 from bench.record import REPOSITORY_ROOT
 
 BLOCK = 150
@@ -224,7 +223,9 @@ def row_diff(ctx: Context) -> None:
 
 def row_stream(ctx: Context) -> None:
     """Put and get a stream of 10 GiB, half of it compressible, and compare what came back."""
-    if not ctx.has("cas"):
+    reason = ctx.product.lacks("init", "put", "get")
+    if reason is not None:
+        ctx.skip("cas, stream", reason)
         return
     gib = 1 if ctx.quick else 10
     home = ctx.new_home(ctx.product, "stream")
@@ -255,7 +256,7 @@ def row_startup(ctx: Context) -> None:
     bare = (sys.executable, "-I", "-c")
     commands: dict[str, tuple[str, ...]] = {"python": (*bare, "pass")}
     if ctx.product.api_missing_because() is None:
-        place = f"import sys; sys.path.insert(0, {str(REPOSITORY_ROOT)!r}); import cas"
+        place = f"import sys; sys.path.insert(0, {str(ctx.product.place)!r}); import cas"
         commands["import"] = (*bare, place)
         commands["import_and_open"] = (*bare, place + "; cas.open")  # names load on first use
     if ctx.product.has_help():
@@ -270,7 +271,7 @@ def row_startup(ctx: Context) -> None:
 
 
 def _command(ctx: Context, name: str, command: tuple[str, ...]) -> Contender:
-    return Contender(name, lambda turn: Step((command,), ctx.folder, ENVIRONMENT))
+    return Contender(name, lambda turn: Step((command,), ctx.folder, ctx.product.environment))
 
 
 def row_open(ctx: Context) -> None:

@@ -20,6 +20,7 @@ from bench import corpus, report, setup_peers
 from bench.bars_part1 import BARS, ROWS
 from bench.calibrate import calibrate
 from bench.context import Context, clean
+from bench.product import Cas, freeze
 from bench.record import new_run, note_load
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -33,6 +34,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="small sizes: not the bars' own")
     parser.add_argument("--root", type=Path, help=f"bench folder (${corpus.ROOT_VARIABLE})")
     parser.add_argument("--note", default="", help="what else ran on the machine; kept in the file")
+    parser.add_argument("--commit", help="measure the package as of this commit, not as it lies")
     parser.add_argument("--setup", action="store_true", help="install peers and strace")
     parser.add_argument("--clean", action="store_true", help="delete folders of earlier runs")
     parser.add_argument("--list", action="store_true", help="name the rows")
@@ -56,17 +58,19 @@ def main() -> int:
     unknown = [name for name in names if name not in ROWS]
     if unknown:
         parser.error(f"no such row: {', '.join(unknown)}; --list names them")
-    return measure(root, names, options.rounds, options.quick, options.note)
+    return measure(root, names, options)
 
 
-def measure(root: Path, names: list[str], rounds: int, quick: bool, note: str) -> int:
+def measure(root: Path, names: list[str], options: argparse.Namespace) -> int:
     """Run rows in the order of ROWS, saving after each."""
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     folder = root / "runs" / stamp
     folder.mkdir(parents=True)
     corpus.states(root)  # checks the pins and writes the ignore file before anything is timed
-    run = new_run(folder, {"rows": names, "rounds": rounds, "quick": quick, "note": note})
-    ctx = Context(root, folder, run, rounds, quick)
+    circumstances = {"rounds": options.rounds, "quick": options.quick, "note": options.note}
+    run = new_run(folder, {"rows": names, **circumstances}, options.commit)
+    product = Cas(freeze(folder, options.commit))
+    ctx = Context(root, folder, run, product, options.rounds, options.quick)
     result = RESULTS / f"{stamp}-{run.commit[:12]}.json"
     run.options["instruments"] = calibrate(ctx.fresh("calibrate"), ctx.has_strace())
     note_load(run, "before")
