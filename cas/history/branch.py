@@ -51,6 +51,8 @@ class BranchEdit(MutableMapping[str, bytes]):
         self._base_tree = self.tree
         self._replaced = False
         self.staged: dict[Path, Value | None] = {}
+        # Directories in which something is or was staged.
+        self._above: set[Path] = set()
 
     def __repr__(self) -> str:
         return f"<BranchEdit {self.ref}, {len(self.staged)} staged>"
@@ -68,17 +70,49 @@ class BranchEdit(MutableMapping[str, bytes]):
         kind: EntryKind = EntryKind.FILE,
     ) -> BlobId:
         """Stage a file (or link: the content is its target) from bytes or a readable stream."""
+        self._batch.check_open()
         parts = split_path(path)
         if kind == EntryKind.TREE:
             raise Invalid("A directory appears with the files in it; use `put_entry` for a tree.")
         id, size_bytes = self._core.put_content(self._batch, content)
-        self.staged[parts] = (int(kind), id, size_bytes)
+        self._stage(parts, (int(kind), id, size_bytes))
         return BlobId(id)
 
     def put_entry(self, path: str | bytes, entry: TreeEntry) -> None:
-        """Stage an entry whose object exists or was put in this transaction: no bytes move."""
+        """Stage an entry whose object exists or was put in this transaction: no bytes move.
+
+        Raises `ObjectNotFound`, `WrongKind`, and `Invalid` when it has another size.
+        """
+        self._batch.check_open()
+        parts = split_path(path)
+        size_bytes = self._measure(entry.id, Kind.TREE if entry.is_tree else Kind.BLOB)
+        if entry.size != size_bytes:
+            raise Invalid(f"{entry.id.short} has {size_bytes} bytes, not {entry.size}.")
         self._rely(entry.id)
-        self.staged[split_path(path)] = (int(entry.kind), bytes(entry.id), entry.size)
+        self._stage(parts, (int(entry.kind), bytes(entry.id), size_bytes))
+
+    def _stage(self, parts: Path, value: Value | None) -> None:
+        self.staged[parts] = value
+        for length in range(len(parts) - 1, 0, -1):
+            if parts[:length] in self._above:
+                break
+            self._above.add(parts[:length])
+
+    def _measure(self, id: ObjectId, kind: Kind) -> int:
+        """Bytes of content of a blob, or of the files of a directory."""
+        found, size_bytes = self._core.objects.measure(self._batch, id)
+        if found != kind:
+            raise WrongKind(
+                f"{id.short} is a {Kind(found).name.lower()}, not a {kind.name.lower()}.",
+                id=id,
+                expected=kind,
+                actual=Kind(found),
+            )
+        if kind != Kind.TREE:
+            return size_bytes
+        root = paths.lookup(id, (), self._nodes)
+        assert root is not None
+        return root.size
 
     def _rely(self, id: ObjectId) -> None:
         if not self._batch.holds(id):
@@ -86,8 +120,14 @@ class BranchEdit(MutableMapping[str, bytes]):
             self._batch.rely(id)
 
     def put_tree(self, tree: TreeId) -> None:
-        """Replace all files by those of a directory; paths staged later stand on top."""
-        self._rely(tree)
+        """Replace all files by those of a directory; paths staged later stand on top.
+
+        Raises `ObjectNotFound`, `WrongKind`.
+        """
+        self._batch.check_open()
+        if tree != DIRECTORY.empty:
+            self._measure(tree, Kind.TREE)
+            self._rely(tree)
         self.staged.clear()
         self.tree = tree
         self._replaced = True
@@ -99,6 +139,7 @@ class BranchEdit(MutableMapping[str, bytes]):
         return tree
 
     def __delitem__(self, path: str | bytes) -> None:
+        self._batch.check_open()
         parts = split_path(path)
         if self._find(parts) is None:
             raise PathNotFound(
@@ -107,8 +148,8 @@ class BranchEdit(MutableMapping[str, bytes]):
             )
         for staged in [p for p in self.staged if p[: len(parts)] == parts]:
             del self.staged[staged]
-        if paths.lookup(self.tree, parts, self._nodes) is not None:
-            self.staged[parts] = None
+        if self._find(parts) is not None:
+            self._stage(parts, None)
 
     # -- reading -----------------------------------------------------------------------------
 
@@ -117,6 +158,9 @@ class BranchEdit(MutableMapping[str, bytes]):
         return self._find(split_path(path))
 
     def _find(self, parts: Path) -> TreeEntry | None:
+        self._batch.check_open()
+        if parts in self._above:
+            return paths.lookup(self._preview(), parts, self._nodes)
         if parts in self.staged:
             value = self.staged[parts]
             return None if value is None else paths.to_entry(value)
@@ -126,12 +170,11 @@ class BranchEdit(MutableMapping[str, bytes]):
                 if value is None or value[0] != _TREE:
                     return None
                 return paths.lookup(value[1], parts[length:], self._nodes)
-        if any(p[: len(parts)] == parts and v is not None for p, v in self.staged.items()):
-            return paths.lookup(self._preview(), parts, self._nodes)
         return paths.lookup(self.tree, parts, self._nodes)
 
     def _preview(self) -> bytes:
         """Root of the files as they stand; its nodes are staged and cost nothing if unchanged."""
+        self._batch.check_open()
         return paths.edit_paths(self.tree, self.staged, self._nodes).root
 
     def __getitem__(self, path: str | bytes) -> bytes:

@@ -70,6 +70,11 @@ class Batch:
         self.written_count = 0
         self.written_bytes = 0
 
+    def check_open(self) -> None:
+        """Raise `Closed` when the batch has ended: what is staged now would never exist."""
+        if self._done:
+            raise Closed("This batch or transaction has ended; begin another.")
+
     # -- staging -----------------------------------------------------------------------------
 
     def put(self, kind: int, content: bytes) -> bytes:
@@ -80,6 +85,8 @@ class Batch:
 
     def add(self, id: bytes, kind: int, content: bytes) -> bool:
         """Stage an object whose id is known to be right; whether it had to be written."""
+        if self._done:
+            self.check_open()
         if self.holds(id):
             return False
         if self._lookup.has(id):
@@ -190,8 +197,7 @@ class Batch:
         Raises `SessionExpired` when gc fenced the session off, `ObjectNotFound` when something
         relied on was condemned; the transaction must then be rolled back and the work redone.
         """
-        if self._done:
-            raise Closed("This batch has ended; begin another.")
+        self.check_open()
         if self._session is not None:
             found = writer.session(self._session.id)
             if found is None or found.fence != self._session.fence:

@@ -56,6 +56,8 @@ class ObjectStore:
         self.bucket = bucket
         self.clock = clock
         self.thresholds = thresholds
+        self.cache = cache
+        """Folder for files that may be deleted at any time, or None."""
         self.lookup = Lookup(catalog, bucket, clock, cache)
         self._parts = Parts(catalog, bucket, clock, self.lookup, thresholds)
         self._nodes = NodeCache(NODE_CACHE_BYTES)
@@ -229,6 +231,19 @@ class ObjectStore:
             if copy is None and self.lookup.confirm():
                 copy = self.lookup.find(id)
         return copy
+
+    def measure(self, batch: Batch | None, id: bytes) -> tuple[int, int]:
+        """(kind, bytes) of an object, those that `batch` has staged included; from the index.
+
+        Raises `ObjectNotFound`.
+        """
+        staged = None if batch is None else batch.read(id)
+        if staged is not None:
+            return staged[0], staged[3]
+        copy = self.find(id)
+        if copy is None:
+            raise self._missing(id)
+        return copy.slot.kind, copy.slot.raw_bytes
 
     def has(self, id: bytes) -> bool:
         """Whether the store holds the object."""

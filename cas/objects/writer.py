@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 import attrs
 
-from cas.errors import CorruptPack
+from cas.errors import Closed, CorruptPack
 from cas.limits import PACK_SLOTS_MAX
 from cas.objects.lookup import file_name
 from cas.objects.parts import Parts
@@ -55,13 +55,26 @@ class FileWriter:
         self._builder: PackBuilder | None = None
         # Number of the record of each id in the pack at hand.
         self._numbers: dict[bytes, int] = {}
+        self._failed = False
 
     def add(self, item: Submitted) -> None:
-        """Take one object; its id must be new to this writer."""
+        """Take one object; its id must be new to this writer. Raises `Closed` after a failure."""
         self._in_flight.add(item.id)
         self._pipeline.submit(item)
-        for records in self._pipeline.drain():
-            self._write(records)
+        self._drain()
+
+    def _drain(self, *, everything: bool = False) -> None:
+        """Write what is ready. After a failure objects are missing that were taken before, so
+        that nothing of this writer may be committed, even if the caller goes on.
+        """
+        if self._failed:
+            raise Closed("An earlier write of this batch failed; begin another.")
+        try:
+            for records in self._pipeline.drain(everything=everything):
+                self._write(records)
+        except BaseException:
+            self._failed = True
+            raise
 
     def add_many(self, items: Iterable[Submitted]) -> None:
         """Take several."""
@@ -70,8 +83,7 @@ class FileWriter:
 
     def copy(self, body: bytes, footer: Footer) -> None:
         """Append all records of another pack as they lie; none of its ids may be here."""
-        for records in self._pipeline.drain(everything=True):
-            self._write(records)
+        self._drain(everything=True)
         builder = self._builder or self._begin()
         rows = list(footer.rows())
         first = len(builder)
@@ -135,8 +147,7 @@ class FileWriter:
 
     def finish(self) -> list[SealedPack]:
         """Write and seal what is left; every file is durable when this returns."""
-        for records in self._pipeline.drain(everything=True):
-            self._write(records)
+        self._drain(everything=True)
         self._roll()
         self._parts.bucket.sync()
         return self._sealed

@@ -1,0 +1,68 @@
+"""Shared by the tests of floors 1 to 4: a clock that obeys, short ways to write, foreign bytes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+import cas
+from cas.history.store import Store
+from cas.model.entry import Entry
+
+
+class ManualClock:
+    """A clock that stands where it is put; names it gives are counted, never repeated."""
+
+    _names = itertools.count(1)
+
+    def __init__(self, wall_us: int = 1_700_000_000_000_000) -> None:
+        self.now_us = wall_us
+
+    def wall_us(self) -> int:
+        return self.now_us
+
+    def monotonic_ms(self) -> float:
+        return self.now_us / 1000
+
+    def sleep_ms(self, duration_ms: float) -> None:
+        self.now_us += int(duration_ms * 1000)
+
+    def random(self, count: int) -> bytes:
+        return next(self._names).to_bytes(8, "big").rjust(count, b"\x5a")[-count:]
+
+
+def write(
+    store: Store, branch: str = "main", files: Mapping[str, bytes | None] | None = None, **how: Any
+) -> Entry:
+    """Commit files to a branch; None deletes. `how` goes to `begin`."""
+    with store.begin(**how) as tx:
+        edit = tx.branch(branch)
+        for path, content in ({"file": b"1"} if files is None else files).items():
+            if content is None:
+                del edit[path]
+            else:
+                edit[path] = content
+        return tx.commit()
+
+
+def commits(store: Store, number: int, branch: str = "main") -> list[Entry]:
+    """That many commits to one file of a branch."""
+    return [write(store, branch, {"n": b"%d" % at}) for at in range(number)]
+
+
+@contextmanager
+def reopened(store: Store, **how: Any) -> Iterator[Store]:
+    """Another handle on the folder of a store."""
+    with cas.open(store.location, **how) as other:
+        yield other
+
+
+def tamper(store: Store, statement: str, *arguments: object) -> None:
+    """Change the catalog behind the back of everybody, as a damaged disk would."""
+    with closing(apsw.Connection(str(Path(store.location) / "catalog.sqlite"))) as connection:
+        connection.execute(statement, arguments)
