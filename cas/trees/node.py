@@ -5,7 +5,7 @@ the canonical encoding of the columns, whether it was decoded, encoded or splice
 
 A node keeps its encoding. A changed value puts 32 bytes of id, and the numbers column, into the
 kept bytes instead of encoding the names anew, which is most of what a commit would spend here.
-`Node` is a plain class with slots because an attrs frozen class takes five times as long to
+`Node` is a plain class with slots because an attrs frozen class takes four times as long to
 make; by convention nobody changes a node or its lists after it was made.
 """
 
