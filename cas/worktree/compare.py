@@ -20,8 +20,9 @@ from cas.objects.content import Readable
 from cas.objects.store import ObjectStore
 from cas.trees import paths
 from cas.trees.node import DIRECTORY, Node, NodeStore, id_of
-from cas.worktree.importer import own_folder
+from cas.worktree.importer import own_folder, picture_key
 from cas.worktree.scan import Walk
+from cas.worktree.statcache import load
 from cas.worktree.values import ImportOptions
 
 _DEFAULTS = ImportOptions()
@@ -35,6 +36,7 @@ class _HashSink:
     """Hashes content and keeps directory nodes in memory; the store is only read."""
 
     def __init__(self, objects: ObjectStore) -> None:
+        self._objects = objects
         self._stored = objects.tree_nodes(DIRECTORY)
         self._made: dict[bytes, Node] = {}
 
@@ -52,6 +54,9 @@ class _HashSink:
             hasher.update(part)
             size_bytes += len(part)
         return hasher.digest(), size_bytes
+
+    def known(self, id: bytes) -> bool:
+        return id in self._made or self._objects.has(id)
 
     def save(self, node: Node) -> bytes:
         id = id_of(DIRECTORY, node)
@@ -74,9 +79,15 @@ def diff_folder(
     `new` of a change has the id that the content would get; it need not be in the store.
     Entries that an import would leave out count as not there. Raises `Invalid`.
     """
-    sink = _HashSink(store.objects)
-    place = os.path.abspath(os.fspath(folder))
-    root, _size = Walk(place, sink, options, own_folder(store)).run()
+    objects = store.objects
+    sink = _HashSink(objects)
+    started_ns = objects.clock.wall_us() * 1000
+    place = os.fsencode(os.path.realpath(folder))
+    before = None
+    if options.stat_cache and objects.cache is not None:
+        before = load(objects.cache, picture_key(store, place, options))
+    walk = Walk(place, sink, options, started_ns=started_ns, old=before, own=own_folder(store))
+    root = walk.run().id(0)
     for parts, old, new in paths.diff_paths(snapshot.tree, root, sink):
         yield classify(to_text(b"/".join(parts)), old, new)
 

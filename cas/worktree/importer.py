@@ -7,7 +7,7 @@ returned; a folder that did not change still makes a commit.
 from __future__ import annotations
 
 import os
-from functools import partial
+import stat
 
 import attrs
 
@@ -19,7 +19,8 @@ from cas.objects.batch import Batch
 from cas.objects.content import Readable, put_stream
 from cas.objects.store import ObjectStore
 from cas.trees.node import DIRECTORY, NodeStore
-from cas.worktree.scan import Walk
+from cas.worktree.scan import Notices, Walk
+from cas.worktree.statcache import Key, Picture, load, save
 from cas.worktree.values import ImportOptions, OnProgress, Problem, Progress
 
 __all__ = ["ImportOptions", "ImportReport", "Problem", "Progress", "import_folder"]
@@ -48,23 +49,70 @@ class ImportReport:
 class _BatchSink:
     """Content of a walk into a batch."""
 
-    batch: Batch
-    nodes: NodeStore
-
-    def __init__(self, objects: ObjectStore) -> None:
+    def __init__(self, objects: ObjectStore, batch: Batch) -> None:
         self._objects = objects
-
-    def open(self, batch: Batch) -> None:
-        self.batch = batch
-        self.nodes = self._objects.tree_nodes(DIRECTORY, batch)
+        self._batch = batch
+        self.nodes: NodeStore = objects.tree_nodes(DIRECTORY, batch)
 
     def blob(self, content: bytes) -> bytes:
         id = digest_of(Kind.BLOB, content)
-        self.batch.add(id, Kind.BLOB, content)
+        self._batch.add(id, Kind.BLOB, content)
         return id
 
     def stream(self, stream: Readable) -> tuple[bytes, int]:
-        return put_stream(stream, self.batch, self._objects.has)
+        return put_stream(stream, self._batch, self._objects.has)
+
+    def known(self, id: bytes) -> bool:
+        if self._batch.holds(id):
+            return True
+        if not self._objects.lookup.has(id):
+            return False
+        self._batch.rely(id)
+        return True
+
+
+class _Import:
+    """One import on its way into a transaction."""
+
+    def __init__(
+        self, store: Store, folder: bytes, options: ImportOptions, progress: OnProgress
+    ) -> None:
+        self._store = store
+        self._folder = folder
+        self._options = options
+        self._progress = progress
+        self._cache = store.objects.cache if options.stat_cache else None
+        self._key = picture_key(store, folder, options)
+        self.old: Picture | None = None
+        self.picture = Picture()
+        self.notices = Notices()
+        self.new_count = 0
+        self.new_bytes = 0
+
+    def stage(self, batch: Batch) -> bytes:
+        """Walk the folder into a batch; gives the root of its tree."""
+        store = self._store
+        started_ns = store.objects.clock.wall_us() * 1000
+        if self._cache is not None:
+            self.old = load(self._cache, self._key)
+        walk = Walk(
+            self._folder,
+            _BatchSink(store.objects, batch),
+            self._options,
+            started_ns=started_ns,
+            old=self.old,
+            own=own_folder(store),
+            progress=self._progress,
+        )
+        self.picture = walk.run()
+        self.notices = walk.notices
+        self.new_count, self.new_bytes = batch.written_count, batch.written_bytes
+        return self.picture.id(0)
+
+    def keep_picture(self) -> None:
+        """For the next import; only after the commit, because it names what exists by then."""
+        if self._cache is not None and not self.picture.equals(self.old):
+            save(self._cache, self._key, self.picture)
 
 
 def import_folder(
@@ -82,35 +130,37 @@ def import_folder(
     What cannot be saved is in `problems`, the rest is saved. Raises `Invalid` when `folder` is
     no readable folder, `RefConflict` when the branch moved meanwhile, and what a commit raises.
     """
-    place = os.path.abspath(os.fspath(folder))
+    work = _Import(store, os.fsencode(os.path.realpath(folder)), options, progress)
     with store.begin(author=author, message=message) as tx:
-        sink = _BatchSink(store.objects)
-        walk = Walk(place, sink, options, own_folder(store), progress)
-        tree = tx.branch(branch, allow_empty=True).stage_tree(partial(_stage, sink, walk))
+        tree = tx.branch(branch, allow_empty=True).stage_tree(work.stage)
         entry = tx.commit()
-    tally = walk.tally
+    work.keep_picture()
     ref = branch_ref(branch)
     commit = next(change.new for change in entry.changes if change.ref == ref)
     assert commit is not None
+    picture, notices = work.picture, work.notices
+    links, directories = picture.count(stat.S_IFLNK), picture.count(stat.S_IFDIR)
     return ImportReport(
         CommitId(commit),
         entry,
         tree,
-        tally.file_count,
-        tally.link_count,
-        tally.directory_count,
-        tally.content_bytes,
-        sink.batch.written_count,
-        sink.batch.written_bytes,
-        tuple(tally.problems),
-        tuple(tally.secrets),
-        tuple(tally.twins),
+        len(picture) - links - directories,
+        links,
+        directories - 1,
+        picture.numbers[0],
+        work.new_count,
+        work.new_bytes,
+        tuple(notices.problems),
+        tuple(notices.secrets),
+        tuple(notices.twins),
     )
 
 
-def _stage(sink: _BatchSink, walk: Walk, batch: Batch) -> bytes:
-    sink.open(batch)
-    return walk.run()[0]
+def picture_key(store: Store, folder: bytes, options: ImportOptions) -> Key:
+    """What the picture of a folder is kept under. Options that choose other files do not mix."""
+    meta = store.objects.meta
+    chosen = bytes((options.skip_secrets, options.gitignore))
+    return Key(meta.store_id, meta.lineage_id, folder, chosen)
 
 
 def own_folder(store: Store) -> tuple[int, int] | None:

@@ -1,36 +1,56 @@
-"""The walk of a folder: every file read once, every directory made a tree, bottom up.
+"""The walk of a folder: every file that changed read once, every directory made a tree.
 
 Floor 5. Invariant: the walk stays below the folder's own descriptor and follows no link, so
 that what is swapped under it can make it fail but never lead it outside. What cannot be saved
 becomes a `Problem`, and the rest is saved. Used by one thread.
+
+With a picture of an earlier walk, every entry is looked at first, in one pass. A directory
+whose own status did not change has the same names; where nothing below it changed either, its
+tree is taken over whole. Directories on file systems that do not promise to stamp a directory
+when its names change are listed each time.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
+import sys
 import unicodedata
-from collections.abc import Callable
+from bisect import bisect_left
 from typing import Final, Protocol
 
 import attrs
 
+from cas.catalog.host import filesystem_of
 from cas.errors import Invalid
 from cas.limits import (
     ENTRY_NAME_BYTES_MAX,
+    ID_BYTES,
     PATH_BYTES_MAX,
     PATH_DEPTH_MAX,
     WHOLE_BLOB_BYTES_MAX,
 )
+from cas.model.ids import Kind, digest_of
 from cas.model.names import printable, to_text
 from cas.model.objects import EntryKind
 from cas.objects.content import Readable
 from cas.trees.build import build
 from cas.trees.node import DIRECTORY, Item, NodeStore
+from cas.worktree.files import (
+    OPEN_DIRECTORY,
+    OPEN_FILE,
+    Content,
+    Fault,
+    encode_name,
+    failure,
+    read_file,
+    same,
+    special,
+)
 from cas.worktree.ignore import CASIGNORE, GITIGNORE, Rules
 from cas.worktree.secrets import is_private_key, is_secret_name
-from cas.worktree.values import ImportOptions, Problem, Progress
+from cas.worktree.statcache import Picture, Status, settled, status_of, unsettled
+from cas.worktree.values import ImportOptions, OnProgress, Problem, Progress
 
 STORE_FOLDER: Final = b".cas"
 
@@ -39,255 +59,423 @@ _EXECUTABLE: Final = int(EntryKind.EXECUTABLE)
 _LINK: Final = int(EntryKind.LINK)
 _TREE: Final = int(EntryKind.TREE)
 
-_OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# Without O_NONBLOCK a FIFO that takes a file's place would block the open for ever.
-_OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
-_TRIES: Final = 3
+_NO_RULES: Final = Rules()
+_NO_ID: Final = bytes(ID_BYTES)
+_NO_STATUS: Final[Status] = (0, 0, 0, 0, 0)
 _PROGRESS_FILES: Final = 256
+
+# File systems known to stamp a directory whenever a name in it comes, goes or moves.
+_STAMPING: Final = frozenset(
+    ("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "tmpfs", "f2fs", "bcachefs", "overlay", "apfs")
+)
 
 
 class Sink(Protocol):
-    """Where content goes; gives ids."""
+    """Where content goes."""
 
     def blob(self, content: bytes) -> bytes:
-        """Take content of at most 8 MiB."""
+        """Take content of at most 8 MiB; gives its id."""
 
     def stream(self, stream: Readable) -> tuple[bytes, int]:
         """Take content of any size; (blob id, bytes)."""
+
+    def known(self, id: bytes) -> bool:
+        """Whether an object of an earlier walk still exists; if so it is relied on."""
 
     @property
     def nodes(self) -> NodeStore:
         """Where directory nodes go."""
 
 
-@attrs.define(slots=True)
-class Tally:
-    """What a walk met."""
+class _Place:
+    """A directory on the way: opened when it is first needed, from the folder downwards."""
 
-    file_count: int = 0
-    link_count: int = 0
-    directory_count: int = 0
-    content_bytes: int = 0
+    __slots__ = ("_fd", "_rules", "depth", "name", "path", "prefix", "up")
+
+    def __init__(self, path: bytes, up: _Place | None, name: bytes, fd: int = -1) -> None:
+        self.path = path
+        self.up = up
+        self.name = name
+        self.prefix: bytes = b"" if up is None else up.prefix + name + b"/"
+        self.depth: int = 0 if up is None else up.depth + 1
+        self._fd = fd
+        self._rules: Rules | None = None
+
+    def fd(self) -> int:
+        """Descriptor of the directory. Raises `OSError`."""
+        if self._fd < 0:
+            assert self.up is not None
+            self._fd = os.open(self.name, OPEN_DIRECTORY, dir_fd=self.up.fd())
+        return self._fd
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def rules(self, files: tuple[bytes, ...], contents: list[bytes] | None = None) -> Rules:
+        """What is ignored here: the rules above and `contents`, those of the ignore files here."""
+        if self._rules is None:
+            above = _NO_RULES if self.up is None else self.up.rules(files)
+            if contents is None:
+                contents = read_rules(self.fd(), files)
+            self._rules = above.below(self.prefix, contents) if contents else above
+        return self._rules
+
+
+def read_rules(fd: int, files: tuple[bytes, ...]) -> list[bytes]:
+    """Contents of the ignore files in a directory; what is no regular file is none."""
+    contents = []
+    for name in files:
+        try:
+            found = read_file(fd, name, WHOLE_BLOB_BYTES_MAX)
+        except OSError:
+            continue
+        if isinstance(found, Content):
+            contents.append(found.data)
+    return contents
+
+
+@attrs.define(slots=True)
+class Notices:
+    """What a walk has to tell."""
+
     problems: list[Problem] = attrs.field(factory=list)
     secrets: list[str] = attrs.field(factory=list)
     twins: list[tuple[str, str]] = attrs.field(factory=list)
 
 
-class _Skip(Exception):  # never leaves this module
-    """One entry cannot be saved."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.message = message
-
-
 class Walk:
-    """One walk of one folder. `own` is (device, inode) of the store's folder, left out."""
+    """One walk of one folder.
+
+    `own` is (device, inode) of the store's folder, which is left out; `old` the picture of an
+    earlier walk; `started_ns` the time before it began.
+    """
 
     def __init__(
         self,
-        folder: str,
+        folder: bytes,
         sink: Sink,
         options: ImportOptions,
+        *,
+        started_ns: int,
+        old: Picture | None = None,
         own: tuple[int, int] | None = None,
-        progress: Callable[[Progress], None] | None = None,
+        progress: OnProgress = None,
     ) -> None:
-        self._folder = os.fsencode(folder)
+        self._folder = folder
         self._sink = sink
         self._options = options
         self._own = own
         self._progress = progress
+        self._started_ns = started_ns
+        self._old = old or Picture()
+        self._changed: list[int] = []
         self._rule_files = (GITIGNORE, CASIGNORE) if options.gitignore else (CASIGNORE,)
-        self.tally = Tally()
+        self._device = -1
+        self._file_count = 0
+        self._byte_count = 0
+        self.picture = Picture()
+        self.notices = Notices()
 
-    def run(self) -> tuple[bytes, int]:
-        """(root id, bytes) of the folder. Raises `Invalid` when it is no readable folder."""
+    def run(self) -> Picture:
+        """The folder as it is; the root's id and size are those of entry 0.
+
+        Raises `Invalid` when it is no readable folder.
+        """
         try:
             fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise Invalid(
                 f"{to_text(self._folder)} cannot be read as a folder: {error.strerror}."
             ) from error
+        place = _Place(self._folder, None, b"", fd)
         try:
-            return self._directory(fd, b"", 0, Rules())
+            kind = filesystem_of(os.fsdecode(self._folder))
+            if kind in _STAMPING or (kind is None and sys.platform == "darwin"):
+                self._device = os.fstat(fd).st_dev
+            if self._old:
+                self._look_again()
+            if self._is_clean(0, len(self._old)):
+                self.picture = self._old
+            elif self._directory(place, 0 if self._old else -1, relist=False) is None:
+                raise Invalid(f"{to_text(self._folder)} cannot be read as a folder.")
+            return self.picture
+        finally:
+            place.close()
+
+    def _look_again(self) -> None:
+        """Find what changed since the old picture was made."""
+        old = self._old
+        changed = old.changed()
+        if old.rules:
+            top = self._folder + b"/"
+            stale = {top + prefix for prefix in old.rules if not self._same_rules(prefix)}
+            changed += [i for i, path in enumerate(old.paths) if path + b"/" in stale]
+        self._changed = sorted(set(changed))
+
+    def _same_rules(self, prefix: bytes) -> bool:
+        """Whether the ignore files of a directory are those that were met before."""
+        try:
+            fd = os.open(self._folder + b"/" + prefix, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            contents = read_rules(fd, self._rule_files)
         finally:
             os.close(fd)
+        return [digest_of(Kind.BLOB, found) for found in contents] == self._old.rules[prefix]
+
+    def _is_clean(self, start: int, count: int) -> bool:
+        """Whether a subtree of the old picture is as it was, and the store holds it."""
+        changed = self._changed
+        at = bisect_left(changed, start)
+        if count == 0 or (at < len(changed) and changed[at] < start + count):
+            return False
+        return self._sink.known(self._old.id(start))
 
     # -- directories -------------------------------------------------------------------------
 
-    def _directory(self, fd: int, prefix: bytes, depth: int, rules: Rules) -> tuple[bytes, int]:
-        """Save the directory open as `fd`, whose path with a slash is `prefix`."""
-        with os.scandir(fd) as found:
-            entries = sorted((os.fsencode(e.name), e) for e in found)
-        names = [name for name, _ in entries]
-        rules = self._extend(rules, fd, prefix, names)
+    def _directory(self, place: _Place, at: int, *, relist: bool) -> Item | None:
+        """Save a directory; `at` is its index in the old picture, or -1. None: a problem."""
+        old, picture = self._old, self.picture
+        index = picture.add(place.path, _NO_STATUS, _NO_ID, 0)
+        try:
+            if at >= 0 and not relist and not self._is_changed(at):
+                status = old.status_of(at)
+                names = self._names_before(place, at)
+            else:
+                status, names, relist = self._list(place, at, relist)
+        except OSError as error:
+            picture.truncate(index)
+            self._fault(place.prefix[:-1], failure(error))
+            return None
         items: list[Item] = []
-        below: list[tuple[bytes, os.DirEntry[str]]] = []
-        for name, entry in entries:
-            if name.lower() == STORE_FOLDER:
-                continue
-            directory = entry.is_dir(follow_symlinks=False)
-            if rules and rules.leaves_out(prefix + name, directory):
-                continue
-            try:
-                self._check(prefix + name, name, depth)
-                if directory:
-                    below.append((name, entry))
-                elif (item := self._entry(fd, prefix, name)) is not None:
-                    items.append(item)
-            except _Skip as skip:
-                self._problem(prefix + name, skip.reason, skip.message)
-            except OSError as error:
-                self._failed(prefix + name, error)
-        for name, entry in below:
-            try:
-                child = os.open(entry.name, _OPEN_DIRECTORY, dir_fd=fd)
-            except OSError as error:
-                self._failed(prefix + name, error)
-                continue
-            try:
-                if not self._is_own(child):
-                    root, size = self._directory(child, prefix + name + b"/", depth + 1, rules)
-                    items.append((name, (_TREE, root, size)))
-                    self.tally.directory_count += 1
-            except OSError as error:
-                self._failed(prefix + name, error)
-            finally:
-                os.close(child)
-        items.sort()
-        self._find_twins(prefix, [name for name, _ in items])
-        done = build(DIRECTORY, items, self._sink.nodes)
-        return done.root, done.number
-
-    def _is_own(self, fd: int) -> bool:
-        if self._own is None:
-            return False
-        found = os.fstat(fd)
-        return (found.st_dev, found.st_ino) == self._own
-
-    def _check(self, path: bytes, name: bytes, depth: int) -> None:
-        if len(name) > ENTRY_NAME_BYTES_MAX:
-            raise _Skip("name", f"the name has {len(name)} bytes, more than 255")
-        if len(path) > PATH_BYTES_MAX or depth >= PATH_DEPTH_MAX:
-            raise _Skip("name", "the path is too long or too deep to be saved")
-
-    def _extend(self, rules: Rules, fd: int, prefix: bytes, names: list[bytes]) -> Rules:
-        contents = []
-        for name in self._rule_files:
-            if name in names:
+        noticed = False
+        for name, kind, before in names:
+            fault = _check(place, name)
+            if fault is not None:
+                self._fault(place.prefix + name, fault)
+                item = None
+            elif kind == _TREE:
+                if before >= 0 and not relist and self._is_clean(before, old.spans[before]):
+                    picture.copy(old, before, before + old.spans[before])
+                    items.append((name, (_TREE, old.id(before), old.numbers[before])))
+                    self._keep_rules(place.prefix + name + b"/")
+                    continue
+                below = _Place(place.path + b"/" + name, place, name)
                 try:
-                    contents.append(self._read(fd, name)[0])
-                except (OSError, _Skip):
-                    continue  # reported where the entry itself is saved
-        return rules.below(prefix, contents) if contents else rules
+                    item = self._directory(below, before, relist=relist)
+                finally:
+                    below.close()
+            else:
+                item = self._leaf(place, name, kind, before)
+            if item is None:
+                noticed = True
+            else:
+                items.append(item)
+        done = build(DIRECTORY, items, self._sink.nodes)
+        if noticed or self._find_twins(place.prefix, items):
+            status = unsettled(status)  # so that the next walk tells it again
+        picture.finish(index, status, done.root, done.number)
+        return place.name, (_TREE, done.root, done.number)
 
-    def _find_twins(self, prefix: bytes, names: list[bytes]) -> None:
+    def _is_changed(self, at: int) -> bool:
+        changed = self._changed
+        found = bisect_left(changed, at)
+        return found < len(changed) and changed[found] == at
+
+    def _names_before(self, place: _Place, at: int) -> list[tuple[bytes, int, int]]:
+        """(name, kind, index in the old picture) of what a directory has, as it had it."""
+        old = self._old
+        start = len(place.path) + 1
+        if place.prefix in old.rules:
+            self.picture.rules[place.prefix] = old.rules[place.prefix]
+        return [(old.paths[i][start:], _kind_of(old.mode(i)), i) for i in old.children(at)]
+
+    def _list(
+        self, place: _Place, at: int, relist: bool
+    ) -> tuple[Status, list[tuple[bytes, int, int]], bool]:
+        """Status, names as `_names_before` gives them, and whether to list all below anew."""
+        fd = place.fd()
+        found = os.fstat(fd)
+        status = settled(status_of(found), self._started_ns)
+        if found.st_dev != self._device:
+            status = unsettled(status)
+        kinds = self._entries(fd)
+        contents: list[bytes] = []
+        if not kinds.keys().isdisjoint(self._rule_files):
+            contents = read_rules(fd, self._rule_files)
+        before: dict[bytes, int] = {}
+        if at >= 0:
+            old_names = self._names_before(place, at)
+            before = {name: i for name, kind, i in old_names if kinds.get(name) == kind}
+        rules_seen = self.picture.rules
+        rules_seen.pop(place.prefix, None)
+        if contents:
+            rules_seen[place.prefix] = [digest_of(Kind.BLOB, content) for content in contents]
+        if rules_seen.get(place.prefix) != self._old.rules.get(place.prefix):
+            relist = True
+        rules = place.rules(self._rule_files, contents)
+        prefix = place.prefix
+        names = [
+            (name, kinds[name], before.get(name, -1))
+            for name in sorted(kinds)
+            if not (rules and rules.leaves_out(prefix + name, kinds[name] == _TREE))
+        ]
+        return status, names, relist
+
+    def _entries(self, fd: int) -> dict[bytes, int]:
+        """Kinds by name of what a directory has, but for stores."""
+        kinds: dict[bytes, int] = {}
+        own_inode = -1 if self._own is None else self._own[1]
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                name = encode_name(entry.name)
+                if name.lower() == STORE_FOLDER:
+                    continue
+                if entry.inode() == own_inode:
+                    status = entry.stat(follow_symlinks=False)
+                    if (status.st_dev, status.st_ino) == self._own:
+                        continue
+                kinds[name] = _kind_of_entry(entry)
+        return kinds
+
+    def _keep_rules(self, prefix: bytes) -> None:
+        for above, ids in self._old.rules.items():
+            if above.startswith(prefix):
+                self.picture.rules[above] = ids
+
+    def _find_twins(self, prefix: bytes, items: list[Item]) -> bool:
+        names = [name for name, _ in items]
+        if b"".join(names).isascii() and len({name.lower() for name in names}) == len(names):
+            return False
         seen: dict[str, bytes] = {}
+        count = len(self.notices.twins)
         for name in names:
             other = seen.setdefault(fold(name), name)
             if other is not name:
-                self.tally.twins.append((to_text(prefix + other), to_text(prefix + name)))
+                self.notices.twins.append((to_text(prefix + other), to_text(prefix + name)))
+        return len(self.notices.twins) > count
 
-    # -- entries -----------------------------------------------------------------------------
+    # -- files and links ---------------------------------------------------------------------
 
-    def _entry(self, fd: int, prefix: bytes, name: bytes) -> Item | None:
-        status = os.stat(name, dir_fd=fd, follow_symlinks=False)
-        mode = status.st_mode
-        if stat.S_ISLNK(mode):
-            target = os.fsencode(os.readlink(name, dir_fd=fd))
-            self.tally.link_count += 1
-            self.tally.content_bytes += len(target)
-            return name, (_LINK, self._sink.blob(target), len(target))
-        if not stat.S_ISREG(mode):
-            raise _Skip(*special(mode))
-        return self._file(fd, prefix, name, status)
+    def _leaf(self, place: _Place, name: bytes, kind: int, at: int) -> Item | None:
+        """Save a file or link; None: left out with a notice."""
+        old = self._old
+        if at >= 0 and not self._is_changed(at) and kind == _kind_of(old.mode(at)):
+            id = old.id(at)
+            if self._sink.known(id):
+                self.picture.copy(old, at, at + 1)
+                return name, (_tag_of(old.mode(at)), id, old.numbers[at])
+        found: Item | Fault | None
+        try:
+            if kind == _FILE:
+                found = self._file(place, name)
+            elif kind == _LINK:
+                found = self._link(place, name)
+            else:
+                status = os.stat(name, dir_fd=place.fd(), follow_symlinks=False)
+                found = special(status.st_mode)
+        except OSError as error:
+            found = failure(error)
+        if isinstance(found, Fault):
+            self._fault(place.prefix + name, found)
+            return None
+        return found
 
-    def _file(self, fd: int, prefix: bytes, name: bytes, status: os.stat_result) -> Item | None:
-        tag = _EXECUTABLE if status.st_mode & 0o100 else _FILE
+    def _file(self, place: _Place, name: bytes) -> Item | Fault | None:
+        fd = place.fd()
+        found = read_file(fd, name, WHOLE_BLOB_BYTES_MAX)
+        if isinstance(found, Fault):
+            return found
+        path = place.prefix + name
         secret = is_secret_name(name)
-        if status.st_size > WHOLE_BLOB_BYTES_MAX:
-            if secret and self._note_secret(prefix + name):
+        if isinstance(found, Content):
+            status, torn = found.status, found.torn
+            secret = secret or is_private_key(found.data)
+            if secret and self._note_secret(path):
                 return None
-            id, size = self._stream(fd, name)
+            id, size = self._sink.blob(found.data), len(found.data)
         else:
-            content, torn = self._read(fd, name)
-            secret = secret or is_private_key(content)
-            if secret and self._note_secret(prefix + name):
+            status = found
+            if secret and self._note_secret(path):
                 return None
-            id, size = self._sink.blob(content), len(content)
-            if torn:
-                self._problem(
-                    prefix + name, "changed-while-reading", "it changed each time it was read"
-                )
+            id, size, torn = self._stream(fd, name, status)
+        if torn:
+            self._fault(path, Fault("changed-while-reading", _TORN))
+        kept = settled(status_of(status), self._started_ns)
+        if torn or secret:
+            kept = unsettled(kept)
+        self.picture.add(place.path + b"/" + name, kept, id, size)
         self._count(size)
-        return name, (tag, id, size)
+        return name, (_tag_of(status.st_mode), id, size)
+
+    def _stream(self, fd: int, name: bytes, before: os.stat_result) -> tuple[bytes, int, bool]:
+        """(id, bytes, whether it changed meanwhile) of a long file, read once."""
+        file = os.open(name, OPEN_FILE, dir_fd=fd)
+        with os.fdopen(file, "rb", buffering=0) as stream:
+            id, size = self._sink.stream(stream)
+            after = os.fstat(file)
+        return id, size, size != before.st_size or not same(before, after)
+
+    def _link(self, place: _Place, name: bytes) -> Item:
+        fd = place.fd()
+        status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        target = os.fsencode(os.readlink(name, dir_fd=fd))
+        id = self._sink.blob(target)
+        kept = settled(status_of(status), self._started_ns)
+        self.picture.add(place.path + b"/" + name, kept, id, len(target))
+        return name, (_LINK, id, len(target))
 
     def _note_secret(self, path: bytes) -> bool:
         """Name a secret in the notice; whether it is to be left out."""
-        self.tally.secrets.append(to_text(path))
+        self.notices.secrets.append(to_text(path))
         return self._options.skip_secrets
 
-    def _read(self, fd: int, name: bytes) -> tuple[bytes, bool]:
-        """(content, whether it still changed at the last try) of a regular file."""
-        content = b""
-        for _ in range(_TRIES):
-            file = os.open(name, _OPEN_FILE, dir_fd=fd)
-            try:
-                before = os.fstat(file)
-                if not stat.S_ISREG(before.st_mode):
-                    raise _Skip(*special(before.st_mode))
-                parts = []
-                while part := os.read(file, max(before.st_size + 1, 4096)):
-                    parts.append(part)
-                content = b"".join(parts)
-                after = os.fstat(file)
-            finally:
-                os.close(file)
-            if len(content) == after.st_size and same(before, after):
-                return content, False
-        return content, True
-
-    def _stream(self, fd: int, name: bytes) -> tuple[bytes, int]:
-        file = os.open(name, _OPEN_FILE, dir_fd=fd)
-        with os.fdopen(file, "rb", buffering=0) as stream:
-            return self._sink.stream(stream)
+    def _fault(self, path: bytes, fault: Fault) -> None:
+        text = to_text(path)
+        message = f"{printable(text)}: {fault.message}"
+        self.notices.problems.append(Problem(text, fault.reason, message))
 
     def _count(self, size: int) -> None:
-        tally = self.tally
-        tally.file_count += 1
-        tally.content_bytes += size
-        if self._progress is not None and tally.file_count % _PROGRESS_FILES == 0:
-            self._progress(Progress("read", tally.file_count, tally.content_bytes))
-
-    # -- problems ----------------------------------------------------------------------------
-
-    def _problem(self, path: bytes, reason: str, message: str) -> None:
-        text = to_text(path)
-        self.tally.problems.append(Problem(text, reason, f"{printable(text)}: {message}"))
-
-    def _failed(self, path: bytes, error: OSError) -> None:
-        gone = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
-        reason = "vanished" if gone else "unreadable"
-        self._problem(path, reason, (error.strerror or str(error)).lower())
+        self._file_count += 1
+        self._byte_count += size
+        if self._progress is not None and self._file_count % _PROGRESS_FILES == 0:
+            self._progress(Progress("read", self._file_count, self._byte_count))
 
 
-def same(before: os.stat_result, after: os.stat_result) -> bool:
-    """Whether a file was left alone between two looks."""
-    return (
-        before.st_mtime_ns == after.st_mtime_ns
-        and before.st_ctime_ns == after.st_ctime_ns
-        and before.st_size == after.st_size
-    )
+_TORN: Final = "it changed each time it was read; what was read last is saved"
 
 
-def special(mode: int) -> tuple[str, str]:
-    """(reason, message) for what is neither file, link nor directory."""
-    if stat.S_ISFIFO(mode):
-        return "fifo", "a FIFO cannot be saved"
-    if stat.S_ISSOCK(mode):
-        return "socket", "a socket cannot be saved"
-    return "device", "a device cannot be saved"
+def _check(place: _Place, name: bytes) -> Fault | None:
+    """Why a path cannot be saved whatever lies there."""
+    if len(name) > ENTRY_NAME_BYTES_MAX:
+        return Fault("name", f"the name has {len(name)} bytes, more than {ENTRY_NAME_BYTES_MAX}")
+    if len(place.prefix) + len(name) > PATH_BYTES_MAX or place.depth >= PATH_DEPTH_MAX:
+        return Fault("name", "the path is too long or too deep to be saved")
+    return None
+
+
+def _kind_of_entry(entry: os.DirEntry[str]) -> int:
+    """File, link, directory, or 0 for what cannot be saved; costs no look where the host says."""
+    if entry.is_symlink():
+        return _LINK
+    if entry.is_dir(follow_symlinks=False):
+        return _TREE
+    return _FILE if entry.is_file(follow_symlinks=False) else 0
+
+
+def _kind_of(mode: int) -> int:
+    if stat.S_ISLNK(mode):
+        return _LINK
+    return _TREE if stat.S_ISDIR(mode) else _FILE
+
+
+def _tag_of(mode: int) -> int:
+    if stat.S_ISLNK(mode):
+        return _LINK
+    return _EXECUTABLE if mode & 0o100 else _FILE
 
 
 def fold(name: bytes) -> str:

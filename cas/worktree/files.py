@@ -1,0 +1,104 @@
+"""Reading one entry of a folder: opened below its directory, following nothing, read whole.
+
+Floor 5. Invariant: content that is given as settled was read between two looks at the same
+unchanged file; a FIFO, socket or device that takes a file's place is never waited for.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+from typing import Final, NamedTuple
+
+OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# Without O_NONBLOCK a FIFO that takes a file's place would block the open for ever.
+OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+_TRIES: Final = 3
+
+_ENCODING: Final = sys.getfilesystemencoding()
+_ERRORS: Final = sys.getfilesystemencodeerrors()
+
+
+class Fault(NamedTuple):
+    """Why an entry cannot be saved; `reason` as in `Problem`."""
+
+    reason: str
+    message: str
+
+
+class Content(NamedTuple):
+    """What a file held. `torn`: it still changed at the last try, and may mix two moments."""
+
+    data: bytes
+    status: os.stat_result
+    torn: bool
+
+
+def encode_name(name: str) -> bytes:
+    """`os.fsencode` without its checks."""
+    return name.encode(_ENCODING, _ERRORS)
+
+
+def read_file(fd: int, name: bytes, whole_max: int) -> Content | os.stat_result | Fault:
+    """Content of the file `name` in directory `fd`; its status when it is over `whole_max` bytes.
+
+    Raises `OSError`.
+    """
+    for _ in range(_TRIES):
+        file = os.open(name, OPEN_FILE, dir_fd=fd)
+        try:
+            before = os.fstat(file)
+            if not stat.S_ISREG(before.st_mode):
+                return special(before.st_mode)
+            size = before.st_size
+            if size > whole_max:
+                return before
+            data = os.read(file, size + 1)
+            if len(data) != size:
+                data = _read_on(file, data, whole_max)
+                if len(data) > whole_max:
+                    return before
+            after = os.fstat(file)
+        finally:
+            os.close(file)
+        if len(data) == size and same(before, after):
+            return Content(data, before, False)
+    return Content(data, before, True)
+
+
+def _read_on(file: int, data: bytes, whole_max: int) -> bytes:
+    """The rest of a file that gave another number of bytes than it was said to have."""
+    parts = [data]
+    count = len(data)
+    while count <= whole_max and (part := os.read(file, 1 << 20)):
+        parts.append(part)
+        count += len(part)
+    return b"".join(parts)
+
+
+def same(before: os.stat_result, after: os.stat_result) -> bool:
+    """Whether a file was left alone between two looks."""
+    return (
+        before.st_mtime_ns == after.st_mtime_ns
+        and before.st_ctime_ns == after.st_ctime_ns
+        and before.st_size == after.st_size
+    )
+
+
+def special(mode: int) -> Fault:
+    """Why what is neither file, link nor directory is not saved."""
+    if stat.S_ISFIFO(mode):
+        return Fault("fifo", "a FIFO cannot be saved")
+    if stat.S_ISSOCK(mode):
+        return Fault("socket", "a socket cannot be saved")
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode):
+        return Fault("vanished", "something else took its place while it was read")
+    return Fault("device", "a device cannot be saved")
+
+
+def failure(error: OSError) -> Fault:
+    """What the operating system said, as a fault."""
+    gone = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE)
+    return Fault("vanished" if gone else "unreadable", (error.strerror or str(error)).lower())
