@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import IO, Any, Literal
 
 import attrs
@@ -19,8 +19,8 @@ Color = Literal["auto", "always", "never"]
 
 _CODES = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "dim": "2", "bold": "1"}
 _BATCH = 512
-_WARNED_MAX = 20
-"""Names of one sort that are warned of; --json names all."""
+_EACH_MAX = 20
+"""Notes of one sort that are shown."""
 
 
 @attrs.define
@@ -90,10 +90,13 @@ class Output:
 
     def warn_each(self, texts: Sequence[str], hint: str = "") -> None:
         """Warnings of one sort, up to a bound, and a hint once."""
-        for text in texts[:_WARNED_MAX]:
-            self.warn(text)
-        if len(texts) > _WARNED_MAX:
-            self.warn(f"and {len(texts) - _WARNED_MAX:,} more of this sort; --json names all")
+        _each(self.warn, texts)
+        if texts and hint:
+            self.note(f"     ({hint})")
+
+    def note_each(self, texts: Sequence[str], hint: str = "") -> None:
+        """Notes of one sort, up to a bound, and a hint once."""
+        _each(self.note, texts)
         if texts and hint:
             self.note(f"     ({hint})")
 
@@ -121,6 +124,13 @@ def _error_line(text: str) -> None:
     sys.stdout.flush()
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
+
+
+def _each(say: Callable[[str], None], texts: Sequence[str]) -> None:
+    for text in texts[:_EACH_MAX]:
+        say(text)
+    if len(texts) > _EACH_MAX:
+        say(f"and {len(texts) - _EACH_MAX:,} more of this sort; --json names all")
 
 
 def _batches(items: Iterable[str]) -> Iterator[list[str]]:

@@ -73,7 +73,7 @@ def _tell_plan(front: Front, plan: RestorePlan) -> None:
 
 def _warn(front: Front, links: tuple[str, ...]) -> None:
     texts = [f"{link}: leads out of the folder" for link in links]
-    front.out.warn_each(texts, "links are written and never followed")
+    front.out.note_each(texts, "links are written and never followed")
 
 
 def _restore_fields(report: RestoreReport | RestorePlan) -> dict[str, Any]:

@@ -91,9 +91,9 @@ def _notices(front: Front, report: ImportReport, skipped: bool) -> None:
     state, hint = "is saved", "--skip-secrets leaves such files out"
     if skipped:
         state, hint = "was left out", ""
-    out.warn_each([f"{path}: looks like a secret and {state}" for path in report.secrets], hint)
+    out.note_each([f"{path}: looks like a secret and {state}" for path in report.secrets], hint)
     twins = [f"{one} and {other} differ by case or form only" for one, other in report.twins]
-    out.warn_each(twins, "not every file system can hold both")
+    out.note_each(twins, "not every file system can hold both")
 
 
 COMMANDS: Final = {"snapshot": snapshot}

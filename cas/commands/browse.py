@@ -17,7 +17,7 @@ from cas.history.snapshot import Change, Snapshot
 from cas.history.store import Store
 from cas.history.view import View
 from cas.model.ids import CommitId, Kind, ObjectId, TreeId, is_abbreviation
-from cas.model.names import printable
+from cas.model.names import TAGS, printable
 from cas.model.objects import Commit, EntryKind, Tag, TreeEntry
 from cas.objects.content import BlobReader
 from cas.trees.node import DIRECTORY
@@ -108,7 +108,7 @@ Shown = CommitShown | EntryShown | ObjectShown
 
 
 def show(store: Store, text: str) -> Shown:
-    """Tell what `REV`, `REV:PATH` or the id of any object names.
+    """Tell what `REV`, `REV:PATH` or the id of any object names; an annotated tag is itself.
 
     Raises `RevisionNotFound`, `PathNotFound`, `AmbiguousRevision`, `Invalid`.
     """
@@ -117,11 +117,24 @@ def show(store: Store, text: str) -> Shown:
     if path:
         return _show_entry(resolve(view, text))
     try:
-        return _show_commit(store, view, revision)
+        shown = _show_commit(store, view, revision)
     except (RevisionNotFound, WrongKind):
         if not is_abbreviation(revision.lower()):
             raise
-    return _show_object(store, view.find(revision))
+        return _show_object(store, view.find(revision))
+    tag = _tag_named(view, revision)
+    return shown if tag is None else _show_object(store, tag)
+
+
+def _tag_named(view: View, revision: str) -> ObjectId | None:
+    """The annotated tag that a revision names, which resolving went through."""
+    for ref in (view.ref(revision), view.ref(TAGS + revision)):
+        if ref is not None and ref.kind == Kind.TAG:
+            return ref.target
+    if is_abbreviation(revision.lower()):
+        id = view.find(revision)
+        return None if view.resolve(id) == id else id
+    return None
 
 
 def _show_commit(store: Store, view: View, revision: str) -> CommitShown:

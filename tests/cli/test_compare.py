@@ -1,0 +1,93 @@
+"""`cas diff`: revisions, parts of them, and folders."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from tests.cli.support import Shell
+
+CHANGES = ["M docs/guide.md", "A new.bin", "D old.txt"]
+
+
+def test_diff_of_two_revisions(stocked: Shell) -> None:
+    """diff A B names each path with A, D, M or T, in order of path."""
+    assert stocked("diff", "main~1", "main").lines == CHANGES
+    back = stocked("diff", "main", "main~1").lines
+    assert back == ["M docs/guide.md", "D new.bin", "A old.txt"]
+    assert stocked("diff", "main", "main").lines == []
+    assert "no change" in stocked("diff", "main", "main").err
+
+
+def test_diff_of_parts(stocked: Shell) -> None:
+    """REV:PATH compares directories with paths relative to them, and single files."""
+    assert stocked("diff", "main~1:docs", "main:docs").lines == ["M guide.md"]
+    assert stocked("diff", "main~1:docs/guide.md", "main:docs/guide.md").lines == [
+        "M docs/guide.md"
+    ]
+    stocked("diff", "main~1:docs", "main:run.sh", expect=2)
+
+
+@pytest.mark.parametrize(
+    "words", [["main~1", "work"], ["main~1", "./work"], ["main~1", "--folder", "work"]]
+)
+def test_diff_against_a_folder(stocked: Shell, words: list[str]) -> None:
+    """A folder stands for what a snapshot of it would hold, named as B or by --folder."""
+    assert stocked("diff", *words).lines == CHANGES
+    assert stocked("diff", "main", *words[1:]).lines == []
+
+
+def test_a_revision_wins_over_a_folder_of_its_name(stocked: Shell) -> None:
+    """Where B can be a revision it is one; ./B and --folder always mean the folder."""
+    stocked("branch", "work", "main~1")
+    assert stocked("diff", "main~1", "work").lines == []
+    assert stocked("diff", "main~1", "./work").lines == CHANGES
+    assert stocked("diff", "main~1", "--folder", "work").lines == CHANGES
+
+
+def test_a_changed_kind_is_told(stocked: Shell) -> None:
+    """A file that became executable, or a link, is a T."""
+    (stocked.folder / "work/new.bin").chmod(0o755)
+    (stocked.folder / "work/run.sh").unlink()
+    (stocked.folder / "work/run.sh").symlink_to("new.bin")
+    assert stocked("diff", "main", "work").lines == ["T new.bin", "T run.sh"]
+
+
+def test_nul_lists_are_exact(stocked: Shell) -> None:
+    """-z ends each line by NUL and escapes nothing."""
+    stocked.write("work/new\nline", b"x")
+    assert stocked("diff", "-z", "main", "work").out == b"A new\nline\0"
+    assert stocked("diff", "main", "work").lines == ["A new\\nline"]
+
+
+def test_a_patch_can_be_applied(stocked: Shell) -> None:
+    """--patch through a pipe is what patch(1) turns the old files into the new ones with."""
+    stocked.write("work/docs/more.txt", b"one\ntwo\nthree")
+    stocked("snapshot", "work", "-m", "third")
+    done = stocked("diff", "main~1", "main", "--patch")
+    stocked("restore", "main~1", "old")
+    subprocess.run(["patch", "-s", "-p1"], cwd=stocked.folder / "old", input=done.out, check=True)
+    assert stocked("diff", "main", "--folder", "old").lines == []
+
+
+def test_a_patch_says_where_there_is_no_text(stocked: Shell) -> None:
+    """Binary content is named with its size and not printed."""
+    lines = stocked("diff", "-p", "main~1", "main").lines
+    at = lines.index("diff new.bin (added: nothing -> file)")
+    assert lines[at + 1] == "no text: 1.0 kB"
+    assert "-first" in lines
+    assert "+second" in lines
+    changes = stocked("diff", "-p", "main~1", "main", "--json").document["changes"]
+    assert [change["patch"] is None for change in changes] == [False, True, False]
+
+
+def test_ignore_files_count_in_a_folder(stocked: Shell) -> None:
+    """A folder is compared as a snapshot would see it: .casignore always, .gitignore if asked."""
+    stocked.write("work/a.tmp", b"")
+    stocked.write("work/b.log", b"")
+    stocked.write("work/.casignore", b"*.tmp\n")
+    stocked.write("work/.gitignore", b"*.log\n")
+    seen = stocked("diff", "main", "work").lines
+    assert seen == ["A .casignore", "A .gitignore", "A b.log"]
+    assert stocked("diff", "main", "work", "--gitignore").lines == seen[:2]
