@@ -314,6 +314,7 @@ class ObjectStore:
 
     def close(self) -> None:
         """Give up the handles of the bucket and the catalog."""
+        self._body = (0, b"")
         self.catalog.close()
         self.bucket.close()
 

@@ -65,4 +65,4 @@ class Bucket(Protocol):
         """Remove the file; nothing happens when there is none."""
 
     def close(self) -> None:
-        """Give up handles; harmless when called twice."""
+        """Give up handles; reads raise `Closed` from now on. Harmless when called twice."""

@@ -10,9 +10,10 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import suppress
 
 from cas.clock import Clock
-from cas.errors import CorruptPack, MissingPack, StorageFailed
+from cas.errors import Closed, CorruptPack, MissingPack, StorageFailed
 from cas.storage.bucket import BucketFile
 from cas.storage.files import OS_FILES, Files, translate
 
@@ -87,6 +88,22 @@ class LocalUpload:
             self._files.close(fd)
 
 
+class _Open:
+    """A descriptor that closes with the last one who holds it.
+
+    A reader holds it over its call: were the number closed to make room and given to another
+    file meanwhile, the read would give bytes of that file.
+    """
+
+    __slots__ = ("fd",)
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+
 class LocalBucket:
     """Files in one folder. Any number of processes may share it."""
 
@@ -97,7 +114,8 @@ class LocalBucket:
         self._lock = threading.Lock()
         # Descriptors stay open: a pack that gc removes under a reader can still be read to its
         # end, and a read costs one system call instead of three.
-        self._descriptors: OrderedDict[str, int] = OrderedDict()
+        self._descriptors: OrderedDict[str, _Open] = OrderedDict()
+        self._closed = False
 
     def create(self) -> LocalUpload:
         return LocalUpload(self._folder, self._clock.random(16).hex(), self._files)
@@ -109,29 +127,25 @@ class LocalBucket:
             translate(error, self._folder)
 
     def read(self, name: str, start: int, length: int) -> bytes:
-        for _ in range(3):
-            fd = self._descriptors.get(name)
-            if fd is None:
-                fd = self._open(name)
-            try:
-                data = os.pread(fd, length, start)
-            except OSError as error:
-                if self._descriptors.get(name) != fd:
-                    continue  # another thread closed it to make room; open it again
-                translate(error, os.path.join(self._folder, name))
-            if len(data) != length:
-                raise CorruptPack(
-                    f"The pack {name} ends before byte {start + length}; run `cas fsck`.",
-                    pack=name,
-                    offset=start,
-                )
-            return data
-        raise StorageFailed(f"The pack {name} cannot be kept open.", path=name, errno=None)
-
-    def _open(self, name: str) -> int:
-        path = os.path.join(self._folder, name)
+        opened = self._descriptors.get(name) or self._open(name)
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            data = os.pread(opened.fd, length, start)
+        except OSError as error:
+            translate(error, os.path.join(self._folder, name))
+        if len(data) != length:
+            raise CorruptPack(
+                f"The pack {name} ends before byte {start + length}; run `cas fsck`.",
+                pack=name,
+                offset=start,
+            )
+        return data
+
+    def _open(self, name: str) -> _Open:
+        path = os.path.join(self._folder, name)
+        if self._closed:
+            raise Closed("The store is closed; open it again.")
+        try:
+            opened = _Open(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         except FileNotFoundError as error:
             raise MissingPack(
                 f"The pack file {name} is missing; run `cas fsck`.", pack=name
@@ -139,14 +153,11 @@ class LocalBucket:
         except OSError as error:
             translate(error, path)
         with self._lock:
-            other = self._descriptors.get(name)
-            if other is not None:
-                os.close(fd)
-                return other
-            self._descriptors[name] = fd
+            if not self._closed:
+                self._descriptors.setdefault(name, opened)
             if len(self._descriptors) > _OPEN_FILES_MAX:
-                os.close(self._descriptors.popitem(last=False)[1])
-        return fd
+                self._descriptors.popitem(last=False)
+        return opened
 
     def size(self, name: str) -> int:
         try:
@@ -161,17 +172,17 @@ class LocalBucket:
     def list(self) -> Iterator[BucketFile]:
         try:
             with os.scandir(self._folder) as entries:
-                found = [(e.name, e.stat().st_size) for e in entries if e.name.endswith(".pack")]
+                names = [entry.name for entry in entries if entry.name.endswith(".pack")]
         except OSError as error:
             translate(error, self._folder)
-        for name, size_bytes in found:
-            yield BucketFile(name, size_bytes)
+        for name in names:
+            # What was deleted since the names were read is left out, and nothing else.
+            with suppress(MissingPack):
+                yield BucketFile(name, self.size(name))
 
     def delete(self, name: str) -> None:
         with self._lock:
-            fd = self._descriptors.pop(name, None)
-            if fd is not None:
-                os.close(fd)
+            self._descriptors.pop(name, None)
         try:
             self._files.unlink(os.path.join(self._folder, name))
         except FileNotFoundError:
@@ -181,5 +192,5 @@ class LocalBucket:
 
     def close(self) -> None:
         with self._lock:
-            while self._descriptors:
-                os.close(self._descriptors.popitem()[1])
+            self._closed = True
+            self._descriptors.clear()

@@ -8,14 +8,14 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 
-from cas.errors import CorruptPack, MissingPack, StorageFailed
+from cas.errors import Closed, CorruptPack, MissingPack, StorageFailed
 from cas.storage.bucket import BucketFile
 
 
 class MemoryUpload:
     """Bytes that have no name yet."""
 
-    def __init__(self, files: dict[str, bytes]) -> None:
+    def __init__(self, files: dict[str, list[bytes]]) -> None:
         self._files = files
         self._parts: list[bytes] = []
 
@@ -27,9 +27,10 @@ class MemoryUpload:
         return self._parts[0][start : start + length]
 
     def seal(self, name: str) -> None:
-        # setdefault is one step under the GIL: of two threads that seal one name one wins.
-        data = b"".join(self._parts)
-        if self._files.setdefault(name, data) is not data:
+        # setdefault is one step under the GIL: of two threads that seal one name one wins. The
+        # list tells equal content, even the same object, from the one that was put here.
+        sealed = [b"".join(self._parts)]
+        if self._files.setdefault(name, sealed) is not sealed:
             raise StorageFailed(
                 f"{name} exists and is never overwritten.", path=name, errno=errno.EEXIST
             )
@@ -43,7 +44,8 @@ class MemoryBucket:
     """A dict of files."""
 
     def __init__(self) -> None:
-        self._files: dict[str, bytes] = {}
+        self._files: dict[str, list[bytes]] = {}
+        self._closed = False
 
     def create(self) -> MemoryUpload:
         return MemoryUpload(self._files)
@@ -62,8 +64,10 @@ class MemoryBucket:
         return data
 
     def _file(self, name: str) -> bytes:
+        if self._closed:
+            raise Closed("The store is closed; open it again.")
         try:
-            return self._files[name]
+            return self._files[name][0]
         except KeyError:
             raise MissingPack(
                 f"The pack file {name} is missing; run `cas fsck`.", pack=name
@@ -73,11 +77,11 @@ class MemoryBucket:
         return len(self._file(name))
 
     def list(self) -> Iterator[BucketFile]:
-        for name, data in list(self._files.items()):
-            yield BucketFile(name, len(data))
+        for name, sealed in list(self._files.items()):
+            yield BucketFile(name, len(sealed[0]))
 
     def delete(self, name: str) -> None:
         self._files.pop(name, None)
 
     def close(self) -> None:
-        return
+        self._closed = True
