@@ -27,7 +27,7 @@ from cas.limits import (
     REF_NAME_BYTES_MAX,
     TREE_LEVELS_MAX,
 )
-from cas.model.encoding import decode, encode, is_extras, is_uint, shape
+from cas.model.encoding import decode, encode_plain, is_extras, is_uint, shape
 from cas.model.ids import Kind, digest_of
 from cas.model.names import check_entry_name, printable
 from cas.model.objects import EntryKind
@@ -167,9 +167,9 @@ def encode_node(
     level: int, names: list[bytes], tags: Sequence[int], ids: bytes, numbers: list[int]
 ) -> Node:
     """A node of these columns with its canonical bytes. The columns must be legal."""
-    head = _ARRAY_OF_6 + encode(level) + encode(names)
-    encoded_tags, encoded_ids = encode(tags), encode(ids)
-    data = b"".join((head, encoded_tags, encoded_ids, encode(numbers), _EMPTY_MAP))
+    head = _ARRAY_OF_6 + encode_plain(level) + encode_plain(names)
+    encoded_tags, encoded_ids = encode_plain(tags), encode_plain(ids)
+    data = b"".join((head, encoded_tags, encoded_ids, encode_plain(numbers), _EMPTY_MAP))
     tags_at = len(head)
     ids_at = tags_at + len(encoded_tags) + len(encoded_ids) - len(ids)
     return Node(level, names, tags, ids, numbers, data, tags_at, ids_at)
@@ -218,13 +218,13 @@ def replace_values(node: Node, changes: Iterable[tuple[int, Value]]) -> Node:
     if numbers is node.numbers:
         tail = data[ids_at + len(ids) :]
     else:
-        tail = encode(numbers) + _EMPTY_MAP
+        tail = encode_plain(numbers) + _EMPTY_MAP
     head = data[:ids_at]
     if tags is not node.tags:
         if not node.level:
             tags = bytes(tags)
         ids_head = head[-_string_head(len(ids)) :]
-        head = b"".join((head[: node.tags_at], encode(tags), ids_head))
+        head = b"".join((head[: node.tags_at], encode_plain(tags), ids_head))
     return Node(
         node.level,
         node.names,
@@ -253,9 +253,9 @@ def replace_entry(
 
 
 def _find_columns(node: Node) -> None:
-    tags_at = len(_ARRAY_OF_6) + len(encode(node.level)) + len(encode(node.names))
+    tags_at = len(_ARRAY_OF_6) + len(encode_plain(node.level)) + len(encode_plain(node.names))
     node.tags_at = tags_at
-    node.ids_at = tags_at + len(encode(node.tags)) + _string_head(len(node.ids))
+    node.ids_at = tags_at + len(encode_plain(node.tags)) + _string_head(len(node.ids))
 
 
 def _string_head(length: int) -> int:
