@@ -18,7 +18,7 @@ from cas.history.snapshot import Change, Snapshot
 from cas.history.timeline import Timeline
 from cas.history.transaction import Transaction
 from cas.history.view import Ref, View
-from cas.model.entry import Entry
+from cas.model.entry import Entry, txid_from_key
 from cas.model.ids import BlobId, CommitId, Kind, ObjectId
 from cas.model.objects import Commit
 from cas.objects.batch import Batch
@@ -229,8 +229,12 @@ class Store:
             raise EntryNotFound(f"The journal has no entry {seq}.", seq=seq)
         return entry
 
-    def outcome(self, txid: bytes) -> Entry | None:
-        """What became of a transaction: its entry, or None when it never committed."""
+    def outcome(self, transaction: bytes | str) -> Entry | None:
+        """What became of a transaction, by its txid (bytes) or its caller's key (text).
+
+        Its entry, or None when it never committed.
+        """
+        txid = txid_from_key(transaction) if isinstance(transaction, str) else transaction
         return self.core.outcome(txid)
 
     # -- upkeep ------------------------------------------------------------------------------

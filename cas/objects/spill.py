@@ -103,7 +103,7 @@ class Spill:
             self._election.close()
             return False
         state = objects.lookup.refresh()
-        sources = [pack for pack in state.packs.values() if _is_young(pack, self._thresholds)]
+        sources = [pack for pack in list(state.packs.values()) if _is_young(pack, self._thresholds)]
         if len(sources) < 2:
             self._election.close()
             return False
