@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from array import array
 from bisect import bisect_left
+from collections.abc import Callable
 from typing import Final
 
 DICT_MAX: Final = 1 << 18
@@ -75,7 +76,7 @@ class Known:
         self._codes: dict[bytes, int] = {}
         self._rows: list[bytearray] | None = None
         self._shards: list[_Shard] | None = None
-        self.get = self._codes.get
+        self.get: Callable[[bytes], int | None] = self._codes.get
         """Code of an object, or None when it does not exist."""
 
     def __len__(self) -> int:
@@ -122,11 +123,11 @@ class Known:
             self._shards = shards
             self.get = self._find
 
-    def _find(self, id: bytes, default: int | None = None) -> int | None:
+    def _find(self, id: bytes) -> int | None:
         assert self._shards is not None
         shard = self._shards[id[0]]
         at = shard.index(id)
-        return default if at < 0 else shard.codes[at]
+        return None if at < 0 else shard.codes[at]
 
     def replace(self, id: bytes, code: int) -> None:
         """Another code for an object that exists."""

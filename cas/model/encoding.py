@@ -85,6 +85,36 @@ def decode(data: bytes, *, verified: bool = False) -> Any:
     return value
 
 
+def _refuse_tag(*_: Any) -> Any:
+    raise cbor2.CBORDecodeError("tags are not allowed")
+
+
+# Every tag that cbor2 would follow on its own.
+_TAGS: Final = dict.fromkeys(
+    (*range(6), 25, 28, 29, 30, 35, 36, 37, 52, 54, 100, 256, 258, 260, 261, 1004, 43000, 55799),
+    _refuse_tag,
+)
+
+
+def decode_columns(data: bytes) -> Any:
+    """The value of `data` where encoding it gives the same bytes, else None: `decode` tells why.
+
+    All of it in C, a fifth of the time of `decode`, for a check that reads every node of a
+    store. No tag is followed, but floats pass: the caller looks at the types it gets.
+    """
+    try:
+        value = cbor2.loads(
+            data,
+            max_depth=STRUCTURED_DEPTH_MAX + 1,
+            allow_indefinite=False,
+            semantic_decoders=_TAGS,
+            tag_hook=_refuse_tag,
+        )
+        return value if cbor2.dumps(value, canonical=True) == data else None
+    except (cbor2.CBORDecodeError, cbor2.CBOREncodeError, ValueError, TypeError):
+        return None
+
+
 def _scan(data: bytes, depth_max: int = STRUCTURED_DEPTH_MAX) -> None:
     """Check heads, keys, depth and lengths of one data item without recursion or allocation."""
     end = len(data)

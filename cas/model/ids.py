@@ -10,6 +10,7 @@ tree node at the speed of C; the subclasses exist for the type checker and for `
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import Final, Self
 
@@ -124,6 +125,14 @@ def digest_blob(content: bytes | memoryview) -> bytes:
     if len(content) >= _THREADED_BYTES:
         return blake3(content, max_threads=blake3.AUTO).digest()
     return blake3(content).digest()
+
+
+def digest_parts(parts: Iterable[bytes]) -> bytes:
+    """BLAKE3-256 of content that comes in parts, one of which is held at a time."""
+    hasher = blake3(max_threads=blake3.AUTO)
+    for part in parts:
+        hasher.update(part)
+    return hasher.digest()
 
 
 def digest_of(kind: int, encoded: bytes | memoryview) -> bytes:

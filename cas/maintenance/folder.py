@@ -1,0 +1,80 @@
+"""The folder of a store: how much lies where, and what lies there that should not.
+
+Floor 5; reads docs/format.md section 8. Invariant: files are counted and never opened: closing
+one of SQLite's would drop the locks of the whole process.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from typing import Final
+
+import attrs
+
+CATALOG: Final = "catalog.sqlite"
+PACKS: Final = "packs"
+LOCKS: Final = "locks"
+CACHE: Final = "cache"
+
+_PACK = re.compile(r"[0-9a-f]{32}\.pack")
+_TEMPORARY: Final = ".tmp"
+
+
+@attrs.frozen(slots=True)
+class FolderBytes:
+    """Bytes of files below a store's folder, by what they are; 0 where there is no folder."""
+
+    catalog: int = 0
+    packs: int = 0
+    cache: int = 0
+    other: int = 0
+
+
+def measure(location: str) -> FolderBytes:
+    """Sum the files of a store. Files that vanish meanwhile are left out."""
+    sums = dict.fromkeys(("catalog", "packs", "cache", "other"), 0)
+    for name, size in _files(location):
+        top = name.partition(os.sep)[0]
+        if top.startswith(CATALOG):
+            sums["catalog"] += size
+        elif top in (PACKS, CACHE):
+            sums[top] += size
+        else:
+            sums["other"] += size
+    return FolderBytes(**sums)
+
+
+def _files(folder: str, prefix: str = "") -> Iterator[tuple[str, int]]:
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                name = prefix + entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    yield from _files(entry.path, name + os.sep)
+                else:
+                    try:
+                        yield name, entry.stat(follow_symlinks=False).st_size
+                    except OSError:
+                        continue
+    except OSError:
+        return
+
+
+def strangers(location: str) -> list[tuple[str, bool]]:
+    """(path, is temporary) of files below the folder that are no part of a store, sorted.
+
+    What lies in the cache or beside the locks is nobody's business.
+    """
+    found = []
+    for name, _size in _files(location):
+        top, slash, rest = name.partition(os.sep)
+        if top in (CACHE, LOCKS) and slash:
+            continue
+        if top == PACKS and slash:
+            if not _PACK.fullmatch(rest):
+                found.append((name, rest.endswith(_TEMPORARY)))
+        elif name not in (CATALOG, CATALOG + "-wal", CATALOG + "-shm"):
+            found.append((name, False))
+    return sorted(found)

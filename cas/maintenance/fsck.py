@@ -1,0 +1,271 @@
+"""Check a store: every byte, every edge, every entry of the journal.
+
+Floor 5. Invariant: whatever is damaged, a check ends with a report; findings are values, and
+the first one stops nothing. It writes nothing, holds no lock, and reads the store as it stands:
+writers may go on beside it.
+
+The order matters. The head of the journal is taken first and the packs after it, so that what
+the entries up to that head name must be there; all footers come before the first record, so
+that it is known what exists before anything is missed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
+
+from cas.catalog.catalog import CatalogReader, PackRow
+from cas.errors import CasError
+from cas.history.store import Store
+from cas.maintenance.affected import places_of
+from cas.maintenance.chain import JournalCheck
+from cas.maintenance.findings import Finding, Findings, OnProgress, Progress, Report, Severity
+from cas.maintenance.folder import strangers
+from cas.maintenance.graph import Graph
+from cas.maintenance.known import Known
+from cas.maintenance.packs import Pack, PackBytes, PackSurvey
+from cas.maintenance.records import RecordCheck
+from cas.model.ids import Kind, digest_parts
+from cas.objects.content import read_spans
+from cas.objects.lookup import file_name
+from cas.trees.node import REFS
+
+__all__ = ["Finding", "Progress", "Report", "Severity", "fsck"]
+
+ROUNDS_MAX: Final = 8
+"""How often packs that appeared during the check are checked as well."""
+
+_T = TypeVar("_T")
+
+
+def fsck(store: Store, *, progress: OnProgress = None) -> Report:
+    """Read and check everything in a store; what is wrong stands in the report.
+
+    `progress` is called from this thread, about once a MiB. Raises `Closed` and `ForkedStore`
+    for a handle that cannot be used, and nothing for damage.
+    """
+    return _Check(store, progress).run()
+
+
+class _Check:
+    def __init__(self, store: Store, progress: OnProgress) -> None:
+        self._store = store
+        self._objects = store.objects
+        self._catalog = store.objects.catalog
+        self._progress = progress
+        self._findings = Findings()
+        self._known = Known()
+        self._survey = PackSurvey(self._objects, self._known, self._findings)
+        self._graph = Graph(self._known, self._findings, self._objects.read)
+        self._records = RecordCheck(
+            self._objects,
+            self._survey,
+            self._findings,
+            self._graph.add,
+            self._recipe_copy,
+            self._on_group,
+        )
+        self._journal = JournalCheck(
+            self._catalog, self._objects.tree_nodes(REFS), self._graph, self._findings
+        )
+        self._recipes: list[tuple[bytes, bytes, int, Pack]] = []
+        self._source = PackBytes(self._objects)
+        self._names: set[str] = set()
+        # Without the list of packs nothing can be said to be missing.
+        self._blind = False
+        self._objects_done = self._bytes_done = self._bytes_total = 0
+
+    def run(self) -> Report:
+        self._report("catalog")
+        for sentence in self._catalog.check():
+            self._findings.add(
+                "catalog-damaged",
+                "catalog",
+                f"The catalog is damaged ({sentence.rstrip('.')}); restore it from a backup, or "
+                "rebuild it from the packs.",
+            )
+        head_seq = self._read("journal", lambda reader: reader.head().seq) or 0
+        self._packs()
+        self._report("trees")
+        self._graph.finish()
+        self._check_recipes()
+        self._check_bases()
+        self._records.finish()
+        self._report("journal")
+        self._journal.run(head_seq, lambda: self._report("journal"))
+        if not self._blind:
+            self._tell_missing()
+            self._unnamed_packs()
+        self._leftovers()
+        lost = self._findings.lost_ids()
+        places = places_of(lost, self._journal.refs, self._objects.read) if lost else {}
+        return Report(
+            self._findings.finish(places),
+            len(self._known),
+            self._records.content_bytes,
+            len(self._survey.packs),
+            self._journal.entry_count,
+        )
+
+    def _read(self, table: str, read: Callable[[CatalogReader], _T]) -> _T | None:
+        """Something of the catalog, or None after telling that it cannot be read."""
+        try:
+            with self._catalog.read() as reader:
+                return read(reader)
+        except CasError as error:
+            self._findings.add(
+                "catalog-unreadable",
+                table,
+                f"The table {table} of the catalog cannot be read ({error}); restore the catalog "
+                "from a backup, or rebuild it from the packs.",
+            )
+            return None
+
+    def _report(self, phase: str) -> None:
+        if self._progress is not None:
+            self._progress(Progress(phase, self._objects_done, self._bytes_done, self._bytes_total))
+
+    def _on_group(self, object_count: int, stored_bytes: int) -> None:
+        self._objects_done += object_count
+        self._bytes_done += stored_bytes
+        self._report("packs")
+
+    # -- packs -------------------------------------------------------------------------------
+
+    def _packs(self) -> None:
+        """Check all packs, and those that a spill puts in their place meanwhile."""
+        seen = 0
+        for _ in range(ROUNDS_MAX):
+            rows = self._rows(seen)
+            if rows is None:
+                self._blind = True
+                return
+            first = len(self._survey.packs)
+            seen = max([seen, *[row.number for row in rows]])
+            self._names.update(file_name(row.name) for row in rows if row.name is not None)
+            self._records.moved = False
+            vectors = self._read("vector", lambda reader: reader.vectors()) or ()
+            self._survey.survey(rows, {number: bits for number, _version, bits in vectors})
+            self._known.freeze()
+            packs = self._survey.packs[first:]
+            self._bytes_total += sum([pack.body_bytes for pack in packs])
+            self._records.run(packs)
+            vanished, self._survey.vanished = self._survey.vanished, []
+            gone = self._vanished(vanished)
+            if not gone and not self._records.moved:
+                return
+        self._findings.add(
+            "check-moved",
+            "packs",
+            "Packs were replaced faster than they could be read; check again when less is written.",
+        )
+
+    def _rows(self, after: int) -> Sequence[PackRow] | None:
+        return self._read("pack", lambda reader: reader.packs(after))
+
+    def _vanished(self, rows: Sequence[PackRow]) -> bool:
+        """Tell of packs that the catalog still names; whether others were replaced meanwhile."""
+        if not rows:
+            return False
+        named = set(self._read("pack", lambda reader: reader.pack_numbers()) or ())
+        for row in rows:
+            if row.number in named:
+                self._survey.missing(row)
+        return any(row.number not in named for row in rows)
+
+    # -- what copies need --------------------------------------------------------------------
+
+    def _recipe_copy(self, id: bytes, recipe: bytes, size_bytes: int, pack: Pack) -> None:
+        if self._graph.expect(recipe, Kind.RECIPE, f"the recipe copy of {id.hex()}"):
+            self._recipes.append((id, recipe, size_bytes, pack))
+
+    def _check_recipes(self) -> None:
+        """Put the content of every recipe copy together, a chunk at a time, and hash it."""
+        for id, recipe, size_bytes, pack in self._recipes:
+            try:
+                spans = read_spans(recipe, size_bytes, self._objects.get)
+                found = digest_parts(part for _at, part in spans)
+                why = None if found == id else "its recipe gives other content"
+            except CasError as error:
+                why = str(error).rstrip(".")
+            if why is not None:
+                self._records.damaged(id, pack, why)
+            self._report("trees")
+
+    def _check_bases(self) -> None:
+        """A delta has a base copy of smaller depth (docs/format.md section 6.2)."""
+        for base, depth, label in self._records.bases:
+            code = self._known.get(base)
+            if code is None or not any(d < depth for d in self._depths(base)):
+                self._findings.add(
+                    "storage-edge",
+                    base.hex(),
+                    f"A delta of depth {depth} in {label} has no base {base.hex()} of smaller "
+                    "depth; put the content of both again.",
+                    (base,),
+                )
+
+    def _depths(self, id: bytes) -> list[int]:
+        found = []
+        for pack in self._survey.packs:
+            footer = self._survey.footer(pack, self._source)
+            number = footer.find(id)
+            if number >= 0 and not self._survey.is_gone(pack, number):
+                found.append(footer.slot(number).depth)
+        return found
+
+    # -- the end -----------------------------------------------------------------------------
+
+    def _tell_missing(self) -> None:
+        """Objects that are named and are not there; those found hidden were told of."""
+        for id, by in self._graph.missing.items():
+            if id not in self._survey.hidden:
+                self._findings.add(
+                    "object-missing",
+                    id.hex(),
+                    f"There is no object {id.hex()}, which {by} names; put the same content "
+                    "again, or restore the pack that held it from a backup.",
+                    (id,),
+                )
+
+    def _leftovers(self) -> None:
+        """Sessions that were not ended, and files that belong to nothing."""
+        for session in self._read("session", lambda reader: reader.sessions()) or ():
+            self._findings.add(
+                "session-open",
+                session.id.hex(),
+                "A writer has begun pack files and not ended; if it is dead, gc removes what it "
+                "left.",
+            )
+        for name, temporary in strangers(self._store.location):
+            code = "file-temporary" if temporary else "file-unknown"
+            what = "was never finished" if temporary else "is no part of a store"
+            self._findings.add(code, name, f"The file {name} {what}; it may be deleted.")
+
+    def _unnamed_packs(self) -> None:
+        """Pack files that no row names: a stopped writer left them, or the catalog is old."""
+        names = self._names
+        newest_us = max(self._survey.newest_birth_us, self._journal.newest_us)
+        try:
+            files = sorted(f.name for f in self._objects.bucket.list() if f.name not in names)
+        except CasError as error:
+            self._findings.add(
+                "check-moved", "packs", f"The packs cannot be listed ({error}); check the disk."
+            )
+            return
+        for file in files:
+            birth_us = self._survey.birth_of(file)
+            if birth_us > newest_us:
+                self._findings.add(
+                    "catalog-behind",
+                    file,
+                    f"The catalog does not name {file}, which is newer than all it knows: a "
+                    "writer was stopped before its commit, or the catalog is an old one put back; "
+                    "in that case restore the newest.",
+                )
+            else:
+                self._findings.add(
+                    "pack-unnamed",
+                    file,
+                    f"The catalog does not name {file}; gc removes it when no writer needs it.",
+                )
