@@ -38,6 +38,7 @@ from cas.limits import (
     STRUCTURED_BYTES_MAX,
 )
 from cas.model.entry import (
+    NO_REQUEST,
     Entry,
     Event,
     RefChange,
@@ -308,13 +309,16 @@ class Transaction:
                 maximum=ENTRY_CHANGES_MAX,
             )
         events = tuple(self._events)
-        request = request_digest(
-            self.author,
-            self.message,
-            [edit.request() for edit in self._branches.values()],
-            [(ref, target) for ref, (_kind, target) in self._moves.items()],
-            events,
-        )
+        request = NO_REQUEST
+        if self.keyed:
+            # A generated txid cannot be presented again, so nobody could compare its digest.
+            request = request_digest(
+                self.author,
+                self.message,
+                [edit.request() for edit in self._branches.values()],
+                [(ref, target) for ref, (_kind, target) in self._moves.items()],
+                events,
+            )
         return _Plan(dict(self._expected), targets, events, request)
 
     def _publish(self, plan: _Plan) -> Entry:

@@ -33,6 +33,8 @@ from cas.model.ids import (
 )
 
 TXID_BYTES: Final = 16
+NO_REQUEST: Final = bytes(32)
+"""Request digest of an entry whose txid was generated."""
 
 
 @attrs.frozen(slots=True)

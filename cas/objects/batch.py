@@ -34,7 +34,7 @@ from cas.objects.parts import Parts
 from cas.objects.pipeline import Submitted
 from cas.objects.writer import FileWriter, SealedPack
 from cas.storage.codec import RAW, RECIPE, encode_payload
-from cas.storage.pack import Footer, PackHeader, build_inline
+from cas.storage.pack import Footer, PackHeader, Record, build_inline
 
 _NO_SESSION = bytes(16)
 
@@ -54,8 +54,8 @@ class Batch:
         self._read = read
         self._lookup = parts.lookup
         self._condemn_seq = self._lookup.ensure().condemn_seq
-        # While small: id -> (kind, codec, payload, raw bytes), in the order given.
-        self._small: dict[bytes, tuple[int, int, bytes, int]] = {}
+        # While small: id -> record, in the order given.
+        self._small: dict[bytes, Record] = {}
         self._small_bytes = 0
         self._structured: list[bytes] = []
         self._hits: set[bytes] = set()
@@ -105,7 +105,7 @@ class Batch:
                 len(payload) <= INLINE_OBJECT_BYTES_MAX
                 and self._small_bytes + len(payload) <= INLINE_TRANSACTION_BYTES_MAX
             ):
-                self._small[id] = (kind, codec, payload, size_bytes)
+                self._small[id] = (id, kind, codec, payload, size_bytes)
                 self._small_bytes += len(payload)
                 return True
             self._file = self._begin_file()
@@ -116,7 +116,7 @@ class Batch:
         """Stage a copy of blob `id` that is rebuilt by `recipe`."""
         payload = id + recipe
         if self._file is None:
-            self._small[id] = (Kind.BLOB, RECIPE, payload, size_bytes)
+            self._small[id] = (id, Kind.BLOB, RECIPE, payload, size_bytes)
             self._small_bytes += len(payload)
         else:
             self._file.add(Submitted(id, Kind.BLOB, payload, RECIPE, size_bytes))
@@ -145,7 +145,8 @@ class Batch:
 
     def read(self, id: bytes) -> tuple[int, int, bytes, int] | None:
         """(kind, codec, payload, raw bytes) of a staged object."""
-        found = self._small.get(id)
+        record = self._small.get(id)
+        found = None if record is None else record[1:]
         if found is None and self._file is not None:
             found = self._file.read(id)
         return found
@@ -173,9 +174,7 @@ class Batch:
         header = PackHeader(
             meta.store_id, meta.lineage_id, _NO_SESSION, self._parts.clock.wall_us()
         )
-        body, footer_bytes, footer = build_inline(
-            header, [(id, *record) for id, record in self._small.items()]
-        )
+        body, footer_bytes, footer = build_inline(header, self._small.values())
         return SealedPack(None, footer.body_bytes, footer, footer_bytes, body)
 
     def add_late(self, objects: Iterable[tuple[bytes, int, bytes]]) -> None:
@@ -187,7 +186,7 @@ class Batch:
             self._sealed = None
         for id, kind, content in objects:
             if not self._lookup.has(id) and id not in self._small:
-                self._small[id] = (kind, 0, content, len(content))
+                self._small[id] = (id, kind, 0, content, len(content))
         if self._file is not None and self._small:
             self.seal().append(self._inline_pack())
 
@@ -309,7 +308,7 @@ class Batch:
         file = FileWriter(parts, session.id)
         file.add_many(
             Submitted(id, kind, payload, None if codec == RAW else codec, raw_bytes)
-            for id, (kind, codec, payload, raw_bytes) in self._small.items()
+            for id, kind, codec, payload, raw_bytes in self._small.values()
         )
         self._small.clear()
         self._small_bytes = 0
