@@ -19,7 +19,7 @@ import attrs
 
 from cas.catalog.catalog import Catalog, CatalogReader, PackRow
 from cas.clock import Clock
-from cas.errors import Corrupt, CorruptPack, MissingPack
+from cas.errors import Corrupt, CorruptPack
 from cas.limits import FOOTER_CACHE_BYTES
 from cas.storage.bucket import Bucket
 from cas.storage.index import Run, due_merge, load_runs, merge_runs, prefix_of, run_of, save_run
@@ -190,8 +190,9 @@ class Lookup:
         return True
 
     def hidden_by(self) -> Corrupt | None:
-        """Why a miss may be wrong all the same: a pack whose footer cannot be read."""
-        return next(iter(self._unreadable.values()), None)
+        """Why a miss may be wrong all the same: an installed pack whose footer cannot be read."""
+        packs = self.state.packs
+        return next((error for n, error in self._unreadable.items() if n in packs), None)
 
     def _gone(self, state: State, number: int, slot: int) -> bool:
         return bit_is_set(state.vectors.get(number), slot)
@@ -209,7 +210,8 @@ class Lookup:
         start = pack.body_bytes + FOOTER_HEAD_BYTES + number * SLOT_BYTES
         try:
             return decode_slot(self._bucket.read(pack.file, start, SLOT_BYTES))
-        except (CorruptPack, MissingPack):
+        except Corrupt as error:
+            self._unreadable[pack.number] = error
             return None
 
     # -- footers -----------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import attrs
 
 from cas.errors import CorruptPack, NewerFormat
 from cas.limits import ID_BYTES, PACK_SLOTS_MAX, STRUCTURED_BYTES_MAX
-from cas.model.ids import digest_blob
+from cas.model.ids import Kind, digest_blob
 from cas.storage.codec import RAW, RECIPE, ZSTD
 from cas.storage.record import (
     RECORD_HEADER_BYTES,
@@ -369,5 +369,10 @@ class PackBuilder:
 
 
 def decode_slot(data: bytes) -> Slot:
-    """One slot from its 56 bytes."""
-    return Slot._make(_SLOT.unpack(data))
+    """One slot from its 56 bytes, read alone: without its footer's digest. Raises `CorruptPack`."""
+    slot = Slot._make(_SLOT.unpack(data))
+    if not Kind.BLOB <= slot.kind <= Kind.SEGMENT:
+        raise CorruptPack(
+            f"A slot names the unknown kind {slot.kind}; run `cas fsck`.", pack=None, offset=-1
+        )
+    return slot
