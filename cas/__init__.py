@@ -10,93 +10,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cas.assembly import (
-        init as init,
-    )
-    from cas.assembly import (
-        open as open,
-    )
+    from cas.assembly import init, open
     from cas.errors import (
-        CasError as CasError,
+        CasError,
+        Conflict,
+        Corrupt,
+        Gone,
+        Invalid,
+        NotAllowed,
+        NotFound,
+        OutcomeUnknown,
+        RefConflict,
+        Unavailable,
+        Unsupported,
     )
-    from cas.errors import (
-        Conflict as Conflict,
-    )
-    from cas.errors import (
-        Corrupt as Corrupt,
-    )
-    from cas.errors import (
-        Gone as Gone,
-    )
-    from cas.errors import (
-        Invalid as Invalid,
-    )
-    from cas.errors import (
-        NotAllowed as NotAllowed,
-    )
-    from cas.errors import (
-        NotFound as NotFound,
-    )
-    from cas.errors import (
-        OutcomeUnknown as OutcomeUnknown,
-    )
-    from cas.errors import (
-        RefConflict as RefConflict,
-    )
-    from cas.errors import (
-        Unavailable as Unavailable,
-    )
-    from cas.errors import (
-        Unsupported as Unsupported,
-    )
-    from cas.history.snapshot import (
-        Change as Change,
-    )
-    from cas.history.snapshot import (
-        ChangeKind as ChangeKind,
-    )
-    from cas.history.snapshot import (
-        Snapshot as Snapshot,
-    )
-    from cas.history.store import (
-        Store as Store,
-    )
-    from cas.history.transaction import (
-        Transaction as Transaction,
-    )
-    from cas.history.view import (
-        Ref as Ref,
-    )
-    from cas.history.view import (
-        View as View,
-    )
-    from cas.model.entry import (
-        Entry as Entry,
-    )
-    from cas.model.entry import (
-        Event as Event,
-    )
-    from cas.model.ids import (
-        BlobId as BlobId,
-    )
-    from cas.model.ids import (
-        CommitId as CommitId,
-    )
-    from cas.model.ids import (
-        ObjectId as ObjectId,
-    )
-    from cas.model.ids import (
-        TreeId as TreeId,
-    )
-    from cas.model.objects import (
-        Commit as Commit,
-    )
-    from cas.model.objects import (
-        EntryKind as EntryKind,
-    )
-    from cas.model.objects import (
-        TreeEntry as TreeEntry,
-    )
+    from cas.history.snapshot import Change, ChangeKind, Snapshot
+    from cas.history.store import Store
+    from cas.history.transaction import Transaction
+    from cas.history.view import Ref, View
+    from cas.model.entry import Entry, Event
+    from cas.model.ids import BlobId, CommitId, ObjectId, TreeId
+    from cas.model.objects import Commit, EntryKind, TreeEntry
 
 __version__ = "0.1.0.dev0"
 
@@ -126,8 +60,36 @@ _ROOMS = {
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}
 
 __all__ = [
+    "BlobId",
+    "CasError",
+    "Change",
+    "ChangeKind",
+    "Commit",
+    "CommitId",
+    "Conflict",
+    "Corrupt",
+    "Entry",
+    "EntryKind",
+    "Event",
+    "Gone",
+    "Invalid",
+    "NotAllowed",
+    "NotFound",
+    "ObjectId",
+    "OutcomeUnknown",
+    "Ref",
+    "RefConflict",
+    "Snapshot",
+    "Store",
+    "Transaction",
+    "TreeEntry",
+    "TreeId",
+    "Unavailable",
+    "Unsupported",
+    "View",
     "__version__",
-    *_HOME,
+    "init",
+    "open",
 ]
 
 
