@@ -360,7 +360,7 @@ def create_catalog(path: str, meta: Meta, *, vfs: str | None = None) -> None:
 
 
 def _fill(connection: apsw.Connection, meta: Meta, inode: int | None) -> None:
-    connection.execute("PRAGMA page_size=4096")
+    connection.execute("PRAGMA page_size=8192")
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("BEGIN IMMEDIATE")
