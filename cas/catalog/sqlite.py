@@ -101,8 +101,11 @@ class _Write:
             )
         catalog._writer_lock.acquire()
         try:
-            catalog._gate.enter()
+            # Who waited here while another thread closed the store must not touch the gate: the
+            # numbers of its descriptors may belong to other files by now.
+            catalog._check()
             try:
+                catalog._gate.enter()
                 self._connection = connection = catalog._writer()
                 connection.execute("BEGIN IMMEDIATE")
             except BaseException:

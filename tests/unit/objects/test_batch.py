@@ -13,7 +13,7 @@ import cas
 from cas.clock import SystemClock
 from cas.errors import CasError, Closed, Invalid, StorageFailed
 from cas.history.store import Store
-from cas.model.ids import BlobId, Kind
+from cas.model.ids import BlobId, Kind, digest_blob
 from cas.storage.files import Files
 from cas.testing import stores
 from tests.unit.kit import reopened
@@ -48,10 +48,17 @@ def test_a_batch_appears_whole(store: Store) -> None:
 def test_an_exception_drops_the_batch(store: Store) -> None:
     """What the block raises comes out unchanged and nothing of the batch exists."""
     for size in (5, LARGE):
-        ids: list[BlobId] = []
-        with pytest.raises(ZeroDivisionError), store.batch() as batch:
-            ids += [batch.put(os.urandom(size // (25 - at))) for at in range(30)]
-        assert not any(store.has(id) for id in ids)
+        contents = [os.urandom(size) for _ in range(30)]
+
+        def stage(contents: list[bytes]) -> None:
+            with store.batch() as batch:
+                for content in contents:
+                    batch.put(content)
+                print(1 // 0)
+
+        with pytest.raises(ZeroDivisionError):
+            stage(contents)
+        assert not any(store.has(BlobId(digest_blob(content))) for content in contents)
     assert list((Path(store.location) / "packs").iterdir()) == []
 
 

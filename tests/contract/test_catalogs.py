@@ -1,0 +1,26 @@
+"""The catalog contract, run by every catalog of the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cas.catalog.catalog import Catalog, Meta
+from cas.catalog.sqlite import create_catalog, memory_catalog, open_catalog
+from cas.testing.catalog_contract import CatalogContract
+
+
+class TestSqliteFile(CatalogContract):
+    def open_catalog(self, folder: Path, meta: Meta) -> Catalog:
+        path = folder / "catalog.sqlite"
+        if not path.exists():
+            create_catalog(str(path), meta)
+            (folder / "locks").mkdir()
+        return open_catalog(str(path), str(folder / "locks"))
+
+
+class TestSqliteMemory(CatalogContract):
+    reopens = False
+    readers_never_block = False
+
+    def open_catalog(self, folder: Path, meta: Meta) -> Catalog:
+        return memory_catalog(meta, folder.name)
