@@ -73,13 +73,16 @@ class Pipeline:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, item: Submitted) -> None:
-        """Take one object; `drain` gives its record."""
+    def submit(self, item: Submitted) -> bool:
+        """Take one object; `drain` gives its record. Whether now is a time to drain."""
         group = self._group
-        group.items.append(item)
+        items = group.items
+        items.append(item)
         group.size_bytes += len(item.content)
-        if group.size_bytes >= GROUP_BYTES or len(group.items) >= GROUP_COUNT_MAX:
-            self._dispatch()
+        if group.size_bytes < GROUP_BYTES and len(items) < GROUP_COUNT_MAX:
+            return False
+        self._dispatch()
+        return True
 
     def _dispatch(self) -> None:
         group, self._group = self._group, _Group()

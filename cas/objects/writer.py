@@ -59,16 +59,18 @@ class FileWriter:
 
     def add(self, item: Submitted) -> None:
         """Take one object; its id must be new to this writer. Raises `Closed` after a failure."""
+        if self._failed:
+            raise _failed_before()
         self._in_flight.add(item.id)
-        self._pipeline.submit(item)
-        self._drain()
+        if self._pipeline.submit(item):
+            self._drain()
 
     def _drain(self, *, everything: bool = False) -> None:
         """Write what is ready. After a failure objects are missing that were taken before, so
         that nothing of this writer may be committed, even if the caller goes on.
         """
         if self._failed:
-            raise Closed("An earlier write of this batch failed; begin another.")
+            raise _failed_before()
         try:
             for records in self._pipeline.drain(everything=everything):
                 self._write(records)
@@ -204,3 +206,7 @@ class FileWriter:
     def close(self) -> None:
         """Stop the compressors."""
         self._pipeline.close()
+
+
+def _failed_before() -> Closed:
+    return Closed("An earlier write of this batch failed; begin another.")

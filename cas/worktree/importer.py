@@ -18,7 +18,7 @@ from cas.model.names import branch_ref
 from cas.objects.batch import Batch
 from cas.objects.content import Readable, put_stream
 from cas.objects.store import ObjectStore
-from cas.trees.node import DIRECTORY, NodeStore
+from cas.trees.node import DIRECTORY, Node, NodeStore, id_of
 from cas.worktree.scan import Notices, Walk
 from cas.worktree.statcache import Key, Picture, load, save
 from cas.worktree.values import ImportOptions, OnProgress, Problem, Progress
@@ -52,7 +52,20 @@ class _BatchSink:
     def __init__(self, objects: ObjectStore, batch: Batch) -> None:
         self._objects = objects
         self._batch = batch
-        self.nodes: NodeStore = objects.tree_nodes(DIRECTORY, batch)
+        self._stored = objects.tree_nodes(DIRECTORY)
+
+    @property
+    def nodes(self) -> NodeStore:
+        return self
+
+    def save(self, node: Node) -> bytes:
+        # Past the cache of nodes: an import makes thousands and reads none of them again.
+        id = id_of(DIRECTORY, node)
+        self._batch.add(id, Kind.TREE, node.data)
+        return id
+
+    def load(self, node_id: bytes) -> Node:
+        return self._stored.load(node_id)
 
     def blob(self, content: bytes) -> bytes:
         id = digest_of(Kind.BLOB, content)

@@ -34,8 +34,8 @@ from cas.model.ids import Kind, digest_of
 from cas.model.names import printable, to_text
 from cas.model.objects import EntryKind
 from cas.objects.content import Readable
-from cas.trees.build import build
-from cas.trees.node import DIRECTORY, Item, NodeStore
+from cas.trees.build import Builder, Columns
+from cas.trees.node import DIRECTORY, NodeStore, Value
 from cas.worktree.files import (
     OPEN_DIRECTORY,
     OPEN_FILE,
@@ -90,7 +90,7 @@ class Sink(Protocol):
 class _Place:
     """A directory on the way: opened when it is first needed, from the folder downwards."""
 
-    __slots__ = ("_fd", "_rules", "depth", "name", "path", "prefix", "up")
+    __slots__ = ("_fd", "_rules", "depth", "name", "path", "prefix", "room", "up")
 
     def __init__(self, path: bytes, up: _Place | None, name: bytes, fd: int = -1) -> None:
         self.path = path
@@ -98,6 +98,10 @@ class _Place:
         self.name = name
         self.prefix: bytes = b"" if up is None else up.prefix + name + b"/"
         self.depth: int = 0 if up is None else up.depth + 1
+        self.room = min(ENTRY_NAME_BYTES_MAX, PATH_BYTES_MAX - len(self.prefix))
+        """Bytes that a name here may have."""
+        if self.depth >= PATH_DEPTH_MAX:
+            self.room = 0
         self._fd = fd
         self._rules: Rules | None = None
 
@@ -165,6 +169,7 @@ class Walk:
     ) -> None:
         self._folder = folder
         self._sink = sink
+        self._nodes = sink.nodes
         self._options = options
         self._own = own
         self._progress = progress
@@ -236,7 +241,7 @@ class Walk:
 
     # -- directories -------------------------------------------------------------------------
 
-    def _directory(self, place: _Place, at: int, *, relist: bool) -> Item | None:
+    def _directory(self, place: _Place, at: int, *, relist: bool) -> Value | None:
         """Save a directory; `at` is its index in the old picture, or -1. None: a problem."""
         old, picture = self._old, self.picture
         index = picture.add(place.path, _NO_STATUS, _NO_ID, 0)
@@ -250,35 +255,36 @@ class Walk:
             picture.truncate(index)
             self._fault(place.prefix[:-1], failure(error))
             return None
-        items: list[Item] = []
+        columns = Columns()
         noticed = False
+        room = place.room
         for name, kind, before in names:
-            fault = _check(place, name)
-            if fault is not None:
-                self._fault(place.prefix + name, fault)
-                item = None
-            elif kind == _TREE:
-                if before >= 0 and not relist and self._is_clean(before, old.spans[before]):
-                    picture.copy(old, before, before + old.spans[before])
-                    items.append((name, (_TREE, old.id(before), old.numbers[before])))
-                    self._keep_rules(place.prefix + name + b"/")
-                    continue
+            if len(name) > room:
+                self._fault(place.prefix + name, _TOO_LONG)
+                value = None
+            elif kind != _TREE:
+                value = self._leaf(place, name, kind, before)
+            elif before >= 0 and not relist and self._is_clean(before, old.spans[before]):
+                picture.copy(old, before, before + old.spans[before])
+                self._keep_rules(place.prefix + name + b"/")
+                value = (_TREE, old.id(before), old.numbers[before])
+            else:
                 below = _Place(place.path + b"/" + name, place, name)
                 try:
-                    item = self._directory(below, before, relist=relist)
+                    value = self._directory(below, before, relist=relist)
                 finally:
                     below.close()
-            else:
-                item = self._leaf(place, name, kind, before)
-            if item is None:
+            if value is None:
                 noticed = True
             else:
-                items.append(item)
-        done = build(DIRECTORY, items, self._sink.nodes)
-        if noticed or self._find_twins(place.prefix, items):
+                columns.append(name, value)
+        builder = Builder(DIRECTORY, self._nodes)
+        builder.extend(0, columns)
+        done = builder.finish()
+        if self._find_twins(place.prefix, columns.names) or noticed:
             status = unsettled(status)  # so that the next walk tells it again
         picture.finish(index, status, done.root, done.number)
-        return place.name, (_TREE, done.root, done.number)
+        return _TREE, done.root, done.number
 
     def _is_changed(self, at: int) -> bool:
         changed = self._changed
@@ -346,9 +352,9 @@ class Walk:
             if above.startswith(prefix):
                 self.picture.rules[above] = ids
 
-    def _find_twins(self, prefix: bytes, items: list[Item]) -> bool:
-        names = [name for name, _ in items]
-        if b"".join(names).isascii() and len({name.lower() for name in names}) == len(names):
+    def _find_twins(self, prefix: bytes, names: list[bytes]) -> bool:
+        joined = b"/".join(names)
+        if joined.isascii() and len(set(joined.lower().split(b"/"))) == len(names):
             return False
         seen: dict[str, bytes] = {}
         count = len(self.notices.twins)
@@ -360,23 +366,21 @@ class Walk:
 
     # -- files and links ---------------------------------------------------------------------
 
-    def _leaf(self, place: _Place, name: bytes, kind: int, at: int) -> Item | None:
+    def _leaf(self, place: _Place, name: bytes, kind: int, at: int) -> Value | None:
         """Save a file or link; None: left out with a notice."""
         old = self._old
-        if at >= 0 and not self._is_changed(at) and kind == _kind_of(old.mode(at)):
+        if at >= 0 and not self._is_changed(at):
             id = old.id(at)
             if self._sink.known(id):
                 self.picture.copy(old, at, at + 1)
-                return name, (_tag_of(old.mode(at)), id, old.numbers[at])
-        found: Item | Fault | None
+                return _tag_of(old.mode(at)), id, old.numbers[at]
         try:
             if kind == _FILE:
                 found = self._file(place, name)
             elif kind == _LINK:
                 found = self._link(place, name)
             else:
-                status = os.stat(name, dir_fd=place.fd(), follow_symlinks=False)
-                found = special(status.st_mode)
+                found = special(os.stat(name, dir_fd=place.fd(), follow_symlinks=False).st_mode)
         except OSError as error:
             found = failure(error)
         if isinstance(found, Fault):
@@ -384,32 +388,31 @@ class Walk:
             return None
         return found
 
-    def _file(self, place: _Place, name: bytes) -> Item | Fault | None:
-        fd = place.fd()
-        found = read_file(fd, name, WHOLE_BLOB_BYTES_MAX)
-        if isinstance(found, Fault):
-            return found
-        path = place.prefix + name
+    def _file(self, place: _Place, name: bytes) -> Value | Fault | None:
+        found = read_file(place.fd(), name, WHOLE_BLOB_BYTES_MAX)
         secret = is_secret_name(name)
+        torn = False
         if isinstance(found, Content):
-            status, torn = found.status, found.torn
-            secret = secret or is_private_key(found.data)
-            if secret and self._note_secret(path):
+            data, status, torn = found
+            secret = secret or is_private_key(data)
+            if secret and self._note_secret(place.prefix + name):
                 return None
-            id, size = self._sink.blob(found.data), len(found.data)
+            id, size = self._sink.blob(data), len(data)
+        elif isinstance(found, Fault):
+            return found
         else:
             status = found
-            if secret and self._note_secret(path):
+            if secret and self._note_secret(place.prefix + name):
                 return None
-            id, size, torn = self._stream(fd, name, status)
-        if torn:
-            self._fault(path, Fault("changed-while-reading", _TORN))
+            id, size, torn = self._stream(place.fd(), name, status)
         kept = settled(status_of(status), self._started_ns)
         if torn or secret:
             kept = unsettled(kept)
+            if torn:
+                self._fault(place.prefix + name, _TORN)
         self.picture.add(place.path + b"/" + name, kept, id, size)
         self._count(size)
-        return name, (_tag_of(status.st_mode), id, size)
+        return _EXECUTABLE if status.st_mode & 0o100 else _FILE, id, size
 
     def _stream(self, fd: int, name: bytes, before: os.stat_result) -> tuple[bytes, int, bool]:
         """(id, bytes, whether it changed meanwhile) of a long file, read once."""
@@ -419,14 +422,14 @@ class Walk:
             after = os.fstat(file)
         return id, size, size != before.st_size or not same(before, after)
 
-    def _link(self, place: _Place, name: bytes) -> Item:
+    def _link(self, place: _Place, name: bytes) -> Value:
         fd = place.fd()
         status = os.stat(name, dir_fd=fd, follow_symlinks=False)
         target = os.fsencode(os.readlink(name, dir_fd=fd))
         id = self._sink.blob(target)
         kept = settled(status_of(status), self._started_ns)
         self.picture.add(place.path + b"/" + name, kept, id, len(target))
-        return name, (_LINK, id, len(target))
+        return _LINK, id, len(target)
 
     def _note_secret(self, path: bytes) -> bool:
         """Name a secret in the notice; whether it is to be left out."""
@@ -445,16 +448,12 @@ class Walk:
             self._progress(Progress("read", self._file_count, self._byte_count))
 
 
-_TORN: Final = "it changed each time it was read; what was read last is saved"
+_TORN: Final = Fault(
+    "changed-while-reading", "it changed each time it was read; what was read last is saved"
+)
 
 
-def _check(place: _Place, name: bytes) -> Fault | None:
-    """Why a path cannot be saved whatever lies there."""
-    if len(name) > ENTRY_NAME_BYTES_MAX:
-        return Fault("name", f"the name has {len(name)} bytes, more than {ENTRY_NAME_BYTES_MAX}")
-    if len(place.prefix) + len(name) > PATH_BYTES_MAX or place.depth >= PATH_DEPTH_MAX:
-        return Fault("name", "the path is too long or too deep to be saved")
-    return None
+_TOO_LONG: Final = Fault("name", "the name or the path is too long, or too deep, to be saved")
 
 
 def _kind_of_entry(entry: os.DirEntry[str]) -> int:

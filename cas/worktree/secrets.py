@@ -23,6 +23,7 @@ _KEY: Final = re.compile(
     rb"|PuTTY-User-Key-File-[23]:"
     rb"|AGE-SECRET-KEY-1"
 )
+_KEY_STARTS: Final = (b"-----BEGIN ", b"PuTTY-", b"AGE-")
 
 KEY_BYTES: Final = 128
 """A private key shows itself in so many first bytes."""
@@ -35,4 +36,5 @@ def is_secret_name(name: bytes) -> bool:
 
 def is_private_key(content: bytes) -> bool:
     """Whether content begins like a private key."""
-    return _KEY.match(content.lstrip(), 0, KEY_BYTES) is not None
+    head = content[:KEY_BYTES].lstrip()
+    return head.startswith(_KEY_STARTS) and _KEY.match(head) is not None
