@@ -1,0 +1,389 @@
+"""A workload: named steps on a store, beside a plain model of what must come of them.
+
+Invariant: the model knows, at every moment, what was acknowledged and what is under way; both are
+marked in the recorder's log, so that every state a crash can leave can be judged. Steps draw their
+content from a seed: equal seeds give equal operations.
+
+An error of the store (`CasError`) is taken as its answer: the model forgets what was refused and
+keeps what turned out committed, and `doubts` holds what not even its txid could resolve.
+"""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+import attrs
+
+from cas.catalog.engine import connect
+from cas.errors import CasError, OutcomeUnknown, RefConflict
+from cas.history.store import Store
+from cas.limits import KIB, MIB, Thresholds
+from cas.model.ids import BlobId, Kind, digest_of
+from cas.storage.files import OS_FILES, Files
+from cas.testing.recorder import Recorder
+from cas.testing.stores import SMALL, SteppedClock, build
+
+Refs = Mapping[str, Mapping[str, bytes]]
+"""Full ref name -> path -> blob id."""
+
+
+@attrs.frozen
+class Expected:
+    """What the store shows after one entry."""
+
+    refs: Refs
+    events: tuple[tuple[str, bytes], ...] = ()
+    key: str | None = None
+
+
+@attrs.frozen
+class Progress:
+    """How far the workload was: the newest entry and the number of puts, acknowledged and begun."""
+
+    step: str
+    acked_seq: int
+    begun_seq: int
+    acked_puts: int
+    begun_puts: int
+
+
+class Model:
+    """`entries[seq]` is what must be seen after entry `seq`; `puts` are ids in order.
+
+    `groups` are puts, as [start, stop), that become visible together.
+    """
+
+    def __init__(self) -> None:
+        self.entries: list[Expected] = [Expected({})]
+        self.puts: list[bytes] = []
+        self.groups: list[tuple[int, int]] = []
+
+    def cut(self, seq: int) -> Model:
+        """A model of the store that stands after entry `seq`, without the puts."""
+        model = Model()
+        model.entries = self.entries[: seq + 1]
+        return model
+
+
+class Driver:
+    """Runs steps on one store folder. One thread."""
+
+    def __init__(
+        self,
+        folder: str,
+        *,
+        seed: int | str,
+        model: Model | None = None,
+        recorder: Recorder | None = None,
+        files: Files = OS_FILES,
+        vfs: str | None = None,
+        thresholds: Thresholds = SMALL,
+    ) -> None:
+        self.folder = folder
+        self.seed = seed
+        self.model = model or Model()
+        self.recorder = recorder
+        self.files = files
+        self.vfs = vfs
+        self.thresholds = thresholds
+        self.step = "open"
+        self.acked_seq = len(self.model.entries) - 1
+        self.acked_puts = len(self.model.puts)
+        self.refused: list[CasError] = []
+        self.doubts: list[bytes] = []
+        self._random = random.Random(f"driver {seed}")
+        self._handles = 0
+        self._second: Store | None = None
+        self._store: Store | None = None
+
+    # -- handles -----------------------------------------------------------------------------
+
+    def open(self) -> Store:
+        """A further handle, with a clock of its own."""
+        self._handles += 1
+        clock = SteppedClock(f"{self.seed} {self._handles}")
+        return build(
+            self.folder, clock=clock, files=self.files, vfs=self.vfs, thresholds=self.thresholds
+        )
+
+    @property
+    def store(self) -> Store:
+        """The handle that the steps use."""
+        if self._store is None:
+            self._store = self.open()
+        return self._store
+
+    @property
+    def second(self) -> Store:
+        """Another handle on the same folder, as another process would have."""
+        if self._second is None:
+            self._second = self.open()
+        return self._second
+
+    def close(self) -> None:
+        """Close every handle, whatever one of them says; raises the last error."""
+        handles = [self._second, self._store]
+        self._second = self._store = None
+        failure: CasError | None = None
+        for store in handles:
+            if store is not None:
+                try:
+                    store.close()
+                except CasError as error:
+                    failure = error
+        if failure is not None:
+            raise failure
+
+    # -- what the steps are made of ----------------------------------------------------------
+
+    def fresh(self, size_bytes: int) -> bytes:
+        """New content that does not compress."""
+        return self._random.randbytes(size_bytes)
+
+    @property
+    def progress(self) -> Progress:
+        """Where the workload is."""
+        model = self.model
+        return Progress(
+            self.step, self.acked_seq, len(model.entries) - 1, self.acked_puts, len(model.puts)
+        )
+
+    def mark(self) -> None:
+        """Write the progress into the log."""
+        if self.recorder is not None:
+            self.recorder.mark(self.progress)
+
+    def put(self, contents: Sequence[bytes], call: Callable[[], Iterable[BlobId]]) -> None:
+        """Put what `call` puts, visible together."""
+        model = self.model
+        before = len(model.puts)
+        model.puts += [digest_of(Kind.BLOB, content) for content in contents]
+        model.groups.append((before, len(model.puts)))
+        self.mark()
+        try:
+            ids = list(call())
+        except CasError as error:
+            self.refused.append(error)
+            del model.puts[before:]
+            model.groups.pop()
+        else:
+            assert ids == model.puts[before:], "put gave another id"
+            self.acked_puts = len(model.puts)
+        self.mark()
+
+    def commit(
+        self,
+        changes: Mapping[str, Mapping[str, bytes | None]],
+        *,
+        store: Store | None = None,
+        events: Sequence[tuple[str, bytes]] = (),
+        key: str | None = None,
+        tag: str | None = None,
+        delete: str | None = None,
+    ) -> None:
+        """Commit changes to branches (None removes a path), events, a tag of the first branch."""
+        model = self.model
+        refs = {name: dict(files) for name, files in model.entries[-1].refs.items()}
+        for branch, files in changes.items():
+            after = refs.setdefault("heads/" + branch, {})
+            for path, content in files.items():
+                if content is None:
+                    del after[path]
+                else:
+                    after[path] = digest_of(Kind.BLOB, content)
+        if tag is not None:
+            refs["tags/" + tag] = dict(refs["heads/main"])
+        if delete is not None:
+            del refs[delete]
+        model.entries.append(Expected(refs, tuple(events), key))
+        self.mark()
+        txid = b""
+        try:
+            with (store or self.store).begin(
+                author="driver", message=f"entry {len(model.entries) - 1}", key=key
+            ) as tx:
+                txid = tx.txid
+                for branch, files in changes.items():
+                    edit = tx.branch(branch)
+                    for path, content in files.items():
+                        if content is None:
+                            del edit[path]
+                        else:
+                            edit[path] = content
+                for kind, body in events:
+                    tx.event(kind, body)
+                if tag is not None:
+                    tx.tag(tag, self.store.resolve("main"))
+                if delete is not None:
+                    tx.delete(delete)
+                entry = tx.commit()
+                assert entry.seq == len(model.entries) - 1, "an entry has another number"
+        except OutcomeUnknown as error:
+            self._doubt(error, txid)
+        except CasError as error:
+            self.refused.append(error)
+            model.entries.pop()
+        self.acked_seq = len(model.entries) - 1 - len(self.doubts)
+        self.mark()
+
+    def _doubt(self, error: OutcomeUnknown, txid: bytes) -> None:
+        assert error.txid == txid, "an unknown outcome names its transaction"
+        self.doubts.append(txid)
+        self.resolve()
+
+    def resolve(self) -> None:
+        """Ask what became of the transaction in doubt, if the store can be asked now."""
+        if not self.doubts:
+            return
+        try:
+            entry = self.store.outcome(self.doubts[-1])
+        except CasError as error:
+            self.refused.append(error)
+            return
+        self.doubts.pop()
+        if entry is None:
+            self.model.entries.pop()
+        self.acked_seq = len(self.model.entries) - 1
+
+    def run(self, steps: Iterable[str]) -> None:
+        """Run named steps; stops early while an outcome is in doubt."""
+        for name in steps:
+            if self.doubts:
+                return
+            self.step = name
+            try:
+                STEPS[name](self)
+            except CasError as error:
+                self.refused.append(error)
+
+
+# -- the steps -------------------------------------------------------------------------------
+
+LARGE: Final = 70 * KIB
+"""Above what lies inline: such an object goes into a pack file."""
+
+
+def _put(driver: Driver) -> None:
+    content = driver.fresh(300)
+    driver.put([content], lambda: [driver.store.put(content)])
+
+
+def _put_many(driver: Driver) -> None:
+    contents = [driver.fresh(200) for _ in range(3)]
+    driver.put(contents, lambda: driver.store.put_many(contents))
+
+
+def _put_file(driver: Driver) -> None:
+    contents = [driver.fresh(LARGE), driver.fresh(LARGE), driver.fresh(LARGE)]
+    driver.put(contents, lambda: driver.store.put_many(contents))
+
+
+def _stream(driver: Driver) -> None:
+    # Long enough for a recipe; all zeros but for its end, so that it is stored in a few chunks.
+    content = bytes(9 * MIB) + driver.fresh(64)
+    driver.put([content], lambda: [driver.store.put(io.BytesIO(content))])
+
+
+def _commit(driver: Driver) -> None:
+    driver.commit({"main": {f"notes/{driver.fresh(2).hex()}.md": driver.fresh(100)}})
+
+
+def _multi(driver: Driver) -> None:
+    driver.commit(
+        {
+            "main": {"status": driver.fresh(50)},
+            "plans/main": {f"sprints/{driver.fresh(2).hex()}": driver.fresh(50)},
+            "audit/main": {"log": driver.fresh(50)},
+        },
+        events=[("Reviewed", driver.fresh(20)), ("Measured", driver.fresh(400))],
+    )
+
+
+def _keyed(driver: Driver) -> None:
+    changes = {"main": {f"once/{driver.fresh(2).hex()}": driver.fresh(60)}}
+    key = driver.fresh(8).hex()
+    refused = len(driver.refused)
+    driver.commit(changes, key=key)
+    if len(driver.refused) > refused or driver.doubts:
+        return
+    seq = len(driver.model.entries) - 1
+    with driver.store.begin(author="driver", message=f"entry {seq}", key=key) as tx:
+        for path, content in changes["main"].items():
+            tx.branch("main")[path] = content
+        assert tx.commit().seq == seq, "a key committed twice"
+
+
+def _commit_file(driver: Driver) -> None:
+    name = driver.fresh(2).hex()
+    files = {f"data/{name}.bin": driver.fresh(LARGE), f"data/{name}.txt": driver.fresh(80)}
+    driver.commit({"main": files})
+
+
+def _remove(driver: Driver) -> None:
+    files = driver.model.entries[-1].refs.get("heads/main", {})
+    if files:
+        driver.commit({"main": {min(files): None}})
+    else:
+        driver.commit({"main": {"first": driver.fresh(10)}})
+
+
+def _tag(driver: Driver) -> None:
+    refs = driver.model.entries[-1].refs
+    old = [name for name in refs if name.startswith("tags/")]
+    if old:
+        driver.commit({}, delete=old[0])
+    elif "heads/main" in refs:
+        driver.commit({}, tag=f"v{len(driver.model.entries)}")
+    else:
+        driver.commit({"main": {"first": driver.fresh(10)}})
+
+
+def _second(driver: Driver) -> None:
+    changes = {"main": {f"other/{driver.fresh(2).hex()}": driver.fresh(100)}}
+    driver.commit(changes, store=driver.second)
+
+
+def _spill(driver: Driver) -> None:
+    driver.store.spill()
+
+
+def _wal(driver: Driver) -> None:
+    import apsw
+
+    _ = driver.store
+    try:
+        connection = connect(driver.folder + "/catalog.sqlite", vfs=driver.vfs)
+        try:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        finally:
+            connection.close(True)
+    except apsw.Error:
+        return  # a checkpoint that failed, or was busy, is one that comes later
+
+
+def _reopen(driver: Driver) -> None:
+    driver.close()
+    _ = driver.store
+
+
+STEPS: Final[Mapping[str, Callable[[Driver], None]]] = {
+    "put": _put,
+    "put many": _put_many,
+    "put file": _put_file,
+    "stream": _stream,
+    "commit": _commit,
+    "multi": _multi,
+    "keyed": _keyed,
+    "commit file": _commit_file,
+    "remove": _remove,
+    "tag": _tag,
+    "second": _second,
+    "spill": _spill,
+    "wal": _wal,
+    "reopen": _reopen,
+}
+
+CONFLICT = RefConflict

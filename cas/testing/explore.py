@@ -1,0 +1,411 @@
+"""Run a workload, take its log, and open the store in every state a crash can leave of it.
+
+Invariant: each distinct state (by content) is opened once with the real store, read whole, written
+to, closed and opened again, and some of these recoveries are recorded and cut short in their
+turn; what was seen is judged against the model at every point of the workload at which that
+state can come about. A failure says which operations were done, and can be repeated from that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Final
+
+import attrs
+
+from cas.errors import CasError
+from cas.testing import oracle
+from cas.testing.crash import Cut, Replay
+from cas.testing.driver import Driver, Model, Progress
+from cas.testing.layers import RecordingFiles, RecordingVFS
+from cas.testing.oracle import Observation
+from cas.testing.recorder import Image, Mark, Names, Op, Recorder, Sync, Truncate
+from cas.testing.stores import SteppedClock, create, scratch
+
+STALE: Final = 0.1
+"""How many states are opened beside a shared-memory file full of noise."""
+
+Prepare = Callable[[Driver], None]
+"""Changes a driver before it runs: how the planted bugs come in."""
+
+
+@attrs.frozen
+class Failure:
+    """A state that must not be, and how to come to it again."""
+
+    steps: tuple[str, ...]
+    seed: str
+    cut: Cut
+    inner: Cut | None
+    last: str
+    findings: tuple[str, ...]
+
+    def __str__(self) -> str:
+        inside = f", then in the recovery at {self.inner.prefix}" if self.inner else ""
+        return (
+            f"{' + '.join(self.steps)} (seed {self.seed}): crash at operation {self.cut.prefix} "
+            f"after {self.last}, {len(self.cut.kept)} unsynced ones done{inside}: "
+            + "; ".join(self.findings)
+        )
+
+    def to_json(self) -> str:
+        """As `tools/simulate.py --replay` reads it."""
+        return json.dumps(attrs.asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Failure:
+        """A failure that was written down."""
+        fields: dict[str, Any] = json.loads(text)
+        cut, inner = fields["cut"], fields["inner"]
+        return cls(
+            tuple(fields["steps"]),
+            fields["seed"],
+            _cut(cut),
+            None if inner is None else _cut(inner),
+            fields["last"],
+            tuple(fields["findings"]),
+        )
+
+
+def _cut(fields: dict[str, Any]) -> Cut:
+    return Cut(fields["prefix"], tuple(fields["kept"]), fields["torn"])
+
+
+@attrs.define
+class Report:
+    """What was tried. `states` counts by the kind of operation behind which the crash came."""
+
+    states: Counter[str] = attrs.field(factory=Counter)
+    judged: int = 0
+    nested: int = 0
+    failures: list[Failure] = attrs.field(factory=list)
+
+    def add(self, other: Report) -> None:
+        """Take in another report."""
+        self.states.update(other.states)
+        self.judged += other.judged
+        self.nested += other.nested
+        self.failures += other.failures
+
+
+@attrs.frozen
+class Recording:
+    """A finished workload: its log, its model, where the store lies below the folder that was
+    watched, and where the part begins that is crashed.
+    """
+
+    steps: tuple[str, ...]
+    seed: str
+    recorder: Recorder
+    model: Model
+    place: str
+    start: int
+
+
+def record(
+    steps: Sequence[str],
+    seed: int | str,
+    *,
+    tail: int | None = None,
+    prepare: Prepare | None = None,
+) -> Recording:
+    """Run steps on a new store; crashes begin with the last `tail` steps, or with the first.
+
+    Making the store is recorded when the first step is "init", which stands nowhere else.
+    """
+    seed = str(seed)
+    clock = SteppedClock(f"{seed} create")
+    with scratch() as folder:
+        init = steps[:1] == ["init"] or steps[:1] == ("init",)
+        place = "folders/above/store" if init else "store"
+        path = os.path.join(folder, place)
+        if not init:
+            create(path, clock=clock)
+        recorder = Recorder(folder)
+        vfs = RecordingVFS(recorder)
+        files = RecordingFiles(recorder)
+        driver = Driver(path, seed=seed, recorder=recorder, files=files, vfs=vfs.name)
+        start = 0
+        try:
+            if prepare is not None:
+                prepare(driver)
+            if init:
+                recorder.mark(Progress("init", -1, 0, 0, 0))
+                create(path, clock=clock, files=files, vfs=vfs.name)
+            driver.mark()
+            rest = steps[1:] if init else steps
+            before = 0 if tail is None else max(0, len(rest) - tail)
+            driver.run(rest[:before])
+            start = len(recorder.ops) if before else 0
+            driver.run(rest[before:])
+            driver.step = "close"
+            driver.mark()
+        finally:
+            driver.close()
+            vfs.close()
+        if driver.refused or driver.doubts:
+            raise AssertionError(f"{steps} failed without a fault: {driver.refused}")
+        return Recording(tuple(steps), seed, recorder, driver.model, place, start)
+
+
+class Explorer:
+    """Opens the states of one recording. `nested` of them, by chance, are crashed again."""
+
+    def __init__(
+        self,
+        recording: Recording,
+        folder: str,
+        *,
+        nested: float = 0.02,
+        nested_states: int = 12,
+        each_max: int = 24,
+        subsets: int = 3,
+        fail_fast: bool = False,
+    ) -> None:
+        self._recording = recording
+        self._folder = folder
+        self._nested = nested
+        self._nested_states = nested_states
+        self._each_max = each_max
+        self._subsets = subsets
+        self._fail_fast = fail_fast
+        self._random = random.Random(f"explorer {recording.seed}")
+        self._count = 0
+        self.report = Report()
+
+    def run(self) -> Report:
+        """Every cut behind every operation from the recording's start on."""
+        recording = self._recording
+        ops = recording.recorder.ops
+        replay = Replay(
+            recording.recorder,
+            seed=recording.seed,
+            each_max=self._each_max,
+            subsets=self._subsets,
+        )
+        known: dict[object, bytes] = {}
+        seen: dict[bytes, Observation] = {}
+        judged: set[tuple[bytes, Progress]] = set()
+        progress: Progress | None = None
+        last = "open"
+        while replay.prefix < len(ops):
+            op = replay.step()
+            if isinstance(op, Mark):
+                progress = op.value
+            else:
+                last = label(op, recording.recorder)
+            if replay.prefix <= recording.start or progress is None:
+                continue
+            for cut in replay.cuts():
+                same = replay.same(cut)
+                key = known.get(same)
+                if key is None:
+                    image, key = replay.image(cut)
+                    known[same] = key
+                    if key not in seen:
+                        self.report.states[last] += 1
+                        seen[key] = self._open(image, cut, last)
+                if (key, progress) in judged:
+                    continue
+                judged.add((key, progress))
+                self.report.judged += 1
+                findings = oracle.judge(seen[key], recording.model, progress)
+                if findings:
+                    self._fail(cut, None, last, findings)
+                if self.report.failures and self._fail_fast:
+                    return self.report
+        return self.report
+
+    def replay(self, cut: Cut, inner: Cut | None) -> Report:
+        """One crash again."""
+        recording = self._recording
+        replay = Replay(recording.recorder)
+        progress: Progress | None = None
+        last = "open"
+        while replay.prefix < cut.prefix:
+            op = replay.step()
+            if isinstance(op, Mark):
+                progress = op.value
+            else:
+                last = label(op, recording.recorder)
+        assert progress is not None
+        image, _key = replay.image(cut)
+        self._nested = 0 if inner is None else 1
+        self._nested_states = 1_000_000
+        observed = self._open(image, cut, last)
+        findings = oracle.judge(observed, recording.model, progress)
+        if findings:
+            self._fail(cut, None, last, findings)
+        return self.report
+
+    def _fail(self, cut: Cut, inner: Cut | None, last: str, findings: Sequence[str]) -> None:
+        recording = self._recording
+        self.report.failures.append(
+            Failure(recording.steps, recording.seed, cut, inner, last, tuple(findings))
+        )
+
+    # -- one state ---------------------------------------------------------------------------
+
+    def _open(self, image: Image, cut: Cut, last: str) -> Observation:
+        """Open a state, look at it, write to it, open it again."""
+        nested = self._random.random() < self._nested
+        with self._place(image) as place:
+            if not nested:
+                return self._recover(place, self._recording.model)[0]
+            recorder = Recorder(place)
+            observed, model = self._recover(place, self._recording.model, recorder)
+        if not observed.findings:
+            self._crash_again(recorder, observed, model, cut, last)
+        return observed
+
+    @contextmanager
+    def _place(self, image: Image) -> Iterator[str]:
+        self._count += 1
+        place = os.path.join(self._folder, str(self._count))
+        os.mkdir(place)
+        try:
+            image.write_to(place)
+            if self._random.random() < STALE:
+                self._leave_stale_memory(place)
+            yield place
+        finally:
+            shutil.rmtree(place)
+
+    def _leave_stale_memory(self, place: str) -> None:
+        """What SQLite shared between processes may have reached the disk, in any state."""
+        catalog = os.path.join(place, self._recording.place, "catalog.sqlite")
+        if os.path.exists(catalog):
+            with open(catalog + "-shm", "wb") as file:
+                file.write(self._random.randbytes(32 * 1024))
+
+    def _recover(
+        self, folder: str, model: Model, recorder: Recorder | None = None
+    ) -> tuple[Observation, Model]:
+        """What the store shows; then one more put and commit, which a new handle must show.
+
+        The model that comes back is that of the store behind these.
+        """
+        place = os.path.join(folder, self._recording.place)
+        driver = Driver(place, seed=f"{self._recording.seed} {self._count}", recorder=recorder)
+        vfs = None
+        if recorder is not None:
+            vfs = RecordingVFS(recorder)
+            driver.files, driver.vfs = RecordingFiles(recorder), vfs.name
+        observed = Observation(0, {}, frozenset(), ())
+        try:
+            if os.path.exists(os.path.join(place, "catalog.sqlite")):
+                observed = oracle.observe(driver.store, model)
+            else:
+                # There is no store: so one can be made.
+                observed = Observation(-1, {}, frozenset(), ())
+                create(
+                    place,
+                    clock=SteppedClock(f"{driver.seed} again"),
+                    files=driver.files,
+                    vfs=driver.vfs,
+                )
+            if observed.findings:
+                return observed, model
+            after = driver.model = _shown(model, observed)
+            driver.acked_seq, driver.acked_puts = max(0, observed.seq), len(after.puts)
+            driver.step = "recovery"
+            driver.mark()
+            driver.run(("put", "commit", "reopen"))
+            findings = [f"refused: {error}" for error in driver.refused]
+            findings += oracle.judge(oracle.observe(driver.store, after), after, driver.progress)
+            driver.close()
+        except Exception as error:  # one that is not the store's own is the worse finding
+            findings = [f"{type(error).__name__}: {error}"]
+            after = model
+        finally:
+            _close(driver, vfs)
+        found = tuple(f"after recovery: {finding}" for finding in findings)
+        return attrs.evolve(observed, findings=observed.findings + found), after
+
+    def _crash_again(
+        self, recorder: Recorder, observed: Observation, model: Model, cut: Cut, last: str
+    ) -> None:
+        """Cut a recorded recovery short, too."""
+        replay = Replay(recorder, seed=self._count, each_max=6, subsets=1)
+        progress = Progress("open", observed.seq, max(0, observed.seq), len(observed.puts), 0)
+        found: dict[bytes, tuple[Cut, Progress, Image]] = {}
+        while replay.prefix < len(recorder.ops):
+            op = replay.step()
+            if isinstance(op, Mark):
+                progress = op.value
+            for inner in replay.cuts():
+                image, key = replay.image(inner)
+                found.setdefault(key, (inner, progress, image))
+        chosen = list(found.values())
+        if len(chosen) > self._nested_states:
+            chosen = self._random.sample(chosen, self._nested_states)
+        for inner, progress, image in chosen:
+            self.report.nested += 1
+            with self._place(image) as place:
+                again, _model = self._recover(place, model)
+            findings = oracle.judge(again, model, progress)
+            if findings:
+                self._fail(cut, inner, last, findings)
+
+
+def _shown(model: Model, observed: Observation) -> Model:
+    """The model of a store as it was observed: what is shown now counts as acknowledged."""
+    shown = Model()
+    shown.entries = model.entries[: max(0, observed.seq) + 1]
+    shown.puts = [model.puts[number] for number in sorted(observed.puts)]
+    return shown
+
+
+def _close(driver: Driver, vfs: RecordingVFS | None) -> None:
+    with suppress(CasError):
+        driver.close()
+    if vfs is not None:
+        vfs.close()
+
+
+def label(op: Op, recorder: Recorder) -> str:
+    """The kind of an operation, by what it is done to: the rows of the table of states."""
+    if isinstance(op, Names):
+        path = recorder.labels[op.folder]
+        names = [name for name, _target in op.changes]
+        return "name " + _sort(names[0] if path == "." else f"{path}/{names[0]}")
+    target = op.target if isinstance(op, Sync) else op.file if not isinstance(op, Mark) else 0
+    path = recorder.labels.get(target, "")
+    if isinstance(op, Sync):
+        if target in recorder.folders:
+            return f"sync of folder {path}"
+        return "sync " + _sort(path)
+    return ("truncate " if isinstance(op, Truncate) else "write ") + _sort(path)
+
+
+def _sort(path: str) -> str:
+    for suffix, name in (
+        ("-wal", "log"),
+        ("-journal", "rollback journal"),
+        (".sqlite", "catalog"),
+        (".tmp", "pack being written"),
+        (".pack", "pack"),
+    ):
+        if path.endswith(suffix):
+            return name
+    return "folder"
+
+
+def explore(
+    steps: Sequence[str],
+    seed: int | str,
+    *,
+    tail: int | None = None,
+    prepare: Prepare | None = None,
+    **options: Any,
+) -> Report:
+    """Record a workload and open every state a crash can leave of it."""
+    recording = record(steps, seed, tail=tail, prepare=prepare)
+    with scratch() as folder:
+        return Explorer(recording, folder, **options).run()

@@ -1,0 +1,93 @@
+"""Stores put together from parts, so that a test can pass its own clock, files, VFS and limits.
+
+Invariant: what is built here is what `cas.open` builds, from the same rooms; only the outermost
+calls (time, randomness, the operating system) and the moments of tidying up are the caller's.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from cas import assembly
+from cas.catalog.sqlite import open_catalog
+from cas.clock import Clock
+from cas.history.store import Store
+from cas.limits import KIB, MIB, THRESHOLDS, Thresholds
+from cas.objects.store import ObjectStore
+from cas.storage.files import OS_FILES, Files
+from cas.storage.local import LocalBucket
+
+SMALL: Final = Thresholds(
+    pack_bytes=128 * KIB,
+    spill_packs=6,
+    spill_bytes=1 * MIB,
+    spill_small_pack_bytes=256 * KIB,
+    checkpoint_entries=3,
+    checkpoint_bytes=64 * KIB,
+)
+"""Thresholds that a handful of steps crosses."""
+
+
+class SteppedClock:
+    """A clock that moves by itself and draws from a seed: equal seeds, equal bytes. One thread.
+
+    Two openings of one store need different seeds, or they would draw the same pack names.
+    """
+
+    def __init__(self, seed: int | str, start_us: int = 1_800_000_000_000_000) -> None:
+        self._random = random.Random(f"clock {seed}")
+        self._wall_us = start_us
+
+    def wall_us(self) -> int:
+        self._wall_us += 1_000
+        return self._wall_us
+
+    def monotonic_ms(self) -> float:
+        return self._wall_us / 1_000
+
+    def sleep_ms(self, duration_ms: float) -> None:
+        self._wall_us += int(duration_ms * 1_000)
+
+    def random(self, count: int) -> bytes:
+        return self._random.randbytes(count)
+
+
+def create(folder: str, *, clock: Clock, files: Files = OS_FILES, vfs: str | None = None) -> bool:
+    """Make the folder of a store where there is none, as `cas.init` does."""
+    return assembly.build(folder, clock, files=files, vfs=vfs)
+
+
+def build(
+    folder: str,
+    *,
+    clock: Clock,
+    files: Files = OS_FILES,
+    vfs: str | None = None,
+    thresholds: Thresholds = THRESHOLDS,
+    cached: bool = False,
+) -> Store:
+    """Open the store in a folder, as `cas.open` does. `cached` keeps index runs in files."""
+    catalog = open_catalog(
+        os.path.join(folder, assembly.CATALOG), os.path.join(folder, assembly.LOCKS), vfs=vfs
+    )
+    bucket = LocalBucket(os.path.join(folder, assembly.PACKS), clock, files)
+    cache = os.path.join(folder, assembly.CACHE) if cached else None
+    return Store(ObjectStore(catalog, bucket, clock, cache, thresholds=thresholds), folder)
+
+
+@contextmanager
+def scratch() -> Iterator[str]:
+    """A folder that is gone afterwards, in memory where the host has such a file system."""
+    memory = "/dev/shm"
+    usable = os.path.isdir(memory) and os.access(memory, os.W_OK)
+    folder = tempfile.mkdtemp(prefix="cas-test-", dir=memory if usable else None)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
