@@ -32,6 +32,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "journal": ("history", "Show what was done to the store, and by whom."),
     "branch": ("refs", "List, make, move or delete branches."),
     "tag": ("refs", "List, make or delete tags."),
+    "fsck": ("check", "Check every object, every history and the journal."),
 }
 """Name -> (module of cas.cli, one line of help), in the order of the help page."""
 

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cas.cli.form import count, size
 from cas.cli.output import Settings
 from cas.clock import SystemClock
+
+if TYPE_CHECKING:
+    from cas.maintenance.findings import Progress as CheckProgress
+    from cas.worktree.values import Progress as FileProgress
 
 DELAY_MS: Final = 500.0
 PAUSE_MS: Final = 100.0
@@ -29,14 +34,24 @@ def wanted(settings: Settings) -> bool:
 
 
 class Bar:
-    """`with Bar(settings) as bar`: give `bar.on_progress` to the work, if it is not None."""
+    """`with Bar(settings) as bar`: `bar.files` or `bar.check` goes to the work as its callback."""
 
     def __init__(self, settings: Settings) -> None:
         self._clock = SystemClock()
         self._next_ms = self._clock.monotonic_ms() + DELAY_MS
         self._rich: Any = None
         self._task: Any = None
-        self.on_progress = self._update if wanted(settings) else None
+        self._wanted = wanted(settings)
+
+    @property
+    def files(self) -> Callable[[FileProgress], None] | None:
+        """The callback of imports and restores; None when nothing is to be shown."""
+        return self._on_files if self._wanted else None
+
+    @property
+    def check(self) -> Callable[[CheckProgress], None] | None:
+        """The callback of a check; None when nothing is to be shown."""
+        return self._on_check if self._wanted else None
 
     def __enter__(self) -> Bar:
         return self
@@ -50,20 +65,31 @@ class Bar:
         if self._rich is not None:
             self._rich.stop()
 
-    def _update(self, progress: Any) -> None:
+    def _on_files(self, progress: FileProgress) -> None:
+        if self._is_due():
+            done, total = progress.content_bytes, progress.bytes_total
+            if total is None and progress.file_total is not None:
+                done, total = progress.file_count, progress.file_total
+            text = f"{count(progress.file_count, 'file')}, {size(progress.content_bytes)}"
+            self._show(progress.phase, done, total, text)
+
+    def _on_check(self, progress: CheckProgress) -> None:
+        if self._is_due():
+            done, total = progress.stored_bytes, progress.bytes_total
+            text = f"{count(progress.object_count, 'object')}, {size(done)} of {size(total)}"
+            self._show(progress.phase, done, total, text)
+
+    def _is_due(self) -> bool:
         now_ms = self._clock.monotonic_ms()
         if now_ms < self._next_ms:
-            return
+            return False
+        self._next_ms = now_ms + PAUSE_MS
+        return True
+
+    def _show(self, phase: str, done: int, total: int | None, text: str) -> None:
         if self._rich is None:
             self._start()
-        self._next_ms = self._clock.monotonic_ms() + PAUSE_MS
-        done, total = progress.content_bytes, progress.bytes_total
-        if total is None and progress.file_total is not None:
-            done, total = progress.file_count, progress.file_total
-        text = f"{count(progress.file_count, 'file')}, {size(progress.content_bytes)}"
-        self._rich.update(
-            self._task, description=progress.phase, completed=done, total=total, text=text
-        )
+        self._rich.update(self._task, description=phase, completed=done, total=total, text=text)
         self._rich.refresh()
 
     def _start(self) -> None:

@@ -34,7 +34,7 @@ def restore(front: Front, target: str, folder: str, force: bool, dry_run: bool) 
             plan = plan_folder(store, target, folder)
             _tell_plan(front, plan)
             return
-        report = restore_folder(store, target, folder, force=force, progress=bar.on_progress)
+        report = restore_folder(store, target, folder, force=force, progress=bar.files)
     if front.out.json:
         front.out.document(
             "restore",

@@ -45,7 +45,7 @@ def snapshot(
     )
     request = SnapshotRequest(folder, branch, default_author(), message, options)
     with front.store(write=True) as store, Bar(front.settings) as bar:
-        report = save_folder(store, request, bar.on_progress)
+        report = save_folder(store, request, bar.files)
     front.exit_code = 1 if report.problems else 0
     if front.out.json:
         front.out.document("snapshot", **_snapshot_fields(branch, report))

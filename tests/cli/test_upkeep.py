@@ -1,0 +1,63 @@
+"""`cas fsck` and `cas stats`."""
+
+from __future__ import annotations
+
+import os
+
+import cas
+from tests.cli.support import Shell
+
+
+def test_fsck_of_a_sound_store_finds_nothing(stocked: Shell) -> None:
+    """A sound store gives no finding, exit 0, and a note of what was read."""
+    done = stocked("fsck")
+    assert done.out == b""
+    assert "all good" in done.err
+    document = stocked("fsck", "--json").document
+    assert document["ok"] is True
+    assert document["findings"] == []
+    assert document["entries"] == 2
+
+
+def test_fsck_of_a_damaged_store_says_what_needs_it(stocked: Shell) -> None:
+    """A damaged object is a finding that names the path which needs it, and the exit code is 5."""
+    content = os.urandom(200_000)
+    stocked.write("work/data/big", content)
+    stocked("snapshot", "work")
+    (pack,) = (stocked.store / "packs").glob("*.pack")
+    stored = bytearray(pack.read_bytes())
+    stored[stored.index(content[:64]) + 1000] ^= 1
+    pack.write_bytes(stored)
+    done = stocked("fsck", expect=5)
+    assert done.lines[0].startswith("loss object-lost ")
+    assert "    needed by main:data/big" in done.lines
+    document = stocked("fsck", "--json", expect=5).document
+    assert document["ok"] is False
+    (finding,) = document["findings"]
+    assert (finding["severity"], finding["code"]) == ("loss", "object-lost")
+    assert finding["affected"] == ["main:data/big"]
+
+
+def test_fsck_of_a_missing_pack_is_exit_5(stocked: Shell) -> None:
+    """A pack file that is gone is found."""
+    stocked.write("work/big", os.urandom(200_000))
+    stocked("snapshot", "work")
+    (pack,) = (stocked.store / "packs").glob("*.pack")
+    pack.unlink()
+    assert "pack-missing" in stocked("fsck", expect=5).text
+
+
+def test_fsck_with_only_notices_is_exit_0(stocked: Shell) -> None:
+    """A left-over temporary file is told and is no damage."""
+    (stocked.store / "packs" / "0123456789abcdef.tmp").write_bytes(b"half a pack")
+    done = stocked("fsck")
+    assert done.lines[0].startswith("notice file-temporary ")
+
+
+def test_fsck_changes_nothing(stocked: Shell) -> None:
+    """A check leaves the journal as it is."""
+    with cas.open(stocked.store, read_only=True) as store:
+        before = store.view().seq
+    stocked("fsck")
+    with cas.open(stocked.store, read_only=True) as store:
+        assert store.view().seq == before
