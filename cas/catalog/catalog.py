@@ -101,8 +101,8 @@ class CatalogReader(Protocol):
     def body(self, number: int) -> bytes | None:
         """Header and records of an inline pack; None when it is not installed or a file."""
 
-    def bodies(self, after: int, limit: int) -> Sequence[tuple[int, bytes]]:
-        """(number, body) of the inline packs behind `after`, ascending, at most `limit`."""
+    def bodies(self, after: int, limit: int) -> Sequence[tuple[int, bytes | None, bytes]]:
+        """(number, footer, body) of the inline packs behind `after`, ascending, at most `limit`."""
 
     def vectors(self, after: int = 0) -> Sequence[tuple[int, int, bytes]]:
         """(pack, version, bits) of the deletion vectors changed after version `after`."""

@@ -84,9 +84,9 @@ class SqliteReader:
             return None if body is None else bytes(body)
         return None
 
-    def bodies(self, after: int, limit: int) -> Sequence[tuple[int, bytes]]:
+    def bodies(self, after: int, limit: int) -> Sequence[tuple[int, bytes | None, bytes]]:
         rows = self._run(
-            "SELECT number, body FROM pack WHERE number > ? AND body IS NOT NULL"
+            "SELECT number, footer, body FROM pack WHERE number > ? AND body IS NOT NULL"
             " ORDER BY number LIMIT ?",
             (after, limit),
         )

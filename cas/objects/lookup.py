@@ -92,6 +92,8 @@ class Lookup:
         self._cache = cache
         self._lock = threading.RLock()
         self._inline: dict[bytes, tuple[int, int]] = {}
+        # The older copies of what two writers put inline at the same time.
+        self._more: dict[bytes, tuple[tuple[int, int], ...]] = {}
         self._runs: list[Run] | None = None
         self._footers: OrderedDict[int, Footer] = OrderedDict()
         self._footer_bytes = 0
@@ -139,9 +141,11 @@ class Lookup:
         state = self.state
         place = self._inline.get(id)
         if place is not None:
-            pack = state.packs.get(place[0])
-            if pack is not None and pack.footer is not None and not self._gone(state, *place):
-                yield Copy(pack, pack.footer.slot(place[1]))
+            for number, slot_number in (place, *self._more.get(id, ())):
+                pack = state.packs.get(number)
+                if pack is None or pack.footer is None or self._gone(state, number, slot_number):
+                    continue
+                yield Copy(pack, pack.footer.slot(slot_number))
         runs = self._runs
         if runs is None:
             runs = self._load_index()
@@ -157,11 +161,13 @@ class Lookup:
 
     def abbreviated(self, text: str) -> list[bytes]:
         """Ids that begin with these hex digits (8 or more), ascending, in the newest state."""
-        state = self.refresh()
         whole = bytes.fromhex(text[: len(text) & ~1])
         low = int(text[:16].ljust(16, "0"), 16)
         high = int(text[:16].ljust(16, "f"), 16)
-        found = {id for id in self._inline if id.startswith(whole)}
+        with self._lock:
+            # Commits of other threads wait: a dict cannot be walked while it grows.
+            state = self.refresh()
+            found = {id for id in self._inline if id.startswith(whole)}
         for run in self._load_index():
             for number, slot_number in run.find_range(low, high):
                 pack = state.packs.get(number)
@@ -301,21 +307,25 @@ class Lookup:
     def _admit(self, row: PackRow, reader: CatalogReader) -> PackInfo:
         if row.name is not None:
             return PackInfo(row.number, file_name(row.name), row.body_bytes, None)
-        if row.footer is None:
-            raise CorruptPack(
-                f"The inline pack {row.number} has no footer; run `cas fsck`.",
-                pack=f"inline pack {row.number}",
-                offset=-1,
-            )
         # The engine keeps row and footer together; the digest, which needs the header in the
-        # body, is checked by fsck, and every object by its id.
-        footer = decode_footer(b"", row.footer, f"inline pack {row.number}", verified=True)
+        # body, is checked by spill and fsck, and every object by its id.
+        try:
+            footer = decode_footer(
+                b"", row.footer or b"", f"inline pack {row.number}", verified=True
+            )
+        except CorruptPack as error:
+            # Its objects cannot be found; those of every other pack can.
+            self._unreadable[row.number] = error
+            footer = Footer(0, 0, row.body_bytes, b"", b"")
         self._remember(row, footer)
         return PackInfo(row.number, None, row.body_bytes, footer)
 
     def _remember(self, row: PackRow, footer: Footer) -> None:
         inline = self._inline
         for slot, id in enumerate(footer.ids()):
+            before = inline.get(id)
+            if before is not None:
+                self._more[id] = (before, *self._more.get(id, ()))
             inline[id] = (row.number, slot)
         self.inline_count += 1
         self.inline_bytes += row.body_bytes
@@ -325,12 +335,22 @@ class Lookup:
             self.inline_count -= 1
             self.inline_bytes -= pack.body_bytes
             for id in pack.footer.ids():
-                if self._inline.get(id, (0, 0))[0] == pack.number:
-                    del self._inline[id]
+                self._forget_place(id, pack.number)
         self._unreadable.pop(pack.number, None)
         footer = self._footers.pop(pack.number, None)
         if footer is not None:
             self._footer_bytes -= footer.memory_bytes
+
+    def _forget_place(self, id: bytes, number: int) -> None:
+        more = self._more.pop(id, ())
+        if not more:
+            if self._inline.get(id, (0, 0))[0] == number:
+                del self._inline[id]
+            return
+        left = [place for place in (self._inline[id], *more) if place[0] != number]
+        self._inline[id] = left[0]
+        if len(left) > 1:
+            self._more[id] = tuple(left[1:])
 
     # -- the index ---------------------------------------------------------------------------
 

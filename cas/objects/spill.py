@@ -13,16 +13,18 @@ store carries the rest. No commit waits for more than a slice.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Final
 
 from cas.catalog.catalog import CatalogReader
 from cas.errors import Corrupt
 from cas.limits import Thresholds
+from cas.model.ids import digest_of
+from cas.objects.batch import Batch
 from cas.objects.lookup import PackInfo, State, bit_is_set
 from cas.objects.pipeline import Submitted
 from cas.objects.store import ObjectStore
-from cas.storage.pack import Footer
+from cas.storage.pack import Footer, decode_inline
 from cas.storage.record import RECORD_HEADER_BYTES
 
 GATHER_SLICE: Final = 64
@@ -139,16 +141,20 @@ class Spill:
 
         A pack moves as one piece when all of it is wanted, else record by record. Nothing is
         hashed again: a damaged payload is as damaged in its new place, and every read and fsck
-        still says so. A pack whose footer or file cannot be read stays as it is.
+        still says so. A pack whose footer or file cannot be read stays as it is, and so does one
+        with another copy of an object of which a damaged one was taken before.
         """
         found = False
         seen = run.seen
         for pack, footer, body in self._next(run, limit):
             found = True
-            run.gathered.append(pack)
             ids = footer.ids()
+            twice = seen.intersection(ids)
+            if twice and not self._are_good(run.batch, twice):
+                continue
+            run.gathered.append(pack)
             bits = run.state.vectors.get(pack.number)
-            if bits is None and seen.isdisjoint(ids):
+            if bits is None and not twice:
                 run.batch.copy_pack(body, footer)
                 seen.update(ids)
             else:
@@ -157,16 +163,26 @@ class Spill:
                 seen.update(item.id for item in wanted)
         return found
 
+    def _are_good(self, batch: Batch, ids: set[bytes]) -> bool:
+        """Whether the copies of these objects that were taken already are what they should be."""
+        try:
+            return all(digest_of(*self._objects.staged(batch, id)) == id for id in ids)
+        except Corrupt:
+            return False
+
     def _next(self, run: _Run, limit: int) -> Iterator[tuple[PackInfo, Footer, bytes]]:
         objects = self._objects
         if run.inline:
             with objects.catalog.read() as reader:
                 rows = reader.bodies(run.after, limit)
-            for number, body in rows:
+            for number, footer_bytes, body in rows:
                 run.after = number
                 pack = run.inline.pop(number, None)
-                if pack is not None and pack.footer is not None:
-                    yield pack, pack.footer, body
+                if pack is not None and footer_bytes is not None:
+                    # One slot that is wrong would make the footer of the new pack wrong, and
+                    # hide everything in it: so this is checked in full, once, here.
+                    with suppress(Corrupt):
+                        yield pack, decode_inline(body, footer_bytes, pack.label), body
             if len(rows) < limit:
                 run.inline.clear()
             return

@@ -1,8 +1,8 @@
 """The object store: immutable objects by id, over a bucket and a catalog.
 
 Floor 3. Invariant: a read gives bytes that hash to the id that was asked for, or an error. A
-look-up that meets a missing or damaged copy tries the next one, then refreshes its snapshot
-once, then searches every footer, and only then says no.
+look-up that meets a missing or damaged copy tries the next one, and says no only from a
+snapshot that stood still while all of them were tried.
 
 Any thread may read and begin batches; a batch belongs to one thread.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from cas.catalog.catalog import Catalog, CatalogReader, Meta
 from cas.clock import Clock
@@ -26,7 +26,7 @@ from cas.errors import (
     StorageFailed,
     WrongKind,
 )
-from cas.limits import ID_BYTES, NODE_CACHE_BYTES, THRESHOLDS, Thresholds
+from cas.limits import ID_BYTES, MIB, NODE_CACHE_BYTES, THRESHOLDS, Thresholds
 from cas.model.ids import Kind, digest_of
 from cas.objects.batch import Batch
 from cas.objects.content import BlobReader, read_spans
@@ -35,9 +35,16 @@ from cas.objects.nodes import NodeCache, TreeNodes
 from cas.objects.parts import Parts
 from cas.storage.bucket import Bucket
 from cas.storage.codec import RECIPE, decode_payload
+from cas.storage.record import RECIPE_PAYLOAD_BYTES
 from cas.trees.node import Flavour
 
 _T = TypeVar("_T")
+
+_KINDS: Final = frozenset(map(int, Kind))
+
+_GROUP_COUNT: Final = 1024
+_GROUP_BYTES: Final = 16 * MIB
+"""`get_many` holds this much, or one object if that is larger."""
 
 
 class ObjectStore:
@@ -87,12 +94,7 @@ class ObjectStore:
         """Content of an object of `kind`. Raises `ObjectNotFound`, `WrongKind`, `Corrupt`."""
         found, content = self.read(id)
         if found != kind:
-            raise WrongKind(
-                f"Object {id.hex()} is a {Kind(found).name.lower()}, not a {kind.name.lower()}.",
-                id=id,
-                expected=kind,
-                actual=Kind(found),
-            )
+            raise wrong_kind(id, kind, found)
         return content
 
     def get_many(self, ids: Iterable[bytes]) -> Iterator[tuple[bytes, int, bytes]]:
@@ -101,21 +103,24 @@ class ObjectStore:
         Raises as `read` does, when it comes to the id. Groups bound memory.
         """
         group: list[bytes] = []
+        copies: dict[bytes, Copy] = {}
+        size_bytes = 0
         for id in ids:
             group.append(id)
-            if len(group) == 1024:
-                yield from self._read_group(group)
-                group = []
-        yield from self._read_group(group)
+            copy = None if id in copies else self.find(id)
+            if copy is not None:
+                copies[id] = copy
+                size_bytes += copy.slot.raw_bytes
+            if len(group) == _GROUP_COUNT or size_bytes >= _GROUP_BYTES:
+                yield from self._read_group(group, copies)
+                group, copies, size_bytes = [], {}, 0
+        yield from self._read_group(group, copies)
 
-    def _read_group(self, ids: list[bytes]) -> Iterator[tuple[bytes, int, bytes]]:
-        copies = {id: self.find(id) for id in ids}
-        order = sorted(
-            (c for c in copies.values() if c is not None),
-            key=lambda c: (c.pack.number, c.slot.offset),
-        )
+    def _read_group(
+        self, ids: list[bytes], copies: dict[bytes, Copy]
+    ) -> Iterator[tuple[bytes, int, bytes]]:
         loaded = {}
-        for copy in order:
+        for copy in sorted(copies.values(), key=lambda c: (c.pack.number, c.slot.offset)):
             try:
                 loaded[copy.slot.id] = self._load(copy)
             except (Corrupt, NotFound):
@@ -125,7 +130,11 @@ class ObjectStore:
             yield id, kind, content
 
     def _read_again(self, id: bytes) -> tuple[int, bytes]:
-        """Read with every copy there is; no is said only from a snapshot in which nothing moved.
+        """Read with every copy there is."""
+        return self._use_copy(id, self._load)
+
+    def _use_copy(self, id: bytes, use: Callable[[Copy], _T]) -> _T:
+        """`use` of the first copy that serves; no is said only from a snapshot that stood still.
 
         One refresh is not enough: while a reader tries the copies of one state, spill and gc can
         move them again (docs/design/001, finding on E8).
@@ -135,7 +144,7 @@ class ObjectStore:
             failure: Corrupt | None = None
             for copy in self.lookup.copies(id):
                 try:
-                    return self._load(copy)
+                    return use(copy)
                 except Corrupt as error:
                     failure = error
                 except NotFound:
@@ -158,18 +167,27 @@ class ObjectStore:
         slot = copy.slot
         payload = self.payload(copy)
         if slot.codec == RECIPE:
-            content = b"".join(
-                part for _at, part in read_spans(payload[ID_BYTES:], slot.raw_bytes, self.get)
-            )
+            recipe = self._recipe(copy, payload)
+            try:
+                parts = [part for _at, part in read_spans(recipe, slot.raw_bytes, self.get)]
+            except ObjectNotFound as error:
+                raise CorruptObject(
+                    f"Object {slot.id.hex()} cannot be put together ({error}); run `cas fsck`.",
+                    id=slot.id,
+                    pack=copy.pack.label,
+                ) from error
+            content = b"".join(parts)
         else:
             content = decode_payload(slot.codec, payload, slot.raw_bytes)
-        if digest_of(slot.kind, content) != slot.id:
-            raise CorruptObject(
-                f"Object {slot.id.hex()} in {copy.pack.label} is damaged; run `cas fsck`.",
-                id=slot.id,
-                pack=copy.pack.label,
-            )
+        if slot.kind not in _KINDS or digest_of(slot.kind, content) != slot.id:
+            raise _damaged(copy)
         return slot.kind, content
+
+    def _recipe(self, copy: Copy, payload: bytes) -> bytes:
+        """Id of the recipe of a recipe copy. Raises `CorruptObject`."""
+        if len(payload) != RECIPE_PAYLOAD_BYTES or payload[:ID_BYTES] != copy.slot.id:
+            raise _damaged(copy)
+        return payload[ID_BYTES:]
 
     def verified(self, copy: Copy) -> tuple[int, bytes]:
         """(kind, content) of one copy, hashed; a recipe copy gives its payload's recipe only.
@@ -177,14 +195,7 @@ class ObjectStore:
         Raises `Corrupt`. For those that look at copies, not at objects: spill and fsck.
         """
         if copy.slot.codec == RECIPE:
-            payload = self.payload(copy)
-            if payload[:ID_BYTES] != copy.slot.id:
-                raise CorruptObject(
-                    f"The recipe copy of {copy.slot.id.hex()} is damaged; run `cas fsck`.",
-                    id=copy.slot.id,
-                    pack=copy.pack.label,
-                )
-            return copy.slot.kind, payload[ID_BYTES:]
+            return copy.slot.kind, self._recipe(copy, self.payload(copy))
         return self._load(copy)
 
     def payload(self, copy: Copy) -> bytes:
@@ -203,14 +214,16 @@ class ObjectStore:
         return body[start : start + slot.stored_bytes]
 
     def open(self, id: bytes) -> BlobReader:
-        """A blob as a stream. Raises `ObjectNotFound`, `WrongKind`."""
-        copy = self.find(id)
-        if copy is None:
-            raise self._missing(id)
+        """A blob as a stream. Raises `ObjectNotFound`, `WrongKind`, `Corrupt`."""
+        return self._use_copy(id, self._open)
+
+    def _open(self, copy: Copy) -> BlobReader:
         if copy.slot.codec == RECIPE:
-            recipe = self.payload(copy)[ID_BYTES:]
+            recipe = self._recipe(copy, self.payload(copy))
             return BlobReader(copy.slot.raw_bytes, recipe, b"", self.get)
-        content = self.get(id, Kind.BLOB)
+        kind, content = self._load(copy)
+        if kind != Kind.BLOB:
+            raise wrong_kind(copy.slot.id, Kind.BLOB, kind)
         return BlobReader(len(content), None, content, self.get)
 
     def tree_nodes(self, flavour: Flavour, batch: Batch | None = None) -> TreeNodes:
@@ -317,6 +330,24 @@ class ObjectStore:
         self._body = (0, b"")
         self.catalog.close()
         self.bucket.close()
+
+
+def wrong_kind(id: bytes, expected: Kind, actual: int) -> WrongKind:
+    """The error for an object of another kind."""
+    return WrongKind(
+        f"Object {id.hex()} is a {Kind(actual).name.lower()}, not a {expected.name.lower()}.",
+        id=id,
+        expected=expected,
+        actual=Kind(actual),
+    )
+
+
+def _damaged(copy: Copy) -> CorruptObject:
+    return CorruptObject(
+        f"Object {copy.slot.id.hex()} in {copy.pack.label} is damaged; run `cas fsck`.",
+        id=copy.slot.id,
+        pack=copy.pack.label,
+    )
 
 
 def not_committed(error: OutcomeUnknown) -> CasError:

@@ -304,6 +304,16 @@ def build_inline(header: PackHeader, records: Iterable[Record]) -> tuple[bytes, 
     return b"".join(parts), footer_bytes, footer
 
 
+def decode_inline(body: bytes, footer_bytes: bytes, pack: str) -> Footer:
+    """The footer of an inline pack, checked as that of a file is. Raises `CorruptPack`."""
+    decode_header(body, pack)
+    footer = decode_footer(body[:PACK_HEADER_BYTES], footer_bytes, pack)
+    if footer.body_bytes != len(body):
+        raise CorruptPack(f"The footer of {pack} is not its own.", pack=pack, offset=-1)
+    check_footer(footer, pack)
+    return footer
+
+
 class PackBuilder:
     """Writes one pack: header, records in the order given, footer. Used by one thread.
 

@@ -71,9 +71,10 @@ class CatalogTables:
             assert list(reader.packs(99)) == []
             assert list(reader.pack_numbers()) == [1, 2, 3]
             assert [reader.body(n) for n in (1, 2, 3, 4)] == [b"body 1", None, b"body 3", None]
-            assert list(reader.bodies(0, 10)) == [(1, b"body 1"), (3, b"body 3")]
-            assert list(reader.bodies(0, 1)) == [(1, b"body 1")]
-            assert list(reader.bodies(1, 10)) == [(3, b"body 3")]
+            bodies = [(n, b"footer %d" % n, b"body %d" % n) for n in (1, 3)]
+            assert list(reader.bodies(0, 10)) == bodies
+            assert list(reader.bodies(0, 1)) == bodies[:1]
+            assert list(reader.bodies(1, 10)) == bodies[1:]
         assert [catalog.inline_body(n) for n in (1, 2, 4)] == [b"body 1", None, None]
 
     def test_a_pack_number_is_given_once(self, catalog: Catalog) -> None:
