@@ -262,20 +262,22 @@ class Lookup:
         if self._fresh and head.version == old.version:
             return old
         packs = dict(old.packs)
-        if head.removal_version != old.removal_version:
-            alive = set(reader.pack_numbers())
-            for number in [n for n in packs if n not in alive]:
-                self._forget(packs.pop(number))
+        # All is read before anything is changed: a read that fails leaves the snapshot whole.
+        moved = head.removal_version != old.removal_version
+        alive = set(reader.pack_numbers()) if moved else packs.keys()
         added = reader.packs(old.version)
+        changed = reader.vectors(old.version)
+        for number in [n for n in packs if n not in alive]:
+            self._forget(packs.pop(number))
         for row in added:
-            packs[row.number] = self._admit(row, reader)
+            packs[row.number] = self._admit(row)
         vectors = {n: bits for n, bits in old.vectors.items() if n in packs}
-        for number, _version, bits in reader.vectors(old.version):
+        for number, _version, bits in changed:
             vectors[number] = bits
         self.state = State(head.version, head.removal_version, head.condemn_seq, packs, vectors)
+        self._fresh = True
         if self._runs is not None:
             self._cover([packs[row.number] for row in added])
-        self._fresh = True
         return self.state
 
     def installed(self, row: PackRow, footer: Footer, previous_version: int) -> None:
@@ -304,7 +306,7 @@ class Lookup:
                 row.number, state.removal_version, state.condemn_seq, packs, state.vectors
             )
 
-    def _admit(self, row: PackRow, reader: CatalogReader) -> PackInfo:
+    def _admit(self, row: PackRow) -> PackInfo:
         if row.name is not None:
             return PackInfo(row.number, file_name(row.name), row.body_bytes, None)
         # The engine keeps row and footer together; the digest, which needs the header in the
@@ -397,6 +399,10 @@ class Lookup:
                 # Every other object stays readable; a miss now says that this pack is damaged.
                 self._unreadable[pack.number] = error
                 continue
+            except BaseException:
+                # Half an index would say no for ever: it is begun anew when next asked.
+                self._runs = None
+                raise
             runs.append(self._save(run))
         while due := due_merge(runs):
             merged = self._save(merge_runs(due, self.state.packs))
