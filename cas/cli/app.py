@@ -15,7 +15,7 @@ from typing import Any, Final, NoReturn
 import click
 
 from cas.cli.front import Front
-from cas.cli.options import COMMON, said_json
+from cas.cli.options import WithCommon, said_json
 from cas.cli.problems import BROKEN_PIPE, Problem, debugging, problem_of
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
@@ -39,7 +39,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
 _COMPLETE = "_CAS_COMPLETE"
 
 
-class LazyGroup(click.Group):
+class LazyGroup(WithCommon, click.Group):
     """The group `cas`, whose commands are modules that are not loaded yet."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -72,10 +72,10 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, help) for name, (_module, help) in COMMANDS.items()])
 
-    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """--version, the common options, --help."""
-        *own, help_option = super().get_params(ctx)
-        return [*own, *COMMON, help_option]
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands first: they are what people look for."""
+        self.format_commands(ctx, formatter)
+        super().format_options(ctx, formatter)
 
     def main(
         self,

@@ -25,9 +25,9 @@ _COUNT = click.IntRange(min=0)
 @click.option("-l", "--long", "long_form", is_flag=True, help="Whole ids, parents and messages.")
 @pass_front
 def log_command(front: Front, revision: str | None, limit: int | None, long_form: bool) -> None:
-    """Show the commits that led to a revision, newest first.
+    """Show the commits that led to a revision.
 
-    Without REV those of the branch main. A line is: id, time, author, names, subject.
+    Newest first; without REV those of the branch main. A line is: id, time, author, names, subject.
     """
     out = front.out
     with front.store() as store:
@@ -72,10 +72,10 @@ def _long(out: Output, row: Logged) -> Iterator[str]:
 @click.option("-l", "--long", "long_form", is_flag=True, help="All that an entry holds.")
 @pass_front
 def journal_command(front: Front, after: int, limit: int | None, long_form: bool) -> None:
-    """Show what was done to the store, and by whom, oldest first.
+    """Show what was done to the store, and by whom.
 
-    Each entry is one transaction: the refs that it moved together, and its events. The hash of
-    every entry, and that it follows the one before, is checked while it is read.
+    Oldest first. Each entry is one transaction: the refs that it moved together, and its events.
+    The hash of every entry, and that it follows the one before, is checked while it is read.
     """
     out = front.out
     with front.store() as store:

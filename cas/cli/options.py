@@ -51,13 +51,30 @@ COMMON: tuple[click.Option, ...] = (
 )
 
 
-class CasCommand(click.Command):
-    """A command that takes the common options too."""
+class WithCommon(click.Command):
+    """What the group and every command have: the common options, in a section of their own."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Own parameters, then the common ones, then --help."""
         *own, help_option = super().get_params(ctx)
         return [*own, *COMMON, help_option]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Two lists: what this command adds, and what every one takes."""
+        own: list[tuple[str, str]] = []
+        common: list[tuple[str, str]] = []
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None and isinstance(parameter, click.Option):
+                (common if parameter in COMMON else own).append(record)
+        with formatter.section("Options"):
+            formatter.write_dl(own)
+        with formatter.section("Options of every command, before or after its name"):
+            formatter.write_dl(common)
+
+
+class CasCommand(WithCommon):
+    """A command."""
 
 
 class RevisionType(click.ParamType[str]):

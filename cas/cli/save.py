@@ -34,11 +34,11 @@ def snapshot(
     gitignore: bool,
     no_stat_cache: bool,
 ) -> None:
-    """Save a folder as the next commit of a branch, and print the commit's id.
+    """Save a folder as the next commit of a branch.
 
-    Links and executable bits are kept; .casignore leaves out what it names, in the syntax of
-    gitignore; .cas is never saved. Files that cannot be saved are reported, the rest is saved,
-    and the exit code is 1. The author is CAS_AUTHOR, else user@host.
+    The commit's id is printed. Links and executable bits are kept; .casignore leaves out what it
+    names, in the syntax of gitignore; .cas is never saved. Files that cannot be saved are
+    reported, the rest is saved, and the exit code is 1. The author is CAS_AUTHOR, else user@host.
     """
     options = ImportOptions(
         skip_secrets=skip_secrets, gitignore=gitignore, stat_cache=not no_stat_cache
