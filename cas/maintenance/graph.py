@@ -22,7 +22,7 @@ from cas.model.ids import Kind
 from cas.model.objects import Commit, EntryKind, Recipe, Tag
 from cas.objects.children import children
 from cas.trees import boundary
-from cas.trees.node import DIRECTORY, FLAVOURS, Node, check_child, decode_node
+from cas.trees.node import FLAVOURS, Node, check_child, decode_node
 
 _NODES_KEPT_BYTES: Final = 16 << 20
 _WAITING: Final = struct.Struct("<32s32sQ")
@@ -35,6 +35,11 @@ _KIND_OF_TAG: Final = {
 }
 _KINDS: Final = bytes(_KIND_OF_TAG.get(tag, 0) for tag in range(256))  # type: ignore[call-overload]
 _NO_NAMES: Final = frozenset((b"", b".", b".."))
+_BYTES: Final = frozenset((bytes,))
+_INT: Final = frozenset((int,))
+_TAGS: Final = frozenset(_KIND_OF_TAG)
+_SURELY_WHOLE: Final = 8
+"""Of nodes this small few are a part of a large directory; the others are not kept."""
 
 
 class Graph:
@@ -115,24 +120,29 @@ class Graph:
             )
 
     def _add_tree(self, id: bytes, content: bytes) -> None:
-        node = _decode(content, Kind.TREE)
-        names, numbers, level = node.names, node.numbers, node.level
-        tall = TALL if len(names) > NODE_SINGLE_ENTRIES_MAX else 0
-        self._known.replace(id, code_of(Kind.TREE | tall, sum(numbers)))
-        self._keep(id, node)
-        if level:
-            self._inner.append(id)
-            kinds = bytes([Kind.TREE]) * len(names)
+        fields = decode_columns(content)
+        if _is_good_leaf(fields):
+            _level, names, tags, ids, numbers, _extras = fields
+            kinds, code = tags.translate(_KINDS), sum(numbers) << KIND_BITS | 2
+            if len(names) > _SURELY_WHOLE:
+                self._keep(id, Node(0, names, tags, ids, numbers, content))
         else:
-            kinds = bytes(node.tags).translate(_KINDS)
-        ids = node.ids
-        found = [self._known.get(ids[at : at + ID_BYTES]) for at in range(0, len(ids), ID_BYTES)]
-        expected = [n << KIND_BITS | k for n, k in zip(numbers, kinds, strict=True)]
-        if found != expected:
-            self._judge_children(id, node, kinds, found)
+            node = decode_node(content, Kind.TREE)
+            names, ids, numbers = node.names, node.ids, node.numbers
+            tall = TALL if len(names) > NODE_SINGLE_ENTRIES_MAX else 0
+            kinds, code = _kinds_below(node), code_of(Kind.TREE | tall, sum(numbers))
+            self._keep(id, node)
+            if node.level:
+                self._inner.append(id)
+        self._known.replace(id, code)
+        get = self._known.get
+        found = [get(ids[at : at + ID_BYTES]) for at in range(0, len(ids), ID_BYTES)]
+        if found != [n << KIND_BITS | k for n, k in zip(numbers, kinds, strict=True)]:
+            self._judge_children(id, decode_node(content, Kind.TREE, verified=True), found)
 
-    def _judge_children(self, id: bytes, node: Node, kinds: bytes, found: list[int | None]) -> None:
+    def _judge_children(self, id: bytes, node: Node, found: list[int | None]) -> None:
         """The entries of a node one by one, because not all of them are as it says."""
+        kinds = _kinds_below(node)
         by = f"tree {id.hex()}"
         for index, code in enumerate(found):
             child = node.child_id(index)
@@ -157,7 +167,7 @@ class Graph:
         )
 
     def _add_refs(self, id: bytes, content: bytes) -> None:
-        node = _decode(content, Kind.REFS)
+        node = decode_node(content, Kind.REFS)
         self._keep(id, node)
         if node.level:
             self._inner.append(id)
@@ -249,56 +259,43 @@ def _check_end(node: Node, *, is_last: bool) -> None:
         raise NotCanonical(f"Not a valid tree: {reason}.", reason=reason)
 
 
-def _decode(content: bytes, kind: int) -> Node:
-    """The node of these bytes, every rule checked. Raises `NotCanonical`.
+def _kinds_below(node: Node) -> bytes:
+    """Kind of the object in each entry of a directory node."""
+    return bytes([Kind.TREE]) * len(node) if node.level else bytes(node.tags).translate(_KINDS)
 
-    Most nodes are recognised as good in a few steps over whole columns; any doubt is left to
-    `decode_node`, which judges name by name and takes three times as long.
+
+def _is_good_leaf(fields: Any) -> bool:
+    """Whether decoded columns are certainly a directory's leaf, and its root.
+
+    False says nothing: `decode_node` then judges name by name, which takes five times as long.
     """
-    fields = decode_columns(content)
-    if fields is None or not _is_good(fields, kind):
-        return decode_node(content, kind)
-    level, names, tags, ids, numbers, _extras = fields
-    return Node(level, names, tags, ids, numbers, content)
-
-
-def _is_good(fields: Any, kind: int) -> bool:
-    """Whether these are certainly the columns of a leaf; False when that takes a closer look."""
     if type(fields) is not list or len(fields) != 6:
         return False
     level, names, tags, ids, numbers, extras = fields
-    count = len(names) if type(names) is list else NODE_SINGLE_ENTRIES_MAX + 1
-    return (
-        kind == Kind.TREE
-        and type(level) is int
-        and level == 0
-        and extras == {}
-        and count <= NODE_SINGLE_ENTRIES_MAX
+    if type(level) is not int or level or extras != {} or type(numbers) is not list:
+        return False
+    count = len(numbers)
+    if not (
+        count <= NODE_SINGLE_ENTRIES_MAX
+        and type(names) is list
         and type(tags) is bytes
         and type(ids) is bytes
-        and type(numbers) is list
-        and len(tags) == count == len(numbers)
+        and len(names) == count == len(tags)
         and len(ids) == ID_BYTES * count
-        and set(map(type, names)) <= _BYTES
-        and set(map(type, numbers)) <= _INT
-        and DIRECTORY.tags.issuperset(tags)
-        and _are_names(names)
-        and min(numbers, default=0) >= 0
-        and sum(numbers) <= SIZE_MAX
-    )
-
-
-_BYTES: Final = frozenset((bytes,))
-_INT: Final = frozenset((int,))
-
-
-def _are_names(names: list[bytes]) -> bool:
-    """Whether these may stand in a directory, in this order."""
+        and _INT.issuperset(map(type, numbers))
+        and _BYTES.issuperset(map(type, names))
+        and _TAGS.issuperset(tags)
+    ):
+        return False
+    distinct = set(names)
     joined = b"/".join(names)
-    return (
-        joined.count(b"/") == max(len(names) - 1, 0)
+    return count == 0 or (
+        len(distinct) == count
+        and names == sorted(names)
+        and distinct.isdisjoint(_NO_NAMES)
+        and joined.count(b"/") == count - 1
         and b"\0" not in joined
-        and _NO_NAMES.isdisjoint(names)
-        and max(map(len, names), default=0) <= ENTRY_NAME_BYTES_MAX
-        and names == sorted(set(names))
+        and (len(joined) <= ENTRY_NAME_BYTES_MAX or max(map(len, names)) <= ENTRY_NAME_BYTES_MAX)
+        and min(numbers) >= 0
+        and sum(numbers) <= SIZE_MAX
     )

@@ -4,56 +4,55 @@ Floor 5; checks docs/format.md section 6.2. Invariant: between header and footer
 byte is either checked or told of: record headers by comparison with the footer, payloads by
 decoding and hashing, and what belongs to no record is a gap.
 
-Packs are read by one thread beside the caller, in groups of about a MiB, and decompressed in
-calls that hold no GIL, while the caller hashes the group before. Larger groups were slower:
-their pages are new each time, and a small group stays in the cache between the two threads.
+Frames are decompressed on a thread of their own, in groups of about a MiB and calls that hold
+no GIL, while the caller reads ahead and hashes the groups before. Larger groups were slower:
+their pages are new each time. A thread that reads as well waits for the GIL at every record.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from operator import itemgetter
-from queue import SimpleQueue
 from typing import Any, Final
-
-import attrs
 
 from cas.errors import CasError
 from cas.limits import ID_BYTES
 from cas.maintenance.findings import Findings
 from cas.maintenance.packs import IDS_KEPT_MAX, Pack, PackBytes, PackSurvey
-from cas.model.ids import digest_of
+from cas.model.ids import digests_of
 from cas.objects.store import ObjectStore
 from cas.storage.codec import DELTA, RAW, RECIPE, ZSTD, decode_frames, decode_payload
 from cas.storage.pack import EDGE_BASE, EDGE_RECIPE, PACK_HEADER_BYTES, Edge
 from cas.storage.record import RECORD_HEADER_BYTES, encode_record_header
 
 GROUP_BYTES: Final = 1 << 20
-_AHEAD: Final = 3
+_AHEAD: Final = 4
+"""Groups that are read before the first of them is judged: about as many MiB of memory."""
 
 Row = tuple[bytes, int, int, int, int, int, int, int, int]
 """A slot: id, offset, stored, raw, kind, codec, depth, flags, group."""
 
 
-@attrs.define(slots=True)
 class Piece:
-    """Records of one pack that lie behind each other.
+    """Records of one pack that lie behind each other, in order of offset.
 
-    `contents` are in the order of `rows`: None where one did not decode in the group, the
-    payload of a recipe copy. `faults` are (code, message) about this part of the pack, `recipes`
-    what the footer says the recipe copies need.
+    `contents` stand beside `rows`: None where one could not be had with the others. Records of
+    recipe copies are in `copies` with their payloads. `faults` are (code, message) about this
+    part of the pack, `recipes` what the footer says the recipe copies need.
     """
 
-    pack: Pack
-    rows: Sequence[Row]
-    contents: list[Any]
-    faults: list[tuple[str, str]]
-    recipes: dict[bytes, bytes]
+    __slots__ = ("contents", "copies", "faults", "pack", "recipes", "rows")
 
-
-Group = list[Piece]
+    def __init__(self, pack: Pack, rows: list[Row], recipes: dict[bytes, bytes]) -> None:
+        self.pack = pack
+        self.rows = rows
+        self.recipes = recipes
+        self.contents: list[Any] = []
+        self.copies: list[tuple[Row, bytes]] = []
+        self.faults: list[tuple[str, str]] = []
 
 
 class RecordCheck:
@@ -87,58 +86,81 @@ class RecordCheck:
 
     def run(self, packs: Iterable[Pack]) -> None:
         """Check the records of packs."""
-        with _Ahead(self._groups(packs)) as groups:
-            for group in groups:
-                stored = count = 0
-                for piece in group:
-                    for code, message in piece.faults:
-                        self._findings.add(code, piece.pack.label, message)
-                    self._check(piece)
-                    count += len(piece.rows)
-                    stored += sum([row[2] for row in piece.rows])
-                self._on_group(count, stored)
+        waiting: deque[_Group] = deque()
+        with _Decoder() as decoder:
+            for group in self._groups(packs):
+                decoder.submit(group)
+                waiting.append(group)
+                if len(waiting) > _AHEAD:
+                    decoder.wait(waiting[0])
+                    self._check_group(waiting.popleft())
+            while waiting:
+                decoder.wait(waiting[0])
+                self._check_group(waiting.popleft())
+
+    def _check_group(self, group: _Group) -> None:
+        group.place()
+        count = stored = 0
+        for piece in group.pieces:
+            for code, message in piece.faults:
+                self._findings.add(code, piece.pack.label, message)
+            self._check(piece)
+            count += len(piece.rows) + len(piece.copies)
+            stored += sum([row[2] for row in piece.rows])
+        self._on_group(count, stored)
 
     def _check(self, piece: Piece) -> None:
-        pack = piece.pack
-        size = 0
-        for row, content in zip(piece.rows, piece.contents, strict=True):
-            id, kind = row[0], row[4]
-            if content is None:
-                content = self._alone(pack, row)
-                if content is None:
-                    continue
-            if row[5] == RECIPE:
-                if content[:ID_BYTES] != id:
-                    self.damaged(id, pack, "its recipe payload names another object")
-                    continue
-                recipe = bytes(content[ID_BYTES:])
-                if piece.recipes.get(id) not in (recipe, None):
-                    self._findings.add(
-                        "storage-edge",
-                        id.hex(),
-                        f"The footer of {pack.label} names another recipe for {id.hex()} than its "
-                        "record; put the same content again.",
-                    )
-                self._recipe_copy(id, recipe, row[3], pack)
-                continue
-            if digest_of(kind, content) != id:
-                self.damaged(id, pack, "its content does not hash to its id")
-                continue
-            size += row[3]
-            if kind != 1:
-                self._structured(id, kind, bytes(content))
-        self.content_bytes += size
+        rows, contents = piece.rows, piece.contents
+        if not all(contents):
+            # One that is damaged spoils its group: each is tried alone. Empty blobs pass here.
+            contents = [
+                self._alone(piece, row) if content is None else content
+                for row, content in zip(rows, contents, strict=True)
+            ]
+            rows = [row for row, content in zip(rows, contents, strict=True) if content is not None]
+            contents = [content for content in contents if content is not None]
+        kinds = [row[4] for row in rows]
+        digests = digests_of(kinds, contents)
+        if digests != [row[0] for row in rows]:
+            for row, digest in zip(rows, digests, strict=True):
+                if row[0] != digest:
+                    self.damaged(row[0], piece.pack, "its content does not hash to its id")
+        self.content_bytes += sum([row[3] for row in rows])
+        for row, digest, content in zip(rows, digests, contents, strict=True):
+            if row[4] != 1 and digest == row[0]:
+                self._structured(digest, row[4], bytes(content))
+        for row, payload in piece.copies:
+            self._check_copy(piece, row, payload)
 
-    def _alone(self, pack: Pack, row: Row) -> bytes | None:
-        """Content of a record that did not come with its group, or None after telling why."""
+    def _check_copy(self, piece: Piece, row: Row, payload: bytes) -> None:
+        """A recipe copy: does it rebuild the object that the footer says, by that recipe?"""
+        id, recipe = row[0], payload[ID_BYTES:]
+        if payload[:ID_BYTES] != id:
+            self.damaged(id, piece.pack, "its recipe payload names another object")
+            return
+        if piece.recipes.get(id) not in (recipe, None):
+            self._findings.add(
+                "storage-edge",
+                id.hex(),
+                f"The footer of {piece.pack.label} names another recipe for {id.hex()} than its "
+                "record; put the same content again.",
+            )
+        self._recipe_copy(id, recipe, row[3], piece.pack)
+
+    def _alone(self, piece: Piece, row: Row) -> bytes | None:
+        """Content of a record that could not be had with others; None after judging it here."""
+        pack = piece.pack
         try:
             payload = self._bytes.read(pack, row[1] + RECORD_HEADER_BYTES, row[2])
-            return payload if row[5] == RECIPE else decode_payload(row[5], payload, row[3])
-        except CasError as error:
-            if not self._is_named(pack):
-                self.moved = True
+            if row[5] == RECIPE:
+                self._check_copy(piece, row, payload)
                 return None
-            self.damaged(row[0], pack, str(error).rstrip("."))
+            return decode_payload(row[5], payload, row[3])
+        except CasError as error:
+            if self._is_named(pack):
+                self.damaged(row[0], pack, str(error).rstrip("."))
+            else:
+                self.moved = True
             return None
 
     def _is_named(self, pack: Pack) -> bool:
@@ -179,53 +201,41 @@ class RecordCheck:
                 )
                 self._findings.add("object-lost", id.hex(), message, (id,))
 
-    # -- reading, on the other thread --------------------------------------------------------
+    # -- reading -----------------------------------------------------------------------------
 
-    def _groups(self, packs: Iterable[Pack]) -> Iterator[Group]:
-        """Records of all packs in groups of about a MiB, decoded."""
-        source = PackBytes(self._objects)
-        group: Group = []
-        frames = _Frames()
+    def _groups(self, packs: Iterable[Pack]) -> Iterator[_Group]:
+        """Records of all packs, read in groups of about a MiB."""
+        group = _Group()
         for pack in packs:
-            for piece, buffer in self._pieces(pack, source):
-                group.append(piece)
-                if buffer is not None:
-                    frames.place(piece, buffer)
-                if frames.size_bytes >= GROUP_BYTES:
-                    frames.decode()
+            for piece in self._pieces(pack):
+                group.take(piece, self._bytes)
+                if group.size_bytes >= GROUP_BYTES:
                     yield group
-                    group = []
-        frames.decode()
+                    group = _Group()
         yield group
 
-    def _pieces(self, pack: Pack, source: PackBytes) -> Iterator[tuple[Piece, bytes | None]]:
-        """Parts of a pack, each with the bytes from its first record to the end of its last."""
+    def _pieces(self, pack: Pack) -> Iterator[Piece]:
+        """Parts of a pack of about a MiB, nothing read yet."""
         try:
-            footer = self._survey.footer(pack, source)
+            footer = self._survey.footer(pack, self._bytes)
         except CasError as error:
             self.moved = True
             if self._is_named(pack):
-                fault = "pack-unreadable", f"{pack.label} could not be read again ({error})."
-                yield Piece(pack, (), [], [fault], {}), None
+                self._findings.add(
+                    "pack-unreadable",
+                    pack.label,
+                    f"{pack.label} could not be read again ({error}); check the disk.",
+                )
             return
-        numbered = list(footer.rows())
-        recipes, faults = self._edges(pack, numbered, footer.edges())
-        rows = sorted(numbered, key=itemgetter(1))
-        faults += _gaps(pack, rows)
+        rows: list[Row] = list(footer.rows())
+        recipes, faults = self._edges(pack, rows, footer.edges())
+        rows.sort(key=itemgetter(1))
+        for code, message in faults + _gaps(pack, rows):
+            self._findings.add(code, pack.label, message)
         if self._survey.has_gone(pack):
             rows = [row for row in rows if not self._survey.is_gone(pack, footer.find(row[0]))]
         for part in _parts(rows):
-            start = part[0][1]
-            stop = max([row[1] + RECORD_HEADER_BYTES + row[2] for row in part])
-            piece = Piece(pack, part, [None] * len(part), faults, recipes)
-            faults = []
-            try:
-                buffer = source.read(pack, start, stop - start)
-            except CasError:
-                buffer = None  # each record is then read alone, and told of where that fails
-            yield piece, buffer
-        if faults:
-            yield Piece(pack, (), [], faults, {}), None
+            yield Piece(pack, part, recipes)
 
     def _edges(
         self, pack: Pack, rows: Sequence[Row], edges: Iterable[Edge]
@@ -240,6 +250,8 @@ class RecordCheck:
             elif role == EDGE_BASE:
                 bases.add(row[0])
                 self.bases.append((target, row[6], pack.label))
+        if not recipes and not bases and {RECIPE, DELTA}.isdisjoint([row[5] for row in rows]):
+            return recipes, []
         faults = [
             (
                 "storage-edge",
@@ -252,54 +264,100 @@ class RecordCheck:
         return recipes, faults
 
 
-class _Frames:
-    """Payloads of one group: what is stored as it is is placed at once, frames are gathered."""
+class _Group:
+    """Pieces that are read, decoded and judged together."""
 
     def __init__(self) -> None:
+        self.pieces: list[Piece] = []
         self.size_bytes = 0
+        self.done = threading.Event()
         self._frames: list[memoryview] = []
         self._sizes: list[int] = []
-        self._targets: list[tuple[list[Any], int]] = []
+        self._decoded: Any = None
+        self._targets: list[tuple[list[Any], list[int]]] = []
 
-    def place(self, piece: Piece, buffer: bytes) -> None:
-        view = memoryview(buffer)
-        contents = piece.contents
+    def take(self, piece: Piece, source: PackBytes) -> None:
+        """Read the records of a piece; frames among them wait for `place`."""
+        self.pieces.append(piece)
+        if not piece.rows:
+            return
         start = piece.rows[0][1]
-        for at, (id, offset, stored, raw, kind, codec, depth, _flags, group) in enumerate(
-            piece.rows
-        ):
-            head = offset - start
-            payload = head + RECORD_HEADER_BYTES
-            expected = encode_record_header(kind, codec, depth, group, stored, raw)
-            if buffer[head:payload] != expected:
-                fault = (
-                    f"The record of {id.hex()} in {piece.pack.label} begins with other bytes "
-                    "than the footer says; it can be read, but no scan would find it: restore "
-                    "the pack from a backup."
-                )
-                piece.faults.append(("record-header", fault))
-            if codec == ZSTD:
-                self._frames.append(view[payload : payload + stored])
-                self._sizes.append(raw)
-                self._targets.append((contents, at))
-                self.size_bytes += raw
-            elif codec in (RAW, RECIPE):
-                contents[at] = view[payload : payload + stored]
-                self.size_bytes += stored
+        stop = max([row[1] + row[2] for row in piece.rows]) + RECORD_HEADER_BYTES
+        try:
+            buffer = source.read(piece.pack, start, stop - start)
+        except CasError:
+            # Each record is then read alone, and told of where that fails.
+            piece.contents = [None] * len(piece.rows)
+            return
+        self.size_bytes += len(buffer)
+        _compare_headers(piece, buffer, start)
+        start -= RECORD_HEADER_BYTES
+        view = memoryview(buffer)
+        payloads: list[Any] = [view[row[1] - start : row[1] - start + row[2]] for row in piece.rows]
+        if piece.recipes:
+            self._set_aside(piece, payloads)
+        framed = [at for at, row in enumerate(piece.rows) if row[5] != RAW]
+        for at in framed:
+            if piece.rows[at][5] == ZSTD:
+                self._frames.append(payloads[at])
+                self._sizes.append(piece.rows[at][3])
+                self.size_bytes += piece.rows[at][3]
+            payloads[at] = None
+        piece.contents = payloads
+        self._targets.append((payloads, [at for at in framed if piece.rows[at][5] == ZSTD]))
+
+    @staticmethod
+    def _set_aside(piece: Piece, payloads: list[Any]) -> None:
+        """Recipe copies are judged in another way than contents."""
+        rows = piece.rows
+        copies = [at for at, row in enumerate(rows) if row[5] == RECIPE]
+        piece.copies = [(rows[at], bytes(payloads[at])) for at in copies]
+        for at in reversed(copies):
+            del rows[at], payloads[at]
 
     def decode(self) -> None:
-        """Put contents where they belong; none of them when one frame is damaged."""
-        decoded = decode_frames(self._frames, self._sizes) if self._frames else None
-        if decoded is not None:
-            for (contents, at), content in zip(self._targets, decoded, strict=True):
-                contents[at] = content
-        self.__init__()  # type: ignore[misc]
+        """Decompress the frames; any thread, and it holds no GIL while it does. Never raises."""
+        try:
+            if self._frames:
+                self._decoded = decode_frames(self._frames, self._sizes)
+        finally:
+            # What did not decode, for whatever reason, is tried alone by the caller.
+            self.done.set()
+
+    def place(self) -> None:
+        """Put decoded contents beside their rows; where one failed, all of them stay None."""
+        if self._decoded is None:
+            return
+        at = 0
+        for contents, positions in self._targets:
+            for position in positions:
+                contents[position] = self._decoded[at]
+                at += 1
+
+
+def _compare_headers(piece: Piece, buffer: bytes, start: int) -> None:
+    """Compare the bytes before each payload with what the footer says of it."""
+    differ = [
+        id
+        for id, offset, stored, raw, kind, codec, depth, _flags, group in piece.rows
+        if buffer[offset - start : offset - start + RECORD_HEADER_BYTES]
+        != encode_record_header(kind, codec, depth, group, stored, raw)
+    ]
+    for id in differ:
+        message = (
+            f"The record of {id.hex()} in {piece.pack.label} begins with other bytes than the "
+            "footer says: readers are not misled, but no scan would find it; put the same "
+            "content again."
+        )
+        piece.faults.append(("record-header", message))
 
 
 def _gaps(pack: Pack, rows: Sequence[Row]) -> list[tuple[str, str]]:
     """Bytes of a pack that belong to no record, or to two; `rows` in order of offset."""
     ends = [PACK_HEADER_BYTES, *[row[1] + RECORD_HEADER_BYTES + row[2] for row in rows]]
     starts = [*[row[1] for row in rows], pack.body_bytes]
+    if ends == starts:
+        return []
     return [
         (
             "pack-gap",
@@ -311,61 +369,59 @@ def _gaps(pack: Pack, rows: Sequence[Row]) -> list[tuple[str, str]]:
     ]
 
 
-def _parts(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+def _parts(rows: list[Row]) -> Iterator[list[Row]]:
     """Cut rows into parts of about `GROUP_BYTES` of content or of stored bytes."""
-    first = raw = stored = 0
+    first = size = 0
     for at, row in enumerate(rows):
-        raw += row[3] if row[5] == ZSTD else 0
-        stored += row[2] + RECORD_HEADER_BYTES
-        if raw + stored >= GROUP_BYTES:
+        size += row[2] + (row[3] if row[5] == ZSTD else 0)
+        if size >= GROUP_BYTES:
             yield rows[first : at + 1]
-            first, raw, stored = at + 1, 0, 0
+            first, size = at + 1, 0
     if first < len(rows):
         yield rows[first:]
 
 
-@attrs.frozen
-class _End:
-    error: BaseException | None
+class _Decoder:
+    """Decodes the frames of groups on a thread beside the caller, who helps instead of waiting."""
 
-
-class _Ahead:
-    """`with _Ahead(items) as ahead`: iterate `items` on a thread of its own, a few ahead."""
-
-    def __init__(self, items: Iterator[Group]) -> None:
-        self._items = items
-        self._queue: SimpleQueue[Group | _End] = SimpleQueue()
-        self._room = threading.Semaphore(_AHEAD)
-        self._stopped = False
+    def __init__(self) -> None:
+        self._todo: deque[_Group] = deque()
+        self._ready = threading.Semaphore(0)
+        self._closed = False
         self._thread = threading.Thread(target=self._work, name="cas-fsck", daemon=True)
 
-    def __enter__(self) -> Iterator[Group]:
+    def __enter__(self) -> _Decoder:
         self._thread.start()
-        return self._given()
+        return self
 
     def __exit__(self, *_: object) -> None:
-        self._stopped = True
-        self._room.release()
+        self._closed = True
+        self._todo.clear()
+        self._ready.release()
         self._thread.join()
 
-    def _given(self) -> Iterator[Group]:
-        while True:
-            item = self._queue.get()
-            self._room.release()
-            if isinstance(item, _End):
-                if item.error is not None:
-                    raise item.error
-                return
-            yield item
+    def submit(self, group: _Group) -> None:
+        """Decode a group some time before `wait` for it returns."""
+        self._todo.append(group)
+        self._ready.release()
+
+    def wait(self, group: _Group) -> None:
+        """Return when a group is decoded. Groups are begun in the order of `submit`."""
+        while not group.done.is_set():
+            try:
+                mine = self._todo.popleft()
+            except IndexError:
+                group.done.wait()
+            else:
+                mine.decode()
 
     def _work(self) -> None:
-        error: BaseException | None = None
-        try:
-            for item in self._items:
-                self._room.acquire()
-                if self._stopped:
+        while True:
+            self._ready.acquire()
+            try:
+                group = self._todo.popleft()
+            except IndexError:
+                if self._closed:
                     return
-                self._queue.put(item)
-        except BaseException as failure:
-            error = failure
-        self._queue.put(_End(error))
+                continue
+            group.decode()

@@ -99,8 +99,8 @@ _TAGS: Final = dict.fromkeys(
 def decode_columns(data: bytes) -> Any:
     """The value of `data` where encoding it gives the same bytes, else None: `decode` tells why.
 
-    All of it in C, a fifth of the time of `decode`, for a check that reads every node of a
-    store. No tag is followed, but floats pass: the caller looks at the types it gets.
+    All of it in C, a sixth of the time of `decode`, for a check that reads every node of a
+    store. No tag is followed, but floats and unordered maps pass: the caller takes neither.
     """
     try:
         value = cbor2.loads(
@@ -110,7 +110,7 @@ def decode_columns(data: bytes) -> Any:
             semantic_decoders=_TAGS,
             tag_hook=_refuse_tag,
         )
-        return value if cbor2.dumps(value, canonical=True) == data else None
+        return value if cbor2.dumps(value) == data else None
     except (cbor2.CBORDecodeError, cbor2.CBOREncodeError, ValueError, TypeError):
         return None
 

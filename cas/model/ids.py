@@ -144,6 +144,28 @@ def digest_of(kind: int, encoded: bytes | memoryview) -> bytes:
     return hasher.digest()
 
 
+def digests_of(kinds: Iterable[int], contents: Iterable[bytes | memoryview]) -> list[bytes]:
+    """`digest_of` of many objects: one hasher a kind is set back each time, not made anew."""
+    hashers: dict[int, blake3] = {}
+    digests = []
+    for kind, content in zip(kinds, contents, strict=True):
+        if len(content) >= _THREADED_BYTES:
+            digests.append(digest_of(kind, content))
+            continue
+        hasher = hashers.get(kind)
+        if hasher is None:
+            if kind == Kind.BLOB:
+                hasher = blake3()
+            else:
+                hasher = blake3(derive_key_context=CONTEXTS[kind])
+            hashers[kind] = hasher
+        else:
+            hasher.reset()
+        hasher.update(content)
+        digests.append(hasher.digest())
+    return digests
+
+
 def derive(context: str, data: bytes) -> bytes:
     """BLAKE3 in derive-key mode: 32 bytes bound to `context`."""
     return blake3(data, derive_key_context=context).digest()
