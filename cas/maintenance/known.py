@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 DICT_MAX: Final = 1 << 18
@@ -32,6 +32,11 @@ _ROW: Final = _KEY + 8
 def code_of(kind: int, size: int) -> int:
     """Kind and size in one number; sizes beyond an exbibyte count as one."""
     return min(size, SIZE_MAX) << KIND_BITS | kind
+
+
+def split_code(code: int) -> tuple[int, int]:
+    """Kind and size of a code."""
+    return code & KIND_MASK, code >> KIND_BITS
 
 
 class _Shard:
@@ -83,6 +88,14 @@ class Known:
         if self._shards is not None:
             return sum(len(shard.codes) for shard in self._shards)
         return len(self._codes)
+
+    def codes(self) -> Iterator[int]:
+        """Codes of all objects, in no order."""
+        if self._shards is None:
+            yield from self._codes.values()
+        else:
+            for shard in self._shards:
+                yield from shard.codes
 
     def add(self, rows: list[tuple[bytes, int]]) -> None:
         """Note objects: (id, code) each; the last of several with one id counts."""
