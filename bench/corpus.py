@@ -156,13 +156,13 @@ PINNED: tuple[Count, ...] = (
 )
 
 _DEMO = (
-    "attrs",
+    "pygments",
     True,
     {
-        "22.2.0": "29e95c7f6778868dbd49170f98f8818f78f3dc5e0e37c0b1f474e3561b240836",
-        "23.2.0": "99b87a485a5820b23b879f04c2305b44b951b502fd64be915879d77a7e8fc6f1",
-        "24.3.0": "ac96cd038792094f438ad1f6ff80837353805ac950cd2aa0e0625ef19850c308",
-        "25.4.0": "adcf7e2a1fb3b36ac48d97835bb6d8ade15b8dcce26aba8bf1d14847b57a3373",
+        "2.18.0": "b8e6aca0523f3ab76fee51799c488e38782ac06eafcf95e7ba832985c8e7b13a",
+        "2.19.0": "4755e6e64d22161d5b61432c0600c923c5927214e7c956e31c23923c89251a9b",
+        "2.19.1": "9ea1544ad55cecf4b8242fab6dd35a93bbce657034b0611ee383099054ab6d8c",
+        "2.19.2": "86540386c03d588bb81d44bc3928634ff26449851e99741617ecb9037ee5ec0b",
     },
 )
 
@@ -189,7 +189,7 @@ def states(root: Path | None = None) -> list[Path]:
 def demo_releases(root: Path | None = None) -> list[tuple[str, Path]]:
     """(version, unpacked folder) of four releases of one small pure-Python project, oldest first.
 
-    About 35 files and 0.2 MB each, 0.25 MB to download. Raises CorpusError as `states` does.
+    About 344 files and 4.5 MB each, 4.9 MB to download. Raises CorpusError as `states` does.
     """
     root = _ready(root)
     return [

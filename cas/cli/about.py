@@ -9,7 +9,6 @@ import platform
 import sys
 from importlib.metadata import version
 
-import cas
 from cas.catalog.host import engine_version
 from cas.catalog.sqlite import FORMAT_VERSION
 from cas.cli.front import Front
@@ -19,7 +18,8 @@ from cas.storage.codec import zstd_version
 def print_versions(front: Front) -> None:
     """`cas --version`."""
     versions = {
-        "cas": cas.__version__,
+        # The face stands on this floor and is loaded as the parent of every module here.
+        "cas": sys.modules["cas"].__version__,
         "format": str(FORMAT_VERSION),
         "python": platform.python_version(),
         "sqlite": engine_version(),

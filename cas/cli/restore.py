@@ -48,7 +48,7 @@ def restore(front: Front, target: str, folder: str, force: bool, dry_run: bool) 
     files = count(report.file_count + report.link_count, "file")
     front.out.note(
         f"{report.folder}: {files}, {size(report.content_bytes)}; "
-        f"{report.written_count:,} written, {len(report.replaced):,} of them over older ones"
+        f"{report.written_count:,} written{_over(len(report.replaced))}"
     )
 
 
@@ -66,9 +66,13 @@ def _tell_plan(front: Front, plan: RestorePlan) -> None:
     front.out.lines(f"unsaved {printable(path)}" for path in plan.unsaved)
     _warn(front, plan.outside_links)
     front.out.note(
-        f"{plan.folder}: {plan.write_count:,} would be written, {len(plan.replaced):,} of them "
-        f"over older ones; {count(len(plan.unsaved), 'unsaved file')} would need --force"
+        f"{plan.folder}: {plan.write_count:,} would be written{_over(len(plan.replaced))}; "
+        f"{count(len(plan.unsaved), 'unsaved file')} would need --force"
     )
+
+
+def _over(replaced_count: int) -> str:
+    return f", {replaced_count:,} of them over older ones" if replaced_count else ""
 
 
 def _warn(front: Front, links: tuple[str, ...]) -> None:
