@@ -177,6 +177,14 @@ class Catalog(Protocol):
         `OutcomeUnknown` when the answer of the commit itself was lost.
         """
 
+    def harden(self) -> None:
+        """Make durable what this handle can see. Call it before an answer that rests on what
+        others wrote and that no write of this handle has followed.
+
+        A process that is killed between writing a commit and syncing it leaves the commit
+        visible and not durable; whoever acknowledges it then has to sync it.
+        """
+
     def inline_body(self, number: int) -> bytes | None:
         """`CatalogReader.body` in the newest state, without a block."""
 

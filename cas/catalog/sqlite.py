@@ -131,7 +131,7 @@ class _Write:
                 try:
                     self._connection.execute("COMMIT")
                 except Exception as failure:
-                    catalog._drop_writer()
+                    catalog._park_writer()
                     raise OutcomeUnknown(
                         f"The answer of the commit was lost ({failure}); ask again with the "
                         "transaction id to learn whether it counts.",
@@ -140,6 +140,7 @@ class _Write:
                 except BaseException:
                     catalog._drop_writer()
                     raise
+                catalog._synced()
                 return
             try:
                 if self._connection.in_transaction:
@@ -175,6 +176,9 @@ class SqliteCatalog:
         self._pool: list[apsw.Connection] = []
         self._writer_lock = threading.Lock()
         self._writing: apsw.Connection | None = None
+        self._parked: list[apsw.Connection] = []
+        # Without a log all is in the file itself, synced by whoever took the log away.
+        self._hard = anchor is not None or not os.path.exists(path + "-wal")
         self._closed = False
         # What a memory catalog lives in: it is gone when its last connection closes.
         self._anchor = anchor
@@ -224,6 +228,22 @@ class SqliteCatalog:
         if connection is not None:
             self._discard(connection)
 
+    def _park_writer(self) -> None:
+        """Use a connection no more whose commit failed, but keep it until one has succeeded.
+
+        While any connection lives, what it left in the log stays invisible and is overwritten.
+        Were it the last to close, the next to open would find a commit that nobody had synced.
+        """
+        if self._writing is not None:
+            self._parked.append(self._writing)
+            self._writing = None
+
+    def _synced(self) -> None:
+        """A commit of this handle has synced the log, and all in it."""
+        self._hard = True
+        while self._parked:
+            self._discard(self._parked.pop())
+
     def _check(self) -> None:
         if self._closed:
             raise Closed("The store is closed; open it again.")
@@ -239,6 +259,11 @@ class SqliteCatalog:
 
     def write(self) -> _Write:
         return _Write(self)
+
+    def harden(self) -> None:
+        if not self._hard:
+            with self.write() as writer:
+                writer.set_cursor("settled", writer.head().version)
 
     def inline_body(self, number: int) -> bytes | None:
         connection = self._take()
@@ -289,6 +314,8 @@ class SqliteCatalog:
             self._drop_writer()
         while self._pool:
             self._discard(self._pool.pop())
+        while self._parked:
+            self._discard(self._parked.pop())
         if self._anchor is not None:
             self._discard(self._anchor)
         self._gate.close()

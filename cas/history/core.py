@@ -87,8 +87,11 @@ class Core:
 
         with self.objects.catalog.read() as reader:
             row = find(reader)
-        if row is None and not self.objects.catalog.read_only:
-            row = self.objects.settle(find)
+        if not self.objects.catalog.read_only:
+            if row is None:
+                row = self.objects.settle(find)
+            else:
+                self.objects.catalog.harden()
         return None if row is None else self.timeline.decode(row)
 
     def entry(self, seq: int) -> Entry | None:

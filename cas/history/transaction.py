@@ -279,6 +279,7 @@ class Transaction:
         if before is not None:
             # A retry finds its own work done: nothing to change, and an answer to give.
             return self._repeated(before, plan)
+        self._objects.catalog.harden()
         entry = self._core.entry(self._moment.seq) if self._moment.seq else None
         if entry is None:
             raise Invalid("Nothing was staged, and the journal is empty: there is no entry.")
@@ -414,6 +415,7 @@ class Transaction:
     def _repeated(self, entry: Entry, plan: _Plan) -> Entry:
         """This key has committed before: once is enough."""
         self._batch.abandon()
+        self._objects.catalog.harden()
         if entry.request != plan.request:
             raise TransactionReused(
                 f"This transaction key was used for another request (entry {entry.seq}); "

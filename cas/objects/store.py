@@ -298,6 +298,7 @@ class ObjectStore:
         """
         if batch.is_empty:
             batch.abandon()
+            self.catalog.harden()
             return
         batch.seal()
         try:
@@ -313,16 +314,15 @@ class ObjectStore:
             batch.installed(rows, head)
 
     def settle(self, happened: Callable[[CatalogReader], _T]) -> _T:
-        """What a commit whose answer was lost has done, as `happened` reads it; a false answer
-        stays false.
+        """What a commit whose answer was lost has done, as `happened` reads it, for good.
 
         A commit that failed while it was synced can stand whole in the engine's log: nobody
-        sees it, but a crash would bring it back. The commit made here overwrites it.
+        sees it, but a crash would bring it back. The commit made here overwrites it; and it
+        syncs one that is seen and was not synced by who made it.
         """
         with self.catalog.write() as writer:
             found = happened(writer)
-            if not found:
-                writer.set_cursor("settled", writer.head().version)
+            writer.set_cursor("settled", writer.head().version)
         return found
 
     def close(self) -> None:
