@@ -61,10 +61,11 @@ class Model:
         self.puts: list[bytes] = []
         self.groups: list[tuple[int, int]] = []
 
-    def cut(self, seq: int) -> Model:
-        """A model of the store that stands after entry `seq`, without the puts."""
+    def copy(self) -> Model:
+        """One that can go its own way."""
         model = Model()
-        model.entries = self.entries[: seq + 1]
+        model.entries, model.puts = list(self.entries), list(self.puts)
+        model.groups = list(self.groups)
         return model
 
 
@@ -84,6 +85,7 @@ class Driver:
     ) -> None:
         self.folder = folder
         self.seed = seed
+        self.clock_seed = str(seed)
         self.model = model or Model()
         self.recorder = recorder
         self.files = files
@@ -104,7 +106,7 @@ class Driver:
     def open(self) -> Store:
         """A further handle, with a clock of its own."""
         self._handles += 1
-        clock = SteppedClock(f"{self.seed} {self._handles}")
+        clock = SteppedClock(f"{self.clock_seed} {self._handles}")
         return build(
             self.folder, clock=clock, files=self.files, vfs=self.vfs, thresholds=self.thresholds
         )

@@ -14,18 +14,18 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Final
 
 import attrs
 
-from cas.errors import CasError
 from cas.testing import oracle
 from cas.testing.crash import Cut, Replay
 from cas.testing.driver import Driver, Model, Progress
 from cas.testing.layers import RecordingFiles, RecordingVFS
 from cas.testing.oracle import Observation
 from cas.testing.recorder import Image, Mark, Names, Op, Recorder, Sync, Truncate
+from cas.testing.recovery import recover
 from cas.testing.stores import SteppedClock, create, scratch
 
 STALE: Final = 0.1
@@ -154,6 +154,64 @@ def record(
         return Recording(tuple(steps), seed, recorder, driver.model, place, start)
 
 
+def record_killed(
+    before: Sequence[str], step: str, seed: int | str, *, prepare: Prepare | None = None
+) -> Iterator[Recording]:
+    """A step whose process is killed at each operation, then done again by another process.
+
+    What the first had written stays visible, and as uncertain as it was. The crashes of each
+    recording begin at the kill. The step has to be one that may be repeated.
+    """
+    with scratch() as folder:
+        template = os.path.join(folder, "template")
+        create(template, clock=SteppedClock(f"{seed} create"))
+        prelude = Driver(template, seed=f"{seed} before")
+        prelude.run(before)
+        prelude.close()
+        model = prelude.model
+
+        def once(name: str, after: tuple[Recorder, int] | None) -> Recording:
+            place = os.path.join(folder, name)
+            if after is None:
+                shutil.copytree(template, place)
+            else:
+                os.mkdir(place)
+                killed = Replay(after[0])
+                while killed.prefix < after[1]:
+                    killed.step()
+                killed.image(Cut(killed.prefix, killed.pending()))[0].write_to(place)
+            recorder = Recorder(place, after=after)
+            vfs = RecordingVFS(recorder)
+            driver = Driver(
+                place,
+                seed=f"{seed} step",
+                model=model.copy(),
+                recorder=recorder,
+                files=RecordingFiles(recorder),
+                vfs=vfs.name,
+            )
+            driver.clock_seed = name
+            try:
+                if prepare is not None:
+                    prepare(driver)
+                if after is None:
+                    driver.mark()
+                driver.run([step])
+            finally:
+                driver.close()
+                vfs.close()
+                shutil.rmtree(place)
+            if driver.refused or driver.doubts:
+                raise AssertionError(f"{step} failed without a fault: {driver.refused}")
+            steps = (*before, step) if after is None else (*before, step, f"kill {after[1]}", step)
+            start = 0 if after is None else after[1]
+            return Recording(steps, str(seed), recorder, driver.model, "", start)
+
+        whole = once("first", None).recorder
+        for number in range(1, len(whole.ops)):
+            yield once(f"killed-{number}", (whole, number))
+
+
 class Explorer:
     """Opens the states of one recording. `nested` of them, by chance, are crashed again."""
 
@@ -255,14 +313,20 @@ class Explorer:
     def _open(self, image: Image, cut: Cut, last: str) -> Observation:
         """Open a state, look at it, write to it, open it again."""
         nested = self._random.random() < self._nested
-        with self._place(image) as place:
-            if not nested:
-                return self._recover(place, self._recording.model)[0]
-            recorder = Recorder(place)
-            observed, model = self._recover(place, self._recording.model, recorder)
+        recording = self._recording
+        with self._place(image) as folder:
+            recorder = Recorder(folder) if nested else None
+            place = os.path.join(folder, recording.place)
+            observed, model = recover(place, recording.model, self._name(), recorder)
+        if recorder is None:
+            return observed
         if not observed.findings:
             self._crash_again(recorder, observed, model, cut, last)
         return observed
+
+    def _name(self) -> str:
+        """A seed that no other recovery of this recording has."""
+        return f"{self._recording.seed} {self._count}"
 
     @contextmanager
     def _place(self, image: Image) -> Iterator[str]:
@@ -284,50 +348,6 @@ class Explorer:
             with open(catalog + "-shm", "wb") as file:
                 file.write(self._random.randbytes(32 * 1024))
 
-    def _recover(
-        self, folder: str, model: Model, recorder: Recorder | None = None
-    ) -> tuple[Observation, Model]:
-        """What the store shows; then one more put and commit, which a new handle must show.
-
-        The model that comes back is that of the store behind these.
-        """
-        place = os.path.join(folder, self._recording.place)
-        driver = Driver(place, seed=f"{self._recording.seed} {self._count}", recorder=recorder)
-        vfs = None
-        if recorder is not None:
-            vfs = RecordingVFS(recorder)
-            driver.files, driver.vfs = RecordingFiles(recorder), vfs.name
-        observed = Observation(0, {}, frozenset(), ())
-        try:
-            if os.path.exists(os.path.join(place, "catalog.sqlite")):
-                observed = oracle.observe(driver.store, model)
-            else:
-                # There is no store: so one can be made.
-                observed = Observation(-1, {}, frozenset(), ())
-                create(
-                    place,
-                    clock=SteppedClock(f"{driver.seed} again"),
-                    files=driver.files,
-                    vfs=driver.vfs,
-                )
-            if observed.findings:
-                return observed, model
-            after = driver.model = _shown(model, observed)
-            driver.acked_seq, driver.acked_puts = max(0, observed.seq), len(after.puts)
-            driver.step = "recovery"
-            driver.mark()
-            driver.run(("put", "commit", "reopen"))
-            findings = [f"refused: {error}" for error in driver.refused]
-            findings += oracle.judge(oracle.observe(driver.store, after), after, driver.progress)
-            driver.close()
-        except Exception as error:  # one that is not the store's own is the worse finding
-            findings = [f"{type(error).__name__}: {error}"]
-            after = model
-        finally:
-            _close(driver, vfs)
-        found = tuple(f"after recovery: {finding}" for finding in findings)
-        return attrs.evolve(observed, findings=observed.findings + found), after
-
     def _crash_again(
         self, recorder: Recorder, observed: Observation, model: Model, cut: Cut, last: str
     ) -> None:
@@ -347,26 +367,12 @@ class Explorer:
             chosen = self._random.sample(chosen, self._nested_states)
         for inner, progress, image in chosen:
             self.report.nested += 1
-            with self._place(image) as place:
-                again, _model = self._recover(place, model)
+            with self._place(image) as folder:
+                place = os.path.join(folder, self._recording.place)
+                again, _model = recover(place, model, self._name())
             findings = oracle.judge(again, model, progress)
             if findings:
                 self._fail(cut, inner, last, findings)
-
-
-def _shown(model: Model, observed: Observation) -> Model:
-    """The model of a store as it was observed: what is shown now counts as acknowledged."""
-    shown = Model()
-    shown.entries = model.entries[: max(0, observed.seq) + 1]
-    shown.puts = [model.puts[number] for number in sorted(observed.puts)]
-    return shown
-
-
-def _close(driver: Driver, vfs: RecordingVFS | None) -> None:
-    with suppress(CasError):
-        driver.close()
-    if vfs is not None:
-        vfs.close()
 
 
 def label(op: Op, recorder: Recorder) -> str:

@@ -143,16 +143,40 @@ class _NoHook:
 class Recorder:
     """The log of one folder, and the two layers that write it. Any thread."""
 
-    def __init__(self, root: str, hook: Hook | None = None) -> None:
+    def __init__(
+        self, root: str, hook: Hook | None = None, *, after: tuple[Recorder, int] | None = None
+    ) -> None:
+        """Watch a folder from now on.
+
+        `after` = (another recorder, n): the folder holds what its first n operations gave, and
+        this log begins with them: the process that made them was killed, the host went on.
+        """
         self.root = os.path.abspath(root)
-        self.base = scan(self.root)
         self.ops: list[Op] = []
         self.hook: Hook = hook or _NoHook()
         self._lock = threading.Lock()
-        self._folders = {number: dict(names) for number, names in self.base.folders.items()}
-        self._next = len(self.base.folders) + len(self.base.files)
-        self.labels = dict(_labels(self.base))
-        self.folders = set(self.base.folders)
+        if after is None:
+            self.base = scan(self.root)
+            self._next = len(self.base.folders) + len(self.base.files)
+            self.labels = dict(_labels(self.base))
+            self.folders = set(self.base.folders)
+        else:
+            other, count = after
+            self.base, self._next = other.base, other._next
+            self.labels, self.folders = dict(other.labels), set(other.folders)
+            self.ops = other.ops[:count]
+        self._folders = {number: dict(self.base.folders.get(number, {})) for number in self.folders}
+        for op in self.ops:
+            if isinstance(op, Names):
+                self._apply(op)
+
+    def _apply(self, op: Names) -> None:
+        names = self._folders[op.folder]
+        for name, target in op.changes:
+            if target is None:
+                names.pop(name, None)
+            else:
+                names[name] = target
 
     def mark(self, value: Any) -> None:
         """Note something between the operations before and after."""
@@ -197,14 +221,9 @@ class Recorder:
 
     def _rename(self, path: str, number: int | None, *others: tuple[str, int | None]) -> None:
         folder, name = self._resolve(path)
-        changes = ((name, number), *others)
-        names = self._folders[folder]
-        for changed, target in changes:
-            if target is None:
-                names.pop(changed, None)
-            else:
-                names[changed] = target
-        self.ops.append(Names(folder, changes))
+        op = Names(folder, ((name, number), *others))
+        self._apply(op)
+        self.ops.append(op)
 
     def linked(self, source: str, target: str) -> None:
         """A second name for a file."""
