@@ -33,6 +33,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "branch": ("refs", "List, make, move or delete branches."),
     "tag": ("refs", "List, make or delete tags."),
     "fsck": ("check", "Check every object, every history and the journal."),
+    "stats": ("stats", "Show what the store holds and what it takes."),
 }
 """Name -> (module of cas.cli, one line of help), in the order of the help page."""
 

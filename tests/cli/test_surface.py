@@ -92,6 +92,7 @@ DOCUMENTS = [
     ["tag"],
     ["tag", "t"],
     ["fsck"],
+    ["stats"],
     ["--version"],
 ]
 

@@ -61,3 +61,33 @@ def test_fsck_changes_nothing(stocked: Shell) -> None:
     stocked("fsck")
     with cas.open(stocked.store, read_only=True) as store:
         assert store.view().seq == before
+
+
+def test_stats_tell_what_a_store_holds(stocked: Shell) -> None:
+    """stats counts objects by kind, packs, refs and entries, and the bytes on the disk."""
+    stocked("tag", "v1")
+    document = stocked("stats", "--json").document
+    contents = {
+        path.read_bytes()
+        for path in (stocked.folder / "work").rglob("*")
+        if path.is_file() and not path.is_symlink()
+    }
+    contents |= {b"# Guide\n\nfirst\n", b"old\n", b"docs/guide.md"}
+    assert document["objects"]["blob"]["count"] == len(contents)
+    assert document["objects"]["blob"]["size"] == sum(map(len, contents))
+    assert document["objects"]["commit"]["count"] == 2
+    assert (document["entries"], document["branches"], document["tags"]) == (3, 1, 1)
+    files = (p for p in stocked.store.rglob("*") if p.is_file())
+    assert sum(document["disk"].values()) == sum(p.stat().st_size for p in files)
+    lines = stocked("stats").lines
+    assert lines[1].split()[:2] == ["blob", str(len(contents))]
+    assert any(line.startswith("journal  3 entries, 20") for line in lines)
+
+
+def test_stats_of_an_empty_store(shell: Shell) -> None:
+    """A store without anything in it has numbers too."""
+    shell("init")
+    document = shell("stats", "--json").document
+    assert document["objects"] == {}
+    assert (document["entries"], document["oldest"]) == (0, None)
+    assert shell("stats").code == 0
