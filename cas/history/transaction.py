@@ -51,8 +51,8 @@ from cas.model.entry import (
 from cas.model.ids import BlobId, CommitId, Kind, ObjectId, TreeId
 from cas.model.names import branch_ref, check_ref_name, tag_ref
 from cas.model.objects import Commit, Tag, check_actor, check_message
+from cas.objects.batch import not_committed
 from cas.objects.content import Readable
-from cas.objects.store import not_committed
 from cas.trees.node import EMPTY_DATA, REFS
 
 

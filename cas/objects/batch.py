@@ -299,11 +299,7 @@ class Batch:
                 writer.put_session(attrs.evolve(session, base_seq=head.seq))
         except OutcomeUnknown as error:
             # Whether the row is there or not: nobody will use this session.
-            raise StorageFailed(
-                f"I/O failed before the commit; nothing was committed: {error.__cause__ or error}",
-                path="",
-                errno=None,
-            ) from error
+            raise not_committed(error) from error
         self._session = session
         file = FileWriter(parts, session.id)
         file.add_many(
@@ -313,3 +309,13 @@ class Batch:
         self._small.clear()
         self._small_bytes = 0
         return file
+
+
+def not_committed(error: OutcomeUnknown) -> CasError:
+    """The error to raise once a lost answer has turned out to be no."""
+    cause = error.__cause__
+    if isinstance(cause, CasError):
+        return cause
+    return StorageFailed(
+        f"The commit failed and nothing was committed: {cause or error}", path="", errno=None
+    )

@@ -16,19 +16,17 @@ from typing import Final, TypeVar
 from cas.catalog.catalog import Catalog, CatalogReader, Meta
 from cas.clock import Clock
 from cas.errors import (
-    CasError,
     Corrupt,
     CorruptObject,
     MissingPack,
     NotFound,
     ObjectNotFound,
     OutcomeUnknown,
-    StorageFailed,
     WrongKind,
 )
 from cas.limits import ID_BYTES, MIB, NODE_CACHE_BYTES, THRESHOLDS, Thresholds
 from cas.model.ids import Kind, digest_of
-from cas.objects.batch import Batch
+from cas.objects.batch import Batch, not_committed
 from cas.objects.content import BlobReader, read_spans
 from cas.objects.lookup import Copy, Lookup
 from cas.objects.nodes import NodeCache, TreeNodes
@@ -347,14 +345,4 @@ def _damaged(copy: Copy) -> CorruptObject:
         f"Object {copy.slot.id.hex()} in {copy.pack.label} is damaged; run `cas fsck`.",
         id=copy.slot.id,
         pack=copy.pack.label,
-    )
-
-
-def not_committed(error: OutcomeUnknown) -> CasError:
-    """The error to raise once a lost answer has turned out to be no."""
-    cause = error.__cause__
-    if isinstance(cause, CasError):
-        return cause
-    return StorageFailed(
-        f"The commit failed and nothing was committed: {cause or error}", path="", errno=None
     )
