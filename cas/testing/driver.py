@@ -353,13 +353,21 @@ def _spill(driver: Driver) -> None:
 
 
 def _wal(driver: Driver) -> None:
+    _checkpoint(driver, "TRUNCATE")
+
+
+def _passive(driver: Driver) -> None:
+    _checkpoint(driver, "PASSIVE")
+
+
+def _checkpoint(driver: Driver, mode: str) -> None:
     import apsw
 
     _ = driver.store
     try:
         connection = connect(driver.folder + "/catalog.sqlite", vfs=driver.vfs)
         try:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
         finally:
             connection.close(True)
     except apsw.Error:
@@ -385,6 +393,7 @@ STEPS: Final[Mapping[str, Callable[[Driver], None]]] = {
     "second": _second,
     "spill": _spill,
     "wal": _wal,
+    "passive": _passive,
     "reopen": _reopen,
 }
 

@@ -120,7 +120,9 @@ with strace on 3.54)."""
 
 def _engine_error(fault: Injected, call: str) -> Exception:
     code = apsw.SQLITE_FULL if fault.errno == errno.ENOSPC else _CODES[call]
-    return apsw.exception_for(code)
+    error: Exception = apsw.exception_for(code)
+    error.args = (str(fault),)
+    return error
 
 
 class _RecordingFile(apsw.VFSFile):
