@@ -12,7 +12,7 @@ from typing import Final
 import attrs
 
 from cas.catalog.catalog import CatalogReader, EntryRow
-from cas.errors import Invalid
+from cas.errors import CasError, Invalid
 from cas.history.timeline import Timeline
 from cas.limits import WHOLE_BLOB_BYTES_MAX
 from cas.model.entry import Entry, txid_floor
@@ -20,7 +20,7 @@ from cas.model.ids import Kind, digest_of
 from cas.model.objects import Commit
 from cas.objects.batch import Batch
 from cas.objects.content import Readable, put_stream
-from cas.objects.store import ObjectStore
+from cas.objects.store import ObjectStore, wrong_kind
 
 _COMMITS_KEPT: Final = 4096
 
@@ -70,13 +70,31 @@ class Core:
                     return put_stream(stream, batch, self.objects.has)
             except OSError as error:
                 raise Invalid(f"{content} cannot be read: {error.strerror}.") from error
+            except ValueError as error:
+                if isinstance(error, CasError):
+                    raise
+                raise Invalid(f"{str(content)!r} is no path: {error}.") from error
         if hasattr(content, "read"):
+            if getattr(content, "closed", False) is True:
+                raise Invalid("This stream is closed; open it again.")
             stream_like: Readable = content
             return put_stream(stream_like, batch, self.objects.has)
-        raise Invalid(
-            f"Content is bytes, a path or a readable stream, not {type(content).__name__}; "
-            "encode text first."
+        hint = (
+            "pass text.encode() for text, pathlib.Path(...) for a file"
+            if isinstance(content, str)
+            else "encode it first"
         )
+        raise Invalid(
+            f"Content is bytes, a pathlib.Path or a readable stream, not "
+            f"{type(content).__name__}; {hint}."
+        )
+
+    def staged_blob(self, batch: Batch, id: bytes) -> bytes:
+        """Content of a blob, those that `batch` has staged included. Raises `WrongKind`."""
+        kind, content = self.objects.staged(batch, id)
+        if kind != Kind.BLOB:
+            raise wrong_kind(id, Kind.BLOB, kind)
+        return content
 
     def outcome(self, txid: bytes) -> Entry | None:
         """The entry that a transaction id made, or None when it did not and will not commit."""
@@ -96,6 +114,8 @@ class Core:
 
     def entry(self, seq: int) -> Entry | None:
         """One journal entry, its hash checked."""
+        if not 0 < seq < 1 << 63:
+            return None
         with self.objects.catalog.read() as reader:
             row = reader.entry(seq)
         return None if row is None else self.timeline.decode(row)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from cas.errors import Invalid
 
-_STEP = re.compile(r"([~^])(\d{0,9})")
+_STEP = re.compile(r"([~^])([0-9]{0,9})")
 
 
 class Revision(NamedTuple):

@@ -40,7 +40,7 @@ class PutBatch:
 
     def get(self, id: ObjectId) -> bytes:
         """Content of a blob, those staged here included."""
-        return self._core.objects.staged(self._batch, id)[1]
+        return self._core.staged_blob(self._batch, id)
 
 
 class Store:
@@ -73,8 +73,10 @@ class Store:
         if not self._closed:
             self._closed = True
             try:
-                with self._spill_lock:
-                    self._spill.close()
+                # A forked child could wait for a lock or a thread that only its parent has.
+                if not self._spill.inherited:
+                    with self._spill_lock:
+                        self._spill.close()
             finally:
                 self.objects.close()
 

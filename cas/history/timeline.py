@@ -22,12 +22,18 @@ from cas.model.ids import ObjectId
 from cas.objects.store import ObjectStore
 from cas.trees.cursor import get, nodes_of, scan
 from cas.trees.edit import apply
-from cas.trees.node import REFS, Edit, Node, id_of
+from cas.trees.node import REFS, Edit, Node, NodeStore, id_of
 
 _T = TypeVar("_T")
 
 _REF_ENTRY_BYTES = 100
 """About what one change adds to the entries that a reader replays."""
+
+_SEQ_MAX = (1 << 63) - 1
+"""What a catalog can count to."""
+
+_PAST_NODES = 4096
+"""Nodes of replays kept: about 20 MB."""
 
 _GROUP = 1024
 """Entries read in one state of the catalog."""
@@ -63,16 +69,23 @@ class RefNodes:
 
     Every node since the last checkpoint can be made again from the entries. `rotate` after a
     checkpoint bounds the memory; the generation before it stays for readers of moments that
-    have just passed, and an older moment is replayed when somebody asks again.
+    have just passed, and an older moment is replayed when somebody asks again. What such a
+    replay makes is kept apart, in `past`: no checkpoint has to store it, and a handle that only
+    looks back never sees one.
     """
 
     def __init__(self, objects: ObjectStore) -> None:
         self._stored = objects.tree_nodes(REFS)
         self._young: dict[bytes, Node] = {}
         self._old: dict[bytes, Node] = {}
+        self.past = PastNodes(self)
+
+    def __len__(self) -> int:
+        """Nodes held."""
+        return len(self._young) + len(self._old) + len(self.past)
 
     def load(self, node_id: bytes) -> Node:
-        node = self._young.get(node_id) or self._old.get(node_id)
+        node = self._young.get(node_id) or self._old.get(node_id) or self.past.get(node_id)
         return self._stored.load(node_id) if node is None else node
 
     def save(self, node: Node) -> bytes:
@@ -88,6 +101,36 @@ class RefNodes:
         """A checkpoint has stored every node of the newest tree."""
         self._old = self._young
         self._young = {}
+
+
+class PastNodes:
+    """The `NodeStore` of replays of moments long gone: two generations of bounded size."""
+
+    def __init__(self, nodes: RefNodes) -> None:
+        self._nodes = nodes
+        self._new: dict[bytes, Node] = {}
+        self._old: dict[bytes, Node] = {}
+
+    def __len__(self) -> int:
+        """Nodes held."""
+        return len(self._new) + len(self._old)
+
+    def get(self, node_id: bytes) -> Node | None:
+        """The node, if it is here."""
+        return self._new.get(node_id) or self._old.get(node_id)
+
+    def begin(self) -> None:
+        """Make room for a replay; never in the middle of one, which needs what it made."""
+        if len(self._new) > _PAST_NODES:
+            self._old, self._new = self._new, {}
+
+    def load(self, node_id: bytes) -> Node:
+        return self._nodes.load(node_id)
+
+    def save(self, node: Node) -> bytes:
+        id = id_of(REFS, node)
+        self._new[id] = node
+        return id
 
 
 class Timeline:
@@ -115,10 +158,17 @@ class Timeline:
         with self._lock:
             head = head or reader.head()
             moment = self._moment
-            if moment is None or moment.seq > head.seq:
-                moment = self.at(reader, head.seq)
+            if (
+                moment is None
+                or head.seq - moment.seq > self._objects.thresholds.checkpoint_entries
+            ):
+                self.nodes.rotate()
+                moment = self._at(reader, head.seq, self.nodes)
+            elif moment.seq > head.seq:
+                # A reader that began before another thread committed: only it stays behind.
+                return self.at(reader, head.seq)
             elif moment.seq < head.seq:
-                moment = self._replay(moment, reader.entries(moment.seq))
+                moment = self._replay(moment, reader.entries(moment.seq), self.nodes)
                 if self.checkpoint_due(moment):
                     moment = self._recheck(moment, reader)
             if moment.hash != head.hash:
@@ -143,7 +193,7 @@ class Timeline:
         if stored is None or stored.seq <= moment.stored_seq:
             return moment
         self.nodes.rotate()
-        return self.at(reader, moment.seq)
+        return self._at(reader, moment.seq, self.nodes)
 
     def reached(self, moment: Moment) -> None:
         """Take in an entry this process has just committed."""
@@ -155,6 +205,10 @@ class Timeline:
 
     def at(self, reader: CatalogReader, seq: int) -> Moment:
         """The moment after entry `seq`. Raises `EntryNotFound`, `CorruptJournal`."""
+        self.nodes.past.begin()
+        return self._at(reader, seq, self.nodes.past)
+
+    def _at(self, reader: CatalogReader, seq: int, nodes: NodeStore) -> Moment:
         stored = reader.checkpoint(seq)
         if stored is None or stored.seq == 0:
             moment = Moment(0, self._genesis(), 0, 0, REFS.empty, 0, 0)
@@ -178,7 +232,7 @@ class Timeline:
             )
         if moment.seq == seq:
             return moment
-        moment = self._replay(moment, reader.entries(moment.seq, seq - moment.seq))
+        moment = self._replay(moment, reader.entries(moment.seq, seq - moment.seq), nodes)
         if moment.seq != seq:
             raise EntryNotFound(
                 f"The journal has no entry {seq}; its newest is {reader.head().seq}.", seq=seq
@@ -195,7 +249,7 @@ class Timeline:
             raise CorruptJournal("The journal lacks entry 1; run `cas fsck`.", seq=1)
         return Entry.decode(first.entry).previous
 
-    def _replay(self, moment: Moment, rows: Sequence[EntryRow]) -> Moment:
+    def _replay(self, moment: Moment, rows: Sequence[EntryRow], nodes: NodeStore) -> Moment:
         for row in rows:
             entry = self.decode(row)
             if entry.seq != moment.seq + 1 or entry.previous != moment.hash:
@@ -204,7 +258,7 @@ class Timeline:
                     "run `cas fsck`.",
                     seq=entry.seq,
                 )
-            root = self.edit(moment.root, entry.changes, entry.seq)
+            root = self.edit(moment.root, entry.changes, entry.seq, nodes)
             if root != entry.root:
                 raise CorruptJournal(
                     f"Entry {entry.seq} of the journal names another root than its changes "
@@ -253,6 +307,7 @@ class Timeline:
         Read in groups, each one state of the catalog: a long read holds nobody up.
         """
         previous: bytes | None = None
+        after = min(max(after, 0), _SEQ_MAX)
         while limit is None or limit > 0:
             with self._objects.catalog.read() as reader:
                 rows = reader.entries(after, min(limit or _GROUP, _GROUP))
@@ -293,24 +348,33 @@ class Timeline:
                 self.at(reader, moment.seq)
             return read(moment.root)
 
-    def edit(self, root: bytes, changes: Sequence[RefChange], seq: int) -> bytes:
-        """Root of the refs tree after `changes` by entry `seq`."""
+    def edit(
+        self,
+        root: bytes,
+        changes: Sequence[RefChange],
+        seq: int,
+        nodes: NodeStore | None = None,
+    ) -> bytes:
+        """Root of the refs tree after `changes` by entry `seq`; new nodes go to `nodes`."""
         if not changes:
             return root
         edits: list[Edit] = [
             (change.ref.encode(), None if change.new is None else (change.kind, change.new, seq))
             for change in changes
         ]
-        return apply(REFS, root, edits, self.nodes).root
+        return apply(REFS, root, edits, nodes or self.nodes).root
 
     def get(self, root: bytes, ref: str) -> RefValue | None:
         """Value of a ref in the refs tree `root`."""
-        value = get(REFS, root, ref.encode(), self.nodes)
+        # What is no UTF-8 is no ref, which is for the look-up to say.
+        value = get(REFS, root, ref.encode("utf-8", "surrogatepass"), self.nodes)
         return None if value is None else RefValue(value[0], ObjectId(value[1]), value[2])
 
     def list(self, root: bytes, prefix: str = "") -> Iterator[tuple[str, RefValue]]:
         """Refs of a refs tree whose names begin with `prefix`, ascending."""
-        for name, value in scan(REFS, root, self.nodes, prefix=prefix.encode()):
+        for name, value in scan(
+            REFS, root, self.nodes, prefix=prefix.encode("utf-8", "surrogatepass")
+        ):
             yield name.decode(), RefValue(value[0], ObjectId(value[1]), value[2])
 
     def check_new(self, root: bytes, ref: str, made: set[str], gone: set[str]) -> None:

@@ -160,15 +160,7 @@ class Transaction:
     def get(self, id: ObjectId) -> bytes:
         """Content of a blob, staged ones included."""
         self._check_open()
-        kind, content = self._objects.staged(self._batch, id)
-        if kind != Kind.BLOB:
-            raise WrongKind(
-                f"{id.short} is a {Kind(kind).name.lower()}, not a blob.",
-                id=id,
-                expected=Kind.BLOB,
-                actual=Kind(kind),
-            )
-        return content
+        return self._core.staged_blob(self._batch, id)
 
     def _rely(self, id: bytes) -> None:
         self._check_open()

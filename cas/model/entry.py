@@ -31,6 +31,7 @@ from cas.model.ids import (
     ObjectId,
     derive,
 )
+from cas.model.objects import check_time
 
 TXID_BYTES: Final = 16
 NO_REQUEST: Final = bytes(32)
@@ -95,7 +96,8 @@ class Entry:
         return None
 
     def encode(self) -> bytes:
-        """Canonical bytes."""
+        """Canonical bytes. Raises `Invalid`."""
+        check_time(self.wall_us)
         return (encode if self.events or self.extras else encode_plain)(
             [
                 self.seq,

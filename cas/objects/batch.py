@@ -70,6 +70,11 @@ class Batch:
         self.written_count = 0
         self.written_bytes = 0
 
+    @property
+    def inherited(self) -> bool:
+        """Whether the batch belongs to the parent process; its threads and files are there."""
+        return self._pid != os.getpid()
+
     def check_open(self) -> None:
         """Raise `Closed` when the batch has ended: what is staged now would never exist."""
         if self._done:
@@ -185,7 +190,9 @@ class Batch:
         if self._file is None:
             self._sealed = None
         for id, kind, content in objects:
-            if not self._lookup.has(id) and id not in self._small:
+            if self._lookup.has(id):
+                self._hits.add(id)
+            elif id not in self._small:
                 self._small[id] = (id, kind, 0, content, len(content))
         if self._file is not None and self._small:
             self.seal().append(self._inline_pack())
@@ -309,7 +316,6 @@ class Batch:
         self._small.clear()
         self._small_bytes = 0
         return file
-
 
 def not_committed(error: OutcomeUnknown) -> CasError:
     """The error to raise once a lost answer has turned out to be no."""

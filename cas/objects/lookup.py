@@ -13,6 +13,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import NamedTuple
 
 import attrs
@@ -188,8 +189,8 @@ class Lookup:
         with self._lock:
             whole = [run for run in runs if run.is_whole()]
             for run in runs:
-                if run not in whole and run.path is not None:
-                    _remove(run.path)
+                if run not in whole:
+                    self._drop(run)
             covered = {number for run in whole for number in run.packs}
             self._runs = whole
             self._cover([p for p in self.state.packs.values() if p.number not in covered])
@@ -292,16 +293,17 @@ class Lookup:
                 row.body_bytes,
                 footer if row.name is None else None,
             )
-            if row.name is None:
-                self._remember(row, footer)
-            else:
-                self._keep_footer(row.number, footer)
-                if self._runs is not None:
-                    self._cover([info])
             # The mapping only grows here, so it is shared and not copied for each commit.
             packs = state.packs
             assert isinstance(packs, dict)
             packs[row.number] = info
+            if row.name is None:
+                self._remember(row, footer)
+            else:
+                self._keep_footer(row.number, footer)
+                # Behind the line above: a merge leaves out what is not in the snapshot.
+                if self._runs is not None:
+                    self._cover([info])
             self.state = State(
                 row.number, state.removal_version, state.condemn_seq, packs, state.vectors
             )
@@ -369,8 +371,8 @@ class Lookup:
                     if covered.isdisjoint(run.packs) and self._fits(run):
                         loaded.append(run)
                         covered.update(run.packs)
-                    elif run.path is not None:
-                        _remove(run.path)
+                    else:
+                        self._drop(run)
             self._runs = loaded
             self._cover([p for p in self.state.packs.values() if p.number not in covered])
             return self._runs
@@ -408,12 +410,16 @@ class Lookup:
             merged = self._save(merge_runs(due, self.state.packs))
             runs = [run for run in runs if run not in due] + [merged]
             for run in due:
-                if run.path is not None:
-                    _remove(run.path)
+                self._drop(run)
         self._runs = runs
 
+    def _drop(self, run: Run) -> None:
+        if run.path is not None and not self._catalog.read_only:
+            with suppress(OSError):
+                os.unlink(run.path)
+
     def _save(self, run: Run) -> Run:
-        if self._cache is None:
+        if self._cache is None or self._catalog.read_only:
             return run
         name = self._clock.random(16).hex()
         return save_run(run, self._cache, name, self._catalog.meta.lineage_id)
@@ -443,10 +449,3 @@ def read_footer(bucket: Bucket, file: str) -> tuple[PackHeader, Footer]:
         raise CorruptPack(f"The footer of {file} is not its own.", pack=file, offset=-1)
     check_footer(footer, file)
     return header, footer
-
-
-def _remove(path: str) -> None:
-    try:
-        os.unlink(path)
-    except OSError:
-        return

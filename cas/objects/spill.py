@@ -87,6 +87,11 @@ class Spill:
             self._guarded(REMOVE_SLICE)
         return len(run.gathered)
 
+    @property
+    def inherited(self) -> bool:
+        """Whether a spill under way is that of a parent process, to whom it is left."""
+        return self._run is not None and self._run.batch.inherited
+
     def close(self) -> None:
         """Carry a spill that was begun to its end."""
         if self._run is not None:

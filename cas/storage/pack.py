@@ -18,6 +18,7 @@ import attrs
 from cas.errors import CorruptPack, NewerFormat
 from cas.limits import ID_BYTES, PACK_SLOTS_MAX, STRUCTURED_BYTES_MAX
 from cas.model.ids import Kind, digest_blob
+from cas.model.objects import check_time
 from cas.storage.codec import RAW, RECIPE, ZSTD
 from cas.storage.record import (
     RECORD_HEADER_BYTES,
@@ -62,7 +63,8 @@ class PackHeader:
     birth_us: int
 
     def encode(self) -> bytes:
-        """80 bytes."""
+        """80 bytes. Raises `Invalid`."""
+        check_time(self.birth_us)
         fields = _HEADER.pack(
             HEADER_MAGIC,
             FORMAT_VERSION,
