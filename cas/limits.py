@@ -121,6 +121,9 @@ THRESHOLDS: Final = Thresholds()
 ZSTD_LEVEL: Final = 3
 ZSTD_WINDOW_LOG_MAX: Final = 27
 
+RESTORE_ENTRIES_MAX: Final = 5_000_000
+"""Entries of one restore: a few small nodes that name each other can ask for any number."""
+
 NODE_CACHE_BYTES: Final = 32 * MIB
 FOOTER_CACHE_BYTES: Final = 8 * MIB
 

@@ -12,10 +12,13 @@ import stat
 import sys
 from typing import Final, NamedTuple
 
+from blake3 import blake3
+
 OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Without O_NONBLOCK a FIFO that takes a file's place would block the open for ever.
 OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _TRIES: Final = 3
+_READ_BYTES: Final = 1 << 20
 
 _ENCODING: Final = sys.getfilesystemencoding()
 _ERRORS: Final = sys.getfilesystemencodeerrors()
@@ -72,7 +75,7 @@ def _read_on(file: int, data: bytes, whole_max: int) -> bytes:
     """The rest of a file that gave another number of bytes than it was said to have."""
     parts = [data]
     count = len(data)
-    while count <= whole_max and (part := os.read(file, 1 << 20)):
+    while count <= whole_max and (part := os.read(file, _READ_BYTES)):
         parts.append(part)
         count += len(part)
     return b"".join(parts)
@@ -102,3 +105,15 @@ def failure(error: OSError) -> Fault:
     """What the operating system said, as a fault."""
     gone = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE)
     return Fault("vanished" if gone else "unreadable", (error.strerror or str(error)).lower())
+
+
+def hash_file(fd: int, name: bytes) -> bytes:
+    """Blob id of a file of any size, as it is read. Raises `OSError`."""
+    hasher = blake3(max_threads=blake3.AUTO)
+    file = os.open(name, OPEN_FILE, dir_fd=fd)
+    try:
+        while part := os.read(file, _READ_BYTES):
+            hasher.update(part)
+    finally:
+        os.close(file)
+    return hasher.digest()

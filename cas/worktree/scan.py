@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 import stat
 import sys
-import unicodedata
 from bisect import bisect_left
 from typing import Final, Protocol
 
@@ -48,17 +47,17 @@ from cas.worktree.files import (
     special,
 )
 from cas.worktree.ignore import CASIGNORE, GITIGNORE, Rules
+from cas.worktree.names import find_twins, is_store_name
 from cas.worktree.secrets import is_private_key, is_secret_name
 from cas.worktree.statcache import Picture, Status, settled, status_of, unsettled
 from cas.worktree.values import ImportOptions, OnProgress, Problem, Progress
-
-STORE_FOLDER: Final = b".cas"
 
 _FILE: Final = int(EntryKind.FILE)
 _EXECUTABLE: Final = int(EntryKind.EXECUTABLE)
 _LINK: Final = int(EntryKind.LINK)
 _TREE: Final = int(EntryKind.TREE)
 
+_STORE_STARTS: Final = (b".", b"c", b"C")
 _NO_RULES: Final = Rules()
 _NO_ID: Final = bytes(ID_BYTES)
 _NO_STATUS: Final[Status] = (0, 0, 0, 0, 0)
@@ -281,7 +280,7 @@ class Walk:
         builder = Builder(DIRECTORY, self._nodes)
         builder.extend(0, columns)
         done = builder.finish()
-        if self._find_twins(place.prefix, columns.names) or noticed:
+        if self._note_twins(place.prefix, columns.names) or noticed:
             status = unsettled(status)  # so that the next walk tells it again
         picture.finish(index, status, done.root, done.number)
         return _TREE, done.root, done.number
@@ -338,7 +337,7 @@ class Walk:
         with os.scandir(fd) as entries:
             for entry in entries:
                 name = encode_name(entry.name)
-                if name.lower() == STORE_FOLDER:
+                if name[:1] in _STORE_STARTS and is_store_name(name):
                     continue
                 if entry.inode() == own_inode:
                     status = entry.stat(follow_symlinks=False)
@@ -352,17 +351,11 @@ class Walk:
             if above.startswith(prefix):
                 self.picture.rules[above] = ids
 
-    def _find_twins(self, prefix: bytes, names: list[bytes]) -> bool:
-        joined = b"/".join(names)
-        if joined.isascii() and len(set(joined.lower().split(b"/"))) == len(names):
-            return False
-        seen: dict[str, bytes] = {}
-        count = len(self.notices.twins)
-        for name in names:
-            other = seen.setdefault(fold(name), name)
-            if other is not name:
-                self.notices.twins.append((to_text(prefix + other), to_text(prefix + name)))
-        return len(self.notices.twins) > count
+    def _note_twins(self, prefix: bytes, names: list[bytes]) -> bool:
+        """Tell of names that some file systems take for one; whether there are any."""
+        twins = find_twins(names)
+        self.notices.twins += [(to_text(prefix + a), to_text(prefix + b)) for a, b in twins]
+        return bool(twins)
 
     # -- files and links ---------------------------------------------------------------------
 
@@ -475,10 +468,3 @@ def _tag_of(mode: int) -> int:
     if stat.S_ISLNK(mode):
         return _LINK
     return _EXECUTABLE if mode & 0o100 else _FILE
-
-
-def fold(name: bytes) -> str:
-    """What names share that a file system without case or normal form takes for one."""
-    if name.isascii():
-        return name.lower().decode()
-    return unicodedata.normalize("NFC", to_text(name).casefold())

@@ -1,0 +1,244 @@
+"""Reading many objects: located by whole footers, read in long runs, decoded in one call a group.
+
+Floor 3. Invariant: every content that is given hashed to its id. What cannot be had in bulk (a
+recipe copy, a copy that is damaged, a pack that went away meanwhile) is given as None, and the
+caller asks `ObjectStore` for it alone, which tries every copy there is. Memory is bounded by a
+group of about a MiB, or by one object, and by the tables of ids. Used by one thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from queue import Empty, Queue
+from typing import Any, Final, Generic, NamedTuple, TypeVar
+
+from cas.errors import CasError, Corrupt, NotFound
+from cas.limits import KIB, MIB
+from cas.model.ids import digests_of
+from cas.objects.lookup import PackInfo, bit_is_set
+from cas.objects.store import ObjectStore
+from cas.storage.codec import RAW, ZSTD, decode_frames
+from cas.storage.pack import Footer
+from cas.storage.record import RECORD_HEADER_BYTES
+
+_T = TypeVar("_T")
+
+Content = Any
+"""A buffer of bytes: `bytes`, `memoryview`, or what the decompressor gives."""
+
+GROUP_BYTES: Final = 1 * MIB
+GROUP_COUNT: Final = 512
+_GAP_BYTES_MAX: Final = 32 * KIB
+"""Bytes between two records that are cheaper read than left out."""
+
+_TABLE_FROM: Final = 32
+"""Objects that a pack has given before all its ids are taken into a table."""
+_TABLE_SLOTS_MAX: Final = 1 << 17
+"""Ids in all tables of one reader: about 26 MiB."""
+
+
+class Found(NamedTuple):
+    """One object of a group; `content` None: ask for it alone, its kind may be unknown."""
+
+    id: bytes
+    kind: int
+    content: Content | None
+
+
+class _Place(NamedTuple):
+    """Where an object lies, as its slot says; codec -1: nowhere."""
+
+    pack: PackInfo
+    offset: int
+    stored_bytes: int
+    raw_bytes: int
+    kind: int
+    codec: int
+
+
+_NOWHERE: Final = _Place(PackInfo(-1, None, 0, None), 0, 0, 0, 0, -1)
+
+
+class _Table:
+    """All ids of one pack."""
+
+    def __init__(self, pack: PackInfo, footer: Footer) -> None:
+        self.pack = pack
+        self.footer = footer
+        ids = footer.ids()
+        self.numbers = dict(zip(ids, range(len(ids)), strict=True))
+
+
+class BulkReader:
+    """Reads runs of objects of one store."""
+
+    def __init__(self, objects: ObjectStore) -> None:
+        self._objects = objects
+        self._tables: list[_Table] = []
+        self._table_slots = 0
+        self._hits: dict[int, int] = {}
+
+    def read(self, ids: Iterable[bytes]) -> Iterator[list[Found]]:
+        """The objects in the order given, group by group. Never raises for one of them."""
+        group: list[bytes] = []
+        places: list[_Place | None] = []
+        size_bytes = 0
+        for id in ids:
+            place = self._find(id)
+            group.append(id)
+            places.append(place)
+            if place is not None and place.codec in (RAW, ZSTD):
+                size_bytes += place.raw_bytes
+            if size_bytes >= GROUP_BYTES or len(group) == GROUP_COUNT:
+                yield self._load(group, places)
+                group, places, size_bytes = [], [], 0
+        if group:
+            yield self._load(group, places)
+
+    # -- where things lie --------------------------------------------------------------------
+
+    def _find(self, id: bytes) -> _Place | None:
+        vectors = self._objects.lookup.state.vectors
+        for table in self._tables:
+            number = table.numbers.get(id)
+            if number is not None and not bit_is_set(vectors.get(table.pack.number), number):
+                _, offset, stored, raw, kind, codec, *_ = table.footer.slot(number)
+                return _Place(table.pack, offset, stored, raw, kind, codec)
+        try:
+            copy = self._objects.find(id)
+            if copy is None:
+                return None
+            self._note(copy.pack)
+        except (Corrupt, NotFound):
+            return None
+        pack, slot = copy
+        return _Place(pack, slot.offset, slot.stored_bytes, slot.raw_bytes, slot.kind, slot.codec)
+
+    def _note(self, pack: PackInfo) -> None:
+        """Count what a pack gives; one that gives much is taken into a table."""
+        if pack.file is None:
+            return
+        hits = self._hits[pack.number] = self._hits.get(pack.number, 0) + 1
+        if hits != _TABLE_FROM:
+            return
+        footer = self._objects.lookup.footer(pack)
+        if self._table_slots + footer.count <= _TABLE_SLOTS_MAX:
+            self._table_slots += footer.count
+            self._tables.append(_Table(pack, footer))
+
+    # -- reading -----------------------------------------------------------------------------
+
+    def _load(self, ids: list[bytes], found: list[_Place | None]) -> list[Found]:
+        places = [place or _NOWHERE for place in found]
+        contents: list[Content | None] = [None] * len(ids)
+        framed: list[int] = []
+        for run in _runs(places):
+            self._read_run(places, run, contents, framed)
+        if framed:
+            frames: list[Any] = [contents[at] for at in framed]
+            decoded = decode_frames(frames, [places[at].raw_bytes for at in framed])
+            for number, at in enumerate(framed):
+                contents[at] = None if decoded is None else decoded[number]
+        there = [at for at, content in enumerate(contents) if content is not None]
+        read: list[Any] = [contents[at] for at in there]
+        digests = digests_of([places[at].kind for at in there], read)
+        for at, digest in zip(there, digests, strict=True):
+            if digest != ids[at]:
+                contents[at] = None
+        return [
+            Found(id, place.kind, content)
+            for id, place, content in zip(ids, places, contents, strict=True)
+        ]
+
+    def _read_run(
+        self,
+        places: list[_Place],
+        run: list[int],
+        contents: list[Content | None],
+        framed: list[int],
+    ) -> None:
+        """Payloads of records that lie near each other, in one read."""
+        first, last = places[run[0]], places[run[-1]]
+        start = first.offset + RECORD_HEADER_BYTES
+        stop = last.offset + RECORD_HEADER_BYTES + last.stored_bytes
+        try:
+            buffer = memoryview(self._objects.stored(first.pack, start, stop - start))
+        except CasError:
+            return
+        start -= RECORD_HEADER_BYTES
+        for at in run:
+            _pack, offset, stored, raw, _kind, codec = places[at]
+            if codec == ZSTD:
+                framed.append(at)
+            elif raw != stored:
+                continue
+            contents[at] = buffer[offset - start : offset - start + stored]
+
+
+def _runs(places: list[_Place]) -> Iterator[list[int]]:
+    """Positions of places, in groups that one read can take, in the order in which they lie."""
+    order = [at for at, place in enumerate(places) if place.codec in (RAW, ZSTD)]
+    order.sort(key=lambda at: (places[at].pack.number, places[at].offset))
+    run: list[int] = []
+    end, pack = 0, -1
+    for at in order:
+        place = places[at]
+        if run and (place.pack.number != pack or not 0 <= place.offset - end <= _GAP_BYTES_MAX):
+            yield run
+            run = []
+        run.append(at)
+        pack = place.pack.number
+        end = place.offset + RECORD_HEADER_BYTES + place.stored_bytes
+    if run:
+        yield run
+
+
+class _End(NamedTuple):
+    """The last thing in a queue: how the items ended."""
+
+    error: BaseException | None
+
+
+class Ahead(Generic[_T]):
+    """Items made on a thread of their own, up to `depth` before they are asked for.
+
+    An error comes out where its item would have. `close` ends the thread; it must be called.
+    """
+
+    def __init__(self, items: Iterator[_T], depth: int) -> None:
+        self._items = items
+        self._queue: Queue[_T | _End] = Queue(depth)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="cas-read-ahead", daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        error: BaseException | None = None
+        try:
+            for item in self._items:
+                self._queue.put(item)
+                if self._stopped.is_set():
+                    break
+        except BaseException as raised:
+            error = raised
+        self._queue.put(_End(error))
+
+    def __iter__(self) -> Iterator[_T]:
+        while True:
+            item = self._queue.get()
+            if not isinstance(item, _End):
+                yield item
+                continue
+            if item.error is not None:
+                raise item.error
+            return
+
+    def close(self) -> None:
+        """End the thread; what was made and not asked for is dropped."""
+        self._stopped.set()
+        while self._thread.is_alive():
+            with suppress(Empty):
+                self._queue.get(timeout=0.01)
+        self._thread.join()
