@@ -28,7 +28,7 @@ from cas.limits import ID_BYTES, MIB, NODE_CACHE_BYTES, THRESHOLDS, Thresholds
 from cas.model.ids import Kind, digest_of
 from cas.objects.batch import Batch, not_committed
 from cas.objects.content import BlobReader, read_spans
-from cas.objects.lookup import Copy, Lookup
+from cas.objects.lookup import Copy, Lookup, PackInfo
 from cas.objects.nodes import NodeCache, TreeNodes
 from cas.objects.parts import Parts
 from cas.storage.bucket import Bucket
@@ -199,8 +199,12 @@ class ObjectStore:
     def payload(self, copy: Copy) -> bytes:
         """Stored bytes of one copy, not verified. Raises `MissingPack`, `CorruptPack`."""
         pack, slot = copy
+        return self.stored(pack, slot.payload_offset, slot.stored_bytes)
+
+    def stored(self, pack: PackInfo, start: int, length: int) -> bytes:
+        """Bytes of a pack, not verified. Raises `MissingPack`, `CorruptPack`."""
         if pack.file is not None:
-            return self.bucket.read(pack.file, slot.payload_offset, slot.stored_bytes)
+            return self.bucket.read(pack.file, start, length)
         number, body = self._body
         if number != pack.number:
             found = self.catalog.inline_body(pack.number)
@@ -208,8 +212,7 @@ class ObjectStore:
                 raise MissingPack(f"The {pack.label} was removed.", pack=pack.label)
             body = found
             self._body = (pack.number, body)
-        start = slot.payload_offset
-        return body[start : start + slot.stored_bytes]
+        return body[start : start + length]
 
     def open(self, id: bytes) -> BlobReader:
         """A blob as a stream. Raises `ObjectNotFound`, `WrongKind`, `Corrupt`."""
