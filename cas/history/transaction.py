@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import TracebackType
+from typing import NamedTuple
 
 import attrs
 
-from cas.catalog.catalog import CatalogReader, EntryRow
+from cas.catalog.catalog import CatalogReader, CatalogWriter, EntryRow, Head, PackRow
 from cas.errors import (
     CasError,
     Closed,
@@ -53,15 +54,8 @@ from cas.model.names import branch_ref, check_ref_name, tag_ref
 from cas.model.objects import Commit, Tag, check_actor, check_message
 from cas.objects.batch import not_committed
 from cas.objects.content import Readable
+from cas.storage.pack import Footer
 from cas.trees.node import EMPTY_DATA, REFS
-
-
-class _Repeated(Exception):
-    """Leaves the write transaction when the key is found in the journal."""
-
-    def __init__(self, row: EntryRow) -> None:
-        super().__init__()
-        self.row = row
 
 
 @attrs.frozen(slots=True)
@@ -72,6 +66,15 @@ class _Plan:
     targets: dict[str, tuple[int, ObjectId | None]]
     events: tuple[Event, ...]
     request: bytes
+
+
+class _Published(NamedTuple):
+    """What the gate gave, to be taken in once the catalog has said yes."""
+
+    entry: Entry
+    moment: Moment
+    head: Head
+    rows: list[tuple[PackRow, Footer]]
 
 
 class Transaction:
@@ -255,8 +258,6 @@ class Transaction:
             self._batch.seal()
             try:
                 return self._publish(plan)
-            except _Repeated as found:
-                return self._repeated(self._core.timeline.decode(found.row), plan)
             except OutcomeUnknown as error:
                 return self._resolve(error)
         except BaseException as error:
@@ -315,53 +316,59 @@ class Transaction:
         return _Plan(dict(self._expected), targets, events, request)
 
     def _publish(self, plan: _Plan) -> Entry:
-        """Inside the gate: compare, build the entry, install."""
-        timeline = self._core.timeline
+        """The one catalog transaction that makes everything visible."""
         with self._objects.catalog.write() as writer:
-            head = writer.head()
-            moment = timeline.now(writer, head)
             before = self._find_key(writer)
-            if before is not None:
-                raise _Repeated(before)
-            changes = self._changes(plan, moment)
-            seq = head.seq + 1
-            root = timeline.edit(moment.root, changes, seq)
-            wall_us = self._objects.clock.wall_us()
-            entry = Entry(
-                seq,
-                wall_us,
-                moment.epoch,
-                max(wall_us, moment.time_us + 1),
-                self.author,
-                self.message,
-                self.txid,
-                plan.request,
-                changes,
-                plan.events,
-                root,
-                head.hash,
-            )
-            due = timeline.checkpoint_due(moment)
-            if due:
-                self._stage_checkpoint(root)
-            rows = self._batch.install(writer, head)
-            data = entry.encode()
-            if len(data) > STRUCTURED_BYTES_MAX:
-                raise LimitExceeded(
-                    f"An entry of {len(data)} bytes is too long; at most {STRUCTURED_BYTES_MAX} "
-                    "are allowed. Move fewer refs or record fewer events at once.",
-                    limit="STRUCTURED_BYTES_MAX",
-                    value=len(data),
-                    maximum=STRUCTURED_BYTES_MAX,
-                )
-            hash = entry_hash(data)
-            writer.append_entry(seq, hash, self.txid, data)
-            if due:
-                writer.add_checkpoint(seq, root)
-        self._batch.installed(rows, head)
-        timeline.reached(follow(moment, entry, hash, stored=due))
+            published = self._install(writer, plan) if before is None else None
+        if published is None:
+            assert before is not None
+            return self._repeated(self._core.timeline.decode(before), plan)
+        self._batch.installed(published.rows, published.head)
+        self._core.timeline.reached(published.moment)
         self._after_commit()
-        return entry
+        return published.entry
+
+    def _install(self, writer: CatalogWriter, plan: _Plan) -> _Published:
+        """Inside the gate: compare the refs, build the entry, name the packs."""
+        timeline = self._core.timeline
+        head = writer.head()
+        moment = timeline.now(writer, head)
+        changes = self._changes(plan, moment)
+        seq = head.seq + 1
+        root = timeline.edit(moment.root, changes, seq)
+        wall_us = self._objects.clock.wall_us()
+        entry = Entry(
+            seq,
+            wall_us,
+            moment.epoch,
+            max(wall_us, moment.time_us + 1),
+            self.author,
+            self.message,
+            self.txid,
+            plan.request,
+            changes,
+            plan.events,
+            root,
+            head.hash,
+        )
+        due = timeline.checkpoint_due(moment)
+        if due:
+            self._stage_checkpoint(root)
+        rows = self._batch.install(writer, head)
+        data = entry.encode()
+        if len(data) > STRUCTURED_BYTES_MAX:
+            raise LimitExceeded(
+                f"An entry of {len(data)} bytes is too long; at most {STRUCTURED_BYTES_MAX} "
+                "are allowed. Move fewer refs or record fewer events at once.",
+                limit="STRUCTURED_BYTES_MAX",
+                value=len(data),
+                maximum=STRUCTURED_BYTES_MAX,
+            )
+        hash = entry_hash(data)
+        writer.append_entry(seq, hash, self.txid, data)
+        if due:
+            writer.add_checkpoint(seq, root)
+        return _Published(entry, follow(moment, entry, hash, stored=due), head, rows)
 
     def _find_key(self, reader: CatalogReader) -> EntryRow | None:
         """The entry that this transaction's key has made before."""

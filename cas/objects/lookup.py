@@ -39,6 +39,9 @@ from cas.storage.pack import (
     footer_length,
 )
 
+_LAG_MAX = 256
+"""Versions that the snapshot may fall behind a writer that never has to look anything up."""
+
 
 @attrs.frozen(slots=True)
 class PackInfo:
@@ -286,6 +289,10 @@ class Lookup:
         with self._lock:
             state = self.state
             if not self._fresh or state.version != previous_version:
+                # Others commit in between. What they installed is looked at when it is missed,
+                # but not so late that nobody notices that a spill is due.
+                if row.number - state.version > _LAG_MAX:
+                    self.refresh()
                 return
             info = PackInfo(
                 row.number,
