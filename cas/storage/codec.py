@@ -150,16 +150,19 @@ def _is_plain(frame: bytes | memoryview) -> bool:
     it refuses in a call for one (RFC 8878 section 3.1.1).
     """
     end = len(frame)
-    if end < 9 or frame[4] or frame[5] > _WINDOW_BYTE_MAX:
+    # Flags, window, and the head of the first block, which mostly is the last one.
+    head = int.from_bytes(frame[4:9], "little")
+    if end < 9 or head & 0xFF or head >> 8 & 0xFF > _WINDOW_BYTE_MAX:
         return False
-    at = 6
-    while at + 3 <= end:
-        head = frame[at] | frame[at + 1] << 8 | frame[at + 2] << 16
+    at, block = 6, head >> 16
+    while True:
         # Block type 1 is one byte that repeats; its size is that of the content.
-        at += 4 if head & 6 == 2 else 3 + (head >> 3)
-        if head & 1:
+        at += 4 if block & 6 == 2 else 3 + (block >> 3)
+        if block & 1:
             return at == end
-    return False
+        if at + 3 > end:
+            return False
+        block = int.from_bytes(frame[at : at + 3], "little")
 
 
 def decode_payload(codec: int, payload: bytes, raw_bytes: int) -> bytes:
