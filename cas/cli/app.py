@@ -19,7 +19,7 @@ from cas.cli.options import WithCommon, said_json
 from cas.cli.problems import BROKEN_PIPE, Problem, debugging, problem_of
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
-    "init": ("upkeep", "Make a store."),
+    "init": ("init", "Make a store."),
     "put": ("objects", "Store files as objects and print their ids."),
     "get": ("objects", "Print or write the content of an object."),
     "snapshot": ("save", "Save a folder as the next commit of a branch."),
@@ -32,7 +32,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "journal": ("history", "Show what was done to the store, and by whom."),
     "branch": ("refs", "List, make, move or delete branches."),
     "tag": ("refs", "List, make or delete tags."),
-    "fsck": ("check", "Check every object, every history and the journal."),
+    "fsck": ("fsck", "Check every object, every history and the journal."),
     "stats": ("stats", "Show what the store holds and what it takes."),
 }
 """Name -> (module of cas.cli, one line of help), in the order of the help page."""

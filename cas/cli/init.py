@@ -1,4 +1,4 @@
-"""`cas init`, `cas fsck` and `cas stats`: the store itself."""
+"""`cas init`: where a store begins."""
 
 from __future__ import annotations
 
