@@ -258,9 +258,12 @@ class Batch:
         self._close()
 
     def is_installed(self, reader: CatalogReader) -> bool:
-        """Whether the installing transaction has committed, as the catalog shows it."""
+        """Whether the installing transaction has committed, as the catalog shows it.
+
+        One pack is proof: they were named together, and a spill may have gathered another since.
+        """
         rows = {(row.name, row.body_bytes, row.footer) for row in reader.packs(self._version)}
-        return all(
+        return any(
             (pack.name, pack.body_bytes, pack.footer_bytes) in rows for pack in self._sealed or ()
         )
 

@@ -167,7 +167,7 @@ class ObjectStore:
         if slot.codec == RECIPE:
             recipe = self._recipe(copy, payload)
             try:
-                parts = [part for _at, part in read_spans(recipe, slot.raw_bytes, self.get)]
+                parts = [part for _at, part in read_spans(recipe, slot.raw_bytes, self._part)]
             except ObjectNotFound as error:
                 raise CorruptObject(
                     f"Object {slot.id.hex()} cannot be put together ({error}); run `cas fsck`.",
@@ -186,6 +186,21 @@ class ObjectStore:
         if len(payload) != RECIPE_PAYLOAD_BYTES or payload[:ID_BYTES] != copy.slot.id:
             raise _damaged(copy)
         return payload[ID_BYTES:]
+
+    def _part(self, id: bytes, kind: Kind) -> bytes:
+        """Content of what a recipe names: a chunk is never put together itself.
+
+        Otherwise a crafted recipe could name its own blob, or double itself at each step.
+        """
+        found, content = self._use_copy(id, self._load_whole)
+        if found != kind:
+            raise wrong_kind(id, kind, found)
+        return content
+
+    def _load_whole(self, copy: Copy) -> tuple[int, bytes]:
+        if copy.slot.codec == RECIPE:
+            raise _damaged(copy)
+        return self._load(copy)
 
     def verified(self, copy: Copy) -> tuple[int, bytes]:
         """(kind, content) of one copy, hashed; a recipe copy gives its payload's recipe only.
@@ -221,7 +236,7 @@ class ObjectStore:
     def _open(self, copy: Copy) -> BlobReader:
         if copy.slot.codec == RECIPE:
             recipe = self._recipe(copy, self.payload(copy))
-            return BlobReader(copy.slot.raw_bytes, recipe, b"", self.get)
+            return BlobReader(copy.slot.raw_bytes, recipe, b"", self._part)
         kind, content = self._load(copy)
         if kind != Kind.BLOB:
             raise wrong_kind(copy.slot.id, Kind.BLOB, kind)

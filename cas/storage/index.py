@@ -73,7 +73,9 @@ class Run:
         found = []
         while at < self.count and prefixes[at] == prefix:
             place = self._places[at]
-            found.append((self.packs[place >> 32], place & 0xFFFFFFFF))
+            # A damaged run may name a pack that it does not cover.
+            if place >> 32 < len(self.packs):
+                found.append((self.packs[place >> 32], place & 0xFFFFFFFF))
             at += 1
         return found
 
@@ -82,7 +84,8 @@ class Run:
         at = bisect_left(self._prefixes, low)
         while at < self.count and self._prefixes[at] <= high:
             place = self._places[at]
-            yield self.packs[place >> 32], place & 0xFFFFFFFF
+            if place >> 32 < len(self.packs):
+                yield self.packs[place >> 32], place & 0xFFFFFFFF
             at += 1
 
     def entries(self) -> Iterator[tuple[int, int, int]]:
@@ -196,11 +199,17 @@ def load_runs(folder: str, lineage_id: bytes) -> list[Run]:
 
 
 def due_merge(runs: Sequence[Run]) -> list[Run]:
-    """The runs to merge next: eight or more of one size class, or none."""
+    """The runs to merge next: eight or more of one size class, or none.
+
+    A damaged run is never one of them: what is merged gets a digest of its own, and would be
+    believed when it says no.
+    """
     classes: dict[int, list[Run]] = {}
     for run in runs:
         classes.setdefault(max(run.count, 1).bit_length() // 3, []).append(run)
     for level in sorted(classes):
         if len(classes[level]) >= MERGE_FACTOR:
-            return classes[level]
+            whole = [run for run in classes[level] if run.is_whole()]
+            if len(whole) >= MERGE_FACTOR:
+                return whole
     return []
