@@ -16,14 +16,14 @@ import attrs
 
 from cas.errors import LimitExceeded, PathNotFound, StorageFull, UnsafePath
 from cas.history.snapshot import Snapshot
-from cas.limits import PATH_DEPTH_MAX, RESTORE_ENTRIES_MAX, WHOLE_BLOB_BYTES_MAX
+from cas.limits import ID_BYTES, PATH_DEPTH_MAX, RESTORE_ENTRIES_MAX, WHOLE_BLOB_BYTES_MAX
 from cas.model.ids import Kind, digest_of
 from cas.model.names import printable, split_path, to_text
 from cas.model.objects import EntryKind
 from cas.objects.bulk import BulkReader
 from cas.objects.store import ObjectStore, wrong_kind
 from cas.trees.cursor import scan
-from cas.trees.node import DIRECTORY, Item, Value, decode_node
+from cas.trees.node import DIRECTORY, Item, Node, Value, decode_node
 from cas.worktree.files import OPEN_DIRECTORY, Content, hash_file, read_file
 from cas.worktree.names import STORE_FOLDER, find_twins, is_store_name, merges
 
@@ -48,7 +48,7 @@ class Directory:
     exists: bool = False
     files: list[Item] = attrs.field(factory=list)
     links: list[Item] = attrs.field(factory=list)
-    below: list[tuple[bytes, Directory]] = attrs.field(factory=list)
+    below: list[Directory] = attrs.field(factory=list)
     standing: dict[bytes, os.stat_result] = attrs.field(factory=dict)
     """What stands where something else is to be."""
     modes: list[Item] = attrs.field(factory=list)
@@ -60,7 +60,7 @@ class Directory:
         while stack:
             directory = stack.pop()
             yield directory
-            stack += [below for _name, below in reversed(directory.below)]
+            stack += reversed(directory.below)
 
 
 @attrs.frozen(slots=True)
@@ -111,30 +111,20 @@ def make_plan(snapshot: Snapshot, path: str, folder: str) -> RestorePlan:
             path=to_text(first),
             reason="names that differ only by case or normal form",
         )
-    write_count, write_bytes = _count(want.top)
-    _check_room(folder, write_bytes)
+    _check_room(folder, want.content_bytes - stand.equal_bytes)
     return RestorePlan(
         folder,
         want.file_count,
         want.link_count,
         want.directory_count,
         want.content_bytes,
-        write_count,
+        want.file_count + want.link_count - stand.equal_count,
         tuple(map(to_text, stand.replaced)),
         tuple(map(to_text, stand.unsaved)),
         tuple(map(to_text, want.outside)),
         want.top,
         want.link_targets,
     )
-
-
-def _count(top: Directory) -> tuple[int, int]:
-    """Files and links to be written, and their bytes."""
-    count = size_bytes = 0
-    for directory in top.walk():
-        count += len(directory.files) + len(directory.links)
-        size_bytes += sum([value[2] for _, value in directory.files])
-    return count, size_bytes
 
 
 def _check_room(folder: str, needed_bytes: int) -> None:
@@ -176,7 +166,7 @@ class _Wanted:
             raise PathNotFound(f"There is no {path!r} in {self._snapshot!r}.", path=path)
         if not entry.is_tree:
             name = split_path(path)[-1]
-            self._take(self.top, [name], [int(entry.kind)], bytes(entry.id), [entry.size])
+            self._take(self.top, [(name, (int(entry.kind), bytes(entry.id), entry.size))])
         else:
             level = [(self.top, bytes(entry.id))]
             while level:
@@ -200,44 +190,35 @@ class _Wanted:
                 raise wrong_kind(id, Kind.TREE, kind)
             node = decode_node(bytes(content), kind, verified=True)
             if node.level == 0:
-                columns = node.names, list(node.tags), node.ids, node.numbers
+                items = items_of(node)
             else:
                 items = list(scan(DIRECTORY, id, self._objects.tree_nodes(DIRECTORY)))
-                columns = (
-                    [name for name, _ in items],
-                    [value[0] for _, value in items],
-                    b"".join([value[1] for _, value in items]),
-                    [value[2] for _, value in items],
-                )
-            below += self._take(directory, *columns)
+            below += self._take(directory, items)
         return below
 
-    def _take(
-        self,
-        here: Directory,
-        names: list[bytes],
-        tags: list[int],
-        ids: bytes,
-        numbers: list[int],
-    ) -> list[tuple[Directory, bytes]]:
+    def _take(self, here: Directory, items: list[Item]) -> list[tuple[Directory, bytes]]:
         """Put entries into a directory of the plan; gives the directories among them."""
-        self._check(here, names)
+        self._check(here, [name for name, _ in items])
+        here.files = items
         below: list[tuple[Directory, bytes]] = []
-        files, links = here.files, here.links
-        for at, (name, tag, number) in enumerate(zip(names, tags, numbers, strict=True)):
-            id = ids[at * 32 : at * 32 + 32]
-            if tag == _TREE:
-                child = Directory(name, here.path + name + b"/", here, here.depth + 1)
-                here.below.append((name, child))
-                below.append((child, id))
-                continue
-            self.content_bytes += number
-            (links if tag == _LINK else files).append((name, (tag, id, number)))
-        self.file_count += len(files)
-        self.link_count += len(links)
+        if any(value[0] > _EXECUTABLE for _, value in items):
+            here.files = [item for item in items if item[1][0] <= _EXECUTABLE]
+            here.links = [item for item in items if item[1][0] == _LINK]
+            for name, value in items:
+                if value[0] == _TREE:
+                    path = here.path + name + b"/"
+                    child = Directory(name, path, here, here.depth + 1)
+                    here.below.append(child)
+                    below.append((child, value[1]))
+            if len(here.files) + len(here.links) + len(below) != len(items):
+                raise _refuse(here.path, "has an entry of an unknown kind")
+            for _name, value in here.links:
+                self.link_targets[value[1]] = b""
+                self.content_bytes += value[2]
+        self.content_bytes += sum([value[2] for _, value in here.files])
+        self.file_count += len(here.files)
+        self.link_count += len(here.links)
         self.directory_count += len(below)
-        for _name, value in links:
-            self.link_targets[value[1]] = b""
         return below
 
     def _check(self, here: Directory, names: list[bytes]) -> None:
@@ -263,7 +244,9 @@ class _Wanted:
             for name in names:
                 if is_store_name(name):
                     raise _refuse(here.path + name, "would be taken for a store's own folder")
-        self.twins += [(here.path + a, here.path + b) for a, b in find_twins(names)]
+        twins = find_twins(names)
+        if twins:
+            self.twins += [(here.path + a, here.path + b) for a, b in twins]
 
     def _read_links(self) -> None:
         targets = self.link_targets
@@ -281,6 +264,13 @@ class _Wanted:
                     raise _refuse(path, "is a link with a target that no link can have")
                 if leads_outside(path, target):
                     self.outside.append(path)
+
+
+def items_of(node: Node) -> list[Item]:
+    """Entries of a leaf."""
+    ids = node.ids
+    split = [ids[at : at + ID_BYTES] for at in range(0, len(ids), ID_BYTES)]
+    return list(zip(node.names, zip(node.tags, split, node.numbers, strict=True), strict=True))
 
 
 _NO_NAMES: Final = frozenset((b"", b".", b".."))
@@ -316,6 +306,8 @@ class _Standing:
         self._objects = objects
         self.replaced: list[bytes] = []
         self.unsaved: list[bytes] = []
+        self.equal_count = 0
+        self.equal_bytes = 0
 
     def compare(self, here: Directory, fd: int) -> None:
         """Compare a directory of the plan with the one open as `fd`, and all below."""
@@ -325,7 +317,8 @@ class _Standing:
             return
         here.files = self._leaves(here, fd, here.files, names)
         here.links = self._leaves(here, fd, here.links, names)
-        for name, below in here.below:
+        for below in here.below:
+            name = below.name
             status = _status(fd, name) if name in names else None
             if status is None:
                 continue
@@ -351,8 +344,12 @@ class _Standing:
             elif not self._is_equal(fd, name, value, status):
                 self._in_the_way(here, fd, name, status)
                 missing.append(leaf)
-            elif value[0] != _LINK and bool(status.st_mode & 0o100) != (value[0] == _EXECUTABLE):
-                here.modes.append(leaf)
+            else:
+                self.equal_count += 1
+                self.equal_bytes += value[2]
+                executable = bool(status.st_mode & 0o100)
+                if value[0] != _LINK and executable != (value[0] == _EXECUTABLE):
+                    here.modes.append(leaf)
         return missing
 
     def _is_equal(self, fd: int, name: bytes, value: Value, status: os.stat_result) -> bool:
