@@ -86,8 +86,9 @@ def decode_header(data: bytes, pack: str) -> PackHeader:
     if len(tail) != _HEADER_CRC.size or _HEADER_CRC.unpack(tail)[0] != zlib.crc32(fields):
         raise CorruptPack(f"The header of {pack} is damaged.", pack=pack, offset=0)
     magic, version, suite, zero, store, lineage, session, birth, zero2 = _HEADER.unpack(fields)
-    if magic != HEADER_MAGIC or zero or zero2:
+    if magic != HEADER_MAGIC:
         raise CorruptPack(f"{pack} is not a pack.", pack=pack, offset=0)
+    # Before the zeros: a newer version may have put something there.
     if version != FORMAT_VERSION or suite != SUITE_PLAIN:
         raise NewerFormat(
             f"{pack} has format {version}, suite {suite}; this version reads format "
@@ -95,6 +96,8 @@ def decode_header(data: bytes, pack: str) -> PackHeader:
             needs=version,
             known=FORMAT_VERSION,
         )
+    if zero or zero2:
+        raise CorruptPack(f"The header of {pack} is damaged.", pack=pack, offset=0)
     return PackHeader(store, lineage, session, birth)
 
 
