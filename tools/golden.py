@@ -2,25 +2,32 @@
 """Compare the golden vectors with what the code gives, or write them: `golden.py [--write]`.
 
 The vectors stand in `tests/golden/vectors.txt` and, the shorter part, in docs/format.md section
-12. Writing refuses to change or drop a vector unless `FORMAT_VERSION` is larger than the one that
-the file was written for: a store that exists must stay readable. New vectors may be added at any
-time. While docs/format.md says that the version is not released, `--unreleased` lets a change
+12; beside them lies a whole store of each version, `store-N/`, and what a reader must find in it,
+`store-N.json`. Writing refuses to change or drop any of it unless `FORMAT_VERSION` is larger than
+the one it was written for: a store that exists must stay readable. New vectors may be added at
+any time. While docs/format.md says that the version is not released, `--unreleased` lets a change
 through.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+import cas  # noqa: E402
 from cas.storage.pack import FORMAT_VERSION  # noqa: E402
+from tests.golden.store import describe, make  # noqa: E402
 from tests.golden.vectors import Vectors, example, from_lines, to_lines, vectors  # noqa: E402
 
 FILE = "tests/golden/vectors.txt"
+STORE = f"tests/golden/store-{FORMAT_VERSION}"
 DOCUMENT = "docs/format.md"
 OPENING = "```golden\n"
 NOT_RELEASED = f"Version {FORMAT_VERSION} is not released yet"
@@ -72,30 +79,70 @@ def write(root: Path, new: Vectors, shown: Vectors) -> None:
     document.write_text(f"{before}{OPENING}{to_lines(shown)}```\n{after}", encoding="utf-8")
 
 
+def make_store(folder: Path) -> str:
+    """Write a store to a new folder, without its cache; its description as JSON."""
+    make(str(folder))
+    with cas.open(folder, read_only=True) as store:
+        text = json.dumps(describe(store), indent=1, sort_keys=True) + "\n"
+    shutil.rmtree(folder / "cache")
+    for name in ("catalog.sqlite-wal", "catalog.sqlite-shm", "locks/spill"):
+        (folder / name).unlink(missing_ok=True)
+    return text
+
+
+def store_differs(root: Path, described: str) -> list[str]:
+    """Whether the store kept for this version says something else; nothing while there is none."""
+    file = root / f"{STORE}.json"
+    same = not file.exists() or file.read_text(encoding="utf-8") == described
+    return [] if same else [f"{STORE} changed"]
+
+
 def main(words: list[str], root: Path = ROOT) -> int:
     """Exit code 0: the same, or written; 1: different, or refused."""
     parser = argparse.ArgumentParser(prog="golden.py", description=__doc__.partition("\n")[0])
     parser.add_argument("--write", action="store_true", help="write what the code gives now")
     parser.add_argument("--unreleased", action="store_true", help="the version is not released")
     options = parser.parse_args(words)
-    version, old = read(root)
+    _version, old = read(root)
     new, shown = vectors(), example()
-    changed = differences(old, new)
-    if options.write:
-        document = (root / DOCUMENT).read_text(encoding="utf-8")
-        why = refusal(version, changed, unreleased=options.unreleased, document=document)
-        if why is not None:
-            print(f"golden: refused: {why}")
-            return 1
-        write(root, new, shown)
-        print(f"golden: {len(new)} vectors written for format {FORMAT_VERSION}")
-        return 0
+    with tempfile.TemporaryDirectory(prefix="cas-golden-") as name:
+        made = Path(name) / "store"
+        described = make_store(made)
+        changed = differences(old, new) + store_differs(root, described)
+        if options.write:
+            return _write(root, changed, new, shown, made, described, options.unreleased)
     changed += [f"{name} is not in {FILE}" for name in sorted(new.keys() - old.keys())]
     changed += [f"{DOCUMENT}: {line}" for line in differences(read_example(root), shown)]
+    if not (root / f"{STORE}.json").exists():
+        changed.append(f"{STORE} is not there")
     for line in changed:
         print(line)
-    print(f"golden: {len(new)} vectors, {len(changed)} differ")
+    print(f"golden: {len(new)} vectors and a store, {len(changed)} differ")
     return 1 if changed else 0
+
+
+def _write(
+    root: Path,
+    changed: list[str],
+    new: Vectors,
+    shown: Vectors,
+    made: Path,
+    described: str,
+    unreleased: bool,
+) -> int:
+    document = (root / DOCUMENT).read_text(encoding="utf-8")
+    why = refusal(read(root)[0], changed, unreleased=unreleased, document=document)
+    if why is not None:
+        print(f"golden: refused: {why}")
+        return 1
+    write(root, new, shown)
+    # A store that says the same stays as it was written first.
+    if not (root / f"{STORE}.json").exists() or store_differs(root, described):
+        shutil.rmtree(root / STORE, ignore_errors=True)
+        shutil.copytree(made, root / STORE)
+        (root / f"{STORE}.json").write_text(described, encoding="utf-8")
+    print(f"golden: {len(new)} vectors and a store written for format {FORMAT_VERSION}")
+    return 0
 
 
 if __name__ == "__main__":
