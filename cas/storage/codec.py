@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from cas.errors import CorruptObject
-from cas.limits import ZSTD_LEVEL, ZSTD_WINDOW_LOG_MAX
+from cas.limits import STRUCTURED_BYTES_MAX, ZSTD_LEVEL, ZSTD_WINDOW_LOG_MAX
 
 if TYPE_CHECKING:
     import zstandard
@@ -167,6 +167,9 @@ def _is_plain(frame: bytes | memoryview) -> bool:
 
 def decode_payload(codec: int, payload: bytes, raw_bytes: int) -> bytes:
     """The content of a whole record (codec raw or zstd). Raises `CorruptObject`."""
+    if raw_bytes > STRUCTURED_BYTES_MAX:
+        # Asked for that much, the library overflows, or takes the memory before it looks.
+        raise CorruptObject(f"A record says that it holds {raw_bytes} bytes; run `cas fsck`.")
     if codec == ZSTD:
         import zstandard
 
