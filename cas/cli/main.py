@@ -10,22 +10,29 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from typing import NoReturn
+from typing import Final, NoReturn
+
+_COLLECT: Final = (50_000, 20, 100)
+"""Thresholds of the collector: allocations, and collections of the younger generations."""
 
 
 def run() -> NoReturn:
     """Entry point of the `cas` script and of `python -m cas`.
 
     Leaves by `os._exit` once the store is closed and the streams are flushed: taking the
-    interpreter down object by object costs more than listing a directory.
+    interpreter down object by object costs 10 ms.
     """
-    # What start-up allocates lives as long as the process, and a command makes few cycles.
+    # What start-up allocates lives as long as the process: it is never looked at again. Later a
+    # command makes few cycles, so the collector comes seldom. Together 4 % of a snapshot of
+    # 14,000 unchanged files; without any collector memory grew while a large file was put.
     gc.disable()
     _open_standard_streams()
     try:
         from cas.cli.app import main
 
         gc.freeze()
+        gc.set_threshold(*_COLLECT)
+        gc.enable()
         code = main(sys.argv[1:])
     except KeyboardInterrupt:
         code = 130
