@@ -119,7 +119,6 @@ def cli(ctx: click.Context, version: bool) -> None:
 def main(arguments: list[str]) -> int:
     """Run one command line; the exit code. Raises nothing."""
     front = Front()
-    front.settings.json = said_json(arguments)
     try:
         try:
             code = _invoke(front, arguments)
@@ -131,7 +130,10 @@ def main(arguments: list[str]) -> int:
         _drop_output()
         return BROKEN_PIPE
     except BaseException as error:
-        return _tell(problem_of(error), front)
+        problem = problem_of(error)
+        # Words that did not parse may have ended before --json was met.
+        as_json = front.settings.json or (problem.code == "usage" and said_json(arguments))
+        return _tell(problem, as_json=as_json)
     return code
 
 
@@ -152,13 +154,13 @@ def _invoke(front: Front, arguments: list[str]) -> int:
     return front.exit_code
 
 
-def _tell(problem: Problem, front: Front) -> int:
+def _tell(problem: Problem, *, as_json: bool) -> int:
     """Write a problem to standard error; its exit code."""
     if debugging():
         import traceback
 
         traceback.print_exc()
-    text = problem.document() if front.settings.json else problem.sentence()
+    text = problem.document() if as_json else problem.sentence()
     try:
         sys.stdout.flush()
     except (OSError, ValueError):

@@ -33,7 +33,14 @@ class Front:
         """Where the store is. Raises `StoreNotFound`."""
         from cas.assembly import discover
 
-        return self.settings.store or discover(os.getcwd(), os.environ.get("CAS_STORE"))
+        place = self.settings.store
+        if place is None:
+            place = discover(os.getcwd(), os.environ.get("CAS_STORE"))
+        if place in ("", ":memory:"):
+            raise click.UsageError(
+                f"A store of the command line is a folder, not {place!r}; name one with --store."
+            )
+        return place
 
     def store(self, *, write: bool = False) -> Store:
         """Open the store; for reading unless `write`. Raises as `cas.assembly.open` does."""

@@ -22,7 +22,12 @@ def init_command(front: Front, path: str | None) -> None:
     made where --store or CAS_STORE says, else in .cas. A store that is there already is left
     as it is.
     """
-    place = path or front.settings.store or os.environ.get("CAS_STORE") or STORE_FOLDER
+    place = path
+    if place is None:
+        named = front.settings.store
+        place = named if named is not None else os.environ.get("CAS_STORE") or STORE_FOLDER
+    if place in ("", ":memory:"):
+        raise click.UsageError(f"A store is a folder, not {place!r}; name one.")
     made = init(place)
     folder = os.path.abspath(place)
     if front.out.json:

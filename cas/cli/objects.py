@@ -27,6 +27,8 @@ def put(front: Front, files: tuple[str, ...]) -> None:
     FILE is a file, - is standard input. The id is what `b3sum` prints for the same bytes. All
     are durable when the command returns, or none is.
     """
+    if files.count("-") > 1:
+        raise click.UsageError("Standard input can be stored once; name - once.")
     with front.store(write=True) as store:
         stored = put_files(store, files, sys.stdin.buffer)
     if front.out.json:

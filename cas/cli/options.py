@@ -77,7 +77,14 @@ class CasCommand(WithCommon):
     """A command."""
 
 
-class RevisionType(click.ParamType[str]):
+if TYPE_CHECKING:
+    _ParamType = click.ParamType[str]
+else:
+    # Generic only since click 8.5, and older ones will do.
+    _ParamType = click.ParamType
+
+
+class RevisionType(_ParamType):
     """A revision, or with `path=True` REV[:PATH]; completes branches, tags and paths."""
 
     name = "revision"

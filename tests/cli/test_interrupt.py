@@ -144,3 +144,15 @@ def test_a_reader_that_goes_away_ends_the_command_silently(
     assert running.stderr is not None
     assert running.stderr.read() == b""
     assert running.wait(WAIT_S) == 141
+
+
+def test_standard_input_that_is_closed_is_empty_and_no_file_of_the_store(stocked: Shell) -> None:
+    """`cas put - <&-` stores nothing but what it was given: no bytes."""
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&-', "sh", *PROGRAM, "put", "-"],
+        cwd=stocked.folder,
+        env=environment(),
+        capture_output=True,
+        check=True,
+    )
+    assert stocked("get", done.stdout.decode().strip()).out == b""

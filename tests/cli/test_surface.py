@@ -134,6 +134,12 @@ def test_before_and_after_are_the_same_request(stocked: Shell) -> None:
     stocked("--store", store, "log", "--store", "nowhere", expect=3)
 
 
+def test_a_value_that_looks_like_an_option_is_a_value(stocked: Shell) -> None:
+    """`-m --json` is a message and asks for nothing."""
+    assert len(stocked("snapshot", "work", "-m", "--json").text) == 65
+    assert stocked("log", "-n", "1").lines[0].endswith(" --json")
+
+
 def test_quiet_leaves_results_only(stocked: Shell) -> None:
     """With -q standard error is empty where all went well, and results are the same."""
     loud, quiet = stocked("put", "work/run.sh"), stocked("-q", "put", "work/run.sh")
