@@ -69,6 +69,13 @@ def problem_of(error: BaseException) -> Problem:
         )
     if isinstance(error, MemoryError):
         return Problem("out-of-memory", "There is not enough memory; nothing was committed.", 1)
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "cas").startswith("cas"):
+        return Problem(
+            "missing-library",
+            f"The library {error.name} is missing; install agent-cas again.",
+            1,
+            {"library": error.name},
+        )
     detail = f"{type(error).__name__}: {error}"
     return Problem(
         "internal",

@@ -42,6 +42,8 @@ class Bar:
         self._rich: Any = None
         self._task: Any = None
         self._wanted = wanted(settings)
+        # None leaves it to rich, which knows NO_COLOR.
+        self._no_color = True if settings.color == "never" else None
 
     @property
     def files(self) -> Callable[[FileProgress], None] | None:
@@ -103,7 +105,7 @@ class Bar:
             BarColumn(),
             TextColumn("{task.fields[text]}"),
             TimeElapsedColumn(),
-            console=Console(stderr=True, soft_wrap=False),
+            console=Console(stderr=True, no_color=self._no_color),
             transient=True,
             auto_refresh=False,
         )

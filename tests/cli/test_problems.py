@@ -65,6 +65,8 @@ def test_every_error_becomes_a_problem(kind: type[CasError]) -> None:
         (KeyboardInterrupt(), "interrupted", 130),
         (OSError(5, "Input/output error", "x"), "storage-failed", 7),
         (MemoryError(), "out-of-memory", 1),
+        (ModuleNotFoundError("x", name="blake3"), "missing-library", 1),
+        (ModuleNotFoundError("x", name="cas.nowhere"), "internal", 1),
         (ZeroDivisionError("oops\nthere"), "internal", 1),
     ],
 )
