@@ -16,6 +16,9 @@ import cas
 from tests.cli.support import PROGRAM, Shell, environment
 
 WAIT_S = 60.0
+needs_proc = pytest.mark.skipif(
+    not Path("/proc/locks").exists(), reason="what a process waits for is read from /proc"
+)
 
 
 def start(shell: Shell, *words: str) -> subprocess.Popen[bytes]:
@@ -48,6 +51,7 @@ def assert_sound(shell: Shell, commits: int) -> None:
     assert len(shell("log").lines) == commits + 1
 
 
+@needs_proc
 def test_an_interrupt_at_the_commit_of_a_snapshot(stocked: Shell) -> None:
     """Ctrl-C while a snapshot with a staged pack waits for its turn: 130, and as if never begun."""
     stocked.write("work/big", os.urandom(3_000_000))
@@ -87,6 +91,7 @@ def test_an_interrupt_while_content_is_read(stocked: Shell) -> None:
     assert_sound(stocked, commits=2)
 
 
+@needs_proc
 def test_an_interrupt_while_standard_input_is_awaited(stocked: Shell) -> None:
     """Ctrl-C while put waits for input: 130, nothing stored; with --json one document."""
     running = start(stocked, "put", "-", "--json")
@@ -108,9 +113,10 @@ def is_asleep(pid: int) -> bool:
         number, fd, *_rest = Path(f"/proc/{pid}/syscall").read_text().split()
     except (OSError, ValueError):
         return False
-    return number == "0" and fd == "0x0"
+    return number in ("0", "63") and fd == "0x0"  # read on x86-64, and on the others
 
 
+@needs_proc
 def test_a_killed_snapshot_leaves_a_store_that_works(stocked: Shell) -> None:
     """SIGKILL in the middle of a snapshot: the store has the commits it had, and takes new ones."""
     stocked.write("work/big", os.urandom(3_000_000))
