@@ -174,7 +174,7 @@ class _Writer:
         standing = directory.standing
         for (name, value), found in zip(directory.files, contents, strict=False):
             mode = 0o755 if value[0] == _EXECUTABLE else 0o644
-            target = _temporary() if name in standing else name
+            target = self._temporary() if name in standing else name
             if found.content is not None and found.kind != Kind.BLOB:
                 raise wrong_kind(found.id, Kind.BLOB, found.kind)
             try:
@@ -212,12 +212,15 @@ class _Writer:
         for name, value in directory.links:
             target = self._plan.link_targets[value[1]]
             if name in directory.standing:
-                temporary = _temporary()
+                temporary = self._temporary()
                 os.symlink(target, temporary, dir_fd=fd)
                 _replace(fd, temporary, name)
             else:
                 os.symlink(target, name, dir_fd=fd)
             self._count(value)
+
+    def _temporary(self) -> bytes:
+        return b".cas-restore-" + self._objects.clock.random(8).hex().encode()
 
     def _count(self, value: Value) -> None:
         self.written_count += 1
@@ -269,10 +272,6 @@ def _write(file: int, content: Content) -> None:
     view = memoryview(content)
     while view:
         view = view[os.write(file, view) :]
-
-
-def _temporary() -> bytes:
-    return b".cas-restore-" + os.urandom(8).hex().encode()
 
 
 def _replace(fd: int, temporary: bytes, name: bytes) -> None:

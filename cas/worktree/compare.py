@@ -9,12 +9,10 @@ import os
 from collections.abc import Iterator
 from typing import Final
 
-from blake3 import blake3
-
 from cas.history.snapshot import Change, Snapshot, classify
 from cas.history.store import Store
 from cas.limits import WHOLE_BLOB_BYTES_MAX
-from cas.model.ids import Kind, digest_of
+from cas.model.ids import Kind, digest_of, digest_parts
 from cas.model.names import printable, to_text
 from cas.objects.content import Readable
 from cas.objects.store import ObjectStore
@@ -48,12 +46,15 @@ class _HashSink:
         return digest_of(Kind.BLOB, content)
 
     def stream(self, stream: Readable) -> tuple[bytes, int]:
-        hasher = blake3(max_threads=blake3.AUTO)
         size_bytes = 0
-        while part := stream.read(_READ_BYTES):
-            hasher.update(part)
-            size_bytes += len(part)
-        return hasher.digest(), size_bytes
+
+        def parts() -> Iterator[bytes]:
+            nonlocal size_bytes
+            while part := stream.read(_READ_BYTES):
+                size_bytes += len(part)
+                yield part
+
+        return digest_parts(parts()), size_bytes
 
     def known(self, id: bytes) -> bool:
         return id in self._made or self._objects.has(id)

@@ -12,7 +12,7 @@ import stat
 import sys
 from typing import Final, NamedTuple
 
-from blake3 import blake3
+from cas.model.ids import digest_parts
 
 OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Without O_NONBLOCK a FIFO that takes a file's place would block the open for ever.
@@ -109,11 +109,8 @@ def failure(error: OSError) -> Fault:
 
 def hash_file(fd: int, name: bytes) -> bytes:
     """Blob id of a file of any size, as it is read. Raises `OSError`."""
-    hasher = blake3(max_threads=blake3.AUTO)
     file = os.open(name, OPEN_FILE, dir_fd=fd)
     try:
-        while part := os.read(file, _READ_BYTES):
-            hasher.update(part)
+        return digest_parts(iter(lambda: os.read(file, _READ_BYTES), b""))
     finally:
         os.close(file)
-    return hasher.digest()

@@ -125,7 +125,8 @@ class _Import:
     def keep_picture(self) -> None:
         """For the next import; only after the commit, because it names what exists by then."""
         if self._cache is not None and not self.picture.equals(self.old):
-            save(self._cache, self._key, self.picture)
+            token = self._store.objects.clock.random(8)
+            save(self._cache, self._key, self.picture, token)
 
 
 def import_folder(

@@ -51,15 +51,15 @@ def find_twins(names: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
     return twins
 
 
-def merges(folder: bytes) -> bool:
+def merges(folder: bytes, token: bytes) -> bool:
     """Whether the file system of a folder (or of the nearest one above) takes such names for one.
 
-    Tried with an empty file of its own that is removed again. Where that is impossible the
+    Tried with an empty file, named with `token` (random bytes), that is removed again. Where that is impossible the
     answer is yes: two names are not risked.
     """
     while not os.path.isdir(folder):
         folder = os.path.dirname(folder)
-    stem = f".cas-probe-{os.urandom(8).hex()}-a\u00e9"
+    stem = f".cas-probe-{token.hex()}-a\u00e9"
     probe = os.path.join(folder, os.fsencode(stem))
     others = [os.fsencode(other) for other in (stem.upper(), f"{stem[:-1]}e\u0301")]
     try:

@@ -103,7 +103,7 @@ def make_plan(snapshot: Snapshot, path: str, folder: str) -> RestorePlan:
             stand.compare(want.top, fd)
         finally:
             os.close(fd)
-    if want.twins and merges(place):
+    if want.twins and merges(place, snapshot.objects.clock.random(8)):
         first, second = want.twins[0]
         raise UnsafePath(
             f"{printable(first)} and {printable(second)} are one name to the file system of "

@@ -23,10 +23,7 @@ import attrs
 from cas.catalog.host import filesystem_of
 from cas.errors import Invalid
 from cas.limits import (
-    ENTRY_NAME_BYTES_MAX,
     ID_BYTES,
-    PATH_BYTES_MAX,
-    PATH_DEPTH_MAX,
     WHOLE_BLOB_BYTES_MAX,
 )
 from cas.model.ids import Kind, digest_of
@@ -36,7 +33,6 @@ from cas.objects.content import Readable
 from cas.trees.build import Builder, Columns
 from cas.trees.node import DIRECTORY, NodeStore, Value
 from cas.worktree.files import (
-    OPEN_DIRECTORY,
     OPEN_FILE,
     Content,
     Fault,
@@ -48,6 +44,7 @@ from cas.worktree.files import (
 )
 from cas.worktree.ignore import CASIGNORE, GITIGNORE, Rules
 from cas.worktree.names import find_twins, is_store_name
+from cas.worktree.place import Place, read_rules
 from cas.worktree.secrets import is_private_key, is_secret_name
 from cas.worktree.statcache import Picture, Status, settled, status_of, unsettled
 from cas.worktree.values import ImportOptions, OnProgress, Problem, Progress
@@ -84,59 +81,6 @@ class Sink(Protocol):
     @property
     def nodes(self) -> NodeStore:
         """Where directory nodes go."""
-
-
-class _Place:
-    """A directory on the way: opened when it is first needed, from the folder downwards."""
-
-    __slots__ = ("_fd", "_rules", "depth", "name", "path", "prefix", "room", "up")
-
-    def __init__(self, path: bytes, up: _Place | None, name: bytes, fd: int = -1) -> None:
-        self.path = path
-        self.up = up
-        self.name = name
-        self.prefix: bytes = b"" if up is None else up.prefix + name + b"/"
-        self.depth: int = 0 if up is None else up.depth + 1
-        self.room = min(ENTRY_NAME_BYTES_MAX, PATH_BYTES_MAX - len(self.prefix))
-        """Bytes that a name here may have."""
-        if self.depth >= PATH_DEPTH_MAX:
-            self.room = 0
-        self._fd = fd
-        self._rules: Rules | None = None
-
-    def fd(self) -> int:
-        """Descriptor of the directory. Raises `OSError`."""
-        if self._fd < 0:
-            assert self.up is not None
-            self._fd = os.open(self.name, OPEN_DIRECTORY, dir_fd=self.up.fd())
-        return self._fd
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def rules(self, files: tuple[bytes, ...], contents: list[bytes] | None = None) -> Rules:
-        """What is ignored here: the rules above and `contents`, those of the ignore files here."""
-        if self._rules is None:
-            above = _NO_RULES if self.up is None else self.up.rules(files)
-            if contents is None:
-                contents = read_rules(self.fd(), files)
-            self._rules = above.below(self.prefix, contents) if contents else above
-        return self._rules
-
-
-def read_rules(fd: int, files: tuple[bytes, ...]) -> list[bytes]:
-    """Contents of the ignore files in a directory; what is no regular file is none."""
-    contents = []
-    for name in files:
-        try:
-            found = read_file(fd, name, WHOLE_BLOB_BYTES_MAX)
-        except OSError:
-            continue
-        if isinstance(found, Content):
-            contents.append(found.data)
-    return contents
 
 
 @attrs.define(slots=True)
@@ -193,7 +137,7 @@ class Walk:
             raise Invalid(
                 f"{to_text(self._folder)} cannot be read as a folder: {error.strerror}."
             ) from error
-        place = _Place(self._folder, None, b"", fd)
+        place = Place(self._folder, None, b"", fd)
         try:
             kind = filesystem_of(os.fsdecode(self._folder))
             if kind in _STAMPING or (kind is None and sys.platform == "darwin"):
@@ -240,7 +184,7 @@ class Walk:
 
     # -- directories -------------------------------------------------------------------------
 
-    def _directory(self, place: _Place, at: int, *, relist: bool) -> Value | None:
+    def _directory(self, place: Place, at: int, *, relist: bool) -> Value | None:
         """Save a directory; `at` is its index in the old picture, or -1. None: a problem."""
         old, picture = self._old, self.picture
         index = picture.add(place.path, _NO_STATUS, _NO_ID, 0)
@@ -268,7 +212,7 @@ class Walk:
                 self._keep_rules(place.prefix + name + b"/")
                 value = (_TREE, old.id(before), old.numbers[before])
             else:
-                below = _Place(place.path + b"/" + name, place, name)
+                below = Place(place.path + b"/" + name, place, name)
                 try:
                     value = self._directory(below, before, relist=relist)
                 finally:
@@ -290,7 +234,7 @@ class Walk:
         found = bisect_left(changed, at)
         return found < len(changed) and changed[found] == at
 
-    def _names_before(self, place: _Place, at: int) -> list[tuple[bytes, int, int]]:
+    def _names_before(self, place: Place, at: int) -> list[tuple[bytes, int, int]]:
         """(name, kind, index in the old picture) of what a directory has, as it had it."""
         old = self._old
         start = len(place.path) + 1
@@ -299,7 +243,7 @@ class Walk:
         return [(old.paths[i][start:], _kind_of(old.mode(i)), i) for i in old.children(at)]
 
     def _list(
-        self, place: _Place, at: int, relist: bool
+        self, place: Place, at: int, relist: bool
     ) -> tuple[Status, list[tuple[bytes, int, int]], bool]:
         """Status, names as `_names_before` gives them, and whether to list all below anew."""
         fd = place.fd()
@@ -321,7 +265,7 @@ class Walk:
             rules_seen[place.prefix] = [digest_of(Kind.BLOB, content) for content in contents]
         if rules_seen.get(place.prefix) != self._old.rules.get(place.prefix):
             relist = True
-        rules = place.rules(self._rule_files, contents)
+        rules = self._rules(place, contents)
         prefix = place.prefix
         names = [
             (name, kinds[name], before.get(name, -1))
@@ -329,6 +273,17 @@ class Walk:
             if not (rules and rules.leaves_out(prefix + name, kinds[name] == _TREE))
         ]
         return status, names, relist
+
+    def _rules(self, place: Place, contents: list[bytes] | None = None) -> Rules:
+        """The rules above a directory and those of its own ignore files, `contents`."""
+        if place.rules is None:
+            above = _NO_RULES if place.up is None else self._rules(place.up)
+            if contents is None:
+                # Not listed in this walk, so it is as it was.
+                seen = place.prefix in self._old.rules
+                contents = read_rules(place.fd(), self._rule_files) if seen else []
+            place.rules = above.below(place.prefix, contents) if contents else above
+        return place.rules
 
     def _entries(self, fd: int) -> dict[bytes, int]:
         """Kinds by name of what a directory has, but for stores."""
@@ -359,7 +314,7 @@ class Walk:
 
     # -- files and links ---------------------------------------------------------------------
 
-    def _leaf(self, place: _Place, name: bytes, kind: int, at: int) -> Value | None:
+    def _leaf(self, place: Place, name: bytes, kind: int, at: int) -> Value | None:
         """Save a file or link; None: left out with a notice."""
         old = self._old
         if at >= 0 and not self._is_changed(at):
@@ -381,7 +336,7 @@ class Walk:
             return None
         return found
 
-    def _file(self, place: _Place, name: bytes) -> Value | Fault | None:
+    def _file(self, place: Place, name: bytes) -> Value | Fault | None:
         found = read_file(place.fd(), name, WHOLE_BLOB_BYTES_MAX)
         secret = is_secret_name(name)
         torn = False
@@ -415,7 +370,7 @@ class Walk:
             after = os.fstat(file)
         return id, size, size != before.st_size or not same(before, after)
 
-    def _link(self, place: _Place, name: bytes) -> Value:
+    def _link(self, place: Place, name: bytes) -> Value:
         fd = place.fd()
         status = os.stat(name, dir_fd=fd, follow_symlinks=False)
         target = os.fsencode(os.readlink(name, dir_fd=fd))

@@ -255,8 +255,8 @@ def load(cache: str, key: Key) -> Picture | None:
     return picture
 
 
-def save(cache: str, key: Key, picture: Picture) -> None:
-    """Keep a picture; where that is impossible it is done without."""
+def save(cache: str, key: Key, picture: Picture, token: bytes) -> None:
+    """Keep a picture; where that is impossible it is done without. `token`: random bytes."""
     paths = b"\0".join(picture.paths)
     rules = encode([[path, ids] for path, ids in sorted(picture.rules.items())])
     head = _HEAD.pack(
@@ -282,7 +282,7 @@ def save(cache: str, key: Key, picture: Picture) -> None:
         )
     )
     path = os.path.join(cache, key.file_name)
-    temporary = f"{path}.{os.getpid()}.{os.urandom(4).hex()}.tmp"
+    temporary = f"{path}.{token.hex()}.tmp"
     try:
         with open(temporary, "xb", buffering=0) as file:
             file.write(body + digest_blob(body))
