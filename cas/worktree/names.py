@@ -54,8 +54,8 @@ def find_twins(names: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
 def merges(folder: bytes, token: bytes) -> bool:
     """Whether the file system of a folder (or of the nearest one above) takes such names for one.
 
-    Tried with an empty file, named with `token` (random bytes), that is removed again. Where that is impossible the
-    answer is yes: two names are not risked.
+    Tried with an empty file, named with `token` (random bytes), that is removed again. Where
+    that is impossible the answer is yes: two names are not risked.
     """
     while not os.path.isdir(folder):
         folder = os.path.dirname(folder)

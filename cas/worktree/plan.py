@@ -256,7 +256,7 @@ class _Wanted:
                 kind, content = self._objects.read(id)
             if kind != Kind.BLOB:
                 raise wrong_kind(id, Kind.BLOB, kind)
-            targets[id] = bytes(content[: _LINK_BYTES_MAX + 1])
+            targets[id] = bytes(memoryview(content)[: _LINK_BYTES_MAX + 1])
         for directory in self.top.walk() if targets else ():
             for name, value in directory.links:
                 path, target = directory.path + name, targets[value[1]]
