@@ -22,6 +22,7 @@ from cas.catalog.catalog import CatalogReader, CatalogWriter, Head, PackRow, Ses
 from cas.errors import (
     CasError,
     Closed,
+    ForkedStore,
     ObjectNotFound,
     OutcomeUnknown,
     SessionExpired,
@@ -76,9 +77,18 @@ class Batch:
         return self._pid != os.getpid()
 
     def check_open(self) -> None:
-        """Raise `Closed` when the batch has ended: what is staged now would never exist."""
+        """Raise `Closed` when the batch has ended: what is staged now would never exist.
+
+        Raises `ForkedStore` in a forked child: the threads that compress and the place in the
+        file are the parent's.
+        """
         if self._done:
             raise Closed("This batch or transaction has ended; begin another.")
+        if self.inherited:
+            raise ForkedStore(
+                "This transaction belongs to the parent process; open the store again in the "
+                "child and begin another."
+            )
 
     # -- staging -----------------------------------------------------------------------------
 
@@ -114,6 +124,7 @@ class Batch:
                 self._small_bytes += len(payload)
                 return True
             self._file = self._begin_file()
+        self.check_open()
         self._file.add(Submitted(id, kind, content, None, size_bytes))
         return True
 
@@ -165,6 +176,7 @@ class Batch:
 
     def seal(self) -> list[SealedPack]:
         """Make every byte durable that does not travel in the installing transaction."""
+        self.check_open()
         if self._sealed is None:
             if self._file is not None:
                 self._sealed = self._file.finish()
@@ -319,6 +331,7 @@ class Batch:
         self._small.clear()
         self._small_bytes = 0
         return file
+
 
 def not_committed(error: OutcomeUnknown) -> CasError:
     """The error to raise once a lost answer has turned out to be no."""
