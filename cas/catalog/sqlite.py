@@ -31,6 +31,7 @@ from cas.errors import (
     NotAStore,
     OutcomeUnknown,
     ReadOnly,
+    StorageFull,
 )
 from cas.model.entry import genesis_hash
 
@@ -132,11 +133,16 @@ class _Write:
                     self._connection.execute("COMMIT")
                 except Exception as failure:
                     catalog._park_writer()
+                    told = typed(failure, catalog.path)
+                    if isinstance(told, StorageFull):
+                        # Only a write says this, and it comes before the sync: what would make
+                        # the commit count is not in the log, so that nothing can bring it back.
+                        raise told from failure
                     raise OutcomeUnknown(
                         f"The answer of the commit was lost ({failure}); ask again with the "
                         "transaction id to learn whether it counts.",
                         txid=None,
-                    ) from typed(failure, catalog.path)
+                    ) from told
                 except BaseException:
                     catalog._drop_writer()
                     raise
@@ -235,8 +241,10 @@ class SqliteCatalog:
         Were it the last to close, the next to open would find a commit that nobody had synced.
         """
         if self._writing is not None:
-            self._parked.append(self._writing)
+            before, self._parked = self._parked, [self._writing]
             self._writing = None
+            for connection in before:
+                self._discard(connection)
 
     def _synced(self) -> None:
         """A commit of this handle has synced the log, and all in it."""

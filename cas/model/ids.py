@@ -9,6 +9,7 @@ tree node at the speed of C; the subclasses exist for the type checker and for `
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from enum import IntEnum
@@ -118,18 +119,33 @@ _HASHERS: Final = {
 
 # BLAKE3 spreads one input over threads only where that pays: below 1 MiB it costs more.
 _THREADED_BYTES: Final = 1 << 20
+_threads = blake3.AUTO
+
+
+def _alone() -> None:
+    """In a forked child: the pool of threads stayed with the parent, and would be waited for."""
+    global _threads
+    _threads = 1
+
+
+os.register_at_fork(after_in_child=_alone)
+
+
+def blob_hasher() -> blake3:
+    """A hasher for content that comes in parts."""
+    return blake3(max_threads=_threads)
 
 
 def digest_blob(content: bytes | memoryview) -> bytes:
     """BLAKE3-256 of `content`."""
     if len(content) >= _THREADED_BYTES:
-        return blake3(content, max_threads=blake3.AUTO).digest()
+        return blake3(content, max_threads=_threads).digest()
     return blake3(content).digest()
 
 
 def digest_parts(parts: Iterable[bytes]) -> bytes:
     """BLAKE3-256 of content that comes in parts, one of which is held at a time."""
-    hasher = blake3(max_threads=blake3.AUTO)
+    hasher = blob_hasher()
     for part in parts:
         hasher.update(part)
     return hasher.digest()

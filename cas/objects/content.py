@@ -25,7 +25,7 @@ from cas.limits import (
     RECIPE_SPANS_MAX,
     WHOLE_BLOB_BYTES_MAX,
 )
-from cas.model.ids import Kind, digest_of
+from cas.model.ids import Kind, blob_hasher, digest_of
 from cas.model.objects import Recipe
 
 Load = Callable[[bytes, Kind], bytes]
@@ -67,7 +67,7 @@ def put_stream(stream: Readable, sink: Sink, exists: Callable[[bytes], bool]) ->
         id = digest_of(Kind.BLOB, head)
         sink.add(id, Kind.BLOB, head)
         return id, len(head)
-    hasher = blake3(max_threads=blake3.AUTO)
+    hasher = blob_hasher()
     recipes = _RecipeWriter(sink)
     size_bytes = 0
     for chunk in cut(_Chained(head, stream, hasher)):
