@@ -175,7 +175,8 @@ def test_a_read_only_handle_reads_and_writes_nothing(store: Store) -> None:
         return sorted(
             (str(p.relative_to(location)), p.stat().st_size)
             for p in location.rglob("*")
-            if p.is_file() and not p.name.endswith("-shm")
+            # SQLite makes an empty log and its index beside them, and may not remove them.
+            if p.is_file() and not p.name.endswith(("-shm", "-wal"))
         )
 
     before = listing()
@@ -193,8 +194,9 @@ def test_a_read_only_handle_reads_and_writes_nothing(store: Store) -> None:
         for write_something in refused:
             with pytest.raises(ReadOnly):
                 write_something()
-        assert [name for name, _ in listing() if "wal" not in name] == [n for n, _ in before]
     assert listing() == before
+    logs = location.glob("*-wal")
+    assert all(log.stat().st_size == 0 for log in logs)
 
 
 def _as_nobody(work: Callable[[], bool]) -> None:
