@@ -135,13 +135,8 @@ class Store:
         return self.objects.has(id)
 
     def size(self, id: ObjectId | str) -> int:
-        """Bytes of an object's content, from the index. Raises `ObjectNotFound`."""
-        found = self.find(id)
-        copy = self.objects.find(found)
-        if copy is None:
-            self.objects.require(found)
-        assert copy is not None
-        return copy.slot.raw_bytes
+        """Bytes of an object's content, which is not read. Raises `ObjectNotFound`, `Corrupt`."""
+        return self.objects.measure(None, self.find(id))[1]
 
     def find(self, id: ObjectId | str) -> ObjectId:
         """The id that 64 hex digits, or an abbreviation of 8 or more, name.

@@ -33,7 +33,11 @@ from cas.objects.nodes import NodeCache, TreeNodes
 from cas.objects.parts import Parts
 from cas.storage.bucket import Bucket
 from cas.storage.codec import RECIPE, decode_payload
-from cas.storage.record import RECIPE_PAYLOAD_BYTES
+from cas.storage.record import (
+    RECIPE_PAYLOAD_BYTES,
+    RECORD_HEADER_BYTES,
+    encode_record_header,
+)
 from cas.trees.node import Flavour
 
 _T = TypeVar("_T")
@@ -236,7 +240,7 @@ class ObjectStore:
     def _open(self, copy: Copy) -> BlobReader:
         if copy.slot.codec == RECIPE:
             recipe = self._recipe(copy, self.payload(copy))
-            return BlobReader(copy.slot.raw_bytes, recipe, b"", self._part)
+            return BlobReader(self._measure(copy)[1], recipe, b"", self._part)
         kind, content = self._load(copy)
         if kind != Kind.BLOB:
             raise wrong_kind(copy.slot.id, Kind.BLOB, kind)
@@ -262,17 +266,26 @@ class ObjectStore:
         return copy
 
     def measure(self, batch: Batch | None, id: bytes) -> tuple[int, int]:
-        """(kind, bytes) of an object, those that `batch` has staged included; from the index.
+        """(kind, bytes) of an object, those that `batch` has staged included; nothing is decoded.
 
-        Raises `ObjectNotFound`.
+        Raises `ObjectNotFound`, `Corrupt`.
         """
         staged = None if batch is None else batch.read(id)
         if staged is not None:
             return staged[0], staged[3]
-        copy = self.find(id)
-        if copy is None:
-            raise self._missing(id)
-        return copy.slot.kind, copy.slot.raw_bytes
+        return self._use_copy(id, self._measure)
+
+    def _measure(self, copy: Copy) -> tuple[int, int]:
+        """(kind, bytes) that the footer states, if the record itself states the same.
+
+        A slot is read by itself, without the footer's digest; what it says of a content that is
+        not read with it would otherwise be believed. Raises `CorruptObject`.
+        """
+        _id, offset, stored, raw, kind, codec, depth, _flags, group = copy.slot
+        head = self.stored(copy.pack, offset, RECORD_HEADER_BYTES)
+        if head != encode_record_header(kind, codec, depth, group, stored, raw):
+            raise _damaged(copy)
+        return kind, raw
 
     def has(self, id: bytes) -> bool:
         """Whether the store holds the object."""
