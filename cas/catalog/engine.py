@@ -70,7 +70,7 @@ def reraise(error: BaseException, path: str) -> None:
     """Raise the typed error for one of the engine's; leave every other as it is."""
     import apsw
 
-    if isinstance(error, apsw.Error):
+    if isinstance(error, apsw.Error | UnicodeDecodeError):
         translate(error, path)
 
 
@@ -98,7 +98,7 @@ def translate(error: BaseException, path: str) -> NoReturn:
         ) from error
     if isinstance(error, apsw.ReadOnlyError | apsw.PermissionsError):
         raise ReadOnly(f"{path} cannot be written: {error}.", path=path) from error
-    if isinstance(error, apsw.CorruptError | apsw.NotADBError):
+    if isinstance(error, apsw.CorruptError | apsw.NotADBError | UnicodeDecodeError):
         raise CorruptCatalog(
             f"The catalog {path} is damaged ({error}); nothing was changed. Restore a backup, "
             "or rebuild it from the packs.",

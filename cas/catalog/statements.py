@@ -7,9 +7,11 @@ transaction, and a commit touches append tables only.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Final
 
 from cas.catalog.catalog import Checkpoint, EntryRow, Head, PackRow, SessionRow
+from cas.errors import CorruptCatalog
 
 if TYPE_CHECKING:
     import apsw
@@ -23,6 +25,30 @@ _HEAD: Final = f"SELECT seq, hash, {_VERSIONS} FROM journal ORDER BY seq DESC LI
 _HEAD_OF_EMPTY: Final = f"SELECT 0, NULL, {_VERSIONS}"
 
 
+_INT: Final = (int,)
+_BLOB: Final = (bytes,)
+_MAYBE_INT: Final = (int, NoneType)
+_MAYBE_BLOB: Final = (bytes, NoneType)
+_HEAD_TYPES: Final = (_INT, _BLOB, _MAYBE_INT, _MAYBE_INT, _MAYBE_INT)
+_SESSION: Final = (_BLOB, _INT, _INT, _INT, _INT)
+
+
+def _sound(rows: Any, *types: tuple[type, ...]) -> list[Any]:
+    """The rows, if each value is of the type that its strict column must have.
+
+    A damaged page can give NULL or text where the table has none. Raises `CorruptCatalog`.
+    """
+    found = list(rows)
+    for row in found:
+        if not all(map(isinstance, row, types)):
+            raise CorruptCatalog(
+                "A row of the catalog holds a value of another type than its column; run "
+                "`cas fsck`.",
+                detail=", ".join(type(value).__name__ for value in row),
+            )
+    return found
+
+
 class SqliteReader:
     """Statements of one transaction on one connection."""
 
@@ -34,7 +60,8 @@ class SqliteReader:
         self._genesis = genesis
 
     def head(self) -> Head:
-        row = self._run(_HEAD).fetchone() or self._run(_HEAD_OF_EMPTY).fetchone()
+        rows = _sound(self._run(_HEAD), *_HEAD_TYPES)
+        row = rows[0] if rows else self._run(_HEAD_OF_EMPTY).fetchone()
         seq, hash, packs, removals, condemned = row
         removals = removals or 0
         version = max(packs or 0, removals)
@@ -45,10 +72,11 @@ class SqliteReader:
             "SELECT seq, hash, entry FROM journal WHERE seq > ? ORDER BY seq LIMIT ?",
             (after, -1 if limit is None else limit),
         )
-        return [EntryRow(*row) for row in rows]
+        return [EntryRow(*row) for row in _sound(rows, _INT, _BLOB, _BLOB)]
 
     def entry(self, seq: int) -> EntryRow | None:
-        for row in self._run("SELECT seq, hash, entry FROM journal WHERE seq = ?", (seq,)):
+        rows = self._run("SELECT seq, hash, entry FROM journal WHERE seq = ?", (seq,))
+        for row in _sound(rows, _INT, _BLOB, _BLOB):
             return EntryRow(*row)
         return None
 
@@ -65,7 +93,7 @@ class SqliteReader:
 
     def checkpoint(self, at: int) -> Checkpoint | None:
         query = "SELECT seq, root FROM checkpoint WHERE seq <= ? ORDER BY seq DESC LIMIT 1"
-        for row in self._run(query, (at,)):
+        for row in _sound(self._run(query, (at,)), _INT, _BLOB):
             return Checkpoint(*row)
         return None
 
@@ -74,14 +102,15 @@ class SqliteReader:
             "SELECT number, name, body_bytes, footer FROM pack WHERE number > ? ORDER BY number",
             (after,),
         )
-        return [PackRow(*row) for row in rows]
+        return [PackRow(*row) for row in _sound(rows, _INT, _MAYBE_BLOB, _INT, _MAYBE_BLOB)]
 
     def pack_numbers(self) -> Sequence[int]:
         return [number for (number,) in self._run("SELECT number FROM pack ORDER BY number")]
 
     def body(self, number: int) -> bytes | None:
-        for (body,) in self._run("SELECT body FROM pack WHERE number = ?", (number,)):
-            return None if body is None else bytes(body)
+        rows = self._run("SELECT body FROM pack WHERE number = ?", (number,))
+        for (body,) in _sound(rows, _MAYBE_BLOB):
+            return body  # type: ignore[no-any-return]
         return None
 
     def bodies(self, after: int, limit: int) -> Sequence[tuple[int, bytes | None, bytes]]:
@@ -90,21 +119,21 @@ class SqliteReader:
             " ORDER BY number LIMIT ?",
             (after, limit),
         )
-        return list(rows)
+        return _sound(rows, _INT, _MAYBE_BLOB, _BLOB)
 
     def vectors(self, after: int = 0) -> Sequence[tuple[int, int, bytes]]:
         rows = self._run(
             "SELECT pack, version, bits FROM vector WHERE version > ? ORDER BY pack", (after,)
         )
-        return list(rows)
+        return _sound(rows, _INT, _INT, _BLOB)
 
     def sessions(self) -> Sequence[SessionRow]:
         rows = self._run("SELECT id, fence, s0, base_seq, opened_us FROM session ORDER BY id")
-        return [SessionRow(*row) for row in rows]
+        return [SessionRow(*row) for row in _sound(rows, *_SESSION)]
 
     def session(self, id: bytes) -> SessionRow | None:
         query = "SELECT id, fence, s0, base_seq, opened_us FROM session WHERE id = ?"
-        for row in self._run(query, (id,)):
+        for row in _sound(self._run(query, (id,)), *_SESSION):
             return SessionRow(*row)
         return None
 

@@ -437,8 +437,13 @@ class Lookup:
 
 
 def bit_is_set(bits: bytes | None, slot: int) -> bool:
-    """Whether a deletion vector says that a slot does not exist; None has no bit set."""
-    return bits is not None and bool(bits[slot >> 3] >> (slot & 7) & 1)
+    """Whether a deletion vector says that a slot does not exist; None has no bit set.
+
+    A damaged vector may be too short, and a damaged index may ask for a slot that is none.
+    """
+    if bits is None or slot >> 3 >= len(bits):
+        return False
+    return bool(bits[slot >> 3] >> (slot & 7) & 1)
 
 
 def read_footer(bucket: Bucket, file: str) -> tuple[PackHeader, Footer]:
