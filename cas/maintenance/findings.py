@@ -49,6 +49,7 @@ CODES: Final[Mapping[str, tuple[Severity, str]]] = {
     "record-header": (Severity.DAMAGE, "The bytes before a payload contradict the footer."),
     "storage-edge": (Severity.DAMAGE, "A copy needs a base or recipe that does not fit it."),
     "copy-damaged": (Severity.DAMAGE, "One copy of an object is damaged, another one is whole."),
+    "copy-condemned": (Severity.NOTICE, "A copy that was given up before is damaged."),
     "object-lost": (Severity.LOSS, "Every copy of an object is damaged."),
     "object-missing": (Severity.LOSS, "Something names an object of which there is no copy."),
     "object-kind": (Severity.DAMAGE, "Something names an object of another kind than it has."),

@@ -87,6 +87,7 @@ class PackSurvey:
         self._footers: dict[int, Footer] = {}
         self._footers_kept_bytes = 0
         self._vectors: dict[int, bytes] = {}
+        self._numbers: set[int] = set()
         self.packs: list[Pack] = []
         self.hidden: dict[bytes, str] = {}
         """Objects that lie whole in a pack whose header or footer is damaged -> its label."""
@@ -96,6 +97,15 @@ class PackSurvey:
     def survey(self, rows: Iterable[PackRow], vectors: Mapping[int, bytes]) -> None:
         """Read header and footer of every pack; one that is not there goes to `vanished`."""
         self._vectors.update(vectors)
+        rows = list(rows)
+        for number in vectors.keys() - {row.number for row in rows} - self._numbers:
+            self._findings.add(
+                "pack-row",
+                f"pack {number}",
+                f"There is a deletion vector of pack {number}, which is not installed; rebuild the "
+                "catalog from the packs.",
+            )
+        self._numbers.update(row.number for row in rows)
         for row in rows:
             label = _label(row)
             try:

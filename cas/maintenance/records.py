@@ -41,15 +41,19 @@ class Piece:
 
     `contents` stand beside `rows`: None where one could not be had with the others. Records of
     recipe copies are in `copies` with their payloads. `faults` are (code, message) about this
-    part of the pack, `recipes` what the footer says the recipe copies need.
+    part of the pack, `recipes` what the footer says the recipe copies need, `gone` the ids of
+    copies that a deletion vector has given up: their bytes are checked and their meaning is not.
     """
 
-    __slots__ = ("contents", "copies", "faults", "pack", "recipes", "rows")
+    __slots__ = ("contents", "copies", "faults", "gone", "pack", "recipes", "rows")
 
-    def __init__(self, pack: Pack, rows: list[Row], recipes: dict[bytes, bytes]) -> None:
+    def __init__(
+        self, pack: Pack, rows: list[Row], recipes: dict[bytes, bytes], gone: set[bytes]
+    ) -> None:
         self.pack = pack
         self.rows = rows
         self.recipes = recipes
+        self.gone = gone
         self.contents: list[Any] = []
         self.copies: list[tuple[Row, bytes]] = []
         self.faults: list[tuple[str, str]] = []
@@ -124,10 +128,10 @@ class RecordCheck:
         if digests != [row[0] for row in rows]:
             for row, digest in zip(rows, digests, strict=True):
                 if row[0] != digest:
-                    self.damaged(row[0], piece.pack, "its content does not hash to its id")
+                    self._spoiled(piece, row, "its content does not hash to its id")
         self.content_bytes += sum([row[3] for row in rows])
         for row, digest, content in zip(rows, digests, contents, strict=True):
-            if row[4] != 1 and digest == row[0]:
+            if row[4] != 1 and digest == row[0] and digest not in piece.gone:
                 self._structured(digest, row[4], bytes(content))
         for row, payload in piece.copies:
             self._check_copy(piece, row, payload)
@@ -136,7 +140,9 @@ class RecordCheck:
         """A recipe copy: does it rebuild the object that the footer says, by that recipe?"""
         id, recipe = row[0], payload[ID_BYTES:]
         if payload[:ID_BYTES] != id:
-            self.damaged(id, piece.pack, "its recipe payload names another object")
+            self._spoiled(piece, row, "its recipe payload names another object")
+            return
+        if id in piece.gone:
             return
         if piece.recipes.get(id) not in (recipe, None):
             self._findings.add(
@@ -158,10 +164,22 @@ class RecordCheck:
             return decode_payload(row[5], payload, row[3])
         except CasError as error:
             if self._is_named(pack):
-                self.damaged(row[0], pack, str(error).rstrip("."))
+                self._spoiled(piece, row, str(error).rstrip("."))
             else:
                 self.moved = True
             return None
+
+    def _spoiled(self, piece: Piece, row: Row, why: str) -> None:
+        """Note a record whose bytes are not what they were."""
+        if row[0] not in piece.gone:
+            self.damaged(row[0], piece.pack, why)
+            return
+        self._findings.add(
+            "copy-condemned",
+            row[0].hex(),
+            f"A copy of {row[0].hex()} in {piece.pack.label} that was given up is damaged ({why}); "
+            "nothing needs it, but have a look at the disk.",
+        )
 
     def _is_named(self, pack: Pack) -> bool:
         """Whether the catalog still names a pack: a spill may have replaced it meanwhile."""
@@ -232,10 +250,12 @@ class RecordCheck:
         rows.sort(key=itemgetter(1))
         for code, message in faults + _gaps(pack, rows):
             self._findings.add(code, pack.label, message)
+        gone: set[bytes] = set()
         if self._survey.has_gone(pack):
-            rows = [row for row in rows if not self._survey.is_gone(pack, footer.find(row[0]))]
+            ids = enumerate(footer.ids())
+            gone = {id for number, id in ids if self._survey.is_gone(pack, number)}
         for part in _parts(rows):
-            yield Piece(pack, part, recipes)
+            yield Piece(pack, part, recipes, gone)
 
     def _edges(
         self, pack: Pack, rows: Sequence[Row], edges: Iterable[Edge]

@@ -1,0 +1,64 @@
+"""The reference store, how much of the sweep a run does, and the counts at its end.
+
+`CAS_TEST_PROFILE` (or `tools/dev.py test --profile`) decides: `quick` a small sample, `full` what
+takes about a minute, `deep` every bit and every length. The run's seed picks the sample.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from cas.testing.stores import scratch
+from tests.corruption.harness import Tally
+from tests.corruption.reference import Reference
+
+_T = TypeVar("_T")
+_SHARE = {"quick": 0.1, "full": 1.0}
+
+Sample = Callable[[Sequence[_T], int], list[_T]]
+
+
+@pytest.fixture(scope="session")
+def reference() -> Iterator[Reference]:
+    """The reference store of this process."""
+    with scratch() as folder:
+        yield Reference(Path(folder) / "store")
+
+
+@pytest.fixture
+def sample(rng: random.Random) -> Sample[int]:
+    """Picks so many of a population (all of them in a deep run), in order."""
+    profile = os.environ.get("CAS_TEST_PROFILE", "full")
+
+    def pick(population: Sequence[int], count: int) -> list[int]:
+        if profile == "deep" or count >= len(population):
+            return list(population)
+        wanted = max(1, round(count * _SHARE.get(profile, 1.0)))
+        return sorted(rng.sample(population, wanted))
+
+    return pick
+
+
+@pytest.fixture
+def tally(
+    request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
+) -> Iterator[Tally]:
+    """Counts outcomes; printed at the end of the run."""
+    found = Tally(request.node.name)
+    yield found
+    record_property("corruption", str(found))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what each test of the sweep has counted."""
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for name, value in getattr(report, "user_properties", ()):
+                if name == "corruption" and report.when == "teardown":
+                    terminalreporter.write_line(f"corruption: {value}")
