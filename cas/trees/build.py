@@ -121,6 +121,15 @@ def build(flavour: Flavour, entries: Iterable[Item], nodes: NodeStore) -> Summar
     return builder.finish()
 
 
+def build_columns(flavour: Flavour, columns: Columns, nodes: NodeStore) -> Summary:
+    """`build` of columns that are known to be legal and in order; most fit into one node."""
+    if columns.names and boundary.is_single(len(columns.names)):
+        return keep(flavour, columns.encode(0), nodes)
+    builder = Builder(flavour, nodes)
+    builder.extend(0, columns)
+    return builder.finish()
+
+
 def _check_batch(flavour: Flavour, before: bytes, batch: list[Item]) -> Columns:
     """Entries as columns. Raises `Invalid` when they are out of order or do not belong."""
     columns = Columns()

@@ -30,7 +30,7 @@ from cas.model.ids import Kind, digest_of
 from cas.model.names import printable, to_text
 from cas.model.objects import EntryKind
 from cas.objects.content import Readable
-from cas.trees.build import Builder, Columns
+from cas.trees.build import Columns, build_columns
 from cas.trees.node import DIRECTORY, NodeStore, Value
 from cas.worktree.files import (
     OPEN_FILE,
@@ -54,7 +54,8 @@ _EXECUTABLE: Final = int(EntryKind.EXECUTABLE)
 _LINK: Final = int(EntryKind.LINK)
 _TREE: Final = int(EntryKind.TREE)
 
-_STORE_STARTS: Final = (b".", b"c", b"C")
+_SPECIAL: Final = 0
+_STORE_STARTS: Final = b".cC"
 _NO_RULES: Final = Rules()
 _NO_ID: Final = bytes(ID_BYTES)
 _NO_STATUS: Final[Status] = (0, 0, 0, 0, 0)
@@ -221,9 +222,7 @@ class Walk:
                 noticed = True
             else:
                 columns.append(name, value)
-        builder = Builder(DIRECTORY, self._nodes)
-        builder.extend(0, columns)
-        done = builder.finish()
+        done = build_columns(DIRECTORY, columns, self._nodes)
         if self._note_twins(place.prefix, columns.names) or noticed:
             status = unsettled(status)  # so that the next walk tells it again
         picture.finish(index, status, done.root, done.number)
@@ -292,14 +291,20 @@ class Walk:
         with os.scandir(fd) as entries:
             for entry in entries:
                 name = encode_name(entry.name)
-                if name[:1] in _STORE_STARTS and is_store_name(name):
+                if name[0] in _STORE_STARTS and is_store_name(name):
                     continue
-                if entry.inode() == own_inode:
-                    status = entry.stat(follow_symlinks=False)
-                    if (status.st_dev, status.st_ino) == self._own:
-                        continue
-                kinds[name] = _kind_of_entry(entry)
+                # Files first, there are most of them; it costs no look where the host says.
+                if entry.is_file(follow_symlinks=False):
+                    kinds[name] = _FILE
+                elif not entry.is_dir(follow_symlinks=False):
+                    kinds[name] = _LINK if entry.is_symlink() else _SPECIAL
+                elif entry.inode() != own_inode or not self._is_own(entry):
+                    kinds[name] = _TREE
         return kinds
+
+    def _is_own(self, entry: os.DirEntry[str]) -> bool:
+        status = entry.stat(follow_symlinks=False)
+        return (status.st_dev, status.st_ino) == self._own
 
     def _keep_rules(self, prefix: bytes) -> None:
         for above, ids in self._old.rules.items():
@@ -402,15 +407,6 @@ _TORN: Final = Fault(
 
 
 _TOO_LONG: Final = Fault("name", "the name or the path is too long, or too deep, to be saved")
-
-
-def _kind_of_entry(entry: os.DirEntry[str]) -> int:
-    """File, link, directory, or 0 for what cannot be saved; costs no look where the host says."""
-    if entry.is_symlink():
-        return _LINK
-    if entry.is_dir(follow_symlinks=False):
-        return _TREE
-    return _FILE if entry.is_file(follow_symlinks=False) else 0
 
 
 def _kind_of(mode: int) -> int:
