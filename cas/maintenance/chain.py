@@ -66,12 +66,26 @@ class JournalCheck:
         self._root: bytes | None = REFS.empty
         self.refs: dict[str, tuple[int, ObjectId]] = {}
         """Where each ref points after the newest entry."""
+        self.head_seq = 0
         self.entry_count = 0
         self.newest_us = 0
 
-    def run(self, head_seq: int, on_entries: Callable[[], None]) -> None:
-        """Check entries 1 to `head_seq`."""
-        self._checkpoints = dict(self._read_checkpoints(head_seq))
+    def begin(self) -> None:
+        """Note what there is now: entries and checkpoints that come later are not judged."""
+        try:
+            with self._catalog.read() as reader:
+                self.head_seq = reader.head().seq
+                self._checkpoints = dict(_checkpoints(reader))
+        except CasError as error:
+            self._findings.add(
+                "catalog-unreadable",
+                "journal",
+                f"The journal cannot be read ({error}); restore the catalog from a backup.",
+            )
+
+    def run(self, on_entries: Callable[[], None]) -> None:
+        """Check the entries that `begin` has seen."""
+        head_seq = self.head_seq
         while self._seq < head_seq:
             rows = self._read(head_seq)
             for row in rows:
@@ -85,21 +99,6 @@ class JournalCheck:
         self._findings.add(code, f"entry {seq}", f"{what}; restore the catalog from a backup.", ids)
 
     # -- reading -----------------------------------------------------------------------------
-
-    def _read_checkpoints(self, head_seq: int) -> Iterator[tuple[int, bytes]]:
-        at = 1 << 62
-        try:
-            with self._catalog.read() as reader:
-                while (found := reader.checkpoint(at)) is not None and found.seq > 0:
-                    yield found.seq, found.root
-                    at = found.seq - 1
-        except CasError as error:
-            self._findings.add(
-                "catalog-unreadable",
-                "checkpoint",
-                f"The checkpoints of the refs cannot be read ({error}); restore the catalog "
-                "from a backup.",
-            )
 
     def _read(self, head_seq: int) -> list[EntryRow]:
         """The next entries. Moves over what cannot be read, telling of it."""
@@ -260,3 +259,11 @@ class JournalCheck:
                 return  # its nodes were told of; the next checkpoint may be whole
             self.refs = {name.decode(): (tag, ObjectId(id)) for name, (tag, id, _seq) in found}
             self._root = checkpoint.root
+
+
+def _checkpoints(reader: CatalogReader) -> Iterator[tuple[int, bytes]]:
+    """(seq, root) of every checkpoint, the newest first."""
+    at = 1 << 62
+    while (found := reader.checkpoint(at)) is not None and found.seq > 0:
+        yield found.seq, found.root
+        at = found.seq - 1

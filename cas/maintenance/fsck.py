@@ -70,8 +70,7 @@ class _Check:
         )
         self._recipes: list[tuple[bytes, bytes, int, Pack]] = []
         self._source = PackBytes(self._objects)
-        self._names: set[str] = set()
-        # Without the list of packs nothing can be said to be missing.
+        # Without the whole list of packs nothing can be said to be missing.
         self._blind = False
         self._objects_done = self._bytes_done = self._bytes_total = 0
 
@@ -84,7 +83,7 @@ class _Check:
                 f"The catalog is damaged ({sentence.rstrip('.')}); restore it from a backup, or "
                 "rebuild it from the packs.",
             )
-        head_seq = self._read("journal", lambda reader: reader.head().seq) or 0
+        self._journal.begin()
         self._packs()
         self._report("trees")
         self._graph.finish()
@@ -92,7 +91,7 @@ class _Check:
         self._check_bases()
         self._records.finish()
         self._report("journal")
-        self._journal.run(head_seq, lambda: self._report("journal"))
+        self._journal.run(lambda: self._report("journal"))
         if not self._blind:
             self._tell_missing()
             self._unnamed_packs()
@@ -142,7 +141,6 @@ class _Check:
                 return
             first = len(self._survey.packs)
             seen = max([seen, *[row.number for row in rows]])
-            self._names.update(file_name(row.name) for row in rows if row.name is not None)
             self._records.moved = False
             vectors = self._read("vector", lambda reader: reader.vectors()) or ()
             self._survey.survey(rows, {number: bits for number, _version, bits in vectors})
@@ -154,6 +152,7 @@ class _Check:
             gone = self._vanished(vanished)
             if not gone and not self._records.moved:
                 return
+        self._blind = True
         self._findings.add(
             "check-moved",
             "packs",
@@ -244,18 +243,25 @@ class _Check:
 
     def _unnamed_packs(self) -> None:
         """Pack files that no row names: a stopped writer left them, or the catalog is old."""
-        names = self._names
-        newest_us = max(self._survey.newest_birth_us, self._journal.newest_us)
         try:
-            files = sorted(f.name for f in self._objects.bucket.list() if f.name not in names)
+            files = sorted(file.name for file in self._objects.bucket.list())
         except CasError as error:
             self._findings.add(
-                "check-moved", "packs", f"The packs cannot be listed ({error}); check the disk."
+                "pack-unreadable", "packs", f"The packs cannot be listed ({error}); check the disk."
             )
             return
+        # Rows are read behind the files: a file that was installed meanwhile is named by then.
+        rows = self._rows(0) or ()
+        names = {file_name(row.name) for row in rows if row.name is not None}
+        sessions = {s.id for s in self._read("session", lambda reader: reader.sessions()) or ()}
+        newest_us = max(self._survey.newest_birth_us, self._journal.newest_us)
         for file in files:
-            birth_us = self._survey.birth_of(file)
-            if birth_us > newest_us:
+            if file in names:
+                continue
+            header = self._survey.header_of(file)
+            if header is not None and header.session_id in sessions:
+                continue  # it is being written, and the session is told of
+            if header is not None and header.birth_us > newest_us:
                 self._findings.add(
                     "catalog-behind",
                     file,

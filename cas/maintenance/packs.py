@@ -25,6 +25,7 @@ from cas.storage.pack import (
     PACK_HEADER_BYTES,
     TRAILER_BYTES,
     Footer,
+    PackHeader,
     check_footer,
     decode_footer,
     decode_header,
@@ -262,14 +263,12 @@ class PackSurvey:
         tail = source.read(pack, pack.body_bytes, length)
         return decode_footer(source.read(pack, 0, PACK_HEADER_BYTES), tail, pack.label)
 
-    def birth_of(self, file: str) -> int:
-        """When the content of a pack file was put (µs), as its header says; 0 if it does not."""
+    def header_of(self, file: str) -> PackHeader | None:
+        """Header of a pack file that may not be installed; None when it is damaged."""
         try:
-            return decode_header(
-                self._objects.bucket.read(file, 0, PACK_HEADER_BYTES), file
-            ).birth_us
+            return decode_header(self._objects.bucket.read(file, 0, PACK_HEADER_BYTES), file)
         except CasError:
-            return 0
+            return None
 
 
 def _label(row: PackRow) -> str:
