@@ -216,12 +216,14 @@ class BranchEdit(MutableMapping[str, bytes]):
             self._batch.put(Kind.TREE, EMPTY_DATA)
         return root
 
-    def request(self) -> BranchRequest:
-        """What was asked of this branch, for the request digest."""
+    def request(self) -> BranchRequest | None:
+        """What was asked of this branch, for the request digest; None if it was only read."""
+        if not self.staged and not self._replaced and not self.allow_empty:
+            return None
         staged: list[tuple[bytes, int, bytes | None]] = [
             (b"/".join(parts), 0, None) if value is None else (b"/".join(parts), value[0], value[1])
             for parts, value in self.staged.items()
         ]
         if self._replaced:
             staged.append((b"", _TREE, bytes(self.tree)))
-        return self.ref, staged
+        return self.ref, self.allow_empty, staged

@@ -13,9 +13,9 @@ import attrs
 
 from cas.catalog.catalog import CatalogReader, EntryRow
 from cas.errors import CasError, Invalid
-from cas.history.timeline import Timeline
+from cas.history.timeline import Moment, Timeline
 from cas.limits import WHOLE_BLOB_BYTES_MAX
-from cas.model.entry import Entry, txid_floor
+from cas.model.entry import Entry, txid_floor, txid_from_key
 from cas.model.ids import Kind, digest_of
 from cas.model.objects import Commit
 from cas.objects.batch import Batch
@@ -111,6 +111,12 @@ class Core:
             else:
                 self.objects.catalog.harden()
         return None if row is None else self.timeline.decode(row)
+
+    def before(self, key: str) -> Moment | None:
+        """The moment before the entry that a transaction key has made, or None."""
+        with self.objects.catalog.read() as reader:
+            seq = reader.find_txid(txid_from_key(key), None)
+            return None if seq is None else self.timeline.at(reader, seq - 1)
 
     def entry(self, seq: int) -> Entry | None:
         """One journal entry, its hash checked."""

@@ -151,11 +151,13 @@ class Store:
         """Begin a transaction on the newest state.
 
         `key` is an idempotency key: a retry with the same key and the same request commits
-        once, and gives the entry of the first time.
+        once, and gives the entry of the first time. Such a retry begins on the state that the
+        first one began on, so that the same calls ask for the same again.
         """
-        return Transaction(
-            self.core, author, message, key, self.core.timeline.now(), self._after_write
-        )
+        moment = None if key is None else self.core.before(key)
+        if moment is None:
+            moment = self.core.timeline.now()
+        return Transaction(self.core, author, message, key, moment, self._after_write)
 
     def view(self) -> View:
         """All refs and objects as of the newest entry; stays there."""

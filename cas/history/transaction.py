@@ -98,6 +98,10 @@ class Transaction:
         self._batch = core.objects.new_batch()
         self._branches: dict[str, BranchEdit] = {}
         self._moves: dict[str, tuple[int, ObjectId | None]] = {}
+        # For the request digest: (target, message) as the caller gave them. A tag object's own
+        # id would differ on a retry, because it holds a time.
+        self._asked: dict[str, tuple[ObjectId | None, str | None]] = {}
+        self._puts: list[bytes] = []
         self._expected: dict[str, RefValue | None] = {}
         self._events: list[Event] = []
         self._open = True
@@ -154,11 +158,9 @@ class Transaction:
     def put(self, content: bytes | Readable) -> BlobId:
         """Stage an object of its own; it exists when the transaction commits."""
         self._check_open()
-        return BlobId(self._put(content)[0])
-
-    def _put(self, content: bytes | Readable) -> tuple[bytes, int]:
-        self._check_open()
-        return self._core.put_content(self._batch, content)
+        id, _size = self._core.put_content(self._batch, content)
+        self._puts.append(id)
+        return BlobId(id)
 
     def get(self, id: ObjectId) -> bytes:
         """Content of a blob, staged ones included."""
@@ -201,10 +203,12 @@ class Transaction:
         if ref not in self._expected:
             self._expected[ref] = self._ref(ref)
         self._moves[ref] = (kind, target)
+        self._asked[ref] = (target, None)
 
     def tag(self, name: str, target: ObjectId, message: str = "") -> None:
         """Make a tag; with a message an annotated one, a tag object of its own."""
         ref = tag_ref(name)
+        asked = target
         if message:
             self._check_open()
             kind, _content = self._objects.staged(self._batch, target)
@@ -212,6 +216,7 @@ class Transaction:
             value = Tag(target, Kind(kind), self.author, message, self._objects.clock.wall_us())
             target = ObjectId(self._batch.put(Kind.TAG, value.encode()))
         self.move(ref, target)
+        self._asked[ref] = (asked, message or None)
 
     def event(self, type: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
         """Record a domain event in the entry; a body over 256 bytes becomes a blob."""
@@ -267,6 +272,8 @@ class Transaction:
             self._open = False
 
     def _nothing(self, plan: _Plan) -> Entry:
+        with self._objects.catalog.read() as reader:
+            self._batch.confirm(reader)
         self._batch.abandon()
         before = self._core.outcome(self.txid) if self.keyed else None
         if before is not None:
@@ -309,8 +316,9 @@ class Transaction:
             request = request_digest(
                 self.author,
                 self.message,
-                [edit.request() for edit in self._branches.values()],
-                [(ref, target) for ref, (_kind, target) in self._moves.items()],
+                [asked for edit in self._branches.values() if (asked := edit.request())],
+                [(ref, *asked) for ref, asked in self._asked.items()],
+                self._puts,
                 events,
             )
         return _Plan(dict(self._expected), targets, events, request)

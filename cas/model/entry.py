@@ -7,6 +7,7 @@ its hash covers the hash of the entry before, so that no entry can change unseen
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Final
 
 import attrs
@@ -207,7 +208,7 @@ def check_event(type: str, headers: Mapping[str, str]) -> None:
         raise Invalid(f"This text cannot be stored as UTF-8: {error.object[:40]!r}.") from error
 
 
-BranchRequest = tuple[str, Sequence[tuple[bytes, int, bytes | None]]]
+BranchRequest = tuple[str, bool, Sequence[tuple[bytes, int, bytes | None]]]
 """A full ref name, and (path, kind, id) of what is staged; kind 0 and None for a delete."""
 
 
@@ -215,18 +216,21 @@ def request_digest(
     author: str,
     message: str,
     branches: Iterable[BranchRequest],
-    moves: Iterable[tuple[str, bytes | None]],
+    moves: Iterable[tuple[str, bytes | None, str | None]],
+    puts: Iterable[bytes],
     events: Sequence[Event],
 ) -> bytes:
     """What was asked for, in one hash that the order of asking does not change.
 
     docs/format.md section 7.3. Paths and refs stand once each, so sorting looks at them alone.
+    A move is (ref, target or None, message of an annotated tag or None).
     """
     value = [
         author,
         message,
-        [[ref, sorted(map(list, staged))] for ref, staged in sorted(branches)],
-        sorted(map(list, moves)),
+        [[ref, empty, sorted(map(list, staged))] for ref, empty, staged in sorted(branches)],
+        sorted(map(list, moves), key=itemgetter(0)),
+        sorted(set(puts)),
         [event.fields() for event in events],
         {},
     ]

@@ -35,7 +35,8 @@ from cas.objects.parts import Parts
 from cas.objects.pipeline import Submitted
 from cas.objects.writer import FileWriter, SealedPack
 from cas.storage.codec import RAW, RECIPE, encode_payload
-from cas.storage.pack import Footer, PackHeader, Record, build_inline
+from cas.storage.pack import SLOT_BYTES, Footer, PackHeader, Record, build_inline
+from cas.storage.record import RECORD_HEADER_BYTES
 
 _NO_SESSION = bytes(16)
 
@@ -121,7 +122,8 @@ class Batch:
                 and self._small_bytes + len(payload) <= INLINE_TRANSACTION_BYTES_MAX
             ):
                 self._small[id] = (id, kind, codec, payload, size_bytes)
-                self._small_bytes += len(payload)
+                # Its header and its slot count too: a million tiny objects are no small row.
+                self._small_bytes += len(payload) + RECORD_HEADER_BYTES + SLOT_BYTES
                 return True
             self._file = self._begin_file()
         self.check_open()
@@ -238,7 +240,14 @@ class Batch:
             writer.drop_session(self._session.id)
         return rows
 
-    def _check_relied(self, writer: CatalogWriter) -> None:
+    def confirm(self, reader: CatalogReader) -> None:
+        """For a batch that writes nothing: what it found must exist in this state of the
+        catalog too. Raises `ObjectNotFound`.
+        """
+        if self._hits and reader.head().condemn_seq != self._condemn_seq:
+            self._check_relied(reader)
+
+    def _check_relied(self, writer: CatalogReader) -> None:
         """Look up again what this batch names and does not write (E6)."""
         named = set(self._hits)
         for id in self._structured:

@@ -11,6 +11,7 @@ shares the chunks it did not change.
 from __future__ import annotations
 
 import io
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
@@ -70,11 +71,14 @@ def put_stream(stream: Readable, sink: Sink, exists: Callable[[bytes], bool]) ->
     hasher = blob_hasher()
     recipes = _RecipeWriter(sink)
     size_bytes = 0
-    for chunk in cut(_Chained(head, stream, hasher)):
+    source = _Chained(head, stream, hasher)
+    for chunk in cut(source):
+        source.check(chunk)
         id = digest_of(Kind.BLOB, chunk)
         sink.add(id, Kind.BLOB, chunk)
         recipes.add(id, len(chunk))
         size_bytes += len(chunk)
+    source.check_end()
     id = hasher.digest()
     if sink.holds(id):
         return id, size_bytes
@@ -107,18 +111,30 @@ def read_exactly(stream: Readable, size_bytes: int) -> bytes:
             )
         if not part:
             break
+        if len(part) > missing:
+            raise Invalid(
+                f"A stream gave {len(part)} bytes when {missing} were asked for; its read(size) "
+                "must not give more than size."
+            )
         parts.append(bytes(part))
         missing -= len(part)
     return b"".join(parts)
 
 
 class _Chained:
-    """What was read ahead, then the rest; every byte passes the hasher once."""
+    """What was read ahead, then the rest; every byte passes the hasher once.
+
+    What was given and did not come back as chunks yet is kept, and compared when it comes: the
+    blob's id is that of the stream, so the chunks must be the stream (a comparison costs less
+    than a tenth of the cutting).
+    """
 
     def __init__(self, head: bytes, stream: Readable, hasher: blake3) -> None:
         self._head = memoryview(head)
         self._stream = stream
         self._hasher = hasher
+        self._given: deque[bytes] = deque()
+        self._at = 0
 
     def read(self, size: int, /) -> bytes:
         if self._head:
@@ -126,7 +142,38 @@ class _Chained:
         else:
             part = read_exactly(self._stream, size)
         self._hasher.update(part)
+        if part:
+            self._given.append(part)
         return part
+
+    def check(self, chunk: bytes) -> None:
+        """Raise `CorruptObject` unless this is what was given next."""
+        done = 0
+        while done < len(chunk):
+            if not self._given:
+                raise _miscut()
+            part = self._given[0]
+            count = min(len(part) - self._at, len(chunk) - done)
+            piece = chunk if count == len(chunk) else chunk[done : done + count]
+            if not part.startswith(piece, self._at):
+                raise _miscut()
+            done += count
+            self._at += count
+            if self._at == len(part):
+                self._given.popleft()
+                self._at = 0
+
+    def check_end(self) -> None:
+        """Raise `CorruptObject` unless all that was given came back."""
+        if self._given:
+            raise _miscut()
+
+
+def _miscut() -> CorruptObject:
+    return CorruptObject(
+        "Content was cut into chunks that are not its bytes; nothing of it was stored. "
+        "Check this host's memory, and the installation of pyfastcdc."
+    )
 
 
 class _RecipeWriter:
@@ -263,8 +310,10 @@ class BlobReader(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
-        part = self.read(len(buffer))
-        buffer[: len(part)] = part
+        # The items of a buffer need not be bytes; what is counted is.
+        view = memoryview(buffer).cast("B")
+        part = self.read(len(view))
+        view[: len(part)] = part
         return len(part)
 
     def read(self, size: int = -1, /) -> bytes:

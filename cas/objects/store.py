@@ -198,7 +198,10 @@ class ObjectStore:
         """
         found, content = self._use_copy(id, self._load_whole)
         if found != kind:
-            raise wrong_kind(id, kind, found)
+            raise CorruptObject(
+                f"A recipe names {id.hex()}, which is no {kind.name.lower()}; run `cas fsck`.",
+                id=id,
+            )
         return content
 
     def _load_whole(self, copy: Copy) -> tuple[int, bytes]:
@@ -256,14 +259,17 @@ class ObjectStore:
             raise self._missing(id)
 
     def find(self, id: bytes) -> Copy | None:
-        """A copy of `id`; refreshes the snapshot once before it says None."""
-        copy = self.lookup.find(id)
-        if copy is None:
-            self.lookup.refresh()
+        """A copy of `id`; None is said only from a snapshot in which nothing moved."""
+        confirmed = False
+        while True:
+            version = self.lookup.state.version
             copy = self.lookup.find(id)
-            if copy is None and self.lookup.confirm():
-                copy = self.lookup.find(id)
-        return copy
+            if copy is not None:
+                return copy
+            if self.lookup.refresh().version == version:
+                if confirmed or not self.lookup.confirm():
+                    return None
+                confirmed = True
 
     def measure(self, batch: Batch | None, id: bytes) -> tuple[int, int]:
         """(kind, bytes) of an object, those that `batch` has staged included; nothing is decoded.
@@ -326,6 +332,8 @@ class ObjectStore:
         cannot even be asked; putting the same again is harmless and settles it.
         """
         if batch.is_empty:
+            with self.catalog.read() as reader:
+                batch.confirm(reader)
             batch.abandon()
             self.catalog.harden()
             return
