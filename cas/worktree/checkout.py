@@ -44,7 +44,7 @@ from cas.objects.bulk import Ahead, BulkReader, Content, Found
 from cas.objects.store import ObjectStore, wrong_kind
 from cas.storage.files import translate
 from cas.trees.node import Value
-from cas.worktree.files import OPEN_DIRECTORY, OPEN_FILE
+from cas.worktree.files import OPEN_DIRECTORY, OPEN_FILE, same
 from cas.worktree.plan import Directory, RestorePlan, make_plan
 from cas.worktree.values import OnProgress, Progress
 
@@ -166,6 +166,7 @@ class _Writer:
         assert up is not None
         fd = self._way.to(up)
         if directory.name in up.standing:
+            self._check_standing(fd, up, directory.name)
             _remove(fd, directory.name)
         os.mkdir(directory.name, 0o755, dir_fd=fd)
 
@@ -183,7 +184,7 @@ class _Writer:
                 self.damaged.append((directory.path + name, error))
                 continue
             if target is not name:
-                _replace(fd, target, name)
+                self._replace(fd, directory, target, name)
             self._count(value)
         for name, value in directory.modes:
             _set_executable(fd, name, value[0] == _EXECUTABLE)
@@ -214,10 +215,31 @@ class _Writer:
             if name in directory.standing:
                 temporary = self._temporary()
                 os.symlink(target, temporary, dir_fd=fd)
-                _replace(fd, temporary, name)
+                self._replace(fd, directory, temporary, name)
             else:
                 os.symlink(target, name, dir_fd=fd)
             self._count(value)
+
+    def _replace(self, fd: int, directory: Directory, temporary: bytes, name: bytes) -> None:
+        """Give a temporary file or link its name, over what stood there when it was planned."""
+        try:
+            self._check_standing(fd, directory, name)
+            try:
+                os.rename(temporary, name, src_dir_fd=fd, dst_dir_fd=fd)
+            except IsADirectoryError:
+                _remove(fd, name)
+                os.rename(temporary, name, src_dir_fd=fd, dst_dir_fd=fd)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary, dir_fd=fd)
+            raise
+
+    def _check_standing(self, fd: int, directory: Directory, name: bytes) -> None:
+        """What was written there since nobody has judged. Raises `OSError`."""
+        before = directory.standing[name]
+        now = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        if not (os.path.samestat(now, before) and same(now, before)):
+            raise OSError(errno.EEXIST, "changed meanwhile", os.fsdecode(directory.path + name))
 
     def _temporary(self) -> bytes:
         return b".cas-restore-" + self._objects.clock.random(8).hex().encode()
@@ -272,20 +294,6 @@ def _write(file: int, content: Content) -> None:
     view = memoryview(content)
     while view:
         view = view[os.write(file, view) :]
-
-
-def _replace(fd: int, temporary: bytes, name: bytes) -> None:
-    """Give a temporary file or link its name, over what stands there."""
-    try:
-        try:
-            os.rename(temporary, name, src_dir_fd=fd, dst_dir_fd=fd)
-        except IsADirectoryError:
-            _remove(fd, name)
-            os.rename(temporary, name, src_dir_fd=fd, dst_dir_fd=fd)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary, dir_fd=fd)
-        raise
 
 
 def _remove(fd: int, name: bytes) -> None:

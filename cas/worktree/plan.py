@@ -90,9 +90,11 @@ def make_plan(snapshot: Snapshot, path: str, folder: str) -> RestorePlan:
 
     Raises `PathNotFound`, `UnsafePath`, `LimitExceeded`, `StorageFull`, `Corrupt`, `OSError`.
     """
+    own = store_folder(snapshot.objects)
+    _check_place(folder, own)
     want = _Wanted(snapshot)
     want.read(path)
-    stand = _Standing(snapshot.objects)
+    stand = _Standing(snapshot.objects, own)
     place = os.fsencode(folder)
     try:
         fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -125,6 +127,22 @@ def make_plan(snapshot: Snapshot, path: str, folder: str) -> RestorePlan:
         want.top,
         want.link_targets,
     )
+
+
+def store_folder(objects: ObjectStore) -> str | None:
+    """The folder of a store, or None for one that has none."""
+    return None if objects.cache is None else os.path.realpath(os.path.dirname(objects.cache))
+
+
+def _check_place(folder: str, own: str | None) -> None:
+    """Refuse to write among the files of the store itself."""
+    place = os.path.realpath(folder)
+    if own is not None and (place == own or place.startswith(own + os.sep)):
+        raise UnsafePath(
+            f"{printable(folder)} is the store's own folder or lies in it; restore elsewhere.",
+            path=folder,
+            reason="the store's own folder",
+        )
 
 
 def _check_room(folder: str, needed_bytes: int) -> None:
@@ -302,8 +320,9 @@ def leads_outside(path: bytes, target: bytes) -> bool:
 class _Standing:
     """The folder's side: what stands there, and whether it is equal, saved or unsaved."""
 
-    def __init__(self, objects: ObjectStore) -> None:
+    def __init__(self, objects: ObjectStore, own: str | None) -> None:
         self._objects = objects
+        self._own = None if own is None else os.stat(own)
         self.replaced: list[bytes] = []
         self.unsaved: list[bytes] = []
         self.equal_count = 0
@@ -312,6 +331,8 @@ class _Standing:
     def compare(self, here: Directory, fd: int) -> None:
         """Compare a directory of the plan with the one open as `fd`, and all below."""
         here.exists = True
+        if self._own is not None and os.path.samestat(os.fstat(fd), self._own):
+            raise _refuse(here.path[:-1], "is the store's own folder")
         names = set(map(os.fsencode, os.listdir(fd)))
         if not names:
             return

@@ -136,7 +136,7 @@ class Walk:
             fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise Invalid(
-                f"{to_text(self._folder)} cannot be read as a folder: {error.strerror}."
+                f"{printable(self._folder)} cannot be read as a folder: {error.strerror}."
             ) from error
         place = Place(self._folder, None, b"", fd)
         try:
@@ -148,7 +148,8 @@ class Walk:
             if self._is_clean(0, len(self._old)):
                 self.picture = self._old
             elif self._directory(place, 0 if self._old else -1, relist=False) is None:
-                raise Invalid(f"{to_text(self._folder)} cannot be read as a folder.")
+                why = self.notices.problems[-1].message
+                raise Invalid(f"{printable(self._folder)} cannot be read as a folder{why}.")
             return self.picture
         finally:
             place.close()

@@ -321,6 +321,44 @@ def test_a_file_that_appears_meanwhile_is_not_overwritten(
     assert (out / "a").read_bytes() == b"mine"
 
 
+@pytest.mark.parametrize("path", ["a", "d/b", "d/l"])
+def test_a_file_that_changes_meanwhile_is_not_overwritten(
+    store: Store, snapshot: Snapshot, out: Path, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was judged to be saved when the restore was planned is not what stands there now."""
+    out.mkdir()
+    write(out, {b"a": b"22", b"d": {b"b": b"1", b"l": Link(b"../a")}})
+    (out / "d" / "l").unlink()
+    (out / "d" / "l").write_bytes(b"333")
+    real = checkout.make_plan
+
+    def planned(*args: Any) -> Any:
+        found = real(*args)
+        (out / path).write_bytes(b"mine")
+        return found
+
+    monkeypatch.setattr(checkout, "make_plan", planned)
+    with pytest.raises(StorageFailed, match="changed by somebody else"):
+        restore(store, snapshot, "", out)
+    assert (out / path).read_bytes() == b"mine"
+    assert not [name for name in os.listdir(out / "d") if name.startswith(".cas-")]
+
+
+def test_the_stores_own_files_are_never_written(store: Store, tmp_path: Path) -> None:
+    """Neither as the folder to restore into, nor by a path that leads into the store."""
+    with store.begin() as tx:
+        tx.branch("main")["store/catalog.sqlite"] = b"evil"
+        tx.branch("main")["store/packs/x"] = b"evil"
+        tx.commit()
+    snapshot = store.snapshot("main")
+    (tmp_path / "link").symlink_to(tmp_path / "store" / "packs")
+    for place in (tmp_path, tmp_path / "store", tmp_path / "store" / "new", tmp_path / "link"):
+        with pytest.raises(UnsafePath, match="own folder"):
+            restore(store, snapshot, "", place, force=True)
+    assert os.listdir(tmp_path / "store" / "packs") == []
+    assert store.put(b"alive")
+
+
 def crafted(store: Store, names: list[bytes], tag: int = 1, content: bytes = b"x") -> Snapshot:
     """A snapshot whose root node holds any names: what a foreign writer could have made."""
     with store.objects.batch() as batch:
