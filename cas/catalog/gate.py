@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from weakref import WeakSet
 
 from cas.errors import Unsupported
 
@@ -28,14 +29,13 @@ class FileGate:
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
-        self._next = os.open(os.path.join(folder, "next"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        self._next = _open(os.path.join(folder, "next"))
         try:
-            self._main = os.open(
-                os.path.join(folder, "main"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-            )
+            self._main = _open(os.path.join(folder, "main"))
         except OSError:
             os.close(self._next)
             raise
+        _GATES.add(self)
 
     def enter(self) -> None:
         """Wait for this process's turn, however long; Ctrl-C interrupts the wait.
@@ -57,7 +57,7 @@ class FileGate:
     @contextmanager
     def elect(self, task: str) -> Iterator[bool]:
         """Hold a lock of this name for the block, if it is free; True then."""
-        fd = os.open(os.path.join(self._folder, task), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        fd = _open(os.path.join(self._folder, task))
         try:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -69,9 +69,31 @@ class FileGate:
             os.close(fd)
 
     def close(self) -> None:
-        """Give up the descriptors, and with them the locks."""
-        os.close(self._next)
-        os.close(self._main)
+        """Give up the descriptors, and with them the locks; harmless when called twice."""
+        for fd in (self._next, self._main):
+            if fd >= 0:
+                os.close(fd)
+        self._next = self._main = -1
+
+
+_GATES: WeakSet[FileGate] = WeakSet()
+
+
+def _open(path: str) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+
+def _leave_to_the_parent() -> None:
+    """In a forked child: give up the parent's descriptors.
+
+    A lock belongs to the open file, not to the process: a child that keeps the descriptor would
+    keep a gate that its parent died in, for as long as the child lives.
+    """
+    for gate in list(_GATES):
+        gate.close()
+
+
+os.register_at_fork(after_in_child=_leave_to_the_parent)
 
 
 class NoGate:

@@ -12,7 +12,23 @@ import re
 from cas.errors import UnsafeEngine, UnsafeFilesystem
 
 _UNSAFE = frozenset(
-    ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "virtiofs", "vboxsf", "ceph", "afs", "ncpfs")
+    [
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "9p",
+        "virtiofs",
+        "vboxsf",
+        "ceph",
+        "afs",
+        "ncpfs",
+        "lustre",
+        "gpfs",
+        "beegfs",
+        "fuseblk",
+    ]
 )
 
 
@@ -71,8 +87,7 @@ def check_filesystem(path: str, mounts: str | None = None) -> None:
     if kind in _UNSAFE or kind == "fuse" or kind.startswith("fuse."):
         raise UnsafeFilesystem(
             f"{path} lies on {kind}, where several processes can corrupt SQLite's write-ahead "
-            "log. Put the store on a local disk (ext4, xfs, btrfs, zfs, apfs) and copy it out "
-            "with `cas backup`, or use PostgreSQL as the catalog.",
+            "log. Put the store on a local disk (ext4, xfs, btrfs, zfs, apfs).",
             path=path,
             filesystem=kind,
         )
