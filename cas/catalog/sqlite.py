@@ -87,7 +87,7 @@ class _Read:
 class _Write:
     """`with catalog.write()`: the gate, then BEGIN IMMEDIATE, then COMMIT or ROLLBACK."""
 
-    __slots__ = ("_catalog", "_connection")
+    __slots__ = ("_catalog", "_changes", "_connection")
 
     def __init__(self, catalog: SqliteCatalog) -> None:
         self._catalog = catalog
@@ -109,6 +109,7 @@ class _Write:
                 catalog._gate.enter()
                 self._connection = connection = catalog._writer()
                 connection.execute("BEGIN IMMEDIATE")
+                self._changes = connection.total_changes()
             except BaseException:
                 # An interrupt can leave the transaction open: that connection must not stay.
                 catalog._drop_writer()
@@ -146,7 +147,9 @@ class _Write:
                 except BaseException:
                     catalog._drop_writer()
                     raise
-                catalog._synced()
+                # A transaction that changed nothing synced nothing.
+                if self._connection.total_changes() != self._changes:
+                    catalog._synced()
                 return
             try:
                 if self._connection.in_transaction:
