@@ -113,7 +113,8 @@ def test_ids_follow_from_the_document_alone(shown: Vectors) -> None:
     txid = derived("cas 2026-11 transaction key v1", shown["key"])[:16]
     assert bytes([txid[0] | 0x80]) + txid[1:] == shown["key.txid"]
     fields = cbor2.loads(shown["entry"])
-    request = [fields[4], fields[5], [], [["heads/main", shown["commit.id"]]], fields[9], {}]
+    moves = [["heads/main", shown["commit.id"], None]]
+    request = [fields[4], fields[5], [], moves, [], fields[9], {}]
     encoded = cbor2.dumps(request, canonical=True)
     assert fields[7] == derived("cas 2026-11 request digest v1", encoded)
     assert (fields[6], fields[10], fields[11]) == (shown["key.txid"], shown["refs.id"], genesis)

@@ -6,8 +6,6 @@ bytes. Nothing here is random, timed or compressed, so that every machine gives 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from cas.model.encoding import encode
 from cas.model.entry import (
     Entry,
@@ -118,7 +116,7 @@ def _entry(target: ObjectId, root: bytes) -> Entry:
         actor="ada",
         message="first",
         txid=txid_from_key("sprint-12"),
-        request=request_digest("ada", "first", [], [("heads/main", target)], events),
+        request=request_digest("ada", "first", [], [("heads/main", target, None)], [], events),
         changes=changes,
         events=events,
         root=root,
@@ -235,12 +233,18 @@ def _journal() -> Vectors:
         "entry.full": entry.encode(),
         "entry.full.hash": entry_hash(entry.encode()),
         "entry.full.txid": entry.txid,
-        "request": request_digest("a", "m", _requests(ids), [("tags/v1", ids[2])], events),
+        "request": request_digest(
+            "a",
+            "m",
+            [
+                ("heads/main", False, [(b"b", 1, ids[0]), (b"a/c", 0, None)]),
+                ("heads/empty", True, []),
+            ],
+            [("tags/v2", ids[2], "annotated"), ("tags/v1", None, None)],
+            [ids[1], ids[0], ids[1]],
+            events,
+        ),
     }
-
-
-def _requests(ids: list[ObjectId]) -> Iterable[tuple[str, list[tuple[bytes, int, bytes | None]]]]:
-    return [("heads/main", [(b"b", 1, ids[0]), (b"a/c", 0, None)]), ("heads/empty", [])]
 
 
 def to_lines(found: Vectors) -> str:
