@@ -423,3 +423,21 @@ def follow(moment: Moment, entry: Entry, hash: bytes, *, stored: bool = False) -
     return Moment(
         entry.seq, hash, entry.time_us, entry.epoch, entry.root, moment.stored_seq, weight
     )
+
+
+def ref_conflict(
+    ref: str, base: RefValue | None, actual: RefValue | None, proposed: ObjectId | None
+) -> RefConflict:
+    """The error for a ref that moved, with both sides."""
+    return RefConflict(
+        f"{ref} moved since this transaction began ({_short(base)} -> {_short(actual)}); "
+        "nothing was committed. Begin again from the new state.",
+        ref=ref,
+        expected=None if base is None else base.target,
+        actual=None if actual is None else actual.target,
+        proposed=proposed,
+    )
+
+
+def _short(value: RefValue | None) -> str:
+    return "nothing" if value is None else value.target.short

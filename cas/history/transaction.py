@@ -24,14 +24,13 @@ from cas.errors import (
     Invalid,
     LimitExceeded,
     OutcomeUnknown,
-    RefConflict,
     RefNotFound,
     TransactionReused,
     WrongKind,
 )
 from cas.history.branch import BranchEdit
 from cas.history.core import Core
-from cas.history.timeline import Moment, RefValue, follow
+from cas.history.timeline import Moment, RefValue, follow, ref_conflict
 from cas.limits import (
     ENTRY_CHANGES_MAX,
     EVENT_INLINE_BYTES_MAX,
@@ -398,15 +397,7 @@ class Transaction:
         for ref, base in plan.expected.items():
             actual = base if moment is self._moment else timeline.get(moment.root, ref)
             if actual != base:
-                raise RefConflict(
-                    f"{ref} moved since this transaction began "
-                    f"({_short(base)} -> {_short(actual)}); nothing was committed. "
-                    "Begin again from the new state.",
-                    ref=ref,
-                    expected=None if base is None else base.target,
-                    actual=None if actual is None else actual.target,
-                    proposed=plan.targets.get(ref, (0, None))[1],
-                )
+                raise ref_conflict(ref, base, actual, plan.targets.get(ref, (0, None))[1])
         made = {ref for ref, (_kind, target) in plan.targets.items() if target is not None}
         gone = plan.targets.keys() - made
         for ref, (kind, target) in sorted(plan.targets.items(), key=_by_ref):
@@ -451,7 +442,3 @@ class Transaction:
 
 def _by_ref(item: tuple[str, object]) -> bytes:
     return item[0].encode()
-
-
-def _short(value: RefValue | None) -> str:
-    return "nothing" if value is None else value.target.short
