@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 import attrs
 
 from cas.catalog.catalog import CatalogReader, EntryRow, Head
-from cas.errors import CorruptJournal, EntryNotFound, ObjectNotFound, RefExists
+from cas.errors import CorruptJournal, EntryNotFound, ObjectNotFound, RefConflict, RefExists
 from cas.model.entry import Entry, RefChange, entry_hash
 from cas.model.ids import ObjectId
 from cas.objects.store import ObjectStore
