@@ -20,7 +20,7 @@ from cas.limits import NODE_SINGLE_ENTRIES_MAX
 from cas.model.entry import Event, RefChange
 from cas.model.ids import Kind, ObjectId, TreeId, digest_of
 from cas.model.objects import Commit, EntryKind, Recipe, Tag
-from cas.objects.lookup import file_name
+from cas.objects.packs import file_name
 from cas.storage.bucket import Bucket
 from cas.storage.pack import PackHeader
 from cas.trees.build import build as build_tree
