@@ -18,8 +18,9 @@ from typing import Final
 import attrs
 
 from cas.catalog.engine import connect
-from cas.errors import CasError, OutcomeUnknown, RefConflict
+from cas.errors import CasError, OutcomeUnknown
 from cas.history.store import Store
+from cas.history.transaction import Transaction
 from cas.limits import KIB, MIB, Thresholds
 from cas.model.ids import BlobId, Kind, digest_of
 from cas.storage.files import OS_FILES, Files
@@ -305,17 +306,24 @@ def _multi(driver: Driver) -> None:
 
 
 def _keyed(driver: Driver) -> None:
-    changes = {"main": {f"once/{driver.fresh(2).hex()}": driver.fresh(60)}}
+    """Two attempts with one key at once, and a third later: all give one entry."""
+    path, content = f"once/{driver.fresh(2).hex()}", driver.fresh(60)
     key = driver.fresh(8).hex()
     refused = len(driver.refused)
-    driver.commit(changes, key=key)
-    if len(driver.refused) > refused or driver.doubts:
-        return
-    seq = len(driver.model.entries) - 1
-    with driver.store.begin(author="driver", message=f"entry {seq}", key=key) as tx:
-        for path, content in changes["main"].items():
-            tx.branch("main")[path] = content
-        assert tx.commit().seq == seq, "a key committed twice"
+    seq = len(driver.model.entries)
+
+    def again() -> Transaction:
+        tx = driver.store.begin(author="driver", message=f"entry {seq}", key=key)
+        tx.branch("main")[path] = content
+        return tx
+
+    with again() as late:
+        driver.commit({"main": {path: content}}, key=key)
+        if len(driver.refused) > refused or driver.doubts:
+            return
+        assert late.commit().seq == seq, "a key committed twice"
+    with again() as later:
+        assert later.commit().seq == seq, "a key committed twice"
 
 
 def _commit_file(driver: Driver) -> None:
@@ -396,5 +404,3 @@ STEPS: Final[Mapping[str, Callable[[Driver], None]]] = {
     "passive": _passive,
     "reopen": _reopen,
 }
-
-CONFLICT = RefConflict

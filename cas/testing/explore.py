@@ -83,6 +83,7 @@ class Report:
 
     states: Counter[str] = attrs.field(factory=Counter)
     judged: int = 0
+    written: int = 0
     nested: int = 0
     failures: list[Failure] = attrs.field(factory=list)
 
@@ -90,6 +91,7 @@ class Report:
         """Take in another report."""
         self.states.update(other.states)
         self.judged += other.judged
+        self.written += other.written
         self.nested += other.nested
         self.failures += other.failures
 
@@ -213,13 +215,19 @@ def record_killed(
 
 
 class Explorer:
-    """Opens the states of one recording. `nested` of them, by chance, are crashed again."""
+    """Opens the states of one recording.
+
+    `written` of them, by chance, are written to and opened again; `nested` of them crash a second
+    time while that is done, in at most `nested_states` ways. `each_max` and `subsets` say how many
+    of the states behind one operation are taken (`cas.testing.crash`).
+    """
 
     def __init__(
         self,
         recording: Recording,
         folder: str,
         *,
+        written: float = 1.0,
         nested: float = 0.02,
         nested_states: int = 12,
         each_max: int = 24,
@@ -228,6 +236,7 @@ class Explorer:
     ) -> None:
         self._recording = recording
         self._folder = folder
+        self._written = written
         self._nested = nested
         self._nested_states = nested_states
         self._each_max = each_max
@@ -294,7 +303,7 @@ class Explorer:
                 last = label(op, recording.recorder)
         assert progress is not None
         image, _key = replay.image(cut)
-        self._nested = 0 if inner is None else 1
+        self._written, self._nested = 1, 0 if inner is None else 1
         self._nested_states = 1_000_000
         observed = self._open(image, cut, last)
         findings = oracle.judge(observed, recording.model, progress)
@@ -313,11 +322,13 @@ class Explorer:
     def _open(self, image: Image, cut: Cut, last: str) -> Observation:
         """Open a state, look at it, write to it, open it again."""
         nested = self._random.random() < self._nested
+        write = nested or self._random.random() < self._written
+        self.report.written += write
         recording = self._recording
         with self._place(image) as folder:
             recorder = Recorder(folder) if nested else None
             place = os.path.join(folder, recording.place)
-            observed, model = recover(place, recording.model, self._name(), recorder)
+            observed, model = recover(place, recording.model, self._name(), recorder, write=write)
         if recorder is None:
             return observed
         if not observed.findings:

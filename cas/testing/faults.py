@@ -39,7 +39,7 @@ SPACE: Final = frozenset(("create", "write", "link", "mkdir", "open"))
 
 SYNCS: Final = frozenset(("sync", "sync folder"))
 
-KINDS: Final = ("EIO once", "EIO from then on", "disk full", "short write", "lost sync")
+KINDS: Final = ("lost sync", "short write", "disk full", "EIO once", "EIO from then on")
 
 
 @attrs.frozen
@@ -105,7 +105,6 @@ class FaultHook:
             raise Injected(errno.ENOSPC, size_bytes // 2)
         raise Injected(errno.EIO)
 
-
     @staticmethod
     def _forbidden(call: str, path: str, handle: object) -> bool:
         """SQLite may still checkpoint, which writes all pages anew, but never add to the log."""
@@ -160,12 +159,14 @@ class Sweep:
         *,
         prepare: Prepare | None = None,
         power_cuts: int = 4,
+        fail_fast: bool = False,
     ) -> None:
         self.before = tuple(before)
         self.steps = tuple(steps)
         self.seed = str(seed)
         self._prepare = prepare
         self._power_cuts = power_cuts
+        self._fail_fast = fail_fast
         self.report = FaultReport()
 
     def run(self, *, chosen: Sequence[Fault] | None = None, share: float = 1.0) -> FaultReport:
@@ -182,6 +183,8 @@ class Sweep:
             faults = chosen if chosen is not None else list(self._fitting(calls, share))
             for fault in faults:
                 self._one(folder, template, model, fault)
+                if self._fail_fast and self.report.failures:
+                    break
         return self.report
 
     def _fitting(self, calls: Sequence[Call], share: float) -> Iterator[Fault]:
@@ -245,15 +248,14 @@ class Sweep:
         self.report.answers["unknown"] += len(driver.doubts)
         if hook.fault is None and driver.refused:
             return [f"refused without a fault: {driver.refused}"]
+        findings = []
+        if driver.doubts:
+            # Nobody has asked yet: both answers are right, a mixture is not.
+            findings += self._look_everywhere(driver, recorder, folder, "in doubt, ")
         driver.resolve()
         if driver.doubts:
             return [f"the outcome of {driver.doubts[-1].hex()} cannot be resolved"]
-        findings = []
-        with_model = driver.progress
-        findings += self._look_at(scan(driver.folder), folder, driver, with_model, "a kill")
-        for cut, image in self._power(recorder):
-            what = f"a power cut that kept {len(cut.kept)}"
-            findings += self._look_at(image, folder, driver, with_model, what)
+        findings += self._look_everywhere(driver, recorder, folder, "")
         refused = len(driver.refused)
         driver.step = "afterwards"
         try:
@@ -273,6 +275,20 @@ class Sweep:
             if key not in seen and len(seen) < self._power_cuts:
                 seen.add(key)
                 yield cut, image
+
+    def _look_everywhere(
+        self, driver: Driver, recorder: Recorder, folder: str, when: str
+    ) -> list[str]:
+        """What a kill now, and a power cut now, would leave."""
+        progress = driver.progress
+        images = [("a kill", scan(driver.folder))]
+        for cut, image in self._power(recorder):
+            images.append((f"a power cut that kept {len(cut.kept)}", image))
+        return [
+            finding
+            for what, image in images
+            for finding in self._look_at(image, folder, driver, progress, when + what)
+        ]
 
     def _look_at(
         self, image: Image, folder: str, driver: Driver, progress: Progress, what: str

@@ -24,9 +24,15 @@ NOTHING: Observation = Observation(-1, {}, frozenset(), ())
 
 
 def recover(
-    place: str, model: Model, seed: str, recorder: Recorder | None = None
+    place: str,
+    model: Model,
+    seed: str,
+    recorder: Recorder | None = None,
+    *,
+    write: bool = True,
 ) -> tuple[Observation, Model]:
-    """What the store shows; then one more put and commit, which a new handle must show.
+    """What the store shows; with `write` also that it takes one more put and commit, which a new
+    handle must show.
 
     Where there is no store one is made. The model that comes back is that of the store behind
     the two additions; with a recorder everything is done through its layers.
@@ -43,7 +49,7 @@ def recover(
         else:
             clock = SteppedClock(f"{seed} again")
             create(place, clock=clock, files=driver.files, vfs=driver.vfs)
-        if observed.findings:
+        if observed.findings or not write:
             return observed, model
         after = driver.model = shown(model, observed)
         driver.acked_seq, driver.acked_puts = max(0, observed.seq), len(after.puts)
