@@ -212,6 +212,60 @@ def test_every_kind_of_change_is_seen(
     assert after.tree == save(store, folder, stat_cache=False).tree
 
 
+@pytest.mark.parametrize("edit", EDITS)
+@pytest.mark.parametrize("path", ["a", "d"])
+def test_a_change_between_the_look_and_the_listing_does_no_harm(
+    store: Store,
+    folder: Path,
+    path: str,
+    edit: Callable[[Path], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The import saves one moment or the other, whole, and the next import saves the new one."""
+    if path == "d":
+        (folder / "d").rename(folder / "was")
+        (folder / "d").write_bytes(b"1")
+    save(store, folder)
+    (folder / "new").write_bytes(b"so that the folder is listed anew")
+    real = statcache.Picture.changed
+
+    def meanwhile(picture: statcache.Picture) -> list[int]:
+        found = real(picture)
+        edit(folder / path)
+        return found
+
+    monkeypatch.setattr(statcache.Picture, "changed", meanwhile)
+    save(store, folder)
+    assert dict(store.snapshot("main"))  # every path can be read
+    monkeypatch.undo()
+    assert save(store, folder).tree == save(store, folder, stat_cache=False).tree
+
+
+def test_a_folder_becomes_a_file_between_the_look_and_the_listing(
+    store: Store, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was a tree is not taken for the content of the file, nor the other way round."""
+    save(store, folder)
+    (folder / "new").write_bytes(b"so that the folder is listed anew")
+    real = statcache.Picture.changed
+
+    def meanwhile(picture: statcache.Picture) -> list[int]:
+        found = real(picture)
+        (folder / "d").rename(tmp_path / "was")
+        (folder / "d").write_bytes(b"now a file")
+        (folder / "a").unlink()
+        (folder / "a").mkdir()
+        return found
+
+    monkeypatch.setattr(statcache.Picture, "changed", meanwhile)
+    save(store, folder)
+    assert dict(store.snapshot("main")) == {
+        "d": b"now a file",
+        "new": b"so that the folder is listed anew",
+        "z/p": b"#!",
+    }
+
+
 def test_a_change_in_the_same_tick_is_seen(tmp_path: Path, folder: Path) -> None:
     """Racy-clean rule: an edit of the same size right after the import is never missed."""
     path = folder / "a"
