@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
 from cas.catalog.catalog import CatalogReader, PackRow
-from cas.errors import CasError
+from cas.errors import CasError, CorruptObject
 from cas.history.store import Store
 from cas.maintenance.affected import places_of
 from cas.maintenance.chain import JournalCheck
@@ -28,6 +28,7 @@ from cas.maintenance.records import RecordCheck
 from cas.model.ids import Kind, digest_parts
 from cas.objects.content import read_spans
 from cas.objects.lookup import file_name
+from cas.storage.codec import RECIPE
 from cas.trees.node import REFS
 
 __all__ = ["Finding", "Progress", "Report", "Severity", "fsck"]
@@ -180,9 +181,11 @@ class _Check:
 
     def _check_recipes(self) -> None:
         """Put the content of every recipe copy together, a chunk at a time, and hash it."""
+        if self._recipes:
+            self._read("pack", self._objects.lookup.refresh)
         for id, recipe, size_bytes, pack in self._recipes:
             try:
-                spans = read_spans(recipe, size_bytes, self._objects.get)
+                spans = read_spans(recipe, size_bytes, self._part)
                 found = digest_parts(part for _at, part in spans)
                 why = None if found == id else "its recipe gives other content"
             except CasError as error:
@@ -190,6 +193,20 @@ class _Check:
             if why is not None:
                 self._records.damaged(id, pack, why)
             self._report("trees")
+
+    def _part(self, id: bytes, kind: Kind) -> bytes:
+        """Content of what a recipe names: from a copy that is no recipe itself."""
+        failure: CasError = CorruptObject(f"its part {id.hex()} has no whole copy", id=id)
+        for copy in self._objects.lookup.copies(id):
+            if copy.slot.codec != RECIPE:
+                try:
+                    found, content = self._objects.verified(copy)
+                except CasError as error:
+                    failure = error
+                    continue
+                if found == kind:
+                    return content
+        raise failure
 
     def _check_bases(self) -> None:
         """A delta has a base copy of smaller depth (docs/format.md section 6.2)."""

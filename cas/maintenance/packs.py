@@ -21,6 +21,7 @@ from cas.maintenance.scan import id_of_record, scan_records
 from cas.model.ids import Kind
 from cas.objects.lookup import bit_is_set, file_name
 from cas.objects.store import ObjectStore
+from cas.storage.codec import RECIPE
 from cas.storage.pack import (
     PACK_HEADER_BYTES,
     TRAILER_BYTES,
@@ -228,10 +229,9 @@ class PackSurvey:
 
     def _tell(self, pack: Pack, header_fault: str | None, footer_holds: bool) -> None:
         """Tell of a pack that readers refuse, and find its objects by their records."""
-        hidden = self._scan(pack)
+        hidden, whole = self._scan(pack)
         found = (
-            f"{len(hidden)} whole objects were found by their records: rebuild the store from its "
-            "packs"
+            f"{whole} whole objects were found by their records: rebuild the store from its packs"
         )
         if header_fault:
             self._findings.add("pack-header", pack.label, f"{header_fault} {found}.", hidden)
@@ -239,8 +239,13 @@ class PackSurvey:
             fault = f"The footer of {pack.label} is damaged."
             self._findings.add("pack-footer", pack.label, f"{fault} {found}.", hidden)
 
-    def _scan(self, pack: Pack) -> list[bytes]:
-        found = []
+    def _scan(self, pack: Pack) -> tuple[list[bytes], int]:
+        """Ids of the records of a pack, and how many of them are whole as they stand.
+
+        A recipe copy only states its id; whether it is one shows when it is rebuilt.
+        """
+        found: list[bytes] = []
+        whole = 0
         for offset, header in scan_records(
             lambda start, length: self._bytes.read(pack, start, length),
             pack.body_bytes,
@@ -250,8 +255,9 @@ class PackSurvey:
             id = id_of_record(header, payload)
             if id is not None and len(self.hidden) < IDS_KEPT_MAX:
                 found.append(id)
+                whole += header.codec != RECIPE
                 self.hidden[id] = pack.label
-        return found
+        return found, whole
 
     def footer(self, pack: Pack, source: PackBytes) -> Footer:
         """A footer that `survey` found good. Raises `CasError` when it is not there any more."""

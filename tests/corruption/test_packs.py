@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cas.objects.lookup import read_footer
+from cas.objects.packs import read_footer
 from cas.storage.codec import ZSTD
 from cas.storage.local import LocalBucket
 from cas.storage.pack import FOOTER_HEAD_BYTES, PACK_HEADER_BYTES, SLOT_BYTES, TRAILER_BYTES, Slot
