@@ -136,6 +136,18 @@ def _recipe_of_other_content(store: Store) -> str:
     return id.hex()
 
 
+def _recipe_of_a_recipe(store: Store) -> str:
+    """A blob whose chunk is itself rebuilt: readers refuse it, or it could double at each step."""
+    one = put(store, Kind.BLOB, b"one")
+    inner = put(store, Kind.RECIPE, Recipe(0, one * 2, (3, 3)).encode())
+    half = digest_of(Kind.BLOB, b"oneone")
+    outer = put(store, Kind.RECIPE, Recipe(0, half + one, (6, 3)).encode())
+    whole = digest_of(Kind.BLOB, b"oneoneone")
+    records = [Made(half, 1, half + inner, 2, 6), Made(whole, 1, whole + outer, 2, 9)]
+    install(store, records, [(half, 3, inner), (whole, 3, outer)])
+    return whole.hex()
+
+
 def _recipe_without_edge(store: Store) -> str:
     parts = [put(store, Kind.BLOB, b"one"), put(store, Kind.BLOB, b"two")]
     recipe = put(store, Kind.RECIPE, Recipe(0, b"".join(parts), (3, 3)).encode())
@@ -394,7 +406,7 @@ PLANTS: dict[str, list[Callable[[Store], Any]]] = {
     ],
     "copy-damaged": [_second_copy_damaged],
     "copy-condemned": [_condemned_copy_damaged],
-    "object-lost": [_lose_blob, _recipe_of_other_content],
+    "object-lost": [_lose_blob, _recipe_of_other_content, _recipe_of_a_recipe],
     "object-missing": [
         lambda store: put(store, Kind.COMMIT, commit_of(NOWHERE)) and NOWHERE.hex(),
         lambda store: put(store, Kind.TREE, leaf((b"a", FILE, NOWHERE, 1))) and NOWHERE.hex(),
