@@ -30,7 +30,17 @@ from cas.testing.crash import Cut, Replay
 from cas.testing.driver import Driver, Model, Progress
 from cas.testing.explore import Prepare
 from cas.testing.layers import RecordingFiles, RecordingVFS
-from cas.testing.recorder import Image, Injected, Recorder, scan
+from cas.testing.recorder import (
+    Image,
+    Injected,
+    Names,
+    Op,
+    Recorder,
+    Sync,
+    Truncate,
+    Write,
+    scan,
+)
 from cas.testing.recovery import recover
 from cas.testing.stores import SteppedClock, create, scratch
 
@@ -39,7 +49,14 @@ SPACE: Final = frozenset(("create", "write", "link", "mkdir", "open"))
 
 SYNCS: Final = frozenset(("sync", "sync folder"))
 
-KINDS: Final = ("lost sync", "short write", "disk full", "EIO once", "EIO from then on")
+KINDS: Final = (
+    "lost sync",
+    "no sync from then on",
+    "short write",
+    "disk full",
+    "EIO once",
+    "EIO from then on",
+)
 
 
 @attrs.frozen
@@ -64,7 +81,7 @@ class Fault:
             return call.name in SPACE
         if self.kind == "short write":
             return call.name == "write" and call.size_bytes > 1
-        if self.kind == "lost sync":
+        if self.kind in ("lost sync", "no sync from then on"):
             return call.name in SYNCS
         return call.name not in SYNCS or self.kind == "EIO from then on"
 
@@ -94,6 +111,9 @@ class FaultHook:
             self.hit = self.calls[-1]
         elif fault.kind == "disk full":
             if call not in SPACE:
+                return
+        elif fault.kind == "no sync from then on":
+            if call not in SYNCS:
                 return
         elif fault.kind != "EIO from then on":
             return
@@ -270,11 +290,22 @@ class Sweep:
         while replay.prefix < len(recorder.ops):
             replay.step()
         seen: set[bytes] = set()
-        for cut in replay.cuts():
+        for cut in (*self._before_failed_syncs(recorder, replay), *replay.cuts()):
             image, key = replay.image(cut)
             if key not in seen and len(seen) < self._power_cuts:
                 seen.add(key)
                 yield cut, image
+
+    def _before_failed_syncs(self, recorder: Recorder, replay: Replay) -> Iterator[Cut]:
+        """What a failed sync should have made durable is on the disk after all; of what came
+        later nothing, or nothing of that file.
+        """
+        ops, pending = recorder.ops, replay.pending()
+        for index, op in enumerate(ops):
+            if isinstance(op, Sync) and not op.ok:
+                yield Cut(replay.prefix, tuple(i for i in pending if i < index))
+                others = (i for i in pending if i < index or _target(ops[i]) != op.target)
+                yield Cut(replay.prefix, tuple(others))
 
     def _look_everywhere(
         self, driver: Driver, recorder: Recorder, folder: str, when: str
@@ -305,3 +336,10 @@ class Sweep:
         self.report.opened += 1
         observed, _after = recover(place, model, f"{self.seed} {what}")
         return [f"after {what}: {f}" for f in oracle.judge(observed, model, progress)]
+
+
+def _target(op: Op) -> int | None:
+    """The file or folder that an operation changes."""
+    if isinstance(op, Names):
+        return op.folder
+    return op.file if isinstance(op, Write | Truncate) else None

@@ -343,7 +343,7 @@ def _unsettled(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ObjectStore, "settle", ask)
 
 
-@_bug("a connection whose commit failed is the last to close", "faults: an inline commit")
+@_bug("a connection whose commit failed is the last to close", "faults: a commit with a pack file")
 def _unparked(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SqliteCatalog, "_park_writer", SqliteCatalog._drop_writer)
 
@@ -464,7 +464,7 @@ def _no_chain(patch: pytest.MonkeyPatch) -> None:
     decode = Timeline.decode
 
     def gullible(row: Any) -> Any:
-        return attrs.evolve(decode(row), previous=_Same())
+        return attrs.evolve(decode(row), previous=_Same(bytes(32)))
 
     patch.setattr(Timeline, "decode", staticmethod(gullible))
 

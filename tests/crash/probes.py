@@ -47,7 +47,7 @@ def _crash(*steps: str, tail: int | None = None) -> Probe:
 
 def _faults(*steps: str) -> Probe:
     def probe() -> list[str]:
-        sweep = Sweep(["commit"], steps, "probe", fail_fast=True, power_cuts=3)
+        sweep = Sweep(["commit", "commit"], steps, "probe", fail_fast=True, power_cuts=3)
         return [str(failure) for failure in sweep.run().failures]
 
     return probe
