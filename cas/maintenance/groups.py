@@ -155,9 +155,17 @@ def gaps(pack: Pack, rows: Sequence[Row]) -> list[tuple[str, str]]:
 
 
 def parts(rows: list[Row]) -> Iterator[list[Row]]:
-    """Cut rows into parts of about `GROUP_BYTES` of content or of stored bytes."""
+    """Cut rows into parts of about `GROUP_BYTES` of content or of stored bytes.
+
+    A part has no gap and no overlap, so that what is read for it is no more than its records.
+    """
     first = size = 0
+    end = PACK_HEADER_BYTES
     for at, row in enumerate(rows):
+        if row[1] != end and at > first:
+            yield rows[first:at]
+            first, size = at, 0
+        end = row[1] + RECORD_HEADER_BYTES + row[2]
         size += row[2] + (row[3] if row[5] == ZSTD else 0)
         if size >= GROUP_BYTES:
             yield rows[first : at + 1]

@@ -41,10 +41,11 @@ def install(
     records: Sequence[Made],
     edges: Sequence[tuple[bytes, int, bytes]] = (),
     header: PackHeader | None = None,
+    name: bytes | None = None,
 ) -> int:
-    """Install an inline pack of these records, whatever they say; gives its number.
+    """Install a pack of these records, whatever they say; gives its number.
 
-    `edges` are (id of the copy, role, id it needs).
+    `edges` are (id of the copy, role, id it needs). With a name (16 bytes) it is a file.
     """
     meta = store.objects.meta
     head = (header or PackHeader(meta.store_id, meta.lineage_id, bytes(16), 1)).encode()
@@ -63,7 +64,11 @@ def install(
     footer = encode_footer(head, slots, needs, len(body))
     with store.objects.catalog.write() as writer:
         number = writer.head().version + 1
-        writer.add_pack(number, None, len(body), footer, body)
+        if name is None:
+            writer.add_pack(number, None, len(body), footer, body)
+        else:
+            Path(store.location, "packs", f"{name.hex()}.pack").write_bytes(body + footer)
+            writer.add_pack(number, name, len(body), None, None)
     return number
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,22 @@ def test_objects_of_a_pack_without_a_footer_are_found_again(filled: Store) -> No
     assert finding.code == "pack-footer"
     assert "9 whole objects" in finding.message
     assert "main" in finding.affected
+
+
+def test_records_far_apart_are_read_apart(filled: Store) -> None:
+    """Between records that lie megabytes apart nothing is read: only the gap is told of."""
+    far = bytes(40 << 20)
+    install(filled, [blob(b"near", gap=far), blob(b"far")], name=b"\x22" * 16)
+    filled.close()
+    tracemalloc.start()
+    with cas.open(filled.location, read_only=True) as store:
+        try:
+            report = fsck(store)
+            _now, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert codes(report) == ["pack-gap"]
+    assert peak < 16 << 20
 
 
 def test_affected_is_bounded(filled: Store) -> None:
