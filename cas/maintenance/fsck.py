@@ -27,7 +27,7 @@ from cas.maintenance.packs import Pack, PackBytes, PackSurvey
 from cas.maintenance.records import RecordCheck
 from cas.model.ids import Kind, digest_parts
 from cas.objects.content import read_spans
-from cas.objects.lookup import file_name
+from cas.objects.packs import file_name
 from cas.storage.codec import RECIPE
 from cas.trees.node import REFS
 

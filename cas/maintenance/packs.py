@@ -19,7 +19,7 @@ from cas.maintenance.findings import Findings
 from cas.maintenance.known import KIND_BITS, SIZE_MAX, UNREAD, Known
 from cas.maintenance.scan import id_of_record, scan_records
 from cas.model.ids import Kind
-from cas.objects.lookup import bit_is_set, file_name
+from cas.objects.packs import bit_is_set, file_name
 from cas.objects.store import ObjectStore
 from cas.storage.codec import RECIPE
 from cas.storage.pack import (

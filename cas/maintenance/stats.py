@@ -14,7 +14,7 @@ from cas.history.store import Store
 from cas.maintenance.folder import FolderBytes, measure
 from cas.maintenance.known import Known, code_of, split_code
 from cas.model.ids import Kind
-from cas.objects.lookup import bit_is_set, file_name, read_footer
+from cas.objects.packs import bit_is_set, file_name, read_footer
 from cas.objects.store import ObjectStore
 from cas.storage.codec import RECIPE
 from cas.storage.pack import Footer, decode_footer

@@ -17,7 +17,7 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 from cas.errors import CasError, Corrupt, NotFound
 from cas.limits import KIB, MIB
 from cas.model.ids import digests_of
-from cas.objects.lookup import PackInfo, bit_is_set
+from cas.objects.packs import PackInfo, bit_is_set
 from cas.objects.store import ObjectStore
 from cas.storage.codec import RAW, ZSTD, decode_frames
 from cas.storage.pack import Footer

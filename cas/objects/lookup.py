@@ -12,78 +12,37 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
-
-import attrs
 
 from cas.catalog.catalog import Catalog, CatalogReader, PackRow
 from cas.clock import Clock
 from cas.errors import Corrupt, CorruptPack
 from cas.limits import FOOTER_CACHE_BYTES
+from cas.objects.packs import (
+    Copy,
+    PackInfo,
+    State,
+    bit_is_set,
+    file_name,
+    pack_name,
+    read_footer,
+)
 from cas.storage.bucket import Bucket
 from cas.storage.index import Run, due_merge, load_runs, merge_runs, prefix_of, run_of, save_run
-from cas.storage.pack import (
-    FOOTER_HEAD_BYTES,
-    PACK_HEADER_BYTES,
-    SLOT_BYTES,
-    TRAILER_BYTES,
-    Footer,
-    PackHeader,
-    Slot,
-    check_footer,
-    decode_footer,
-    decode_header,
-    decode_slot,
-    footer_length,
-)
+from cas.storage.pack import FOOTER_HEAD_BYTES, SLOT_BYTES, Footer, Slot, decode_footer, decode_slot
 
 _LAG_MAX = 256
 """Versions that the snapshot may fall behind a writer that never has to look anything up."""
 
 
-@attrs.frozen(slots=True)
-class PackInfo:
-    """An installed pack. `file` is None and `footer` kept for an inline one."""
-
-    number: int
-    file: str | None
-    body_bytes: int
-    footer: Footer | None
-
-    @property
-    def label(self) -> str:
-        """What messages call it."""
-        return self.file or f"inline pack {self.number}"
-
-
-class Copy(NamedTuple):
-    """One stored copy of an object."""
-
-    pack: PackInfo
-    slot: Slot
-
-
-@attrs.frozen(slots=True)
-class State:
-    """One snapshot of what is installed."""
+class Stamp(NamedTuple):
+    """What a look-up was made from."""
 
     version: int
     removal_version: int
-    condemn_seq: int
-    packs: Mapping[int, PackInfo]
-    vectors: Mapping[int, bytes]
-
-
-def file_name(name: bytes) -> str:
-    """File of a pack in the bucket."""
-    return name.hex() + ".pack"
-
-
-def pack_name(file: str) -> bytes:
-    """Name of the pack in a file."""
-    return bytes.fromhex(file.removesuffix(".pack"))
+    runs: Sequence[Run] | None
 
 
 class Lookup:
@@ -138,7 +97,10 @@ class Lookup:
 
     def exists(self, id: bytes) -> bool:
         """Whether the snapshot at hand has a copy, whatever state the index is in."""
-        return self.has(id) or (self.confirm() and self.has(id))
+        if self.has(id):
+            return True
+        self._confirm()
+        return self.has(id)
 
     def copies(self, id: bytes) -> Iterator[Copy]:
         """Every copy the index knows in the snapshot at hand."""
@@ -180,24 +142,37 @@ class Lookup:
                     found.add(slot.id)
         return sorted(id for id in found if id.hex().startswith(text) and self.has(id))
 
-    def confirm(self) -> bool:
-        """Make sure that a miss may be believed; True when the index had to be rebuilt.
+    def stamp(self) -> Stamp:
+        """What a look-up that begins now is made from, for `is_certain`."""
+        state = self.state
+        return Stamp(state.version, state.removal_version, self._runs)
 
-        Every run's digest is checked once. A damaged one is dropped and its packs are indexed
+    def is_certain(self, before: Stamp, *, again: bool) -> bool:
+        """Whether a miss in what `before` stamped may be believed; moves the snapshot forward.
+
+        Not while packs were removed or the index was replaced meanwhile: what was looked for can
+        have moved past the one who looked. `again` says that the snapshot is no older than the
+        question, so that packs which were only added do not matter.
+        """
+        self.refresh()
+        self._confirm()
+        now = self.stamp()
+        stood_still = now.runs is before.runs and now.removal_version == before.removal_version
+        return stood_still and (again or now.version == before.version)
+
+    def _confirm(self) -> None:
+        """Check every run's digest once; a damaged one is dropped, and its packs are indexed
         anew from their footers.
         """
-        runs = self._load_index()
-        if all(run.is_whole() for run in runs):
-            return False
         with self._lock:
+            runs = self._load_index()
             whole = [run for run in runs if run.is_whole()]
+            if len(whole) == len(runs):
+                return
             for run in runs:
                 if run not in whole:
                     self._drop(run)
-            covered = {number for run in whole for number in run.packs}
-            self._runs = whole
-            self._cover([p for p in self.state.packs.values() if p.number not in covered])
-        return True
+            self._runs = self._cover(whole, self._uncovered(whole), self.state.packs)
 
     def hidden_by(self) -> Corrupt | None:
         """Why a miss may be wrong all the same: an installed pack whose footer cannot be read."""
@@ -271,17 +246,21 @@ class Lookup:
         alive = set(reader.pack_numbers()) if moved else packs.keys()
         added = reader.packs(old.version)
         changed = reader.vectors(old.version)
-        for number in [n for n in packs if n not in alive]:
-            self._forget(packs.pop(number))
-        for row in added:
-            packs[row.number] = self._admit(row)
+        gone = [packs.pop(number) for number in list(packs) if number not in alive]
+        fresh = [self._admit(row) for row in added]
+        packs.update((pack.number, pack) for pack in fresh)
+        # Readers take the state first and the index then, so the index is never the older one.
+        if self._runs is not None:
+            self._runs = self._cover(self._runs, fresh, packs)
+        for pack in gone:
+            self._forget(pack)
+        for pack in fresh:
+            self._remember(pack)
         vectors = {n: bits for n, bits in old.vectors.items() if n in packs}
         for number, _version, bits in changed:
             vectors[number] = bits
         self.state = State(head.version, head.removal_version, head.condemn_seq, packs, vectors)
         self._fresh = True
-        if self._runs is not None:
-            self._cover([packs[row.number] for row in added])
         return self.state
 
     def installed(self, row: PackRow, footer: Footer, previous_version: int) -> None:
@@ -304,13 +283,12 @@ class Lookup:
             packs = state.packs
             assert isinstance(packs, dict)
             packs[row.number] = info
-            if row.name is None:
-                self._remember(row, footer)
-            else:
+            self._remember(info)
+            if info.file is not None:
                 self._keep_footer(row.number, footer)
                 # Behind the line above: a merge leaves out what is not in the snapshot.
                 if self._runs is not None:
-                    self._cover([info])
+                    self._runs = self._cover(self._runs, [info], packs)
             self.state = State(
                 row.number, state.removal_version, state.condemn_seq, packs, state.vectors
             )
@@ -328,18 +306,19 @@ class Lookup:
             # Its objects cannot be found; those of every other pack can.
             self._unreadable[row.number] = error
             footer = Footer(0, 0, row.body_bytes, b"", b"")
-        self._remember(row, footer)
         return PackInfo(row.number, None, row.body_bytes, footer)
 
-    def _remember(self, row: PackRow, footer: Footer) -> None:
+    def _remember(self, pack: PackInfo) -> None:
+        if pack.footer is None:
+            return
         inline = self._inline
-        for slot, id in enumerate(footer.ids()):
+        for slot, id in enumerate(pack.footer.ids()):
             before = inline.get(id)
             if before is not None:
                 self._more[id] = (before, *self._more.get(id, ()))
-            inline[id] = (row.number, slot)
+            inline[id] = (pack.number, slot)
         self.inline_count += 1
-        self.inline_bytes += row.body_bytes
+        self.inline_bytes += pack.body_bytes
 
     def _forget(self, pack: PackInfo) -> None:
         if pack.footer is not None:
@@ -380,9 +359,12 @@ class Lookup:
                         covered.update(run.packs)
                     else:
                         self._drop(run)
-            self._runs = loaded
-            self._cover([p for p in self.state.packs.values() if p.number not in covered])
+            self._runs = self._cover(loaded, self._uncovered(loaded), self.state.packs)
             return self._runs
+
+    def _uncovered(self, runs: Sequence[Run]) -> list[PackInfo]:
+        covered = {number for run in runs for number in run.packs}
+        return [pack for pack in self.state.packs.values() if pack.number not in covered]
 
     def _fits(self, run: Run) -> bool:
         """Whether a run speaks of packs of this catalog: one copied back from yesterday may
@@ -394,31 +376,30 @@ class Lookup:
         ]
         return bool(known) and all(pack.file == file_name(name) for pack, name in known)
 
-    def _cover(self, packs: list[PackInfo]) -> None:
-        """Add the pack files among `packs` to the index, and merge runs that are due."""
-        files = [p for p in packs if p.file is not None]
-        if not files:
-            return
-        runs = list(self._runs or ())
-        for pack in files:
-            assert pack.file is not None
+    def _cover(
+        self, covering: Sequence[Run], packs: list[PackInfo], alive: Mapping[int, PackInfo]
+    ) -> list[Run]:
+        """`covering` and runs of the pack files among `packs`, merged where that is due.
+
+        It is given whole or not at all: half an index would say no where yes is right.
+        """
+        runs = list(covering)
+        for pack in packs:
+            if pack.file is None:
+                continue
             try:
                 run = run_of(pack.number, pack_name(pack.file), self.footer(pack))
             except Corrupt as error:
                 # Every other object stays readable; a miss now says that this pack is damaged.
                 self._unreadable[pack.number] = error
                 continue
-            except BaseException:
-                # Half an index would say no for ever: it is begun anew when next asked.
-                self._runs = None
-                raise
             runs.append(self._save(run))
         while due := due_merge(runs):
-            merged = self._save(merge_runs(due, self.state.packs))
+            merged = self._save(merge_runs(due, alive))
             runs = [run for run in runs if run not in due] + [merged]
             for run in due:
                 self._drop(run)
-        self._runs = runs
+        return runs
 
     def _drop(self, run: Run) -> None:
         if run.path is not None and not self._catalog.read_only:
@@ -434,30 +415,3 @@ class Lookup:
     def index_bytes(self) -> int:
         """Bytes of the index over pack files."""
         return sum(16 * run.count for run in self._load_index())
-
-
-def bit_is_set(bits: bytes | None, slot: int) -> bool:
-    """Whether a deletion vector says that a slot does not exist; None has no bit set.
-
-    A damaged vector may be too short, and a damaged index may ask for a slot that is none.
-    """
-    if bits is None or slot >> 3 >= len(bits):
-        return False
-    return bool(bits[slot >> 3] >> (slot & 7) & 1)
-
-
-def read_footer(bucket: Bucket, file: str) -> tuple[PackHeader, Footer]:
-    """Header and checked footer of a pack file. Raises `CorruptPack`, `MissingPack`."""
-    size = bucket.size(file)
-    if size < PACK_HEADER_BYTES + FOOTER_HEAD_BYTES + TRAILER_BYTES:
-        raise CorruptPack(f"The pack {file} is cut short; run `cas fsck`.", pack=file, offset=size)
-    head = bucket.read(file, 0, PACK_HEADER_BYTES)
-    header = decode_header(head, file)
-    length = footer_length(bucket.read(file, size - TRAILER_BYTES, TRAILER_BYTES), file)
-    if length > size - PACK_HEADER_BYTES:
-        raise CorruptPack(f"The footer of {file} is damaged.", pack=file, offset=-1)
-    footer = decode_footer(head, bucket.read(file, size - length, length), file)
-    if footer.body_bytes != size - length:
-        raise CorruptPack(f"The footer of {file} is not its own.", pack=file, offset=-1)
-    check_footer(footer, file)
-    return header, footer

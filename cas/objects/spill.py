@@ -21,7 +21,7 @@ from cas.errors import Corrupt
 from cas.limits import Thresholds
 from cas.model.ids import digest_of
 from cas.objects.batch import Batch
-from cas.objects.lookup import PackInfo, State, bit_is_set
+from cas.objects.packs import PackInfo, State, bit_is_set
 from cas.objects.pipeline import Submitted
 from cas.objects.store import ObjectStore
 from cas.storage.pack import Footer, decode_inline

@@ -28,8 +28,9 @@ from cas.limits import ID_BYTES, MIB, NODE_CACHE_BYTES, THRESHOLDS, Thresholds
 from cas.model.ids import Kind, digest_of
 from cas.objects.batch import Batch, not_committed
 from cas.objects.content import BlobReader, read_spans
-from cas.objects.lookup import Copy, Lookup, PackInfo
+from cas.objects.lookup import Lookup
 from cas.objects.nodes import NodeCache, TreeNodes
+from cas.objects.packs import Copy, PackInfo
 from cas.objects.parts import Parts
 from cas.storage.bucket import Bucket
 from cas.storage.codec import RECIPE, decode_payload
@@ -141,8 +142,9 @@ class ObjectStore:
         One refresh is not enough: while a reader tries the copies of one state, spill and gc can
         move them again (docs/design/001, finding on E8).
         """
+        again = False
         while True:
-            version = self.lookup.state.version
+            stamp = self.lookup.stamp()
             failure: Corrupt | None = None
             for copy in self.lookup.copies(id):
                 try:
@@ -151,8 +153,9 @@ class ObjectStore:
                     failure = error
                 except NotFound:
                     continue
-            if self.lookup.refresh().version == version and not self.lookup.confirm():
+            if self.lookup.is_certain(stamp, again=again):
                 raise failure or self._missing(id)
+            again = True
 
     def _missing(self, id: bytes) -> ObjectNotFound | CorruptObject:
         hidden = self.lookup.hidden_by()
@@ -260,16 +263,13 @@ class ObjectStore:
 
     def find(self, id: bytes) -> Copy | None:
         """A copy of `id`; None is said only from a snapshot in which nothing moved."""
-        confirmed = False
+        again = False
         while True:
-            version = self.lookup.state.version
+            stamp = self.lookup.stamp()
             copy = self.lookup.find(id)
-            if copy is not None:
+            if copy is not None or self.lookup.is_certain(stamp, again=again):
                 return copy
-            if self.lookup.refresh().version == version:
-                if confirmed or not self.lookup.confirm():
-                    return None
-                confirmed = True
+            again = True
 
     def measure(self, batch: Batch | None, id: bytes) -> tuple[int, int]:
         """(kind, bytes) of an object, those that `batch` has staged included; nothing is decoded.

@@ -13,7 +13,7 @@ import attrs
 
 from cas.errors import Closed, CorruptPack
 from cas.limits import PACK_SLOTS_MAX
-from cas.objects.lookup import file_name
+from cas.objects.packs import file_name
 from cas.objects.parts import Parts
 from cas.objects.pipeline import Pipeline, Submitted
 from cas.storage.bucket import Upload

@@ -17,7 +17,7 @@ from cas.limits import ID_BYTES
 from cas.model.entry import genesis_hash, txid_from_key
 from cas.model.ids import BlobId, Kind, ObjectId
 from cas.objects.children import children
-from cas.objects.lookup import Copy
+from cas.objects.packs import Copy
 from cas.storage.codec import RECIPE
 from cas.testing.driver import Model, Progress, Refs
 

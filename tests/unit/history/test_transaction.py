@@ -66,7 +66,7 @@ def test_an_exception_drops_pack_files(store: Store) -> None:
 
     def work() -> None:
         with store.begin() as tx:
-            for _ in range(40):
+            for _ in range(200):
                 tx.put(os.urandom(100_000))
             assert list(packs.iterdir()) != []
             print(1 // 0)

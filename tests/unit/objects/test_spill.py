@@ -14,7 +14,7 @@ from cas.clock import SystemClock
 from cas.errors import CasError
 from cas.history.store import Store
 from cas.model.ids import BlobId
-from cas.objects.lookup import bit_is_set
+from cas.objects.packs import bit_is_set
 from cas.testing import stores
 from tests.unit.kit import commits, reopened, tamper, write
 

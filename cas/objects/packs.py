@@ -1,0 +1,97 @@
+"""What is installed, as values: packs, copies, one state of the catalog, and what packs say.
+
+Floor 3; implements docs/format.md section 7.1 (existence). Invariant: a state is one snapshot
+of the catalog; a copy counts only while its pack is in it and its bit is clear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import attrs
+
+from cas.errors import CorruptPack
+from cas.storage.bucket import Bucket
+from cas.storage.pack import (
+    FOOTER_HEAD_BYTES,
+    PACK_HEADER_BYTES,
+    TRAILER_BYTES,
+    Footer,
+    PackHeader,
+    Slot,
+    check_footer,
+    decode_footer,
+    decode_header,
+    footer_length,
+)
+
+
+@attrs.frozen(slots=True)
+class PackInfo:
+    """An installed pack. `file` is None and `footer` kept for an inline one."""
+
+    number: int
+    file: str | None
+    body_bytes: int
+    footer: Footer | None
+
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        return self.file or f"inline pack {self.number}"
+
+
+class Copy(NamedTuple):
+    """One stored copy of an object."""
+
+    pack: PackInfo
+    slot: Slot
+
+
+@attrs.frozen(slots=True)
+class State:
+    """One snapshot of what is installed."""
+
+    version: int
+    removal_version: int
+    condemn_seq: int
+    packs: Mapping[int, PackInfo]
+    vectors: Mapping[int, bytes]
+
+
+def file_name(name: bytes) -> str:
+    """File of a pack in the bucket."""
+    return name.hex() + ".pack"
+
+
+def pack_name(file: str) -> bytes:
+    """Name of the pack in a file."""
+    return bytes.fromhex(file.removesuffix(".pack"))
+
+
+def bit_is_set(bits: bytes | None, slot: int) -> bool:
+    """Whether a deletion vector says that a slot does not exist; None has no bit set.
+
+    A damaged vector may be too short, and a damaged index may ask for a slot that is none.
+    """
+    if bits is None or slot >> 3 >= len(bits):
+        return False
+    return bool(bits[slot >> 3] >> (slot & 7) & 1)
+
+
+def read_footer(bucket: Bucket, file: str) -> tuple[PackHeader, Footer]:
+    """Header and checked footer of a pack file. Raises `CorruptPack`, `MissingPack`."""
+    size = bucket.size(file)
+    if size < PACK_HEADER_BYTES + FOOTER_HEAD_BYTES + TRAILER_BYTES:
+        raise CorruptPack(f"The pack {file} is cut short; run `cas fsck`.", pack=file, offset=size)
+    head = bucket.read(file, 0, PACK_HEADER_BYTES)
+    header = decode_header(head, file)
+    length = footer_length(bucket.read(file, size - TRAILER_BYTES, TRAILER_BYTES), file)
+    if length > size - PACK_HEADER_BYTES:
+        raise CorruptPack(f"The footer of {file} is damaged.", pack=file, offset=-1)
+    footer = decode_footer(head, bucket.read(file, size - length, length), file)
+    if footer.body_bytes != size - length:
+        raise CorruptPack(f"The footer of {file} is not its own.", pack=file, offset=-1)
+    check_footer(footer, file)
+    return header, footer
