@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from cas.catalog.forks import disinherit, note
 from cas.errors import Busy, CorruptCatalog, ReadOnly, StorageFailed, StorageFull
 from cas.limits import CATALOG_CACHE_KIB
 
@@ -22,6 +23,7 @@ def connect(path: str, *, read_only: bool = False, vfs: str | None = None) -> ap
     """Open an existing catalog file. `path` may be a `file:` URI. Raises the engine's errors."""
     import apsw
 
+    disinherit(path)
     flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE
     name = path
     if name.startswith("file:"):
@@ -30,6 +32,7 @@ def connect(path: str, *, read_only: bool = False, vfs: str | None = None) -> ap
         name = "file:" + _uri(path) + "?immutable=1"
         flags |= apsw.SQLITE_OPEN_URI
     connection = apsw.Connection(name, flags=flags, vfs=vfs)
+    note(connection, path)
     try:
         _configure(connection, read_only)
     except BaseException:
