@@ -12,16 +12,21 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from operator import itemgetter
 from typing import Any, Final
 
 from cas.errors import CasError
 from cas.maintenance.packs import Pack, PackBytes
 from cas.storage.codec import RAW, RECIPE, ZSTD, decode_frames
-from cas.storage.pack import PACK_HEADER_BYTES
+from cas.storage.pack import PACK_HEADER_BYTES, Footer
 from cas.storage.record import RECORD_HEADER_BYTES, encode_record_header
 
 GROUP_BYTES: Final = 1 << 20
+_ROWS_MAX: Final = 1 << 15
+_ROW_BYTES: Final = 512
+"""About what a row and a view of its payload take: what bounds a group of tiny objects."""
+
 Row = tuple[bytes, int, int, int, int, int, int, int, int]
 """A slot: id, offset, stored, raw, kind, codec, depth, flags, group."""
 
@@ -74,7 +79,7 @@ class Group:
             # Each record is then read alone, and told of where that fails.
             piece.contents = [None] * len(piece.rows)
             return
-        self.size_bytes += len(buffer)
+        self.size_bytes += len(buffer) + _ROW_BYTES * len(piece.rows)
         _compare_headers(piece, buffer, start)
         start -= RECORD_HEADER_BYTES
         view = memoryview(buffer)
@@ -137,21 +142,17 @@ def _compare_headers(piece: Piece, buffer: bytes, start: int) -> None:
         piece.faults.append(("record-header", message))
 
 
-def gaps(pack: Pack, rows: Sequence[Row]) -> list[tuple[str, str]]:
-    """Bytes of a pack that belong to no record, or to two; `rows` in order of offset."""
-    ends = [PACK_HEADER_BYTES, *[row[1] + RECORD_HEADER_BYTES + row[2] for row in rows]]
-    starts = [*[row[1] for row in rows], pack.body_bytes]
-    if ends == starts:
-        return []
-    return [
-        (
-            "pack-gap",
-            f"{pack.label} has {abs(start - end)} bytes at {min(start, end)} that belong to "
-            f"{'no record' if start > end else 'two records'}; restore the pack from a backup.",
-        )
-        for end, start in zip(ends, starts, strict=True)
-        if start != end
-    ]
+def in_order(footer: Footer) -> Iterator[list[Row]]:
+    """Rows of a footer in order of offset, at most `_ROWS_MAX` at a time.
+
+    A pack of tiny objects has a million rows; as tuples they would take 350 MB.
+    """
+    if footer.count <= _ROWS_MAX:
+        yield sorted(footer.rows(), key=itemgetter(1))
+        return
+    keys = sorted([row[1] << 32 | number for number, row in enumerate(footer.rows())])
+    for start in range(0, len(keys), _ROWS_MAX):
+        yield [footer.slot(key & 0xFFFFFFFF) for key in keys[start : start + _ROWS_MAX]]
 
 
 def parts(rows: list[Row]) -> Iterator[list[Row]]:
@@ -160,13 +161,13 @@ def parts(rows: list[Row]) -> Iterator[list[Row]]:
     A part has no gap and no overlap, so that what is read for it is no more than its records.
     """
     first = size = 0
-    end = PACK_HEADER_BYTES
+    end = rows[0][1] if rows else PACK_HEADER_BYTES
     for at, row in enumerate(rows):
         if row[1] != end and at > first:
             yield rows[first:at]
             first, size = at, 0
         end = row[1] + RECORD_HEADER_BYTES + row[2]
-        size += row[2] + (row[3] if row[5] == ZSTD else 0)
+        size += row[2] + (row[3] if row[5] == ZSTD else 0) + _ROW_BYTES
         if size >= GROUP_BYTES:
             yield rows[first : at + 1]
             first, size = at + 1, 0

@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from typing import Final
 
-DICT_MAX: Final = 1 << 18
+DICT_MAX: Final = 1 << 17
 """Up to here a dict is kept: a look-up costs a tenth of that in the arrays."""
 
 KIND_BITS: Final = 4

@@ -9,6 +9,7 @@ them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Final
 
 import attrs
@@ -38,6 +39,7 @@ IDS_KEPT_MAX: Final = 1 << 17
 """Ids that are remembered for what is wrong with them; more are only counted."""
 
 _FOOTERS_KEPT_BYTES: Final = 8 << 20
+_SLOTS_AT_ONCE: Final = 1 << 15
 _UNREAD_TREE: Final = UNREAD << KIND_BITS | Kind.TREE
 
 
@@ -143,22 +145,29 @@ class PackSurvey:
         if pack.file is None or self._footers_kept_bytes < _FOOTERS_KEPT_BYTES:
             self._footers[pack.number] = footer
             self._footers_kept_bytes += footer.memory_bytes
-        codes = [
-            (r[0], _UNREAD_TREE if r[4] == 2 else min(r[3], SIZE_MAX) << KIND_BITS | r[4])
-            for r in footer.rows()
-        ]
         bits = self._vectors.get(pack.number)
-        if bits is not None:
-            if len(bits) != (footer.count + 7) // 8:
-                self._findings.add(
-                    "pack-row",
-                    label,
-                    f"The deletion vector of {label} has {len(bits)} bytes for {footer.count} "
-                    "slots; rebuild the catalog from the packs.",
-                )
-                del self._vectors[pack.number]
-            codes = [code for n, code in enumerate(codes) if not self.is_gone(pack, n)]
-        self._known.add(codes)
+        if bits is not None and len(bits) != (footer.count + 7) // 8:
+            self._findings.add(
+                "pack-row",
+                label,
+                f"The deletion vector of {label} has {len(bits)} bytes for {footer.count} slots; "
+                "rebuild the catalog from the packs.",
+            )
+            bits = None
+            del self._vectors[pack.number]
+        self._learn(footer, bits)
+
+    def _learn(self, footer: Footer, bits: bytes | None) -> None:
+        """Note what the pack holds, some slots at a time: as tuples they take six times more."""
+        rows = enumerate(footer.rows())
+        while part := list(islice(rows, _SLOTS_AT_ONCE)):
+            self._known.add(
+                [
+                    (r[0], _UNREAD_TREE if r[4] == 2 else min(r[3], SIZE_MAX) << KIND_BITS | r[4])
+                    for number, r in part
+                    if bits is None or not bit_is_set(bits, number)
+                ]
+            )
 
     def has_gone(self, pack: Pack) -> bool:
         """Whether any copy of this pack may be gone."""

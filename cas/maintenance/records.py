@@ -10,18 +10,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from operator import itemgetter
 from typing import Final
 
 from cas.errors import CasError
 from cas.limits import ID_BYTES
 from cas.maintenance.findings import Findings
-from cas.maintenance.groups import GROUP_BYTES, Decoder, Group, Piece, Row, gaps, parts
+from cas.maintenance.groups import GROUP_BYTES, Decoder, Group, Piece, Row, in_order, parts
 from cas.maintenance.packs import IDS_KEPT_MAX, Pack, PackBytes, PackSurvey
 from cas.model.ids import digests_of
 from cas.objects.store import ObjectStore
 from cas.storage.codec import DELTA, RECIPE, decode_payload
-from cas.storage.pack import EDGE_BASE, EDGE_RECIPE, Edge
+from cas.storage.pack import EDGE_BASE, EDGE_RECIPE, PACK_HEADER_BYTES, Footer
 from cas.storage.record import RECORD_HEADER_BYTES
 
 _AHEAD: Final = 4
@@ -214,40 +213,64 @@ class RecordCheck:
                     f"{pack.label} could not be read again ({error}); check the disk.",
                 )
             return
-        rows: list[Row] = list(footer.rows())
-        recipes, faults = self._edges(pack, rows, footer.edges())
-        rows.sort(key=itemgetter(1))
-        for code, message in faults + gaps(pack, rows):
-            self._findings.add(code, pack.label, message)
+        recipes, bases = self._edges(pack, footer)
         gone: set[bytes] = set()
         if self._survey.has_gone(pack):
             ids = enumerate(footer.ids())
             gone = {id for number, id in ids if self._survey.is_gone(pack, number)}
-        for part in parts(rows):
-            yield Piece(pack, part, recipes, gone)
+        end = PACK_HEADER_BYTES
+        for rows in in_order(footer):
+            self._compare_edges(pack, rows, recipes, bases)
+            end = self._find_gaps(pack, rows, end)
+            for part in parts(rows):
+                yield Piece(pack, part, recipes, gone)
+        if end != pack.body_bytes:
+            self._gap(pack, end, pack.body_bytes)
 
-    def _edges(
-        self, pack: Pack, rows: Sequence[Row], edges: Iterable[Edge]
-    ) -> tuple[dict[bytes, bytes], list[tuple[str, str]]]:
-        """Recipe by id of the copy that needs it, and copies whose edges do not fit them."""
+    def _find_gaps(self, pack: Pack, rows: Sequence[Row], end: int) -> int:
+        """Tell of bytes that belong to no record, or to two; gives where the rows end."""
+        ends = [end, *[row[1] + RECORD_HEADER_BYTES + row[2] for row in rows]]
+        starts = [row[1] for row in rows]
+        last = ends.pop()
+        if starts != ends:
+            for end, start in zip(ends, starts, strict=True):
+                if start != end:
+                    self._gap(pack, end, start)
+        return last
+
+    def _gap(self, pack: Pack, end: int, start: int) -> None:
+        whose = "no record" if start > end else "two records"
+        self._findings.add(
+            "pack-gap",
+            pack.label,
+            f"{pack.label} has {abs(start - end)} bytes at {min(start, end)} that belong to "
+            f"{whose}; restore the pack from a backup.",
+        )
+
+    def _edges(self, pack: Pack, footer: Footer) -> tuple[dict[bytes, bytes], set[bytes]]:
+        """Recipe by id of the copy that needs it, and the copies that need a base."""
         recipes: dict[bytes, bytes] = {}
         bases = set()
-        for slot, role, target in edges:
-            row = rows[slot]
+        for number, role, target in footer.edges():
+            slot = footer.slot(number)
             if role == EDGE_RECIPE:
-                recipes[row[0]] = target
+                recipes[slot.id] = target
             elif role == EDGE_BASE:
-                bases.add(row[0])
-                self.bases.append((target, row[6], pack.label))
+                bases.add(slot.id)
+                self.bases.append((target, slot.depth, pack.label))
+        return recipes, bases
+
+    def _compare_edges(
+        self, pack: Pack, rows: Sequence[Row], recipes: dict[bytes, bytes], bases: set[bytes]
+    ) -> None:
+        """Tell of copies whose edges do not fit their codec."""
         if not recipes and not bases and {RECIPE, DELTA}.isdisjoint([row[5] for row in rows]):
-            return recipes, []
-        faults = [
-            (
-                "storage-edge",
-                f"The footer of {pack.label} does not say what the copy of {row[0].hex()} needs; "
-                "put the same content again.",
-            )
-            for row in rows
-            if (row[5] == RECIPE) != (row[0] in recipes) or (row[5] == DELTA) != (row[0] in bases)
-        ]
-        return recipes, faults
+            return
+        for row in rows:
+            if (row[5] == RECIPE) != (row[0] in recipes) or (row[5] == DELTA) != (row[0] in bases):
+                self._findings.add(
+                    "storage-edge",
+                    pack.label,
+                    f"The footer of {pack.label} does not say what the copy of {row[0].hex()} "
+                    "needs; put the same content again.",
+                )
