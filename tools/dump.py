@@ -36,7 +36,7 @@ from cas.model.entry import Entry, entry_hash, txid_floor  # noqa: E402
 from cas.model.ids import Kind, digest_of  # noqa: E402
 from cas.model.names import printable  # noqa: E402
 from cas.model.objects import Commit, EntryKind, Recipe, Tag  # noqa: E402
-from cas.objects.lookup import file_name  # noqa: E402
+from cas.objects.packs import file_name  # noqa: E402
 from cas.storage.pack import (  # noqa: E402
     PACK_HEADER_BYTES,
     TRAILER_BYTES,
