@@ -1,74 +1,167 @@
-"""The gate between processes: who holds it, and who must not keep it."""
+"""The gate between processes, and what must hold of a host before a log is trusted."""
 
+from __future__ import annotations
+
+import fcntl
+import multiprocessing
 import os
-import signal
-import threading
 from pathlib import Path
 
 import pytest
 
-from cas.catalog.gate import FileGate
+from cas.catalog.gate import FileGate, NoGate
+from cas.catalog.host import check_engine, check_filesystem, engine_version, filesystem_of
+from cas.errors import UnsafeEngine, UnsafeFilesystem
 
 
-def test_a_forked_child_does_not_keep_the_gate(tmp_path: Path) -> None:
-    """A parent that dies inside the gate lets the next one in, though a child of it lives on."""
-    reader, writer = os.pipe()
-    parent = os.fork()
-    if parent == 0:
-        try:
-            signal.alarm(30)
-            gate = FileGate(str(tmp_path))
-            gate.enter()
-            child = os.fork()
-            if child == 0:
-                signal.alarm(30)
-                os.write(writer, b"x")
-                signal.pause()
-            os.write(writer, child.to_bytes(4, "big"))
-            signal.pause()
-        finally:
-            os._exit(1)
-    said = b""
-    while len(said) < 5:
-        said += os.read(reader, 5)
-    child = int.from_bytes(said.replace(b"x", b"", 1) if said[0:1] == b"x" else said[:4], "big")
+def is_free(folder: Path) -> bool:
+    """Whether somebody else could enter at once."""
+    fd = os.open(folder / "main", os.O_RDWR)
     try:
-        os.kill(parent, signal.SIGKILL)
-        os.waitpid(parent, 0)
-        entered = threading.Event()
-        gate = FileGate(str(tmp_path))
-
-        def enter() -> None:
-            gate.enter()
-            entered.set()
-
-        threading.Thread(target=enter, daemon=True).start()
-        assert entered.wait(10), "the child of a dead writer holds the gate"
-        gate.leave()
-        gate.close()
-        gate.close()
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
     finally:
-        os.kill(child, signal.SIGKILL)
-        os.close(reader)
-        os.close(writer)
+        os.close(fd)
+
+
+def test_one_at_a_time(tmp_path: Path) -> None:
+    """Between enter and leave nobody else can enter; afterwards anybody can."""
+    gate = FileGate(str(tmp_path))
+    for _ in range(3):
+        assert is_free(tmp_path)
+        gate.enter()
+        assert not is_free(tmp_path)
+        gate.leave()
+    gate.enter()
+    gate.close()
+    assert is_free(tmp_path)
+
+
+def test_leaving_without_having_entered_is_harmless(tmp_path: Path) -> None:
+    """An interrupt between the two may lead to a leave too many."""
+    gate = FileGate(str(tmp_path))
+    gate.leave()
+    gate.enter()
+    gate.leave()
+    gate.leave()
+    assert is_free(tmp_path)
+    gate.close()
+
+
+def _count(folder: str, number: int, start: object) -> None:
+    gate = FileGate(folder)
+    path = Path(folder) / "count"
+    start.wait()  # type: ignore[attr-defined]
+    for _ in range(number):
+        gate.enter()
+        value = int(path.read_text())
+        path.write_text(str(value + 1))
+        gate.leave()
+
+
+def test_processes_lose_no_update(tmp_path: Path) -> None:
+    """Processes that read, add one and write inside the gate count every one."""
+    (tmp_path / "count").write_text("0")
+    spawn = multiprocessing.get_context("fork")
+    start = spawn.Barrier(3)
+    workers = [
+        spawn.Process(target=_count, args=(str(tmp_path), 200, start), daemon=True)
+        for _ in range(3)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+        assert worker.exitcode == 0
+    assert (tmp_path / "count").read_text() == "600"
+
+
+def _die_inside(folder: str) -> None:
+    FileGate(folder).enter()
+    os._exit(9)
+
+
+def test_the_dead_hold_nobody_up(tmp_path: Path) -> None:
+    """A process that dies inside the gate lets the next one in."""
+    gate = FileGate(str(tmp_path))
+    worker = multiprocessing.get_context("fork").Process(target=_die_inside, args=(str(tmp_path),))
+    worker.start()
+    worker.join(60)
+    assert worker.exitcode == 9
+    gate.enter()
+    gate.leave()
+    gate.close()
 
 
 def test_an_election_has_one_winner(tmp_path: Path) -> None:
-    """Who comes second is told at once that somebody else does the task."""
-    first, second = FileGate(str(tmp_path)), FileGate(str(tmp_path))
-    with first.elect("spill") as won:
-        assert won
-        with second.elect("spill") as also:
-            assert not also
-    with second.elect("spill") as free:
-        assert free
-    first.close()
-    second.close()
+    """Of two gates one gets a task, until it gives it back; another task is another matter."""
+    one, two = FileGate(str(tmp_path)), FileGate(str(tmp_path))
+    with one.elect("spill") as first, two.elect("spill") as second, two.elect("gc") as other:
+        assert (first, second, other) == (True, False, True)
+    with two.elect("spill") as again:
+        assert again
+    with NoGate().elect("spill") as alone:
+        assert alone
 
 
-@pytest.mark.parametrize("name", ["next", "main"])
-def test_lock_files_are_not_executable(tmp_path: Path, name: str) -> None:
-    """The files of the gate are plain files."""
-    gate = FileGate(str(tmp_path))
-    assert (tmp_path / name).stat().st_mode & 0o111 == 0
-    gate.close()
+@pytest.mark.parametrize("version", ["3.51.3", "3.53.4", "3.50.7", "3.50.9", "3.44.6", "4.0.0"])
+def test_engines_that_are_safe(version: str) -> None:
+    """Versions with the fix of the race are taken."""
+    check_engine(version)
+
+
+@pytest.mark.parametrize("version", ["3.7.0", "3.34.1", "3.44.5", "3.45.0", "3.50.6", "3.51.2"])
+def test_engines_that_are_not(version: str) -> None:
+    """Versions that can corrupt a log are refused by name."""
+    with pytest.raises(UnsafeEngine) as caught:
+        check_engine(version)
+    assert caught.value.version == version
+
+
+def test_the_engine_in_use_is_safe() -> None:
+    """What is installed here passes its own check."""
+    check_engine(engine_version())
+
+
+MOUNTS = """\
+20 1 8:1 / / rw,relatime - ext4 /dev/vda rw
+21 20 0:21 / /home rw - btrfs /dev/vdb rw
+22 21 0:22 / /home/net rw - nfs4 server:/x rw
+23 20 0:23 / /mnt/with\\040space rw - fuse.sshfs host: rw
+24 20 0:24 / /mnt/plain rw shared:7 - fuse /dev/fuse rw
+25 20 0:25 / /mnt/shadow rw - nfs server:/y rw
+26 20 0:26 / /mnt/shadow rw - xfs /dev/vdc rw
+a line that is none
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/", "ext4"),
+        ("/var/lib/x", "ext4"),
+        ("/home/me", "btrfs"),
+        ("/homework", "ext4"),
+        ("/home/net/store", "nfs4"),
+        ("/mnt/with space/store", "fuse.sshfs"),
+        ("/mnt/plain", "fuse"),
+        ("/mnt/shadow/x", "xfs"),
+    ],
+)
+def test_the_file_system_of_a_path(path: str, kind: str) -> None:
+    """The longest mount point above a path counts; of two on one point the later."""
+    assert filesystem_of(path, MOUNTS) == kind
+    if kind.startswith(("nfs", "fuse")):
+        with pytest.raises(UnsafeFilesystem) as caught:
+            check_filesystem(path, MOUNTS)
+        assert caught.value.filesystem == kind
+    else:
+        check_filesystem(path, MOUNTS)
+
+
+def test_a_host_that_does_not_say() -> None:
+    """Where no mount is known, nothing is refused."""
+    assert filesystem_of("/x", "") is None
+    check_filesystem("/x", "")
