@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,23 @@ from cas.errors import Invalid, RefConflict
 from cas.history.store import Store
 from cas.model.objects import EntryKind
 from cas.worktree.importer import ImportReport, import_folder
-from tests.unit.worktree.support import Link, Program, become_nobody, read, save, scratch, write
+from tests.unit.worktree.support import (
+    ClockAhead,
+    Link,
+    Program,
+    become_nobody,
+    read,
+    save,
+    scratch,
+    write,
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """A store to which everything in a folder is old, so that its pictures are used."""
+    with cas.open(tmp_path / "store", create=True, clock=ClockAhead()) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -170,7 +187,7 @@ def test_a_path_that_is_too_deep_is_told(store: Store, folder: Path) -> None:
 def test_stores_are_left_out(tmp_path: Path, folder: Path) -> None:
     """The store's own folder, wherever it lies, and every `.cas` in any case."""
     write(folder, {b"a": b"1", b".cas": {b"x": b""}, b"d": {b".CAS": {b"y": b""}, b"b": b"2"}})
-    with cas.open(folder / "d" / "agents", create=True) as store:
+    with cas.open(folder / "d" / "agents", create=True, clock=ClockAhead()) as store:
         for _ in range(2):
             report = save(store, folder)
             assert set(store.snapshot("main")) == {"a", "d/b"}
