@@ -60,6 +60,9 @@ def _configure(connection: apsw.Connection, read_only: bool) -> None:
     run("PRAGMA cell_size_check=ON")
     run("PRAGMA mmap_size=0")
     run("PRAGMA temp_store=MEMORY")
+    # This build overwrites what it frees by default, which would send every page that a spill
+    # gives back through the log once more. A purge asks for it where it is meant.
+    run("PRAGMA secure_delete=OFF")
     run(f"PRAGMA cache_size=-{CATALOG_CACHE_KIB}")
     if not read_only:
         run("PRAGMA synchronous=FULL")
