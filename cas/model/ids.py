@@ -182,7 +182,7 @@ def digests_of(kinds: Iterable[int], contents: Iterable[bytes | memoryview]) -> 
     return digests
 
 
-def derive(context: str, data: bytes) -> bytes:
+def derive(context: str, data: bytes | memoryview) -> bytes:
     """BLAKE3 in derive-key mode: 32 bytes bound to `context`."""
     return blake3(data, derive_key_context=context).digest()
 

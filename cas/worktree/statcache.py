@@ -25,7 +25,7 @@ import attrs
 from cas.errors import Corrupt
 from cas.limits import ID_BYTES
 from cas.model.encoding import decode, encode
-from cas.model.ids import digest_blob
+from cas.model.ids import derive, digest_blob
 
 Status = tuple[int, int, int, int, int]
 """(mode, inode, size, mtime, ctime) of an entry; times in ns since 1970."""
@@ -38,7 +38,8 @@ _FIELDS: Final = 5
 _STATUS_BYTES: Final = 8 * _FIELDS
 _CHUNK: Final = 2048
 _MAGIC: Final = b"casSTAT1"
-_HEAD: Final = struct.Struct("=8s16s16s5Q")
+_CONTEXT: Final = "cas 2026-11 stat cache v1"
+_HEAD: Final = struct.Struct("=8s16s16s4Q")
 _SUFFIX: Final = ".stat"
 _KEPT: Final = 64
 """Pictures kept of different folders; the oldest goes first."""
@@ -227,14 +228,14 @@ def load(cache: str, key: Key) -> Picture | None:
     except OSError:
         return None
     body, digest = memoryview(data)[:-ID_BYTES], data[-ID_BYTES:]
-    if len(body) < _HEAD.size or digest_blob(body) != digest:
+    if len(body) < _HEAD.size or derive(_CONTEXT, body) != digest:
         return None
     magic, store_id, lineage_id, count, *lengths = _HEAD.unpack_from(body)
     if (magic, store_id, lineage_id) != (_MAGIC, key.store_id, key.lineage_id):
         return None
     at = _HEAD.size
     parts: list[memoryview] = []
-    for length in (_STATUS_BYTES * count, 8 * count, 8 * count, ID_BYTES * count, *lengths[:3]):
+    for length in (_STATUS_BYTES * count, 8 * count, 8 * count, ID_BYTES * count, *lengths):
         parts.append(body[at : at + length])
         at += length
     status, spans, numbers, ids, paths, rules, options = parts
@@ -267,25 +268,14 @@ def save(cache: str, key: Key, picture: Picture, token: bytes) -> None:
         len(paths),
         len(rules),
         len(key.options),
-        0,
     )
-    body = b"".join(
-        (
-            head,
-            picture.status.tobytes(),
-            picture.spans.tobytes(),
-            picture.numbers.tobytes(),
-            picture.ids,
-            paths,
-            rules,
-            key.options,
-        )
-    )
+    columns = (picture.status, picture.spans, picture.numbers, picture.ids)
+    body = b"".join((head, *columns, paths, rules, key.options))
     path = os.path.join(cache, key.file_name)
     temporary = f"{path}.{token.hex()}.tmp"
     try:
-        with open(temporary, "xb", buffering=0) as file:
-            file.write(body + digest_blob(body))
+        with open(temporary, "xb") as file:
+            file.writelines((body, derive(_CONTEXT, body)))
         os.rename(temporary, path)
         _prune(cache)
     except OSError:
