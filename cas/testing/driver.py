@@ -284,6 +284,12 @@ def _put_file(driver: Driver) -> None:
     driver.put(contents, lambda: driver.store.put_many(contents))
 
 
+def _put_files(driver: Driver) -> None:
+    """More than one group of the compressors, so that the batch rolls to a second pack."""
+    contents = [driver.fresh(LARGE) for _ in range(16)]
+    driver.put(contents, lambda: driver.store.put_many(contents))
+
+
 def _stream(driver: Driver) -> None:
     # Long enough for a recipe; all zeros but for its end, so that it is stored in a few chunks.
     content = bytes(9 * MIB) + driver.fresh(64)
@@ -391,6 +397,7 @@ STEPS: Final[Mapping[str, Callable[[Driver], None]]] = {
     "put": _put,
     "put many": _put_many,
     "put file": _put_file,
+    "put files": _put_files,
     "stream": _stream,
     "commit": _commit,
     "multi": _multi,

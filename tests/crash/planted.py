@@ -489,6 +489,14 @@ def _trusting(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Batch, "_check_relied", _nothing)
 
 
+@_bug(
+    "a forked child opens the store beside what it inherited",
+    "a forked child with a store of its own",
+)
+def _heir(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(engine, "disinherit", _nothing)
+
+
 @_bug("a forked child uses its parent's handle", "a forked child")
 def _forked(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SqliteCatalog, "_check", _nothing)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -247,8 +248,9 @@ def _condemned_in_spill() -> list[str]:
         return ["a spill brought a condemned object back"] if open_store().has(id) else []
 
 
-def in_child(act: Callable[[], str]) -> str:
-    """What `act` gives in a forked child that then ends without any cleaning up."""
+@contextmanager
+def started(act: Callable[[], str]) -> Iterator[Callable[[], str]]:
+    """Run `act` in a forked child that then ends without any cleaning up; ask what it gave."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -261,9 +263,16 @@ def in_child(act: Callable[[], str]) -> str:
         os._exit(0)
     os.close(writer)
     with os.fdopen(reader) as pipe:
-        said = pipe.read()
-    os.waitpid(pid, 0)
-    return said
+        try:
+            yield pipe.read
+        finally:
+            os.waitpid(pid, 0)
+
+
+def in_child(act: Callable[[], str]) -> str:
+    """What `act` gives in a forked child."""
+    with started(act) as answer:
+        return answer()
 
 
 def _forked() -> list[str]:
@@ -290,6 +299,36 @@ def _forked() -> list[str]:
         return findings if entry.seq == 2 else [*findings, "the parent's commit went wrong"]
 
 
+def _forked_and_opened() -> list[str]:
+    """The child opens the store for itself, the parent closes it, the child goes on."""
+    with _store() as (place, open_store):
+        store = open_store()
+        _commit(store, "parent", b"1")
+        go, went = os.pipe()
+
+        def use() -> str:
+            own = build(place, clock=SteppedClock("probe child"))
+            _commit(own, "child", b"2")
+            os.read(go, 1)
+            _commit(own, "child again", b"3")
+            own.close()
+            return "done"
+
+        with started(use) as answer:
+            while store.view().seq < 2:
+                time.sleep(0.001)
+            store.close()
+            os.write(went, b"x")
+            said = answer()
+        os.close(go)
+        os.close(went)
+        seq = open_store().view().seq
+        findings = [] if said == "done" else [f"child: {said}"]
+        return (
+            findings if seq == 3 else [*findings, f"3 commits were acknowledged, {seq} are there"]
+        )
+
+
 PROBES: Final[dict[str, Probe]] = {
     "crash: inline commits": _crash("commit", "put", "multi"),
     "crash: a commit with a pack file": _crash("commit", "commit file", tail=1),
@@ -308,4 +347,5 @@ PROBES: Final[dict[str, Probe]] = {
     "a condemned hit": _condemned_hit,
     "condemned in a spill": _condemned_in_spill,
     "a forked child": _forked,
+    "a forked child with a store of its own": _forked_and_opened,
 }

@@ -1,0 +1,29 @@
+"""Every call fails once in every way: the store says what became of its work, and is right."""
+
+from __future__ import annotations
+
+import pytest
+
+from cas.testing.faults import Sweep
+from tests.crash.reporting import Note, scaled
+
+WORKLOADS = {
+    "commits": (("commit", "commit"), ("commit", "multi", "keyed")),
+    "puts": (("commit",), ("put", "put many", "put file")),
+    "pack files and a checkpoint of refs": (("commit", "commit"), ("commit file", "reopen", "tag")),
+    "a spill": (("commit", "put file", "commit", "put many"), ("spill", "commit")),
+    "checkpoints of the log": (("commit", "commit file", "multi"), ("wal", "commit", "passive")),
+    "two handles": (("commit",), ("second", "commit", "second")),
+}
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_every_call_may_fail(name: str, note: Note) -> None:
+    """Whatever call fails, each step ends as committed, refused, or unknown until asked."""
+    before, steps = WORKLOADS[name]
+    sweep = Sweep(before, steps, name, power_cuts=scaled(3))
+    report = sweep.run(share=min(1.0, scaled(40) / 100))
+    answers = {key: report.answers[key] for key in ("refused", "unknown")}
+    note("faults", name, **report.faults, opened=report.opened, **answers)
+    assert report.answers["refused"] > 0
+    assert [str(failure) for failure in report.failures] == []
