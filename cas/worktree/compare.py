@@ -18,7 +18,7 @@ from cas.objects.content import Readable
 from cas.objects.store import ObjectStore
 from cas.trees import paths
 from cas.trees.node import DIRECTORY, Node, NodeStore, id_of
-from cas.worktree.importer import own_folder, picture_key
+from cas.worktree.importer import folder_to_read, own_folder, picture_key
 from cas.worktree.scan import Walk
 from cas.worktree.statcache import load
 from cas.worktree.values import ImportOptions
@@ -83,7 +83,7 @@ def diff_folder(
     objects = store.objects
     sink = _HashSink(objects)
     started_ns = objects.clock.wall_us() * 1000
-    place = os.fsencode(os.path.realpath(folder))
+    place = folder_to_read(store, folder)
     before = None
     if options.stat_cache and objects.cache is not None:
         before = load(objects.cache, picture_key(store, place, options))

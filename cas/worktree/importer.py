@@ -11,10 +11,11 @@ import stat
 
 import attrs
 
+from cas.errors import Invalid
 from cas.history.store import Store
 from cas.model.entry import Entry
 from cas.model.ids import CommitId, Kind, TreeId, digest_of
-from cas.model.names import branch_ref
+from cas.model.names import branch_ref, printable
 from cas.objects.batch import Batch
 from cas.objects.content import Readable, put_stream
 from cas.objects.store import ObjectStore
@@ -43,6 +44,8 @@ class ImportReport:
     new_bytes: int
     problems: tuple[Problem, ...]
     secrets: tuple[str, ...]
+    stores: tuple[str, ...]
+    """Folders of other stores: left out, because a store is no file to be copied while it runs."""
     twins: tuple[tuple[str, str], ...]
 
 
@@ -144,7 +147,7 @@ def import_folder(
     What cannot be saved is in `problems`, the rest is saved. Raises `Invalid` when `folder` is
     no readable folder, `RefConflict` when the branch moved meanwhile, and what a commit raises.
     """
-    work = _Import(store, os.fsencode(os.path.realpath(folder)), options, progress)
+    work = _Import(store, folder_to_read(store, folder), options, progress)
     with store.begin(author=author, message=message) as tx:
         tree = tx.branch(branch, allow_empty=True).stage_tree(work.stage)
         entry = tx.commit()
@@ -166,6 +169,7 @@ def import_folder(
         work.new_bytes,
         tuple(notices.problems),
         tuple(notices.secrets),
+        tuple(notices.stores),
         tuple(notices.twins),
     )
 
@@ -175,6 +179,14 @@ def picture_key(store: Store, folder: bytes, options: ImportOptions) -> Key:
     meta = store.objects.meta
     chosen = bytes((options.skip_secrets, options.gitignore))
     return Key(meta.store_id, meta.lineage_id, folder, chosen)
+
+
+def folder_to_read(store: Store, folder: str | os.PathLike[str]) -> bytes:
+    """The real path of a folder. Raises `Invalid` when it lies in the store's own folder."""
+    place, own = os.path.realpath(folder), os.path.realpath(store.location)
+    if own_folder(store) is not None and (place == own or place.startswith(own + os.sep)):
+        raise Invalid(f"{printable(place)} lies in the store's own folder; save another one.")
+    return os.fsencode(place)
 
 
 def own_folder(store: Store) -> tuple[int, int] | None:

@@ -7,13 +7,19 @@ the folder of a store is one here, on every system.
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from cas.model.names import to_text
 
 STORE_FOLDER: Final = b".cas"
+
+_STORE_NAME: Final = re.compile(rb"\.cas[. ]*|cas~[0-9]+", re.IGNORECASE)
+_CATALOG: Final = b"catalog.sqlite"
+_PACKS: Final = b"packs"
+_LOCKS: Final = b"locks"
 
 # Code points that HFS+ leaves out when it compares names.
 _IGNORABLE: Final = dict.fromkeys(
@@ -22,12 +28,19 @@ _IGNORABLE: Final = dict.fromkeys(
 
 
 def is_store_name(name: bytes) -> bool:
-    """Whether a name is `.cas` to some file system (NTFS drops dots and spaces at the end)."""
+    """Whether a name is `.cas` to some file system.
+
+    NTFS drops dots and spaces at the end and gives short names, HFS+ passes over code points.
+    """
     if name.isascii():
-        plain = name.lower().rstrip(b". ")
-        return plain == STORE_FOLDER or plain.startswith(b"cas~")
+        return _STORE_NAME.fullmatch(name) is not None
     text = fold(name).translate(_IGNORABLE)
-    return text.casefold().rstrip(". ") == ".cas"
+    return _STORE_NAME.fullmatch(text.encode("utf-8", "surrogateescape")) is not None
+
+
+def is_store(names: Collection[bytes]) -> bool:
+    """Whether a directory with these names in it is the folder of a store."""
+    return _CATALOG in names and _PACKS in names and _LOCKS in names
 
 
 def fold(name: bytes) -> str:

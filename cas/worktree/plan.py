@@ -25,7 +25,7 @@ from cas.objects.store import ObjectStore, wrong_kind
 from cas.trees.cursor import scan
 from cas.trees.node import DIRECTORY, Item, Node, Value, decode_node
 from cas.worktree.files import OPEN_DIRECTORY, Content, hash_file, read_file
-from cas.worktree.names import STORE_FOLDER, find_twins, is_store_name, merges
+from cas.worktree.names import STORE_FOLDER, find_twins, is_store, is_store_name, merges
 
 _EXECUTABLE: Final = int(EntryKind.EXECUTABLE)
 _LINK: Final = int(EntryKind.LINK)
@@ -331,9 +331,10 @@ class _Standing:
     def compare(self, here: Directory, fd: int) -> None:
         """Compare a directory of the plan with the one open as `fd`, and all below."""
         here.exists = True
-        if self._own is not None and os.path.samestat(os.fstat(fd), self._own):
-            raise _refuse(here.path[:-1], "is the store's own folder")
         names = set(map(os.fsencode, os.listdir(fd)))
+        own = self._own is not None and os.path.samestat(os.fstat(fd), self._own)
+        if own or is_store(names):
+            raise _refuse(here.path[:-1] or b".", "is the folder of a store")
         if not names:
             return
         here.files = self._leaves(here, fd, here.files, names)

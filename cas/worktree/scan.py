@@ -12,6 +12,7 @@ when its names change are listed each time.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
@@ -43,7 +44,7 @@ from cas.worktree.files import (
     special,
 )
 from cas.worktree.ignore import CASIGNORE, GITIGNORE, Rules
-from cas.worktree.names import find_twins, is_store_name
+from cas.worktree.names import STORE_FOLDER, find_twins, is_store, is_store_name
 from cas.worktree.place import Place, read_rules
 from cas.worktree.secrets import is_private_key, is_secret_name
 from cas.worktree.statcache import Picture, Status, settled, status_of, unsettled
@@ -55,6 +56,7 @@ _LINK: Final = int(EntryKind.LINK)
 _TREE: Final = int(EntryKind.TREE)
 
 _SPECIAL: Final = 0
+_ALIAS: Final = -1
 _STORE_STARTS: Final = b".cC"
 _NO_RULES: Final = Rules()
 _NO_ID: Final = bytes(ID_BYTES)
@@ -90,6 +92,7 @@ class Notices:
 
     problems: list[Problem] = attrs.field(factory=list)
     secrets: list[str] = attrs.field(factory=list)
+    stores: list[str] = attrs.field(factory=list)
     twins: list[tuple[str, str]] = attrs.field(factory=list)
 
 
@@ -148,11 +151,16 @@ class Walk:
             if self._is_clean(0, len(self._old)):
                 self.picture = self._old
             elif self._directory(place, 0 if self._old else -1, relist=False) is None:
-                why = self.notices.problems[-1].message
-                raise Invalid(f"{printable(self._folder)} cannot be read as a folder{why}.")
+                raise self._no_folder()
             return self.picture
         finally:
             place.close()
+
+    def _no_folder(self) -> Invalid:
+        shown = printable(self._folder)
+        if self.notices.stores:
+            return Invalid(f"{shown} is the folder of a store; save another one.")
+        return Invalid(f"{shown} cannot be read as a folder{self.notices.problems[-1].message}.")
 
     def _look_again(self) -> None:
         """Find what changed since the old picture was made."""
@@ -195,7 +203,12 @@ class Walk:
                 status = old.status_of(at)
                 names = self._names_before(place, at)
             else:
-                status, names, relist = self._list(place, at, relist)
+                listed = self._list(place, at, relist)
+                if listed is None:
+                    picture.truncate(index)
+                    self.notices.stores.append(to_text(place.prefix[:-1]))
+                    return None
+                status, names, relist = listed
         except OSError as error:
             picture.truncate(index)
             self._fault(place.prefix[:-1], failure(error))
@@ -204,8 +217,8 @@ class Walk:
         noticed = False
         room = place.room
         for name, kind, before in names:
-            if len(name) > room:
-                self._fault(place.prefix + name, _TOO_LONG)
+            if len(name) > room or kind == _ALIAS:
+                self._fault(place.prefix + name, _TOO_LONG if len(name) > room else _STORE_NAME)
                 value = None
             elif kind != _TREE:
                 value = self._leaf(place, name, kind, before)
@@ -244,14 +257,20 @@ class Walk:
 
     def _list(
         self, place: Place, at: int, relist: bool
-    ) -> tuple[Status, list[tuple[bytes, int, int]], bool]:
-        """Status, names as `_names_before` gives them, and whether to list all below anew."""
+    ) -> tuple[Status, list[tuple[bytes, int, int]], bool] | None:
+        """Status, names as `_names_before` gives them, and whether to list all below anew.
+
+        None for the folder of a store. Its catalog must not even be opened: to close it again
+        would drop the locks that SQLite in this process may hold on it.
+        """
         fd = place.fd()
         found = os.fstat(fd)
         status = settled(status_of(found), self._started_ns)
         if found.st_dev != self._device:
             status = unsettled(status)
         kinds = self._entries(fd)
+        if is_store(kinds):
+            return None
         contents: list[bytes] = []
         if not kinds.keys().isdisjoint(self._rule_files):
             contents = read_rules(fd, self._rule_files)
@@ -292,7 +311,10 @@ class Walk:
         with os.scandir(fd) as entries:
             for entry in entries:
                 name = encode_name(entry.name)
-                if name[0] in _STORE_STARTS and is_store_name(name):
+                first = name[0]
+                if (first in _STORE_STARTS or first > 127) and is_store_name(name):
+                    if name.lower() != STORE_FOLDER:
+                        kinds[name] = _ALIAS
                     continue
                 # Files first, there are most of them; it costs no look where the host says.
                 if entry.is_file(follow_symlinks=False):
@@ -369,9 +391,12 @@ class Walk:
         return _EXECUTABLE if status.st_mode & 0o100 else _FILE, id, size
 
     def _stream(self, fd: int, name: bytes, before: os.stat_result) -> tuple[bytes, int, bool]:
-        """(id, bytes, whether it changed meanwhile) of a long file, read once."""
+        """(id, bytes, whether it changed meanwhile) of a long file, read once. Raises `OSError`."""
         file = os.open(name, OPEN_FILE, dir_fd=fd)
         with os.fdopen(file, "rb", buffering=0) as stream:
+            now = os.fstat(file)
+            if not (stat.S_ISREG(now.st_mode) and os.path.samestat(now, before)):
+                raise FileNotFoundError(errno.ENOENT, "something else took its place")
             id, size = self._sink.stream(stream)
             after = os.fstat(file)
         return id, size, size != before.st_size or not same(before, after)
@@ -405,9 +430,8 @@ class Walk:
 _TORN: Final = Fault(
     "changed-while-reading", "it changed each time it was read; what was read last is saved"
 )
-
-
 _TOO_LONG: Final = Fault("name", "the name or the path is too long, or too deep, to be saved")
+_STORE_NAME: Final = Fault("name", "other systems would take it for a store's own folder")
 
 
 def _kind_of(mode: int) -> int:

@@ -359,7 +359,7 @@ def test_the_stores_own_files_are_never_written(store: Store, tmp_path: Path) ->
     snapshot = store.snapshot("main")
     (tmp_path / "link").symlink_to(tmp_path / "store" / "packs")
     for place in (tmp_path, tmp_path / "store", tmp_path / "store" / "new", tmp_path / "link"):
-        with pytest.raises(UnsafePath, match="own folder"):
+        with pytest.raises(UnsafePath, match=r"own folder|folder of a store"):
             restore(store, snapshot, "", place, force=True)
     assert os.listdir(tmp_path / "store" / "packs") == []
     assert store.put(b"alive")

@@ -194,6 +194,41 @@ def test_stores_are_left_out(tmp_path: Path, folder: Path) -> None:
             assert report.problems == ()
 
 
+def test_other_stores_are_left_out_and_named(store: Store, folder: Path) -> None:
+    """A store of any name is no file to copy: not even its catalog is opened."""
+    write(folder, {b"a": b"1", b"d": {b"b": b"2"}})
+    with cas.open(folder / "d" / "other", create=True) as other:
+        id = other.put(b"alive")
+        for _ in range(2):
+            report = save(store, folder)
+            assert (report.stores, report.problems) == (("d/other",), ())
+            assert set(store.snapshot("main")) == {"a", "d/b"}
+        assert other.get(id) == b"alive"
+
+
+def test_a_store_is_no_folder_to_import(store: Store, folder: Path, tmp_path: Path) -> None:
+    """Neither its own nor another, nor what lies in its own."""
+    cas.init(folder / "other")
+    (tmp_path / "link").symlink_to(tmp_path / "store" / "packs")
+    for place in (tmp_path / "store", tmp_path / "store" / "packs", tmp_path / "link"):
+        with pytest.raises(Invalid, match="own folder"):
+            save(store, place)
+    with pytest.raises(Invalid, match="folder of a store"):
+        save(store, folder / "other")
+    assert store.branches() == []
+
+
+def test_names_that_only_look_like_a_stores_are_saved(store: Store, folder: Path) -> None:
+    """Editors leave `cas~` behind; what other systems take for `.cas` is told and left out."""
+    harmless = {b"cas~": b"1", b"cas~a": b"2", b".cash": b"3", b"cas": b"4", b"a.cas": b"5"}
+    hidden = "\u200c.cas".encode()
+    write(folder, {**harmless, b".cas.": b"6", b"CAS~1": b"7", hidden: b"8", b".CAS": b"9"})
+    for _ in range(2):
+        report = save(store, folder)
+        assert reasons(report) == {".cas.": "name", "CAS~1": "name", "\u200c.cas": "name"}
+        assert set(store.snapshot("main")) == {name.decode() for name in harmless}
+
+
 def test_a_link_to_a_directory_is_saved_and_not_entered(store: Store, folder: Path) -> None:
     """Also when it leads in a circle or outside."""
     write(folder, {b"d": {b"up": Link(b"..")}, b"out": Link(b"/"), b"none": Link(b"nowhere")})
