@@ -235,11 +235,11 @@ class _Writer:
             raise
 
     def _check_standing(self, fd: int, directory: Directory, name: bytes) -> None:
-        """What was written there since nobody has judged. Raises `OSError`."""
+        """What was written there since, nobody has judged. Raises `StorageFailed`."""
         before = directory.standing[name]
         now = os.stat(name, dir_fd=fd, follow_symlinks=False)
         if not (os.path.samestat(now, before) and same(now, before)):
-            raise OSError(errno.EEXIST, "changed meanwhile", os.fsdecode(directory.path + name))
+            raise _changed(directory.path + name, self._plan.folder, errno.EEXIST)
 
     def _temporary(self) -> bytes:
         return b".cas-restore-" + self._objects.clock.random(8).hex().encode()
@@ -350,15 +350,19 @@ def _listed(paths: tuple[str, ...] | list[str]) -> str:
     return f"{listed} and {more:,} more" if more > 0 else listed
 
 
+def _changed(path: str | bytes, place: str, number: int | None) -> StorageFailed:
+    return StorageFailed(
+        f"{printable(path)} in {printable(place)} was changed by somebody else while it was "
+        "restored; run the restore again.",
+        path=place,
+        errno=number,
+    )
+
+
 def _failed(error: OSError, place: str) -> NoReturn:
     where = error.filename if isinstance(error.filename, str | bytes) else place
     if error.errno == errno.ENOTDIR and where in (place, os.fsencode(place)):
         raise Invalid(f"{printable(place)} is not a folder; restore into another one.") from error
     if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EEXIST, errno.ENOENT):
-        raise StorageFailed(
-            f"{printable(where)} in {printable(place)} was changed by somebody else while it was "
-            "restored; run the restore again.",
-            path=place,
-            errno=error.errno,
-        ) from error
+        raise _changed(where, place, error.errno) from error
     translate(error, place)

@@ -12,7 +12,6 @@ when its names change are listed each time.
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 import sys
@@ -23,10 +22,7 @@ import attrs
 
 from cas.catalog.host import filesystem_of
 from cas.errors import Invalid
-from cas.limits import (
-    ID_BYTES,
-    WHOLE_BLOB_BYTES_MAX,
-)
+from cas.limits import ID_BYTES, WHOLE_BLOB_BYTES_MAX
 from cas.model.ids import Kind, digest_of
 from cas.model.names import printable, to_text
 from cas.model.objects import EntryKind
@@ -380,7 +376,10 @@ class Walk:
             status = found
             if secret and self._note_secret(place.prefix + name):
                 return None
-            id, size, torn = self._stream(place.fd(), name, status)
+            streamed = self._stream(place.fd(), name, status)
+            if isinstance(streamed, Fault):
+                return streamed
+            id, size, torn = streamed
         kept = settled(status_of(status), self._started_ns)
         if torn or secret:
             kept = unsettled(kept)
@@ -390,13 +389,15 @@ class Walk:
         self._count(size)
         return _EXECUTABLE if status.st_mode & 0o100 else _FILE, id, size
 
-    def _stream(self, fd: int, name: bytes, before: os.stat_result) -> tuple[bytes, int, bool]:
+    def _stream(
+        self, fd: int, name: bytes, before: os.stat_result
+    ) -> tuple[bytes, int, bool] | Fault:
         """(id, bytes, whether it changed meanwhile) of a long file, read once. Raises `OSError`."""
         file = os.open(name, OPEN_FILE, dir_fd=fd)
         with os.fdopen(file, "rb", buffering=0) as stream:
             now = os.fstat(file)
             if not (stat.S_ISREG(now.st_mode) and os.path.samestat(now, before)):
-                raise FileNotFoundError(errno.ENOENT, "something else took its place")
+                return special(now.st_mode)
             id, size = self._sink.stream(stream)
             after = os.fstat(file)
         return id, size, size != before.st_size or not same(before, after)

@@ -132,6 +132,27 @@ def test_a_long_file_that_changes_is_saved_and_told(
     assert reasons(save(store, folder)) == {"long": "changed-while-reading"}
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: Path(path).write_bytes(b"other")])
+def test_a_long_file_that_is_replaced_is_told(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], object]
+) -> None:
+    """What takes its place between the look and the reading is neither waited for nor saved."""
+    (folder / "long").write_bytes(bytes(WHOLE_BLOB_BYTES_MAX + 1))
+    real = scan.read_file
+
+    def reading(fd: int, name: bytes, whole_max: int) -> Any:
+        found = real(fd, name, whole_max)
+        if name == b"long":
+            (folder / "long").rename(folder.with_name("aside"))
+            make(folder / "long")
+        return found
+
+    monkeypatch.setattr(scan, "read_file", reading)
+    report = save(store, folder)
+    assert reasons(report)["long"] in ("fifo", "vanished")
+    assert "long" not in store.snapshot("main")
+
+
 def swap(path: Path, make: Callable[[], object]) -> Callable[[], None]:
     """Put something in a path's place, once."""
 
