@@ -7,7 +7,12 @@ so objects are not rows.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+from cas.catalog.catalog import Meta
+
+if TYPE_CHECKING:
+    import apsw
 
 APPLICATION_ID: Final = 0x63617331
 SCHEMA_VERSION: Final = 1
@@ -34,3 +39,25 @@ TABLES: Final = (
     " base_seq INTEGER NOT NULL, opened_us INTEGER NOT NULL) STRICT, WITHOUT ROWID",
     "CREATE TABLE cursor (name TEXT PRIMARY KEY, position INTEGER NOT NULL) STRICT, WITHOUT ROWID",
 )
+
+
+def fill(connection: apsw.Connection, meta: Meta, inode: int | None) -> None:
+    """Make the tables of a new catalog, and say what store it is of."""
+    connection.execute("PRAGMA page_size=8192")
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+    for statement in TABLES:
+        connection.execute(statement)
+    for key, value in (
+        ("store_id", meta.store_id),
+        ("lineage_id", meta.lineage_id),
+        ("format", meta.format),
+        ("features", " ".join(meta.features)),
+        ("created_us", meta.created_us),
+        ("inode", inode),
+    ):
+        connection.execute("INSERT INTO meta (key, value) VALUES (?, ?)", (key, value))
+    connection.execute("COMMIT")

@@ -21,7 +21,7 @@ from cas.catalog.catalog import CatalogReader, CatalogWriter, Meta
 from cas.catalog.engine import connect, reraise, translate, typed
 from cas.catalog.gate import FileGate, NoGate
 from cas.catalog.host import check_engine, check_filesystem
-from cas.catalog.schema import APPLICATION_ID, KNOWN_FEATURES, SCHEMA_VERSION, TABLES
+from cas.catalog.schema import APPLICATION_ID, KNOWN_FEATURES, SCHEMA_VERSION, fill
 from cas.catalog.statements import SqliteReader, SqliteWriter
 from cas.errors import (
     Closed,
@@ -393,32 +393,11 @@ def create_catalog(path: str, meta: Meta, *, vfs: str | None = None) -> None:
     try:
         connection = apsw.Connection(path, vfs=vfs)
         try:
-            _fill(connection, meta, None if path == ":memory:" else os.stat(path).st_ino)
+            fill(connection, meta, None if path == ":memory:" else os.stat(path).st_ino)
         finally:
             connection.close()
     except Exception as error:
         translate(error, path)
-
-
-def _fill(connection: apsw.Connection, meta: Meta, inode: int | None) -> None:
-    connection.execute("PRAGMA page_size=8192")
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=FULL")
-    connection.execute("BEGIN IMMEDIATE")
-    connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-    for statement in TABLES:
-        connection.execute(statement)
-    for key, value in (
-        ("store_id", meta.store_id),
-        ("lineage_id", meta.lineage_id),
-        ("format", meta.format),
-        ("features", " ".join(meta.features)),
-        ("created_us", meta.created_us),
-        ("inode", inode),
-    ):
-        connection.execute("INSERT INTO meta (key, value) VALUES (?, ?)", (key, value))
-    connection.execute("COMMIT")
 
 
 def open_catalog(
@@ -449,5 +428,5 @@ def memory_catalog(meta: Meta, name: str) -> SqliteCatalog:
     path = f"file:/cas-{name}?vfs=memdb"
     flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
     anchor = apsw.Connection(path, flags=flags)
-    _fill(anchor, meta, None)
+    fill(anchor, meta, None)
     return SqliteCatalog(path, NoGate(), anchor=anchor)

@@ -187,6 +187,7 @@ class RecordingVFS(apsw.VFS):
         super().__init__(self.name, "")
 
     def xOpen(self, name: Any, flags: list[int]) -> Any:
+        """Open a file, a watched one so that its writes are recorded."""
         path = name if isinstance(name, str) or name is None else name.filename()
         if path is None or not self._recorder.watches(path):
             return super().xOpen(name, flags)
@@ -197,6 +198,7 @@ class RecordingVFS(apsw.VFS):
         return _RecordingFile(self._recorder, path, name, flags)
 
     def xDelete(self, path: str, sync_folder: bool) -> None:
+        """Remove a file, after the recorder had its say."""
         try:
             self._recorder.hook.before("delete", path, None, 0)
         except Injected as fault:

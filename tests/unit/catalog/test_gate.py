@@ -127,8 +127,8 @@ def test_the_engine_in_use_is_safe() -> None:
 
 MOUNTS = """\
 20 1 8:1 / / rw,relatime - ext4 /dev/vda rw
-21 20 0:21 / /home rw - btrfs /dev/vdb rw
-22 21 0:22 / /home/net rw - nfs4 server:/x rw
+21 20 0:21 / /data rw - btrfs /dev/vdb rw
+22 21 0:22 / /data/net rw - nfs4 server:/x rw
 23 20 0:23 / /mnt/with\\040space rw - fuse.sshfs host: rw
 24 20 0:24 / /mnt/plain rw shared:7 - fuse /dev/fuse rw
 25 20 0:25 / /mnt/shadow rw - nfs server:/y rw
@@ -142,9 +142,9 @@ a line that is none
     [
         ("/", "ext4"),
         ("/var/lib/x", "ext4"),
-        ("/home/me", "btrfs"),
-        ("/homework", "ext4"),
-        ("/home/net/store", "nfs4"),
+        ("/data/me", "btrfs"),
+        ("/database", "ext4"),
+        ("/data/net/store", "nfs4"),
         ("/mnt/with space/store", "fuse.sshfs"),
         ("/mnt/plain", "fuse"),
         ("/mnt/shadow/x", "xfs"),
