@@ -12,6 +12,8 @@ import random
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.counts import lines, tables
+
 _SEED_VARIABLE = "CAS_TEST_SEED"
 
 # No test judges time: a slow machine must not make one fail.
@@ -39,7 +41,11 @@ def pytest_report_header() -> str:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Name the seed again where people look after a failure: -q hides the header."""
+    """Print what tests counted; name the seed again after a failure: -q hides the header."""
+    reports = terminalreporter.stats.get("passed", []) + terminalreporter.stats.get("failed", [])
+    counted = tables(item for report in reports for item in report.user_properties)
+    for name, table in counted.items():
+        terminalreporter.write_line("\n".join(["", *lines(name, table)]))
     if terminalreporter.stats.get("failed") or terminalreporter.stats.get("error"):
         terminalreporter.write_line(pytest_report_header())
 

@@ -14,13 +14,14 @@ sync failed: it writes its log anew, through another one.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import random
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -135,8 +136,9 @@ class FaultHook:
 
 @attrs.frozen
 class FaultFailure:
-    """A fault after which something is not as the store said."""
+    """A fault after which something is not as the store said, and how to come to it again."""
 
+    before: tuple[str, ...]
     steps: tuple[str, ...]
     seed: str
     fault: Fault
@@ -148,6 +150,24 @@ class FaultFailure:
         return (
             f"{' + '.join(self.steps)} (seed {self.seed}): {self.fault.kind} at call "
             f"{self.fault.at}{where}: " + "; ".join(self.findings)
+        )
+
+    def to_json(self) -> str:
+        """As `tools/simulate.py --replay` reads it."""
+        return json.dumps(attrs.asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> FaultFailure:
+        """A failure that was written down."""
+        fields: dict[str, Any] = json.loads(text)
+        call = fields["call"]
+        return cls(
+            tuple(fields["before"]),
+            tuple(fields["steps"]),
+            fields["seed"],
+            Fault(**fields["fault"]),
+            None if call is None else Call(**call),
+            tuple(fields["findings"]),
         )
 
 
@@ -247,7 +267,9 @@ class Sweep:
         if findings or hook.findings:
             found = (*hook.findings, *findings)
             blame = fault or Fault("no fault", 0)
-            self.report.failures.append(FaultFailure(self.steps, self.seed, blame, hook.hit, found))
+            self.report.failures.append(
+                FaultFailure(self.before, self.steps, self.seed, blame, hook.hit, found)
+            )
         return hook.calls
 
     def _disturb(

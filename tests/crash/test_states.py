@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 
 import pytest
@@ -95,20 +94,6 @@ def test_no_crash_breaks_a_random_sequence(number: int, rng: random.Random, note
             )
         )
     _note(note, "random sequences", report)
-    assert report.failures == [], explain(report.failures)
-
-
-@pytest.mark.skipif(scaled(1) < 20, reason="3,375 triples are for the deep profile")
-@pytest.mark.slow
-@pytest.mark.timeout(7200)
-@pytest.mark.parametrize("first", LETTERS)
-def test_no_crash_breaks_three_steps(first: str, note: Note) -> None:
-    """Of every three steps in a row, whatever a crash in the third leaves is as it must be."""
-    report = Report()
-    for rest in itertools.product(LETTERS, LETTERS):
-        steps = (first, *rest)
-        report.add(explore(steps, ", ".join(steps), tail=1, each_max=12, subsets=2, written=0.1))
-    _note(note, f"all triples: {first}, then …", report)
     assert report.failures == [], explain(report.failures)
 
 

@@ -1,0 +1,198 @@
+#!/usr/bin/env python3
+"""Search for states that must not be, longer than a test run can, and repeat one that was found.
+
+`simulate.py` explores crashes of random sequences of steps and faults under random calls until its
+time is over, from a seed that it prints. `--triples` explores every three steps in a row.
+`--replay FILE` repeats a failure that a test or this program has written down. `--table` runs the
+tests of `tests/crash` and writes what they counted into docs/testing.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import logging
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from cas.testing.driver import STEPS  # noqa: E402
+from cas.testing.explore import (  # noqa: E402
+    Explorer,
+    Failure,
+    Report,
+    explore,
+    record,
+    record_killed,
+)
+from cas.testing.faults import FaultFailure, FaultReport, Sweep  # noqa: E402
+from cas.testing.stores import scratch  # noqa: E402
+
+DOCUMENT = ROOT / "docs" / "testing.md"
+OPENING, CLOSING = "<!-- counts: written by tools/simulate.py --table -->", "<!-- end of counts -->"
+LETTERS = tuple(name for name in STEPS if name not in ("stream", "put files"))
+
+
+def say(text: str) -> None:
+    """Print at once."""
+    print(text, flush=True)
+
+
+def keep(failure: Failure | FaultFailure) -> None:
+    """Print a failure and write it down."""
+    handle, path = tempfile.mkstemp(prefix="cas-failure-", suffix=".json")
+    with os.fdopen(handle, "w") as file:
+        file.write(failure.to_json())
+    say(f"FAILED {failure}\n  repeat it: python3 tools/dev.py simulate --replay {path}")
+
+
+# -- searching -------------------------------------------------------------------------------
+
+
+def search(seed: int, minutes: float) -> int:
+    """Random sequences and random faults until the time is over; the number of failures."""
+    draw = random.Random(seed)
+    crashes, faults = Report(), FaultReport()
+    started = spoken = time.monotonic()
+    runs = 0
+    while time.monotonic() - started < minutes * 60:
+        runs += 1
+        steps = [draw.choice(LETTERS) for _ in range(draw.randint(2, 9))]
+        tried = explore(steps, draw.randrange(1 << 32), tail=3, each_max=16, nested=0.03)
+        for failure in tried.failures[:1]:
+            keep(failure)
+        crashes.add(tried)
+        sweep = Sweep(steps, [draw.choice(LETTERS) for _ in range(3)], draw.randrange(1 << 32))
+        swept = sweep.run(share=0.05)
+        for found in swept.failures[:1]:
+            keep(found)
+        faults.add(swept)
+        if time.monotonic() - spoken > 30:
+            spoken = time.monotonic()
+            say(told(runs, crashes, faults))
+    say(told(runs, crashes, faults))
+    return len(crashes.failures) + len(faults.failures)
+
+
+def told(runs: int, crashes: Report, faults: FaultReport) -> str:
+    """What was done so far, in one line."""
+    return (
+        f"{runs} sequences: {sum(crashes.states.values()):,} crash states, {crashes.nested:,} in "
+        f"recovery, {sum(faults.faults.values()):,} faults ({faults.opened:,} stores opened), "
+        f"{len(crashes.failures) + len(faults.failures)} failures"
+    )
+
+
+def triples() -> int:
+    """Crashes in the third of every three steps; the number of failures."""
+    report = Report()
+    for number, steps in enumerate(itertools.product(LETTERS, repeat=3), 1):
+        tried = explore(steps, ", ".join(steps), tail=1, each_max=12, subsets=2, written=0.2)
+        for failure in tried.failures[:1]:
+            keep(failure)
+        report.add(tried)
+        if number % 50 == 0:
+            say(f"{number} of {len(LETTERS) ** 3} triples: {sum(report.states.values()):,} states")
+    say(f"{sum(report.states.values()):,} states, {len(report.failures)} failures")
+    return len(report.failures)
+
+
+# -- repeating -------------------------------------------------------------------------------
+
+
+def replay(path: str) -> int:
+    """Repeat a failure; the number of findings."""
+    text = Path(path).read_text()
+    findings: list[Failure] | list[FaultFailure]
+    if "fault" in json.loads(text):
+        found = FaultFailure.from_json(text)
+        sweep = Sweep(found.before, found.steps, found.seed, power_cuts=50)
+        findings = sweep.run(chosen=[found.fault]).failures
+    else:
+        findings = list(crash_again(Failure.from_json(text)))
+    for finding in findings:
+        say(f"FAILED {finding}")
+    if not findings:
+        say("it does not fail any more")
+    return len(findings)
+
+
+def crash_again(failure: Failure) -> Iterator[Failure]:
+    """The same crash of the same steps."""
+    steps = failure.steps
+    if len(steps) > 2 and steps[-2].startswith("kill "):
+        killed = record_killed(steps[:-3], steps[-1], failure.seed)
+        recording = next(found for found in killed if found.steps == steps)
+    else:
+        recording = record(steps, failure.seed)
+    with scratch() as folder:
+        yield from Explorer(recording, folder).replay(failure.cut, failure.inner).failures
+
+
+# -- the table -------------------------------------------------------------------------------
+
+
+def write_table() -> int:
+    """Run the tests of the crash room and write their counts into the document."""
+    import pytest
+
+    from tests.counts import lines, tables
+
+    class Collector:
+        def __init__(self) -> None:
+            self.properties: list[tuple[str, object]] = []
+
+        def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+            if report.when == "call":
+                self.properties += report.user_properties
+
+    collector = Collector()
+    os.chdir(ROOT)
+    code = pytest.main(["tests/crash"], plugins=[collector])
+    if code != 0:
+        say("the tests failed, so nothing was written")
+        return int(code)
+    text = DOCUMENT.read_text()
+    before, _, rest = text.partition(OPENING)
+    _old, _, after = rest.partition(CLOSING)
+    counted = "\n\n".join(
+        "\n".join(lines(name, table)) for name, table in tables(collector.properties).items()
+    )
+    DOCUMENT.write_text(f"{before}{OPENING}\n\n{counted}\n\n{CLOSING}{after}")
+    say(f"{DOCUMENT.relative_to(ROOT)} is written")
+    return 0
+
+
+def main() -> int:
+    """Do what was asked."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
+    parser.add_argument("--minutes", type=float, default=2.0, help="how long to search (2)")
+    parser.add_argument("--triples", action="store_true", help="every three steps in a row")
+    parser.add_argument("--replay", metavar="FILE", help="repeat a failure")
+    parser.add_argument("--table", action="store_true", help="write docs/testing.md")
+    options = parser.parse_args()
+    # A spill that is put off under a fault is what is looked for here, not news.
+    logging.getLogger("cas").setLevel(logging.ERROR)
+    if options.table:
+        return write_table()
+    if options.replay:
+        return 1 if replay(options.replay) else 0
+    if options.triples:
+        return 1 if triples() else 0
+    say(f"seed {options.seed}")
+    return 1 if search(options.seed, options.minutes) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
