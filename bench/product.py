@@ -6,6 +6,7 @@ meanwhile cannot mix two versions in one table.
 
 from __future__ import annotations
 
+import compileall
 import os
 import shutil
 import subprocess
@@ -25,10 +26,19 @@ def freeze(folder: Path, commit: str | None) -> Path:
     if commit is None:
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(REPOSITORY_ROOT / "cas", place / "cas", ignore=ignored)
-        return place
+        return _compiled(place)
     archive = folder / "product.tar"
     output_of(["git", "archive", "-o", str(archive), commit, "cas"], REPOSITORY_ROOT)
     shutil.unpack_archive(archive, place, filter="data")
+    return _compiled(place)
+
+
+def _compiled(place: Path) -> Path:
+    """`place` with byte code beside the sources, as an installed package has it. Where the
+    environment forbids Python to write it, every start would compile the package anew.
+    """
+    if not compileall.compile_dir(place / "cas", quiet=1):
+        raise RuntimeError("the package does not compile")
     return place
 
 
