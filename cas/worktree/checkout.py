@@ -173,7 +173,9 @@ class _Writer:
     def _files(self, directory: Directory, contents: Iterator[Found]) -> None:
         fd = self._way.to(directory)
         standing = directory.standing
-        for (name, value), found in zip(directory.files, contents, strict=False):
+        for name, value in directory.files:
+            found = next(contents)
+            assert found.id == value[1], "contents come in the order of the files"
             mode = 0o755 if value[0] == _EXECUTABLE else 0o644
             target = self._temporary() if name in standing else name
             if found.content is not None and found.kind != Kind.BLOB:

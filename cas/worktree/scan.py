@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 from bisect import bisect_left
 from typing import Final, Protocol
 
@@ -59,7 +58,8 @@ _NO_ID: Final = bytes(ID_BYTES)
 _NO_STATUS: Final[Status] = (0, 0, 0, 0, 0)
 _PROGRESS_FILES: Final = 256
 
-# File systems known to stamp a directory whenever a name in it comes, goes or moves.
+# File systems known to stamp a directory whenever a name in it comes, goes or moves. Where the
+# host does not say which one it is, directories are listed each time: 40 ms for 5,000 of them.
 _STAMPING: Final = frozenset(
     ("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "tmpfs", "f2fs", "bcachefs", "overlay", "apfs")
 )
@@ -139,8 +139,7 @@ class Walk:
             ) from error
         place = Place(self._folder, None, b"", fd)
         try:
-            kind = filesystem_of(os.fsdecode(self._folder))
-            if kind in _STAMPING or (kind is None and sys.platform == "darwin"):
+            if filesystem_of(os.fsdecode(self._folder)) in _STAMPING:
                 self._device = os.fstat(fd).st_dev
             if self._old:
                 self._look_again()
