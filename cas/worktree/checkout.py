@@ -3,7 +3,7 @@
 Floor 5. Invariant: nothing is written outside the folder, whatever the snapshot's names and
 links say and whatever stands in the folder or is put there meanwhile; work that no object of
 the store holds is never overwritten unless forced; a file that stands under its own name
-afterwards is whole.
+afterwards is whole, but for the one that a killed process was writing.
 
 Every call goes through the descriptor of a directory that was opened without following links,
 so that a link in the place of a directory makes the restore fail instead of leading it away.
