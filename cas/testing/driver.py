@@ -15,8 +15,6 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
-import attrs
-
 from cas.catalog.engine import connect
 from cas.errors import CasError, OutcomeUnknown
 from cas.history.store import Store
@@ -24,50 +22,9 @@ from cas.history.transaction import Transaction
 from cas.limits import KIB, MIB, Thresholds
 from cas.model.ids import BlobId, Kind, digest_of
 from cas.storage.files import OS_FILES, Files
-from cas.testing.recorder import Recorder
+from cas.testing.model import Expected, Model, Progress
+from cas.testing.recorder import Hook, Recorder
 from cas.testing.stores import SMALL, SteppedClock, build
-
-Refs = Mapping[str, Mapping[str, bytes]]
-"""Full ref name -> path -> blob id."""
-
-
-@attrs.frozen
-class Expected:
-    """What the store shows after one entry."""
-
-    refs: Refs
-    events: tuple[tuple[str, bytes], ...] = ()
-    key: str | None = None
-
-
-@attrs.frozen
-class Progress:
-    """How far the workload was: the newest entry and the number of puts, acknowledged and begun."""
-
-    step: str
-    acked_seq: int
-    begun_seq: int
-    acked_puts: int
-    begun_puts: int
-
-
-class Model:
-    """`entries[seq]` is what must be seen after entry `seq`; `puts` are ids in order.
-
-    `groups` are puts, as [start, stop), that become visible together.
-    """
-
-    def __init__(self) -> None:
-        self.entries: list[Expected] = [Expected({})]
-        self.puts: list[bytes] = []
-        self.groups: list[tuple[int, int]] = []
-
-    def copy(self) -> Model:
-        """One that can go its own way."""
-        model = Model()
-        model.entries, model.puts = list(self.entries), list(self.puts)
-        model.groups = list(self.groups)
-        return model
 
 
 class Driver:
@@ -362,6 +319,49 @@ def _second(driver: Driver) -> None:
     driver.commit(changes, store=driver.second)
 
 
+class _Beside:
+    """Does something at the first sync of a pack file, when its writer holds no gate."""
+
+    def __init__(self, hook: Hook, act: Callable[[], None]) -> None:
+        self._hook = hook
+        self._act: Callable[[], None] | None = act
+
+    def before(self, call: str, path: str, handle: object, size_bytes: int) -> None:
+        if self._act is not None and call == "sync" and path.endswith(".tmp"):
+            act, self._act = self._act, None
+            act()
+        self._hook.before(call, path, handle, size_bytes)
+
+
+def _crossed(driver: Driver, step: Callable[[Driver], None], other: Callable[[], None]) -> None:
+    """A step, and in its middle what another handle does; one after the other if unwatched."""
+    _ = driver.second
+    if driver.recorder is None:
+        other()
+        step(driver)
+        return
+    hook = driver.recorder.hook
+    driver.recorder.hook = _Beside(hook, other)
+    try:
+        step(driver)
+    finally:
+        driver.recorder.hook = hook
+
+
+def _spill_crossed(driver: Driver) -> None:
+    _put(driver)
+    _crossed(driver, _spill, lambda: _second(driver))
+
+
+def _put_crossed(driver: Driver) -> None:
+    def beside() -> None:
+        _second(driver)
+        driver.second.spill()
+
+    _commit(driver)
+    _crossed(driver, _put_file, beside)
+
+
 def _spill(driver: Driver) -> None:
     driver.store.spill()
 
@@ -407,6 +407,8 @@ STEPS: Final[Mapping[str, Callable[[Driver], None]]] = {
     "tag": _tag,
     "second": _second,
     "spill": _spill,
+    "spill beside a commit": _spill_crossed,
+    "put beside a spill": _put_crossed,
     "wal": _wal,
     "passive": _passive,
     "reopen": _reopen,

@@ -21,8 +21,9 @@ import attrs
 
 from cas.testing import oracle
 from cas.testing.crash import Cut, Replay
-from cas.testing.driver import Driver, Model, Progress
+from cas.testing.driver import Driver
 from cas.testing.layers import RecordingFiles, RecordingVFS
+from cas.testing.model import Model, Progress
 from cas.testing.oracle import Observation
 from cas.testing.recorder import Image, Mark, Names, Op, Recorder, Sync, Truncate
 from cas.testing.recovery import recover

@@ -28,9 +28,10 @@ import attrs
 from cas.errors import CasError
 from cas.testing import oracle
 from cas.testing.crash import Cut, Replay
-from cas.testing.driver import Driver, Model, Progress
+from cas.testing.driver import Driver
 from cas.testing.explore import Prepare
 from cas.testing.layers import RecordingFiles, RecordingVFS
+from cas.testing.model import Model, Progress
 from cas.testing.recorder import (
     Image,
     Injected,

@@ -19,7 +19,7 @@ from cas.model.ids import BlobId, Kind, ObjectId
 from cas.objects.children import children
 from cas.objects.packs import Copy
 from cas.storage.codec import RECIPE
-from cas.testing.driver import Model, Progress, Refs
+from cas.testing.model import Model, Progress, Refs
 
 
 @attrs.frozen

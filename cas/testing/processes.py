@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-from cas.testing.driver import Driver, Model, Progress
+from cas.testing.driver import Driver
 from cas.testing.layers import RecordingFiles, RecordingVFS
+from cas.testing.model import Model, Progress
 from cas.testing.recorder import Recorder
 
 PATIENCE_S: Final = 60

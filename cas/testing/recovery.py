@@ -13,8 +13,9 @@ import attrs
 
 from cas.errors import CasError
 from cas.testing import oracle
-from cas.testing.driver import Driver, Model
+from cas.testing.driver import Driver
 from cas.testing.layers import RecordingFiles, RecordingVFS
+from cas.testing.model import Model
 from cas.testing.oracle import Observation
 from cas.testing.recorder import Recorder
 from cas.testing.stores import SteppedClock, create

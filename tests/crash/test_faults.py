@@ -13,6 +13,7 @@ WORKLOADS = {
     "pack files and a checkpoint of refs": (("commit", "commit"), ("commit file", "reopen", "tag")),
     "a spill": (("commit", "put file", "commit", "put many"), ("spill", "commit")),
     "checkpoints of the log": (("commit", "commit file", "multi"), ("wal", "commit", "passive")),
+    "two handles in each other": (("commit", "put"), ("spill beside a commit", "put")),
     "two handles": (("commit",), ("second", "commit", "second")),
 }
 
@@ -22,7 +23,7 @@ def test_every_call_may_fail(name: str, note: Note) -> None:
     """Whatever call fails, each step ends as committed, refused, or unknown until asked."""
     before, steps = WORKLOADS[name]
     sweep = Sweep(before, steps, name, power_cuts=scaled(3))
-    report = sweep.run(share=min(1.0, scaled(40) / 100))
+    report = sweep.run(share=min(1.0, scaled(50) / 100))
     answers = {key: report.answers[key] for key in ("refused", "unknown")}
     note("faults", name, **report.faults, opened=report.opened, **answers)
     assert report.answers["refused"] > 0

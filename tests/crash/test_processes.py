@@ -16,7 +16,8 @@ import pytest
 import cas
 from cas.errors import RefConflict
 from cas.testing import oracle
-from cas.testing.driver import Driver, Model, Progress
+from cas.testing.driver import Driver
+from cas.testing.model import Model, Progress
 from cas.testing.processes import Child, Diary, run_told
 from cas.testing.recovery import recover
 from cas.testing.stores import SMALL, SteppedClock, build, create, scratch

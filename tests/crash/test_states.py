@@ -21,6 +21,7 @@ WORKLOADS = {
     "a spill by itself": ("put",) + ("commit",) * 8,
     "a spill of packs and files": ("commit", "put file", "commit", "put many", "spill", "commit"),
     "checkpoints of the log": ("commit", "wal", "multi", "passive", "commit file", "wal", "commit"),
+    "two handles in each other": ("put beside a spill", "commit", "spill beside a commit"),
     "two handles": ("commit", "second", "multi", "second", "commit", "spill", "second", "commit"),
 }
 """Explored from their first step to their close."""
@@ -48,8 +49,8 @@ def test_no_crash_breaks_a_workload(name: str, note: Note) -> None:
     report = explore(
         WORKLOADS[name],
         name,
-        each_max=scaled(4 if large else 12),
-        subsets=scaled(2),
+        each_max=scaled(4 if large else 18),
+        subsets=scaled(3),
         written=0.3,
         nested=0.01,
     )
@@ -66,8 +67,8 @@ def test_no_crash_breaks_a_pair_of_steps(first: str, note: Note) -> None:
             (first, second),
             f"{first}, {second}",
             tail=1,
-            each_max=scaled(6),
-            subsets=1,
+            each_max=scaled(8),
+            subsets=scaled(2),
             written=0.15,
             nested=0.005,
         )
@@ -80,7 +81,7 @@ def test_no_crash_breaks_a_pair_of_steps(first: str, note: Note) -> None:
 def test_no_crash_breaks_a_random_sequence(number: int, rng: random.Random, note: Note) -> None:
     """Random sequences of steps leave nothing that is not as it must be."""
     report = Report()
-    for _ in range(scaled(3)):
+    for _ in range(scaled(5)):
         steps = [rng.choice(LETTERS) for _ in range(rng.randint(3, 7))]
         report.add(
             explore(
