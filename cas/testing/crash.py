@@ -235,8 +235,9 @@ class Replay:
         if len(pending) <= self._each_max:
             return list(pending)
         edge = self._each_max // 3
-        middle = self._random.sample(pending[edge:-edge], self._each_max - 2 * edge)
-        return [*pending[:edge], *middle, *pending[-edge:]]
+        inner = pending[edge : len(pending) - edge]
+        middle = self._random.sample(inner, self._each_max - 2 * edge)
+        return [*pending[:edge], *middle, *pending[len(pending) - edge :]]
 
     def _tears(self, index: int) -> list[int]:
         op = self._ops[index]
