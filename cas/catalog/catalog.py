@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import attrs
 
@@ -25,8 +25,7 @@ class Meta:
     created_us: int
 
 
-@attrs.frozen(slots=True)
-class Head:
+class Head(NamedTuple):
     """The newest state. `hash` is the genesis hash while `seq` is 0."""
 
     seq: int
@@ -120,6 +119,9 @@ class CatalogReader(Protocol):
 class CatalogWriter(CatalogReader, Protocol):
     """The write transaction; there is one at a time."""
 
+    mark: int
+    """After the block: `Catalog.mark` of the state that it left; 0 when nobody can tell."""
+
     def add_pack(
         self,
         number: int,
@@ -190,6 +192,13 @@ class Catalog(Protocol):
 
     def head_seq(self) -> int:
         """Seq of the newest entry, without a block."""
+
+    def mark(self) -> int:
+        """A number that every commit of anybody changes, 0 when nobody can tell.
+
+        Whoever reads the same number twice, and not 0, has the same state before it: a hint
+        that spares a query, and costs a tenth of one.
+        """
 
     def elect(self, task: str) -> AbstractContextManager[bool]:
         """Whether this handle may do a task that one at a time should do; never waits.

@@ -7,11 +7,18 @@ SQLite's own busy wait starved some altogether (measured, see docs/design/).
 
 The lock files are never SQLite's own: closing any descriptor of SQLite's files would drop its
 locks for the whole process.
+
+`locks/main` also holds the mark: 16 bytes, which say whether anybody has committed since. It is
+a hint and never synced; a reader that finds another mark than the one it knows, or 0, asks the
+catalog. It is 0 from before a COMMIT until after it, so that a commit whose maker died is not
+missed; and a reader relies only on marks it has read itself, so that what a power failure leaves
+in the file misleads nobody.
 """
 
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from weakref import WeakSet
@@ -22,6 +29,12 @@ try:
     import fcntl
 except ImportError as error:  # pragma: no cover - other platforms come later
     raise Unsupported("cas needs a POSIX system: there is no fcntl here.") from error
+
+
+_MARK = struct.Struct("<QQ")
+"""The mark, 0 while a commit is under way; the newest number that was given out."""
+
+_COUNT = (1 << 64) - 1
 
 
 class FileGate:
@@ -35,6 +48,7 @@ class FileGate:
         except OSError:
             os.close(self._next)
             raise
+        self._number = 0
         _GATES.add(self)
 
     def enter(self) -> None:
@@ -53,6 +67,26 @@ class FileGate:
     def leave(self) -> None:
         """Let the next one in."""
         fcntl.flock(self._main, fcntl.LOCK_UN)
+
+    def mark(self) -> int:
+        """A number that every commit of anybody changes; 0 when nobody can tell. Any thread."""
+        data = os.pread(self._main, _MARK.size, 0)
+        return int(_MARK.unpack(data)[0]) if len(data) == _MARK.size else 0
+
+    def before_commit(self) -> None:
+        """Inside the gate: from here on the mark says nothing. Raises `OSError`."""
+        data = os.pread(self._main, _MARK.size, 0)
+        last = _MARK.unpack(data)[1] if len(data) == _MARK.size else 0
+        self._number = last % _COUNT + 1
+        os.pwrite(self._main, _MARK.pack(0, self._number), 0)
+
+    def after_commit(self) -> int:
+        """Inside the gate, once COMMIT has said yes: the mark of the state it made."""
+        try:
+            os.pwrite(self._main, _MARK.pack(self._number, self._number), 0)
+        except OSError:
+            return 0  # the commit stands; until the next one, everybody asks the catalog
+        return self._number
 
     @contextmanager
     def elect(self, task: str) -> Iterator[bool]:
@@ -104,6 +138,17 @@ class NoGate:
 
     def leave(self) -> None:
         """Nobody waits."""
+
+    def mark(self) -> int:
+        """Nothing is known."""
+        return 0
+
+    def before_commit(self) -> None:
+        """Nobody looks."""
+
+    def after_commit(self) -> int:
+        """Nothing is known."""
+        return 0
 
     @contextmanager
     def elect(self, task: str) -> Iterator[bool]:

@@ -10,6 +10,7 @@ the GIL. WAL checkpoints run inline every 1,000 pages; a background one never ca
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Iterator
@@ -17,10 +18,11 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from cas.catalog.catalog import CatalogReader, CatalogWriter, Meta
+from cas.catalog.catalog import CatalogReader, CatalogWriter, Head, Meta
 from cas.catalog.engine import connect, reraise, translate, typed
 from cas.catalog.gate import FileGate, NoGate
 from cas.catalog.host import check_engine, check_filesystem
+from cas.catalog.place import NOWHERE, place_of, refuse_moved
 from cas.catalog.schema import APPLICATION_ID, KNOWN_FEATURES, SCHEMA_VERSION, fill
 from cas.catalog.statements import SqliteReader, SqliteWriter
 from cas.errors import (
@@ -31,6 +33,7 @@ from cas.errors import (
     NotAStore,
     OutcomeUnknown,
     ReadOnly,
+    StorageFailed,
     StorageFull,
 )
 from cas.model.entry import genesis_hash
@@ -44,6 +47,9 @@ FORMAT_VERSION: Final = 1
 class _Gate(Protocol):
     def enter(self) -> None: ...
     def leave(self) -> None: ...
+    def mark(self) -> int: ...
+    def before_commit(self) -> None: ...
+    def after_commit(self) -> int: ...
     def elect(self, task: str) -> AbstractContextManager[bool]: ...
     def close(self) -> None: ...
 
@@ -87,7 +93,7 @@ class _Read:
 class _Write:
     """`with catalog.write()`: the gate, then BEGIN IMMEDIATE, then COMMIT or ROLLBACK."""
 
-    __slots__ = ("_catalog", "_changes", "_connection")
+    __slots__ = ("_catalog", "_changes", "_connection", "_writer")
 
     def __init__(self, catalog: SqliteCatalog) -> None:
         self._catalog = catalog
@@ -110,6 +116,7 @@ class _Write:
                 self._connection = connection = catalog._writer()
                 connection.execute("BEGIN IMMEDIATE")
                 self._changes = connection.total_changes()
+                mark = catalog._gate.mark()
             except BaseException:
                 # An interrupt can leave the transaction open: that connection must not stay.
                 catalog._drop_writer()
@@ -119,7 +126,13 @@ class _Write:
             catalog._writer_lock.release()
             reraise(error, catalog.path)
             raise
-        return SqliteWriter(connection, catalog._genesis)
+        self._writer = writer = SqliteWriter(connection, catalog._genesis)
+        known_mark, head = catalog._known
+        if mark and mark == known_mark:
+            # Nobody has committed since this handle did: what it left is what it finds.
+            writer.expect(head)
+        writer.mark = mark
+        return writer
 
     def __exit__(
         self,
@@ -130,36 +143,66 @@ class _Write:
         catalog = self._catalog
         try:
             if error is None:
-                try:
-                    self._connection.execute("COMMIT")
-                except Exception as failure:
-                    catalog._park_writer()
-                    told = typed(failure, catalog.path)
-                    if isinstance(told, StorageFull):
-                        # Only a write says this, and it comes before the sync: what would make
-                        # the commit count is not in the log, so that nothing can bring it back.
-                        raise told from failure
-                    raise OutcomeUnknown(
-                        f"The answer of the commit was lost ({failure}); ask again with the "
-                        "transaction id to learn whether it counts.",
-                        txid=None,
-                    ) from told
-                except BaseException:
-                    catalog._drop_writer()
-                    raise
-                # A transaction that changed nothing synced nothing.
-                if self._connection.total_changes() != self._changes:
-                    catalog._synced()
+                self._commit()
                 return
-            try:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-            except BaseException:
-                catalog._drop_writer()
+            self._roll_back()
         finally:
             catalog._gate.leave()
             catalog._writer_lock.release()
         reraise(error, catalog.path)
+
+    def _commit(self) -> None:
+        catalog, connection, writer = self._catalog, self._connection, self._writer
+        # A transaction that changed nothing syncs nothing, and leaves the mark.
+        changed = connection.total_changes() != self._changes
+        if changed:
+            try:
+                catalog._gate.before_commit()
+            except OSError as failure:
+                self._roll_back()
+                raise _unmarked(failure, catalog.path) from failure
+        try:
+            connection.execute("COMMIT")
+        except Exception as failure:
+            catalog._park_writer()
+            told = typed(failure, catalog.path)
+            if isinstance(told, StorageFull):
+                # Only a write says this, and it comes before the sync: what would make the
+                # commit count is not in the log, so that nothing can bring it back.
+                raise told from failure
+            raise OutcomeUnknown(
+                f"The answer of the commit was lost ({failure}); ask again with the "
+                "transaction id to learn whether it counts.",
+                txid=None,
+            ) from told
+        except BaseException:
+            catalog._drop_writer()
+            raise
+        if changed:
+            writer.mark = catalog._gate.after_commit()
+            catalog._synced()
+        catalog._known = writer.mark, writer.found
+
+    def _roll_back(self) -> None:
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        except BaseException:
+            self._catalog._drop_writer()
+
+
+def _unmarked(failure: OSError, path: str) -> StorageFull | StorageFailed:
+    """The error for a commit that was not begun, because its mark could not be written."""
+    if failure.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageFull(
+            f"No space is left for {path}; nothing was committed. Free space and try again.",
+            path=path,
+        )
+    return StorageFailed(
+        f"I/O failed beside {path}: {failure}; nothing was committed.",
+        path=path,
+        errno=failure.errno,
+    )
 
 
 class SqliteCatalog:
@@ -173,6 +216,7 @@ class SqliteCatalog:
         read_only: bool = False,
         vfs: str | None = None,
         anchor: apsw.Connection | None = None,
+        anywhere: bool = False,
     ) -> None:
         import apsw
 
@@ -186,11 +230,14 @@ class SqliteCatalog:
         self._writer_lock = threading.Lock()
         self._writing: apsw.Connection | None = None
         self._parked: list[apsw.Connection] = []
+        # The mark and the head that the newest write transaction of this handle left.
+        self._known: tuple[int, Head | None] = (0, None)
         # Without a log all is in the file itself, synced by whoever took the log away.
         self._hard = anchor is not None or not os.path.exists(path + "-wal")
         self._closed = False
         # What a memory catalog lives in: it is gone when its last connection closes.
         self._anchor = anchor
+        self._anywhere = anywhere or anchor is not None
         self._genesis = b""
         try:
             self.meta = self._load_meta()
@@ -297,6 +344,10 @@ class SqliteCatalog:
         self._give(connection)
         return row[0] or 0
 
+    def mark(self) -> int:
+        self._check()
+        return self._gate.mark()
+
     def elect(self, task: str) -> AbstractContextManager[bool]:
         return self._gate.elect(task)
 
@@ -350,7 +401,10 @@ class SqliteCatalog:
         finally:
             # The connection that proved the file good serves the first reader.
             self._pool.append(connection)
-        return _meta_of(values, self.path)
+        meta = _meta_of(values, self.path)
+        if not (self.read_only or self._anywhere):
+            refuse_moved(self.path, values)
+        return meta
 
 
 def _meta_of(values: dict[str, Any], path: str) -> Meta:
@@ -393,7 +447,7 @@ def create_catalog(path: str, meta: Meta, *, vfs: str | None = None) -> None:
     try:
         connection = apsw.Connection(path, vfs=vfs)
         try:
-            fill(connection, meta, None if path == ":memory:" else os.stat(path).st_ino)
+            fill(connection, meta, NOWHERE if path == ":memory:" else place_of(path))
         finally:
             connection.close()
     except Exception as error:
@@ -401,12 +455,18 @@ def create_catalog(path: str, meta: Meta, *, vfs: str | None = None) -> None:
 
 
 def open_catalog(
-    path: str, locks: str, *, read_only: bool = False, vfs: str | None = None
+    path: str,
+    locks: str,
+    *,
+    read_only: bool = False,
+    vfs: str | None = None,
+    anywhere: bool = False,
 ) -> SqliteCatalog:
     """Open the catalog of a store folder; `locks` is the folder of the gate's files.
 
+    `anywhere`: a copy may be written to as well, for who settles it and for tests.
     Raises `StoreNotFound`'s cause as `NotAStore`, `NewerFormat`, `UnsafeFilesystem`,
-    `UnsafeEngine`, `CorruptCatalog`, `ReadOnly`.
+    `UnsafeEngine`, `CorruptCatalog`, `ReadOnly`, `StoreMoved`.
     """
     check_filesystem(os.path.dirname(path) or ".")
     try:
@@ -415,7 +475,7 @@ def open_catalog(
         raise ReadOnly(
             f"{locks} cannot be written ({error.strerror}); open the store read-only.", path=locks
         ) from error
-    return SqliteCatalog(path, gate, read_only=read_only, vfs=vfs)
+    return SqliteCatalog(path, gate, read_only=read_only, vfs=vfs, anywhere=anywhere)
 
 
 def memory_catalog(meta: Meta, name: str) -> SqliteCatalog:
@@ -428,5 +488,5 @@ def memory_catalog(meta: Meta, name: str) -> SqliteCatalog:
     path = f"file:/cas-{name}?vfs=memdb"
     flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
     anchor = apsw.Connection(path, flags=flags)
-    fill(anchor, meta, None)
+    fill(anchor, meta, NOWHERE)
     return SqliteCatalog(path, NoGate(), anchor=anchor)

@@ -6,7 +6,7 @@ transaction, and a commit touches append tables only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -60,8 +60,11 @@ class SqliteReader:
         self._genesis = genesis
 
     def head(self) -> Head:
-        rows = _sound(self._run(_HEAD), *_HEAD_TYPES)
-        row = rows[0] if rows else self._run(_HEAD_OF_EMPTY).fetchone()
+        row = self._run(_HEAD).fetchone()
+        if row is None:
+            row = self._run(_HEAD_OF_EMPTY).fetchone()
+        else:
+            _sound((row,), *_HEAD_TYPES)
         seq, hash, packs, removals, condemned = row
         removals = removals or 0
         version = max(packs or 0, removals)
@@ -144,9 +147,24 @@ class SqliteReader:
 
 
 class SqliteWriter(SqliteReader):
-    """The write transaction."""
+    """The write transaction. `found` is the head as far as it is known, own writes included."""
 
-    __slots__ = ()
+    __slots__ = ("found", "mark")
+
+    def __init__(self, connection: apsw.Connection, genesis: bytes) -> None:
+        super().__init__(connection, genesis)
+        self.found: Head | None = None
+        self.mark = 0
+
+    def expect(self, head: Head | None) -> None:
+        """Take the head as known: it spares a commit one statement."""
+        self.found = head
+
+    def head(self) -> Head:
+        head = self.found
+        if head is None:
+            head = self.found = super().head()
+        return head
 
     def add_pack(
         self,
@@ -160,6 +178,9 @@ class SqliteWriter(SqliteReader):
             "INSERT INTO pack (number, name, body_bytes, footer, body) VALUES (?, ?, ?, ?, ?)",
             (number, name, body_bytes, footer, body),
         )
+        if self.found is not None:
+            seq, hash, version, removal_version, condemn_seq = self.found
+            self.found = Head(seq, hash, max(version, number), removal_version, condemn_seq)
 
     def remove_packs(self, numbers: Sequence[int], version: int, condemn_seq: int) -> None:
         for first, last in _ranges(numbers):
@@ -178,12 +199,15 @@ class SqliteWriter(SqliteReader):
             "INSERT OR REPLACE INTO removal (version, condemn_seq) VALUES (?, ?)",
             (version, condemn_seq),
         )
+        self.found = None
 
     def append_entry(self, seq: int, hash: bytes, txid: bytes, entry: bytes) -> None:
         self._run(
             "INSERT INTO journal (seq, hash, txid, entry) VALUES (?, ?, ?, ?)",
             (seq, hash, txid, entry),
         )
+        if self.found is not None:
+            self.found = self.found._replace(seq=seq, hash=hash)
 
     def add_checkpoint(self, seq: int, root: bytes) -> None:
         self._run("INSERT INTO checkpoint (seq, root) VALUES (?, ?)", (seq, root))
@@ -200,6 +224,15 @@ class SqliteWriter(SqliteReader):
 
     def set_cursor(self, name: str, position: int) -> None:
         self._run("INSERT OR REPLACE INTO cursor (name, position) VALUES (?, ?)", (name, position))
+
+    def meta(self) -> dict[str, Any]:
+        """What the catalog says that it is, as it stands now."""
+        return dict(self._run("SELECT key, value FROM meta").fetchall())
+
+    def set_meta(self, values: Mapping[str, int | str | bytes | None]) -> None:
+        """Say it anew; nobody who has the store open is told."""
+        for row in values.items():
+            self._run("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", row)
 
 
 def _ranges(numbers: Sequence[int]) -> list[tuple[int, int]]:

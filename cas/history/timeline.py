@@ -38,6 +38,9 @@ _PAST_NODES = 4096
 _GROUP = 1024
 """Entries read in one state of the catalog."""
 
+_VALUES_MAX = 64
+"""Values of refs remembered beside the tree they stand in."""
+
 
 class RefValue(NamedTuple):
     """Where a ref points, and the entry that moved it last."""
@@ -141,6 +144,10 @@ class Timeline:
         self.nodes = RefNodes(objects)
         self._lock = threading.RLock()
         self._moment: Moment | None = None
+        # A mark of the catalog, and the moment that was the newest when it was read.
+        self._marked: tuple[int, Moment | None] = (0, None)
+        # Values of refs that were asked for in one refs tree: its root, and what it holds.
+        self._values: tuple[bytes, dict[str, RefValue | None]] = (b"", {})
 
     # -- where the journal is ----------------------------------------------------------------
 
@@ -150,11 +157,16 @@ class Timeline:
         Raises `CorruptJournal` when the chain, an entry or a root does not hold.
         """
         if reader is None:
-            moment = self._moment
-            if moment is not None and self._objects.catalog.head_seq() == moment.seq:
+            known, moment = self._marked
+            mark = self._objects.catalog.mark()
+            if moment is not None and mark and mark == known:
                 return moment
-            with self._objects.catalog.read() as own:
-                return self.now(own)
+            moment = self._moment
+            if moment is None or self._objects.catalog.head_seq() != moment.seq:
+                with self._objects.catalog.read() as own:
+                    moment = self.now(own)
+            self._marked = mark, moment
+            return moment
         with self._lock:
             head = head or reader.head()
             moment = self._moment
@@ -195,11 +207,23 @@ class Timeline:
         self.nodes.rotate()
         return self._at(reader, moment.seq, self.nodes)
 
-    def reached(self, moment: Moment) -> None:
-        """Take in an entry this process has just committed."""
+    def reached(self, moment: Moment, entry: Entry, before: bytes, mark: int) -> None:
+        """Take in an entry this process has just committed, and the mark it left.
+
+        `before` is the root of the refs tree that the entry changed.
+        """
         with self._lock:
             if self._moment is None or moment.seq > self._moment.seq:
                 self._moment = moment
+                self._marked = mark, moment
+                root, known = self._values
+                values = known.copy() if root == before and len(known) < _VALUES_MAX else {}
+                for change in entry.changes:
+                    new = change.new
+                    values[change.ref] = (
+                        None if new is None else RefValue(change.kind, new, entry.seq)
+                    )
+                self._values = moment.root, values
                 if moment.stored_seq == moment.seq:
                     self.nodes.rotate()
 
@@ -359,6 +383,19 @@ class Timeline:
             with self._objects.catalog.read() as reader:
                 self.at(reader, moment.seq)
             return read(moment.root)
+
+    def value(self, moment: Moment, ref: str) -> RefValue | None:
+        """Where a ref pointed in a moment that may have passed long ago."""
+        root, known = self._values
+        if root == moment.root:
+            try:
+                return known[ref]
+            except KeyError:
+                pass
+        value = self.recall(moment, lambda root: self.get(root, ref))
+        if root == moment.root and len(known) < _VALUES_MAX:
+            known[ref] = value
+        return value
 
     def edit(
         self,

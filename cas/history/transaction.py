@@ -71,6 +71,7 @@ class _Published(NamedTuple):
     """What the gate gave, to be taken in once the catalog has said yes."""
 
     entry: Entry
+    before: bytes
     moment: Moment
     head: Head
     rows: list[tuple[PackRow, Footer]]
@@ -151,8 +152,7 @@ class Transaction:
 
     def _ref(self, ref: str) -> RefValue | None:
         """Where a ref pointed when this transaction began."""
-        timeline = self._core.timeline
-        return timeline.recall(self._moment, lambda root: timeline.get(root, ref))
+        return self._core.timeline.value(self._moment, ref)
 
     def put(self, content: bytes | Readable) -> BlobId:
         """Stage an object of its own; it exists when the transaction commits."""
@@ -331,7 +331,9 @@ class Transaction:
             assert before is not None
             return self._repeated(self._core.timeline.decode(before), plan)
         self._batch.installed(published.rows, published.head)
-        self._core.timeline.reached(published.moment)
+        self._core.timeline.reached(
+            published.moment, published.entry, published.before, writer.mark
+        )
         self._after_commit()
         return published.entry
 
@@ -375,7 +377,7 @@ class Transaction:
         writer.append_entry(seq, hash, self.txid, data)
         if due:
             writer.add_checkpoint(seq, root)
-        return _Published(entry, follow(moment, entry, hash, stored=due), head, rows)
+        return _Published(entry, moment.root, follow(moment, entry, hash, stored=due), head, rows)
 
     def _find_key(self, reader: CatalogReader) -> EntryRow | None:
         """The entry that this transaction's key has made before."""

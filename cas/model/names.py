@@ -8,6 +8,7 @@ tree node or the refs tree may hold, and nothing else is. Names are bytes inside
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from cas.errors import InvalidName, LimitExceeded
@@ -22,11 +23,15 @@ HEADS: Final = "heads/"
 TAGS: Final = "tags/"
 
 _REF_BAD = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|@\{|\.\.")
+# Most names, told in one call; the others are looked at one rule at a time.
+_PLAIN_NAME = re.compile(rb"[^/\0.][^/\0]{0,254}").fullmatch
 _LOOKS_LIKE_ID = re.compile(r"(?=.*[a-fA-F])[0-9a-fA-F]{8,64}")
 
 
 def check_entry_name(name: bytes) -> bytes:
     """`name` itself when it may stand in a directory. Raises `InvalidName`, `LimitExceeded`."""
+    if _PLAIN_NAME(name):
+        return name
     if len(name) > ENTRY_NAME_BYTES_MAX:
         raise LimitExceeded(
             f"The name {to_text(name)[:40]!r}… has {len(name)} bytes; "
@@ -108,6 +113,7 @@ def _escape(char: str) -> str:
     return char.encode("unicode_escape").decode("ascii")
 
 
+@lru_cache(maxsize=1024)
 def check_ref_name(name: str) -> str:
     """`name` itself when it may be a full ref name. Raises `InvalidName`."""
     reason = _ref_fault(name)

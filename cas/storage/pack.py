@@ -293,20 +293,36 @@ def check_footer(footer: Footer, pack: str) -> None:
 
 
 def build_inline(header: PackHeader, records: Iterable[Record]) -> tuple[bytes, bytes, Footer]:
-    """A whole small pack at once: (body, footer bytes, footer)."""
-    parts: list[bytes] = []
-    builder = PackBuilder(header, parts.append)
-    builder.add_many(records)
-    footer_bytes = builder.footer()
-    edges_at = FOOTER_HEAD_BYTES + len(builder) * SLOT_BYTES
-    footer = Footer(
-        len(builder),
-        (len(footer_bytes) - TRAILER_BYTES - edges_at) // _EDGE.size,
-        builder.body_bytes,
-        footer_bytes[FOOTER_HEAD_BYTES:edges_at],
-        footer_bytes[edges_at:-TRAILER_BYTES],
+    """A whole small pack at once: (body, footer bytes, footer).
+
+    What `PackBuilder` gives, in one function: each small commit makes one.
+    """
+    head = header.encode()
+    parts = [head]
+    offset = PACK_HEADER_BYTES
+    rows: list[tuple[bytes, bytes]] = []
+    recipes: list[tuple[bytes, bytes]] = []
+    for id, kind, codec, payload, raw_bytes in records:
+        stored = len(payload)
+        parts.append(encode_record_header(kind, codec, 0, 0, stored, raw_bytes))
+        parts.append(payload)
+        flags = 0 if kind == 1 else 1
+        rows.append((id, _SLOT.pack(id, offset, stored, raw_bytes, kind, codec, 0, flags, 0)))
+        offset += RECORD_HEADER_BYTES + stored
+        if codec == RECIPE:
+            recipes.append((id, payload[ID_BYTES:]))
+    rows.sort()
+    slots = b"".join([slot for _id, slot in rows])
+    edges = b""
+    if recipes:
+        numbers = {id: number for number, (id, _slot) in enumerate(rows)}
+        found = sorted(Edge(numbers[id], EDGE_RECIPE, target) for id, target in recipes)
+        edges = b"".join([_EDGE.pack(*edge) for edge in found])
+    start = _FOOTER.pack(FOOTER_MAGIC, len(rows), len(recipes), offset) + slots + edges
+    footer_bytes = start + _TRAILER.pack(
+        digest_blob(head + start), len(start) + TRAILER_BYTES, END_MAGIC
     )
-    return b"".join(parts), footer_bytes, footer
+    return b"".join(parts), footer_bytes, Footer(len(rows), len(recipes), offset, slots, edges)
 
 
 def decode_inline(body: bytes, footer_bytes: bytes, pack: str) -> Footer:
