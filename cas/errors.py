@@ -128,6 +128,12 @@ class WouldOverwrite(Conflict):
     code = "would-overwrite"
 
 
+class NotAsExpected(Conflict):
+    """A path or branch is not what the request said it is. Fields: `path`, `expected`, `actual`."""
+
+    code = "not-as-expected"
+
+
 class SessionExpired(Conflict):
     """The session was fenced off; begin the work again. Fields: `session`."""
 
@@ -178,6 +184,12 @@ class NotAStore(Invalid):
     """The place exists but is not a store, and is not empty. Fields: `path`."""
 
     code = "not-a-store"
+
+
+class BadArchive(Invalid):
+    """An archive is damaged, or holds what cannot be taken in. Fields: `path`, `reason`."""
+
+    code = "bad-archive"
 
 
 class UnsafePath(Invalid):
@@ -281,6 +293,12 @@ class ReadOnly(NotAllowed):
     """The store was opened read-only, or its folder cannot be written. Fields: `path`."""
 
     code = "read-only"
+
+
+class RefProtected(NotAllowed):
+    """A rule protects this ref from that change. Fields: `ref`, `pattern`, `rule`."""
+
+    code = "ref-protected"
 
 
 class Closed(NotAllowed):

@@ -37,17 +37,17 @@ def put_files(store: Store, names: Sequence[str], standard_input: BinaryIO) -> l
     with store.batch() as batch:
         for name in names:
             if name == "-":
-                stream = _Counted(standard_input)
+                stream = Counted(standard_input)
                 id = batch.put(stream)
             else:
                 with open_file(name) as file:
-                    stream = _Counted(file)
+                    stream = Counted(file)
                     id = batch.put(stream)
             stored.append(Stored(name, id, stream.count_bytes))
     return stored
 
 
-class _Counted:
+class Counted:
     """A stream that knows how much was read from it, and whose errors are typed."""
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -55,6 +55,7 @@ class _Counted:
         self.count_bytes = 0
 
     def read(self, size: int, /) -> bytes:
+        """At most `size` bytes. Raises `StorageFailed`."""
         try:
             part = self._stream.read(size)
         except OSError as error:

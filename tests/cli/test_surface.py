@@ -71,6 +71,7 @@ def documented_keys() -> dict[str, set[str]]:
 
 DOCUMENTS = [
     ["init"],
+    ["init", "--moved"],
     ["put", "work/run.sh"],
     ["get", "ID"],
     ["get", "ID", "-o", "out"],
@@ -83,6 +84,10 @@ DOCUMENTS = [
     ["show", "main:link"],
     ["show", "main:docs"],
     ["show", "v1"],
+    ["write", "main:x", "work/run.sh"],
+    ["rm", "main:run.sh"],
+    ["mv", "main:run.sh", "main:x"],
+    ["cp", "main~1:old.txt", "main:old.txt"],
     ["diff", "main~1", "main"],
     ["diff", "main~1", "main", "--patch"],
     ["log"],
