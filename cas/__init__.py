@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cas.assembly import init, open
+    from cas.assembly import adopt, init, open
     from cas.errors import (
         CasError,
         Conflict,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0.dev0"
 
 _ROOMS = {
-    "cas.assembly": ("init", "open"),
+    "cas.assembly": ("adopt", "init", "open"),
     "cas.errors": (
         "CasError",
         "Conflict",
@@ -88,6 +88,7 @@ __all__ = [
     "Unsupported",
     "View",
     "__version__",
+    "adopt",
     "init",
     "open",
 ]

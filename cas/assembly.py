@@ -11,6 +11,7 @@ import os
 from contextlib import suppress
 from typing import Final
 
+from cas.catalog.adopt import adopt_catalog
 from cas.catalog.catalog import Meta
 from cas.catalog.host import check_filesystem
 from cas.catalog.sqlite import (
@@ -44,7 +45,8 @@ def open(
     """Open the store in a folder; `create=True` makes it when there is none.
 
     `":memory:"` gives a store that lives as long as its handle. Raises `StoreNotFound`,
-    `NotAStore`, `NewerFormat`, `UnsafeFilesystem`, `UnsafeEngine`, `ReadOnly`, `Corrupt`.
+    `NotAStore`, `NewerFormat`, `UnsafeFilesystem`, `UnsafeEngine`, `ReadOnly`, `Corrupt`, and,
+    unless `read_only`, `StoreMoved` for a folder that was copied or moved: `adopt` settles it.
     """
     clock = clock or SystemClock()
     place = os.fspath(path)
@@ -86,6 +88,24 @@ def init(path: str | os.PathLike[str], *, clock: Clock | None = None) -> bool:
         open(folder, read_only=True).close()
         return False
     return build(folder, clock or SystemClock())
+
+
+def adopt(path: str | os.PathLike[str], *, fork: bool, clock: Clock | None = None) -> bool:
+    """Settle a store folder that was copied or moved, which `open` refuses with `StoreMoved`.
+
+    `fork=False`: the store goes on here, and nowhere else; it keeps its lineage. `fork=True`: it
+    is a copy, and the original may go on as well; it begins a lineage of its own, and sessions
+    that were copied with it are fenced off. False when the folder lies where it is recorded:
+    nothing changes then, so that it may be called again after a crash. It is for people or
+    deployments to say which it is; a program that calls this whenever `open` refuses has no
+    protection left. Raises what `open` does.
+    """
+    folder = os.path.abspath(os.fspath(path))
+    catalog = os.path.join(folder, CATALOG)
+    if not os.path.exists(catalog):
+        raise _no_store(folder)
+    lineage_id = (clock or SystemClock()).random(16) if fork else None
+    return adopt_catalog(catalog, os.path.join(folder, LOCKS), lineage_id)
 
 
 def build(folder: str, clock: Clock, *, files: Files = OS_FILES, vfs: str | None = None) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from cas.catalog.catalog import Meta
+from cas.catalog.place import Place
 
 if TYPE_CHECKING:
     import apsw
@@ -41,8 +42,8 @@ TABLES: Final = (
 )
 
 
-def fill(connection: apsw.Connection, meta: Meta, inode: int | None) -> None:
-    """Make the tables of a new catalog, and say what store it is of."""
+def fill(connection: apsw.Connection, meta: Meta, place: Place) -> None:
+    """Make the tables of a new catalog, and say what store it is of and where it lies."""
     connection.execute("PRAGMA page_size=8192")
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
@@ -57,7 +58,7 @@ def fill(connection: apsw.Connection, meta: Meta, inode: int | None) -> None:
         ("format", meta.format),
         ("features", " ".join(meta.features)),
         ("created_us", meta.created_us),
-        ("inode", inode),
+        *place.values().items(),
     ):
         connection.execute("INSERT INTO meta (key, value) VALUES (?, ?)", (key, value))
     connection.execute("COMMIT")

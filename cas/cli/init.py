@@ -1,4 +1,4 @@
-"""`cas init`: where a store begins."""
+"""`cas init`: where a store begins, and where a copy of one goes on."""
 
 from __future__ import annotations
 
@@ -7,34 +7,47 @@ from typing import Final
 
 import click
 
-from cas.assembly import STORE_FOLDER, init
+from cas.assembly import STORE_FOLDER, adopt, init
 from cas.cli.front import Front, pass_front
 from cas.cli.options import CasCommand
+
+_NOTES: Final = {
+    None: ("made a store", "there is a store already"),
+    "fork": ("a copy: it goes on with a history of its own", "nothing to do: it was not copied"),
+    "moved": ("the store goes on here", "nothing to do: it was not moved"),
+}
 
 
 @click.command("init", cls=CasCommand)
 @click.argument("path", metavar="[PATH]", required=False, type=click.Path(file_okay=False))
+@click.option("--fork", is_flag=True, help="PATH is a copy of a store that goes on elsewhere.")
+@click.option("--moved", is_flag=True, help="PATH is a store that was moved or brought back.")
 @pass_front
-def init_command(front: Front, path: str | None) -> None:
+def init_command(front: Front, path: str | None, fork: bool, moved: bool) -> None:
     """Make a store.
 
     PATH itself becomes the store: a folder that is missing or empty. Without it the store is
     made where --store or CAS_STORE says, else in .cas. A store that is there already is left
-    as it is.
+    as it is. With --fork or --moved no store is made: they say what happened to one that is
+    refused because its folder was copied or moved.
     """
+    if fork and moved:
+        raise click.UsageError("Say --fork or --moved, not both.")
+    settle = "fork" if fork else "moved" if moved else None
     place = path
     if place is None:
         named = front.settings.store
         place = named if named is not None else os.environ.get("CAS_STORE") or STORE_FOLDER
     if place in ("", ":memory:"):
         raise click.UsageError(f"A store is a folder, not {place!r}; name one.")
-    made = init(place)
+    done = init(place) if settle is None else adopt(place, fork=fork)
     folder = os.path.abspath(place)
     if front.out.json:
-        front.out.document("init", path=folder, created=made)
+        created, settled = done and settle is None, settle if done else None
+        front.out.document("init", path=folder, created=created, settled=settled)
         return
     front.out.line(folder)
-    front.out.note("made a store" if made else "there is a store already")
+    front.out.note(_NOTES[settle][0 if done else 1])
 
 
 COMMANDS: Final = {"init": init_command}

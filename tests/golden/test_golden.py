@@ -168,6 +168,7 @@ def test_a_kept_store_reads_the_same(kept: Path, tmp_path: Path) -> None:
         report = fsck(store)
         assert report.ok, report.findings
         assert [f.code for f in report.findings] == []
+    assert cas.adopt(folder, fork=True) is True
     with cas.open(folder) as store:
         with store.begin() as tx:
             tx.branch("main")["new.txt"] = b"new"
