@@ -124,6 +124,15 @@ ZSTD_WINDOW_LOG_MAX: Final = 27
 RESTORE_ENTRIES_MAX: Final = 5_000_000
 """Entries of one restore: a few small nodes that name each other can ask for any number."""
 
+TEXT_MERGE_BYTES_MAX: Final = 8 * MIB
+"""Longer content is merged whole: line by line it would take seconds in Python."""
+
+TEXT_DIFFERENCES_MAX: Final = 400
+"""Lines that one search between two anchors may find changed; its memory grows by the square."""
+
+TEXT_WORK_FACTOR: Final = 60
+"""Steps that comparing two texts may take a line; what is left then counts as changed."""
+
 NODE_CACHE_BYTES: Final = 32 * MIB
 FOOTER_CACHE_BYTES: Final = 8 * MIB
 
