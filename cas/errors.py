@@ -255,7 +255,10 @@ class Unavailable(CasError):
 
 
 class Busy(Unavailable):
-    """Another writer held the gate for too long; certainly not committed. Fields: `waited_ms`."""
+    """A program that is no store handle holds the catalog; certainly not committed.
+
+    Fields: `waited_ms`. Behind other writers of the store one waits in turn, without limit.
+    """
 
     code = "busy"
 

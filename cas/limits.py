@@ -136,9 +136,6 @@ TEXT_WORK_FACTOR: Final = 60
 NODE_CACHE_BYTES: Final = 32 * MIB
 FOOTER_CACHE_BYTES: Final = 8 * MIB
 
-GATE_WAIT_MS: Final = 60_000
-"""How long a writer queues at the gate before it answers Busy."""
-
 CATALOG_CACHE_KIB: Final = 4096
 
 assert PACK_BYTES_TARGET + WHOLE_BLOB_BYTES_MAX + STRUCTURED_BYTES_MAX < PACK_BYTES_MAX < 1 << 32

@@ -174,9 +174,11 @@ class Catalog(Protocol):
     def write(self) -> AbstractContextManager[CatalogWriter]:
         """The write transaction: queues at the gate, commits when the block ends normally.
 
-        An exception from the block rolls back and goes on. Raises `Busy` after the wait (not
-        committed), `ReadOnly`, `StorageFull` and `StorageFailed` (not committed), and
-        `OutcomeUnknown` when the answer of the commit itself was lost.
+        The wait behind other writers has no limit: they are served in turn. An exception from
+        the block rolls back and goes on. Raises `Busy` when a program that does not queue at
+        the gate holds the catalog (not committed), `ReadOnly`, `StorageFull` and
+        `StorageFailed` (not committed), and `OutcomeUnknown` when the answer of the commit
+        itself was lost.
         """
 
     def harden(self) -> None:

@@ -54,9 +54,10 @@ class FileGate:
     def enter(self) -> None:
         """Wait for this process's turn, however long; Ctrl-C interrupts the wait.
 
-        The kernel serves blocked lockers in order and releases what a dead process held. A
-        time-out would need polling, which is what starves: a stopped process that holds the
-        gate therefore holds up writers (never readers) until it goes on or dies.
+        The kernel serves blocked lockers in order and releases what a dead process held. There
+        is no time-out: it would need polling, which is what starves, or a thread that waits in
+        the caller's place, which costs each contended commit two wake-ups. A stopped process
+        that holds the gate therefore holds up writers (never readers) until it goes on or dies.
         """
         fcntl.flock(self._next, fcntl.LOCK_EX)
         try:
