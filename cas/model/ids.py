@@ -143,7 +143,7 @@ def digest_blob(content: bytes | memoryview) -> bytes:
     return blake3(content).digest()
 
 
-def digest_parts(parts: Iterable[bytes]) -> bytes:
+def digest_parts(parts: Iterable[bytes | memoryview]) -> bytes:
     """BLAKE3-256 of content that comes in parts, one of which is held at a time."""
     hasher = blob_hasher()
     for part in parts:

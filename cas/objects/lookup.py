@@ -30,7 +30,7 @@ from cas.objects.packs import (
     read_footer,
 )
 from cas.storage.bucket import Bucket
-from cas.storage.index import Run, due_merge, load_runs, merge_runs, prefix_of, run_of, save_run
+from cas.storage.index import Merge, Run, due_merge, load_runs, prefix_of, run_of, save_run
 from cas.storage.pack import FOOTER_HEAD_BYTES, SLOT_BYTES, Footer, Slot, decode_footer, decode_slot
 
 _LAG_MAX = 256
@@ -395,10 +395,12 @@ class Lookup:
                 continue
             runs.append(self._save(run))
         while due := due_merge(runs):
-            merged = self._save(merge_runs(due, alive))
+            merged = self._merge(due, alive)
             runs = [run for run in runs if run not in due] + [merged]
             for run in due:
                 self._drop(run)
+        # What is sought lies in the largest run more often than not.
+        runs.sort(key=lambda run: -run.count)
         return runs
 
     def _drop(self, run: Run) -> None:
@@ -412,6 +414,12 @@ class Lookup:
         name = self._clock.random(16).hex()
         return save_run(run, self._cache, name, self._catalog.meta.lineage_id)
 
+    def _merge(self, runs: Sequence[Run], alive: Mapping[int, PackInfo]) -> Run:
+        merge = Merge(runs, alive)
+        if self._cache is None or self._catalog.read_only:
+            return merge.run()
+        return merge.save(self._cache, self._clock.random(16).hex(), self._catalog.meta.lineage_id)
+
     def index_bytes(self) -> int:
         """Bytes of the index over pack files."""
-        return sum(16 * run.count for run in self._load_index())
+        return sum(run.memory_bytes for run in self._load_index())

@@ -1,12 +1,16 @@
-"""The look-up index over sealed pack files: sorted runs of 16 bytes an entry, memory-mapped.
+"""The look-up index over sealed pack files: sorted runs of 8 bytes an entry, memory-mapped.
 
-Floor 2. Invariant: the index is a cache. It maps the first 8 bytes of an id to candidates
+Floor 2. Invariant: the index is a cache. It maps the first bits of an id to candidates
 (pack, slot); whoever asks compares the full id in the footer, so a stale or damaged run can
 cost time but never give a wrong object. A miss is believed only from runs whose digest was
 checked (`Run.is_whole`) and whose packs are named as the catalog names them.
 
-A run covers a set of packs. Runs are merged eight at a time, so that there are O(log n) of
-them and each entry is rewritten O(log n) times.
+A run covers a set of packs, whose slots are numbered through. An entry is one number of 64 bits:
+in front as many bits of the id as there is room for, behind them the number of the slot. Entries
+stand ascending, and fences say where each stretch of them begins, so that a look-up touches one
+stretch however long the run is. Runs are merged eight at a time, a slice of ids after the other,
+so that there are O(log n) of them, each entry is rewritten O(log n) times, and a merge of any
+length holds one slice.
 """
 
 from __future__ import annotations
@@ -16,88 +20,182 @@ import os
 import struct
 import sys
 from array import array
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from bisect import bisect_left, bisect_right
+from collections.abc import Container, Iterable, Iterator, Sequence
+from itertools import accumulate
+from typing import Final, Protocol
 
-from cas.model.ids import digest_blob
+from cas.model.ids import blob_hasher, digest_parts
 from cas.storage.pack import Footer
 
 MERGE_FACTOR: Final = 8
-_MAGIC: Final = b"casIDX1" + (b"<" if sys.byteorder == "little" else b">")
-_HEAD = struct.Struct("<8s16sQQ32s")
-_NAME_BYTES: Final = 16
+_MAGIC: Final = b"casIDX2" + (b"<" if sys.byteorder == "little" else b">")
+_HEAD = struct.Struct("<8s16sQQB")
+_BODY_AT: Final = _HEAD.size + 32
+_PACK = struct.Struct("=QQ16s")
 _SUFFIX: Final = ".run"
+
+_SLICE_COUNT: Final = 1 << 16
+_PLACE_BITS_MAX: Final = 36
+"""More slots than this says are in no run that a writer made."""
+
+_STRETCH_BITS: Final = 3
+"""Entries between two fences, as a power of two: 8, half a byte of fences for each entry."""
 
 
 class Run:
-    """Sorted prefixes of ids, and where each may lie. Read-only; any thread.
+    """Sorted beginnings of ids, and where each may lie. Read-only; any thread.
 
-    `packs` are numbers of packs, `names` the names (16 bytes) of their files.
+    `packs` are numbers of packs, `names` the names (16 bytes) of their files, `slots` how many
+    slots each has; `keys` the entries, of whose bits the last `bits` number the slot.
     """
 
-    __slots__ = ("_map", "_places", "_prefixes", "_whole", "count", "names", "packs", "path")
+    __slots__ = (
+        "_bounds",
+        "_fences",
+        "_map",
+        "_shift",
+        "_whole",
+        "bits",
+        "count",
+        "keys",
+        "names",
+        "packs",
+        "path",
+        "slots",
+    )
 
     def __init__(
         self,
         packs: Sequence[int],
         names: Sequence[bytes],
-        prefixes: Sequence[int],
-        places: Sequence[int],
+        slots: Sequence[int],
+        keys: Sequence[int],
+        bits: int,
+        fences: Sequence[int] | None = None,
         path: str | None = None,
         mapped: mmap.mmap | None = None,
     ) -> None:
         self.packs = tuple(packs)
         self.names = tuple(names)
-        self.count = len(prefixes)
-        self._prefixes = prefixes
-        self._places = places
+        self.slots = tuple(slots)
+        self.count = len(keys)
+        self.keys = keys
+        # Number of the first slot of each pack, and of the one behind the last.
+        self._bounds = [0, *accumulate(slots)]
+        self.bits = bits
+        self._fences = fences_of(keys) if fences is None else fences
+        self._shift = 64 - fence_bits(self.count)
         self._map = mapped
         self._whole = mapped is None
         self.path = path
 
     def is_whole(self) -> bool:
-        """Whether the run is what was written: its digest is checked once, 16 bytes an entry."""
+        """Whether the run is what was written: its digest is checked once, 8 bytes an entry."""
         if not self._whole and self._map is not None:
-            digest = _HEAD.unpack_from(self._map)[4]
             with memoryview(self._map) as view:
-                self._whole = digest_blob(view[_HEAD.size :]) == digest
+                parts = (view[_BODY_AT:], view[: _HEAD.size])
+                self._whole = digest_parts(parts) == bytes(view[_HEAD.size : _BODY_AT])
         return self._whole
 
     def find(self, prefix: int) -> Sequence[tuple[int, int]]:
         """(pack, slot) of every entry with this prefix; nearly always none or one."""
-        prefixes = self._prefixes
-        at = bisect_left(prefixes, prefix)
-        if at == self.count or prefixes[at] != prefix:
+        keys, bits, fences = self.keys, self.bits, self._fences
+        stretch = prefix >> self._shift
+        sought = prefix >> bits << bits
+        try:
+            at = bisect_left(keys, sought, fences[stretch], fences[stretch + 1])
+            number = keys[at] - sought
+            if number >> bits:
+                return ()
+            if at + 1 < self.count and not keys[at + 1] - sought >> bits:
+                return self._places(at, sought, 0)
+        except (IndexError, ValueError):
+            # Behind the last entry; or the fences are damaged, and this is no answer to believe.
             return ()
+        bounds = self._bounds
+        pack = bisect_right(bounds, number) - 1
+        if pack == len(self.packs):
+            return ()
+        return ((self.packs[pack], number - bounds[pack]),)
+
+    def find_range(self, low: int, high: int) -> Iterable[tuple[int, int]]:
+        """(pack, slot) of every entry with a prefix from `low` to `high`, both included, and
+        perhaps of some that begin like these: an entry holds no whole prefix.
+        """
+        sought = low >> self.bits << self.bits
+        return self._places(bisect_left(self.keys, sought), sought, high - sought)
+
+    def _places(self, at: int, sought: int, width: int) -> list[tuple[int, int]]:
+        """Places of the entries from `at` on that lie within `width` of `sought`."""
+        keys, bits = self.keys, self.bits
+        width >>= bits
         found = []
-        while at < self.count and prefixes[at] == prefix:
-            place = self._places[at]
-            # A damaged run may name a pack that it does not cover.
-            if place >> 32 < len(self.packs):
-                found.append((self.packs[place >> 32], place & 0xFFFFFFFF))
+        while at < self.count and 0 <= keys[at] - sought >> bits <= width:
+            found += self._places_at(at)
             at += 1
         return found
 
-    def find_range(self, low: int, high: int) -> Iterator[tuple[int, int]]:
-        """(pack, slot) of every entry with a prefix from `low` to `high`, both included."""
-        at = bisect_left(self._prefixes, low)
-        while at < self.count and self._prefixes[at] <= high:
-            place = self._places[at]
-            if place >> 32 < len(self.packs):
-                yield self.packs[place >> 32], place & 0xFFFFFFFF
-            at += 1
+    def _places_at(self, at: int) -> list[tuple[int, int]]:
+        """The place of one entry; none if a damaged run numbers a slot that it does not cover."""
+        bounds = self._bounds
+        number = self.keys[at] & (1 << self.bits) - 1
+        if number >= bounds[-1]:
+            return []
+        pack = bisect_right(bounds, number) - 1
+        return [(self.packs[pack], number - bounds[pack])]
+
+    def parts(self) -> Iterable[Sequence[int]]:
+        """The entries, in parts as `Merge.parts` gives them."""
+        return (self.keys,)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of entries and fences, in memory or in a file."""
+        return 8 * self.count + 4 * len(self._fences)
 
     def entries(self) -> Iterator[tuple[int, int, int]]:
-        """(prefix, pack, slot), ascending by prefix."""
-        packs = self.packs
-        for prefix, place in zip(self._prefixes, self._places, strict=True):
-            yield prefix, packs[place >> 32], place & 0xFFFFFFFF
+        """(first bits of the prefix, pack, slot), ascending."""
+        for at in range(self.count):
+            prefix = self.keys[at] >> self.bits << self.bits
+            for pack, slot in self._places_at(at):
+                yield prefix, pack, slot
 
 
 def prefix_of(id: bytes) -> int:
     """What a run is sorted by."""
     return int.from_bytes(id[:8], "big")
+
+
+def place_bits(slots: Iterable[int]) -> int:
+    """Bits of an entry that number a slot."""
+    return max(1, sum(slots).bit_length())
+
+
+def fence_bits(count: int) -> int:
+    """Bits of an id that choose a stretch."""
+    return max(0, (count >> _STRETCH_BITS).bit_length() - 1)
+
+
+def fences_of(keys: Sequence[int]) -> array[int]:
+    """Where each stretch begins, and where the last one ends."""
+    count, bits = len(keys), fence_bits(len(keys))
+    fences = array("I", bytes(4 * ((1 << bits) + 1)))
+    at, shift = 0, 64 - bits
+    for stretch in range(1, 1 << bits):
+        # Ids are spread evenly, so that the next fence is near; damaged keys are as they are.
+        sought = stretch << shift
+        near = min(count, at + (8 << _STRETCH_BITS))
+        if near < count and keys[near] < sought:
+            near = count
+        fences[stretch] = at = bisect_left(keys, sought, at, near)
+    fences[1 << bits] = count
+    return fences
+
+
+def keys_of(prefixes: Iterable[int], bits: int) -> array[int]:
+    """The entries of one pack, from the first 8 bytes of its ids in the order of its slots."""
+    return array("Q", [p >> bits << bits | slot for slot, p in enumerate(prefixes)])
 
 
 def run_of(number: int, name: bytes, footer: Footer) -> Run:
@@ -106,96 +204,11 @@ def run_of(number: int, name: bytes, footer: Footer) -> Run:
     prefixes.frombytes(b"".join([id[:8] for id in footer.ids()]))
     if sys.byteorder == "little":
         prefixes.byteswap()
-    return Run([number], [name], prefixes, array("Q", range(footer.count)))
+    bits = place_bits([footer.count])
+    return Run([number], [name], [footer.count], keys_of(prefixes, bits), bits)
 
 
-def merge_runs(runs: Sequence[Run], live: Iterable[int]) -> Run:
-    """One run of the entries whose pack is in `live`."""
-    alive = set(live)
-    named = {
-        number: name
-        for run in runs
-        for number, name in zip(run.packs, run.names, strict=True)
-        if number in alive
-    }
-    packs = sorted(named)
-    position = {number: i << 32 for i, number in enumerate(packs)}
-    # Concatenated sorted runs: Python's sort finds them and merges in linear time.
-    rows = [
-        (prefix, position[pack] | slot)
-        for run in runs
-        for prefix, pack, slot in run.entries()
-        if pack in alive
-    ]
-    rows.sort()
-    return Run(
-        packs,
-        [named[number] for number in packs],
-        array("Q", [row[0] for row in rows]),
-        array("Q", [row[1] for row in rows]),
-    )
-
-
-def save_run(run: Run, folder: str, name: str, lineage_id: bytes) -> Run:
-    """Write a run to the cache folder and map it; the run itself when that is impossible."""
-    path = os.path.join(folder, name + _SUFFIX)
-    temporary = path + ".tmp"
-    body = b"".join(
-        (
-            array("Q", run.packs).tobytes(),
-            *run.names,
-            bytes(memoryview(run._prefixes).cast("B")),  # type: ignore[arg-type]
-            bytes(memoryview(run._places).cast("B")),  # type: ignore[arg-type]
-        )
-    )
-    head = _HEAD.pack(_MAGIC, lineage_id, len(run.packs), run.count, digest_blob(body))
-    try:
-        with open(temporary, "xb") as file:
-            file.write(head)
-            file.write(body)
-        os.rename(temporary, path)
-        return load_run(path, lineage_id) or run
-    except OSError:
-        # A cache that cannot be written (read-only folder, full disk) is done without.
-        return run
-
-
-def load_run(path: str, lineage_id: bytes) -> Run | None:
-    """Map a run; None when it is not one of this lineage, or is damaged."""
-    try:
-        with open(path, "rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError):
-        return None
-    if len(mapped) < _HEAD.size:
-        return None
-    magic, lineage, pack_count, count, _digest = _HEAD.unpack_from(mapped)
-    if magic != _MAGIC or lineage != lineage_id:
-        return None
-    names_at = _HEAD.size + 8 * pack_count
-    prefixes_at = names_at + _NAME_BYTES * pack_count
-    places_at = prefixes_at + 8 * count
-    if len(mapped) != places_at + 8 * count:
-        return None
-    view = memoryview(mapped)
-    return Run(
-        view[_HEAD.size : names_at].cast("Q").tolist(),
-        [bytes(view[at : at + _NAME_BYTES]) for at in range(names_at, prefixes_at, _NAME_BYTES)],
-        view[prefixes_at:places_at].cast("Q"),
-        view[places_at:].cast("Q"),
-        path,
-        mapped,
-    )
-
-
-def load_runs(folder: str, lineage_id: bytes) -> list[Run]:
-    """Every usable run of a cache folder, largest first."""
-    try:
-        names = [name for name in os.listdir(folder) if name.endswith(_SUFFIX)]
-    except OSError:
-        return []
-    runs = [load_run(os.path.join(folder, name), lineage_id) for name in names]
-    return sorted((r for r in runs if r is not None), key=lambda r: -r.count)
+# -- merging ---------------------------------------------------------------------------------
 
 
 def due_merge(runs: Sequence[Run]) -> list[Run]:
@@ -213,3 +226,178 @@ def due_merge(runs: Sequence[Run]) -> list[Run]:
             if len(whole) >= MERGE_FACTOR:
                 return whole
     return []
+
+
+class Merge:
+    """The entries of several runs whose pack is in `live`, as the parts of one run."""
+
+    def __init__(self, runs: Sequence[Run], live: Container[int]) -> None:
+        self._runs = runs
+        covered = [
+            (run, at) for run in runs for at, number in enumerate(run.packs) if number in live
+        ]
+        self.packs = [run.packs[at] for run, at in covered]
+        self.names = [run.names[at] for run, at in covered]
+        self.slots = [run.slots[at] for run, at in covered]
+        # Never fewer than a source had: what it cut off its prefixes is not known any more.
+        self.bits = max([place_bits(self.slots), *[run.bits for run in runs]])
+        # Where the slots of each pack begin in the merged run.
+        self._starts = dict(zip(self.packs, accumulate(self.slots, initial=0), strict=False))
+
+    def parts(self) -> Iterator[array[int]]:
+        """The merged entries, ascending, in slices of about `_SLICE_COUNT`."""
+        total = sum(run.count for run in self._runs)
+        slice_bits = (total // _SLICE_COUNT).bit_length()
+        done = [0] * len(self._runs)
+        for number in range(1, (1 << slice_bits) + 1):
+            rows: list[int] = []
+            for which, run in enumerate(self._runs):
+                start, end = done[which], run.count
+                if number < 1 << slice_bits:
+                    end = bisect_left(run.keys, number << 64 - slice_bits, start)
+                done[which] = end
+                rows += self._moved(run, run.keys[start:end])
+            # Sorted stretches behind each other: Python's sort finds them and only merges.
+            rows.sort()
+            yield array("Q", rows)
+
+    def _moved(self, run: Run, keys: Sequence[int]) -> list[int]:
+        """Entries of a run with their slots numbered as in the merged one."""
+        bits, mask = self.bits, (1 << run.bits) - 1
+        bounds = [0, *accumulate(run.slots)]
+        starts = [self._starts.get(number, -1) for number in run.packs]
+        shifts = {start - bound for start, bound in zip(starts, bounds, strict=False)}
+        if -1 not in starts and len(shifts) == 1:
+            (by,) = shifts
+            return [(key >> bits << bits) + ((key & mask) + by) for key in keys]
+        moved = []
+        for key in keys:
+            number = key & mask
+            pack = bisect_right(bounds, number) - 1
+            if pack < len(starts) and starts[pack] >= 0:
+                moved.append((key >> bits << bits) + number - bounds[pack] + starts[pack])
+        return moved
+
+    def run(self) -> Run:
+        """The merged run, in memory."""
+        keys = array("Q")
+        for part in self.parts():
+            keys.extend(part)
+        return Run(self.packs, self.names, self.slots, keys, self.bits)
+
+    def save(self, folder: str, name: str, lineage_id: bytes) -> Run:
+        """The merged run in a file; it is never whole in memory if the file can be written."""
+        found = _write(self, folder, name, lineage_id)
+        return self.run() if found is None else found
+
+
+def merge_runs(runs: Sequence[Run], live: Container[int]) -> Run:
+    """One run in memory of the entries whose pack is in `live`."""
+    return Merge(runs, live).run()
+
+
+# -- files -----------------------------------------------------------------------------------
+
+
+class _Parts(Protocol):
+    """What makes a run: packs and entries."""
+
+    @property
+    def packs(self) -> Sequence[int]: ...
+    @property
+    def names(self) -> Sequence[bytes]: ...
+    @property
+    def slots(self) -> Sequence[int]: ...
+    @property
+    def bits(self) -> int: ...
+    def parts(self) -> Iterable[Sequence[int]]: ...
+
+
+def save_run(run: Run, folder: str, name: str, lineage_id: bytes) -> Run:
+    """Write a run to the cache folder and map it; the run itself when that is impossible."""
+    return _write(run, folder, name, lineage_id) or run
+
+
+def _write(run: _Parts, folder: str, name: str, lineage_id: bytes) -> Run | None:
+    path = os.path.join(folder, name + _SUFFIX)
+    temporary = path + ".tmp"
+    hasher, count = blob_hasher(), 0
+    packs = zip(run.packs, run.slots, run.names, strict=True)
+    table = b"".join([_PACK.pack(*pack) for pack in packs])
+    try:
+        with open(temporary, "x+b") as file:
+            file.write(bytes(_BODY_AT))
+            file.write(table)
+            hasher.update(table)
+            for part in run.parts():
+                data = memoryview(part).cast("B")  # type: ignore[arg-type]
+                file.write(data)
+                hasher.update(data)
+                count += len(part)
+            file.flush()
+            fences = _fences_in(file.fileno(), _BODY_AT + len(table), count)
+            file.write(fences)
+            hasher.update(fences)
+            head = _HEAD.pack(_MAGIC, lineage_id, len(run.packs), count, run.bits)
+            hasher.update(head)
+            file.seek(0)
+            file.write(head + hasher.digest())
+        os.rename(temporary, path)
+        return load_run(path, lineage_id)
+    except OSError:
+        # A cache that cannot be written (read-only folder, full disk) is done without.
+        return None
+
+
+def _fences_in(fd: int, start: int, count: int) -> bytes:
+    """Fences of entries that were written to a file."""
+    if not count:
+        return fences_of(()).tobytes()
+    with (
+        mmap.mmap(fd, start + 8 * count, access=mmap.ACCESS_READ) as mapped,
+        memoryview(mapped)[start:] as view,
+        view.cast("Q") as keys,
+    ):
+        return fences_of(keys).tobytes()
+
+
+def load_run(path: str, lineage_id: bytes) -> Run | None:
+    """Map a run; None when it is not one of this lineage, or is cut."""
+    try:
+        with open(path, "rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError):
+        return None
+    if len(mapped) < _BODY_AT:
+        return None
+    magic, lineage, pack_count, count, bits = _HEAD.unpack_from(mapped)
+    if magic != _MAGIC or lineage != lineage_id:
+        return None
+    keys_at = _BODY_AT + _PACK.size * pack_count
+    fences_at = keys_at + 8 * count
+    if len(mapped) != fences_at + 4 * ((1 << fence_bits(count)) + 1):
+        return None
+    view = memoryview(mapped)
+    packs = list(_PACK.iter_unpack(view[_BODY_AT:keys_at]))
+    if bits > _PLACE_BITS_MAX or sum(pack[1] for pack in packs) >> bits:
+        return None
+    return Run(
+        [pack[0] for pack in packs],
+        [pack[2] for pack in packs],
+        [pack[1] for pack in packs],
+        view[keys_at:fences_at].cast("Q"),
+        bits,
+        view[fences_at:].cast("I"),
+        path,
+        mapped,
+    )
+
+
+def load_runs(folder: str, lineage_id: bytes) -> list[Run]:
+    """Every usable run of a cache folder, largest first."""
+    try:
+        names = [name for name in os.listdir(folder) if name.endswith(_SUFFIX)]
+    except OSError:
+        return []
+    runs = [load_run(os.path.join(folder, name), lineage_id) for name in names]
+    return sorted((r for r in runs if r is not None), key=lambda r: -r.count)

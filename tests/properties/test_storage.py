@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tracemalloc
-from array import array
 from pathlib import Path
 
 import pytest
@@ -24,7 +23,17 @@ from cas.storage.codec import (
     encode_payload,
     encode_payloads,
 )
-from cas.storage.index import Run, due_merge, load_run, load_runs, merge_runs, save_run
+from cas.storage.index import (
+    Merge,
+    Run,
+    due_merge,
+    keys_of,
+    load_run,
+    load_runs,
+    merge_runs,
+    place_bits,
+    save_run,
+)
 from cas.storage.pack import (
     FOOTER_HEAD_BYTES,
     PACK_HEADER_BYTES,
@@ -281,10 +290,20 @@ def runs(draw: st.DrawFn) -> tuple[list[Run], Entries]:
         found = sorted(draw(st.lists(prefixes, max_size=8)))
         for slot, prefix in enumerate(found):
             entries.setdefault(prefix, []).append((number, slot))
-        made.append(
-            Run([number], [bytes([number] * 16)], array("Q", found), array("Q", range(len(found))))
-        )
+        made.append(_run(number, found))
     return made, entries
+
+
+def _run(number: int, prefixes: list[int]) -> Run:
+    """The run of one pack."""
+    bits = place_bits([len(prefixes)])
+    keys = keys_of(prefixes, bits)
+    return Run([number], [bytes([number] * 16)], [len(prefixes)], keys, bits)
+
+
+def _seen(prefix: int, bits: int) -> int:
+    """What a run of so many bits for its places keeps of a prefix."""
+    return prefix >> bits << bits
 
 
 @given(runs(), st.sets(st.integers(1, 6)))
@@ -296,8 +315,11 @@ def test_merged_runs_hold_what_lives(made: tuple[list[Run], Entries], live: set[
         prefix: [place for place in places if place[0] in live]
         for prefix, places in entries.items()
     }
+    seen: Entries = {}
     for prefix, places in expected.items():
-        assert sorted(merged.find(prefix)) == sorted(places)
+        seen.setdefault(_seen(prefix, merged.bits), []).extend(places)
+    for prefix in expected:
+        assert sorted(merged.find(prefix)) == sorted(seen[_seen(prefix, merged.bits)])
     assert merged.count == sum(map(len, expected.values()))
     assert set(merged.packs) == {run.packs[0] for run in parts} & live
     listed = [prefix for prefix, _pack, _slot in merged.entries()]
@@ -310,7 +332,14 @@ def test_ranges_are_whole(made: tuple[list[Run], Entries], one: int, two: int) -
     parts, entries = made
     merged = merge_runs(parts, range(10))
     low, high = sorted((one, two))
-    expected = [p for prefix, places in entries.items() if low <= prefix <= high for p in places]
+    bits = merged.bits
+    # An entry holds no whole prefix: those that begin like an end are given too.
+    expected = [
+        place
+        for prefix, places in entries.items()
+        if _seen(low, bits) <= _seen(prefix, bits) <= high
+        for place in places
+    ]
     assert sorted(merged.find_range(low, high)) == sorted(expected)
     everything = [place for places in entries.values() for place in places]
     assert sorted(merged.find_range(0, (1 << 64) - 1)) == sorted(everything)
@@ -319,7 +348,8 @@ def test_ranges_are_whole(made: tuple[list[Run], Entries], one: int, two: int) -
 def test_saved_runs_come_back(tmp_path: Path) -> None:
     """A run on disk finds what it found in memory; that of another lineage is not taken."""
     prefixes = sorted(int.from_bytes(os.urandom(8), "big") for _ in range(500))
-    run = Run([7, 9], [b"a" * 16, b"b" * 16], array("Q", prefixes), array("Q", range(500)))
+    bits = place_bits([300, 200])
+    run = Run([7, 9], [b"a" * 16, b"b" * 16], [300, 200], keys_of(prefixes, bits), bits)
     lineage = os.urandom(16)
     saved = save_run(run, str(tmp_path), "one", lineage)
     assert saved.path is not None
@@ -327,15 +357,40 @@ def test_saved_runs_come_back(tmp_path: Path) -> None:
     assert loaded is not None
     assert loaded.is_whole()
     assert (loaded.packs, loaded.names) == (run.packs, run.names)
+    for slot, prefix in enumerate(prefixes):
+        place = (7, slot) if slot < 300 else (9, slot - 300)
+        assert list(loaded.find(prefix)) == [place]
     assert list(loaded.entries()) == list(saved.entries()) == list(run.entries())
     assert load_run(saved.path, bytes(16)) is None
     assert [found.count for found in load_runs(str(tmp_path), lineage)] == [500]
     assert load_runs(str(tmp_path), bytes(16)) == load_runs(str(tmp_path / "no"), lineage) == []
 
 
+def test_long_merges_go_slice_by_slice(tmp_path: Path) -> None:
+    """A merge of many entries, some packs gone, written or in memory, finds what lives."""
+    made: list[Run] = []
+    placed: dict[int, tuple[int, int]] = {}
+    for number in range(1, 5):
+        prefixes = sorted(int.from_bytes(os.urandom(8), "big") for _ in range(40_000))
+        made.append(_run(number, prefixes))
+        placed.update((prefix, (number, slot)) for slot, prefix in enumerate(prefixes))
+    both = merge_runs(made[:2], {1, 2})
+    merge = Merge([both, *made[2:]], {2, 3, 4})
+    assert len(list(merge.parts())) > 1
+    saved, held = merge.save(str(tmp_path), "all", bytes(16)), merge.run()
+    assert saved.path is not None
+    assert saved.is_whole()
+    assert list(saved.keys) == list(held.keys)
+    for prefix, place in placed.items():
+        assert list(saved.find(prefix)) == ([] if place[0] == 1 else [place])
+    blocked = merge.save(str(tmp_path / "no folder"), "all", bytes(16))
+    assert blocked.path is None
+    assert list(blocked.keys) == list(held.keys)
+
+
 def test_cut_or_changed_runs_are_told(tmp_path: Path) -> None:
     """A run file cut anywhere is not taken; one with a changed byte is not whole."""
-    run = Run([7], [b"n" * 16], array("Q", [1, 2, 3]), array("Q", [0, 1, 2]))
+    run = _run(7, [5, 1 << 40, 3 << 62])
     saved = save_run(run, str(tmp_path), "one", bytes(16))
     assert saved.path is not None
     data = Path(saved.path).read_bytes()
@@ -350,17 +405,14 @@ def test_cut_or_changed_runs_are_told(tmp_path: Path) -> None:
         found = load_run(str(other), bytes(16))
         assert found is None or not found.is_whole()
         if found is not None:
-            for prefix in (0, 1, 2, 3, (1 << 64) - 1):
+            for prefix in (0, 5, 1 << 40, 3 << 62, (1 << 64) - 1):
                 list(found.find(prefix))
 
 
 @given(st.lists(st.integers(0, 300_000), max_size=60))
 def test_merging_ends_with_few_runs(counts: list[int]) -> None:
     """Merging what is due ends, and leaves fewer than eight runs of any size class."""
-    left = [
-        Run([at], [bytes(16)], array("Q", bytes(8 * count)), array("Q", bytes(8 * count)))
-        for at, count in enumerate(sorted(c % 50 for c in counts))
-    ]
+    left = [_run(at, [0] * count) for at, count in enumerate(sorted(c % 50 for c in counts))]
     total = sum(run.count for run in left)
     while due := due_merge(left):
         assert len(due) >= 8

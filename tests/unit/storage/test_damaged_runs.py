@@ -15,7 +15,7 @@ _BODY = 100_000
 """Bytes of a blob that goes to a pack file of its own."""
 
 
-@pytest.mark.parametrize("column", [slice(-16, -8), slice(-8, None)], ids=["prefix", "place"])
+@pytest.mark.parametrize("column", [slice(-16, -8), slice(-8, None)], ids=["entry", "fences"])
 def test_damaged_runs_are_never_merged_into_one_that_is_believed(
     tmp_path: Path, column: slice
 ) -> None:
@@ -37,9 +37,17 @@ def test_damaged_runs_are_never_merged_into_one_that_is_believed(
 
 def test_a_place_in_a_pack_that_the_run_does_not_cover_is_no_place() -> None:
     """A run with a wild place gives no candidate, and no error either."""
-    run = Run([1], [bytes(16)], array("Q", [5]), array("Q", [7 << 32]))
-    assert list(run.find(5)) == []
-    assert list(run.find_range(0, 9)) == []
+    run = Run([1], [bytes(16)], [1], array("Q", [(5 << 8) + 7]), 8)
+    assert list(run.find(5 << 8)) == []
+    assert list(run.find_range(0, 9 << 8)) == []
+
+
+def test_wild_fences_give_no_place_and_no_error() -> None:
+    """Fences that point behind the entries, or backwards, end in an answer all the same."""
+    for fences in ([0, 0], [9, 9], [1, 0], [0, 1 << 32]):
+        run = Run([1], [bytes(16)], [2], array("Q", [5 << 8, (9 << 8) + 1]), 8, array("Q", fences))
+        for prefix in (0, 5 << 8, 9 << 8, (1 << 64) - 1):
+            assert set(run.find(prefix)) <= {(1, 0), (1, 1)}
 
 
 def test_only_whole_runs_are_due() -> None:
@@ -50,7 +58,7 @@ def test_only_whole_runs_are_due() -> None:
             return False
 
     def one(kind: type[Run], number: int) -> Run:
-        return kind([number], [bytes(16)], array("Q", [number]), array("Q", [0]))
+        return kind([number], [bytes(16)], [1], array("Q", [number << 1]), 1)
 
     runs = [one(Run, number) for number in range(MERGE_FACTOR - 1)]
     assert due_merge([*runs, one(Damaged, 99)]) == []
