@@ -129,8 +129,13 @@ class BranchEdit(MutableMapping[str, bytes]):
             self._measure(tree, Kind.TREE)
             self._rely(tree)
         self.staged.clear()
+        self._above.clear()
         self.tree = tree
         self._replaced = True
+
+    def clear(self) -> None:
+        """Stage the removal of everything, at once."""
+        self.put_tree(TreeId(DIRECTORY.empty))
 
     def stage_tree(self, stage: Callable[[Batch], bytes]) -> TreeId:
         """`put_tree` of the directory that `stage` puts into this transaction's batch."""
@@ -146,8 +151,11 @@ class BranchEdit(MutableMapping[str, bytes]):
                 f"There is no {to_text(b'/'.join(parts))!r} in {self.ref}.",
                 path=to_text(b"/".join(parts)),
             )
-        for staged in [p for p in self.staged if p[: len(parts)] == parts]:
-            del self.staged[staged]
+        if parts in self._above:
+            for staged in [p for p in self.staged if p[: len(parts)] == parts]:
+                del self.staged[staged]
+        else:
+            self.staged.pop(parts, None)
         if self._find(parts) is not None:
             self._stage(parts, None)
 

@@ -25,6 +25,18 @@ from cas.objects.store import ObjectStore, wrong_kind
 _COMMITS_KEPT: Final = 4096
 
 
+def warn(text: str) -> None:
+    """Tell the logger `cas`; nothing is printed where the program listens to none."""
+    # Loaded here: a few milliseconds, for what hardly ever happens.
+    import logging
+
+    logger = logging.getLogger("cas")
+    if not logger.handlers:
+        # Else a warning that nobody listens to reaches standard error all the same.
+        logger.addHandler(logging.NullHandler())
+    logger.warning(text)
+
+
 class CommitCache:
     """Decoded commits by id. Dropped whole when full: history is read in long runs."""
 

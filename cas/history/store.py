@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from types import TracebackType
 
 from cas.errors import CasError, EntryNotFound, Invalid
-from cas.history.core import CommitCache, Core
+from cas.history.core import CommitCache, Core, warn
 from cas.history.snapshot import Change, Snapshot
 from cas.history.timeline import Timeline
 from cas.history.transaction import Transaction
@@ -245,9 +245,7 @@ class Store:
                 self._spill.step()
             except CasError as error:
                 # The commit before it was acknowledged and stands, so this is not its error.
-                import logging
-
-                logging.getLogger("cas").warning("a spill was put off: %s", error)
+                warn(f"a spill was put off: {error}")
             finally:
                 self._spill_lock.release()
 

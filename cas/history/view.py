@@ -12,12 +12,14 @@ import attrs
 
 from cas.errors import (
     AmbiguousRevision,
+    InvalidId,
     ObjectNotFound,
     RefNotFound,
     RevisionNotFound,
     WrongKind,
 )
-from cas.history.core import CommitCache, Core
+from cas.history.core import Core
+from cas.history.log import newest_first
 from cas.history.revision import parse_revision
 from cas.history.snapshot import Change, Snapshot
 from cas.history.timeline import Moment, RefValue
@@ -125,15 +127,20 @@ class View:
         Raises `InvalidId`, `ObjectNotFound`, `AmbiguousRevision`.
         """
         lowered = text.strip().lower()
-        if len(lowered) == 2 * ID_BYTES or not is_abbreviation(lowered):
-            return ObjectId.parse(text)
+        if not is_abbreviation(lowered):
+            raise InvalidId(
+                f"{text!r} is no object id: it has 64 hex digits, of which the first 8 are enough.",
+                text=text,
+            )
+        if len(lowered) == 2 * ID_BYTES:
+            return ObjectId.parse(lowered)
         found = self._objects.lookup.abbreviated(lowered)
         if not found:
             raise ObjectNotFound(f"No object's id begins with {text}.", id=text)
         if len(found) > 1:
             raise AmbiguousRevision(
-                f"{text} could be any of: {', '.join(id.hex() for id in found[:8])}. "
-                "Give more digits.",
+                f"{text} could be any of: {', '.join(id.hex() for id in found[:8])}"
+                f"{' and others' if len(found) > 8 else ''}. Give more digits.",
                 revision=text,
                 candidates=[id.hex() for id in found],
             )
@@ -199,8 +206,12 @@ class View:
     def log(
         self, revision: str | ObjectId, *, limit: int | None = None
     ) -> Iterator[tuple[CommitId, Commit]]:
-        """Commits reachable from a revision, newest first; a commit never before its child."""
-        return _log(self._commits, self.resolve(revision), limit)
+        """Commits reachable from a revision, newest first, read as they are asked for.
+
+        A commit comes behind the child through which it was met, and behind all of its children
+        where no commit is dated before its parent. Raises as `resolve` does, at once.
+        """
+        return newest_first(self._commits, self.resolve(revision), limit)
 
     def branch(self, name: str) -> Ref:
         """A branch by short or full name. Raises `RefNotFound`."""
@@ -215,50 +226,3 @@ class View:
 
 def _ref(name: str, value: RefValue) -> Ref:
     return Ref(name, Kind(value.kind), value.target, value.seq)
-
-
-def _log(
-    commits: CommitCache, start: CommitId, limit: int | None
-) -> Iterator[tuple[CommitId, Commit]]:
-    """Newest first by time, but never a parent before its child.
-
-    Children still to come are counted along the edges that were seen; a commit is given when
-    its count is zero. A linear history is a plain walk.
-    """
-    given = 0
-    linear: CommitId | None = start
-    while linear is not None:
-        commit = commits.get(linear)
-        if len(commit.parents) > 1:
-            break
-        if limit is not None and given >= limit:
-            return
-        yield linear, commit
-        given += 1
-        linear = commit.parents[0] if commit.parents else None
-    if linear is None:
-        return
-    waiting = _child_counts(commits, linear)
-    ready = [linear]
-    while ready and (limit is None or given < limit):
-        ready.sort(key=lambda id: (commits.get(id).time_us, id))
-        id = ready.pop()
-        commit = commits.get(id)
-        yield id, commit
-        given += 1
-        for parent in commit.parents:
-            waiting[parent] -= 1
-            if waiting[parent] == 0:
-                ready.append(parent)
-
-
-def _child_counts(commits: CommitCache, start: CommitId) -> dict[CommitId, int]:
-    counts: dict[CommitId, int] = {start: 0}
-    stack = [start]
-    while stack:
-        for parent in commits.get(stack.pop()).parents:
-            if parent not in counts:
-                counts[parent] = 0
-                stack.append(parent)
-            counts[parent] += 1
-    return counts

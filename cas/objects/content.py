@@ -330,6 +330,25 @@ class BlobReader(io.RawIOBase):
             self._position += len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """Up to and with the next line feed, at most `size` bytes; not byte by byte as above."""
+        if self.closed:
+            raise Closed("This blob stream is closed.")
+        end = self._size if size is None or size < 0 else min(self._size, self._position + size)
+        parts: list[bytes] = []
+        while self._position < end:
+            if not self._start <= self._position < self._start + len(self._chunk):
+                self._advance()
+            at = self._position - self._start
+            stop = min(at + end - self._position, len(self._chunk))
+            found = self._chunk.find(b"\n", at, stop)
+            part = self._chunk[at : stop if found < 0 else found + 1]
+            parts.append(part)
+            self._position += len(part)
+            if found >= 0:
+                break
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
     def _advance(self) -> None:
         """Hold the chunk at the position; going on in order walks the recipe only once."""
         assert self._recipe is not None

@@ -266,9 +266,14 @@ class BlobFile(RuleBasedStateMachine):
         assert self.blob.readinto(one) == self.file.readinto(two)
         assert one == two
 
-    @rule()
-    def readline(self) -> None:
-        assert self.blob.readline() == self.file.readline()
+    @rule(size=st.none() | st.integers(-1, 600))
+    def readline(self, size: int | None) -> None:
+        assert self.blob.readline(size) == self.file.readline(size)
+
+    @rule(count=st.integers(1, 5))
+    def lines(self, count: int) -> None:
+        for _ in range(count):
+            assert next(self.blob, None) == next(self.file, None)
 
     @rule()
     def readall(self) -> None:
@@ -293,7 +298,7 @@ class BlobFile(RuleBasedStateMachine):
         assert self.blob.seekable()
         assert not self.blob.writable()
         self.blob.close()
-        for use in (self.blob.read, lambda: self.blob.seek(0)):
+        for use in (self.blob.read, self.blob.readline, lambda: self.blob.seek(0)):
             with pytest.raises(Closed):
                 use()
         self.store.close()
@@ -316,3 +321,19 @@ def memory() -> Iterator[Store]:
     """A new store in memory."""
     with cas.open(":memory:") as opened:
         yield opened
+
+
+def test_lines_are_found_chunk_by_chunk(memory: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Iterating over lines asks for no bytes one by one, and loads each chunk once."""
+    content = b"".join(b"%d %s\n" % (at, b"x" * (at % 97)) for at in range(600)) + b"the end"
+    id = memory.put(content)
+    chunks = chunks_of(memory, top_recipe(memory, id))
+    with memory.open(id) as stream:
+        assert len(chunks) > 20
+        advanced = []
+        real = module.BlobReader._advance
+        monkeypatch.setattr(module.BlobReader, "_advance", lambda self: advanced.append(real(self)))
+        monkeypatch.delattr(module.BlobReader, "read")
+        monkeypatch.delattr(module.BlobReader, "readinto")
+        assert list(stream) == content.splitlines(keepends=True)
+        assert len(advanced) == len(chunks)

@@ -19,7 +19,7 @@ from tests.unit.kit import write
 def test_a_foreign_lock_gives_busy_and_commits_nothing(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A program outside the gate that holds SQLite's lock: `Busy` with the wait, then all goes on."""
+    """A program outside the gate holds SQLite's lock: `Busy` with the wait, then all goes on."""
     monkeypatch.setattr(engine, "BUSY_MS", 20)
     with cas.open(store.location) as other:
         with closing(apsw.Connection(str(Path(store.location) / "catalog.sqlite"))) as foreign:

@@ -97,8 +97,9 @@ def test_revisions_that_name_nothing(store: Store, name: str) -> None:
 def test_texts_that_are_no_ids(store: Store, text: str) -> None:
     """What is neither an id nor an abbreviation of eight digits is InvalidId."""
     for ask in (store.get, store.size, store.open, store.find):
-        with pytest.raises(cas.errors.InvalidId):
+        with pytest.raises(cas.errors.InvalidId) as caught:
             ask(text)
+    assert "the first 8 are enough" in caught.value.message
 
 
 @pytest.mark.parametrize("txid", [b"", b"x", bytes(15), bytes(17), bytes(1000)])

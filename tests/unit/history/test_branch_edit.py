@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +20,7 @@ from cas.errors import (
 from cas.history.store import Store
 from cas.model.ids import BlobId, TreeId
 from cas.model.objects import EntryKind, TreeEntry
+from cas.trees import paths
 from cas.trees.node import DIRECTORY
 from tests.unit.kit import write
 
@@ -283,3 +286,54 @@ def test_a_directory_has_no_content(memory: Store) -> None:
             with pytest.raises(PathNotFound):
                 mapping["d/x/below"]
             assert mapping.get("d/y") is None
+
+
+def test_clearing_a_branch_is_one_step(memory: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`clear` stages one replacement however many files there are; what follows stands on top."""
+    write(memory, files={f"d{at % 7}/{at}": b"%d" % at for at in range(500)})
+    steps = []
+    real = paths.edit_paths
+
+    def counted(root: bytes, staged: Any, nodes: Any) -> Any:
+        steps.append(len(staged))
+        return real(root, staged, nodes)
+
+    monkeypatch.setattr(paths, "edit_paths", counted)
+    with memory.begin() as tx:
+        edit = tx.branch("main")
+        edit["d0/new"] = b"gone with the rest"
+        edit.clear()
+        assert steps == []
+        assert list(edit) == []
+        assert edit.entry("d0") is None
+        edit["d1/kept"] = b"1"
+        assert dict(edit) == {"d1/kept": b"1"}
+        tx.commit()
+    assert dict(memory.snapshot("main")) == {"d1/kept": b"1"}
+
+
+def test_deleting_many_paths_looks_at_each_once(memory: Store) -> None:
+    """A deletion does not go through what is staged elsewhere: a thousand stay a thousand."""
+
+    class Counted(dict[Any, Any]):
+        walked = 0
+
+        def __iter__(self) -> Iterator[Any]:
+            Counted.walked += 1
+            return super().__iter__()
+
+    files = {f"d{at % 9}/{at}": b"1" for at in range(1_000)}
+    write(memory, files=files)
+    with memory.begin() as tx:
+        edit = tx.branch("main")
+        edit.staged = Counted()
+        gone = list(files)[:900]
+        for path in gone:
+            del edit[path]
+        assert Counted.walked == 0
+        del edit["d3"]
+        assert Counted.walked == 1
+        edit.staged = dict(edit.staged)
+        tx.commit()
+    kept = set(files) - set(gone) - {path for path in files if path.startswith("d3/")}
+    assert set(memory.snapshot("main")) == kept

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -133,40 +134,69 @@ def graft(store: Store, history: list[tuple[list[int], int]]) -> list[CommitId]:
     return ids
 
 
+def reached(history: list[tuple[list[int], int]]) -> set[int]:
+    """The commits that the last one leads to."""
+    found: set[int] = set()
+    stack = [len(history) - 1]
+    while stack:
+        at = stack.pop()
+        if at not in found:
+            found.add(at)
+            stack += history[at][0]
+    return found
+
+
 @given(histories(), st.integers(0, 20))
-def test_a_log_gives_children_before_parents(
+def test_a_log_gives_each_commit_once_behind_a_child(
     history: list[tuple[list[int], int]], limit: int
 ) -> None:
-    """Each commit once, never before one that names it, else newest first; all that is reached."""
+    """Each commit that is reached once, behind one that names it; of those met, the newest."""
     with cas.open(":memory:") as store:
         write(store)
         ids = graft(store, history)
-        reached: set[int] = set()
-        stack = [len(history) - 1]
-        while stack:
-            at = stack.pop()
-            if at not in reached:
-                reached.add(at)
-                stack += history[at][0]
         found = list(store.log(ids[-1]))
         order = [ids.index(id) for id, _commit in found]
-        assert sorted(order) == sorted(reached)
+        assert order[0] == len(history) - 1
+        assert sorted(order) == sorted(reached(history))
         assert all(commit.id == id for id, commit in found)
-        place = {at: position for position, at in enumerate(order)}
+        met = {order[0]}
         for at in order:
-            assert all(place[parent] > place[at] for parent in history[at][0])
-        # Of those that may come next, the newest does.
-        given_so_far: set[int] = set()
-        for at in order:
-            free = [
-                other
-                for other in reached - given_so_far
-                if all(c in given_so_far for c in reached if other in history[c][0])
-            ]
-            if len(history[order[0]][0]) > 1 or len(free) > 1:
-                assert history[at][1] == max(history[other][1] for other in free)
-            given_so_far.add(at)
+            assert history[at][1] == max(history[other][1] for other in met)
+            met = (met | set(history[at][0])) - set(order[: order.index(at) + 1])
         assert list(store.log(ids[-1], limit=limit)) == found[:limit]
+
+
+@given(histories())
+def test_a_log_gives_children_before_parents_where_clocks_ran_forward(
+    history: list[tuple[list[int], int]],
+) -> None:
+    """No commit before any that names it, and times only fall."""
+    forward = [(parents, 10 * at + time_us) for at, (parents, time_us) in enumerate(history)]
+    with cas.open(":memory:") as store:
+        write(store)
+        ids = graft(store, forward)
+        order = [ids.index(id) for id, _commit in store.log(ids[-1])]
+        for at in order:
+            assert all(order.index(parent) > order.index(at) for parent in forward[at][0])
+        assert order == sorted(order, key=lambda at: -forward[at][1])
+
+
+@pytest.mark.parametrize("limit", [1, 2, 7, 50])
+def test_a_log_reads_only_what_it_shows(tmp_path: Path, limit: int) -> None:
+    """In a history full of merges no more is read than what is shown, and its parents."""
+    ladder = [([], 0), ([0], 1)]
+    ladder += [([at - 1, at - 2], at) for at in range(2, 400)]
+    with cas.open(tmp_path / "store", create=True) as store:
+        write(store)
+        ids = graft(store, ladder)
+    with cas.open(tmp_path / "store", read_only=True) as again:
+        assert len(list(again.log(ids[-1], limit=limit))) == limit
+        assert len(again.core.commits._commits) <= limit + 1
+    with cas.open(tmp_path / "store", read_only=True) as again:
+        log = again.log(ids[-1])
+        for _ in range(limit):
+            next(log)
+        assert len(again.core.commits._commits) <= limit + 2
 
 
 def test_a_log_of_a_merge(memory: Store) -> None:
