@@ -78,6 +78,10 @@ RECIPE_LEVEL_MAX: Final = 2
 """Three levels of 1,024 spans of 64 KiB: 64 TiB."""
 
 DELTA_DEPTH_MAX: Final = 4
+"""Copies that are read one after the other for one content, the whole one not counted."""
+
+DELTA_BYTES_MAX: Final = WHOLE_BLOB_BYTES_MAX
+"""Neither a delta's content nor its base is longer."""
 
 PACK_BYTES_MAX: Final = 1 * GIB
 """Hard limit of one pack file; offsets in a footer are 32 bits wide."""
@@ -118,6 +122,9 @@ class Thresholds(NamedTuple):
 
 THRESHOLDS: Final = Thresholds()
 
+DELTA_DEPENDANTS_MAX: Final = 64
+"""Deltas on one base in one batch; more, and the batch writes a second copy of the base."""
+
 ZSTD_LEVEL: Final = 3
 ZSTD_WINDOW_LOG_MAX: Final = 27
 
@@ -133,6 +140,9 @@ TEXT_DIFFERENCES_MAX: Final = 400
 TEXT_WORK_FACTOR: Final = 60
 """Steps that comparing two texts may take a line; what is left then counts as changed."""
 
+ARCHIVE_HEADER_BYTES_MAX: Final = 1 * MIB
+"""Header of one member of an archive that is taken in; a path has 4 KiB."""
+
 NODE_CACHE_BYTES: Final = 32 * MIB
 FOOTER_CACHE_BYTES: Final = 8 * MIB
 
@@ -142,6 +152,7 @@ assert PACK_BYTES_TARGET + WHOLE_BLOB_BYTES_MAX + STRUCTURED_BYTES_MAX < PACK_BY
 assert WHOLE_BLOB_BYTES_MAX >= 2 * CHUNK_BYTES_MAX, "a recipe has at least two chunks"
 assert CHUNK_BYTES_MIN < CHUNK_BYTES_MEAN < CHUNK_BYTES_MAX
 assert INLINE_OBJECT_BYTES_MAX <= INLINE_TRANSACTION_BYTES_MAX < SPILL_BYTES < PACK_BYTES_TARGET
+assert 2 * DELTA_BYTES_MAX <= 1 << ZSTD_WINDOW_LOG_MAX, "a base and what is made of it"
 assert NODE_BOUNDARY_MEAN < NODE_SINGLE_ENTRIES_MAX < NODE_ENTRIES_MAX
 # Names, their CBOR heads (3), id, kind, two numbers of 9 bytes each; one name may overshoot.
 assert (

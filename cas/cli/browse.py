@@ -26,7 +26,7 @@ from cas.model.names import printable, to_text
 
 @click.command("ls", cls=CasCommand)
 @click.argument("target", metavar="REV[:PATH]", type=TARGET)
-@click.option("-r", "--recursive", is_flag=True, help="All files below, with their paths.")
+@click.option("-r", "-R", "--recursive", is_flag=True, help="All files below, with their paths.")
 @click.option("-l", "--long", "long_form", is_flag=True, help="Kind, size and id of each.")
 @click.option("-z", "--null", "nul", is_flag=True, help="Exact names, each ended by NUL.")
 @pass_front
@@ -48,6 +48,8 @@ def ls(front: Front, target: str, recursive: bool, long_form: bool, nul: bool) -
                 **named("path", found.path),
                 entries=[{**named("path", row.path), **entry_fields(row.entry)} for row in listed],
             )
+        elif long_form and recursive:
+            front.out.lines(map(_long_line, listed))
         elif long_form:
             front.out.lines(columns(map(_long, listed), frozenset((1,))))
         else:
@@ -58,6 +60,12 @@ def ls(front: Front, target: str, recursive: bool, long_form: bool, nul: bool) -
 def _long(row: Listed) -> tuple[str, ...]:
     kind, path = row.entry.kind.name.lower(), printable(row.path)
     return kind, f"{row.entry.size:,}", row.entry.id.short, path + "/" * row.entry.is_tree
+
+
+def _long_line(row: Listed) -> str:
+    """A line that stands in columns without having seen the others: a tree can be of any size."""
+    kind, size_text, id, path = _long(row)
+    return f"{kind:<10}  {size_text:>15}  {id}  {path}"
 
 
 @click.command("cat", cls=CasCommand)

@@ -88,6 +88,8 @@ DOCUMENTS = [
     ["rm", "main:run.sh"],
     ["mv", "main:run.sh", "main:x"],
     ["cp", "main~1:old.txt", "main:old.txt"],
+    ["grep", "second", "main"],
+    ["export", "main", "-o", "out.tar"],
     ["diff", "main~1", "main"],
     ["diff", "main~1", "main", "--patch"],
     ["log"],
