@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import attrs
@@ -14,7 +15,7 @@ import attrs
 from cas.catalog.catalog import CatalogReader, EntryRow
 from cas.errors import CasError, Invalid
 from cas.history.timeline import Moment, Timeline
-from cas.limits import WHOLE_BLOB_BYTES_MAX
+from cas.limits import KIB, MIB, WHOLE_BLOB_BYTES_MAX
 from cas.model.entry import Entry, txid_floor, txid_from_key
 from cas.model.ids import Kind, digest_of
 from cas.model.objects import Commit
@@ -23,6 +24,11 @@ from cas.objects.content import Readable, put_stream
 from cas.objects.store import ObjectStore, wrong_kind
 
 _COMMITS_KEPT: Final = 4096
+
+_GROUPED_BYTES_MAX: Final = 16 * KIB
+_GROUP_BYTES: Final = 1 * MIB
+_GROUP_COUNT: Final = 1024
+"""Small contents that are hashed, looked up and staged in one go."""
 
 
 def warn(text: str) -> None:
@@ -100,6 +106,23 @@ class Core:
             f"Content is bytes, a pathlib.Path or a readable stream, not "
             f"{type(content).__name__}; {hint}."
         )
+
+    def put_contents(self, batch: Batch, contents: Iterable[object]) -> Iterator[bytes]:
+        """`put_content` of each; small bytes go in groups. Ids in the order given."""
+        group: list[bytes] = []
+        size_bytes = 0
+        for content in contents:
+            if type(content) is bytes and len(content) <= _GROUPED_BYTES_MAX:
+                group.append(content)
+                size_bytes += len(content)
+                if size_bytes >= _GROUP_BYTES or len(group) == _GROUP_COUNT:
+                    yield from batch.put_blobs(group)
+                    group, size_bytes = [], 0
+                continue
+            yield from batch.put_blobs(group)
+            group, size_bytes = [], 0
+            yield self.put_content(batch, content)[0]
+        yield from batch.put_blobs(group)
 
     def staged_blob(self, batch: Batch, id: bytes) -> bytes:
         """Content of a blob, those that `batch` has staged included. Raises `WrongKind`."""

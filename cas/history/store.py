@@ -105,8 +105,10 @@ class Store:
 
     def put_many(self, contents: Iterable[bytes | Readable]) -> list[BlobId]:
         """`put` of each, durable together when this returns."""
-        with self.batch() as batch:
-            return [batch.put(content) for content in contents]
+        with self.objects.batch() as batch:
+            ids = [BlobId(id) for id in self.core.put_contents(batch, contents)]
+        self._after_write()
+        return ids
 
     @contextmanager
     def batch(self) -> Iterator[PutBatch]:

@@ -13,8 +13,9 @@ gc from taking them for leftovers. Used by one thread.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from itertools import repeat
 
 import attrs
 
@@ -29,7 +30,7 @@ from cas.errors import (
     StorageFailed,
 )
 from cas.limits import INLINE_OBJECT_BYTES_MAX, INLINE_TRANSACTION_BYTES_MAX
-from cas.model.ids import Kind, digest_of
+from cas.model.ids import Kind, digest_of, digests_of
 from cas.objects.children import children
 from cas.objects.parts import Parts
 from cas.objects.pipeline import Submitted
@@ -129,6 +130,34 @@ class Batch:
         self.check_open()
         self._file.add(Submitted(id, kind, content, None, size_bytes))
         return True
+
+    def put_blobs(self, contents: Sequence[bytes]) -> list[bytes]:
+        """`put` of many blobs: hashed, looked up and staged in one go; their ids in order."""
+        self.check_open()
+        ids = digests_of(repeat(1, len(contents)), contents)
+        known = self._lookup.known(ids)
+        self._hits |= known
+        small, left = self._small, 0
+        if self._file is None:
+            left = INLINE_TRANSACTION_BYTES_MAX - self._small_bytes
+        for id, content in zip(ids, contents, strict=True):
+            if id in known or id in small:
+                continue
+            size_bytes = len(content)
+            cost_bytes = size_bytes + RECORD_HEADER_BYTES + SLOT_BYTES
+            if size_bytes > _YOUNG_RAW_BYTES_MAX or cost_bytes > left:
+                # What has to be compressed, or no longer fits, goes the way of a single one.
+                self.add(id, Kind.BLOB, content)
+                left = 0
+                if self._file is None:
+                    left = INLINE_TRANSACTION_BYTES_MAX - self._small_bytes
+                continue
+            small[id] = (id, 1, 0, content, size_bytes)
+            left -= cost_bytes
+            self._small_bytes += cost_bytes
+            self.written_count += 1
+            self.written_bytes += size_bytes
+        return ids
 
     def add_recipe_copy(self, id: bytes, recipe: bytes, size_bytes: int) -> None:
         """Stage a copy of blob `id` that is rebuilt by `recipe`."""

@@ -30,7 +30,16 @@ from cas.objects.packs import (
     read_footer,
 )
 from cas.storage.bucket import Bucket
-from cas.storage.index import Merge, Run, due_merge, load_runs, prefix_of, run_of, save_run
+from cas.storage.index import (
+    Merge,
+    Run,
+    due_merge,
+    load_runs,
+    prefix_of,
+    prefixes_of,
+    run_of,
+    save_run,
+)
 from cas.storage.pack import FOOTER_HEAD_BYTES, SLOT_BYTES, Footer, Slot, decode_footer, decode_slot
 
 _LAG_MAX = 256
@@ -94,6 +103,20 @@ class Lookup:
                     # Only now does the full id have to be read.
                     return self.find(id) is not None
         return False
+
+    def known(self, ids: Sequence[bytes]) -> set[bytes]:
+        """Those of `ids` that `has` says yes to, in one go."""
+        runs = self._runs
+        if runs is None:
+            runs = self._load_index()
+        inline = self._inline
+        candidates = [id for id in ids if id in inline]
+        if runs:
+            prefixes = prefixes_of(ids)
+            for run in runs:
+                if there := run.among(prefixes):
+                    candidates += [id for id in ids if prefix_of(id) in there]
+        return {id for id in candidates if self.has(id)}
 
     def exists(self, id: bytes) -> bool:
         """Whether the snapshot at hand has a copy, whatever state the index is in."""

@@ -119,6 +119,24 @@ class Run:
             return ()
         return ((self.packs[pack], number - bounds[pack]),)
 
+    def among(self, prefixes: Iterable[int]) -> set[int]:
+        """Those of `prefixes` of which `find` may give a place, in one go."""
+        keys, bits, shift, fences = self.keys, self.bits, self._shift, self._fences
+        count = self.count
+        find = bisect_left
+        try:
+            return {
+                prefix
+                for prefix in prefixes
+                if (stretch := prefix >> shift) >= 0
+                and (at := find(keys, prefix >> bits << bits, fences[stretch], fences[stretch + 1]))
+                < count
+                and keys[at] >> bits == prefix >> bits
+            }
+        except (IndexError, ValueError):
+            # Damaged fences: each is asked for by itself, and has its own answer.
+            return {prefix for prefix in prefixes if self.find(prefix)}
+
     def find_range(self, low: int, high: int) -> Iterable[tuple[int, int]]:
         """(pack, slot) of every entry with a prefix from `low` to `high`, both included, and
         perhaps of some that begin like these: an entry holds no whole prefix.
@@ -165,6 +183,11 @@ class Run:
 def prefix_of(id: bytes) -> int:
     """What a run is sorted by."""
     return int.from_bytes(id[:8], "big")
+
+
+def prefixes_of(ids: Sequence[bytes]) -> tuple[int, ...]:
+    """`prefix_of` each."""
+    return struct.unpack(f">{len(ids)}Q", b"".join([id[:8] for id in ids]))
 
 
 def place_bits(slots: Iterable[int]) -> int:

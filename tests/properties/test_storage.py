@@ -326,6 +326,15 @@ def test_merged_runs_hold_what_lives(made: tuple[list[Run], Entries], live: set[
     assert listed == sorted(listed)
 
 
+@given(runs(), st.lists(st.integers(0, (1 << 64) - 1)))
+def test_asking_for_many_is_asking_for_each(made: tuple[list[Run], Entries], no: list[int]) -> None:
+    """`among` names the prefixes for which `find` has a place, and no other."""
+    parts, entries = made
+    for run in (*parts, merge_runs(parts, range(10))):
+        asked = [*entries, *no]
+        assert run.among(asked) == {prefix for prefix in asked if run.find(prefix)}
+
+
 @given(runs(), st.integers(0, (1 << 64) - 1), st.integers(0, (1 << 64) - 1))
 def test_ranges_are_whole(made: tuple[list[Run], Entries], one: int, two: int) -> None:
     """A range gives every entry between its ends, both included."""
