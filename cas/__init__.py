@@ -24,6 +24,8 @@ if TYPE_CHECKING:
         Unavailable,
         Unsupported,
     )
+    from cas.history.conflicts import MergeConflict
+    from cas.history.merge import MergePlan, MergeResult
     from cas.history.snapshot import Change, ChangeKind, Snapshot
     from cas.history.store import Store
     from cas.history.transaction import Transaction
@@ -49,6 +51,8 @@ _ROOMS = {
         "Unavailable",
         "Unsupported",
     ),
+    "cas.history.conflicts": ("MergeConflict",),
+    "cas.history.merge": ("MergePlan", "MergeResult"),
     "cas.history.snapshot": ("Change", "ChangeKind", "Snapshot"),
     "cas.history.store": ("Store",),
     "cas.history.transaction": ("Transaction",),
@@ -73,6 +77,9 @@ __all__ = [
     "Event",
     "Gone",
     "Invalid",
+    "MergeConflict",
+    "MergePlan",
+    "MergeResult",
     "NotAllowed",
     "NotFound",
     "ObjectId",

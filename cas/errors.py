@@ -168,6 +168,12 @@ class AmbiguousRevision(Invalid):
     code = "ambiguous-revision"
 
 
+class UnrelatedHistories(Invalid):
+    """Two revisions have no commit in common. Fields: `ours`, `theirs`."""
+
+    code = "unrelated-histories"
+
+
 class LimitExceeded(Invalid):
     """A limit of `cas.limits` would be exceeded. Fields: `limit`, `value`, `maximum`."""
 

@@ -142,6 +142,11 @@ TEXT_WORK_FACTOR: Final = 60
 
 ARCHIVE_HEADER_BYTES_MAX: Final = 1 * MIB
 """Header of one member of an archive that is taken in; a path has 4 KiB."""
+VIRTUAL_BASES_MAX: Final = 16
+"""Levels of crossed merges that a merge follows down; each merges its bases first."""
+
+MERGE_ATTEMPTS_MAX: Final = 16
+"""How often a merge is planned again because others moved the branch meanwhile."""
 
 NODE_CACHE_BYTES: Final = 32 * MIB
 FOOTER_CACHE_BYTES: Final = 8 * MIB

@@ -7,21 +7,24 @@ the staged edits on top. One thread.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, MutableMapping
-from typing import Final
+from typing import Any, Final, Literal
 
 from cas.errors import Invalid, PathNotFound, WrongKind
+from cas.history.conflicts import SIDES, MergeConflict, carried, read_conflicts, to_value
 from cas.history.core import Core
 from cas.history.timeline import RefValue
 from cas.model.entry import BranchRequest
 from cas.model.ids import BlobId, CommitId, Kind, ObjectId, TreeId
 from cas.model.names import split_path, to_text
-from cas.model.objects import EntryKind, TreeEntry
+from cas.model.objects import Commit, EntryKind, TreeEntry
 from cas.objects.batch import Batch
 from cas.objects.content import Readable
 from cas.trees import paths
 from cas.trees.node import DIRECTORY, EMPTY_DATA, Value
 
 Path = tuple[bytes, ...]
+Side = Literal["base", "ours", "theirs"]
+"""A side of a conflict."""
 
 _TREE: Final = int(EntryKind.TREE)
 
@@ -44,10 +47,13 @@ class BranchEdit(MutableMapping[str, bytes]):
         self.allow_empty = allow_empty
         self.parents: tuple[CommitId, ...] = ()
         self.tree: bytes = DIRECTORY.empty
+        self._parent: Commit | None = None
+        self._resolved: set[Path] = set()
         if base is not None:
             commit = core.commits.get(base.target)
             self.parents = (CommitId(base.target),)
             self.tree = commit.tree
+            self._parent = commit
         self._base_tree = self.tree
         self._replaced = False
         self.staged: dict[Path, Value | None] = {}
@@ -159,6 +165,70 @@ class BranchEdit(MutableMapping[str, bytes]):
         if self._find(parts) is not None:
             self._stage(parts, None)
 
+    # -- conflicts ---------------------------------------------------------------------------
+
+    def conflicts(self) -> tuple[MergeConflict, ...]:
+        """Conflicts that the branch's newest commit holds, and this transaction has not settled."""
+        self._batch.check_open()
+        if self._parent is None or self._parent.conflicts is None:
+            return ()
+        found = read_conflicts(self._core, self._parent, self._batch)
+        return tuple(conflict for conflict in found if not self._touched(conflict.parts))
+
+    def resolve(
+        self,
+        path: str | bytes,
+        content: bytes | Readable | None = None,
+        *,
+        take: Side | None = None,
+    ) -> None:
+        """Settle the conflict at `path`: by content, by one of its sides, or as it stands.
+
+        Writing the path by any other call settles it too. Raises `PathNotFound` when no
+        conflict stands there.
+        """
+        parts = split_path(path)
+        conflict = next((c for c in self.conflicts() if c.parts == parts), None)
+        if conflict is None:
+            raise PathNotFound(
+                f"There is no conflict at {to_text(b'/'.join(parts))!r} in {self.ref}; "
+                "`cas conflicts` lists those that there are.",
+                path=to_text(b"/".join(parts)),
+            )
+        if content is not None and take is not None:
+            raise Invalid("Give content or a side to take, not both.")
+        if content is not None:
+            self.put(path, content)
+        elif take is not None:
+            if take not in SIDES:
+                raise Invalid(f"A side is one of {', '.join(SIDES)}, not {take!r}.")
+            entry = conflict.side(take)
+            if entry is not None:
+                self._rely(entry.id)
+            self._stage(parts, to_value(entry))
+        self._resolved.add(parts)
+        self.allow_empty = True
+
+    def _touched(self, parts: Path) -> bool:
+        """Whether something was written at, above or below a path."""
+        return parts in self._resolved or any(
+            staged[: len(parts)] == parts or parts[: len(staged)] == staged
+            for staged in self.staged
+        )
+
+    def _settles(self) -> bool:
+        """Whether what was written settles a conflict, even if it changed nothing."""
+        if self._parent is None or self._parent.conflicts is None:
+            return False
+        every = read_conflicts(self._core, self._parent, self._batch)
+        return any(self._touched(conflict.parts) for conflict in every)
+
+    def extras(self, root: bytes) -> dict[str, Any]:
+        """Extras of the commit of the new tree `root`: conflicts that are still to be settled."""
+        if self._parent is None:
+            return {}
+        return carried(self._core, self._batch, self._parent, root, self._touched)
+
     # -- reading -----------------------------------------------------------------------------
 
     def entry(self, path: str | bytes) -> TreeEntry | None:
@@ -218,7 +288,7 @@ class BranchEdit(MutableMapping[str, bytes]):
         root = self.tree
         if self.staged:
             root = paths.edit_paths(root, self.staged, self._nodes).root
-        if root == self._base_tree and not self.allow_empty:
+        if root == self._base_tree and not self.allow_empty and not self._settles():
             return None
         if root == DIRECTORY.empty:
             self._batch.put(Kind.TREE, EMPTY_DATA)

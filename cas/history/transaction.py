@@ -51,7 +51,7 @@ from cas.model.entry import (
 from cas.model.ids import BlobId, CommitId, Kind, ObjectId, TreeId
 from cas.model.names import branch_ref, check_ref_name, tag_ref
 from cas.model.objects import Commit, Tag, check_actor, check_message
-from cas.objects.batch import not_committed
+from cas.objects.batch import Batch, not_committed
 from cas.objects.content import Readable
 from cas.storage.pack import Footer
 from cas.trees.node import EMPTY_DATA, REFS
@@ -172,6 +172,10 @@ class Transaction:
             self._objects.require(id)
             self._batch.rely(id)
 
+    def stage(self, make: Callable[[Batch], ObjectId]) -> ObjectId:
+        """Let `make` put objects into this transaction's batch; gives what it gives."""
+        return make(self._batch)
+
     def move(self, ref: str, target: ObjectId) -> None:
         """Point a full ref name at a commit or tag that exists or is staged."""
         self._check_open()
@@ -291,12 +295,9 @@ class Transaction:
             root = edit.finish()
             if root is None:
                 continue
+            now = self._objects.clock.wall_us()
             commit = Commit(
-                TreeId(root),
-                edit.parents,
-                self.author,
-                self.message,
-                self._objects.clock.wall_us(),
+                TreeId(root), edit.parents, self.author, self.message, now, edit.extras(root)
             )
             id = CommitId(batch.put(Kind.COMMIT, commit.encode()))
             self._core.commits.put(id, commit)

@@ -100,6 +100,8 @@ class Graph:
                 by = f"commit {id.hex()}"
                 if self.expect(commit.tree, Kind.TREE, by):
                     self._waiting += _WAITING.pack(commit.tree, id, UNREAD)
+                if commit.conflicts is not None and self.expect(commit.conflicts, Kind.TREE, by):
+                    self._waiting += _WAITING.pack(commit.conflicts, id, UNREAD)
                 for parent in commit.parents:
                     self.expect(parent, Kind.COMMIT, by)
             elif kind == Kind.TAG:

@@ -155,6 +155,12 @@ class Commit:
         )
 
     @property
+    def conflicts(self) -> TreeId | None:
+        """The directory that holds the conflicts of this commit, if it has any."""
+        root = self.extras.get("conflicts")
+        return TreeId(root) if root is not None and is_id(root) else None
+
+    @property
     def id(self) -> CommitId:
         """Id of this commit; encodes and hashes at each call."""
         return CommitId(digest_of(Kind.COMMIT, self.encode()))

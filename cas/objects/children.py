@@ -27,6 +27,8 @@ def children(kind: int, content: bytes, *, verified: bool = True) -> Sequence[by
         return _split(decode_node(content, kind, verified=verified).ids)
     if kind == Kind.COMMIT:
         commit = Commit.decode(content, verified=verified)
+        if commit.conflicts is not None:
+            return (commit.tree, commit.conflicts, *commit.parents)
         return (commit.tree, *commit.parents)
     if kind == Kind.TAG:
         return (Tag.decode(content, verified=verified).target,)

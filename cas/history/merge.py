@@ -1,0 +1,396 @@
+"""Merging one revision into a branch: plan it, look at it, do it.
+
+Floor 4. Invariant: a plan writes nothing; applying it moves the branch from exactly the commit
+that was planned on, or not at all; no change of either side is dropped unless a conflict names
+it or the caller chose a side.
+
+Where two histories have several best common ancestors, these are merged into a virtual one, as
+git's `ort` does; where even they clash, the virtual file holds all sides between markers (or, if
+it is no text, the ids of the sides), which equals no side, so that the clash is seen again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, Literal
+
+import attrs
+
+from cas.errors import Invalid, RefConflict, RefNotFound, UnrelatedHistories
+from cas.history.conflicts import (
+    CONFLICTS,
+    MergeConflict,
+    merged,
+    read_conflicts,
+    save_conflicts,
+    to_conflict,
+)
+from cas.history.core import Core
+from cas.history.graph import merge_bases
+from cas.history.text import merge_contents, merge_text, with_markers
+from cas.history.transaction import Transaction
+from cas.history.view import Ref, View
+from cas.limits import MERGE_ATTEMPTS_MAX, TEXT_MERGE_BYTES_MAX, VIRTUAL_BASES_MAX
+from cas.model.encoding import encode
+from cas.model.entry import Entry
+from cas.model.ids import CommitId, Kind, ObjectId, TreeId, digest_of
+from cas.model.names import branch_ref, short_ref
+from cas.model.objects import Commit, EntryKind
+from cas.objects.batch import Batch
+from cas.trees.merge import Path, Reason, TreeConflict, is_file, merge_trees, merged_tag
+from cas.trees.node import DIRECTORY, Node, Value, id_of
+from cas.trees.paths import edit_paths
+
+OnConflict = Literal["report", "commit", "ours", "theirs"]
+"""What becomes of conflicts: only told; committed as such; settled for one side."""
+
+Begin = Callable[[str, str], Transaction]
+"""Begins a transaction for an author and a message."""
+
+_POLICIES: Final = ("report", "commit", "ours", "theirs")
+_FILE: Final = int(EntryKind.FILE)
+
+
+@attrs.frozen(slots=True)
+class MergePlan:
+    """What a merge would do. `ours` is the commit of the branch `into`, `theirs` what comes in.
+
+    `tree` is the directory that would result; in it each of `conflicts` stands as ours has it.
+    `settled` are conflicts that `on_conflict` has decided; `carried` are those that the two
+    sides have committed before and nobody has settled.
+    """
+
+    into: str
+    ours: CommitId
+    ours_seq: int
+    theirs: CommitId
+    named: str
+    bases: tuple[CommitId, ...]
+    tree: TreeId
+    on_conflict: OnConflict
+    conflicts: tuple[MergeConflict, ...] = ()
+    settled: tuple[MergeConflict, ...] = ()
+    carried: tuple[MergeConflict, ...] = ()
+    fast_forward: bool = False
+    up_to_date: bool = False
+    edit_count: int = 0
+    made: dict[bytes, bytes | Node] = attrs.field(factory=dict, repr=False, eq=False)
+    """Blobs and tree nodes that the merge made, by id."""
+
+    @property
+    def clean(self) -> bool:
+        """Whether the two sides go together."""
+        return not self.conflicts
+
+    @property
+    def summary(self) -> str:
+        """One sentence for people."""
+        into = short_ref(self.into)
+        if self.up_to_date:
+            return f"{into} has all of {self.named} already."
+        if self.fast_forward:
+            return f"{into} moves forward to {self.theirs.short}."
+        count = len(self.conflicts)
+        clash = f", {count} conflict{'s' * (count != 1)}" if count else ""
+        return f"{self.edit_count} path{'s' * (self.edit_count != 1)} of {into} change{clash}."
+
+
+@attrs.frozen(slots=True)
+class MergeResult:
+    """What a merge did. `commit` is where the branch stands now, None when nothing was done.
+
+    With `on_conflict="report"` conflicts mean that nothing was done; with `"commit"` they are
+    part of `commit`. `entry` is None when no journal entry was needed.
+    """
+
+    into: str
+    commit: CommitId | None
+    entry: Entry | None
+    bases: tuple[CommitId, ...]
+    conflicts: tuple[MergeConflict, ...]
+    settled: tuple[MergeConflict, ...]
+    carried: tuple[MergeConflict, ...]
+    fast_forward: bool
+    up_to_date: bool
+
+    @property
+    def clean(self) -> bool:
+        """Whether the two sides went together."""
+        return not self.conflicts
+
+
+# -- plan ----------------------------------------------------------------------------------------
+
+
+class _Scratch:
+    """A `NodeStore` that keeps what a plan makes in memory, and reads the rest from the store.
+
+    `saved` is what the run since `begin` has made; what runs before it made (the virtual base)
+    can be read still.
+    """
+
+    def __init__(self, core: Core) -> None:
+        self._objects = core.objects
+        self._stored = core.objects.tree_nodes(DIRECTORY)
+        self._all: dict[bytes, bytes | Node] = {}
+        self.saved: dict[bytes, bytes | Node] = {}
+
+    def begin(self) -> None:
+        self.saved = {}
+
+    def load(self, node_id: bytes) -> Node:
+        made = self._all.get(node_id)
+        return made if isinstance(made, Node) else self._stored.load(node_id)
+
+    def save(self, node: Node) -> bytes:
+        id = id_of(DIRECTORY, node)
+        self._all[id] = self.saved[id] = node
+        return id
+
+    def blob(self, id: bytes) -> bytes:
+        made = self._all.get(id)
+        return made if isinstance(made, bytes) else self._objects.get(id, Kind.BLOB)
+
+    def put(self, content: bytes) -> tuple[bytes, int]:
+        id = digest_of(Kind.BLOB, content)
+        self._all[id] = self.saved[id] = content
+        return id, len(content)
+
+    def made(self, id: bytes) -> bytes | Node | None:
+        return self._all.get(id)
+
+
+def plan_merge(
+    core: Core,
+    view: View,
+    into: str,
+    named: str | ObjectId,
+    *,
+    on_conflict: OnConflict,
+    allow_unrelated: bool,
+    fast_forward: bool,
+) -> MergePlan:
+    """What merging a revision into a branch would do, as of one view. Writes nothing.
+
+    Raises `RefNotFound` without the branch, `UnrelatedHistories`, `Invalid`, and what resolving
+    a revision raises.
+    """
+    if on_conflict not in _POLICIES:
+        raise Invalid(f"on_conflict is one of {', '.join(_POLICIES)}, not {on_conflict!r}.")
+    ref = _branch(view, into)
+    ours, theirs = view.resolve(ref.target), view.resolve(named)
+    name = named if isinstance(named, str) else theirs.short
+    commits = core.commits
+    bases = merge_bases(commits, [ours], [theirs])
+
+    def plan(tree: TreeId, **more: object) -> MergePlan:
+        return MergePlan(ref.name, ours, ref.seq, theirs, name, bases, tree, on_conflict, **more)  # type: ignore[arg-type]
+
+    if theirs in bases:
+        return plan(commits.get(ours).tree, up_to_date=True)
+    if ours in bases and fast_forward:
+        return plan(commits.get(theirs).tree, fast_forward=True)
+    if not bases and not allow_unrelated:
+        raise UnrelatedHistories(
+            f"{short_ref(ref.name)} and {name} have no commit in common; allow unrelated "
+            "histories to merge them all the same.",
+            ours=ours,
+            theirs=theirs,
+        )
+    scratch = _Scratch(core)
+    base = _base_tree(core, bases, scratch, VIRTUAL_BASES_MAX)
+    scratch.begin()
+    ours_tree, theirs_tree = commits.get(ours).tree, commits.get(theirs).tree
+    edits, clashes = _merge(base, ours_tree, theirs_tree, scratch)
+    for clash in clashes if on_conflict == "theirs" else ():
+        edits[clash.path] = clash.theirs
+    tree = edit_paths(ours_tree, edits, scratch).root if edits else ours_tree
+    conflicts = tuple(to_conflict(c.path, c.reason, c.base, c.ours, c.theirs) for c in clashes)
+    settled = conflicts if on_conflict in ("ours", "theirs") else ()
+    made = dict(scratch.saved)
+    for clash in clashes:
+        # A virtual base that a conflict names is stored with it.
+        virtual = None if clash.base is None else scratch.made(clash.base[1])
+        if clash.base is not None and virtual is not None:
+            made[clash.base[1]] = virtual
+    return plan(
+        TreeId(tree),
+        conflicts=() if settled else conflicts,
+        settled=settled,
+        carried=_carried(core, bases, ours, theirs, conflicts),
+        edit_count=len(edits),
+        made=made,
+    )
+
+
+def _branch(view: View, name: str) -> Ref:
+    ref = view.ref(branch_ref(name))
+    if ref is None:
+        raise RefNotFound(
+            f"There is no branch {name!r} to merge into; `cas branch` lists the branches.",
+            ref=branch_ref(name),
+        )
+    return ref
+
+
+def _carried(
+    core: Core,
+    bases: Sequence[CommitId],
+    ours: CommitId,
+    theirs: CommitId,
+    found: Sequence[MergeConflict],
+) -> tuple[MergeConflict, ...]:
+    """Conflicts committed before that stay open, but those that this merge has met anew."""
+    mine, other = (
+        {c.path: c for c in read_conflicts(core, core.commits.get(id))} for id in (ours, theirs)
+    )
+    if not mine and not other:
+        return ()
+    old = {c.path: c for id in bases for c in read_conflicts(core, core.commits.get(id))}
+    new = {conflict.path for conflict in found}
+    return tuple(c for path, c in merged(old, mine, other).items() if path not in new)
+
+
+def _merge(
+    base: bytes, ours: bytes, theirs: bytes, scratch: _Scratch
+) -> tuple[dict[Path, Value | None], list[TreeConflict]]:
+    """Edits of ours and what clashes, after files that both changed were merged as text."""
+    found = merge_trees(base, ours, theirs, scratch)
+    edits, clashes = found.edits, []
+    for clash in found.conflicts:
+        content = _text(clash, scratch)
+        if content is None:
+            clashes.append(clash)
+        else:
+            assert clash.base is not None
+            assert clash.ours is not None
+            assert clash.theirs is not None
+            tag = merged_tag(clash.base, clash.ours, clash.theirs)
+            edits[clash.path] = (tag, *scratch.put(content))
+    return edits, clashes
+
+
+def _text(clash: TreeConflict, scratch: _Scratch) -> bytes | None:
+    """The clean merge of a file that both sides changed, or None."""
+    if clash.reason != Reason.BOTH_CHANGED:
+        return None
+    contents = _contents(clash, scratch)
+    return None if contents is None else merge_text(*contents)
+
+
+def _contents(clash: TreeConflict, scratch: _Scratch) -> tuple[bytes, bytes, bytes] | None:
+    """What the three sides hold, where all are files short enough to be text."""
+    sides = (clash.base, clash.ours, clash.theirs)
+    if any(
+        value is not None and (not is_file(value) or value[2] > TEXT_MERGE_BYTES_MAX)
+        for value in sides
+    ):
+        return None
+    base, ours, theirs = (b"" if value is None else scratch.blob(value[1]) for value in sides)
+    return base, ours, theirs
+
+
+def _base_tree(core: Core, bases: Sequence[CommitId], scratch: _Scratch, depth: int) -> bytes:
+    """Directory to merge from: that of the one base, or of a virtual merge of several.
+
+    Beyond VIRTUAL_BASES_MAX levels of crossed merges the newest base is taken as it is.
+    """
+    if not bases:
+        return DIRECTORY.empty
+    commits = core.commits
+    tree: bytes = commits.get(bases[0]).tree
+    if depth == 0:
+        return tree
+    for number, other in enumerate(bases[1:], 1):
+        below = merge_bases(commits, bases[:number], [other])
+        start = _base_tree(core, below, scratch, depth - 1)
+        edits, clashes = _merge(start, tree, commits.get(other).tree, scratch)
+        for clash in clashes:
+            edits[clash.path] = (_FILE, *scratch.put(_all_sides(clash, scratch)))
+        tree = edit_paths(tree, edits, scratch).root if edits else tree
+    return tree
+
+
+def _all_sides(clash: TreeConflict, scratch: _Scratch) -> bytes:
+    """Content that stands for a clash of two bases, and equals neither of them."""
+    contents = _contents(clash, scratch)
+    parts = None if contents is None else merge_contents(*contents)
+    if parts is not None and clash.ours is not None and clash.theirs is not None:
+        return with_markers(parts, "one side", "other side")
+    sides = (clash.base, clash.ours, clash.theirs)
+    return encode([None if value is None else value[1] for value in sides])
+
+
+# -- apply ---------------------------------------------------------------------------------------
+
+
+def apply_merge(
+    core: Core, plan: MergePlan, view: Callable[[], View], begin: Begin, author: str, message: str
+) -> MergeResult:
+    """Do what a plan says. Raises `RefConflict` when the branch has moved since it was made."""
+    if plan.up_to_date or (plan.conflicts and plan.on_conflict == "report"):
+        return _result(plan, plan.ours if plan.up_to_date else None, None)
+    with begin(author, message or f"merge {plan.named} into {short_ref(plan.into)}") as tx:
+        # A move between the two lines is seen by the view, one after them by the commit.
+        found = view().ref(plan.into)
+        if found is None or (found.target, found.seq) != (plan.ours, plan.ours_seq):
+            raise RefConflict(
+                f"{short_ref(plan.into)} moved since this merge was planned; plan it again.",
+                ref=plan.into,
+                expected=plan.ours,
+                actual=None if found is None else found.target,
+            )
+        target = plan.theirs
+        if not plan.fast_forward:
+            target = CommitId(tx.stage(lambda batch: _stage(core, batch, plan, tx)))
+        tx.move(plan.into, target)
+        entry = tx.commit()
+    return _result(plan, target, entry)
+
+
+def _stage(core: Core, batch: Batch, plan: MergePlan, tx: Transaction) -> ObjectId:
+    """Stage the merge commit and all that it needs."""
+    for id, made in plan.made.items():
+        if isinstance(made, Node):
+            batch.add(id, Kind.TREE, made.data)
+        else:
+            core.put_content(batch, made)
+    open_ones = {c.path: c for c in (*plan.carried, *plan.conflicts)}
+    extras: dict[str, bytes] = {}
+    if open_ones:
+        extras[CONFLICTS] = bytes(save_conflicts(core, batch, open_ones.values()))
+    commit = Commit(
+        plan.tree,
+        (plan.ours, plan.theirs),
+        tx.author,
+        tx.message,
+        core.objects.clock.wall_us(),
+        extras,
+    )
+    id = CommitId(batch.put(Kind.COMMIT, commit.encode()))
+    core.commits.put(id, commit)
+    return id
+
+
+def _result(plan: MergePlan, commit: CommitId | None, entry: Entry | None) -> MergeResult:
+    return MergeResult(
+        plan.into,
+        commit,
+        entry,
+        plan.bases,
+        plan.conflicts,
+        plan.settled,
+        plan.carried,
+        plan.fast_forward,
+        plan.up_to_date,
+    )
+
+
+def merge(plan: Callable[[], MergePlan], apply: Callable[[MergePlan], MergeResult]) -> MergeResult:
+    """Plan and apply; again from the new state while others move the branch in between."""
+    for _ in range(MERGE_ATTEMPTS_MAX - 1):
+        try:
+            return apply(plan())
+        except RefConflict:
+            continue
+    return apply(plan())
