@@ -35,6 +35,41 @@ _MARK = struct.Struct("<QQ")
 """The mark, 0 while a commit is under way; the newest number that was given out."""
 
 _COUNT = (1 << 64) - 1
+_NOTE_BYTES = 64
+
+
+class FileTurn:
+    """A turn whose note is the content of its lock file."""
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    @property
+    def note(self) -> bytes:
+        """What was left last."""
+        try:
+            return os.pread(self._fd, _NOTE_BYTES, 0)
+        except OSError:
+            return b""
+
+    def leave(self, note: bytes) -> None:
+        """Replace it; a note that a full disk does not take is lost."""
+        try:
+            os.pwrite(self._fd, note, 0)
+            os.ftruncate(self._fd, len(note))
+        except OSError:
+            return
+
+
+class NoTurn:
+    """A turn at which nobody else ever looks."""
+
+    note = b""
+
+    def leave(self, note: bytes) -> None:
+        """Nobody reads it."""
 
 
 class FileGate:
@@ -71,14 +106,21 @@ class FileGate:
 
     def mark(self) -> int:
         """A number that every commit of anybody changes; 0 when nobody can tell. Any thread."""
+        return self._read()[0]
+
+    def enter_marked(self) -> int:
+        """`enter`, and the mark as it is until this process commits or leaves."""
+        self.enter()
+        mark, last = self._read()
+        self._number = last % _COUNT + 1
+        return mark
+
+    def _read(self) -> tuple[int, int]:
         data = os.pread(self._main, _MARK.size, 0)
-        return int(_MARK.unpack(data)[0]) if len(data) == _MARK.size else 0
+        return _MARK.unpack(data) if len(data) == _MARK.size else (0, 0)
 
     def before_commit(self) -> None:
-        """Inside the gate: from here on the mark says nothing. Raises `OSError`."""
-        data = os.pread(self._main, _MARK.size, 0)
-        last = _MARK.unpack(data)[1] if len(data) == _MARK.size else 0
-        self._number = last % _COUNT + 1
+        """Behind `enter_marked`: from here on the mark says nothing. Raises `OSError`."""
         os.pwrite(self._main, _MARK.pack(0, self._number), 0)
 
     def after_commit(self) -> int:
@@ -90,16 +132,16 @@ class FileGate:
         return self._number
 
     @contextmanager
-    def elect(self, task: str) -> Iterator[bool]:
-        """Hold a lock of this name for the block, if it is free; True then."""
+    def elect(self, task: str) -> Iterator[FileTurn | None]:
+        """Hold a lock of this name for the block, if it is free; the file holds the note."""
         fd = _open(os.path.join(self._folder, task))
         try:
+            turn: FileTurn | None = FileTurn(fd)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                free = True
             except BlockingIOError:
-                free = False
-            yield free
+                turn = None
+            yield turn
         finally:
             os.close(fd)
 
@@ -144,6 +186,10 @@ class NoGate:
         """Nothing is known."""
         return 0
 
+    def enter_marked(self) -> int:
+        """Nothing is known."""
+        return 0
+
     def before_commit(self) -> None:
         """Nobody looks."""
 
@@ -152,9 +198,9 @@ class NoGate:
         return 0
 
     @contextmanager
-    def elect(self, task: str) -> Iterator[bool]:
+    def elect(self, task: str) -> Iterator[NoTurn]:
         """There is nobody else."""
-        yield True
+        yield NoTurn()
 
     def close(self) -> None:
         """Nothing is held."""

@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from cas.catalog.catalog import CatalogReader, CatalogWriter, Head, Meta
+from cas.catalog.catalog import CatalogReader, CatalogWriter, Head, Meta, Turn
 from cas.catalog.engine import connect, reraise, translate, typed
 from cas.catalog.gate import FileGate, NoGate
 from cas.catalog.host import check_engine, check_filesystem
@@ -46,11 +46,12 @@ FORMAT_VERSION: Final = 1
 
 class _Gate(Protocol):
     def enter(self) -> None: ...
+    def enter_marked(self) -> int: ...
     def leave(self) -> None: ...
     def mark(self) -> int: ...
     def before_commit(self) -> None: ...
     def after_commit(self) -> int: ...
-    def elect(self, task: str) -> AbstractContextManager[bool]: ...
+    def elect(self, task: str) -> AbstractContextManager[Turn | None]: ...
     def close(self) -> None: ...
 
 
@@ -112,11 +113,10 @@ class _Write:
             # numbers of its descriptors may belong to other files by now.
             catalog._check()
             try:
-                catalog._gate.enter()
+                mark = catalog._gate.enter_marked()
                 self._connection = connection = catalog._writer()
                 connection.execute("BEGIN IMMEDIATE")
                 self._changes = connection.total_changes()
-                mark = catalog._gate.mark()
             except BaseException:
                 # An interrupt can leave the transaction open: that connection must not stay.
                 catalog._drop_writer()
@@ -348,7 +348,7 @@ class SqliteCatalog:
         self._check()
         return self._gate.mark()
 
-    def elect(self, task: str) -> AbstractContextManager[bool]:
+    def elect(self, task: str) -> AbstractContextManager[Turn | None]:
         return self._gate.elect(task)
 
     def check(self) -> Iterator[str]:

@@ -207,7 +207,8 @@ class SqliteWriter(SqliteReader):
             (seq, hash, txid, entry),
         )
         if self.found is not None:
-            self.found = self.found._replace(seq=seq, hash=hash)
+            _seq, _hash, version, removal_version, condemn_seq = self.found
+            self.found = Head(seq, hash, version, removal_version, condemn_seq)
 
     def add_checkpoint(self, seq: int, root: bytes) -> None:
         self._run("INSERT INTO checkpoint (seq, root) VALUES (?, ?)", (seq, root))

@@ -11,7 +11,7 @@ makes of the result, which catches long integers, key order, duplicates and trai
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import cbor2
@@ -42,6 +42,56 @@ def encode_plain(value: Any) -> bytes:
     floats; arrays, strings and integers come out the same, as a property test shows.
     """
     return cbor2.dumps(value)
+
+
+_BYTES: Final = tuple(bytes([n]) for n in range(256))
+STRING: Final = 0x40
+TEXT: Final = 0x60
+ARRAY: Final = 0x80
+EMPTY_MAP: Final = b"\xa0"
+NULL: Final = b"\xf6"
+
+
+def head(major: int, length: int) -> bytes:
+    """The head of an item: `major` is its major type in place (0x40 for a byte string)."""
+    if length < 24:
+        return _BYTES[major + length]
+    if length < 0x100:
+        return _BYTES[major + 24] + _BYTES[length]
+    if length < 0x10000:
+        return _BYTES[major + 25] + length.to_bytes(2, "big")
+    if length < 0x100000000:
+        return _BYTES[major + 26] + length.to_bytes(4, "big")
+    return _BYTES[major + 27] + length.to_bytes(8, "big")
+
+
+def put_uint(number: int) -> bytes:
+    """A number of at most 64 bits."""
+    return head(0, number)
+
+
+def put_text(text: str) -> bytes:
+    """A text. Raises `Invalid` for one that is not UTF-8."""
+    try:
+        data = text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise Invalid(f"This text cannot be stored as UTF-8: {text[:40]!r}.") from error
+    return head(TEXT, len(data)) + data
+
+
+def put_bytes(data: bytes) -> bytes:
+    """A byte string."""
+    return head(STRING, len(data)) + data
+
+
+def put_array(items: Sequence[bytes]) -> bytes:
+    """An array of items that are encoded already."""
+    return head(ARRAY, len(items)) + b"".join(items)
+
+
+def put_id(id: bytes | None) -> bytes:
+    """An id of 32 bytes, or null."""
+    return NULL if id is None else b"\x58\x20" + id
 
 
 def plain_map(value: Mapping[str, Any]) -> dict[str, Any]:

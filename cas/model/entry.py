@@ -15,13 +15,21 @@ import attrs
 from cas.errors import Invalid
 from cas.limits import ENTRY_CHANGES_MAX, EVENTS_MAX
 from cas.model.encoding import (
+    ARRAY,
+    EMPTY_MAP,
     decode,
     encode,
     encode_plain,
+    head,
     is_extras,
     is_id,
     is_uint,
     plain_map,
+    put_array,
+    put_bytes,
+    put_id,
+    put_text,
+    put_uint,
     shape,
 )
 from cas.model.ids import (
@@ -98,23 +106,30 @@ class Entry:
 
     def encode(self) -> bytes:
         """Canonical bytes. Raises `Invalid`."""
-        check_time(self.wall_us)
-        return (encode if self.events or self.extras else encode_plain)(
-            [
-                self.seq,
-                self.wall_us,
-                self.epoch,
-                self.time_us,
-                self.actor,
-                self.message,
-                self.txid,
-                self.request,
-                [[c.ref, c.kind, c.old, c.new] for c in self.changes],
-                [e.fields() for e in self.events],
-                self.root,
-                self.previous,
-                plain_map(self.extras),
-            ]
+        changes = [
+            b"".join(
+                (head(ARRAY, 4), put_text(c.ref), put_uint(c.kind), put_id(c.old), put_id(c.new))
+            )
+            for c in self.changes
+        ]
+        # Put together by hand: each transaction makes one.
+        return b"".join(
+            (
+                head(ARRAY, 13),
+                put_uint(self.seq),
+                put_uint(check_time(self.wall_us)),
+                put_uint(self.epoch),
+                put_uint(self.time_us),
+                put_text(self.actor),
+                put_text(self.message),
+                put_bytes(self.txid),
+                put_bytes(self.request),
+                put_array(changes),
+                encode([e.fields() for e in self.events]) if self.events else head(ARRAY, 0),
+                put_id(self.root),
+                put_id(self.previous),
+                encode(plain_map(self.extras)) if self.extras else EMPTY_MAP,
+            )
         )
 
     @classmethod

@@ -23,13 +23,19 @@ from cas.limits import (
     RECIPE_SPANS_MAX,
 )
 from cas.model.encoding import (
+    ARRAY,
+    EMPTY_MAP,
     decode,
     encode,
-    encode_plain,
+    head,
     is_extras,
     is_id,
     is_uint,
     plain_map,
+    put_array,
+    put_id,
+    put_text,
+    put_uint,
     shape,
 )
 from cas.model.ids import CommitId, Kind, ObjectId, TreeId, digest_of
@@ -62,6 +68,8 @@ def check_text(value: str, limit: str, maximum_bytes: int) -> str:
     """`value` itself when it is UTF-8 of at most `maximum_bytes`. Raises `LimitExceeded`,
     `Invalid`.
     """
+    if type(value) is str and len(value) <= maximum_bytes and value.isascii():
+        return value
     if not isinstance(value, str):
         raise Invalid(f"Authors and messages are text, not {type(value).__name__}.")
     try:
@@ -121,16 +129,17 @@ class Commit:
             )
         check_actor(self.author)
         check_message(self.message)
-        check_time(self.time_us)
-        return (encode if self.extras else encode_plain)(
-            [
-                self.tree,
-                list(self.parents),
-                self.author,
-                self.message,
-                self.time_us,
-                plain_map(self.extras),
-            ]
+        # Put together by hand: each small durable commit makes one.
+        return b"".join(
+            (
+                head(ARRAY, 6),
+                put_id(self.tree),
+                put_array([put_id(parent) for parent in self.parents]),
+                put_text(self.author),
+                put_text(self.message),
+                put_uint(check_time(self.time_us)),
+                encode(plain_map(self.extras)) if self.extras else EMPTY_MAP,
+            )
         )
 
     @classmethod

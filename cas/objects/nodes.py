@@ -64,6 +64,7 @@ class TreeNodes:
         self._cache = cache
         self._read = read
         self._flavour = flavour
+        self._kind = int(flavour.kind)
         self._batch = batch
         self.saved_count = 0
         self.saved_bytes = 0
@@ -87,8 +88,8 @@ class TreeNodes:
 
     def save(self, node: Node) -> bytes:
         assert self._batch is not None, "these nodes are read-only"
-        id = id_of(self._flavour, node)
-        if self._batch.add(id, self._flavour.kind, node.data):
+        id = node.id or id_of(self._flavour, node)
+        if self._batch.add(id, self._kind, node.data):
             self.saved_count += 1
             self.saved_bytes += len(node.data)
         self._cache.put(id, node)

@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from operator import ge
-from typing import Final
-
-import attrs
+from typing import Final, NamedTuple
 
 from cas.errors import Invalid
 from cas.limits import ID_BYTES, NODE_ENTRIES_MAX
@@ -33,18 +31,17 @@ _BATCH: Final = 4 * NODE_ENTRIES_MAX
 """Entries a level gathers before they are cut; bounds the memory of `build`."""
 
 
-@attrs.frozen(slots=True)
-class Summary:
+class Summary(NamedTuple):
     """A tree: id of its root node, leaf entries, and the fold of their numbers."""
 
     root: bytes
-    count: int
+    entries: int
     number: int
 
     @property
     def entry(self) -> Value:
         """What stands for it in the node above."""
-        return self.count, self.root, self.number
+        return self.entries, self.root, self.number
 
 
 class Columns:

@@ -26,6 +26,7 @@ from cas.limits import NODE_SINGLE_ENTRIES_MAX
 from cas.trees import boundary
 from cas.trees.build import Builder, Columns, Summary, keep, summarize
 from cas.trees.node import (
+    NUMBER_END,
     Edit,
     Flavour,
     Node,
@@ -166,15 +167,19 @@ def _climb(
 ) -> Summary:
     """Put a leaf that gained `growth` entries into the nodes above; with its new last name."""
     fold = flavour.fold
-    number, node_id = check_number(fold(node.numbers)), nodes.save(node)
+    number, node_id = fold(node.numbers), nodes.save(node)
+    if number >= NUMBER_END:
+        check_number(number)
     for parent, index in reversed(path):
         count = parent.tags[index] + growth
         if last_name is None:
             node = replace_values(parent, ((index, (count, node_id, number)),))
         else:
             node = replace_entry(parent, index, index + 1, last_name, count, node_id, number)
-        number, node_id = check_number(fold(node.numbers)), nodes.save(node)
-    return Summary(node_id, node.count, number)
+        number, node_id = fold(node.numbers), nodes.save(node)
+        if number >= NUMBER_END:
+            check_number(number)
+    return Summary(node_id, sum(node.tags) if node.level else len(node.names), number)
 
 
 class _Place:

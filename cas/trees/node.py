@@ -27,7 +27,19 @@ from cas.limits import (
     REF_NAME_BYTES_MAX,
     TREE_LEVELS_MAX,
 )
-from cas.model.encoding import decode, encode_plain, is_extras, is_uint, shape
+from cas.model.encoding import (
+    ARRAY,
+    EMPTY_MAP,
+    STRING,
+    decode,
+    encode_plain,
+    head,
+    is_extras,
+    is_uint,
+    put_bytes,
+    put_uint,
+    shape,
+)
 from cas.model.ids import Kind, digest_of
 from cas.model.names import check_entry_name, printable
 from cas.model.objects import EntryKind
@@ -44,9 +56,13 @@ Edit = tuple[bytes, Value | None]
 
 NO_EXTRAS: Final[dict[str, Any]] = {}
 
-_ARRAY_OF_6: Final = b"\x86"
-_EMPTY_MAP: Final = b"\xa0"
-_NUMBER_END: Final = 1 << 64
+# A node is an array of 6; its level comes first.
+_LEVEL_HEADS: Final = tuple(
+    head(ARRAY, 6) + put_uint(level) for level in range(TREE_LEVELS_MAX + 1)
+)
+NUMBER_END: Final = 1 << 64
+_SHORT_NAME_MAX: Final = 23
+"""A name up to this length has a head of one byte, up to 255 of two."""
 
 
 def _check_ref_key(name: bytes) -> bytes:
@@ -167,11 +183,34 @@ def encode_node(
     level: int, names: list[bytes], tags: Sequence[int], ids: bytes, numbers: list[int]
 ) -> Node:
     """A node of these columns with its canonical bytes. The columns must be legal."""
-    head = _ARRAY_OF_6 + encode_plain(level) + encode_plain(names)
-    encoded_tags, encoded_ids = encode_plain(tags), encode_plain(ids)
-    data = b"".join((head, encoded_tags, encoded_ids, encode_plain(numbers), _EMPTY_MAP))
-    tags_at = len(head)
-    ids_at = tags_at + len(encoded_tags) + len(encoded_ids) - len(ids)
+    return _assemble(level, names, encode_plain(names), tags, ids, numbers)
+
+
+def _assemble(
+    level: int,
+    names: list[bytes],
+    names_column: bytes,
+    tags: Sequence[int],
+    ids: bytes,
+    numbers: list[int],
+) -> Node:
+    """`encode_node` with the names encoded already."""
+    start = _LEVEL_HEADS[level]
+    tags_at = len(start) + len(names_column)
+    tags_column = encode_plain(tags) if level else head(STRING, len(tags)) + bytes(tags)
+    ids_head = head(STRING, len(ids))
+    data = b"".join(
+        (
+            start,
+            names_column,
+            tags_column,
+            ids_head,
+            ids,
+            encode_plain(numbers),
+            EMPTY_MAP,
+        )
+    )
+    ids_at = tags_at + len(tags_column) + len(ids_head)
     return Node(level, names, tags, ids, numbers, data, tags_at, ids_at)
 
 
@@ -218,22 +257,22 @@ def replace_values(node: Node, changes: Iterable[tuple[int, Value]]) -> Node:
     if numbers is node.numbers:
         tail = data[ids_at + len(ids) :]
     else:
-        tail = encode_plain(numbers) + _EMPTY_MAP
-    head = data[:ids_at]
+        tail = encode_plain(numbers) + EMPTY_MAP
+    start = data[:ids_at]
     if tags is not node.tags:
         if not node.level:
             tags = bytes(tags)
-        ids_head = head[-_string_head(len(ids)) :]
-        head = b"".join((head[: node.tags_at], encode_plain(tags), ids_head))
+        ids_head = head(STRING, len(ids))
+        start = b"".join((start[: node.tags_at], encode_plain(tags), ids_head))
     return Node(
         node.level,
         node.names,
         tags,
         ids,
         numbers,
-        b"".join((head, ids, tail)),
+        b"".join((start, ids, tail)),
         node.tags_at,
-        len(head),
+        len(start),
     )
 
 
@@ -243,24 +282,58 @@ def replace_entry(
     """`node` with `start:stop` replaced by one entry, or by none when `name` is None."""
     if node.extras:
         raise _foreign_extras(node)
+    column = _splice_names(node, start, stop, name)
     names, numbers = node.names.copy(), node.numbers.copy()
     names[start:stop] = () if name is None else (name,)
     numbers[start:stop] = () if name is None else (number,)
     tags = list(node.tags)
     tags[start:stop] = () if name is None else (tag,)
     ids = b"".join((node.ids[: start * ID_BYTES], child, node.ids[stop * ID_BYTES :]))
-    return encode_node(node.level, names, tags if node.level else bytes(tags), ids, numbers)
+    return _assemble(
+        node.level,
+        names,
+        column or encode_plain(names),
+        tags if node.level else bytes(tags),
+        ids,
+        numbers,
+    )
+
+
+def _splice_names(node: Node, start: int, stop: int, name: bytes | None) -> bytes | None:
+    """The names column with `start:stop` replaced; None where that has to be encoded anew.
+
+    Where the heads of all names are of one length, the place of a name follows from the lengths
+    of those before it, which are added up in C.
+    """
+    if not node.ids_at:
+        _find_columns(node)
+    names = node.names
+    count = len(names)
+    at = len(_LEVEL_HEADS[node.level]) + len(head(ARRAY, count))
+    heads_bytes = node.tags_at - at - sum(map(len, names))
+    if heads_bytes == count:
+        each = 1
+    elif heads_bytes == 2 * count and all(len(n) > _SHORT_NAME_MAX for n in names):
+        each = 2
+    else:
+        return None
+    first = at + each * start + sum(map(len, names[:start]))
+    last = first + each * (stop - start) + sum(map(len, names[start:stop]))
+    data = node.data
+    return b"".join(
+        (
+            head(ARRAY, count - (stop - start) + (name is not None)),
+            data[at:first],
+            b"" if name is None else put_bytes(name),
+            data[last : node.tags_at],
+        )
+    )
 
 
 def _find_columns(node: Node) -> None:
-    tags_at = len(_ARRAY_OF_6) + len(encode_plain(node.level)) + len(encode_plain(node.names))
+    tags_at = len(_LEVEL_HEADS[node.level]) + len(encode_plain(node.names))
     node.tags_at = tags_at
-    node.ids_at = tags_at + len(encode_plain(node.tags)) + _string_head(len(node.ids))
-
-
-def _string_head(length: int) -> int:
-    """Bytes that CBOR spends on the head of a byte string of `length`."""
-    return 1 if length < 24 else 2 if length < 256 else 3
+    node.ids_at = tags_at + len(encode_plain(node.tags)) + len(head(STRING, len(node.ids)))
 
 
 def check_known(node: Node) -> Node:
@@ -334,7 +407,7 @@ def _check_fields(
             type(tags) is list and all(is_uint(c) and c >= 1 for c in tags),
             "an inner node counts the entries below each child",
         )
-        shape(sum(tags) < _NUMBER_END, "a node's counts add up to 64 bits")
+        shape(sum(tags) < NUMBER_END, "a node's counts add up to 64 bits")
     else:
         shape(
             type(tags) is bytes and flavour.tags.issuperset(tags),
@@ -346,7 +419,7 @@ def _check_fields(
         type(numbers) is list and len(numbers) == count and all(map(is_uint, numbers)),
         "a node has one number for each name",
     )
-    shape(flavour.fold(numbers) < _NUMBER_END, "a node's numbers add up to 64 bits")
+    shape(flavour.fold(numbers) < NUMBER_END, "a node's numbers add up to 64 bits")
     if count > NODE_SINGLE_ENTRIES_MAX:
         # Such a node is no root, so that it must have ended at the first end.
         shape(
@@ -399,11 +472,12 @@ def check_value(flavour: Flavour, value: Value) -> None:
     if type(number) is not int:
         # True would be encoded as a truth value, and equal 1 all the same.
         raise Invalid(f"An entry's size or sequence number is an integer, not {number!r}.")
-    check_number(number)
+    if not 0 <= number < NUMBER_END:
+        check_number(number)
 
 
 def check_number(number: int) -> int:
     """`number` itself when it fits 64 bits. Raises `Invalid`."""
-    if not 0 <= number < _NUMBER_END:
+    if not 0 <= number < NUMBER_END:
         raise Invalid(f"The size or sequence number {number} does not fit 64 bits.")
     return number

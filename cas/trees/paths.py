@@ -121,7 +121,7 @@ def edit_paths(root: bytes, edits: Mapping[Path, Value | None], nodes: NodeStore
                 DIRECTORY, directory.base, sorted(directory.edits.items()), nodes, save_empty=False
             )
             if done.root != directory.base:
-                up.edits[directory.name] = (_TREE, done.root, done.number) if done.count else None
+                up.edits[directory.name] = (_TREE, done.root, done.number) if done.entries else None
     return result
 
 
@@ -182,7 +182,7 @@ def edit_path(root: bytes, parts: Path, value: Value | None, nodes: NodeStore) -
         done = apply_one(DIRECTORY, base, parts[depth], value, nodes, save_empty=False)
         if done.root == base:
             return summarize(DIRECTORY, root, load_root(DIRECTORY, root, nodes))
-        value = (_TREE, done.root, done.number) if done.count else None
+        value = (_TREE, done.root, done.number) if done.entries else None
     return apply_one(DIRECTORY, root, parts[0], value, nodes)
 
 

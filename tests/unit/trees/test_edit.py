@@ -427,5 +427,5 @@ def test_build_needs_little_memory() -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert tree.count == 40_000
+    assert tree.entries == 40_000
     assert peak < 2 << 20
