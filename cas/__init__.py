@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from cas.history.snapshot import Change, ChangeKind, Snapshot
     from cas.history.store import Store
     from cas.history.transaction import Transaction
+    from cas.history.undo import RefClash, RefMove, RestorePlan, Undone, UndoPlan
     from cas.history.view import Ref, View
     from cas.model.entry import Entry, Event
     from cas.model.ids import BlobId, CommitId, ObjectId, TreeId
@@ -56,6 +57,7 @@ _ROOMS = {
     "cas.history.snapshot": ("Change", "ChangeKind", "Snapshot"),
     "cas.history.store": ("Store",),
     "cas.history.transaction": ("Transaction",),
+    "cas.history.undo": ("RefClash", "RefMove", "RestorePlan", "UndoPlan", "Undone"),
     "cas.history.view": ("Ref", "View"),
     "cas.model.entry": ("Entry", "Event"),
     "cas.model.ids": ("BlobId", "CommitId", "ObjectId", "TreeId"),
@@ -85,13 +87,18 @@ __all__ = [
     "ObjectId",
     "OutcomeUnknown",
     "Ref",
+    "RefClash",
     "RefConflict",
+    "RefMove",
+    "RestorePlan",
     "Snapshot",
     "Store",
     "Transaction",
     "TreeEntry",
     "TreeId",
     "Unavailable",
+    "UndoPlan",
+    "Undone",
     "Unsupported",
     "View",
     "__version__",

@@ -142,6 +142,9 @@ TEXT_WORK_FACTOR: Final = 60
 
 ARCHIVE_HEADER_BYTES_MAX: Final = 1 * MIB
 """Header of one member of an archive that is taken in; a path has 4 KiB."""
+UNDO_SCAN_ENTRIES_MAX: Final = 10_000
+"""How far back the newest entry that can be undone is looked for."""
+
 VIRTUAL_BASES_MAX: Final = 16
 """Levels of crossed merges that a merge follows down; each merges its bases first."""
 

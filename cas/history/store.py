@@ -13,12 +13,11 @@ from contextlib import contextmanager
 from types import TracebackType
 
 from cas.errors import CasError, EntryNotFound, Invalid
-from cas.history.conflicts import MergeConflict, read_conflicts
 from cas.history.core import CommitCache, Core, warn
-from cas.history.merge import MergePlan, MergeResult, OnConflict, apply_merge, merge, plan_merge
 from cas.history.snapshot import Change, Snapshot
 from cas.history.timeline import Timeline
 from cas.history.transaction import Transaction
+from cas.history.verbs import HistoryVerbs
 from cas.history.view import Ref, View
 from cas.model.entry import Entry, txid_from_key
 from cas.model.ids import BlobId, CommitId, Kind, ObjectId
@@ -45,7 +44,7 @@ class PutBatch:
         return self._core.staged_blob(self._batch, id)
 
 
-class Store:
+class Store(HistoryVerbs):
     """A versioned, content-addressed store. Open one with `cas.open`."""
 
     def __init__(self, objects: ObjectStore, location: str) -> None:
@@ -218,71 +217,6 @@ class Store:
     def tags(self) -> list[Ref]:
         """All tags, ascending by name."""
         return self.view().tags()
-
-    # -- merging -----------------------------------------------------------------------------
-
-    def plan_merge(
-        self,
-        into: str,
-        revision: str | ObjectId,
-        *,
-        on_conflict: OnConflict = "report",
-        allow_unrelated: bool = False,
-        fast_forward: bool = True,
-    ) -> MergePlan:
-        """What `merge` would do; writes nothing. Raises as `merge` does, but for `RefConflict`."""
-        return plan_merge(
-            self.core,
-            self.view(),
-            into,
-            revision,
-            on_conflict=on_conflict,
-            allow_unrelated=allow_unrelated,
-            fast_forward=fast_forward,
-        )
-
-    def merge(
-        self,
-        into: str,
-        revision: str | ObjectId,
-        *,
-        author: str = "",
-        message: str = "",
-        on_conflict: OnConflict = "report",
-        allow_unrelated: bool = False,
-        fast_forward: bool = True,
-    ) -> MergeResult:
-        """Merge a revision into a branch: all changes since their common ancestor.
-
-        Conflicts are values of the result. With `on_conflict="report"` they mean that nothing
-        was done; `"commit"` commits them, to be settled later with `tx.branch(into).resolve`;
-        `"ours"` and `"theirs"` settle each for the branch or for what comes in. Where the branch
-        is an ancestor of the revision it moves there, unless `fast_forward` is False.
-
-        Raises `RefNotFound`, `UnrelatedHistories`, `RefConflict` when others kept moving the
-        branch, and what resolving a revision and committing raise.
-        """
-        return merge(
-            lambda: self.plan_merge(
-                into,
-                revision,
-                on_conflict=on_conflict,
-                allow_unrelated=allow_unrelated,
-                fast_forward=fast_forward,
-            ),
-            lambda plan: self.apply(plan, author=author, message=message),
-        )
-
-    def apply(self, plan: MergePlan, *, author: str = "", message: str = "") -> MergeResult:
-        """Do what a plan says. Raises `RefConflict` when a ref moved since it was made."""
-        return apply_merge(self.core, plan, self.view, self._begin, author, message)
-
-    def _begin(self, author: str, message: str) -> Transaction:
-        return self.begin(author=author, message=message)
-
-    def conflicts(self, revision: str | ObjectId) -> tuple[MergeConflict, ...]:
-        """Conflicts that a commit holds and that are still to be settled, ascending by path."""
-        return read_conflicts(self.core, self.commit(revision))
 
     # -- the journal -------------------------------------------------------------------------
 

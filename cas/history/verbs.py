@@ -1,0 +1,186 @@
+"""What a store does with its history: merge, undo, redo, restore, each planned before it is done.
+
+Floor 4. Invariant: a `plan_*` call writes nothing, and `apply` does what the plan says or raises
+`RefConflict` because a ref has moved since. `Store` is the one class that stands on this one; it
+is apart so that each can be read at one sitting.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import overload
+
+from cas.history.conflicts import MergeConflict, read_conflicts
+from cas.history.core import Core
+from cas.history.merge import MergePlan, MergeResult, OnConflict, apply_merge, merge, plan_merge
+from cas.history.transaction import Transaction
+from cas.history.undo import (
+    RestorePlan,
+    Undone,
+    UndoPlan,
+    apply_restore,
+    apply_undo,
+    plan_restore,
+    plan_undo,
+)
+from cas.history.view import View
+from cas.model.ids import ObjectId
+
+
+class HistoryVerbs(ABC):
+    """The part of `Store` that changes history as a whole. Any thread may use it."""
+
+    core: Core
+
+    @abstractmethod
+    def view(self) -> View:
+        """All refs and objects as of the newest entry."""
+
+    @abstractmethod
+    def at(self, seq: int | None = None, *, time_us: int | None = None) -> View:
+        """The whole store after an entry, or as of a time."""
+
+    @abstractmethod
+    def begin(self, *, author: str = "", message: str = "", key: str | None = None) -> Transaction:
+        """Begin a transaction on the newest state."""
+
+    def _begin(self, author: str, message: str) -> Transaction:
+        return self.begin(author=author, message=message)
+
+    @overload
+    def apply(self, plan: MergePlan, *, author: str = "", message: str = "") -> MergeResult: ...
+
+    @overload
+    def apply(
+        self, plan: UndoPlan | RestorePlan, *, author: str = "", message: str = ""
+    ) -> Undone: ...
+
+    def apply(
+        self,
+        plan: MergePlan | UndoPlan | RestorePlan,
+        *,
+        author: str = "",
+        message: str = "",
+    ) -> MergeResult | Undone:
+        """Do what a plan says, as one entry. Raises `RefConflict` when a ref moved since."""
+        if isinstance(plan, MergePlan):
+            return apply_merge(self.core, plan, self.view, self._begin, author, message)
+        if isinstance(plan, UndoPlan):
+            return apply_undo(self.core, plan, self.view, self._begin, author, message)
+        return apply_restore(self.core, plan, self.view, self._begin, author, message)
+
+    # -- merging -----------------------------------------------------------------------------
+
+    def plan_merge(
+        self,
+        into: str,
+        revision: str | ObjectId,
+        *,
+        on_conflict: OnConflict = "report",
+        allow_unrelated: bool = False,
+        fast_forward: bool = True,
+    ) -> MergePlan:
+        """What `merge` would do; writes nothing. Raises as `merge` does, but for `RefConflict`."""
+        return plan_merge(
+            self.core,
+            self.view(),
+            into,
+            revision,
+            on_conflict=on_conflict,
+            allow_unrelated=allow_unrelated,
+            fast_forward=fast_forward,
+        )
+
+    def merge(
+        self,
+        into: str,
+        revision: str | ObjectId,
+        *,
+        author: str = "",
+        message: str = "",
+        on_conflict: OnConflict = "report",
+        allow_unrelated: bool = False,
+        fast_forward: bool = True,
+    ) -> MergeResult:
+        """Merge a revision into a branch: all changes since their common ancestor.
+
+        Conflicts are values of the result. With `on_conflict="report"` they mean that nothing
+        was done; `"commit"` commits them, to be settled later with `tx.branch(into).resolve`;
+        `"ours"` and `"theirs"` settle each for the branch or for what comes in. Where the branch
+        is an ancestor of the revision it moves there, unless `fast_forward` is False.
+
+        Raises `RefNotFound`, `UnrelatedHistories`, `RefConflict` when others kept moving the
+        branch, and what resolving a revision and committing raise.
+        """
+        return merge(
+            lambda: self.plan_merge(
+                into,
+                revision,
+                on_conflict=on_conflict,
+                allow_unrelated=allow_unrelated,
+                fast_forward=fast_forward,
+            ),
+            lambda plan: self.apply(plan, author=author, message=message),
+        )
+
+    def conflicts(self, revision: str | ObjectId) -> tuple[MergeConflict, ...]:
+        """Conflicts that a commit holds and that are still to be settled, ascending by path."""
+        return read_conflicts(self.core, self.view().commit(revision))
+
+    # -- going back --------------------------------------------------------------------------
+
+    def plan_undo(self, seq: int | None = None) -> UndoPlan:
+        """What `undo` would do; writes nothing. Raises as `undo` does, but for `RefConflict`."""
+        return plan_undo(self.core, self.view(), seq, "undo")
+
+    def undo(self, seq: int | None = None, *, author: str = "", message: str = "") -> Undone:
+        """Take back what entry `seq` did to refs, by a new entry; without `seq` the newest.
+
+        Where a ref has moved since, nothing is done and the result names it with both sides.
+        Undoing again goes further back: entries that were undone, and undos, are passed over.
+        What the entry recorded (events, objects, the entry itself) stays. Raises
+        `EntryNotFound`, `Invalid` for an entry that moved no ref, `RefConflict`, and what a
+        commit raises.
+        """
+        return self.apply(self.plan_undo(seq), author=author, message=message)
+
+    def plan_redo(self, seq: int | None = None) -> UndoPlan:
+        """What `redo` would do; writes nothing. Raises as `redo` does, but for `RefConflict`."""
+        return plan_undo(self.core, self.view(), seq, "redo")
+
+    def redo(self, seq: int | None = None, *, author: str = "", message: str = "") -> Undone:
+        """Take back an undo, by a new entry: that of entry `seq`, or the newest one.
+
+        Raises as `undo` does, and `Invalid` when entry `seq` is no undo.
+        """
+        return self.apply(self.plan_redo(seq), author=author, message=message)
+
+    def plan_restore(
+        self,
+        target: str | None = None,
+        *,
+        seq: int | None = None,
+        time_us: int | None = None,
+    ) -> RestorePlan:
+        """What `restore` would do; writes nothing. Raises as `restore`, but for `RefConflict`."""
+        then = self.at(seq, time_us=time_us)
+        return plan_restore(self.view(), then, target)
+
+    def restore(
+        self,
+        target: str | None = None,
+        *,
+        seq: int | None = None,
+        time_us: int | None = None,
+        author: str = "",
+        message: str = "",
+    ) -> Undone:
+        """Put a branch or tag, one path (`BRANCH:PATH`) or all refs back to what they were.
+
+        The moment is that after entry `seq`, or a time (µs since 1970 UTC). A path comes back
+        in a new commit of its branch; refs that did not exist then are deleted. Raises
+        `EntryNotFound`, `RevisionNotFound`, `AmbiguousRevision`, `PathNotFound`, `RefConflict`,
+        and what a commit raises.
+        """
+        plan = self.plan_restore(target, seq=seq, time_us=time_us)
+        return self.apply(plan, author=author, message=message)
