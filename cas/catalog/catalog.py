@@ -157,6 +157,17 @@ class CatalogWriter(CatalogReader, Protocol):
         """Move a named cursor."""
 
 
+class Turn(Protocol):
+    """The right to do a task, for the length of a block. True."""
+
+    @property
+    def note(self) -> bytes:
+        """What was left at the task last; empty where nothing was, or none can be kept."""
+
+    def leave(self, note: bytes) -> None:
+        """Leave a note of at most 64 bytes for whoever comes next. It may be lost."""
+
+
 class Catalog(Protocol):
     """The truth of one store. Every method may be called from any thread."""
 
@@ -202,8 +213,8 @@ class Catalog(Protocol):
         that spares a query, and costs a tenth of one.
         """
 
-    def elect(self, task: str) -> AbstractContextManager[bool]:
-        """Whether this handle may do a task that one at a time should do; never waits.
+    def elect(self, task: str) -> AbstractContextManager[Turn | None]:
+        """A turn at a task that one at a time should do, or None while it is taken; never waits.
 
         Economy, not safety: two that both believe it do double work and no harm.
         """

@@ -64,12 +64,14 @@ class FileTurn:
 
 
 class NoTurn:
-    """A turn at which nobody else ever looks."""
+    """A turn of a catalog that has one handle; its note is kept by that."""
 
-    note = b""
+    def __init__(self) -> None:
+        self.note = b""
 
     def leave(self, note: bytes) -> None:
-        """Nobody reads it."""
+        """Replace it."""
+        self.note = note
 
 
 class FileGate:
@@ -176,6 +178,9 @@ os.register_at_fork(after_in_child=_leave_to_the_parent)
 class NoGate:
     """For a catalog that nobody else can open."""
 
+    def __init__(self) -> None:
+        self._turns: dict[str, NoTurn] = {}
+
     def enter(self) -> None:
         """Nobody waits."""
 
@@ -200,7 +205,7 @@ class NoGate:
     @contextmanager
     def elect(self, task: str) -> Iterator[NoTurn]:
         """There is nobody else."""
-        yield NoTurn()
+        yield self._turns.setdefault(task, NoTurn())
 
     def close(self) -> None:
         """Nothing is held."""

@@ -8,15 +8,19 @@ installed with its bit set, and old packs are removed only where the new copies 
 A short-lived process has no background, so the commit that crosses a threshold begins a spill
 after it was acknowledged, and it and those that follow each carry a slice of it; closing the
 store carries the rest. No commit waits for more than a slice.
+
+One handle at a time should spill. It is elected for each slice anew and leaves a note that its
+work goes on, so that a process that began and then has nothing to commit stops nobody: who finds
+the same note often enough begins a spill of its own, and the first gives its up when it wakes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from typing import Final
 
-from cas.catalog.catalog import CatalogReader
+from cas.catalog.catalog import CatalogReader, Turn
 from cas.errors import Corrupt
 from cas.limits import Thresholds
 from cas.model.ids import digest_of
@@ -33,6 +37,9 @@ GATHER_SLICE: Final = 64
 REMOVE_SLICE: Final = 2048
 """Rows removed in one write transaction: well under 50 ms at the gate."""
 
+PATIENCE: Final = 64
+"""Commits after which a spill of another handle that made no step is taken for forgotten."""
+
 Output = tuple[int, Footer, bytes]
 """A new pack: number, footer, and the bits it was installed with."""
 
@@ -41,6 +48,8 @@ class _Run:
     """One spill under way: what it gathers, and how far it has come."""
 
     def __init__(self, objects: ObjectStore, state: State, sources: list[PackInfo]) -> None:
+        self.name = objects.clock.random(16)
+        self.steps = 0
         self.state = state
         self.batch = objects.new_batch()
         self.gathered: list[PackInfo] = []
@@ -56,7 +65,8 @@ class Spill:
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
         self._run: _Run | None = None
-        self._election = ExitStack()
+        # The note of another handle, and how often it was found.
+        self._met = (b"", 0)
         self._thresholds = objects.thresholds
         self._wait_count = objects.thresholds.spill_packs
         self._wait_bytes = objects.thresholds.spill_bytes
@@ -72,20 +82,46 @@ class Spill:
         )
 
     def step(self) -> None:
-        """Carry one slice of a spill, beginning one when it is due."""
-        if self._run is None and not self._begin():
-            return
-        self._guarded(GATHER_SLICE)
+        """Carry one slice of a spill, beginning one when it is due and nobody else is at it."""
+        with self._objects.catalog.elect("spill") as turn:
+            if turn is None or not self._is_mine(turn.note):
+                return
+            if self._run is not None or self._begin():
+                self._guarded(GATHER_SLICE, turn)
 
     def finish(self) -> int:
-        """Carry a spill to its end, beginning one if there is none; packs gathered."""
-        if self._run is None and not self._begin():
-            return 0
+        """Carry a spill to its end, beginning one if there is none; packs gathered.
+
+        One that another handle has begun and is not at work on is begun anew.
+        """
+        with self._objects.catalog.elect("spill") as turn:
+            if turn is None:
+                return 0
+            if self._run is not None and self._is_lost(turn.note):
+                self.abandon()
+            if self._run is None and not self._begin():
+                return 0
+            run = self._run
+            assert run is not None
+            while self._run is not None:
+                self._guarded(REMOVE_SLICE, turn)
+            return len(run.gathered)
+
+    def _is_lost(self, note: bytes) -> bool:
+        """Whether another handle has begun, or even ended, since the last slice of this one."""
         run = self._run
-        assert run is not None
-        while self._run is not None:
-            self._guarded(REMOVE_SLICE)
-        return len(run.gathered)
+        return run is not None and run.steps > 0 and not note.startswith(run.name)
+
+    def _is_mine(self, note: bytes) -> bool:
+        """Whether it is for this handle to go on, or to begin; gives up what is lost."""
+        if self._is_lost(note):
+            self.abandon()
+            return False
+        if self._run is not None or not note:
+            return True
+        known, times = self._met
+        self._met = (note, times + 1 if known == note else 1)
+        return self._met[1] > PATIENCE
 
     @property
     def inherited(self) -> bool:
@@ -93,35 +129,38 @@ class Spill:
         return self._run is not None and self._run.batch.inherited
 
     def close(self) -> None:
-        """Carry a spill that was begun to its end."""
-        if self._run is not None:
-            self.finish()
+        """Carry a spill that was begun to its end, unless another handle has begun its own."""
+        if self._run is None:
+            return
+        with self._objects.catalog.elect("spill") as turn:
+            if turn is None or self._is_lost(turn.note):
+                self.abandon()
+                return
+            while self._run is not None:
+                self._guarded(REMOVE_SLICE, turn)
 
     def abandon(self, error: BaseException | None = None) -> None:
         """Forget a spill that was begun: nothing of it counts yet."""
         run, self._run = self._run, None
         if run is not None:
             run.batch.abandon(error)
-        self._election.close()
 
     def _begin(self) -> bool:
         objects = self._objects
-        if not self._election.enter_context(objects.catalog.elect("spill")):
-            self._election.close()
-            return False
         state = objects.lookup.refresh()
         sources = [pack for pack in list(state.packs.values()) if _is_young(pack, self._thresholds)]
         if len(sources) < 2:
-            self._election.close()
             return False
         self._run = _Run(objects, state, sources)
         return True
 
-    def _guarded(self, slice_packs: int) -> None:
+    def _guarded(self, slice_packs: int, turn: Turn) -> None:
         run = self._run
         assert run is not None
         try:
             if self._gather(run, slice_packs):
+                run.steps += 1
+                turn.leave(run.name + run.steps.to_bytes(8, "big"))
                 return
             self._run = None
             if run.gathered:
@@ -135,8 +174,9 @@ class Spill:
             self._wait_bytes = lookup.inline_bytes + self._thresholds.spill_bytes
             self._wait_count = lookup.inline_count + self._thresholds.spill_packs
             self.abandon(error)
+            turn.leave(b"")
             raise
-        self._election.close()
+        turn.leave(b"")
         self._wait_count = self._thresholds.spill_packs
         self._wait_bytes = self._thresholds.spill_bytes
         self._objects.lookup.refresh()

@@ -279,9 +279,16 @@ class CatalogContract(CatalogTables):
                 append(writer, 2)
             assert catalog.head_seq() == 2
             with catalog.elect("spill") as mine, other.elect("spill") as theirs:
-                assert (mine, theirs) == (True, False)
+                assert mine is not None
+                assert theirs is None
+                mine.leave(b"a note")
             with other.elect("spill") as theirs:
-                assert theirs
+                assert theirs is not None
+                assert theirs.note == b"a note"
+                theirs.leave(b"")
+            with catalog.elect("spill") as mine:
+                assert mine is not None
+                assert mine.note == b""
         finally:
             other.close()
         catalog.close()

@@ -99,11 +99,21 @@ def test_an_election_has_one_winner(tmp_path: Path) -> None:
     """Of two gates one gets a task, until it gives it back; another task is another matter."""
     one, two = FileGate(str(tmp_path)), FileGate(str(tmp_path))
     with one.elect("spill") as first, two.elect("spill") as second, two.elect("gc") as other:
-        assert (first, second, other) == (True, False, True)
+        assert first is not None
+        assert second is None
+        assert other is not None
+        assert first.note == b""
+        for note in (b"x" * 64, b"shorter"):
+            first.leave(note)
+            assert first.note == note
     with two.elect("spill") as again:
-        assert again
-    with NoGate().elect("spill") as alone:
-        assert alone
+        assert again is not None
+        assert again.note == b"shorter"
+    alone = NoGate()
+    for note in (b"", b"one"):
+        with alone.elect("spill") as turn:
+            assert turn.note == note
+            turn.leave(note + b"one")
 
 
 @pytest.mark.parametrize("version", ["3.51.3", "3.53.4", "3.50.7", "3.50.9", "3.44.6", "4.0.0"])
