@@ -9,11 +9,9 @@ Any thread may ask; `refresh` and `installed` serialise behind a lock.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import NamedTuple
 
 from cas.catalog.catalog import Catalog, CatalogReader, PackRow
@@ -29,18 +27,17 @@ from cas.objects.packs import (
     pack_name,
     read_footer,
 )
+from cas.objects.runs import RunFolder
+from cas.objects.slots import SlotTables
 from cas.storage.bucket import Bucket
 from cas.storage.index import (
-    Merge,
     Run,
     due_merge,
-    load_runs,
     prefix_of,
     prefixes_of,
     run_of,
-    save_run,
 )
-from cas.storage.pack import FOOTER_HEAD_BYTES, SLOT_BYTES, Footer, Slot, decode_footer, decode_slot
+from cas.storage.pack import Footer, Slot, decode_footer
 
 _LAG_MAX = 256
 """Versions that the snapshot may fall behind a writer that never has to look anything up."""
@@ -58,15 +55,15 @@ class Lookup:
     """Finds copies by id. `cache` is a folder for index runs, or None to keep them in memory."""
 
     def __init__(self, catalog: Catalog, bucket: Bucket, clock: Clock, cache: str | None) -> None:
-        self._clock = clock
         self._catalog = catalog
         self._bucket = bucket
-        self._cache = cache
+        self._folder = RunFolder(cache, catalog, clock)
         self._lock = threading.RLock()
         self._inline: dict[bytes, tuple[int, int]] = {}
         # The older copies of what two writers put inline at the same time.
         self._more: dict[bytes, tuple[tuple[int, int], ...]] = {}
         self._runs: list[Run] | None = None
+        self._slots = SlotTables(bucket)
         self._footers: OrderedDict[int, Footer] = OrderedDict()
         self._footer_bytes = 0
         self.state = State(0, 0, 0, {}, {})
@@ -79,8 +76,27 @@ class Lookup:
 
     def find(self, id: bytes) -> Copy | None:
         """A copy of `id` in the snapshot at hand, or None. Never touches the catalog."""
-        for copy in self.copies(id):
-            return copy
+        if id in self._inline:
+            return next(self.copies(id), None)
+        # As `copies` does it, without a generator: most reads and most misses come here.
+        state, runs = self.state, self._runs
+        if runs is None:
+            runs = self._load_index()
+            state = self.state
+        prefix = prefix_of(id)
+        packs, vectors, tables = state.packs, state.vectors, self._slots.tables
+        for run in runs:
+            for number, slot_number in run.find(prefix):
+                pack = packs.get(number)
+                if pack is None or bit_is_set(vectors.get(number), slot_number):
+                    continue
+                table = tables.get(number)
+                if table is not None and slot_number < table.count:
+                    slot: Slot | None = table.slot(slot_number)
+                else:
+                    slot = self._slot(pack, slot_number)
+                if slot is not None and slot[0] == id:
+                    return Copy(pack, slot)
         return None
 
     def has(self, id: bytes) -> bool:
@@ -194,7 +210,7 @@ class Lookup:
                 return
             for run in runs:
                 if run not in whole:
-                    self._drop(run)
+                    self._folder.drop(run)
             self._runs = self._cover(whole, self._uncovered(whole), self.state.packs)
 
     def hidden_by(self) -> Corrupt | None:
@@ -210,14 +226,9 @@ class Lookup:
         return self._gone(self.state, number, slot)
 
     def _slot(self, pack: PackInfo, number: int) -> Slot | None:
-        """One slot of a pack file: from the cached footer, else by reading its 56 bytes."""
-        footer = self._footers.get(pack.number)
-        if footer is not None:
-            return footer.slot(number) if number < footer.count else None
-        assert pack.file is not None
-        start = pack.body_bytes + FOOTER_HEAD_BYTES + number * SLOT_BYTES
+        """One slot of a pack file; None if it is damaged or the file has no such slot."""
         try:
-            return decode_slot(self._bucket.read(pack.file, start, SLOT_BYTES))
+            return self._slots.slot(pack, number)
         except Corrupt as error:
             self._unreadable[pack.number] = error
             return None
@@ -240,9 +251,12 @@ class Lookup:
             if number in self._footers:
                 return
             self._footers[number] = footer
+            self._slots.lend(number, footer)
             self._footer_bytes += footer.memory_bytes
             while self._footer_bytes > FOOTER_CACHE_BYTES and len(self._footers) > 1:
-                self._footer_bytes -= self._footers.popitem(last=False)[1].memory_bytes
+                gone, old = self._footers.popitem(last=False)
+                self._slots.take_back(gone)
+                self._footer_bytes -= old.memory_bytes
 
     # -- the snapshot ------------------------------------------------------------------------
 
@@ -350,6 +364,7 @@ class Lookup:
             for id in pack.footer.ids():
                 self._forget_place(id, pack.number)
         self._unreadable.pop(pack.number, None)
+        self._slots.forget(pack.number)
         footer = self._footers.pop(pack.number, None)
         if footer is not None:
             self._footer_bytes -= footer.memory_bytes
@@ -373,15 +388,13 @@ class Lookup:
                 return self._runs
             self.ensure()
             loaded: list[Run] = []
-            lineage = self._catalog.meta.lineage_id
             covered: set[int] = set()
-            if self._cache is not None:
-                for run in load_runs(self._cache, lineage):
-                    if covered.isdisjoint(run.packs) and self._fits(run):
-                        loaded.append(run)
-                        covered.update(run.packs)
-                    else:
-                        self._drop(run)
+            for run in self._folder.load():
+                if covered.isdisjoint(run.packs) and self._fits(run):
+                    loaded.append(run)
+                    covered.update(run.packs)
+                else:
+                    self._folder.drop(run)
             self._runs = self._cover(loaded, self._uncovered(loaded), self.state.packs)
             return self._runs
 
@@ -416,32 +429,15 @@ class Lookup:
                 # Every other object stays readable; a miss now says that this pack is damaged.
                 self._unreadable[pack.number] = error
                 continue
-            runs.append(self._save(run))
+            runs.append(self._folder.save(run))
         while due := due_merge(runs):
-            merged = self._merge(due, alive)
+            merged = self._folder.merge(due, alive)
             runs = [run for run in runs if run not in due] + [merged]
             for run in due:
-                self._drop(run)
+                self._folder.drop(run)
         # What is sought lies in the largest run more often than not.
         runs.sort(key=lambda run: -run.count)
         return runs
-
-    def _drop(self, run: Run) -> None:
-        if run.path is not None and not self._catalog.read_only:
-            with suppress(OSError):
-                os.unlink(run.path)
-
-    def _save(self, run: Run) -> Run:
-        if self._cache is None or self._catalog.read_only:
-            return run
-        name = self._clock.random(16).hex()
-        return save_run(run, self._cache, name, self._catalog.meta.lineage_id)
-
-    def _merge(self, runs: Sequence[Run], alive: Mapping[int, PackInfo]) -> Run:
-        merge = Merge(runs, alive)
-        if self._cache is None or self._catalog.read_only:
-            return merge.run()
-        return merge.save(self._cache, self._clock.random(16).hex(), self._catalog.meta.lineage_id)
 
     def index_bytes(self) -> int:
         """Bytes of the index over pack files."""

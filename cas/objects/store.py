@@ -29,6 +29,7 @@ from cas.model.ids import Kind, digest_of
 from cas.objects.batch import Batch, not_committed
 from cas.objects.content import BlobReader, read_spans
 from cas.objects.lookup import Lookup
+from cas.objects.many import load_many
 from cas.objects.nodes import NodeCache, TreeNodes
 from cas.objects.packs import Copy, PackInfo
 from cas.objects.parts import Parts
@@ -106,30 +107,26 @@ class ObjectStore:
         Raises as `read` does, when it comes to the id. Groups bound memory.
         """
         group: list[bytes] = []
-        copies: dict[bytes, Copy] = {}
+        copies: list[Copy | None] = []
         size_bytes = 0
+        find = self.lookup.find
         for id in ids:
+            copy = find(id)
             group.append(id)
-            copy = None if id in copies else self.find(id)
+            copies.append(copy)
             if copy is not None:
-                copies[id] = copy
-                size_bytes += copy.slot.raw_bytes
-            if len(group) == _GROUP_COUNT or size_bytes >= _GROUP_BYTES:
+                size_bytes += copy[1].raw_bytes
+            if size_bytes >= _GROUP_BYTES or len(group) == _GROUP_COUNT:
                 yield from self._read_group(group, copies)
-                group, copies, size_bytes = [], {}, 0
+                group, copies, size_bytes = [], [], 0
         yield from self._read_group(group, copies)
 
     def _read_group(
-        self, ids: list[bytes], copies: dict[bytes, Copy]
+        self, ids: list[bytes], copies: list[Copy | None]
     ) -> Iterator[tuple[bytes, int, bytes]]:
-        loaded = {}
-        for copy in sorted(copies.values(), key=lambda c: (c.pack.number, c.slot.offset)):
-            try:
-                loaded[copy.slot.id] = self._load(copy)
-            except (Corrupt, NotFound):
-                continue
-        for id in ids:
-            kind, content = loaded[id] if id in loaded else self._read_again(id)
+        loaded = load_many(self.stored, self.bucket.read, self._load, ids, copies)
+        for id, found in zip(ids, loaded, strict=True):
+            kind, content = self._read_again(id) if found is None else found
             yield id, kind, content
 
     def _read_again(self, id: bytes) -> tuple[int, bytes]:

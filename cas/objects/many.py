@@ -1,0 +1,98 @@
+"""Copies read together: in the order in which they lie, decoded and hashed in one go.
+
+Floor 3. Invariant: a content that is given hashed to the id that was asked for; what does not
+serve here is None, and the caller tries every other copy. Holds the contents of one group, which
+the caller bounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from cas.errors import Corrupt, NotFound
+from cas.model.ids import Kind, digests_of
+from cas.objects.packs import Copy, PackInfo
+from cas.storage.codec import RAW, ZSTD, decode_frames, decode_payload
+from cas.storage.record import RECORD_HEADER_BYTES
+
+_KINDS: Final = frozenset(map(int, Kind))
+
+Loaded = tuple[int, bytes]
+"""Kind and content."""
+
+
+def load_many(
+    stored: Callable[[PackInfo, int, int], bytes],
+    read: Callable[[str, int, int], bytes],
+    load: Callable[[Copy], Loaded],
+    ids: Sequence[bytes],
+    copies: Sequence[Copy | None],
+) -> list[Loaded | None]:
+    """Kind and content of a copy of each id, verified; None where there is none that serves.
+
+    `stored` gives bytes of a pack, `read` bytes of a file of one, `load` one copy of any codec; all
+    raise `Corrupt`, `NotFound`.
+    """
+    loaded: list[Loaded | None] = [None] * len(ids)
+    order: list[tuple[int, int, int]] = []
+    others: list[tuple[int, int, int]] = []
+    for at, copy in enumerate(copies):
+        if copy is not None:
+            pack, slot = copy
+            plain = slot.codec == ZSTD or (
+                slot.codec == RAW and slot.stored_bytes == slot.raw_bytes
+            )
+            (order if plain else others).append((pack.number, slot.offset, at))
+    order.sort()
+    others.sort()
+    contents: dict[int, bytes] = {}
+    kinds: dict[int, int] = {}
+    framed: list[int] = []
+    sizes: list[int] = []
+    for _number, offset, at in order:
+        pack, slot = copies[at]  # type: ignore[misc]
+        try:
+            start = offset + RECORD_HEADER_BYTES
+            if pack.file is None:
+                contents[at] = stored(pack, start, slot.stored_bytes)
+            else:
+                contents[at] = read(pack.file, start, slot.stored_bytes)
+        except (Corrupt, NotFound):
+            continue
+        kinds[at] = slot.kind
+        if slot.codec:
+            framed.append(at)
+            sizes.append(slot.raw_bytes)
+    if framed:
+        _decode(framed, sizes, contents, kinds)
+    if not _KINDS.issuperset(kinds.values()):
+        for at in [at for at, kind in kinds.items() if kind not in _KINDS]:
+            del contents[at], kinds[at]
+    digests = digests_of(kinds.values(), contents.values())
+    for at, kind, content, digest in zip(
+        contents, kinds.values(), contents.values(), digests, strict=True
+    ):
+        if digest == ids[at]:
+            loaded[at] = kind, content
+    for _number, _offset, at in others:
+        try:
+            loaded[at] = load(copies[at])  # type: ignore[arg-type]
+        except (Corrupt, NotFound):
+            continue
+    return loaded
+
+
+def _decode(
+    framed: list[int], sizes: list[int], contents: dict[int, bytes], kinds: dict[int, int]
+) -> None:
+    """Put contents in the place of frames; what does not decode is left out."""
+    decoded = decode_frames([contents[at] for at in framed], sizes)
+    for number, at in enumerate(framed):
+        if decoded is not None:
+            contents[at] = decoded[number].tobytes()
+            continue
+        try:
+            contents[at] = decode_payload(ZSTD, contents[at], sizes[number])
+        except Corrupt:
+            del contents[at], kinds[at]

@@ -1,0 +1,52 @@
+"""The folder of index runs: loaded, written, merged, dropped; without a folder, kept in memory.
+
+Floor 3. Invariant: what lies here is a cache. A folder that cannot be written, or a store that is
+opened for reading only, costs memory and time and nothing else. Used under the look-up's lock.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Container, Sequence
+from contextlib import suppress
+
+from cas.catalog.catalog import Catalog
+from cas.clock import Clock
+from cas.storage.index import Merge, Run, load_runs, save_run
+
+
+class RunFolder:
+    """The runs of one store's cache folder; `folder` None keeps them in memory."""
+
+    def __init__(self, folder: str | None, catalog: Catalog, clock: Clock) -> None:
+        self._folder = folder
+        self._catalog = catalog
+        self._clock = clock
+
+    def load(self) -> list[Run]:
+        """Every run of this store's lineage, largest first."""
+        if self._folder is None:
+            return []
+        return load_runs(self._folder, self._catalog.meta.lineage_id)
+
+    def save(self, run: Run) -> Run:
+        """The run, mapped from a file where one can be written."""
+        if self._folder is None or self._catalog.read_only:
+            return run
+        return save_run(run, self._folder, self._name(), self._catalog.meta.lineage_id)
+
+    def merge(self, runs: Sequence[Run], live: Container[int]) -> Run:
+        """One run of those entries of `runs` whose pack is in `live`; the others stay."""
+        merge = Merge(runs, live)
+        if self._folder is None or self._catalog.read_only:
+            return merge.run()
+        return merge.save(self._folder, self._name(), self._catalog.meta.lineage_id)
+
+    def _name(self) -> str:
+        return self._clock.random(16).hex()
+
+    def drop(self, run: Run) -> None:
+        """Remove a run's file, if it has one."""
+        if run.path is not None and not self._catalog.read_only:
+            with suppress(OSError):
+                os.unlink(run.path)

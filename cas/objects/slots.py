@@ -1,0 +1,84 @@
+"""Slots of pack files: one by one, or from a table once a pack is asked often.
+
+Floor 3. Invariant: a slot that is given here was not checked against its footer's digest, and
+whoever reads by it checks what it reads. Tables of slots are bounded by `FOOTER_CACHE_BYTES`
+and are never taken and dropped in turn: what does not fit is read slot by slot. Any thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Final
+
+from cas.errors import CorruptPack
+from cas.limits import FOOTER_CACHE_BYTES
+from cas.objects.packs import PackInfo
+from cas.storage.bucket import Bucket
+from cas.storage.pack import FOOTER_HEAD_BYTES, SLOT_BYTES, Footer, Slot, decode_footer, decode_slot
+
+_TABLE_FROM: Final = 16
+"""Slots read one by one before all of them are read at once."""
+
+
+class SlotTables:
+    """Slots of the pack files of one store."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+        self._lock = threading.Lock()
+        self.tables: dict[int, Footer] = {}
+        """By number of the pack; only read by others."""
+        self._lent: set[int] = set()
+        self._asked: dict[int, int] = {}
+        # Bytes of the tables that are kept here.
+        self._own: dict[int, int] = {}
+
+    def slot(self, pack: PackInfo, number: int) -> Slot | None:
+        """One slot; None where the pack has no such number. Raises `Corrupt`, `MissingPack`."""
+        table = self.tables.get(pack.number)
+        if table is None:
+            asked = self._asked[pack.number] = self._asked.get(pack.number, 0) + 1
+            if asked != _TABLE_FROM or (table := self._take(pack)) is None:
+                return self._alone(pack, number)
+        return table.slot(number) if number < table.count else None
+
+    def _alone(self, pack: PackInfo, number: int) -> Slot:
+        assert pack.file is not None
+        start = pack.body_bytes + FOOTER_HEAD_BYTES + number * SLOT_BYTES
+        return decode_slot(self._bucket.read(pack.file, start, SLOT_BYTES))
+
+    def _take(self, pack: PackInfo) -> Footer | None:
+        """The whole table of a pack, if there is room for it."""
+        assert pack.file is not None
+        size_bytes = self._bucket.size(pack.file) - pack.body_bytes
+        if sum(self._own.values()) + size_bytes > FOOTER_CACHE_BYTES:
+            return None
+        try:
+            data = self._bucket.read(pack.file, pack.body_bytes, size_bytes)
+            table = decode_footer(b"", data, pack.file, verified=True)
+        except CorruptPack:
+            # A footer that is damaged somewhere else does not hide a slot that is not.
+            return None
+        with self._lock:
+            self._own[pack.number] = size_bytes
+            return self.tables.setdefault(pack.number, table)
+
+    def lend(self, number: int, footer: Footer) -> None:
+        """Use a footer that is kept elsewhere, until `take_back`."""
+        with self._lock:
+            if number not in self.tables:
+                self.tables[number] = footer
+                self._lent.add(number)
+
+    def take_back(self, number: int) -> None:
+        """Use a footer that was lent no longer."""
+        if number in self._lent:
+            self.forget(number)
+
+    def forget(self, number: int) -> None:
+        """Drop what is kept of a pack that is gone."""
+        with self._lock:
+            self.tables.pop(number, None)
+            self._own.pop(number, None)
+            self._lent.discard(number)
+            self._asked.pop(number, None)
