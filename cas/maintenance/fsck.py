@@ -62,7 +62,7 @@ class _Check:
             self._objects,
             self._survey,
             self._findings,
-            self._graph.add,
+            self._graph.add_many,
             self._recipe_copy,
             self._on_group,
         )
@@ -145,10 +145,9 @@ class _Check:
             self._records.moved = False
             vectors = self._read("vector", lambda reader: reader.vectors()) or ()
             self._survey.survey(rows, {number: bits for number, _version, bits in vectors})
-            self._known.freeze()
             packs = self._survey.packs[first:]
             self._bytes_total += sum([pack.body_bytes for pack in packs])
-            self._records.run(packs)
+            self._records.run(packs, self._survey.learn)
             vanished, self._survey.vanished = self._survey.vanished, []
             gone = self._vanished(vanished)
             if not gone and not self._records.moved:

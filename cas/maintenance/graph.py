@@ -9,7 +9,9 @@ that memory follows the work that waits and not the store.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate, chain, compress, count
+from operator import ge
 from typing import Any, Final
 
 from cas.errors import CasError, NotCanonical
@@ -35,8 +37,6 @@ _KIND_OF_TAG: Final = {
 }
 _KINDS: Final = bytes(_KIND_OF_TAG.get(tag, 0) for tag in range(256))  # type: ignore[call-overload]
 _NO_NAMES: Final = frozenset((b"", b".", b".."))
-_BYTES: Final = frozenset((bytes,))
-_INT: Final = frozenset((int,))
 _TAGS: Final = frozenset(_KIND_OF_TAG)
 _SURELY_WHOLE: Final = 8
 """Of nodes this small few are a part of a large directory; the others are not kept."""
@@ -88,6 +88,24 @@ class Graph:
 
     # -- objects -----------------------------------------------------------------------------
 
+    def add_many(self, objects: Sequence[tuple[bytes, int, bytes]]) -> None:
+        """Judge structured objects (id, kind, content), whose bytes hash to their ids.
+
+        Nearly all are leaves of directories, and most of these are tiny: they are judged
+        together, a column of all of them at a time.
+        """
+        leaves = []
+        for id, kind, content in objects:
+            if kind == Kind.TREE:
+                fields = decode_columns(content)
+                if _may_be_leaf(fields):
+                    leaves.append((id, fields, content))
+                    continue
+            self.add(id, kind, content)
+        if leaves and not self._add_leaves(leaves):
+            for id, _fields, content in leaves:
+                self.add(id, Kind.TREE, content)
+
     def add(self, id: bytes, kind: int, content: bytes) -> None:
         """Judge one structured object, whose bytes hash to its id."""
         try:
@@ -121,26 +139,40 @@ class Graph:
                 (id,),
             )
 
+    def _add_leaves(self, leaves: Sequence[tuple[bytes, list[Any], bytes]]) -> bool:
+        """Judge leaves of directories; False, and nothing done, if one of them is none."""
+        levels, names, tags, ids, numbers, _extras = zip(*[leaf[1] for leaf in leaves], strict=True)
+        if not _are_good_leaves(levels, names, tags, ids, numbers):
+            return False
+        replace = self._known.replace
+        for (id, fields, content), size in zip(leaves, map(sum, numbers), strict=True):
+            replace(id, size << KIND_BITS | 2)
+            if len(fields[1]) > _SURELY_WHOLE:
+                self._keep(id, _leaf(fields, content))
+        get, column = self._known.get, b"".join(ids)
+        found = [get(column[at : at + ID_BYTES]) for at in range(0, len(column), ID_BYTES)]
+        kinds = b"".join(tags).translate(_KINDS)
+        stated = [n << KIND_BITS | k for n, k in zip(chain(*numbers), kinds, strict=True)]
+        if found != stated:
+            at = 0
+            for id, fields, content in leaves:
+                first, at = at, at + len(fields[1])
+                if found[first:at] != stated[first:at]:
+                    self._judge_children(id, _leaf(fields, content), found[first:at])
+        return True
+
     def _add_tree(self, id: bytes, content: bytes) -> None:
-        fields = decode_columns(content)
-        if _is_good_leaf(fields):
-            _level, names, tags, ids, numbers, _extras = fields
-            kinds, code = tags.translate(_KINDS), sum(numbers) << KIND_BITS | 2
-            if len(names) > _SURELY_WHOLE:
-                self._keep(id, Node(0, names, tags, ids, numbers, content))
-        else:
-            node = decode_node(content, Kind.TREE)
-            names, ids, numbers = node.names, node.ids, node.numbers
-            tall = TALL if len(names) > NODE_SINGLE_ENTRIES_MAX else 0
-            kinds, code = _kinds_below(node), code_of(Kind.TREE | tall, sum(numbers))
-            self._keep(id, node)
-            if node.level:
-                self._inner.append(id)
-        self._known.replace(id, code)
-        get = self._known.get
+        node = decode_node(content, Kind.TREE)
+        tall = TALL if len(node) > NODE_SINGLE_ENTRIES_MAX else 0
+        self._known.replace(id, code_of(Kind.TREE | tall, sum(node.numbers)))
+        self._keep(id, node)
+        if node.level:
+            self._inner.append(id)
+        get, ids = self._known.get, node.ids
         found = [get(ids[at : at + ID_BYTES]) for at in range(0, len(ids), ID_BYTES)]
-        if found != [n << KIND_BITS | k for n, k in zip(numbers, kinds, strict=True)]:
-            self._judge_children(id, decode_node(content, Kind.TREE, verified=True), found)
+        stated = zip(node.numbers, _kinds_below(node), strict=True)
+        if found != [n << KIND_BITS | k for n, k in stated]:
+            self._judge_children(id, node, found)
 
     def _judge_children(self, id: bytes, node: Node, found: list[int | None]) -> None:
         """The entries of a node one by one, because not all of them are as it says."""
@@ -266,38 +298,65 @@ def _kinds_below(node: Node) -> bytes:
     return bytes([Kind.TREE]) * len(node) if node.level else bytes(node.tags).translate(_KINDS)
 
 
-def _is_good_leaf(fields: Any) -> bool:
-    """Whether decoded columns are certainly a directory's leaf, and its root.
+def _leaf(fields: list[Any], content: bytes) -> Node:
+    level, names, tags, ids, numbers, _extras = fields
+    return Node(level, names, tags, ids, numbers, content)
 
-    False says nothing: `decode_node` then judges name by name, which takes five times as long.
+
+def _may_be_leaf(fields: Any) -> bool:
+    """Whether decoded columns look like a directory's leaf that is its root."""
+    return (
+        type(fields) is list
+        and len(fields) == 6
+        and not fields[0]
+        and type(fields[1]) is list
+        and len(fields[1]) <= NODE_SINGLE_ENTRIES_MAX
+        and fields[5] == {}
+    )
+
+
+def _are_good_leaves(
+    levels: Sequence[Any],
+    names: Sequence[Any],
+    tags: Sequence[Any],
+    ids: Sequence[Any],
+    numbers: Sequence[Any],
+) -> bool:
+    """Whether columns of several nodes, each as `_may_be_leaf` wants it, are certainly leaves.
+
+    False says nothing: `decode_node` then judges each name by name, which takes far longer.
     """
-    if type(fields) is not list or len(fields) != 6:
-        return False
-    level, names, tags, ids, numbers, extras = fields
-    if type(level) is not int or level or extras != {} or type(numbers) is not list:
-        return False
-    count = len(numbers)
     if not (
-        count <= NODE_SINGLE_ENTRIES_MAX
-        and type(names) is list
-        and type(tags) is bytes
-        and type(ids) is bytes
-        and len(names) == count == len(tags)
-        and len(ids) == ID_BYTES * count
-        and _INT.issuperset(map(type, numbers))
-        and _BYTES.issuperset(map(type, names))
-        and _TAGS.issuperset(tags)
+        _all_are(int, levels)
+        and _all_are(bytes, tags)
+        and _all_are(bytes, ids)
+        and _all_are(list, numbers)
     ):
         return False
-    distinct = set(names)
-    joined = b"/".join(names)
-    return count == 0 or (
-        len(distinct) == count
-        and names == sorted(names)
-        and distinct.isdisjoint(_NO_NAMES)
-        and joined.count(b"/") == count - 1
-        and b"\0" not in joined
-        and (len(joined) <= ENTRY_NAME_BYTES_MAX or max(map(len, names)) <= ENTRY_NAME_BYTES_MAX)
-        and min(numbers) >= 0
-        and sum(numbers) <= SIZE_MAX
+    counts = list(map(len, names))
+    sizes, all_names = list(chain(*numbers)), list(chain(*names))
+    if not (
+        counts == list(map(len, tags)) == list(map(len, numbers))
+        and [ID_BYTES * count for count in counts] == list(map(len, ids))
+        and _all_are(int, sizes)
+        and _all_are(bytes, all_names)
+        and _TAGS.issuperset(b"".join(tags))
+        and min(sizes, default=0) >= 0
+        and max(map(sum, numbers)) <= SIZE_MAX
+        and _NO_NAMES.isdisjoint(all_names)
+        and max(map(len, all_names), default=0) <= ENTRY_NAME_BYTES_MAX
+    ):
+        return False
+    joined = b"/".join(all_names)
+    falls = compress(count(1), map(ge, all_names, all_names[1:]))
+    return (
+        b"\0" not in joined
+        and joined.count(b"/") == max(len(all_names) - 1, 0)
+        # Names ascend, but from one node to the next.
+        and set(accumulate(counts)).issuperset(falls)
     )
+
+
+def _all_are(kind: type, values: Iterable[Any]) -> bool:
+    """Whether all values are of just this type."""
+    return {kind}.issuperset(map(type, values))

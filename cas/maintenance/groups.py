@@ -13,13 +13,12 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterator
-from operator import itemgetter
 from typing import Any, Final
 
 from cas.errors import CasError
 from cas.maintenance.packs import Pack, PackBytes
 from cas.storage.codec import RAW, RECIPE, ZSTD, decode_frames
-from cas.storage.pack import PACK_HEADER_BYTES, Footer
+from cas.storage.pack import Footer
 from cas.storage.record import RECORD_HEADER_BYTES, encode_record_header
 
 GROUP_BYTES: Final = 1 << 20
@@ -69,41 +68,52 @@ class Group:
     def take(self, piece: Piece, source: PackBytes) -> None:
         """Read the records of a piece; frames among them wait for `place`."""
         self.pieces.append(piece)
-        if not piece.rows:
+        rows = piece.rows
+        if not rows:
             return
-        start = piece.rows[0][1]
-        stop = max([row[1] + row[2] for row in piece.rows]) + RECORD_HEADER_BYTES
+        start = rows[0][1]
+        stop = rows[-1][1] + RECORD_HEADER_BYTES + rows[-1][2]
         try:
             buffer = source.read(piece.pack, start, stop - start)
         except CasError:
             # Each record is then read alone, and told of where that fails.
-            piece.contents = [None] * len(piece.rows)
+            piece.contents = [None] * len(rows)
             return
-        self.size_bytes += len(buffer) + _ROW_BYTES * len(piece.rows)
-        _compare_headers(piece, buffer, start)
-        start -= RECORD_HEADER_BYTES
-        view = memoryview(buffer)
-        payloads: list[Any] = [view[row[1] - start : row[1] - start + row[2]] for row in piece.rows]
-        if piece.recipes:
-            self._set_aside(piece, payloads)
-        framed = [at for at, row in enumerate(piece.rows) if row[5] != RAW]
-        for at in framed:
-            if piece.rows[at][5] == ZSTD:
-                self._frames.append(payloads[at])
-                self._sizes.append(piece.rows[at][3])
-                self.size_bytes += piece.rows[at][3]
-            payloads[at] = None
-        piece.contents = payloads
-        self._targets.append((payloads, [at for at in framed if piece.rows[at][5] == ZSTD]))
+        self.size_bytes += len(buffer) + _ROW_BYTES * len(rows) + self._cut(piece, buffer, start)
 
-    @staticmethod
-    def _set_aside(piece: Piece, payloads: list[Any]) -> None:
-        """Recipe copies are judged in another way than contents."""
-        rows = piece.rows
-        copies = [at for at, row in enumerate(rows) if row[5] == RECIPE]
-        piece.copies = [(rows[at], bytes(payloads[at])) for at in copies]
-        for at in reversed(copies):
-            del rows[at], payloads[at]
+    def _cut(self, piece: Piece, buffer: bytes, start: int) -> int:
+        """Part a buffer into payloads, and compare the bytes before each with what the footer
+        says of it; gives how much its frames hold. One pass, while the rows are at hand.
+        """
+        view = memoryview(buffer)
+        contents, copies, framed = piece.contents, [], []
+        frames, sizes = self._frames, self._sizes
+        framed_bytes = 0
+        for row in piece.rows:
+            _id, offset, stored, raw, kind, codec, depth, _flags, group = row
+            body = offset - start + RECORD_HEADER_BYTES
+            said = encode_record_header(kind, codec, depth, group, stored, raw)
+            if buffer[offset - start : body] != said:
+                piece.faults.append(_header_fault(piece.pack, row))
+            payload = view[body : body + stored]
+            if codec == ZSTD:
+                framed.append(len(contents))
+                frames.append(payload)
+                sizes.append(raw)
+                framed_bytes += raw
+                contents.append(None)
+            elif codec == RAW:
+                contents.append(payload)
+            elif codec == RECIPE:
+                # Judged in another way than contents.
+                copies.append((row, bytes(payload)))
+            else:
+                contents.append(None)
+        if copies:
+            piece.copies = copies
+            piece.rows = [row for row in piece.rows if row[5] != RECIPE]
+        self._targets.append((contents, framed))
+        return framed_bytes
 
     def decode(self) -> None:
         """Decompress the frames; any thread, and it holds no GIL while it does. Never raises."""
@@ -125,54 +135,39 @@ class Group:
                 at += 1
 
 
-def _compare_headers(piece: Piece, buffer: bytes, start: int) -> None:
-    """Compare the bytes before each payload with what the footer says of it."""
-    differ = [
-        id
-        for id, offset, stored, raw, kind, codec, depth, _flags, group in piece.rows
-        if buffer[offset - start : offset - start + RECORD_HEADER_BYTES]
-        != encode_record_header(kind, codec, depth, group, stored, raw)
-    ]
-    for id in differ:
-        message = (
-            f"The record of {id.hex()} in {piece.pack.label} begins with other bytes than the "
-            "footer says: readers are not misled, but no scan would find it; put the same "
-            "content again."
-        )
-        piece.faults.append(("record-header", message))
+def _header_fault(pack: Pack, row: Row) -> tuple[str, str]:
+    return (
+        "record-header",
+        f"The record of {row[0].hex()} in {pack.label} begins with other bytes than the footer "
+        "says: readers are not misled, but no scan would find it; put the same content again.",
+    )
 
 
-def in_order(footer: Footer) -> Iterator[list[Row]]:
-    """Rows of a footer in order of offset, at most `_ROWS_MAX` at a time.
-
-    A pack of tiny objects has a million rows; as tuples they would take 350 MB.
-    """
-    if footer.count <= _ROWS_MAX:
-        yield sorted(footer.rows(), key=itemgetter(1))
-        return
-    keys = sorted([row[1] << 32 | number for number, row in enumerate(footer.rows())])
-    for start in range(0, len(keys), _ROWS_MAX):
-        yield [footer.slot(key & 0xFFFFFFFF) for key in keys[start : start + _ROWS_MAX]]
-
-
-def parts(rows: list[Row]) -> Iterator[list[Row]]:
-    """Cut rows into parts of about `GROUP_BYTES` of content or of stored bytes.
+def parts(footer: Footer) -> Iterator[list[Row]]:
+    """Slots of a footer in order of offset, cut into parts of about `GROUP_BYTES` of content or
+    of stored bytes.
 
     A part has no gap and no overlap, so that what is read for it is no more than its records.
+    Rows are made part by part: those of a whole pack would be read from memory in the order of
+    their ids, each time anew, and a pack of tiny objects would take 350 MB for them.
     """
-    first = size = 0
-    end = rows[0][1] if rows else PACK_HEADER_BYTES
-    for at, row in enumerate(rows):
-        if row[1] != end and at > first:
-            yield rows[first:at]
-            first, size = at, 0
-        end = row[1] + RECORD_HEADER_BYTES + row[2]
-        size += row[2] + (row[3] if row[5] == ZSTD else 0) + _ROW_BYTES
-        if size >= GROUP_BYTES:
-            yield rows[first : at + 1]
-            first, size = at + 1, 0
-    if first < len(rows):
-        yield rows[first:]
+    order = footer.by_offset()
+    part: list[Row] = []
+    size = end = 0
+    for first in range(0, len(order), _ROWS_MAX):
+        for row in footer.pick(order[first : first + _ROWS_MAX]):
+            if row[1] != end and part:
+                yield part
+                part, size = [], 0
+            part.append(row)
+            stored = row[2]
+            end = row[1] + RECORD_HEADER_BYTES + stored
+            size += stored + _ROW_BYTES + (row[3] if row[5] == ZSTD else 0)
+            if size >= GROUP_BYTES:
+                yield part
+                part, size = [], 0
+    if part:
+        yield part
 
 
 class Decoder:

@@ -1,9 +1,9 @@
 """Which packs there are, what their footers list, and what lies hidden where a footer is damaged.
 
 Floor 5; checks docs/format.md sections 6.1 and 6.3 and the pack rows of 7.1. Invariant: after
-`survey` the table of known objects holds what a reader would find, no more and no less; whole
-objects of packs that a reader refuses are in `hidden`, so that a check can say what hangs on
-them.
+`survey` and `learn` the table of known objects holds what a reader would find, no more and no
+less; whole objects of packs that a reader refuses are in `hidden`, so that a check can say what
+hangs on them.
 """
 
 from __future__ import annotations
@@ -92,6 +92,7 @@ class PackSurvey:
         self._footers_kept_bytes = 0
         self._vectors: dict[int, bytes] = {}
         self._numbers: set[int] = set()
+        self._unlearned: list[Pack] = []
         self.packs: list[Pack] = []
         self.hidden: dict[bytes, str] = {}
         """Objects that lie whole in a pack whose header or footer is damaged -> its label."""
@@ -142,7 +143,8 @@ class PackSurvey:
             return
         self.packs.append(pack)
         # Spill keeps inline packs few; footers of files can be read again.
-        if pack.file is None or self._footers_kept_bytes < _FOOTERS_KEPT_BYTES:
+        kept = pack.file is None or self._footers_kept_bytes < _FOOTERS_KEPT_BYTES
+        if kept:
             self._footers[pack.number] = footer
             self._footers_kept_bytes += footer.memory_bytes
         bits = self._vectors.get(pack.number)
@@ -153,19 +155,33 @@ class PackSurvey:
                 f"The deletion vector of {label} has {len(bits)} bytes for {footer.count} slots; "
                 "rebuild the catalog from the packs.",
             )
-            bits = None
             del self._vectors[pack.number]
-        self._learn(footer, bits)
+        if kept:
+            self._unlearned.append(pack)
+        else:
+            self._learn(footer, pack.number)
 
-    def _learn(self, footer: Footer, bits: bytes | None) -> None:
+    def learn(self) -> None:
+        """Complete the table of known objects. Apart from `survey`, so that the first records
+        are read and decoded beside it.
+        """
+        for pack in self._unlearned:
+            self._learn(self._footers[pack.number], pack.number)
+        self._unlearned.clear()
+        self._known.freeze()
+
+    def _learn(self, footer: Footer, number: int) -> None:
         """Note what the pack holds, some slots at a time: as tuples they take six times more."""
-        rows = enumerate(footer.rows())
+        bits = self._vectors.get(number)
+        rows = footer.rows()
+        if bits is not None:
+            gone = [bit_is_set(bits, slot) for slot in range(footer.count)]
+            rows = (row for row, is_gone in zip(rows, gone, strict=True) if not is_gone)
         while part := list(islice(rows, _SLOTS_AT_ONCE)):
             self._known.add(
                 [
-                    (r[0], _UNREAD_TREE if r[4] == 2 else min(r[3], SIZE_MAX) << KIND_BITS | r[4])
-                    for number, r in part
-                    if bits is None or not bit_is_set(bits, number)
+                    (id, _UNREAD_TREE if kind == 2 else min(raw, SIZE_MAX) << KIND_BITS | kind)
+                    for id, _offset, _stored, raw, kind, _codec, _depth, _flags, _group in part
                 ]
             )
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import Final
 
 from cas.errors import CasError
 from cas.limits import ID_BYTES
 from cas.maintenance.findings import Findings
-from cas.maintenance.groups import GROUP_BYTES, Decoder, Group, Piece, Row, in_order, parts
+from cas.maintenance.groups import GROUP_BYTES, Decoder, Group, Piece, Row, parts
 from cas.maintenance.packs import IDS_KEPT_MAX, Pack, PackBytes, PackSurvey
 from cas.model.ids import digests_of
 from cas.objects.store import ObjectStore
@@ -23,13 +24,17 @@ from cas.storage.codec import DELTA, RECIPE, decode_payload
 from cas.storage.pack import EDGE_BASE, EDGE_RECIPE, PACK_HEADER_BYTES, Footer
 from cas.storage.record import RECORD_HEADER_BYTES
 
+Named = tuple[bytes, int, bytes]
+"""An object that names others: id, kind, content."""
+
 _AHEAD: Final = 4
 """Groups that are read before the first of them is judged: about as many MiB of memory."""
 
 
 class RecordCheck:
-    """Checks the records of surveyed packs. `structured` is called with each object that names
-    others: (id, kind, content); `recipe_copy` with (id, recipe id, size in bytes, pack).
+    """Checks the records of surveyed packs. `structured` is called with some objects that name
+    others, in the order in which they lie: [(id, kind, content), ...]; `recipe_copy` with (id,
+    recipe id, size in bytes, pack).
     """
 
     def __init__(
@@ -37,7 +42,7 @@ class RecordCheck:
         objects: ObjectStore,
         survey: PackSurvey,
         findings: Findings,
-        structured: Callable[[bytes, int, bytes], None],
+        structured: Callable[[Sequence[Named]], None],
         recipe_copy: Callable[[bytes, bytes, int, Pack], None],
         on_group: Callable[[int, int], None],
     ) -> None:
@@ -56,16 +61,22 @@ class RecordCheck:
         self.moved = False
         """Whether a pack was gone between the survey and the reading of it."""
 
-    def run(self, packs: Iterable[Pack]) -> None:
-        """Check the records of packs."""
+    def run(self, packs: Iterable[Pack], meanwhile: Callable[[], None]) -> None:
+        """Check the records of packs. `meanwhile` is called once, before the first is judged and
+        while the first are being decoded.
+        """
         waiting: deque[Group] = deque()
         with Decoder() as decoder:
-            for group in self._groups(packs):
+            groups = self._groups(packs)
+            for group in islice(groups, _AHEAD):
                 decoder.submit(group)
                 waiting.append(group)
-                if len(waiting) > _AHEAD:
-                    decoder.wait(waiting[0])
-                    self._check_group(waiting.popleft())
+            meanwhile()
+            for group in groups:
+                decoder.submit(group)
+                waiting.append(group)
+                decoder.wait(waiting[0])
+                self._check_group(waiting.popleft())
             while waiting:
                 decoder.wait(waiting[0])
                 self._check_group(waiting.popleft())
@@ -73,15 +84,19 @@ class RecordCheck:
     def _check_group(self, group: Group) -> None:
         group.place()
         count = stored = 0
+        named: list[Named] = []
         for piece in group.pieces:
             for code, message in piece.faults:
                 self._findings.add(code, piece.pack.label, message)
-            self._check(piece)
+            self._check(piece, named)
             count += len(piece.rows) + len(piece.copies)
             stored += sum([row[2] for row in piece.rows])
+        if named:
+            self._structured(named)
         self._on_group(count, stored)
 
-    def _check(self, piece: Piece) -> None:
+    def _check(self, piece: Piece, named: list[Named]) -> None:
+        """Judge the records of a piece; what names other objects goes to `named`."""
         rows, contents = piece.rows, piece.contents
         if not all(contents):
             # One that is damaged spoils its group: each is tried alone. Empty blobs pass here.
@@ -92,15 +107,18 @@ class RecordCheck:
             rows = [row for row, content in zip(rows, contents, strict=True) if content is not None]
             contents = [content for content in contents if content is not None]
         kinds = [row[4] for row in rows]
+        ids = [row[0] for row in rows]
         digests = digests_of(kinds, contents)
-        if digests != [row[0] for row in rows]:
+        if digests != ids:
             for row, digest in zip(rows, digests, strict=True):
                 if row[0] != digest:
                     self._spoiled(piece, row, "its content does not hash to its id")
         self.content_bytes += sum([row[3] for row in rows])
-        for row, digest, content in zip(rows, digests, contents, strict=True):
-            if row[4] != 1 and digest == row[0] and digest not in piece.gone:
-                self._structured(digest, row[4], bytes(content))
+        named += [
+            (ids[at], kind, bytes(contents[at]))
+            for at, kind in enumerate(kinds)
+            if kind != 1 and digests[at] == ids[at] and ids[at] not in piece.gone
+        ]
         for row, payload in piece.copies:
             self._check_copy(piece, row, payload)
 
@@ -219,26 +237,17 @@ class RecordCheck:
             ids = enumerate(footer.ids())
             gone = {id for number, id in ids if self._survey.is_gone(pack, number)}
         end = PACK_HEADER_BYTES
-        for rows in in_order(footer):
+        for rows in parts(footer):
             self._compare_edges(pack, rows, recipes, bases)
-            end = self._find_gaps(pack, rows, end)
-            for part in parts(rows):
-                yield Piece(pack, part, recipes, gone)
+            if rows[0][1] != end:
+                self._gap(pack, end, rows[0][1])
+            end = rows[-1][1] + RECORD_HEADER_BYTES + rows[-1][2]
+            yield Piece(pack, rows, recipes, gone)
         if end != pack.body_bytes:
             self._gap(pack, end, pack.body_bytes)
 
-    def _find_gaps(self, pack: Pack, rows: Sequence[Row], end: int) -> int:
-        """Tell of bytes that belong to no record, or to two; gives where the rows end."""
-        ends = [end, *[row[1] + RECORD_HEADER_BYTES + row[2] for row in rows]]
-        starts = [row[1] for row in rows]
-        last = ends.pop()
-        if starts != ends:
-            for end, start in zip(ends, starts, strict=True):
-                if start != end:
-                    self._gap(pack, end, start)
-        return last
-
     def _gap(self, pack: Pack, end: int, start: int) -> None:
+        """Tell of bytes that belong to no record, or to two. Parts have none within."""
         whose = "no record" if start > end else "two records"
         self._findings.add(
             "pack-gap",

@@ -37,6 +37,7 @@ _HEADER = struct.Struct("<8sHHI16s16s16sQI")
 _HEADER_CRC = struct.Struct("<I")
 _FOOTER = struct.Struct("<8sIIQ")
 _SLOT = struct.Struct("<32sIIQBBBBI")
+_OFFSET = struct.Struct("<32xI20x")
 _EDGE = struct.Struct("<II32s")
 _TRAILER = struct.Struct("<32sI4s")
 
@@ -50,7 +51,7 @@ EDGE_DICTIONARY: Final = 2
 EDGE_RECIPE: Final = 3
 
 assert PACK_HEADER_BYTES == 80
-assert SLOT_BYTES == 56
+assert SLOT_BYTES == 56 == _OFFSET.size
 
 
 @attrs.frozen(slots=True)
@@ -200,6 +201,17 @@ class Footer:
     def rows(self) -> Iterator[_Row]:
         """All slots as plain tuples in the order of `Slot`'s fields, for long runs."""
         return _SLOT.iter_unpack(self._slots)
+
+    def by_offset(self) -> list[int]:
+        """Numbers of all slots, in the order in which their records lie."""
+        offsets = [offset for (offset,) in _OFFSET.iter_unpack(self._slots)]
+        return sorted(range(self.count), key=offsets.__getitem__)
+
+    def pick(self, numbers: Iterable[int]) -> Iterator[_Row]:
+        """Slots of these numbers, as `rows` gives them. Each is made when it is asked for."""
+        slots = self._slots
+        starts = [number * SLOT_BYTES for number in numbers]
+        return _SLOT.iter_unpack(b"".join([slots[at : at + SLOT_BYTES] for at in starts]))
 
     def ids(self) -> list[bytes]:
         """All ids, ascending."""

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cas.errors import Corrupt
-from cas.maintenance.graph import _is_good_leaf
+from cas.maintenance.graph import _are_good_leaves, _may_be_leaf
 from cas.model.encoding import decode, decode_columns, encode
 from cas.model.ids import Kind, digest_of, digest_parts, digests_of
 from cas.storage.codec import ZSTD, decode_frames, decode_payload, encode_payload
@@ -45,6 +45,14 @@ def leaves(draw: st.DrawFn) -> list[Any]:
     return fields[: draw(st.sampled_from([6] * 12 + [5]))]
 
 
+def _are_good(nodes: list[Any]) -> bool:
+    """Whether the quick judgement takes these nodes for leaves, all of them together."""
+    if not all(map(_may_be_leaf, nodes)):
+        return False
+    levels, names, tags, ids, numbers, _extras = zip(*nodes, strict=True)
+    return _are_good_leaves(levels, names, tags, ids, numbers)
+
+
 @given(leaves(), st.booleans())
 def test_a_leaf_taken_for_good_is_good(fields: list[Any], canonical: bool) -> None:
     """Whatever the columns say, a leaf that is recognised as good passes `decode_node`."""
@@ -53,11 +61,17 @@ def test_a_leaf_taken_for_good_is_good(fields: list[Any], canonical: bool) -> No
     try:
         node = decode_node(data, Kind.TREE)
     except Corrupt:
-        assert not _is_good_leaf(quick)
+        assert not _are_good([quick])
     else:
         assert node.data == data
         if node.level == 0 and not node.extras:
-            assert _is_good_leaf(quick)
+            assert _are_good([quick])
+
+
+@given(st.lists(leaves(), min_size=1, max_size=5))
+def test_leaves_together_are_judged_as_alone(nodes: list[Any]) -> None:
+    """Several leaves are taken together if, and only if, each of them is taken alone."""
+    assert _are_good(nodes) == all(_are_good([node]) for node in nodes)
 
 
 def test_most_leaves_are_recognised() -> None:
@@ -65,7 +79,7 @@ def test_most_leaves_are_recognised() -> None:
     for count in (0, 1, 7, 64):
         names = sorted(b"name-%d" % n for n in range(count))
         fields = [0, names, bytes([1] * count), bytes(32 * count), list(range(count)), {}]
-        assert _is_good_leaf(decode_columns(encode(fields)))
+        assert _are_good([decode_columns(encode(fields))])
 
 
 @given(st.binary(max_size=60))
