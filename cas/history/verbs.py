@@ -8,23 +8,24 @@ is apart so that each can be read at one sitting.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 from cas.history.conflicts import MergeConflict, read_conflicts
 from cas.history.core import Core
-from cas.history.merge import MergePlan, MergeResult, OnConflict, apply_merge, merge, plan_merge
+from cas.history.later import Later
 from cas.history.transaction import Transaction
-from cas.history.undo import (
-    RestorePlan,
-    Undone,
-    UndoPlan,
-    apply_restore,
-    apply_undo,
-    plan_restore,
-    plan_undo,
-)
 from cas.history.view import View
 from cas.model.ids import ObjectId
+
+if TYPE_CHECKING:
+    from cas.history import merge as merging
+    from cas.history import undo as undoing
+    from cas.history.merge import MergePlan, MergeResult, OnConflict
+    from cas.history.undo import RestorePlan, Undone, UndoPlan
+else:
+    # A tenth of the start of every command, which few commands need.
+    merging = Later("cas.history.merge")
+    undoing = Later("cas.history.undo")
 
 
 class HistoryVerbs(ABC):
@@ -63,11 +64,11 @@ class HistoryVerbs(ABC):
         message: str = "",
     ) -> MergeResult | Undone:
         """Do what a plan says, as one entry. Raises `RefConflict` when a ref moved since."""
-        if isinstance(plan, MergePlan):
-            return apply_merge(self.core, plan, self.view, self._begin, author, message)
-        if isinstance(plan, UndoPlan):
-            return apply_undo(self.core, plan, self.view, self._begin, author, message)
-        return apply_restore(self.core, plan, self.view, self._begin, author, message)
+        if isinstance(plan, merging.MergePlan):
+            return merging.apply_merge(self.core, plan, self.view, self._begin, author, message)
+        if isinstance(plan, undoing.UndoPlan):
+            return undoing.apply_undo(self.core, plan, self.view, self._begin, author, message)
+        return undoing.apply_restore(self.core, plan, self.view, self._begin, author, message)
 
     # -- merging -----------------------------------------------------------------------------
 
@@ -81,7 +82,7 @@ class HistoryVerbs(ABC):
         fast_forward: bool = True,
     ) -> MergePlan:
         """What `merge` would do; writes nothing. Raises as `merge` does, but for `RefConflict`."""
-        return plan_merge(
+        return merging.plan_merge(
             self.core,
             self.view(),
             into,
@@ -112,7 +113,7 @@ class HistoryVerbs(ABC):
         Raises `RefNotFound`, `UnrelatedHistories`, `RefConflict` when others kept moving the
         branch, and what resolving a revision and committing raise.
         """
-        return merge(
+        return merging.merge(
             lambda: self.plan_merge(
                 into,
                 revision,
@@ -131,7 +132,7 @@ class HistoryVerbs(ABC):
 
     def plan_undo(self, seq: int | None = None) -> UndoPlan:
         """What `undo` would do; writes nothing. Raises as `undo` does, but for `RefConflict`."""
-        return plan_undo(self.core, self.view(), seq, "undo")
+        return undoing.plan_undo(self.core, self.view(), seq, "undo")
 
     def undo(self, seq: int | None = None, *, author: str = "", message: str = "") -> Undone:
         """Take back what entry `seq` did to refs, by a new entry; without `seq` the newest.
@@ -146,7 +147,7 @@ class HistoryVerbs(ABC):
 
     def plan_redo(self, seq: int | None = None) -> UndoPlan:
         """What `redo` would do; writes nothing. Raises as `redo` does, but for `RefConflict`."""
-        return plan_undo(self.core, self.view(), seq, "redo")
+        return undoing.plan_undo(self.core, self.view(), seq, "redo")
 
     def redo(self, seq: int | None = None, *, author: str = "", message: str = "") -> Undone:
         """Take back an undo, by a new entry: that of entry `seq`, or the newest one.
@@ -164,7 +165,7 @@ class HistoryVerbs(ABC):
     ) -> RestorePlan:
         """What `restore` would do; writes nothing. Raises as `restore`, but for `RefConflict`."""
         then = self.at(seq, time_us=time_us)
-        return plan_restore(self.view(), then, target)
+        return undoing.plan_restore(self.view(), then, target)
 
     def restore(
         self,
