@@ -35,6 +35,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "grep": ("grep", "Search the files of a revision."),
     "export": ("archive", "Write a revision, or a part of it, as an archive."),
     "import": ("archive", "Save an archive as the next commit of a branch."),
+    "import-git": ("gitimport", "Take in the history of a git folder."),
     "diff": ("compare", "Show what changed between two revisions, or in a folder."),
     "log": ("history", "Show the commits that led to a revision."),
     "journal": ("history", "Show what was done to the store, and by whom."),

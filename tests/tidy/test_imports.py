@@ -19,6 +19,7 @@ LIBRARIES: dict[str, tuple[str, ...] | None] = {
     "cbor2": ("model.encoding",),
     "click": ("cli",),
     "pathspec": ("worktree",),
+    "pygit2": ("worktree.git",),
     "pyfastcdc": ("objects", "storage.chunker"),
     "rich": ("cli",),
     "zstandard": ("storage",),
