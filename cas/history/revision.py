@@ -1,47 +1,120 @@
-"""Revisions: what people type to name a commit.
+"""Revisions: what people type to name a commit, a path of one, or a range of them.
 
-Floor 4. Grammar: `NAME` then any number of `~N` (N-th first parent) and `^N` (N-th parent). A
-name is tried as exact ref, branch, tag and abbreviated id; exactly one must match, else the
-error lists them. Invariant: a revision never silently means one of two things.
+Floor 4. Invariant: a revision never silently means one of two things. The grammar:
+
+    range     REV..REV  what the second has and the first has not; REV...REV what only one has
+    target    REV[:PATH]
+    REV       NAME[@{WHEN}] then any number of ~N (N-th first parent), ^N (N-th parent), ^{}
+    WHEN      the number of a journal entry, or a time in RFC 3339: where the ref was then
+
+A name is tried as exact ref, branch, tag and abbreviated id; exactly one must match, else the
+error lists them. A time without an offset is UTC, a date alone is its first moment.
 """
 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from datetime import UTC, datetime, timedelta
+from typing import Final, NamedTuple
 
 from cas.errors import Invalid
 
-_STEP = re.compile(r"([~^])([0-9]{0,9})")
+_STEP: Final = re.compile(r"([~^])([0-9]{0,9})")
+_PEEL: Final = re.compile(r"\^\{(commit)?\}")
+_WHEN: Final = re.compile(r"@\{([^{}]*)\}")
+_TARGET: Final = re.compile(r"((?:[^:{]|\{[^{}]*\}?)*):(.*)", re.DOTALL)
+_RANGE: Final = re.compile(r"(?s)(.*?)(\.\.\.?)(.*)")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class When(NamedTuple):
+    """A moment: after entry `seq`, or as of `time_us` (µs since 1970 UTC); one of them is set."""
+
+    seq: int | None
+    time_us: int | None
 
 
 class Revision(NamedTuple):
-    """A name and the steps to walk from it: ("~", n) or ("^", n)."""
+    """A name, the moment to look it up in, and the steps to walk: ("~", n) or ("^", n)."""
 
     name: str
+    when: When | None
     steps: tuple[tuple[str, int], ...]
+
+
+class Range(NamedTuple):
+    """`first..second`, or with `both` `first...second`."""
+
+    first: str
+    second: str
+    both: bool
 
 
 def parse_revision(text: str) -> Revision:
     """Split a revision. Raises `Invalid`."""
-    cut = min((i for i in (text.find("~"), text.find("^")) if i >= 0), default=len(text))
-    name, rest = text[:cut], text[cut:]
+    marks = (text.find("~"), text.find("^"), text.find("@{"))
+    cut = min((at for at in marks if at >= 0), default=len(text))
+    name = text[:cut]
+    when = None
+    at = cut
+    match = _WHEN.match(text, at)
+    if match is not None:
+        when = parse_when(match.group(1))
+        at = match.end()
     steps: list[tuple[str, int]] = []
-    at = 0
-    while at < len(rest):
-        match = _STEP.match(rest, at)
+    while at < len(text):
+        match = _PEEL.match(text, at)
         if match is None:
-            raise Invalid(
-                f"{text!r} is no revision: after the name come ~N or ^N only.", revision=text
-            )
-        steps.append((match.group(1), int(match.group(2) or 1)))
+            match = _STEP.match(text, at)
+            if match is None or text.startswith("^{", at):
+                raise Invalid(
+                    f"{text!r} is no revision: after the name come @{{WHEN}}, then ~N or ^N, and "
+                    "^{} only.",
+                    revision=text,
+                )
+            steps.append((match.group(1), int(match.group(2) or 1)))
         at = match.end()
     if not name:
         raise Invalid("A revision begins with a branch, a tag or an id.", revision=text)
-    return Revision(name, tuple(steps))
+    if ".." in name:
+        raise Invalid(f"{text!r} is a range or no name; name one revision here.", revision=text)
+    return Revision(name, when, tuple(steps))
+
+
+def parse_when(text: str) -> When:
+    """A moment as it stands in `@{...}`. Raises `Invalid`."""
+    stripped = text.strip()
+    if stripped.isascii() and stripped.isdigit() and len(stripped) < 19:
+        return When(int(stripped), None)
+    try:
+        moment = datetime.fromisoformat(stripped)
+    except ValueError as error:
+        raise Invalid(
+            f"{text!r} is no moment: give the number of an entry, as `cas journal` shows it, or a "
+            "time like 2026-10-01T12:30:00Z.",
+            revision=text,
+        ) from error
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return When(None, max(0, (moment - _EPOCH) // timedelta(microseconds=1)))
+
+
+def parse_range(text: str) -> Range | None:
+    """The two ends of a range; None for a single revision. Raises `Invalid`."""
+    match = _RANGE.fullmatch(text)
+    if match is None:
+        return None
+    first, dots, second = match.groups()
+    if not first or not second or ".." in second or second[0] == ".":
+        raise Invalid(
+            f"{text!r} is no range: name a revision on both sides of the dots.", revision=text
+        )
+    return Range(first, second, dots == "...")
 
 
 def split_path(text: str) -> tuple[str, str]:
     """`REV:PATH` as (revision, path); the path is empty when there is none."""
-    revision, _colon, path = text.partition(":")
-    return revision, path.strip("/")
+    match = _TARGET.fullmatch(text)
+    if match is None:
+        return text, ""
+    return match[1], match[2].strip("/")

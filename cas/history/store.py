@@ -205,10 +205,10 @@ class Store(HistoryVerbs):
         return self.view().diff(old, new)
 
     def log(
-        self, revision: str | ObjectId, *, limit: int | None = None
+        self, revision: str | ObjectId, *, limit: int | None = None, path: str | bytes = ""
     ) -> Iterator[tuple[CommitId, Commit]]:
-        """Commits reachable from a revision, newest first."""
-        return self.view().log(revision, limit=limit)
+        """Commits reachable from a revision or in a range, newest first."""
+        return self.view().log(revision, limit=limit, path=path)
 
     def branches(self) -> list[Ref]:
         """All branches, ascending by name."""

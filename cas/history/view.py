@@ -12,6 +12,7 @@ import attrs
 
 from cas.errors import (
     AmbiguousRevision,
+    EntryNotFound,
     InvalidId,
     ObjectNotFound,
     RefNotFound,
@@ -19,13 +20,14 @@ from cas.errors import (
     WrongKind,
 )
 from cas.history.core import Core
-from cas.history.log import newest_first
-from cas.history.revision import parse_revision
+from cas.history.graph import only_in
+from cas.history.log import newest_first, path_log
+from cas.history.revision import When, parse_range, parse_revision
 from cas.history.snapshot import Change, Snapshot
 from cas.history.timeline import Moment, RefValue
 from cas.limits import ID_BYTES
 from cas.model.ids import CommitId, Kind, ObjectId, is_abbreviation
-from cas.model.names import HEADS, TAGS, short_ref
+from cas.model.names import HEADS, TAGS, short_ref, split_path
 from cas.model.objects import Commit, Tag
 
 
@@ -48,6 +50,7 @@ class View:
     """The store after one journal entry."""
 
     def __init__(self, core: Core, moment: Moment) -> None:
+        self._core = core
         self._objects = core.objects
         self._timeline = core.timeline
         self._commits = core.commits
@@ -92,17 +95,39 @@ class View:
         """
         if isinstance(revision, ObjectId):
             return self._peel(revision)
-        name, steps = parse_revision(revision)
-        id = self._peel(self._named(name))
+        name, when, steps = parse_revision(revision)
+        id = self._peel(self._named(name) if when is None else self._named_then(name, when))
         for mark, number in steps:
             id = self._step(id, mark, number, revision)
         return id
 
+    def _named_then(self, name: str, when: When) -> ObjectId:
+        """Where a ref was. Raises `EntryNotFound`, and `RevisionNotFound` if it was not there."""
+        seq = when.seq
+        with self._objects.catalog.read() as reader:
+            if seq is None:
+                assert when.time_us is not None
+                seq = self._timeline.seq_at(reader, self.seq, when.time_us)
+            if seq > self.seq:
+                raise EntryNotFound(
+                    f"The journal has no entry {seq}; its newest is {self.seq}.", seq=seq
+                )
+            then = View(self._core, self._timeline.at(reader, seq))
+        candidates = then._refs_named(name)
+        if not candidates:
+            raise RevisionNotFound(
+                f"{name!r} was no branch or tag after entry {seq}; `cas journal` tells what was.",
+                revision=name,
+            )
+        return _only(name, candidates)
+
+    def _refs_named(self, name: str) -> dict[str, ObjectId]:
+        """Refs that a name could mean."""
+        found = map(self.ref, (name, HEADS + name, TAGS + name))
+        return {ref.name: ref.target for ref in found if ref is not None}
+
     def _named(self, name: str) -> ObjectId:
-        candidates: dict[str, ObjectId] = {}
-        for ref in (name, HEADS + name, TAGS + name):
-            if found := self.ref(ref):
-                candidates[found.name] = found.target
+        candidates = self._refs_named(name)
         lowered = name.lower()
         if is_abbreviation(lowered):
             for id in self._objects.lookup.abbreviated(lowered):
@@ -112,14 +137,7 @@ class View:
                 f"{name!r} names no branch, tag or commit; `cas branch` lists the branches.",
                 revision=name,
             )
-        if len(set(candidates.values())) > 1:
-            listed = ", ".join(sorted(candidates))
-            raise AmbiguousRevision(
-                f"{name!r} could be any of: {listed}. Use one of these in full.",
-                revision=name,
-                candidates=sorted(candidates),
-            )
-        return next(iter(candidates.values()))
+        return _only(name, candidates)
 
     def find(self, text: str) -> ObjectId:
         """The object that an id or an abbreviation of 8 digits or more names.
@@ -204,14 +222,38 @@ class View:
         return before.diff(after)
 
     def log(
-        self, revision: str | ObjectId, *, limit: int | None = None
+        self, revision: str | ObjectId, *, limit: int | None = None, path: str | bytes = ""
     ) -> Iterator[tuple[CommitId, Commit]]:
         """Commits reachable from a revision, newest first, read as they are asked for.
 
         A commit comes behind the child through which it was met, and behind all of its children
-        where no commit is dated before its parent. Raises as `resolve` does, at once.
+        where no commit is dated before its parent. `A..B` gives what B has and A has not,
+        `A...B` what only one of them has. With `path` only commits that changed what lies
+        there; of a merge that took it from one parent, only that parent is followed. Raises as
+        `resolve` does, at once.
         """
-        return newest_first(self._commits, self.resolve(revision), limit)
+        starts, within = self._ends(revision)
+        if path:
+            parts = split_path(path)
+            return path_log(self._core, starts, parts, within=within, limit=limit)
+        return newest_first(self._commits, starts, limit, within)
+
+    def _ends(self, revision: str | ObjectId) -> tuple[list[CommitId], set[CommitId] | None]:
+        """Where a log begins, and for a range the commits that it may show."""
+        ends = None if isinstance(revision, ObjectId) else parse_range(revision)
+        if ends is None:
+            return [self.resolve(revision)], None
+        first, second = self.resolve(ends.first), self.resolve(ends.second)
+        within = only_in(self._commits, [second], [first])
+        if not ends.both:
+            return [second], within
+        return [first, second], within | only_in(self._commits, [first], [second])
+
+    def annotation(self, ref: Ref) -> Tag | None:
+        """The annotated tag that a ref points at; None for a branch or a plain tag."""
+        if ref.kind != Kind.TAG:
+            return None
+        return Tag.decode(self._objects.get(ref.target, Kind.TAG), verified=True)
 
     def branch(self, name: str) -> Ref:
         """A branch by short or full name. Raises `RefNotFound`."""
@@ -222,6 +264,18 @@ class View:
                 f"There is no branch {name!r}; `cas branch` lists the branches.", ref=full
             )
         return found
+
+
+def _only(name: str, candidates: dict[str, ObjectId]) -> ObjectId:
+    """The one id that a name means. Raises `AmbiguousRevision`."""
+    if len(set(candidates.values())) > 1:
+        listed = ", ".join(sorted(candidates))
+        raise AmbiguousRevision(
+            f"{name!r} could be any of: {listed}. Use one of these in full.",
+            revision=name,
+            candidates=sorted(candidates),
+        )
+    return next(iter(candidates.values()))
 
 
 def _ref(name: str, value: RefValue) -> Ref:

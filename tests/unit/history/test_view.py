@@ -36,7 +36,7 @@ from tests.unit.kit import ManualClock, commits, write
 )
 def test_revisions_are_split(text: str, name: str, steps: list[tuple[str, int]]) -> None:
     """A name, then any number of `~N` and `^N`."""
-    assert parse_revision(text) == (name, tuple(steps))
+    assert parse_revision(text) == (name, None, tuple(steps))
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_other_texts_are_no_revisions(text: str) -> None:
 def test_any_text_is_a_revision_or_invalid(text: str) -> None:
     """Parsing ends in a value that spells the text again, or in Invalid."""
     try:
-        name, steps = parse_revision(text)
+        name, _when, steps = parse_revision(text)
     except Invalid:
         return
     assert name
