@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Final
 
 from cas.catalog.adopt import adopt_catalog
-from cas.catalog.catalog import Meta
+from cas.catalog.catalog import DELTAS, Meta
 from cas.catalog.host import check_filesystem
 from cas.catalog.sqlite import (
     FORMAT_VERSION,
@@ -40,9 +40,13 @@ def open(
     *,
     create: bool = False,
     read_only: bool = False,
+    deltas: bool = True,
     clock: Clock | None = None,
 ) -> Store:
     """Open the store in a folder; `create=True` makes it when there is none.
+
+    `deltas` is for a store that is made here: whether objects may be stored as deltas of older
+    versions. It is written down in the store and holds for good.
 
     `":memory:"` gives a store that lives as long as its handle. Raises `StoreNotFound`,
     `NotAStore`, `NewerFormat`, `UnsafeFilesystem`, `UnsafeEngine`, `ReadOnly`, `Corrupt`, and,
@@ -51,14 +55,14 @@ def open(
     clock = clock or SystemClock()
     place = os.fspath(path)
     if place == ":memory:":
-        meta = _new_meta(clock)
+        meta = _new_meta(clock, deltas)
         catalog = memory_catalog(meta, meta.store_id.hex())
         return Store(ObjectStore(catalog, MemoryBucket(), clock), place)
     folder = os.path.abspath(place)
     if not os.path.exists(os.path.join(folder, CATALOG)):
         if not create or read_only:
             raise _no_store(folder)
-        init(folder, clock=clock)
+        init(folder, deltas=deltas, clock=clock)
     catalog = open_catalog(
         os.path.join(folder, CATALOG), os.path.join(folder, LOCKS), read_only=read_only
     )
@@ -77,7 +81,7 @@ def _no_store(folder: str) -> StoreNotFound | NotAStore:
     )
 
 
-def init(path: str | os.PathLike[str], *, clock: Clock | None = None) -> bool:
+def init(path: str | os.PathLike[str], *, deltas: bool = True, clock: Clock | None = None) -> bool:
     """Make a store in a folder that is missing or empty; False when there is one already.
 
     Atomic and idempotent: it is built beside its place and renamed into it, so of many that
@@ -87,7 +91,7 @@ def init(path: str | os.PathLike[str], *, clock: Clock | None = None) -> bool:
     if os.path.exists(os.path.join(folder, CATALOG)):
         open(folder, read_only=True).close()
         return False
-    return build(folder, clock or SystemClock())
+    return build(folder, clock or SystemClock(), deltas=deltas)
 
 
 def adopt(path: str | os.PathLike[str], *, fork: bool, clock: Clock | None = None) -> bool:
@@ -108,7 +112,14 @@ def adopt(path: str | os.PathLike[str], *, fork: bool, clock: Clock | None = Non
     return adopt_catalog(catalog, os.path.join(folder, LOCKS), lineage_id)
 
 
-def build(folder: str, clock: Clock, *, files: Files = OS_FILES, vfs: str | None = None) -> bool:
+def build(
+    folder: str,
+    clock: Clock,
+    *,
+    files: Files = OS_FILES,
+    vfs: str | None = None,
+    deltas: bool = True,
+) -> bool:
     """`init` where no store was found, with the calls to the system passed in: tests do that."""
     parent = os.path.dirname(folder)
     building = os.path.join(parent, f".{os.path.basename(folder)}.{clock.random(8).hex()}.new")
@@ -121,7 +132,7 @@ def build(folder: str, clock: Clock, *, files: Files = OS_FILES, vfs: str | None
     try:
         for name in (PACKS, LOCKS, CACHE):
             files.mkdir(os.path.join(building, name))
-        create_catalog(os.path.join(building, CATALOG), _new_meta(clock), vfs=vfs)
+        create_catalog(os.path.join(building, CATALOG), _new_meta(clock, deltas), vfs=vfs)
         files.sync_folder(building)
         files.rename(building, folder)
         files.sync_folder(parent)
@@ -169,8 +180,9 @@ def discover(start: str, environ: str | None) -> str:
         folder = above
 
 
-def _new_meta(clock: Clock) -> Meta:
-    return Meta(clock.random(16), clock.random(16), FORMAT_VERSION, (), clock.wall_us())
+def _new_meta(clock: Clock, deltas: bool) -> Meta:
+    features = (DELTAS,) if deltas else ()
+    return Meta(clock.random(16), clock.random(16), FORMAT_VERSION, features, clock.wall_us())
 
 
 def _make_folders(path: str, files: Files) -> None:

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import attrs
+
+
+DELTAS: Final = "deltas"
+"""Feature: objects may be stored as deltas of others."""
 
 
 @attrs.frozen

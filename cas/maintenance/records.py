@@ -15,6 +15,7 @@ from typing import Final
 
 from cas.errors import CasError
 from cas.limits import ID_BYTES
+from cas.maintenance.deltas import DeltaCheck, dependants
 from cas.maintenance.findings import Findings
 from cas.maintenance.groups import GROUP_BYTES, Decoder, Group, Piece, Row, parts
 from cas.maintenance.packs import IDS_KEPT_MAX, Pack, PackBytes, PackSurvey
@@ -56,7 +57,8 @@ class RecordCheck:
         # id -> (pack, why) of each damaged copy.
         self._bad: dict[bytes, list[tuple[str, str]]] = {}
         self.bases: list[tuple[bytes, int, str]] = []
-        """(base id, depth of the copy that needs it, its pack) of every delta."""
+        """(base id, depth of the copy that needs it, its pack) of deltas that do not decode."""
+        self._deltas = DeltaCheck(objects, survey, self._delta_fault, self._edge_differs)
         self.content_bytes = 0
         self.moved = False
         """Whether a pack was gone between the survey and the reading of it."""
@@ -80,6 +82,8 @@ class RecordCheck:
             while waiting:
                 decoder.wait(waiting[0])
                 self._check_group(waiting.popleft())
+        for deltas in self._deltas.groups(everything=True):
+            self._check_group(deltas)
 
     def _check_group(self, group: Group) -> None:
         group.place()
@@ -94,6 +98,8 @@ class RecordCheck:
         if named:
             self._structured(named)
         self._on_group(count, stored)
+        for deltas in self._deltas.groups(everything=False):
+            self._check_group(deltas)
 
     def _check(self, piece: Piece, named: list[Named]) -> None:
         """Judge the records of a piece; what names other objects goes to `named`."""
@@ -141,6 +147,9 @@ class RecordCheck:
 
     def _alone(self, piece: Piece, row: Row) -> bytes | None:
         """Content of a record that could not be had with others; None after judging it here."""
+        if row[5] == DELTA:
+            self._deltas.take(piece, row)
+            return None
         pack = piece.pack
         try:
             payload = self._bytes.read(pack, row[1] + RECORD_HEADER_BYTES, row[2])
@@ -154,6 +163,19 @@ class RecordCheck:
             else:
                 self.moved = True
             return None
+
+    def _delta_fault(self, piece: Piece, row: Row, base: bytes, why: str) -> None:
+        """Note a delta that gives no content."""
+        self.bases.append((base, row[6], piece.pack.label))
+        self._spoiled(piece, row, why)
+
+    def _edge_differs(self, pack: Pack, id: bytes) -> None:
+        self._findings.add(
+            "storage-edge",
+            pack.label,
+            f"The footer of {pack.label} does not say what the copy of {id.hex()} needs; put the "
+            "same content again.",
+        )
 
     def _spoiled(self, piece: Piece, row: Row, why: str) -> None:
         """Note a record whose bytes are not what they were."""
@@ -190,8 +212,11 @@ class RecordCheck:
                 for number, id in enumerate(self._survey.footer(pack, self._bytes).ids()):
                     if id in copies and not self._survey.is_gone(pack, number):
                         copies[id] += 1
+        hanging = dependants(self._survey, self._bytes, set(self._bad))
         for id, found in self._bad.items():
             label, why = found[0]
+            if id in hanging:
+                why = f"{why}; {hanging[id]} objects are made of it"
             if copies[id] > len(found):
                 message = (
                     f"The copy of object {id.hex()} in {label} is damaged ({why}); another copy "
@@ -266,7 +291,6 @@ class RecordCheck:
                 recipes[slot.id] = target
             elif role == EDGE_BASE:
                 bases.add(slot.id)
-                self.bases.append((target, slot.depth, pack.label))
         return recipes, bases
 
     def _compare_edges(
@@ -277,9 +301,4 @@ class RecordCheck:
             return
         for row in rows:
             if (row[5] == RECIPE) != (row[0] in recipes) or (row[5] == DELTA) != (row[0] in bases):
-                self._findings.add(
-                    "storage-edge",
-                    pack.label,
-                    f"The footer of {pack.label} does not say what the copy of {row[0].hex()} "
-                    "needs; put the same content again.",
-                )
+                self._edge_differs(pack, row[0])

@@ -62,6 +62,7 @@ class Batch:
         self._small_bytes = 0
         self._structured: list[bytes] = []
         self._hits: set[bytes] = set()
+        self._hints: dict[bytes, bytes] | None = None
         self._file: FileWriter | None = None
         self._session: SessionRow | None = None
         self._sealed: list[SealedPack] | None = None
@@ -158,6 +159,13 @@ class Batch:
             self.written_count += 1
             self.written_bytes += size_bytes
         return ids
+
+    def hint(self, id: bytes, base: bytes | None) -> None:
+        """Say which installed object the one that is added next may be stored as a delta of."""
+        if base is not None:
+            if self._hints is None:
+                self._hints = {}
+            self._hints[id] = base
 
     def add_recipe_copy(self, id: bytes, recipe: bytes, size_bytes: int) -> None:
         """Stage a copy of blob `id` that is rebuilt by `recipe`."""
@@ -279,6 +287,8 @@ class Batch:
     def _check_relied(self, writer: CatalogReader) -> None:
         """Look up again what this batch names and does not write (E6)."""
         named = set(self._hits)
+        if self._file is not None:
+            named |= self._file.bases
         for id in self._structured:
             kind, content = self._read(self, id)
             named.update(children(kind, content))
@@ -361,7 +371,8 @@ class Batch:
             # Whether the row is there or not: nobody will use this session.
             raise not_committed(error) from error
         self._session = session
-        file = FileWriter(parts, session.id)
+        self._hints = {} if self._hints is None else self._hints
+        file = FileWriter(parts, session.id, self._hints)
         file.add_many(
             Submitted(id, kind, payload, None if codec == RAW else codec, raw_bytes)
             for id, kind, codec, payload, raw_bytes in self._small.values()

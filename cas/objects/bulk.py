@@ -9,17 +9,18 @@ group of about a MiB, or by one object, and by the tables of ids. Used by one th
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from queue import Empty, Queue
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from cas.errors import CasError, Corrupt, NotFound
 from cas.limits import KIB, MIB
 from cas.model.ids import digests_of
-from cas.objects.packs import PackInfo, bit_is_set
-from cas.objects.store import ObjectStore
-from cas.storage.codec import RAW, ZSTD, decode_frames
+from cas.objects.chains import Link, Place, link_of, resolve
+from cas.objects.lookup import Lookup
+from cas.objects.packs import Copy, PackInfo, bit_is_set
+from cas.storage.codec import DELTA, RAW, RECIPE, ZSTD, decode_frames
 from cas.storage.pack import Footer
 from cas.storage.record import RECORD_HEADER_BYTES
 
@@ -47,18 +48,22 @@ class Found(NamedTuple):
     content: Content | None
 
 
-class _Place(NamedTuple):
-    """Where an object lies, as its slot says; codec -1: nowhere."""
+class Source(Protocol):
+    """What objects are read from: `ObjectStore`, or the parts of one."""
 
-    pack: PackInfo
-    offset: int
-    stored_bytes: int
-    raw_bytes: int
-    kind: int
-    codec: int
+    @property
+    def lookup(self) -> Lookup:
+        """Where objects lie."""
+
+    def find(self, id: bytes) -> Copy | None:
+        """A copy of `id`."""
+
+    def stored(self, pack: PackInfo, start: int, length: int) -> bytes:
+        """Bytes of a pack, not verified."""
 
 
-_NOWHERE: Final = _Place(PackInfo(-1, None, 0, None), 0, 0, 0, 0, -1)
+_NOWHERE: Final = Place(PackInfo(-1, None, 0, None), 0, 0, 0, 0, -1, 0, 0)
+_READABLE: Final = frozenset((RAW, ZSTD, DELTA))
 
 
 class _Table:
@@ -74,7 +79,7 @@ class _Table:
 class BulkReader:
     """Reads runs of objects of one store."""
 
-    def __init__(self, objects: ObjectStore) -> None:
+    def __init__(self, objects: Source) -> None:
         self._objects = objects
         self._tables: list[_Table] = []
         self._table_slots = 0
@@ -83,29 +88,29 @@ class BulkReader:
     def read(self, ids: Iterable[bytes]) -> Iterator[list[Found]]:
         """The objects in the order given, group by group. Never raises for one of them."""
         group: list[bytes] = []
-        places: list[_Place | None] = []
+        places: list[Place | None] = []
         size_bytes = 0
         for id in ids:
-            place = self._find(id)
+            place = self.find(id)
             group.append(id)
             places.append(place)
-            if place is not None and place.codec in (RAW, ZSTD):
+            if place is not None and place.codec != RECIPE:
                 size_bytes += place.raw_bytes
             if size_bytes >= GROUP_BYTES or len(group) == GROUP_COUNT:
-                yield self._load(group, places)
+                yield self.load(group, places)
                 group, places, size_bytes = [], [], 0
         if group:
-            yield self._load(group, places)
+            yield self.load(group, places)
 
     # -- where things lie --------------------------------------------------------------------
 
-    def _find(self, id: bytes) -> _Place | None:
+    def find(self, id: bytes) -> Place | None:
+        """Where a copy of an object lies, in the snapshot at hand; None: ask for it alone."""
         vectors = self._objects.lookup.state.vectors
         for table in self._tables:
             number = table.numbers.get(id)
             if number is not None and not bit_is_set(vectors.get(table.pack.number), number):
-                _, offset, stored, raw, kind, codec, *_ = table.footer.slot(number)
-                return _Place(table.pack, offset, stored, raw, kind, codec)
+                return _place(Copy(table.pack, table.footer.slot(number)))
         try:
             copy = self._objects.find(id)
             if copy is None:
@@ -113,8 +118,7 @@ class BulkReader:
             self._note(copy.pack)
         except (Corrupt, NotFound):
             return None
-        pack, slot = copy
-        return _Place(pack, slot.offset, slot.stored_bytes, slot.raw_bytes, slot.kind, slot.codec)
+        return _place(copy)
 
     def _note(self, pack: PackInfo) -> None:
         """Count what a pack gives; one that gives much is taken into a table."""
@@ -130,17 +134,13 @@ class BulkReader:
 
     # -- reading -----------------------------------------------------------------------------
 
-    def _load(self, ids: list[bytes], found: list[_Place | None]) -> list[Found]:
+    def load(self, ids: Sequence[bytes], found: Sequence[Place | None]) -> list[Found]:
+        """The objects that lie in these places, verified; the caller bounds the group."""
         places = [place or _NOWHERE for place in found]
-        contents: list[Content | None] = [None] * len(ids)
-        framed: list[int] = []
-        for run in _runs(places):
-            self._read_run(places, run, contents, framed)
-        if framed:
-            frames: list[Any] = [contents[at] for at in framed]
-            decoded = decode_frames(frames, [places[at].raw_bytes for at in framed])
-            for number, at in enumerate(framed):
-                contents[at] = None if decoded is None else decoded[number]
+        contents = self._fetch(places)
+        deltas = [at for at, place in enumerate(places) if place.codec == DELTA]
+        if deltas:
+            self._resolve(ids, places, contents, deltas)
         there = [at for at, content in enumerate(contents) if content is not None]
         read: list[Any] = [contents[at] for at in there]
         digests = digests_of([places[at].kind for at in there], read)
@@ -152,9 +152,39 @@ class BulkReader:
             for id, place, content in zip(ids, places, contents, strict=True)
         ]
 
+    def _fetch(self, places: Sequence[Place]) -> list[Content | None]:
+        """Contents of whole copies, payloads of deltas; None for what could not be had."""
+        contents: list[Content | None] = [None] * len(places)
+        framed: list[int] = []
+        for run in _runs(places):
+            self._read_run(places, run, contents, framed)
+        if framed:
+            frames: list[Any] = [contents[at] for at in framed]
+            decoded = decode_frames(frames, [places[at].raw_bytes for at in framed])
+            for number, at in enumerate(framed):
+                contents[at] = None if decoded is None else decoded[number]
+        return contents
+
+    def _resolve(
+        self,
+        ids: Sequence[bytes],
+        places: Sequence[Place],
+        contents: list[Content | None],
+        deltas: Sequence[int],
+    ) -> None:
+        """Put contents of deltas where their payloads stood; None for what needs more care."""
+        wanted: dict[bytes, Link] = {}
+        for at in deltas:
+            link = link_of(places[at], contents[at]) if contents[at] is not None else None
+            if link is not None:
+                wanted[ids[at]] = link
+        made = resolve(wanted, {}, self.find, self._fetch)
+        for at in deltas:
+            contents[at] = made.get(ids[at])
+
     def _read_run(
         self,
-        places: list[_Place],
+        places: Sequence[Place],
         run: list[int],
         contents: list[Content | None],
         framed: list[int],
@@ -169,17 +199,22 @@ class BulkReader:
             return
         start -= RECORD_HEADER_BYTES
         for at in run:
-            _pack, offset, stored, raw, _kind, codec = places[at]
+            _pack, offset, stored, raw, _kind, codec, _depth, _group = places[at]
             if codec == ZSTD:
                 framed.append(at)
-            elif raw != stored:
+            elif codec == RAW and raw != stored:
                 continue
             contents[at] = buffer[offset - start : offset - start + stored]
 
 
-def _runs(places: list[_Place]) -> Iterator[list[int]]:
+def _place(copy: Copy) -> Place:
+    _id, offset, stored, raw, kind, codec, depth, _flags, group = copy.slot
+    return Place(copy.pack, offset, stored, raw, kind, codec, depth, group)
+
+
+def _runs(places: Sequence[Place]) -> Iterator[list[int]]:
     """Positions of places, in groups that one read can take, in the order in which they lie."""
-    order = [at for at, place in enumerate(places) if place.codec in (RAW, ZSTD)]
+    order = [at for at, place in enumerate(places) if place.codec in _READABLE]
     order.sort(key=lambda at: (places[at].pack.number, places[at].offset))
     run: list[int] = []
     end, pack = 0, -1

@@ -9,8 +9,10 @@ import attrs
 
 from cas.catalog.catalog import Catalog, Meta
 from cas.clock import Clock
+from cas.errors import MissingPack
 from cas.limits import Thresholds
 from cas.objects.lookup import Lookup
+from cas.objects.packs import Copy, PackInfo
 from cas.storage.bucket import Bucket
 
 
@@ -28,3 +30,18 @@ class Parts:
     def meta(self) -> Meta:
         """What the store is."""
         return self.catalog.meta
+
+    def find(self, id: bytes) -> Copy | None:
+        """A copy of an object in the snapshot at hand; None may be wrong, and costs no more
+        than what the copy was wanted for.
+        """
+        return self.lookup.find(id)
+
+    def stored(self, pack: PackInfo, start: int, length: int) -> bytes:
+        """Bytes of a pack, not verified. Any thread. Raises `MissingPack`, `CorruptPack`."""
+        if pack.file is not None:
+            return self.bucket.read(pack.file, start, length)
+        body = self.catalog.inline_body(pack.number)
+        if body is None:
+            raise MissingPack(f"The {pack.label} was removed.", pack=pack.label)
+        return body[start : start + length]

@@ -1,8 +1,8 @@
 """Compression beside the caller: contents go in, payloads come out in the same order.
 
 Floor 3. Invariant: what `drain` gives is what was submitted, in order, each payload decoded
-again and compared by the worker; at most `IN_FLIGHT_BYTES_MAX` wait at any time, so memory is
-bounded whatever the caller reads.
+again and compared by the worker (and, behind their group, second copies of much used bases);
+at most `IN_FLIGHT_BYTES_MAX` wait at any time, so memory is bounded whatever the caller reads.
 
 Contents travel in groups: a worker that needs the GIL back for each small object would wait
 for the caller's switch interval (5 ms) each time, so a group is one call that holds no GIL.
@@ -17,8 +17,11 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from cas.objects.bulk import Source
+from cas.objects.deltas import Deltas, Target, may_have_base
 from cas.storage.codec import encode_payloads
-from cas.storage.pack import Record
+from cas.storage.pack import Made
+from cas.storage.record import COMMON_GROUP
 
 GROUP_BYTES: Final = 1 << 20
 GROUP_COUNT_MAX: Final = 512
@@ -27,7 +30,8 @@ IN_FLIGHT_BYTES_MAX: Final = 16 << 20
 
 class Submitted(NamedTuple):
     """One object on its way into a pack file. `codec` is None until a worker has encoded it;
-    what comes encoded already (`content` is a payload then) passes through.
+    what comes encoded already (`content` is a payload then) passes through, with its `depth`.
+    `base` is the id of an installed object that it may become a delta of.
     """
 
     id: bytes
@@ -35,6 +39,9 @@ class Submitted(NamedTuple):
     content: bytes
     codec: int | None
     raw_bytes: int
+    depth: int = 0
+    group: int = COMMON_GROUP
+    base: bytes | None = None
 
 
 class _Group:
@@ -43,23 +50,44 @@ class _Group:
     def __init__(self) -> None:
         self.items: list[Submitted] = []
         self.size_bytes = 0
-        self.records: list[Record] = []
+        self.records: list[Made] = []
         self.error: BaseException | None = None
         self.done = threading.Event()
 
-    def encode(self) -> None:
+    def encode(self, deltas: Deltas) -> None:
         """Make records of the items; runs in a worker."""
-        encoded = iter(encode_payloads([i.content for i in self.items if i.codec is None]))
-        for id, kind, content, codec, raw_bytes in self.items:
+        made, second = self._deltas(deltas)
+        contents = [i.content for i in self.items if i.codec is None and i.id not in made]
+        encoded = iter(encode_payloads(contents))
+        for id, kind, content, codec, raw_bytes, depth, group, _base in self.items:
+            if id in made:
+                self.records.append(made[id])
+                continue
             if codec is None:
                 codec, content = next(encoded)
-            self.records.append((id, kind, codec, content, raw_bytes))
+            self.records.append((id, kind, codec, content, raw_bytes, depth, group))
+        self.records += second
+
+    def _deltas(self, deltas: Deltas) -> tuple[dict[bytes, Made], list[Made]]:
+        """Deltas by id of the items that become one, and second copies of their bases."""
+        targets = [
+            Target(item.id, item.kind, item.content, item.group, item.base)
+            for item in self.items
+            if item.base is not None
+            and item.codec is None
+            and may_have_base(item.kind, item.raw_bytes)
+        ]
+        if not targets:
+            return {}, []
+        made, second = deltas.encode(targets)
+        return {delta[0]: delta for delta in made if delta is not None}, second
 
 
 class Pipeline:
     """Worker threads that compress; they end with `close` and never outlive the process."""
 
-    def __init__(self) -> None:
+    def __init__(self, source: Source) -> None:
+        self._deltas = Deltas(source)
         self._group = _Group()
         self._waiting: deque[_Group] = deque()
         self._queue: deque[_Group] = deque()
@@ -91,7 +119,7 @@ class Pipeline:
         self._queue.append(group)
         self._ready.release()
 
-    def drain(self, *, everything: bool = False) -> Iterator[list[Record]]:
+    def drain(self, *, everything: bool = False) -> Iterator[list[Made]]:
         """Records that are ready, in order and in groups of about a MiB.
 
         Waits while too much is in flight, or for all of it.
@@ -137,7 +165,7 @@ class Pipeline:
                     return
                 continue
             try:
-                group.encode()
+                group.encode(self._deltas)
             except BaseException as error:
                 group.error = error
             group.done.set()

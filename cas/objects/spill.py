@@ -291,10 +291,11 @@ def _wanted(
 ) -> Iterator[Submitted]:
     """The live records of a pack that no other gathered pack had."""
     for number, row in enumerate(footer.rows()):
-        id, offset, stored, raw_bytes, kind, codec, _depth, _flags, _group = row
+        id, offset, stored, raw_bytes, kind, codec, depth, _flags, group = row
         if id not in seen and not bit_is_set(bits, number):
             start = offset + RECORD_HEADER_BYTES
-            yield Submitted(id, kind, body[start : start + stored], codec, raw_bytes)
+            payload = body[start : start + stored]
+            yield Submitted(id, kind, payload, codec, raw_bytes, depth, group)
 
 
 def _still_existing(

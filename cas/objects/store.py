@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 from cas.catalog.catalog import Catalog, CatalogReader, Meta
 from cas.clock import Clock
 from cas.errors import (
+    CasError,
     Corrupt,
     CorruptObject,
     MissingPack,
@@ -27,6 +28,7 @@ from cas.errors import (
 from cas.limits import ID_BYTES, MIB, NODE_CACHE_BYTES, THRESHOLDS, Thresholds
 from cas.model.ids import Kind, digest_of
 from cas.objects.batch import Batch, not_committed
+from cas.objects.chains import may_be_base
 from cas.objects.content import BlobReader, read_spans
 from cas.objects.lookup import Lookup
 from cas.objects.many import load_many
@@ -34,7 +36,8 @@ from cas.objects.nodes import NodeCache, TreeNodes
 from cas.objects.packs import Copy, PackInfo
 from cas.objects.parts import Parts
 from cas.storage.bucket import Bucket
-from cas.storage.codec import RECIPE, decode_payload
+from cas.storage.codec import DELTA, RECIPE, decode_payload
+from cas.storage.delta import decode_delta, delta_base
 from cas.storage.record import (
     RECIPE_PAYLOAD_BYTES,
     RECORD_HEADER_BYTES,
@@ -164,11 +167,13 @@ class ObjectStore:
             )
         return ObjectNotFound(f"There is no object {id.hex()} in this store.", id=id)
 
-    def _load(self, copy: Copy) -> tuple[int, bytes]:
-        """Kind and content of one copy, verified against its id."""
+    def _load(self, copy: Copy, tried: set[tuple[int, int]] | None = None) -> tuple[int, bytes]:
+        """Kind and content of one copy, verified against its id. `tried`: copies that failed."""
         slot = copy.slot
         payload = self.payload(copy)
-        if slot.codec == RECIPE:
+        if slot.codec == DELTA:
+            content = self._from_base(copy, payload, set() if tried is None else tried)
+        elif slot.codec == RECIPE:
             recipe = self._recipe(copy, payload)
             try:
                 parts = [part for _at, part in read_spans(recipe, slot.raw_bytes, self._part)]
@@ -184,6 +189,36 @@ class ObjectStore:
         if slot.kind not in _KINDS or digest_of(slot.kind, content) != slot.id:
             raise _damaged(copy)
         return slot.kind, content
+
+    def _from_base(self, copy: Copy, payload: bytes, tried: set[tuple[int, int]]) -> bytes:
+        """Content of a delta, from the first copy of its base that serves.
+
+        Depth falls with each step, so this ends after `DELTA_DEPTH_MAX` of them; no copy is
+        tried twice for one content. Raises `CorruptObject`.
+        """
+        slot = copy.slot
+        base = delta_base(payload)
+        failure: CasError | None = None
+        for other in self.lookup.copies(base):
+            below, place = other.slot, (other.pack.number, other.slot.offset)
+            of = slot.depth, slot.kind, slot.group
+            if place in tried or not may_be_base(
+                below.codec, below.depth, below.kind, below.group, of
+            ):
+                continue
+            try:
+                _kind, content = self._load(other, tried)
+            except (Corrupt, NotFound) as error:
+                tried.add(place)
+                failure = error
+                continue
+            return decode_delta(memoryview(payload)[ID_BYTES:], content, slot.raw_bytes)
+        raise CorruptObject(
+            f"Object {slot.id.hex()} in {copy.pack.label} is a delta of {base.hex()}, and no copy "
+            f"of that serves ({failure or 'there is none of smaller depth'}); run `cas fsck`.",
+            id=slot.id,
+            pack=copy.pack.label,
+        )
 
     def _recipe(self, copy: Copy, payload: bytes) -> bytes:
         """Id of the recipe of a recipe copy. Raises `CorruptObject`."""
@@ -300,6 +335,10 @@ class ObjectStore:
         if found is None:
             return self.read(id)
         kind, codec, payload, raw_bytes = found
+        if codec == DELTA:
+            # A base is never staged with what is made of it.
+            _kind, base = self.read(delta_base(payload))
+            return kind, decode_delta(memoryview(payload)[ID_BYTES:], base, raw_bytes)
         if codec == RECIPE:
             spans = read_spans(
                 payload[ID_BYTES:], raw_bytes, lambda part, _kind: self.staged(batch, part)[1]

@@ -12,19 +12,20 @@ from collections.abc import Iterable, Iterator
 import attrs
 
 from cas.errors import Closed, CorruptPack
-from cas.limits import PACK_SLOTS_MAX
+from cas.limits import ID_BYTES, PACK_SLOTS_MAX
+from cas.objects.deltas import may_have_base
 from cas.objects.packs import file_name
 from cas.objects.parts import Parts
 from cas.objects.pipeline import Pipeline, Submitted
 from cas.storage.bucket import Upload
-from cas.storage.codec import RAW
+from cas.storage.codec import DELTA, RAW, ZSTD, decode_payload
 from cas.storage.index import Run, due_merge, merge_runs, prefix_of, run_of
 from cas.storage.pack import (
     PACK_HEADER_BYTES,
     Footer,
+    Made,
     PackBuilder,
     PackHeader,
-    Record,
     Slot,
     decode_footer,
 )
@@ -42,12 +43,18 @@ class SealedPack:
 
 
 class FileWriter:
-    """Streams records into pack files, rolling to the next near the target size."""
+    """Streams records into pack files, rolling to the next near the target size.
 
-    def __init__(self, parts: Parts, session_id: bytes) -> None:
+    `hints` names, by id, installed objects that those given here may become deltas of; who gives
+    them may add to it.
+    """
+
+    def __init__(
+        self, parts: Parts, session_id: bytes, hints: dict[bytes, bytes] | None = None
+    ) -> None:
         self._parts = parts
         self._session_id = session_id
-        self._pipeline = Pipeline()
+        self._pipeline = Pipeline(parts)
         self._in_flight: set[bytes] = set()
         self._sealed: list[SealedPack] = []
         self._runs: list[Run] = []
@@ -56,11 +63,17 @@ class FileWriter:
         # Number of the record of each id in the pack at hand.
         self._numbers: dict[bytes, int] = {}
         self._failed = False
+        self._hints = {} if hints is None else hints
+        self.bases: set[bytes] = set()
+        """Installed objects that copies written here are deltas of."""
 
     def add(self, item: Submitted) -> None:
         """Take one object; its id must be new to this writer. Raises `Closed` after a failure."""
         if self._failed:
             raise _failed_before()
+        base = self._hints.pop(item.id, None)
+        if base is not None:
+            item = _with_base(item, base)
         self._in_flight.add(item.id)
         if self._pipeline.submit(item):
             self._drain()
@@ -102,13 +115,19 @@ class FileWriter:
         self._builder = PackBuilder(header, self._upload.write)
         return self._builder
 
-    def _write(self, records: list[Record]) -> None:
+    def _write(self, records: list[Made]) -> None:
         builder = self._builder or self._begin()
+        records = [record for record in records if self._is_new(record[0])]
+        self.bases.update([record[3][:ID_BYTES] for record in records if record[2] == DELTA])
         ids = [record[0] for record in records]
         self._numbers.update(zip(ids, range(len(builder), len(builder) + len(ids)), strict=True))
         builder.add_many(records)
         self._in_flight.difference_update(ids)
         self._roll_if_full(builder)
+
+    def _is_new(self, id: bytes) -> bool:
+        """Whether a record is to be written: a second copy of a base may be here already."""
+        return id in self._in_flight or not self.holds(id)
 
     def _roll_if_full(self, builder: PackBuilder) -> None:
         full = builder.body_bytes >= self._parts.thresholds.pack_bytes
@@ -207,6 +226,16 @@ class FileWriter:
     def close(self) -> None:
         """Stop the compressors."""
         self._pipeline.close()
+
+
+def _with_base(item: Submitted, base: bytes) -> Submitted:
+    """An object that may become a delta; one that was compressed already is content again."""
+    if item.codec not in (None, ZSTD) or not may_have_base(item.kind, item.raw_bytes):
+        return item
+    content = item.content
+    if item.codec == ZSTD:
+        content = decode_payload(ZSTD, content, item.raw_bytes)
+    return item._replace(content=content, codec=None, base=base)
 
 
 def _failed_before() -> Closed:

@@ -65,14 +65,15 @@ def _compressor(level: int) -> zstandard.ZstdCompressor:
     return compressor
 
 
-def _decompressor() -> zstandard.ZstdDecompressor:
-    decompressor = _LOCAL.decompressor
-    if decompressor is None:
+def decompressor() -> zstandard.ZstdDecompressor:
+    """This thread's decompressor for frames that need nothing beside themselves."""
+    found = _LOCAL.decompressor
+    if found is None:
         import zstandard
 
-        decompressor = zstandard.ZstdDecompressor(max_window_size=1 << ZSTD_WINDOW_LOG_MAX)
-        _LOCAL.decompressor = decompressor
-    return decompressor
+        found = zstandard.ZstdDecompressor(max_window_size=1 << ZSTD_WINDOW_LOG_MAX)
+        _LOCAL.decompressor = found
+    return found
 
 
 def encode_payload(content: bytes, level: int = ZSTD_LEVEL) -> tuple[int, bytes]:
@@ -87,7 +88,7 @@ def encode_payload(content: bytes, level: int = ZSTD_LEVEL) -> tuple[int, bytes]
     frame = _compressor(level).compress(content)
     if len(frame) >= size_bytes - size_bytes // 64:
         return RAW, content
-    if _decompressor().decompress(frame, max_output_size=size_bytes) != content:
+    if decompressor().decompress(frame, max_output_size=size_bytes) != content:
         return RAW, content
     return ZSTD, frame
 
@@ -99,11 +100,11 @@ def encode_payloads(contents: Sequence[bytes], level: int = ZSTD_LEVEL) -> list[
         return [(RAW, content) for content in contents]
     # The stubs of zstandard know neither list[bytes] as input nor the result as iterable.
     compressor: Any = _compressor(level)
-    decompressor: Any = _decompressor()
+    multiple: Any = decompressor()
     frames = [
         segment.tobytes() for segment in compressor.multi_compress_to_buffer(worth, threads=1)
     ]
-    again = decompressor.multi_decompress_to_buffer(
+    again = multiple.multi_decompress_to_buffer(
         frames,
         decompressed_sizes=struct.pack(f"={len(worth)}Q", *map(len, worth)),
         threads=1,
@@ -130,20 +131,20 @@ def decode_frames(frames: Sequence[bytes | memoryview], raw_bytes: Sequence[int]
     Allocates the sum of `raw_bytes` and no more; the caller bounds it.
     """
     for frame, size_bytes in zip(frames, raw_bytes, strict=True):
-        if size_bytes == 0 or not _is_plain(frame):
+        if size_bytes == 0 or not is_plain(frame):
             return None
     import zstandard
 
-    decompressor: Any = _decompressor()
+    multiple: Any = decompressor()
     try:
-        return decompressor.multi_decompress_to_buffer(
+        return multiple.multi_decompress_to_buffer(
             frames, decompressed_sizes=struct.pack(f"={len(frames)}Q", *raw_bytes), threads=1
         )
     except (zstandard.ZstdError, MemoryError):
         return None
 
 
-def _is_plain(frame: bytes | memoryview) -> bool:
+def is_plain(frame: bytes | memoryview) -> bool:
     """Whether a frame is as the encoder makes them: no flags, a window that fits, one frame.
 
     In a call for many the library would take a larger window, and bytes behind the frame, that
@@ -180,7 +181,7 @@ def decode_payload(codec: int, payload: bytes, raw_bytes: int) -> bytes:
                 raise CorruptObject(
                     f"A frame declares {declared} bytes and its record {raw_bytes}; run `cas fsck`."
                 )
-            content = _decompressor().decompress(
+            content = decompressor().decompress(
                 payload, max_output_size=raw_bytes, allow_extra_data=False
             )
         except (zstandard.ZstdError, MemoryError) as error:

@@ -19,8 +19,9 @@ from cas.errors import CorruptPack, NewerFormat
 from cas.limits import ID_BYTES, PACK_SLOTS_MAX, STRUCTURED_BYTES_MAX
 from cas.model.ids import Kind, digest_blob
 from cas.model.objects import check_time
-from cas.storage.codec import RAW, RECIPE, ZSTD
+from cas.storage.codec import DELTA, RAW, RECIPE, ZSTD
 from cas.storage.record import (
+    COMMON_GROUP,
     RECORD_HEADER_BYTES,
     RecordHeader,
     check_record,
@@ -139,6 +140,9 @@ class Slot(NamedTuple):
 
 Record = tuple[bytes, int, int, bytes, int]
 """A whole object ready to be written: id, kind, codec, payload, raw bytes."""
+
+Made = tuple[bytes, int, int, bytes, int, int, int]
+"""Any copy ready to be written: a record, its depth and its compression group."""
 
 
 class Edge(NamedTuple):
@@ -316,10 +320,11 @@ def build_inline(header: PackHeader, records: Iterable[Record]) -> tuple[bytes, 
     recipes: list[tuple[bytes, bytes]] = []
     for id, kind, codec, payload, raw_bytes in records:
         stored = len(payload)
-        parts.append(encode_record_header(kind, codec, 0, 0, stored, raw_bytes))
+        parts.append(encode_record_header(kind, codec, 0, COMMON_GROUP, stored, raw_bytes))
         parts.append(payload)
         flags = 0 if kind == 1 else 1
-        rows.append((id, _SLOT.pack(id, offset, stored, raw_bytes, kind, codec, 0, flags, 0)))
+        slot = _SLOT.pack(id, offset, stored, raw_bytes, kind, codec, 0, flags, COMMON_GROUP)
+        rows.append((id, slot))
         offset += RECORD_HEADER_BYTES + stored
         if codec == RECIPE:
             recipes.append((id, payload[ID_BYTES:]))
@@ -357,26 +362,27 @@ class PackBuilder:
         self.header = header.encode()
         self._write = write
         self._slots: list[_Row] = []
-        self._recipes: list[tuple[bytes, bytes]] = []
+        # (id of the copy, role, id of what it needs) of each copy that is not whole.
+        self._edges: list[tuple[bytes, int, bytes]] = []
         self.body_bytes = PACK_HEADER_BYTES
         write(self.header)
 
     def __len__(self) -> int:
         return len(self._slots)
 
-    def add_many(self, records: Iterable[Record]) -> None:
-        """Append records of whole objects. Depth and group are 0 until deltas are written."""
+    def add_many(self, records: Iterable[Made]) -> None:
+        """Append records. What a copy needs beside itself is read from its payload."""
         parts: list[bytes] = []
         offset = self.body_bytes
-        for id, kind, codec, payload, raw_bytes in records:
+        for id, kind, codec, payload, raw_bytes, depth, group in records:
             stored = len(payload)
-            parts.append(encode_record_header(kind, codec, 0, 0, stored, raw_bytes))
+            parts.append(encode_record_header(kind, codec, depth, group, stored, raw_bytes))
             parts.append(payload)
             flags = 0 if kind == 1 else 1
-            self._slots.append((id, offset, stored, raw_bytes, kind, codec, 0, flags, 0))
+            self._slots.append((id, offset, stored, raw_bytes, kind, codec, depth, flags, group))
             offset += RECORD_HEADER_BYTES + stored
-            if codec == RECIPE:
-                self._recipes.append((id, payload[ID_BYTES:]))
+            if codec > ZSTD:
+                self._note_edge(id, codec, payload)
         self._write(b"".join(parts))
         self.body_bytes = offset
 
@@ -391,11 +397,17 @@ class PackBuilder:
             for id, offset, stored, raw, kind, codec, depth, flags, group in rows
         ]
         for id, offset, stored, _raw, _kind, codec, _depth, _flags, _group in rows:
-            if codec == RECIPE:
+            if codec > ZSTD:
                 start = offset + RECORD_HEADER_BYTES
-                self._recipes.append((id, body[start + ID_BYTES : start + stored]))
+                self._note_edge(id, codec, body[start : start + stored])
         self._write(body[PACK_HEADER_BYTES:])
         self.body_bytes += len(body) - PACK_HEADER_BYTES
+
+    def _note_edge(self, id: bytes, codec: int, payload: bytes) -> None:
+        if codec == RECIPE:
+            self._edges.append((id, EDGE_RECIPE, payload[ID_BYTES:]))
+        elif codec == DELTA:
+            self._edges.append((id, EDGE_BASE, payload[:ID_BYTES]))
 
     def slot(self, number: int) -> Slot:
         """The slot of the record that was added as `number`-th; before `footer` only."""
@@ -405,9 +417,9 @@ class PackBuilder:
         """The footer; the caller writes it behind the body or keeps it in a row."""
         slots = sorted(self._slots)
         edges: list[Edge] = []
-        if self._recipes:
+        if self._edges:
             numbers = {slot[0]: number for number, slot in enumerate(slots)}
-            edges = sorted(Edge(numbers[id], EDGE_RECIPE, target) for id, target in self._recipes)
+            edges = sorted(Edge(numbers[id], role, target) for id, role, target in self._edges)
         return encode_footer(self.header, slots, edges, self.body_bytes)
 
 

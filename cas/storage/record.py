@@ -11,7 +11,7 @@ import zlib
 from typing import Final, NamedTuple
 
 from cas.errors import CorruptPack
-from cas.limits import DELTA_DEPTH_MAX, ID_BYTES, STRUCTURED_BYTES_MAX
+from cas.limits import DELTA_BYTES_MAX, DELTA_DEPTH_MAX, ID_BYTES, STRUCTURED_BYTES_MAX
 from cas.model.ids import Kind
 from cas.storage.codec import DELTA, DICTIONARY, RAW, RECIPE
 
@@ -23,6 +23,13 @@ _FIELDS = struct.Struct("<4sBBBBIIQ")
 _CRC = struct.Struct("<I")
 RECORD_HEADER_BYTES: Final = _FIELDS.size + _CRC.size
 RECIPE_PAYLOAD_BYTES: Final = 2 * ID_BYTES
+
+DELTA_KINDS: Final = frozenset((int(Kind.BLOB), int(Kind.TREE), int(Kind.REFS)))
+"""What may be a delta: contents of which there are versions."""
+
+NO_GROUP: Final = 0
+COMMON_GROUP: Final = 1
+"""Compression groups: none, and that of a store that keeps no secrets from itself."""
 
 assert RECORD_HEADER_BYTES == 28
 
@@ -64,7 +71,7 @@ def decode_record_header(data: bytes, offset: int, pack: str) -> RecordHeader:
 
 def check_record(header: RecordHeader, pack: str, offset: int) -> None:
     """Refuse what no writer makes. Raises `CorruptPack`."""
-    kind, codec, depth, flags, _group, stored, raw = header
+    kind, codec, depth, flags, group, stored, raw = header
     fault = None
     if not Kind.BLOB <= kind <= Kind.SEGMENT:
         fault = f"the unknown kind {kind}"
@@ -74,6 +81,10 @@ def check_record(header: RecordHeader, pack: str, offset: int) -> None:
         fault = f"depth {depth} with codec {codec}"
     elif flags != (0 if kind == Kind.BLOB else STRUCTURED):
         fault = f"flags {flags} with kind {kind}"
+    elif codec == DELTA and (kind not in DELTA_KINDS or group == NO_GROUP):
+        fault = f"a delta of kind {kind} in group {group}"
+    elif codec == DELTA and (stored <= ID_BYTES or not 0 < raw <= DELTA_BYTES_MAX):
+        fault = f"a delta of {raw} bytes in {stored}"
     elif codec == RECIPE and (kind != Kind.BLOB or stored != RECIPE_PAYLOAD_BYTES):
         fault = "a recipe payload that is none"
     elif codec != RECIPE and max(raw, stored) > STRUCTURED_BYTES_MAX:

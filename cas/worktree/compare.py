@@ -38,11 +38,10 @@ class _HashSink:
         self._stored = objects.tree_nodes(DIRECTORY)
         self._made: dict[bytes, Node] = {}
 
-    @property
-    def nodes(self) -> NodeStore:
+    def nodes(self, prefix: bytes) -> NodeStore:
         return self
 
-    def blob(self, content: bytes) -> bytes:
+    def blob(self, content: bytes, prefix: bytes, name: bytes) -> bytes:
         return digest_of(Kind.BLOB, content)
 
     def stream(self, stream: Readable) -> tuple[bytes, int]:

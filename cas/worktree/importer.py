@@ -11,6 +11,7 @@ import stat
 
 import attrs
 
+from cas.catalog.catalog import DELTAS
 from cas.errors import Invalid
 from cas.history.store import Store
 from cas.model.entry import Entry
@@ -23,6 +24,7 @@ from cas.trees.node import DIRECTORY, Node, NodeStore, id_of
 from cas.worktree.scan import Notices, Walk
 from cas.worktree.statcache import Key, Picture, load, save
 from cas.worktree.values import ImportOptions, OnProgress, Problem, Progress
+from cas.worktree.versions import Versions
 
 __all__ = ["ImportOptions", "ImportReport", "Problem", "Progress", "import_folder"]
 
@@ -50,30 +52,41 @@ class ImportReport:
 
 
 class _BatchSink:
-    """Content of a walk into a batch."""
+    """Content of a walk into a batch; `before` is the directory that the branch had."""
 
-    def __init__(self, objects: ObjectStore, batch: Batch) -> None:
+    def __init__(self, objects: ObjectStore, batch: Batch, before: bytes) -> None:
         self._objects = objects
         self._batch = batch
         self._stored = objects.tree_nodes(DIRECTORY)
+        self._versions: Versions | None = None
+        if before != DIRECTORY.empty and DELTAS in objects.meta.features:
+            self._versions = Versions(before, self._stored)
+        self._prefix = b""
 
-    @property
-    def nodes(self) -> NodeStore:
+    def nodes(self, prefix: bytes) -> NodeStore:
+        self._prefix = prefix
         return self
 
     def save(self, node: Node) -> bytes:
         # Past the cache of nodes: an import makes thousands and reads none of them again.
         id = id_of(DIRECTORY, node)
+        if self._versions is not None and self._is_new(id):
+            self._batch.hint(id, self._versions.node(self._prefix, node))
         self._batch.add(id, Kind.TREE, node.data)
         return id
 
     def load(self, node_id: bytes) -> Node:
         return self._stored.load(node_id)
 
-    def blob(self, content: bytes) -> bytes:
+    def blob(self, content: bytes, prefix: bytes, name: bytes) -> bytes:
         id = digest_of(Kind.BLOB, content)
+        if self._versions is not None and self._is_new(id):
+            self._batch.hint(id, self._versions.file(prefix, name))
         self._batch.add(id, Kind.BLOB, content)
         return id
+
+    def _is_new(self, id: bytes) -> bool:
+        return not self._batch.holds(id) and not self._objects.lookup.has(id)
 
     def stream(self, stream: Readable) -> tuple[bytes, int]:
         return put_stream(stream, self._batch, self._objects.has)
@@ -105,15 +118,17 @@ class _Import:
         self.new_count = 0
         self.new_bytes = 0
 
-    def stage(self, batch: Batch) -> bytes:
-        """Walk the folder into a batch; gives the root of its tree."""
+    def stage(self, batch: Batch, before: bytes) -> bytes:
+        """Walk the folder into a batch; gives the root of its tree. `before` is that of the
+        branch as it stands.
+        """
         store = self._store
         started_ns = store.objects.clock.wall_us() * 1000
         if self._cache is not None:
             self.old = load(self._cache, self._key)
         walk = Walk(
             self._folder,
-            _BatchSink(store.objects, batch),
+            _BatchSink(store.objects, batch, before),
             self._options,
             started_ns=started_ns,
             old=self.old,
@@ -149,7 +164,8 @@ def import_folder(
     """
     work = _Import(store, folder_to_read(store, folder), options, progress)
     with store.begin(author=author, message=message) as tx:
-        tree = tx.branch(branch, allow_empty=True).stage_tree(work.stage)
+        edit = tx.branch(branch, allow_empty=True)
+        tree = edit.stage_tree(lambda batch: work.stage(batch, edit.tree))
         entry = tx.commit()
     work.keep_picture()
     ref = branch_ref(branch)

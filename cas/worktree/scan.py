@@ -68,8 +68,8 @@ _STAMPING: Final = frozenset(
 class Sink(Protocol):
     """Where content goes."""
 
-    def blob(self, content: bytes) -> bytes:
-        """Take content of at most 8 MiB; gives its id."""
+    def blob(self, content: bytes, prefix: bytes, name: bytes) -> bytes:
+        """Take content of at most 8 MiB that stands at `prefix` + `name`; gives its id."""
 
     def stream(self, stream: Readable) -> tuple[bytes, int]:
         """Take content of any size; (blob id, bytes)."""
@@ -77,9 +77,8 @@ class Sink(Protocol):
     def known(self, id: bytes) -> bool:
         """Whether an object of an earlier walk still exists; if so it is relied on."""
 
-    @property
-    def nodes(self) -> NodeStore:
-        """Where directory nodes go."""
+    def nodes(self, prefix: bytes) -> NodeStore:
+        """Where the nodes of the directory at `prefix` go."""
 
 
 @attrs.define(slots=True)
@@ -112,7 +111,6 @@ class Walk:
     ) -> None:
         self._folder = folder
         self._sink = sink
-        self._nodes = sink.nodes
         self._options = options
         self._own = own
         self._progress = progress
@@ -231,7 +229,7 @@ class Walk:
                 noticed = True
             else:
                 columns.append(name, value)
-        done = build_columns(DIRECTORY, columns, self._nodes)
+        done = build_columns(DIRECTORY, columns, self._sink.nodes(place.prefix))
         if self._note_twins(place.prefix, columns.names) or noticed:
             status = unsettled(status)  # so that the next walk tells it again
         picture.finish(index, status, done.root, done.number)
@@ -368,7 +366,7 @@ class Walk:
             secret = secret or is_private_key(data)
             if secret and self._note_secret(place.prefix + name):
                 return None
-            id, size = self._sink.blob(data), len(data)
+            id, size = self._sink.blob(data, place.prefix, name), len(data)
         elif isinstance(found, Fault):
             return found
         else:
@@ -405,7 +403,7 @@ class Walk:
         fd = place.fd()
         status = os.stat(name, dir_fd=fd, follow_symlinks=False)
         target = os.fsencode(os.readlink(name, dir_fd=fd))
-        id = self._sink.blob(target)
+        id = self._sink.blob(target, place.prefix, name)
         kept = settled(status_of(status), self._started_ns)
         self.picture.add(place.path + b"/" + name, kept, id, len(target))
         return _LINK, id, len(target)

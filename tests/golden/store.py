@@ -13,8 +13,9 @@ from typing import Any
 from cas.history.store import Store
 from cas.history.view import Ref
 from cas.model.entry import txid_floor
-from cas.model.ids import Kind
+from cas.model.ids import BlobId, Kind, digest_of
 from cas.model.objects import EntryKind
+from cas.objects.pipeline import Submitted
 from cas.testing.stores import SMALL, SteppedClock, build, create
 
 HERE = Path(__file__).resolve().parent
@@ -61,6 +62,8 @@ def make(folder: str) -> None:
             tx.branch("main")["docs/keyed.txt"] = b"once\n"
             tx.commit()
     _last(folder)
+    with build(folder, clock=StandingClock("golden 3", 1_800_000_120_000_000)) as store:
+        _versions(store)
 
 
 def _first(store: Store) -> None:
@@ -75,6 +78,22 @@ def _first(store: Store) -> None:
         for number in range(150):
             main[f"many/{number:04}"] = b"%d" % number
         tx.branch("draft/one")["notes.txt"] = b"draft\n"
+        tx.commit()
+
+
+def _versions(store: Store) -> None:
+    """A file of five versions: each is a delta of the one before, the last of the first."""
+    contents = [b"".join(b"line %d\n" % (at * at) for at in range(n, n + 300)) for n in range(6)]
+    ids = [store.put(contents[0])]
+    for content in contents[1:]:
+        with store.objects.batch() as batch:
+            id = digest_of(Kind.BLOB, content)
+            batch.hint(id, ids[-1])
+            batch.rewrite([Submitted(id, Kind.BLOB, content, None, len(content))])
+        ids.append(BlobId(id))
+    with store.begin(author="ada", message="versions") as tx:
+        for number, content in enumerate(contents):
+            tx.branch("main")[f"versions/{number}"] = content
         tx.commit()
 
 

@@ -54,9 +54,9 @@ def install(
     for made in records:
         raw = len(made.payload) if made.raw_bytes is None else made.raw_bytes
         stored = len(made.payload)
-        first = made.head or encode_record_header(made.kind, made.codec, made.depth, 0, stored, raw)
+        first = made.head or encode_record_header(made.kind, made.codec, made.depth, 1, stored, raw)
         flags = int(made.kind != Kind.BLOB)
-        slots.append((made.id, len(body), stored, raw, made.kind, made.codec, made.depth, flags, 0))
+        slots.append((made.id, len(body), stored, raw, made.kind, made.codec, made.depth, flags, 1))
         body += first + made.payload + made.gap
     slots.sort()
     numbers = {slot[0]: number for number, slot in enumerate(slots)}

@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import os
 import threading
+from typing import Any
 
 import pytest
 
 from cas.objects import pipeline as module
 from cas.objects.pipeline import Pipeline, Submitted
 from cas.storage.codec import RAW, ZSTD, decode_payload
+
+
+class Nowhere:
+    """A store of nothing, for objects that come without a base."""
+
+    lookup = None
+
+    def find(self, id: bytes) -> None:
+        raise AssertionError("nobody asked for a base")
+
+    stored = find
+
+
+NOWHERE: Any = Nowhere()
 
 
 def items_of(sizes: list[int]) -> list[Submitted]:
@@ -27,7 +42,7 @@ def items_of(sizes: list[int]) -> list[Submitted]:
 )
 def test_all_comes_out_in_order(sizes: list[int]) -> None:
     """Whatever the sizes, records come in the order given, each with its content."""
-    pipeline = Pipeline()
+    pipeline = Pipeline(NOWHERE)
     items = items_of(sizes)
     records = []
     for item in items:
@@ -38,7 +53,7 @@ def test_all_comes_out_in_order(sizes: list[int]) -> None:
         records += group
     pipeline.close()
     assert [record[0] for record in records] == [item.id for item in items]
-    for item, (_id, kind, codec, payload, raw_bytes) in zip(items, records, strict=True):
+    for item, (_id, kind, codec, payload, raw_bytes, *_rest) in zip(items, records, strict=True):
         assert (kind, raw_bytes) == (1, len(item.content))
         assert decode_payload(codec, payload, raw_bytes) == item.content
         assert codec in (RAW, ZSTD)
@@ -46,20 +61,20 @@ def test_all_comes_out_in_order(sizes: list[int]) -> None:
 
 def test_what_is_encoded_passes_through() -> None:
     """Payloads that come encoded keep their place among those that do not."""
-    pipeline = Pipeline()
+    pipeline = Pipeline(NOWHERE)
     plain = items_of([1000, 1000])
     done = Submitted(b"d" * 32, 1, b"payload as it is", 2, 12345)
     for item in (plain[0], done, plain[1]):
         pipeline.submit(item)
     (records,) = pipeline.drain(everything=True)
     pipeline.close()
-    assert records[1] == (b"d" * 32, 1, 2, b"payload as it is", 12345)
+    assert records[1] == (b"d" * 32, 1, 2, b"payload as it is", 12345, 0, 1)
     assert [record[0] for record in records] == [plain[0].id, b"d" * 32, plain[1].id]
 
 
 def test_pending_objects_are_found() -> None:
     """What was not drained yet can be looked at, in a group under way or not yet sent off."""
-    pipeline = Pipeline()
+    pipeline = Pipeline(NOWHERE)
     items = items_of([700_000, 700_000, 5])
     for item in items:
         pipeline.submit(item)
@@ -81,7 +96,7 @@ def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         return encode(contents)
 
     monkeypatch.setattr(module, "encode_payloads", slow)
-    pipeline = Pipeline()
+    pipeline = Pipeline(NOWHERE)
     drained = 0
     for item in items_of([1 << 20] * 20):
         pipeline.submit(item)
@@ -102,7 +117,7 @@ def test_an_error_of_a_worker_comes_out(monkeypatch: pytest.MonkeyPatch) -> None
         raise MemoryError("no room to compress")
 
     monkeypatch.setattr(module, "encode_payloads", broken)
-    pipeline = Pipeline()
+    pipeline = Pipeline(NOWHERE)
     pipeline.submit(items_of([100])[0])
     with pytest.raises(MemoryError):
         list(pipeline.drain(everything=True))
@@ -113,7 +128,7 @@ def test_an_error_of_a_worker_comes_out(monkeypatch: pytest.MonkeyPatch) -> None
 def test_closing_stops_the_threads() -> None:
     """After close, twice, with work left or without, no thread of the pipeline lives."""
     for left in ([], [100], [2_000_000] * 5):
-        pipeline = Pipeline()
+        pipeline = Pipeline(NOWHERE)
         for item in items_of(left):
             pipeline.submit(item)
         threads = list(pipeline._threads)

@@ -1,0 +1,191 @@
+"""Choosing how an object is stored that has an older version: as a delta of it, or whole.
+
+Floor 3; implements docs/format.md section 6.4. Invariant: what is chosen was decoded again and
+compared; a delta's depth is one more than that of the very copy of the base that it was made
+from, and at most `DELTA_DEPTH_MAX`. Any thread may ask: locating is done behind a lock, reading
+and compressing beside each other.
+
+The cost is bounded: one base is read for an object, and one frame made of it; a second frame,
+the whole one, only where the delta might not be worth it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from cas.errors import CasError
+from cas.limits import (
+    DELTA_BYTES_MAX,
+    DELTA_DEPENDANTS_MAX,
+    DELTA_DEPTH_MAX,
+    ID_BYTES,
+    KIB,
+    MIB,
+)
+from cas.objects.bulk import GROUP_BYTES, BulkReader, Source
+from cas.objects.chains import Place
+from cas.storage.codec import DELTA, RECIPE, encode_payloads
+from cas.storage.delta import encode_delta
+from cas.storage.pack import Made
+from cas.storage.record import DELTA_KINDS, NO_GROUP, RECORD_HEADER_BYTES
+
+TARGET_BYTES_MIN: Final = 192
+"""Content below this is stored whole: a delta pays 72 bytes to name its base twice."""
+
+_EDGE_BYTES: Final = ID_BYTES + 40
+_BASE_FACTOR: Final = 4
+_BASE_SLACK_BYTES: Final = 64 * KIB
+"""A base much longer than the content costs every read more than it saves."""
+
+_SURE: Final = 16
+"""A delta of less than a sixteenth of the content is taken without making the whole frame."""
+
+_RENEWAL: Final = 64
+"""Of the deltas that go back to the whole object below a chain, one in this many."""
+
+
+class Target(NamedTuple):
+    """An object and the id of the older version that may be its base."""
+
+    id: bytes
+    kind: int
+    content: bytes
+    group: int
+    base: bytes
+
+
+class _Base(NamedTuple):
+    """A copy that a delta is made from."""
+
+    id: bytes
+    kind: int
+    depth: int
+    content: bytes
+
+
+def may_have_base(kind: int, size_bytes: int) -> bool:
+    """Whether an object of this kind and length is worth looking for a base."""
+    return kind in DELTA_KINDS and TARGET_BYTES_MIN <= size_bytes <= DELTA_BYTES_MAX
+
+
+class Deltas:
+    """Makes deltas for one writer of pack files."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._reader = BulkReader(source)
+        self._lock = threading.Lock()
+        self._used: Counter[bytes] = Counter()
+
+    def encode(self, targets: Sequence[Target]) -> tuple[list[Made | None], list[Made]]:
+        """For each object its delta, or None where it is to be stored whole; and second copies.
+
+        A second copy is one more whole copy of a base on which more than
+        `DELTA_DEPENDANTS_MAX` deltas hang, for the new pack: damage to one copy then loses none.
+        """
+        made: list[Made | None] = [None] * len(targets)
+        second: list[Made] = []
+        doubtful: list[int] = []
+        for at, (target, base) in enumerate(zip(targets, self._bases(targets), strict=True)):
+            if base is None or not _is_near(target, base):
+                continue
+            frame = encode_delta(target.content, base.content)
+            if frame is None:
+                continue
+            size_bytes = len(target.content)
+            if len(frame) + _EDGE_BYTES > size_bytes // 2:
+                continue
+            made[at] = (
+                target.id,
+                target.kind,
+                DELTA,
+                base.id + frame,
+                size_bytes,
+                base.depth + 1,
+                target.group,
+            )
+            if len(frame) + _EDGE_BYTES > size_bytes // _SURE:
+                doubtful.append(at)
+            elif self._wants_second(target, base):
+                second.append(_whole(base, target.group))
+        # What the whole frame would take shows whether the delta is at most half of it.
+        wholes = encode_payloads([targets[at].content for at in doubtful])
+        for at, (_codec, payload) in zip(doubtful, wholes, strict=True):
+            delta = made[at]
+            assert delta is not None
+            if len(delta[3]) + _EDGE_BYTES - ID_BYTES > len(payload) // 2:
+                made[at] = None
+        return made, second
+
+    def _wants_second(self, target: Target, base: _Base) -> bool:
+        """Whether this delta is one too many for the copies that its base has.
+
+        Those of this batch are counted. Those of earlier ones nobody counts, it would take a
+        look at every footer: a chain that goes back to its whole object draws a lot instead.
+        """
+        self._used[base.id] += 1
+        if self._used[base.id] == DELTA_DEPENDANTS_MAX + 1:
+            return True
+        return base.id != target.base and target.id[0] % _RENEWAL == 0
+
+    # -- bases -------------------------------------------------------------------------------
+
+    def _bases(self, targets: Sequence[Target]) -> list[_Base | None]:
+        """The copy to use for each: that of its base, or the whole one below a full chain."""
+        places: list[Place | None] = []
+        ids: list[bytes] = []
+        with self._lock:
+            for target in targets:
+                id, place = self._locate(target)
+                ids.append(id)
+                places.append(place)
+        bases: list[_Base | None] = [None] * len(targets)
+        first, size_bytes = 0, 0
+        for at, place in enumerate(places):
+            size_bytes += 0 if place is None else place.raw_bytes
+            if size_bytes >= GROUP_BYTES or at == len(places) - 1:
+                for number, found in enumerate(
+                    self._reader.load(ids[first : at + 1], places[first : at + 1]), first
+                ):
+                    held = places[number]
+                    if held is not None and found.content is not None:
+                        bases[number] = _Base(
+                            found.id, found.kind, held.depth, bytes(found.content)
+                        )
+                first, size_bytes = at + 1, 0
+        return bases
+
+    def _locate(self, target: Target) -> tuple[bytes, Place | None]:
+        """(id, place) of the base to use; no place when there is none that may be one."""
+        id = target.base
+        for _ in range(DELTA_DEPTH_MAX + 1):
+            place = self._reader.find(id)
+            if (
+                place is None
+                or place.codec == RECIPE
+                or place.kind != target.kind
+                or place.group != target.group
+                or place.group == NO_GROUP
+                or place.raw_bytes > _BASE_FACTOR * len(target.content) + _BASE_SLACK_BYTES
+            ):
+                break
+            if place.depth == 0 or (id == target.base and place.depth < DELTA_DEPTH_MAX):
+                return id, place
+            try:
+                id = self._source.stored(place.pack, place.offset + RECORD_HEADER_BYTES, ID_BYTES)
+            except CasError:
+                break
+        return target.base, None
+
+
+def _is_near(target: Target, base: _Base) -> bool:
+    """Whether lengths allow a delta."""
+    return 0 < len(base.content) <= min(DELTA_BYTES_MAX, 8 * MIB) and base.id != target.id
+
+
+def _whole(base: _Base, group: int) -> Made:
+    ((codec, payload),) = encode_payloads([base.content])
+    return base.id, base.kind, codec, payload, len(base.content), 0, group
