@@ -44,7 +44,7 @@ def restore(front: Front, target: str, folder: str, force: bool, dry_run: bool) 
             replaced=[named("path", path) for path in report.replaced],
         )
         return
-    _warn(front, report.outside_links)
+    _warn(front, report)
     files = count(report.file_count + report.link_count, "file")
     front.out.note(
         f"{report.folder}: {files}, {size(report.content_bytes)}; "
@@ -64,7 +64,7 @@ def _tell_plan(front: Front, plan: RestorePlan) -> None:
         return
     front.out.lines(f"replace {printable(path)}" for path in plan.replaced)
     front.out.lines(f"unsaved {printable(path)}" for path in plan.unsaved)
-    _warn(front, plan.outside_links)
+    _warn(front, plan)
     front.out.note(
         f"{plan.folder}: {plan.write_count:,} would be written{_over(len(plan.replaced))}; "
         f"{count(len(plan.unsaved), 'unsaved file')} would need --force"
@@ -75,9 +75,11 @@ def _over(replaced_count: int) -> str:
     return f", {replaced_count:,} of them over older ones" if replaced_count else ""
 
 
-def _warn(front: Front, links: tuple[str, ...]) -> None:
-    texts = [f"{link}: leads out of the folder" for link in links]
+def _warn(front: Front, found: RestoreReport | RestorePlan) -> None:
+    texts = [f"{link}: leads out of the folder" for link in found.outside_links]
     front.out.note_each(texts, "links are written and never followed")
+    texts = [f"{path}: left by a restore that was killed" for path in found.leftovers]
+    front.out.note_each(texts, "may be removed, unless another restore is at work here")
 
 
 def _restore_fields(report: RestoreReport | RestorePlan) -> dict[str, Any]:
@@ -88,6 +90,7 @@ def _restore_fields(report: RestoreReport | RestorePlan) -> dict[str, Any]:
         "directories": report.directory_count,
         "size": report.content_bytes,
         "outside_links": [named("path", path) for path in report.outside_links],
+        "leftovers": [named("path", path) for path in report.leftovers],
     }
 
 

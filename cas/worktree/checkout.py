@@ -2,14 +2,19 @@
 
 Floor 5. Invariant: nothing is written outside the folder, whatever the snapshot's names and
 links say and whatever stands in the folder or is put there meanwhile; work that no object of
-the store holds is never overwritten unless forced; a file that stands under its own name
-afterwards is whole, but for the one that a killed process was writing.
+the store holds is never overwritten unless forced; a file that stands under its own name is
+whole, whenever the process was killed.
 
 Every call goes through the descriptor of a directory that was opened without following links,
 so that a link in the place of a directory makes the restore fail instead of leading it away.
 Links are made last and never followed, whatever they point to; files are made with mode 644 or
 755 less the umask, never with another bit. What the snapshot does not have is left alone.
 Nothing is synced: a restore that a power cut interrupts is run again.
+
+What is written has the name `.cas-restore-` and 16 hex digits until it is whole: a new directory
+with all the files below it, or in a directory that stands already, each file. A name for each
+file would cost a tenth of a restore, one for each new directory costs nothing that shows. What a
+kill leaves under such a name the next plan and the next snapshot tell.
 
 Contents are read, decompressed and proved on a thread of their own while this one writes:
 making a file is kernel time, and reading one is the decompressor's.
@@ -45,6 +50,7 @@ from cas.objects.store import ObjectStore, wrong_kind
 from cas.storage.files import translate
 from cas.trees.node import Value
 from cas.worktree.files import OPEN_DIRECTORY, OPEN_FILE, same
+from cas.worktree.names import unfinished
 from cas.worktree.plan import Directory, RestorePlan, make_plan
 from cas.worktree.values import OnProgress, Progress
 
@@ -56,6 +62,8 @@ _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLO
 _STREAM_BYTES: Final = 1 << 20
 _GROUPS_AHEAD: Final = 4
 _NAMES_SHOWN: Final = 5
+_CHANGED: Final = (errno.ELOOP, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENOENT)
+_NO_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 _PROGRESS_FILES: Final = 256
 
 
@@ -72,6 +80,8 @@ class RestoreReport:
     written_bytes: int
     replaced: tuple[str, ...]
     outside_links: tuple[str, ...]
+    leftovers: tuple[str, ...]
+    """What a restore that was killed has left in the folder."""
 
 
 def plan_restore(snapshot: Snapshot, path: str, folder: str | os.PathLike[str]) -> RestorePlan:
@@ -124,6 +134,7 @@ def restore(
         writer.written_bytes,
         plan.replaced + plan.unsaved,
         plan.outside_links,
+        plan.leftovers,
     )
 
 
@@ -135,12 +146,15 @@ class _Writer:
         self._plan = plan
         self._progress = progress
         self._way = _Way()
+        # The new directory that is being filled, and the name that it will have.
+        self._filling: Directory | None = None
+        self._name = b""
         self.written_count = 0
         self.written_bytes = 0
         self.damaged: list[tuple[bytes, CasError]] = []
 
     def run(self) -> None:
-        """Directories first, then files in their order, then links. Raises `OSError`."""
+        """Directory by directory, the files of each; then links. Raises `OSError`."""
         top = self._plan.top
         os.makedirs(self._plan.folder, exist_ok=True)
         directories = list(top.walk())
@@ -150,13 +164,21 @@ class _Writer:
             closing(Ahead(BulkReader(self._objects).read(ids), _GROUPS_AHEAD)) as groups,
         ):
             self._way.begin(top, self._plan.folder)
-            for directory in directories:
-                if directory.up is not None and not directory.exists:
-                    self._make(directory)
             contents = _each(groups)
-            for directory in directories:
-                if directory.files or directory.modes:
-                    self._files(directory, contents)
+            try:
+                for directory in directories:
+                    if self._filling is not None and directory.depth <= self._filling.depth:
+                        self._finish()
+                    if directory.up is not None and not directory.exists:
+                        self._make(directory)
+                    if directory.files or directory.modes:
+                        self._files(directory, contents)
+                self._finish()
+            except BaseException:
+                # What has been written is whole, and the next restore need not do it again.
+                with suppress(OSError, CasError):
+                    self._finish()
+                raise
             for directory in directories:
                 if directory.links:
                     self._links(directory)
@@ -165,10 +187,32 @@ class _Writer:
         up = directory.up
         assert up is not None
         fd = self._way.to(up)
-        if directory.name in up.standing:
-            self._check_standing(fd, up, directory.name)
-            _remove(fd, directory.name)
-        os.mkdir(directory.name, 0o755, dir_fd=fd)
+        if self._filling is None:
+            name = self._temporary()
+            os.mkdir(name, 0o755, dir_fd=fd)
+            self._filling, self._name, directory.name = directory, directory.name, name
+        else:
+            os.mkdir(directory.name, 0o755, dir_fd=fd)
+
+    def _finish(self) -> None:
+        """Give the directory that was filled its name."""
+        directory, name = self._filling, self._name
+        if directory is None:
+            return
+        self._filling = None
+        up = directory.up
+        assert up is not None
+        temporary, directory.name = directory.name, name
+        fd = self._way.to(up)
+        try:
+            if name in up.standing:
+                self._check_standing(fd, up, name)
+                _remove(fd, name)
+            os.rename(temporary, name, src_dir_fd=fd, dst_dir_fd=fd)
+        except BaseException:
+            with suppress(OSError):
+                _remove(fd, temporary)
+            raise
 
     def _files(self, directory: Directory, contents: Iterator[Found]) -> None:
         fd = self._way.to(directory)
@@ -177,7 +221,7 @@ class _Writer:
             found = next(contents)
             assert found.id == value[1], "contents come in the order of the files"
             mode = 0o755 if value[0] == _EXECUTABLE else 0o644
-            target = self._temporary() if name in standing else name
+            target = name if self._filling is not None else self._temporary()
             if found.content is not None and found.kind != Kind.BLOB:
                 raise wrong_kind(found.id, Kind.BLOB, found.kind)
             try:
@@ -185,8 +229,10 @@ class _Writer:
             except (Corrupt, NotFound) as error:
                 self.damaged.append((directory.path + name, error))
                 continue
-            if target is not name:
+            if name in standing:
                 self._replace(fd, directory, target, name)
+            elif target is not name:
+                self._settle(fd, directory, target, name)
             self._count(value)
         for name, value in directory.modes:
             _set_executable(fd, name, value[0] == _EXECUTABLE)
@@ -236,6 +282,27 @@ class _Writer:
                 os.unlink(temporary, dir_fd=fd)
             raise
 
+    def _settle(self, fd: int, directory: Directory, temporary: bytes, name: bytes) -> None:
+        """Give a whole new file its name, over nothing that was put there meanwhile."""
+        try:
+            try:
+                os.link(temporary, name, src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                # No hard links here: what is put there between these two calls is lost.
+                with suppress(FileNotFoundError):
+                    os.stat(name, dir_fd=fd, follow_symlinks=False)
+                    path = directory.path + name
+                    raise _changed(path, self._plan.folder, errno.EEXIST) from error
+                os.rename(temporary, name, src_dir_fd=fd, dst_dir_fd=fd)
+                return
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary, dir_fd=fd)
+            raise
+        os.unlink(temporary, dir_fd=fd)
+
     def _check_standing(self, fd: int, directory: Directory, name: bytes) -> None:
         """What was written there since, nobody has judged. Raises `StorageFailed`."""
         before = directory.standing[name]
@@ -244,7 +311,7 @@ class _Writer:
             raise _changed(directory.path + name, self._plan.folder, errno.EEXIST)
 
     def _temporary(self) -> bytes:
-        return b".cas-restore-" + self._objects.clock.random(8).hex().encode()
+        return unfinished(self._objects.clock.random(8))
 
     def _count(self, value: Value) -> None:
         self.written_count += 1
@@ -365,6 +432,6 @@ def _failed(error: OSError, place: str) -> NoReturn:
     where = error.filename if isinstance(error.filename, str | bytes) else place
     if error.errno == errno.ENOTDIR and where in (place, os.fsencode(place)):
         raise Invalid(f"{printable(place)} is not a folder; restore into another one.") from error
-    if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EEXIST, errno.ENOENT):
+    if error.errno in _CHANGED:
         raise _changed(where, place, error.errno) from error
     translate(error, place)

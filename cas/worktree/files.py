@@ -13,6 +13,7 @@ import sys
 from typing import Final, NamedTuple
 
 from cas.model.ids import digest_parts
+from cas.worktree.names import is_unfinished
 
 OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Without O_NONBLOCK a FIFO that takes a file's place would block the open for ever.
@@ -99,6 +100,13 @@ def special(mode: int) -> Fault:
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode):
         return Fault("vanished", "something else took its place while it was read")
     return Fault("device", "a device cannot be saved")
+
+
+def left_out(name: bytes) -> Fault:
+    """Why a name for which `is_left_out` holds is not saved."""
+    if is_unfinished(name):
+        return Fault("unfinished", "a restore that was killed has left it; remove it")
+    return Fault("name", "other systems would take it for a store's own folder")
 
 
 def failure(error: OSError) -> Fault:

@@ -16,6 +16,9 @@ from cas.model.names import to_text
 
 STORE_FOLDER: Final = b".cas"
 
+_LEFTOVER: Final = b".cas-restore-"
+_LEFTOVER_BYTES: Final = len(_LEFTOVER) + 16
+
 _STORE_NAME: Final = re.compile(rb"\.cas[. ]*|cas~[0-9]+", re.IGNORECASE)
 _CATALOG: Final = b"catalog.sqlite"
 _PACKS: Final = b"packs"
@@ -36,6 +39,21 @@ def is_store_name(name: bytes) -> bool:
         return _STORE_NAME.fullmatch(name) is not None
     text = fold(name).translate(_IGNORABLE)
     return _STORE_NAME.fullmatch(text.encode("utf-8", "surrogateescape")) is not None
+
+
+def unfinished(token: bytes) -> bytes:
+    """Name of what a restore has not finished yet; `token` is 8 random bytes."""
+    return _LEFTOVER + token.hex().encode()
+
+
+def is_unfinished(name: bytes) -> bool:
+    """Whether a name is one of `unfinished`: what a restore that was killed has left."""
+    return name.startswith(_LEFTOVER) and len(name) == _LEFTOVER_BYTES
+
+
+def is_left_out(name: bytes) -> bool:
+    """Whether a name is no part of anybody's work: that of a store, or `unfinished`."""
+    return is_store_name(name) or is_unfinished(name)
 
 
 def is_store(names: Collection[bytes]) -> bool:

@@ -25,7 +25,14 @@ from cas.objects.store import ObjectStore, wrong_kind
 from cas.trees.cursor import scan
 from cas.trees.node import DIRECTORY, Item, Node, Value, decode_node
 from cas.worktree.files import OPEN_DIRECTORY, Content, hash_file, read_file
-from cas.worktree.names import STORE_FOLDER, find_twins, is_store, is_store_name, merges
+from cas.worktree.names import (
+    STORE_FOLDER,
+    find_twins,
+    is_store,
+    is_store_name,
+    is_unfinished,
+    merges,
+)
 
 _EXECUTABLE: Final = int(EntryKind.EXECUTABLE)
 _LINK: Final = int(EntryKind.LINK)
@@ -80,6 +87,8 @@ class RestorePlan:
     """What would be lost: only written over with `force`."""
     outside_links: tuple[str, ...]
     """Links whose targets lie outside the folder; they are made and not followed."""
+    leftovers: tuple[str, ...]
+    """What a restore that was killed has left: nothing else uses it, and it may be removed."""
     top: Directory = attrs.field(repr=False)
     link_targets: dict[bytes, bytes] = attrs.field(repr=False)
     """Targets of the links to be made, by the ids of their blobs."""
@@ -124,6 +133,7 @@ def make_plan(snapshot: Snapshot, path: str, folder: str) -> RestorePlan:
         tuple(map(to_text, stand.replaced)),
         tuple(map(to_text, stand.unsaved)),
         tuple(map(to_text, want.outside)),
+        tuple(map(to_text, sorted(stand.leftovers))),
         want.top,
         want.link_targets,
     )
@@ -325,6 +335,7 @@ class _Standing:
         self._own = None if own is None else os.stat(own)
         self.replaced: list[bytes] = []
         self.unsaved: list[bytes] = []
+        self.leftovers: list[bytes] = []
         self.equal_count = 0
         self.equal_bytes = 0
 
@@ -337,6 +348,7 @@ class _Standing:
             raise _refuse(here.path[:-1] or b".", "is the folder of a store")
         if not names:
             return
+        self.leftovers += [here.path + name for name in names if is_unfinished(name)]
         here.files = self._leaves(here, fd, here.files, names)
         here.links = self._leaves(here, fd, here.links, names)
         for below in here.below:

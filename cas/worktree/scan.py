@@ -34,12 +34,13 @@ from cas.worktree.files import (
     Fault,
     encode_name,
     failure,
+    left_out,
     read_file,
     same,
     special,
 )
 from cas.worktree.ignore import CASIGNORE, GITIGNORE, Rules
-from cas.worktree.names import STORE_FOLDER, find_twins, is_store, is_store_name
+from cas.worktree.names import STORE_FOLDER, find_twins, is_left_out, is_store
 from cas.worktree.place import Place, read_rules
 from cas.worktree.secrets import is_private_key, is_secret_name
 from cas.worktree.statcache import Picture, Status, settled, status_of, unsettled
@@ -211,7 +212,7 @@ class Walk:
         room = place.room
         for name, kind, before in names:
             if len(name) > room or kind == _ALIAS:
-                self._fault(place.prefix + name, _TOO_LONG if len(name) > room else _STORE_NAME)
+                self._fault(place.prefix + name, _TOO_LONG if len(name) > room else left_out(name))
                 value = None
             elif kind != _TREE:
                 value = self._leaf(place, name, kind, before)
@@ -305,7 +306,7 @@ class Walk:
             for entry in entries:
                 name = encode_name(entry.name)
                 first = name[0]
-                if (first in _STORE_STARTS or first > 127) and is_store_name(name):
+                if (first in _STORE_STARTS or first > 127) and is_left_out(name):
                     if name.lower() != STORE_FOLDER:
                         kinds[name] = _ALIAS
                     continue
@@ -429,7 +430,6 @@ _TORN: Final = Fault(
     "changed-while-reading", "it changed each time it was read; what was read last is saved"
 )
 _TOO_LONG: Final = Fault("name", "the name or the path is too long, or too deep, to be saved")
-_STORE_NAME: Final = Fault("name", "other systems would take it for a store's own folder")
 
 
 def _kind_of(mode: int) -> int:
