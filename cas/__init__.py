@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         Unavailable,
         Unsupported,
     )
+    from cas.history.blame import BlamedEntry, BlamedLine
     from cas.history.conflicts import MergeConflict
     from cas.history.merge import MergePlan, MergeResult
     from cas.history.snapshot import Change, ChangeKind, Snapshot
@@ -52,6 +53,7 @@ _ROOMS = {
         "Unavailable",
         "Unsupported",
     ),
+    "cas.history.blame": ("BlamedEntry", "BlamedLine"),
     "cas.history.conflicts": ("MergeConflict",),
     "cas.history.merge": ("MergePlan", "MergeResult"),
     "cas.history.snapshot": ("Change", "ChangeKind", "Snapshot"),
@@ -66,6 +68,8 @@ _ROOMS = {
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}
 
 __all__ = [
+    "BlamedEntry",
+    "BlamedLine",
     "BlobId",
     "CasError",
     "Change",

@@ -145,6 +145,13 @@ ARCHIVE_HEADER_BYTES_MAX: Final = 1 * MIB
 UNDO_SCAN_ENTRIES_MAX: Final = 10_000
 """How far back the newest entry that can be undone is looked for."""
 
+RENAME_PAIRS_MAX: Final = 40_000
+"""Pairs of a removed and an added file that are compared; beyond, only files of one name."""
+
+RENAME_FILE_BYTES_MAX: Final = 1 * MIB
+RENAME_BYTES_MAX: Final = 64 * MIB
+"""Longest file that is compared for similarity, and bytes that one search reads."""
+
 VIRTUAL_BASES_MAX: Final = 16
 """Levels of crossed merges that a merge follows down; each merges its bases first."""
 

@@ -19,8 +19,9 @@ LETTERS: Final = {
     ChangeKind.REMOVED: "D",
     ChangeKind.MODIFIED: "M",
     ChangeKind.RETYPED: "T",
+    ChangeKind.RENAMED: "R",
 }
-COLORS: Final = {"A": "green", "D": "red", "M": "yellow", "T": "cyan"}
+COLORS: Final = {"A": "green", "D": "red", "M": "yellow", "T": "cyan", "R": "cyan"}
 
 
 def entry_fields(entry: TreeEntry) -> dict[str, Any]:
@@ -30,11 +31,15 @@ def entry_fields(entry: TreeEntry) -> dict[str, Any]:
 
 def change_fields(change: Change) -> dict[str, Any]:
     """A path that differs, with both sides; null where it is not."""
+    renamed: dict[str, Any] = {}
+    if change.origin is not None:
+        renamed = {**named("origin", change.origin), "similarity": change.similarity}
     return {
         "change": change.kind.value,
         **named("path", change.path),
         "old": None if change.old is None else entry_fields(change.old),
         "new": None if change.new is None else entry_fields(change.new),
+        **renamed,
     }
 
 

@@ -29,6 +29,7 @@ class ChangeKind(Enum):
     REMOVED = "removed"
     MODIFIED = "modified"
     RETYPED = "retyped"
+    RENAMED = "renamed"
 
     def __str__(self) -> str:
         return self.value
@@ -36,12 +37,18 @@ class ChangeKind(Enum):
 
 @attrs.frozen(slots=True)
 class Change:
-    """A file or link that differs between two snapshots. `old`, `new`: None where it is not."""
+    """A file or link that differs between two snapshots. `old`, `new`: None where it is not.
+
+    A rename, where these are looked for, has its old path in `origin` and in `similarity` how
+    much of its content stayed, in percent.
+    """
 
     kind: ChangeKind
     path: str
     old: TreeEntry | None
     new: TreeEntry | None
+    origin: str | None = None
+    similarity: int | None = None
 
 
 def classify(path: str, old: TreeEntry | None, new: TreeEntry | None) -> Change:

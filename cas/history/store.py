@@ -199,10 +199,17 @@ class Store(HistoryVerbs):
         return self.view().commit(revision)
 
     def diff(
-        self, old: str | ObjectId | Snapshot, new: str | ObjectId | Snapshot
+        self,
+        old: str | ObjectId | Snapshot,
+        new: str | ObjectId | Snapshot,
+        *,
+        renames: bool = False,
     ) -> Iterator[Change]:
-        """What changes from one revision to another, lazily; walks only what differs."""
-        return self.view().diff(old, new)
+        """What changes from one revision to another, lazily; walks only what differs.
+
+        With `renames` files that went and came are compared and told as one change.
+        """
+        return self.view().diff(old, new, renames=renames)
 
     def log(
         self, revision: str | ObjectId, *, limit: int | None = None, path: str | bytes = ""

@@ -8,6 +8,7 @@ is apart so that each can be read at one sitting.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, overload
 
 from cas.history.conflicts import MergeConflict, read_conflicts
@@ -20,6 +21,7 @@ from cas.model.ids import ObjectId
 if TYPE_CHECKING:
     from cas.history import merge as merging
     from cas.history import undo as undoing
+    from cas.history.blame import BlamedEntry, BlamedLine
     from cas.history.merge import MergePlan, MergeResult, OnConflict
     from cas.history.undo import RestorePlan, Undone, UndoPlan
 else:
@@ -127,6 +129,16 @@ class HistoryVerbs(ABC):
     def conflicts(self, revision: str | ObjectId) -> tuple[MergeConflict, ...]:
         """Conflicts that a commit holds and that are still to be settled, ascending by path."""
         return read_conflicts(self.core, self.view().commit(revision))
+
+    def blame(self, revision: str | ObjectId, path: str | bytes) -> list[BlamedLine]:
+        """The lines of a text file, each with the commit that brought it. See `View.blame`."""
+        return self.view().blame(revision, path)
+
+    def blame_entries(
+        self, revision: str | ObjectId, path: str | bytes = ""
+    ) -> Iterator[BlamedEntry]:
+        """The entries of a directory, each with the commit that made it what it is."""
+        return self.view().blame_entries(revision, path)
 
     # -- going back --------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ compares is consistent across all refs. Any thread may use it.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -20,7 +21,7 @@ from cas.errors import (
     WrongKind,
 )
 from cas.history.core import Core
-from cas.history.graph import only_in
+from cas.history.later import Later
 from cas.history.log import newest_first, path_log
 from cas.history.revision import When, parse_range, parse_revision
 from cas.history.snapshot import Change, Snapshot
@@ -29,6 +30,16 @@ from cas.limits import ID_BYTES
 from cas.model.ids import CommitId, Kind, ObjectId, is_abbreviation
 from cas.model.names import HEADS, TAGS, short_ref, split_path
 from cas.model.objects import Commit, Tag
+
+if TYPE_CHECKING:
+    from cas.history import blame as blaming
+    from cas.history import graph
+    from cas.history import renames as renaming
+    from cas.history.blame import BlamedEntry, BlamedLine
+else:
+    blaming = Later("cas.history.blame")
+    graph = Later("cas.history.graph")
+    renaming = Later("cas.history.renames")
 
 
 @attrs.frozen(slots=True)
@@ -214,12 +225,41 @@ class View:
         return Snapshot(self._objects, commit.tree, commit, id)
 
     def diff(
-        self, old: str | ObjectId | Snapshot, new: str | ObjectId | Snapshot
+        self,
+        old: str | ObjectId | Snapshot,
+        new: str | ObjectId | Snapshot,
+        *,
+        renames: bool = False,
     ) -> Iterator[Change]:
-        """What changes from one revision to another, lazily; walks only what differs."""
+        """What changes from one revision to another, lazily; walks only what differs.
+
+        With `renames` files that went and files that came are compared, by content and by
+        similarity, and told as one change; all changes are then found before the first is given.
+        """
         before = old if isinstance(old, Snapshot) else self.snapshot(old)
         after = new if isinstance(new, Snapshot) else self.snapshot(new)
-        return before.diff(after)
+        changes = before.diff(after)
+        if not renames:
+            return changes
+        return renaming.with_renames(changes, lambda id: self._objects.get(id, Kind.BLOB))
+
+    def blame(self, revision: str | ObjectId, path: str | bytes) -> list[BlamedLine]:
+        """The lines of a text file, each with the commit that brought it, in order.
+
+        Raises `PathNotFound`, `WrongKind` for what is no file, `Invalid` for what is no text,
+        and as `resolve` does.
+        """
+        return blaming.blame_lines(self._core, self.resolve(revision), split_path(path))
+
+    def blame_entries(
+        self, revision: str | ObjectId, path: str | bytes = ""
+    ) -> Iterator[BlamedEntry]:
+        """The entries of a directory, each with the commit that made it what it is, by name.
+
+        Raises `PathNotFound`, `WrongKind` for a file, and as `resolve` does, at once.
+        """
+        parts = split_path(path) if path else ()
+        return blaming.blame_entries(self._core, self.resolve(revision), parts)
 
     def log(
         self, revision: str | ObjectId, *, limit: int | None = None, path: str | bytes = ""
@@ -244,10 +284,10 @@ class View:
         if ends is None:
             return [self.resolve(revision)], None
         first, second = self.resolve(ends.first), self.resolve(ends.second)
-        within = only_in(self._commits, [second], [first])
+        within = graph.only_in(self._commits, [second], [first])
         if not ends.both:
             return [second], within
-        return [first, second], within | only_in(self._commits, [first], [second])
+        return [first, second], within | graph.only_in(self._commits, [first], [second])
 
     def annotation(self, ref: Ref) -> Tag | None:
         """The annotated tag that a ref points at; None for a branch or a plain tag."""
