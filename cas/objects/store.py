@@ -25,9 +25,10 @@ from cas.errors import (
     OutcomeUnknown,
     WrongKind,
 )
-from cas.limits import ID_BYTES, MIB, NODE_CACHE_BYTES, THRESHOLDS, Thresholds
+from cas.limits import ID_BYTES, MIB, NODE_CACHE_BYTES, SPILL_BYTES, THRESHOLDS, Thresholds
 from cas.model.ids import Kind, digest_of
 from cas.objects.batch import Batch, not_committed
+from cas.objects.bodies import BodyCache
 from cas.objects.chains import may_be_base
 from cas.objects.content import BlobReader, read_spans
 from cas.objects.lookup import Lookup
@@ -48,6 +49,9 @@ from cas.trees.node import Flavour
 _T = TypeVar("_T")
 
 _KINDS: Final = frozenset(map(int, Kind))
+
+_BODIES_BYTES: Final = 2 * SPILL_BYTES
+"""All that is inline between two spills, and what a slow spill leaves."""
 
 _GROUP_COUNT: Final = 1024
 _GROUP_BYTES: Final = 16 * MIB
@@ -75,7 +79,7 @@ class ObjectStore:
         self.lookup = Lookup(catalog, bucket, clock, cache)
         self._parts = Parts(catalog, bucket, clock, self.lookup, thresholds)
         self._nodes = NodeCache(NODE_CACHE_BYTES)
-        self._body: tuple[int, bytes] = (0, b"")
+        self._bodies = BodyCache(_BODIES_BYTES)
 
     @property
     def meta(self) -> Meta:
@@ -262,13 +266,12 @@ class ObjectStore:
         """Bytes of a pack, not verified. Raises `MissingPack`, `CorruptPack`."""
         if pack.file is not None:
             return self.bucket.read(pack.file, start, length)
-        number, body = self._body
-        if number != pack.number:
-            found = self.catalog.inline_body(pack.number)
-            if found is None:
+        body = self._bodies.get(pack.number)
+        if body is None:
+            body = self.catalog.inline_body(pack.number)
+            if body is None:
                 raise MissingPack(f"The {pack.label} was removed.", pack=pack.label)
-            body = found
-            self._body = (pack.number, body)
+            self._bodies.put(pack.number, body)
         return body[start : start + length]
 
     def open(self, id: bytes) -> BlobReader:
@@ -400,7 +403,7 @@ class ObjectStore:
 
     def close(self) -> None:
         """Give up the handles of the bucket and the catalog."""
-        self._body = (0, b"")
+        self._bodies.clear()
         self.catalog.close()
         self.bucket.close()
 
