@@ -25,6 +25,7 @@ from bench.product import Cas
 from bench.record import Run
 
 WORKERS = Path(__file__).resolve().parent / "workers.py"
+BATCH_WORKERS = Path(__file__).resolve().parent / "workers_batch.py"
 MILLION = 1_000_000
 THOUSAND = 1_000
 
@@ -130,11 +131,15 @@ class Context:
         return reason is None
 
     def has_pygit2(self) -> bool:
+        return self.has_module("pygit2")
+
+    def has_module(self, *names: str) -> bool:
+        """Whether the peers' interpreter has these modules; the first one names the peer."""
         python = setup_peers.python_of(self.root)
-        command = [str(python), "-c", "import pygit2"]
+        command = [str(python), "-c", f"import {', '.join(names)}"]
         there = python.exists() and subprocess.run(command, check=False).returncode == 0
         if not there:
-            self.skip("pygit2", "not installed; run.py --setup does it")
+            self.skip(names[0], "not installed; run.py --setup does it")
         return there
 
     def has_strace(self) -> bool:
@@ -227,11 +232,22 @@ class Context:
         return MILLION // 100 if self.quick else MILLION
 
     @contextmanager
-    def worker(self, kind: str, wrap: Sequence[str] = (), **request: Any) -> Iterator[Worker]:
-        """A contender of `workers.py`, opened with `request`, ended on the way out."""
-        python = str(setup_peers.python_of(self.root)) if kind == "pygit2" else sys.executable
+    def worker(
+        self,
+        kind: str,
+        wrap: Sequence[str] = (),
+        program: Path = WORKERS,
+        peer: bool = False,
+        **request: Any,
+    ) -> Iterator[Worker]:
+        """A contender of `program`, opened with `request`, ended on the way out.
+
+        A peer runs under the interpreter of the peers.
+        """
+        peer = peer or kind == "pygit2"
+        python = str(setup_peers.python_of(self.root)) if peer else sys.executable
         process = subprocess.Popen(
-            [*wrap, python, str(WORKERS), kind],
+            [*wrap, python, str(program), kind],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -178,7 +178,7 @@ def states(root: Path | None = None) -> list[Path]:
 
     Raises CorpusError when a download or a state differs from its pin.
     """
-    root = _ready(root)
+    root = ready(root)
     releases = [_releases(*project) for project in _CORPUS_A]
     return [
         _state(root, "corpus-a", f"v{number}", archives, pinned)
@@ -191,11 +191,17 @@ def demo_releases(root: Path | None = None) -> list[tuple[str, Path]]:
 
     About 344 files and 4.5 MB each, 4.9 MB to download. Raises CorpusError as `states` does.
     """
-    root = _ready(root)
+    root = ready(root)
     return [
         (release.version, _state(root, "demo", release.version, [release], None))
         for release in _releases(*_DEMO)
     ]
+
+
+def releases_of(project: str, *versions: str) -> list[Archive]:
+    """Releases of a project of corpus A, for other corpora made from the same downloads."""
+    found = [archive for entry in _CORPUS_A for archive in _releases(*entry)]
+    return [a for v in versions for a in found if (a.project, a.version) == (project, v)]
 
 
 def _releases(project: str, wheel: bool, pins: dict[str, str]) -> list[Archive]:
@@ -253,7 +259,8 @@ def _walk(tree: Path) -> Iterator[tuple[bytes, Path]]:
     return iter(found)
 
 
-def _ready(root: Path | None) -> Path:
+def ready(root: Path | None) -> Path:
+    """The bench folder, made where it is missing."""
     root = (root or default_root()).resolve()
     root.mkdir(parents=True, exist_ok=True)
     ignore = root / ".gitignore"  # a root inside a working copy never shows up in its status
@@ -272,7 +279,7 @@ def _state(
         if known["archives"] == wanted and (pinned is None or known["count"] == list(pinned)):
             return folder
         raise CorpusError(f"{folder} was built from other pins; move it aside and build it again.")
-    files = [(archive, _download(root, archive)) for archive in archives]
+    files = [(archive, download(root, archive)) for archive in archives]
     building = root / group / f"{name}.building"
     if building.exists():
         shutil.rmtree(building)
@@ -288,7 +295,7 @@ def _state(
     return folder
 
 
-def _download(root: Path, archive: Archive) -> Path:
+def download(root: Path, archive: Archive) -> Path:
     """The archive's file, fetched by pip unless a file with its SHA-256 is already there."""
     folder = root / "downloads" / f"{archive.project}-{archive.version}"
     if not folder.exists():

@@ -76,7 +76,7 @@ def load(path: Path) -> Run:
 
 @attrs.frozen
 class Bar:
-    """One promise of issue 2: product against peer (a ratio), or product alone (a bound).
+    """One promise: product against peer (a ratio), or product alone (a bound).
 
     With a peer the value judged is product / peer; `limit` is in units of the product's figure
     when there is none. `show` says how a figure is printed.
@@ -88,7 +88,7 @@ class Bar:
     limit: float
     product: str
     peer: str | None = None
-    show: Literal["s", "ms", "MB", "KB", "count", "rate", "ratio"] = "s"
+    show: Literal["s", "ms", "us", "MB", "KB", "count", "rate", "ratio"] = "s"
 
     def value(self, run: Run) -> float | None:
         """What is judged, or None when a figure is missing from the run."""

@@ -16,11 +16,17 @@ from pathlib import Path
 if __package__ in (None, ""):  # started as a file: the folder above holds the package
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from bench.bars_part1 import BARS
+from bench.bars import BARS
 from bench.harness import Series
 from bench.record import Bar, Run, load
 
-SCALES = {"s": (1.0, " s"), "ms": (1e3, " ms"), "MB": (1e-6, " MB"), "KB": (1e-3, " KB")}
+SCALES = {
+    "s": (1.0, " s"),
+    "ms": (1e3, " ms"),
+    "us": (1e6, " µs"),
+    "MB": (1e-6, " MB"),
+    "KB": (1e-3, " KB"),
+}
 
 
 def render(run: Run, bars: Sequence[Bar] = BARS) -> str:

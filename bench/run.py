@@ -16,8 +16,8 @@ from pathlib import Path
 if __package__ in (None, ""):  # started as a file: the folder above holds the package
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from bench import corpus, report, setup_peers
-from bench.bars_part1 import BARS, ROWS
+from bench import corpus, corpus_b, corpus_c, report, setup_peers
+from bench.bars import BARS, ROWS
 from bench.calibrate import calibrate
 from bench.context import Context, clean
 from bench.product import Cas, freeze
@@ -53,6 +53,8 @@ def main() -> int:
         if options.setup:
             setup_peers.prepare(root)
             corpus.states(root)
+            corpus_b.path(root)
+            corpus_c.sets(root)
         return 0
     names = list(ROWS) if options.rows is None else options.rows.split(",")
     unknown = [name for name in names if name not in ROWS]

@@ -292,10 +292,10 @@ def pour(blocks: Iterable[bytes], receipt: Path) -> None:
     receipt.write_text(json.dumps({"blake3": digest.hexdigest(), "bytes": length}))
 
 
-def serve(kind: type[Writer]) -> None:
+def serve(kind: Callable[[dict[str, Any]], Any]) -> None:
     """Answer requests until standard input ends. The first must be `open`."""
     answers, sys.stdout = sys.stdout, sys.stderr
-    worker: Writer | None = None
+    worker: Any = None
     for line in sys.stdin:
         request = json.loads(line)
         try:
