@@ -41,6 +41,9 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "journal": ("history", "Show what was done to the store, and by whom."),
     "branch": ("refs", "List, make, move or delete branches."),
     "tag": ("refs", "List, make or delete tags."),
+    "pin": ("keep", "Keep an object whatever becomes of the refs."),
+    "unpin": ("keep", "Keep an object no longer."),
+    "protect": ("keep", "Protect branches and tags."),
     "fsck": ("fsck", "Check every object, every history and the journal."),
     "stats": ("stats", "Show what the store holds and what it takes."),
 }

@@ -14,11 +14,13 @@ from types import TracebackType
 
 from cas.errors import CasError, EntryNotFound, Invalid
 from cas.history.core import CommitCache, Core, warn
+from cas.history.keeping import Keeping
 from cas.history.snapshot import Change, Snapshot
 from cas.history.timeline import Timeline
 from cas.history.transaction import Transaction
 from cas.history.verbs import HistoryVerbs
 from cas.history.view import Ref, View
+from cas.history.watch import Hooks, Watching
 from cas.model.entry import Entry, txid_from_key
 from cas.model.ids import BlobId, CommitId, Kind, ObjectId
 from cas.model.objects import Commit
@@ -44,7 +46,7 @@ class PutBatch:
         return self._core.staged_blob(self._batch, id)
 
 
-class Store(HistoryVerbs):
+class Store(HistoryVerbs, Keeping, Watching):
     """A versioned, content-addressed store. Open one with `cas.open`."""
 
     def __init__(self, objects: ObjectStore, location: str) -> None:
@@ -53,6 +55,7 @@ class Store(HistoryVerbs):
         self.core = Core(objects, Timeline(objects), CommitCache(objects))
         self._spill = Spill(objects)
         self._spill_lock = threading.Lock()
+        self._hooks = Hooks()
         self._closed = False
 
     def __repr__(self) -> str:
@@ -73,6 +76,7 @@ class Store(HistoryVerbs):
         """Give up every handle; harmless when called twice."""
         if not self._closed:
             self._closed = True
+            self._hooks.close()
             try:
                 # A forked child could wait for a lock or a thread that only its parent has.
                 if not self._spill.inherited:
@@ -160,7 +164,7 @@ class Store(HistoryVerbs):
         moment = None if key is None else self.core.before(key)
         if moment is None:
             moment = self.core.timeline.now()
-        return Transaction(self.core, author, message, key, moment, self._after_write)
+        return Transaction(self.core, author, message, key, moment, self._after_commit)
 
     def view(self) -> View:
         """All refs and objects as of the newest entry; stays there."""
@@ -247,6 +251,14 @@ class Store(HistoryVerbs):
         return self.core.outcome(txid)
 
     # -- upkeep ------------------------------------------------------------------------------
+
+    def _head_seq(self) -> int:
+        return self.objects.catalog.head_seq()
+
+    def _after_commit(self, entry: Entry) -> None:
+        """What a commit leaves to be done once it stands."""
+        self._hooks.committed(entry)
+        self._after_write()
 
     def _after_write(self) -> None:
         """What a write leaves to be done once it was acknowledged."""

@@ -30,6 +30,7 @@ from cas.errors import (
 )
 from cas.history.branch import BranchEdit
 from cas.history.core import Core
+from cas.history.policy import check_changes
 from cas.history.timeline import Moment, RefValue, follow, ref_conflict
 from cas.limits import (
     ENTRY_CHANGES_MAX,
@@ -87,7 +88,7 @@ class Transaction:
         message: str,
         key: str | None,
         moment: Moment,
-        after_commit: Callable[[], None],
+        after_commit: Callable[[Entry], None],
     ) -> None:
         self._core = core
         self._objects = core.objects
@@ -335,7 +336,7 @@ class Transaction:
         self._core.timeline.reached(
             published.moment, published.entry, published.before, writer.mark
         )
-        self._after_commit()
+        self._after_commit(published.entry)
         return published.entry
 
     def _install(self, writer: CatalogWriter, plan: _Plan) -> _Published:
@@ -344,6 +345,7 @@ class Transaction:
         head = writer.head()
         moment = timeline.now(writer, head)
         changes = self._changes(plan, moment)
+        check_changes(self._core, self._batch, moment, changes)
         seq = head.seq + 1
         root = timeline.edit(moment.root, changes, seq)
         wall_us = self._objects.clock.wall_us()
@@ -440,6 +442,7 @@ class Transaction:
             self._batch.abandon()
             raise not_committed(error) from error
         self._batch.resolved()
+        self._after_commit(entry)
         return entry
 
 

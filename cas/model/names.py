@@ -21,10 +21,15 @@ from cas.limits import (
 
 HEADS: Final = "heads/"
 TAGS: Final = "tags/"
+PINS: Final = "pins/"
+"""Before the id of an object that is kept."""
+POLICY_REF: Final = "policy/refs"
+"""The ref that leads to the rules which protect refs."""
 
 _REF_BAD = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|@\{|\.\.")
 # Most names, told in one call; the others are looked at one rule at a time.
 _PLAIN_NAME = re.compile(rb"[^/\0.][^/\0]{0,254}").fullmatch
+_PIN = re.compile(r"pins/[0-9a-f]{64}")
 _LOOKS_LIKE_ID = re.compile(r"(?=.*[a-fA-F])[0-9a-fA-F]{8,64}")
 
 
@@ -131,6 +136,8 @@ def _ref_fault(name: str) -> str | None:
     if size_bytes > REF_NAME_BYTES_MAX:
         return f"has {size_bytes} bytes, more than {REF_NAME_BYTES_MAX}"
     root, slash, rest = name.partition("/")
+    if name == POLICY_REF or _PIN.fullmatch(name):
+        return None
     if not slash or root + slash not in (HEADS, TAGS):
         return f"does not begin with {HEADS} or {TAGS}"
     if _REF_BAD.search(name):

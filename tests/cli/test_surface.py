@@ -98,6 +98,8 @@ DOCUMENTS = [
     ["branch", "b"],
     ["tag"],
     ["tag", "t"],
+    ["pin", "main"],
+    ["protect", "main"],
     ["fsck"],
     ["stats"],
     ["--version"],

@@ -1,0 +1,206 @@
+"""Who wants to know of commits: callbacks of this handle's own, and followers of everybody's.
+
+Floor 4. Invariant: nobody is called inside a transaction, and nothing a callback does can undo,
+delay under the gate or hide a commit; a follower gives every entry once, in order, without a gap.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from types import TracebackType
+
+from cas.errors import Closed, Invalid
+from cas.history.core import Core, warn
+from cas.model.entry import Entry
+
+OnCommit = Callable[[Entry], object]
+
+_POLL_MIN_MS = 5
+_POLL_MAX_MS = 250
+
+
+class Subscription:
+    """A callback that is registered; `close` ends it, and so does the end of a `with` block."""
+
+    def __init__(self, hooks: Hooks, callback: OnCommit) -> None:
+        self._hooks = hooks
+        self.callback = callback
+
+    def close(self) -> None:
+        """Call it no more; harmless when said twice. One that runs now is not waited for."""
+        self._hooks.remove(self)
+
+    def __enter__(self) -> Subscription:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Hooks:
+    """The callbacks of one handle, and the followers that it wakes. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._subscriptions: tuple[Subscription, ...] = ()
+        self.moved = threading.Condition()
+        self.count = 0
+        self.closed = False
+
+    def add(self, callback: OnCommit) -> Subscription:
+        """Call `callback` after each commit of this handle."""
+        if not callable(callback):
+            raise Invalid(f"A callback is a function of an entry, not {callback!r}.")
+        subscription = Subscription(self, callback)
+        with self._lock:
+            self._subscriptions = (*self._subscriptions, subscription)
+        return subscription
+
+    def remove(self, subscription: Subscription) -> None:
+        """Call it no more."""
+        with self._lock:
+            self._subscriptions = tuple(s for s in self._subscriptions if s is not subscription)
+
+    def committed(self, entry: Entry) -> None:
+        """Tell everybody of an entry that stands."""
+        self._wake()
+        for subscription in self._subscriptions:
+            try:
+                subscription.callback(entry)
+            except Exception as error:
+                # The commit before it stands, so this is not its error.
+                name = getattr(subscription.callback, "__qualname__", repr(subscription.callback))
+                warn(f"the callback {name} failed after entry {entry.seq}: {error!r}")
+
+    def _wake(self) -> None:
+        with self.moved:
+            self.count += 1
+            self.moved.notify_all()
+
+    def close(self) -> None:
+        """End all followers."""
+        self.closed = True
+        self._wake()
+
+
+class Follower(Iterator[Entry]):
+    """Entries of everybody as they come, each checked; `for entry in store.follow()`.
+
+    Iteration waits for the next entry, and ends when the follower or its store is closed (by any
+    thread). One thread iterates. An entry of this handle wakes it at once; those of other handles
+    and processes are asked for at intervals that grow from 5 to 250 ms while nothing comes.
+    """
+
+    def __init__(self, core: Core, hooks: Hooks, after: int) -> None:
+        self._core = core
+        self._hooks = hooks
+        self._closed = False
+        self._ready: Iterator[Entry] = iter(())
+        self.seq = after
+        """The entry that was given last."""
+
+    def __iter__(self) -> Follower:
+        return self
+
+    def __next__(self) -> Entry:
+        entry = self.poll(None)
+        if entry is None:
+            raise StopIteration
+        return entry
+
+    def poll(self, timeout_ms: float | None = 0) -> Entry | None:
+        """The next entry; None when none came in time (None waits for ever), or at the end."""
+        clock = self._core.objects.clock
+        end_ms = None if timeout_ms is None else clock.monotonic_ms() + timeout_ms
+        pause_ms = float(_POLL_MIN_MS)
+        while not self._is_over():
+            count = self._hooks.count
+            entry = self._next()
+            if entry is not None:
+                return entry
+            left_ms = None if end_ms is None else end_ms - clock.monotonic_ms()
+            if left_ms is not None and left_ms <= 0:
+                return None
+            wait_ms = pause_ms if left_ms is None else min(pause_ms, left_ms)
+            with self._hooks.moved:
+                self._hooks.moved.wait_for(
+                    lambda seen=count: self._hooks.count != seen,  # type: ignore[misc]
+                    wait_ms / 1000,
+                )
+            pause_ms = min(2 * pause_ms, _POLL_MAX_MS)
+        return None
+
+    def _next(self) -> Entry | None:
+        entry = next(self._ready, None)
+        if entry is None and self._core.objects.catalog.head_seq() > self.seq:
+            self._ready = self._core.timeline.entries(self.seq, _GROUP)
+            entry = next(self._ready, None)
+        if entry is not None:
+            self.seq = entry.seq
+        return entry
+
+    def _is_over(self) -> bool:
+        return self._closed or self._hooks.closed
+
+    def close(self) -> None:
+        """End the iteration, also one that waits in another thread."""
+        self._closed = True
+        with self._hooks.moved:
+            self._hooks.count += 1
+            self._hooks.moved.notify_all()
+
+    def __enter__(self) -> Follower:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+_GROUP = 256
+
+
+class Watching(ABC):
+    """The part of `Store` that tells of commits. Any thread may use it."""
+
+    core: Core
+    _hooks: Hooks
+
+    @abstractmethod
+    def _head_seq(self) -> int:
+        """The newest entry."""
+
+    def on_commit(self, callback: OnCommit) -> Subscription:
+        """Call `callback(entry)` after each entry that a transaction of this handle made.
+
+        It runs in the thread that committed, when the entry is durable and before `commit`
+        returns, outside the gate; it may use the store. What it raises is logged (logger `cas`)
+        and changes nothing. Entries of other handles and processes are not told: `follow` gives
+        those of everybody.
+        """
+        return self._hooks.add(callback)
+
+    def follow(self, after: int | None = None) -> Follower:
+        """Entries behind `after` (behind the newest one unless said), and then those to come.
+
+        Those of everybody: other handles, other processes. Raises `Closed`, `Invalid`.
+        """
+        if self._hooks.closed:
+            raise Closed("This store was closed; open it again.")
+        newest = self._head_seq()
+        if after is None:
+            after = newest
+        if not 0 <= after <= newest:
+            raise Invalid(f"The journal has no entry {after}; its newest is {newest}.")
+        return Follower(self.core, self._hooks, after)
