@@ -7,7 +7,7 @@ loss.
 
 from __future__ import annotations
 
-from base64 import b64encode
+from binascii import b2a_base64
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -78,7 +78,10 @@ def named(key: str, name: str) -> dict[str, str]:
         name.encode("utf-8")
     except UnicodeEncodeError:
         raw = to_bytes(name)
-        return {key: printable(name), f"{key}_base64": b64encode(raw).decode("ascii")}
+        return {
+            key: printable(name),
+            f"{key}_base64": b2a_base64(raw, newline=False).decode("ascii"),
+        }
     return {key: name}
 
 

@@ -19,7 +19,7 @@ from cas.limits import ENTRY_NAME_BYTES_MAX, ID_BYTES, NODE_SINGLE_ENTRIES_MAX
 from cas.maintenance.findings import Findings
 from cas.maintenance.known import KIND_BITS, KIND_MASK, SIZE_MAX, TALL, UNREAD, Known, code_of
 from cas.maintenance.packs import IDS_KEPT_MAX
-from cas.model.encoding import decode_columns
+from cas.model.encoding import decode_columns, decode_many
 from cas.model.ids import Kind
 from cas.model.objects import Commit, EntryKind, Recipe, Tag
 from cas.objects.children import children
@@ -95,9 +95,11 @@ class Graph:
         together, a column of all of them at a time.
         """
         leaves = []
+        trees = [content for _id, kind, content in objects if kind == Kind.TREE]
+        decoded = iter(decode_many(trees) or map(decode_columns, trees))
         for id, kind, content in objects:
             if kind == Kind.TREE:
-                fields = decode_columns(content)
+                fields = next(decoded)
                 if _may_be_leaf(fields):
                     leaves.append((id, fields, content))
                     continue

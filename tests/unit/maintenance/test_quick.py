@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cas.errors import Corrupt
 from cas.maintenance.graph import _are_good_leaves, _may_be_leaf
-from cas.model.encoding import decode, decode_columns, encode
+from cas.model.encoding import decode, decode_columns, decode_many, encode
 from cas.model.ids import Kind, digest_of, digest_parts, digests_of
 from cas.storage.codec import ZSTD, decode_frames, decode_payload, encode_payload
 from cas.trees.node import decode_node
@@ -88,6 +88,24 @@ def test_columns_of_any_bytes(data: bytes) -> None:
     value = decode_columns(data)
     if value is not None:
         assert cbor2.dumps(value) == data
+
+
+@given(st.lists(leaves().map(cbor2.dumps) | st.binary(max_size=12), max_size=6), st.data())
+def test_items_together_come_out_as_alone(items: list[bytes], data: st.DataObject) -> None:
+    """Many items in one call give the value of each, or nothing where one of them gives none,
+    also where one goes on in the next.
+    """
+    if items and data.draw(st.booleans()):
+        at = data.draw(st.integers(0, len(items) - 1))
+        cut = data.draw(st.integers(0, len(items[at])))
+        items[at : at + 1] = [items[at][:cut], items[at][cut:]]
+    alone = [decode_columns(item) for item in items]
+    found = decode_many(items)
+    # A value may be null, for which `decode_columns` has no other answer.
+    if found is None:
+        assert None in alone
+    else:
+        assert [cbor2.dumps(value) for value in found] == items
 
 
 @given(
