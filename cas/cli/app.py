@@ -46,6 +46,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "protect": ("keep", "Protect branches and tags."),
     "fsck": ("fsck", "Check every object, every history and the journal."),
     "stats": ("stats", "Show what the store holds and what it takes."),
+    "bench": ("bench", "Measure what a store does on this machine and this disk."),
 }
 """Name -> (module of cas.cli, one line of help), in the order of the help page."""
 

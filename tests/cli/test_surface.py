@@ -102,6 +102,7 @@ DOCUMENTS = [
     ["protect", "main"],
     ["fsck"],
     ["stats"],
+    ["bench", "--seconds", "1"],
     ["--version"],
 ]
 

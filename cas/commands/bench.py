@@ -1,0 +1,246 @@
+"""What this machine and this disk give: a store measured in a folder that is removed again.
+
+Floor 8. Invariant: nothing that was there is read or changed; whatever happens, the folder that is
+made is removed. Every figure is of calls that a user makes, durable where they promise it, on
+generated content; it says what one process reached here and now, and nothing of another machine.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from cas.assembly import open as open_store
+from cas.commands.restore import restore_folder
+from cas.errors import Invalid, StorageFailed
+from cas.history.store import Store
+from cas.limits import MIB
+from cas.model.ids import BlobId
+from cas.worktree.importer import import_folder
+
+SECONDS: Final = 20.0
+SECONDS_MIN: Final = 1.0
+
+_RECORD_BYTES: Final = 1024
+_MEMORY_WORDS: Final = 120
+_BATCH: Final = 1000
+_THREADS: Final = 8
+_LARGE_BYTES: Final = 32 * MIB
+_FILES: Final = 1000
+_SYNC_BYTES: Final = 4096
+
+_TEXT: Final = (
+    "the a of to and in that it is was for on with as by at from this be or an are not which "
+    "agent plan sprint review status memory report tree commit branch store entry object test "
+    "change value error result because before after small large open close write read keep"
+)
+
+
+@attrs.frozen
+class Figure:
+    """One line of the answer: what was measured, how much, of what; higher is better unless the
+    unit is a time. `count` is how many calls it is made of.
+    """
+
+    name: str
+    value: float
+    unit: str
+    count: int
+
+
+@attrs.frozen
+class BenchReport:
+    """All figures, in the order measured, and the seconds that it took."""
+
+    folder: str
+    figures: tuple[Figure, ...]
+    seconds: float
+
+
+def measure(place: str, seconds: float = SECONDS) -> BenchReport:
+    """Measure in a new folder below `place`, for about `seconds`.
+
+    Raises `Invalid`, `StorageFailed`, and what a store raises.
+    """
+    if not SECONDS_MIN <= seconds <= 600:
+        raise Invalid(f"A bench lasts {SECONDS_MIN:g} to 600 seconds, not {seconds:g}.")
+    started = time.perf_counter()
+    try:
+        with tempfile.TemporaryDirectory(prefix=".cas-bench-", dir=place) as folder:
+            figures = tuple(_figures(Path(folder), seconds))
+    except OSError as error:
+        raise StorageFailed(
+            f"{place} cannot be measured: {error.strerror}.", path=place, errno=error.errno
+        ) from error
+    return BenchReport(os.path.abspath(place), figures, time.perf_counter() - started)
+
+
+def _figures(folder: Path, seconds: float) -> Iterator[Figure]:
+    """Each step has a share of the time; the shares leave room for making content."""
+    rng = random.Random(1)
+    yield from _syncs(folder, 0.05 * seconds)
+    with open_store(folder / "bench.cas", create=True) as store:
+        yield from _commits(store, 0.15 * seconds, rng)
+        yield _threads(store, 0.1 * seconds)
+        yield from _objects(store, 0.25 * seconds, rng)
+        yield from _large(store, 0.15 * seconds, rng)
+        yield from _folder(store, folder, rng)
+
+
+def _rounds(seconds: float, call: Callable[[], object], least: int = 1) -> list[float]:
+    """Seconds of each call, as many as go into the time; `least` of them anyway."""
+    found: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(found) < least or time.perf_counter() < end:
+        started = time.perf_counter()
+        call()
+        found.append(time.perf_counter() - started)
+    return found
+
+
+def _at(spent: list[float], share: float) -> float:
+    ordered = sorted(spent)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def _syncs(folder: Path, seconds: float) -> Iterator[Figure]:
+    """What one write of 4 KiB to a file costs until it is durable: most of a small commit."""
+    handle = os.open(folder / "sync", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+
+        def write() -> None:
+            os.lseek(handle, 0, os.SEEK_SET)
+            os.write(handle, bytes(_SYNC_BYTES))
+            os.fsync(handle)
+
+        write()
+        spent = _rounds(seconds, write, 10)
+    finally:
+        os.close(handle)
+    yield Figure("sync of 4 KiB, median", _at(spent, 0.5), "s", len(spent))
+    yield Figure("sync of 4 KiB, 99 of 100", _at(spent, 0.99), "s", len(spent))
+
+
+def _commits(store: Store, seconds: float, rng: random.Random) -> Iterator[Figure]:
+    """Commits of 1 KB each into a folder of some hundred files, by one thread."""
+    contents = [rng.randbytes(_RECORD_BYTES) for _ in range(64)]
+    turn = 0
+
+    def commit() -> None:
+        nonlocal turn
+        turn += 1
+        with store.begin(author="bench", message="m") as tx:
+            content = b"%08d" % turn + contents[turn % len(contents)]
+            tx.branch("commits")[f"items/item-{turn % 500:03d}"] = content
+            tx.commit()
+
+    spent = _rounds(seconds, commit, 10)
+    yield Figure("small commits, one thread", len(spent) / sum(spent), "/s", len(spent))
+    yield Figure("small commit, median", _at(spent, 0.5), "s", len(spent))
+    yield Figure("small commit, 99 of 100", _at(spent, 0.99), "s", len(spent))
+
+
+def _threads(store: Store, seconds: float) -> Figure:
+    """The same by eight threads, on a branch each."""
+    counts = [0] * _THREADS
+    errors: list[BaseException] = []
+    started = time.perf_counter()
+    end = started + seconds
+
+    def work(which: int) -> None:
+        rng = random.Random(which)
+        try:
+            while not counts[which] or time.perf_counter() < end:
+                content = rng.randbytes(_RECORD_BYTES)
+                with store.begin(author="bench", message="m") as tx:
+                    tx.branch(f"thread/{which}")[f"item-{counts[which] % 500:03d}"] = content
+                    tx.commit()
+                counts[which] += 1
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(which,)) for which in range(_THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    rate = sum(counts) / (time.perf_counter() - started)
+    return Figure(f"small commits, {_THREADS} threads", rate, "/s", sum(counts))
+
+
+def _memory(rng: random.Random) -> bytes:
+    """A note of some hundred bytes of words; no two are alike."""
+    words = rng.choices(_TEXT.split(), k=rng.randint(_MEMORY_WORDS // 2, 3 * _MEMORY_WORDS // 2))
+    return f"note {rng.getrandbits(64):016x}: {' '.join(words)}.\n".encode()
+
+
+def _objects(store: Store, seconds: float, rng: random.Random) -> Iterator[Figure]:
+    """Notes put a thousand at a time, durable each time, and got at random, verified."""
+    ids: list[BlobId] = []
+    spent, end = 0.0, time.perf_counter() + 0.6 * seconds
+    while not ids or time.perf_counter() < end:
+        notes = [_memory(rng) for _ in range(_BATCH)]
+        started = time.perf_counter()
+        ids += store.put_many(notes)
+        spent += time.perf_counter() - started
+    yield Figure(f"put_many, {_BATCH:,} notes a call", len(ids) / spent, "/s", len(ids))
+    store.spill()
+    asked = iter(rng.choices(ids, k=1 << 17))
+    single = _rounds(0.2 * seconds, lambda: store.get(next(asked, ids[0])), 10)
+    yield Figure("get, at random", len(single) / sum(single), "/s", len(single))
+    groups = [rng.choices(ids, k=_BATCH) for _ in range(32)]
+    turns = iter(groups * 64)
+    many = _rounds(0.2 * seconds, lambda: list(store.get_many(next(turns, groups[0]))))
+    count = _BATCH * len(many)
+    yield Figure(f"get_many, {_BATCH:,} at random", count / sum(many), "/s", count)
+
+
+def _large(store: Store, seconds: float, rng: random.Random) -> Iterator[Figure]:
+    """Contents of 32 MiB, half of it random, half of it words: put durable, got and verified."""
+    words = b"".join(_memory(rng) for _ in range(2_000))
+    ids: list[BlobId] = []
+    spent, end = 0.0, time.perf_counter() + 0.8 * seconds
+    while not ids or time.perf_counter() < end:
+        half = rng.randbytes(_LARGE_BYTES // 2)
+        start = rng.randrange(len(words))
+        text = (words[start:] + words[:start]) * (1 + _LARGE_BYTES // 2 // len(words))
+        content = half + text[: _LARGE_BYTES // 2]
+        started = time.perf_counter()
+        ids.append(store.put(content))
+        spent += time.perf_counter() - started
+    total = _LARGE_BYTES * len(ids)
+    yield Figure("put of 32 MiB", total / spent, "B/s", len(ids))
+    got = [_rounds(0, lambda id=id: store.get(id))[0] for id in ids]  # type: ignore[misc]
+    yield Figure("get of 32 MiB", total / sum(got), "B/s", len(ids))
+
+
+def _folder(store: Store, folder: Path, rng: random.Random) -> Iterator[Figure]:
+    """A thousand generated files saved, saved again unchanged, and restored."""
+    source = folder / "files"
+    total = 0
+    for number in range(_FILES):
+        path = source / f"part-{number // 100}" / f"file-{number:04d}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = b"".join(_memory(rng) for _ in range(rng.randint(1, 12)))
+        path.write_bytes(content)
+        total += len(content)
+
+    def save() -> None:
+        import_folder(store, str(source), branch="folder", author="bench", message="m")
+
+    (first,) = _rounds(0, save)
+    yield Figure(f"snapshot of {_FILES:,} files", _FILES / first, "files/s", _FILES)
+    again = _rounds(0, save)
+    yield Figure("snapshot again, nothing changed", again[0], "s", 1)
+    (spent,) = _rounds(0, lambda: restore_folder(store, "folder", str(folder / "back")))
+    yield Figure(f"restore of {_FILES:,} files", _FILES / spent, "files/s", _FILES)
