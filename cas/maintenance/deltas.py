@@ -9,114 +9,139 @@ set aside until a few thousand wait, so that memory does not follow their number
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from typing import Final
+from contextlib import closing, suppress
+from typing import Final, NamedTuple
 
 from cas.errors import CasError
-from cas.limits import ID_BYTES, MIB
+from cas.limits import DELTA_DEPTH_MAX, MIB
 from cas.maintenance.groups import Group, Piece, Row
 from cas.maintenance.packs import Pack, PackBytes, PackSurvey
-from cas.objects.bulk import BulkReader
-from cas.objects.chains import Place
+from cas.objects.bulk import Ahead, BulkReader
+from cas.objects.chains import Link, Place, link_of, resolve
 from cas.objects.packs import Copy, PackInfo
 from cas.objects.store import ObjectStore
 from cas.storage.pack import EDGE_BASE, Slot
-from cas.storage.record import RECORD_HEADER_BYTES
 
-_WAITING_MAX: Final = 4096
+_WAITING_MAX: Final = 1 << 14
+_WAITING_BYTES_MAX: Final = 8 * MIB
+"""Deltas that wait: many, so that those of one chain are made together, each of them once."""
+
 _GROUP_BYTES: Final = 1 * MIB
+_AHEAD: Final = 3
+"""Groups that are made on a thread while the first of them is judged."""
 
 Fault = Callable[[Piece, Row, bytes, str], None]
+"""Called with (piece, row, id of the base, why) for each delta that gives no content."""
+
+
+class _Waiting(NamedTuple):
+    piece: Piece
+    row: Row
+    link: Link
 
 
 class DeltaCheck:
     """Deltas that were met among other records and wait for their bases.
 
-    `fault` is called with (piece, row, id of the base, why) for each that gives no content, and
-    `differs` with (pack, id) where footer and record name different bases.
+    `differs` is called with (pack, id) where footer and record name different bases.
     """
 
     def __init__(
-        self,
-        objects: ObjectStore,
-        survey: PackSurvey,
-        fault: Fault,
-        differs: Callable[[Pack, bytes], None],
+        self, objects: ObjectStore, fault: Fault, differs: Callable[[Pack, bytes], None]
     ) -> None:
         self._objects = objects
-        self._survey = survey
-        self._bytes = PackBytes(objects)
         self._fault = fault
         self._differs = differs
-        self._waiting: list[tuple[Piece, Row]] = []
-        self._piece: Piece | None = None
+        self._waiting: list[_Waiting] = []
+        self._waiting_bytes = 0
         self._reader: BulkReader | None = None
-        # Bases that the footer at hand states, by id of the copy that needs them.
-        self._stated: tuple[int, dict[bytes, bytes]] = (-1, {})
 
-    def take(self, piece: Piece, row: Row) -> None:
-        """Note a delta. Its piece is not kept: it holds the contents of its neighbours."""
-        kept = self._piece
-        if kept is None or kept.pack is not piece.pack:
-            kept = self._piece = Piece(piece.pack, [], {}, piece.gone)
-        self._waiting.append((kept, row))
+    def take(self, piece: Piece) -> None:
+        """Set the deltas of a piece aside. It is not kept: it holds contents of neighbours."""
+        kept = Piece(piece.pack, [], {}, piece.gone)
+        for row, payload in piece.deltas:
+            link = link_of(_place(piece.pack, row), payload)
+            if link is None:
+                self._fault(kept, row, b"", "it is too short to name a base")
+                continue
+            if piece.needs.get(row[0]) not in (link.base, None):
+                self._differs(piece.pack, row[0])
+            self._waiting.append(_Waiting(kept, row, link))
+            self._waiting_bytes += len(payload)
 
     def groups(self, *, everything: bool) -> Iterator[Group]:
         """Deltas with their contents, to be judged like other records; none while few wait."""
-        if not self._waiting or not (everything or len(self._waiting) >= _WAITING_MAX):
+        full = len(self._waiting) >= _WAITING_MAX or self._waiting_bytes >= _WAITING_BYTES_MAX
+        if not self._waiting or not (everything or full):
             return
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
         if self._reader is None:
             with suppress(CasError):
                 self._objects.lookup.refresh()
             self._reader = BulkReader(self._objects)
-        first = size_bytes = 0
-        for at, (_piece, row) in enumerate(waiting):
-            size_bytes += row[3]
-            if size_bytes >= _GROUP_BYTES or at == len(waiting) - 1:
-                yield self._group(waiting[first : at + 1], self._reader)
-                first, size_bytes = at + 1, 0
+        with closing(Ahead(self._made(waiting, self._reader), _AHEAD)) as ahead:
+            for group, left in ahead:
+                for piece, row, link in left:
+                    self._alone(group, piece, row, link)
+                yield group
 
-    def _group(self, waiting: Sequence[tuple[Piece, Row]], reader: BulkReader) -> Group:
-        places = [_place(piece.pack, row) for piece, row in waiting]
-        found = reader.load([row[0] for _piece, row in waiting], places)
-        group = Group()
-        for (piece, row), item in zip(waiting, found, strict=True):
-            content = item.content
-            base, stated = self._base(piece.pack, row)
-            if base is not None and base != stated:
-                self._differs(piece.pack, row[0])
+    def _made(
+        self, waiting: Sequence[_Waiting], reader: BulkReader
+    ) -> Iterator[tuple[Group, list[_Waiting]]]:
+        """Groups of deltas with their contents, and those that are left over; on a thread."""
+        part: dict[bytes, _Waiting] = {}
+        size_bytes = 0
+        for item in _by_chain(waiting):
+            if item.row[0] in part or size_bytes >= _GROUP_BYTES:
+                yield self._group(part, reader)
+                part, size_bytes = {}, 0
+            part[item.row[0]] = item
+            size_bytes += item.row[3]
+        yield self._group(part, reader)
+
+    @staticmethod
+    def _group(part: Mapping[bytes, _Waiting], reader: BulkReader) -> tuple[Group, list[_Waiting]]:
+        links = {id: item.link for id, item in part.items()}
+        made = resolve(links, {}, reader.find, reader.fetch)
+        left: list[_Waiting] = []
+        pieces: dict[int, Piece] = {}
+        for id, item in part.items():
+            content = made.get(id)
             if content is None:
-                # A few are left over: too much in one group, or a copy that needs another look.
-                try:
-                    _kind, content = self._objects.verified(_copy(piece.pack, row))
-                except CasError as error:
-                    why = str(error).partition("; run")[0].rstrip(".")
-                    self._fault(piece, row, base or b"", why)
-                    continue
-            if not group.pieces or group.pieces[-1].pack is not piece.pack:
-                group.pieces.append(Piece(piece.pack, [], {}, piece.gone))
-            # Their stored bytes were counted when they were met.
-            group.pieces[-1].rows.append((*row[:2], 0, *row[3:]))
-            group.pieces[-1].contents.append(content)
-        return group
+                left.append(item)
+                continue
+            pack = item.piece.pack
+            piece = pieces.get(pack.number)
+            if piece is None:
+                piece = pieces[pack.number] = Piece(pack, [], {}, item.piece.gone)
+            piece.rows.append(item.row)
+            piece.contents.append(content)
+        group = Group()
+        group.pieces += pieces.values()
+        return group, left
 
-    def _base(self, pack: Pack, row: Row) -> tuple[bytes | None, bytes | None]:
-        """The base that a record names, and the one that the footer states for it."""
-        number, stated = self._stated
-        if number != pack.number:
-            stated = {}
-            with suppress(CasError):
-                footer = self._survey.footer(pack, self._bytes)
-                stated = {
-                    footer.id_at(slot): id for slot, role, id in footer.edges() if role == EDGE_BASE
-                }
-            self._stated = (pack.number, stated)
+    def _alone(self, group: Group, piece: Piece, row: Row, link: Link) -> None:
+        """One that could not be made with the others: its bases were too long, or it is damaged."""
         try:
-            named = self._bytes.read(pack, row[1] + RECORD_HEADER_BYTES, ID_BYTES)
-        except CasError:
-            named = None
-        return named, stated.get(row[0])
+            _kind, content = self._objects.verified(_copy(piece.pack, row))
+        except CasError as error:
+            self._fault(piece, row, link.base, str(error).partition("; run")[0].rstrip("."))
+            return
+        alone = Piece(piece.pack, [row], {}, piece.gone)
+        alone.contents.append(content)
+        group.pieces.append(alone)
+
+
+def _by_chain(waiting: Sequence[_Waiting]) -> list[_Waiting]:
+    """Those of one chain behind each other, chains in the order in which they were met."""
+    base_of = {item.row[0]: item.link.base for item in waiting}
+    chains: dict[bytes, list[_Waiting]] = {}
+    for item in waiting:
+        id = item.link.base
+        for _ in range(DELTA_DEPTH_MAX):
+            id = base_of.get(id, id)
+        chains.setdefault(id, []).append(item)
+    return [item for chain in chains.values() for item in chain]
 
 
 def _info(pack: Pack) -> PackInfo:

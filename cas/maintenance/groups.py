@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from cas.errors import CasError
 from cas.maintenance.packs import Pack, PackBytes
-from cas.storage.codec import RAW, RECIPE, ZSTD, decode_frames
+from cas.storage.codec import DELTA, RAW, RECIPE, ZSTD, decode_frames
 from cas.storage.pack import Footer
 from cas.storage.record import RECORD_HEADER_BYTES, encode_record_header
 
@@ -34,22 +34,24 @@ class Piece:
     """Records of one pack that lie behind each other, in order of offset.
 
     `contents` stand beside `rows`: None where one could not be had with the others. Records of
-    recipe copies are in `copies` with their payloads. `faults` are (code, message) about this
-    part of the pack, `recipes` what the footer says the recipe copies need, `gone` the ids of
-    copies that a deletion vector has given up: their bytes are checked and their meaning is not.
+    recipe copies and of deltas are not among them: they are in `copies` and `deltas`, with their
+    payloads. `faults` are (code, message) about this part of the pack, `needs` what the footer
+    says that copies need, `gone` the ids of copies that a deletion vector has given up: their
+    bytes are checked and their meaning is not.
     """
 
-    __slots__ = ("contents", "copies", "faults", "gone", "pack", "recipes", "rows")
+    __slots__ = ("contents", "copies", "deltas", "faults", "gone", "needs", "pack", "rows")
 
     def __init__(
-        self, pack: Pack, rows: list[Row], recipes: dict[bytes, bytes], gone: set[bytes]
+        self, pack: Pack, rows: list[Row], needs: dict[bytes, bytes], gone: set[bytes]
     ) -> None:
         self.pack = pack
         self.rows = rows
-        self.recipes = recipes
+        self.needs = needs
         self.gone = gone
         self.contents: list[Any] = []
         self.copies: list[tuple[Row, bytes]] = []
+        self.deltas: list[tuple[Row, bytes]] = []
         self.faults: list[tuple[str, str]] = []
 
 
@@ -86,7 +88,7 @@ class Group:
         says of it; gives how much its frames hold. One pass, while the rows are at hand.
         """
         view = memoryview(buffer)
-        contents, copies, framed = piece.contents, [], []
+        contents, copies, deltas, framed = piece.contents, piece.copies, piece.deltas, []
         frames, sizes = self._frames, self._sizes
         framed_bytes = 0
         for row in piece.rows:
@@ -107,11 +109,12 @@ class Group:
             elif codec == RECIPE:
                 # Judged in another way than contents.
                 copies.append((row, bytes(payload)))
+            elif codec == DELTA:
+                deltas.append((row, bytes(payload)))
             else:
                 contents.append(None)
-        if copies:
-            piece.copies = copies
-            piece.rows = [row for row in piece.rows if row[5] != RECIPE]
+        if copies or deltas:
+            piece.rows = [row for row in piece.rows if row[5] != RECIPE and row[5] != DELTA]
         self._targets.append((contents, framed))
         return framed_bytes
 

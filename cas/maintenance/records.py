@@ -58,7 +58,7 @@ class RecordCheck:
         self._bad: dict[bytes, list[tuple[str, str]]] = {}
         self.bases: list[tuple[bytes, int, str]] = []
         """(base id, depth of the copy that needs it, its pack) of deltas that do not decode."""
-        self._deltas = DeltaCheck(objects, survey, self._delta_fault, self._edge_differs)
+        self._deltas = DeltaCheck(objects, self._delta_fault, self._edge_differs)
         self.content_bytes = 0
         self.moved = False
         """Whether a pack was gone between the survey and the reading of it."""
@@ -95,6 +95,8 @@ class RecordCheck:
             self._check(piece, named)
             count += len(piece.rows) + len(piece.copies)
             stored += sum([row[2] for row in piece.rows])
+            if piece.deltas:
+                self._deltas.take(piece)
         if named:
             self._structured(named)
         self._on_group(count, stored)
@@ -136,7 +138,7 @@ class RecordCheck:
             return
         if id in piece.gone:
             return
-        if piece.recipes.get(id) not in (recipe, None):
+        if piece.needs.get(id) not in (recipe, None):
             self._findings.add(
                 "storage-edge",
                 id.hex(),
@@ -147,14 +149,16 @@ class RecordCheck:
 
     def _alone(self, piece: Piece, row: Row) -> bytes | None:
         """Content of a record that could not be had with others; None after judging it here."""
-        if row[5] == DELTA:
-            self._deltas.take(piece, row)
-            return None
         pack = piece.pack
         try:
             payload = self._bytes.read(pack, row[1] + RECORD_HEADER_BYTES, row[2])
             if row[5] == RECIPE:
                 self._check_copy(piece, row, payload)
+                return None
+            if row[5] == DELTA:
+                alone = Piece(pack, [], piece.needs, piece.gone)
+                alone.deltas.append((row, payload))
+                self._deltas.take(alone)
                 return None
             return decode_payload(row[5], payload, row[3])
         except CasError as error:
@@ -256,7 +260,8 @@ class RecordCheck:
                     f"{pack.label} could not be read again ({error}); check the disk.",
                 )
             return
-        recipes, bases = self._edges(pack, footer)
+        recipes, bases = self._edges(footer)
+        needs = recipes | bases
         gone: set[bytes] = set()
         if self._survey.has_gone(pack):
             ids = enumerate(footer.ids())
@@ -267,7 +272,7 @@ class RecordCheck:
             if rows[0][1] != end:
                 self._gap(pack, end, rows[0][1])
             end = rows[-1][1] + RECORD_HEADER_BYTES + rows[-1][2]
-            yield Piece(pack, rows, recipes, gone)
+            yield Piece(pack, rows, needs, gone)
         if end != pack.body_bytes:
             self._gap(pack, end, pack.body_bytes)
 
@@ -281,20 +286,24 @@ class RecordCheck:
             f"{whose}; restore the pack from a backup.",
         )
 
-    def _edges(self, pack: Pack, footer: Footer) -> tuple[dict[bytes, bytes], set[bytes]]:
-        """Recipe by id of the copy that needs it, and the copies that need a base."""
+    @staticmethod
+    def _edges(footer: Footer) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
+        """Recipe, and base, by id of the copy that needs it."""
         recipes: dict[bytes, bytes] = {}
-        bases = set()
+        bases: dict[bytes, bytes] = {}
         for number, role, target in footer.edges():
-            slot = footer.slot(number)
             if role == EDGE_RECIPE:
-                recipes[slot.id] = target
+                recipes[footer.id_at(number)] = target
             elif role == EDGE_BASE:
-                bases.add(slot.id)
+                bases[footer.id_at(number)] = target
         return recipes, bases
 
     def _compare_edges(
-        self, pack: Pack, rows: Sequence[Row], recipes: dict[bytes, bytes], bases: set[bytes]
+        self,
+        pack: Pack,
+        rows: Sequence[Row],
+        recipes: dict[bytes, bytes],
+        bases: dict[bytes, bytes],
     ) -> None:
         """Tell of copies whose edges do not fit their codec."""
         if not recipes and not bases and {RECIPE, DELTA}.isdisjoint([row[5] for row in rows]):

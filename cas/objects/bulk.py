@@ -137,7 +137,7 @@ class BulkReader:
     def load(self, ids: Sequence[bytes], found: Sequence[Place | None]) -> list[Found]:
         """The objects that lie in these places, verified; the caller bounds the group."""
         places = [place or _NOWHERE for place in found]
-        contents = self._fetch(places)
+        contents = self.fetch(places)
         deltas = [at for at, place in enumerate(places) if place.codec == DELTA]
         if deltas:
             self._resolve(ids, places, contents, deltas)
@@ -152,7 +152,7 @@ class BulkReader:
             for id, place, content in zip(ids, places, contents, strict=True)
         ]
 
-    def _fetch(self, places: Sequence[Place]) -> list[Content | None]:
+    def fetch(self, places: Sequence[Place]) -> list[Content | None]:
         """Contents of whole copies, payloads of deltas; None for what could not be had."""
         contents: list[Content | None] = [None] * len(places)
         framed: list[int] = []
@@ -178,7 +178,7 @@ class BulkReader:
             link = link_of(places[at], contents[at]) if contents[at] is not None else None
             if link is not None:
                 wanted[ids[at]] = link
-        made = resolve(wanted, {}, self.find, self._fetch)
+        made = resolve(wanted, {}, self.find, self.fetch)
         for at in deltas:
             contents[at] = made.get(ids[at])
 

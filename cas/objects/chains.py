@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from cas.errors import CorruptObject
-from cas.limits import DELTA_DEPTH_MAX, ID_BYTES, MIB
+from cas.limits import DELTA_DEPTH_MAX, ID_BYTES, KIB, MIB
 from cas.objects.packs import PackInfo
 from cas.storage.codec import DELTA, RECIPE
 from cas.storage.delta import decode_deltas, delta_base
@@ -20,7 +20,7 @@ from cas.storage.record import NO_GROUP
 _BASES_BYTES_MAX: Final = 16 * MIB
 """Bases that one group of deltas may hold; those that need more are read one by one."""
 
-_CALL_BYTES_MAX: Final = 2 * MIB
+_CALL_BYTES_MAX: Final = 256 * KIB
 """Decoded in one call: the memory of larger ones is new each time, and its pages cost more."""
 
 
@@ -114,7 +114,9 @@ def resolve(
         ready = [
             (id, link)
             for id, link in links.items()
-            if link.place.depth == depth and link.base in known
+            if link.place.depth == depth
+            and link.base in known
+            and (link.base not in links or fits(links[link.base].place, link.place))
         ]
         for part in _parts(ready, known):
             contents = _decode(part, known)
