@@ -150,3 +150,26 @@ def test_open(benchmark: Benchmark, filled: Any, tmp_path: Path) -> None:
             return bool(opened.branches())
 
     assert benchmark(again)
+
+
+def test_has_not(benchmark: Benchmark, store: Any) -> None:
+    """A look-up of an object that is not there, beside 2,000 that are."""
+    store.put_many(_contents(OBJECTS))
+    store.spill()
+    absent = cas.BlobId(bytes(32))
+    assert not benchmark(store.has, absent)
+
+
+def test_get_packed(benchmark: Benchmark, store: Any) -> None:
+    """One verified get of a random 1 KB blob among 2,000 that lie in a pack file."""
+    ids = store.put_many(_contents(OBJECTS))
+    store.spill()
+    rng = random.Random(13)
+    assert len(benchmark(lambda: store.get(ids[rng.randrange(OBJECTS)]))) == 1_024
+
+
+def test_put_many_known(benchmark: Benchmark, store: Any) -> None:
+    """A thousand blobs that are there already, in one batch."""
+    contents = _contents(1_000)
+    ids = store.put_many(contents)
+    assert benchmark(store.put_many, contents) == ids

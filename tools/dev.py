@@ -289,7 +289,13 @@ def command_bench(arguments: list[str]) -> int:
     """Run bench/run.py with the arguments given; `bench --micro` runs the pytest benchmarks."""
     if arguments[:1] == ["--micro"]:
         python = ensure("test", "bench")
-        return run([python, "-m", "pytest", "bench", "--benchmark-only", *arguments[1:]])
+        place = Path(os.environ.get("CAS_BENCH_DIR", ROOT / ".bench")) / "calls"
+        place.mkdir(parents=True, exist_ok=True)
+        # Each run is kept, and compared with the one before it on this machine.
+        kept = ["--benchmark-autosave", f"--benchmark-storage=file://{place}"]
+        if any(place.glob("*/*.json")):
+            kept.append("--benchmark-compare")
+        return run([python, "-m", "pytest", "bench", "--benchmark-only", *kept, *arguments[1:]])
     return program("bench", "bench/run.py", "test", "bench")(arguments)
 
 
