@@ -26,6 +26,7 @@ from cas.worktree.values import ImportOptions
 @click.argument("new", metavar="[B|DIR]", required=False, type=TARGET)
 @click.option("--folder", metavar="DIR", type=FOLDER, help="Compare with this folder.")
 @click.option("-p", "--patch", is_flag=True, help="Unified text of what changed.")
+@click.option("-M", "--renames", is_flag=True, help="Tell files that were renamed as such.")
 @click.option("-z", "--null", "nul", is_flag=True, help="Exact names, each line ended by NUL.")
 @click.option("--gitignore", is_flag=True, help="In a folder, honour .gitignore too.")
 @pass_front
@@ -35,6 +36,7 @@ def diff(
     new: str | None,
     folder: str | None,
     patch: bool,
+    renames: bool,
     nul: bool,
     gitignore: bool,
 ) -> None:
@@ -43,13 +45,14 @@ def diff(
     A and B are REV or REV:PATH. Where B is no revision but a folder, A is compared with the
     folder as `cas snapshot` would see it; --folder says so outright, and ./NAME never is a
     revision. A line is A (added), D (removed), M (modified) or T (became another kind), then
-    the path. The exit code says nothing about whether there are changes.
+    the path; with --renames also R, then the old path and the new one. The exit code says nothing
+    about whether there are changes.
     """
     if (new is None) == (folder is None):
         raise click.UsageError("Give B, or a folder with --folder, and only one of them.")
     if patch and nul:
         raise click.UsageError("-z lists names only; leave out --patch.")
-    request = DiffRequest(old, new, folder, ImportOptions(gitignore=gitignore))
+    request = DiffRequest(old, new, folder, ImportOptions(gitignore=gitignore), renames)
     with front.store() as store:
         found = compare(store, request)
         if front.out.json:
@@ -73,7 +76,8 @@ def _show(out: Output, found: Comparison, change: Change, *, patch: bool, nul: b
     elif patch:
         out.lines(_patch_lines(out, found, change))
     else:
-        out.line(out.paint(letter, COLORS[letter]) + " " + printable(change.path))
+        origin = "" if change.origin is None else f"{printable(change.origin)} -> "
+        out.line(out.paint(letter, COLORS[letter]) + " " + origin + printable(change.path))
 
 
 def _patch_lines(out: Output, found: Comparison, change: Change) -> Iterator[str]:

@@ -28,13 +28,15 @@ def complete(front: Front, incomplete: str, *, paths: bool, refs: str) -> list[C
             names = [ref.name for prefix in prefixes for ref in store.view().refs(prefix)]
     except (CasError, OSError):
         return []
-    found = [name for name in map(short_ref, names) if name.startswith(incomplete)]
-    return [CompletionItem(name) for name in found[:_OFFERED_MAX]]
+    # Of a range the second end is completed.
+    first, dots, begin = ("", "", incomplete) if refs else incomplete.rpartition("..")
+    found = [name for name in map(short_ref, names) if name.startswith(begin)]
+    return [CompletionItem(first + dots + name) for name in found[:_OFFERED_MAX]]
 
 
 def _paths(store: Store, incomplete: str) -> Iterator[CompletionItem]:
     revision, _path = split_path(incomplete)
-    typed = incomplete.partition(":")[2]
+    typed = incomplete[len(revision) + 1 :]
     folder, slash, begin = typed.rpartition("/")
     offered = 0
     for name, entry in store.snapshot(revision).entries(folder):

@@ -23,22 +23,47 @@ _COUNT = click.IntRange(min=0)
 @click.argument("revision", metavar="[REV]", required=False, type=REVISION)
 @click.option("-n", "--limit", metavar="N", type=_COUNT, help="At most so many commits.")
 @click.option("-l", "--long", "long_form", is_flag=True, help="Whole ids, parents and messages.")
+@click.option("--path", metavar="PATH", default="", help="Only commits that changed this path.")
+@click.option("--graph", is_flag=True, help="Draw how the commits follow each other.")
 @pass_front
-def log_command(front: Front, revision: str | None, limit: int | None, long_form: bool) -> None:
+def log_command(
+    front: Front,
+    revision: str | None,
+    limit: int | None,
+    long_form: bool,
+    path: str,
+    graph: bool,
+) -> None:
     """Show the commits that led to a revision.
 
-    Newest first; without REV those of the branch main. A line is: id, time, author, names, subject.
+    Newest first; without REV those of the branch main. REV may be a range, A..B or A...B. A line
+    is: id, time, author, names, subject.
     """
+    if graph and (long_form or path):
+        raise click.UsageError("--graph draws all commits in short; leave out --long and --path.")
     out = front.out
     with front.store() as store:
-        commits = log(store, revision, limit=limit)
+        commits = log(store, revision, limit=limit, path=path)
         if out.json:
             rows = [{**commit_fields(c.id, c.commit), "names": list(c.names)} for c in commits]
             out.document("log", commits=rows)
         elif long_form:
             out.lines(line for commit in commits for line in _long(out, commit))
+        elif graph:
+            out.lines(_drawn(out, list(commits)))
         else:
             out.lines(_short(out, commit) for commit in commits)
+
+
+def _drawn(out: Output, rows: list[Logged]) -> Iterator[str]:
+    """The graph beside the short form; only parents that are shown are drawn."""
+    from cas.cli.graph import draw
+
+    shown = {row.id for row in rows}
+    pairs = ((row.id, [p for p in row.commit.parents if p in shown]) for row in rows)
+    for row, (mark, below) in zip(rows, draw(pairs), strict=True):
+        yield f"{mark} {_short(out, row)}"
+        yield from below
 
 
 def _short(out: Output, row: Logged) -> str:

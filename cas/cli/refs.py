@@ -12,6 +12,7 @@ from cas.cli.options import BRANCH, REVISION, TAG, CasCommand, default_author
 from cas.commands.refs import Moved, Named, delete_ref, list_refs, make_branch, make_tag
 from cas.commands.target import MAIN
 from cas.model.names import HEADS, TAGS, branch_ref, printable, tag_ref
+from cas.model.objects import Tag
 
 
 @click.command("branch", cls=CasCommand)
@@ -96,6 +97,8 @@ def _list(front: Front, prefix: str) -> None:
 def _about(row: Named) -> tuple[str, str, str]:
     if row.id is None or row.commit is None:
         return "gone", "", ""
+    if row.tag is not None:
+        return row.id.short, when(row.tag.time_us), subject(row.tag.message)
     return row.id.short, when(row.commit.time_us), subject(row.commit.message)
 
 
@@ -106,7 +109,15 @@ def _fields(row: Named) -> dict[str, Any]:
         "target": str(row.ref.target),
         "commit": None if row.id is None else str(row.id),
         "seq": row.ref.seq,
+        **_annotation(row.tag),
     }
+
+
+def _annotation(tag: Tag | None) -> dict[str, Any]:
+    if tag is None:
+        return {}
+    time = when(tag.time_us, exact=True)
+    return {"tagger": tag.tagger, "message": tag.message, "time": time}
 
 
 def _tell(front: Front, kind: str, moved: Moved) -> None:

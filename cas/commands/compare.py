@@ -14,6 +14,7 @@ import attrs
 from cas.commands.browse import subtree
 from cas.commands.target import Target, resolve
 from cas.errors import Invalid, RevisionNotFound, StorageFailed
+from cas.history.renames import with_renames
 from cas.history.snapshot import Change, classify
 from cas.history.store import Store
 from cas.history.view import View
@@ -34,6 +35,7 @@ class DiffRequest:
     new: str | None = None
     folder: str | None = None
     options: ImportOptions = NO_OPTIONS
+    renames: bool = False
 
 
 @attrs.frozen
@@ -73,11 +75,15 @@ def compare(store: Store, request: DiffRequest) -> Comparison:
     old = resolve(view, request.old)
     new, folder = _new_side(view, request)
     if folder is not None:
+        if request.renames:
+            raise Invalid("Renames are found between revisions; save the folder first.")
         changes = diff_folder(store, subtree(store, old), folder, request.options)
     else:
         assert new is not None
         if old.entry.is_tree or new.entry.is_tree:
             changes = subtree(store, old).diff(subtree(store, new))
+            if request.renames:
+                changes = with_renames(changes, lambda id: store.objects.get(id, Kind.BLOB))
         else:
             changes = _two_files(old, new)
     return Comparison(store, old, new, folder, changes)

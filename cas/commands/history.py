@@ -27,19 +27,21 @@ class Logged:
     names: tuple[str, ...]
 
 
-def log(store: Store, revision: str | None, *, limit: int | None = None) -> Iterator[Logged]:
-    """Commits reachable from a revision (the branch `main`), newest first, lazily.
+def log(
+    store: Store, revision: str | None, *, limit: int | None = None, path: str = ""
+) -> Iterator[Logged]:
+    """Commits reachable from a revision (the branch `main`) or in a range, newest first, lazily.
 
-    Raises `RevisionNotFound`, `AmbiguousRevision`, `Invalid` at once.
+    With `path` only those that changed what lies there. Raises `RevisionNotFound`,
+    `AmbiguousRevision`, `Invalid` at once.
     """
     view = store.view()
     if revision is None and view.ref("heads/" + MAIN) is None:
         raise RevisionNotFound(_no_main(view), revision=MAIN)
-    start = view.resolve(revision or MAIN)
     names: dict[bytes, list[str]] = {}
     for ref in view.refs():
         names.setdefault(ref.target, []).append(ref.short)
-    commits = view.log(start, limit=limit)
+    commits = view.log(revision or MAIN, limit=limit, path=path)
     return (Logged(id, commit, tuple(names.get(id, ()))) for id, commit in commits)
 
 

@@ -15,16 +15,20 @@ from cas.history.store import Store
 from cas.history.view import Ref, View
 from cas.model.ids import CommitId, ObjectId
 from cas.model.names import HEADS, branch_ref, short_ref, tag_ref
-from cas.model.objects import Commit
+from cas.model.objects import Commit, Tag
 
 
 @attrs.frozen
 class Named:
-    """A branch or tag with the commit it leads to; `commit` is None when that is gone."""
+    """A branch or tag with the commit it leads to; `commit` is None when that is gone.
+
+    `tag` is the tag object of an annotated tag.
+    """
 
     ref: Ref
     id: CommitId | None
     commit: Commit | None
+    tag: Tag | None = None
 
 
 @attrs.frozen
@@ -54,7 +58,7 @@ def list_refs(store: Store, prefix: str) -> Iterator[Named]:
 def _named(view: View, ref: Ref) -> Named:
     try:
         id = view.resolve(ref.target)
-        return Named(ref, id, view.commit(id))
+        return Named(ref, id, view.commit(id), view.annotation(ref))
     except NotFound:
         return Named(ref, None, None)
 
