@@ -13,7 +13,6 @@ from typing import Final, NamedTuple, Protocol
 
 import attrs
 
-
 DELTAS: Final = "deltas"
 """Feature: objects may be stored as deltas of others."""
 
@@ -196,12 +195,13 @@ class Catalog(Protocol):
         itself was lost.
         """
 
-    def harden(self) -> None:
+    def harden(self, *, reading: bool = False) -> None:
         """Make durable what this handle can see. Call it before an answer that rests on what
         others wrote and that no write of this handle has followed.
 
-        A process that is killed between writing a commit and syncing it leaves the commit
-        visible and not durable; whoever acknowledges it then has to sync it.
+        A commit can be seen a moment before it is durable; whoever acknowledges it, or shows
+        it, then has to sync it. Costs two microseconds where nothing is to be done. Raises
+        `OutcomeUnknown`, or, `reading`, `StorageFailed`.
         """
 
     def inline_body(self, number: int) -> bytes | None:

@@ -8,11 +8,12 @@ SQLite's own busy wait starved some altogether (measured, see docs/design/).
 The lock files are never SQLite's own: closing any descriptor of SQLite's files would drop its
 locks for the whole process.
 
-`locks/main` also holds the mark: 16 bytes, which say whether anybody has committed since. It is
-a hint and never synced; a reader that finds another mark than the one it knows, or 0, asks the
+`locks/main` also holds the marks, 32 bytes that are hints and never synced. The mark says whether
+anybody has committed since: a reader that finds another than the one it knows, or 0, asks the
 catalog. It is 0 from before a COMMIT until after it, so that a commit whose maker died is not
-missed; and a reader relies only on marks it has read itself, so that what a power failure leaves
-in the file misleads nobody.
+missed. Beside it stand the number of the newest commit, the newest that is known to be durable,
+and whether a sync has failed. A number is only compared with one that was given out behind it,
+so that what a power failure leaves in the file misleads nobody.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
 from weakref import WeakSet
 
 from cas.errors import Unsupported
@@ -31,10 +33,27 @@ except ImportError as error:  # pragma: no cover - other platforms come later
     raise Unsupported("cas needs a POSIX system: there is no fcntl here.") from error
 
 
+_MARKS = struct.Struct("<QQQQ")
 _MARK = struct.Struct("<QQ")
-"""The mark, 0 while a commit is under way; the newest number that was given out."""
+_WORD = struct.Struct("<Q")
+_SYNCED_AT = 16
+_DOUBT_AT = 24
 
-_COUNT = (1 << 64) - 1
+
+class Marks(NamedTuple):
+    """What stands in `locks/main`.
+
+    `mark`: number of the newest commit, 0 while one is under way. `number`: the newest given
+    out. `synced`: this commit and all before it are durable. `doubt`: a sync has failed since.
+    """
+
+    mark: int
+    number: int
+    synced: int
+    doubt: int
+
+
+_NO_MARKS = Marks(0, 0, 0, 0)
 _NOTE_BYTES = 64
 
 
@@ -108,18 +127,21 @@ class FileGate:
 
     def mark(self) -> int:
         """A number that every commit of anybody changes; 0 when nobody can tell. Any thread."""
-        return self._read()[0]
+        return self.marks().mark
 
-    def enter_marked(self) -> int:
-        """`enter`, and the mark as it is until this process commits or leaves."""
+    def enter_marked(self) -> Marks:
+        """`enter`, and the marks: the first two stay until this process commits or leaves."""
         self.enter()
-        mark, last = self._read()
-        self._number = last % _COUNT + 1
-        return mark
+        marks = self.marks()
+        self._number = marks.number + 1
+        return marks
 
-    def _read(self) -> tuple[int, int]:
-        data = os.pread(self._main, _MARK.size, 0)
-        return _MARK.unpack(data) if len(data) == _MARK.size else (0, 0)
+    def marks(self) -> Marks:
+        """All marks as they stand. Any thread."""
+        data = os.pread(self._main, _MARKS.size, 0)
+        if len(data) < _MARKS.size:
+            data = data.ljust(_MARKS.size, b"\0")
+        return Marks._make(_MARKS.unpack(data))
 
     def before_commit(self) -> None:
         """Behind `enter_marked`: from here on the mark says nothing. Raises `OSError`."""
@@ -132,6 +154,19 @@ class FileGate:
         except OSError:
             return 0  # the commit stands; until the next one, everybody asks the catalog
         return self._number
+
+    def publish(self, number: int) -> None:
+        """Commit `number` and all before it are durable. Any thread."""
+        self._write_word(number, _SYNCED_AT)
+
+    def doubt(self, doubtful: bool) -> None:
+        """A sync has failed, or what it left undone was done anew. Any thread."""
+        self._write_word(int(doubtful), _DOUBT_AT)
+
+    def _write_word(self, value: int, at: int) -> None:
+        # Unwritten it costs a sync, or another attempt by whoever meets the same disk.
+        with suppress(OSError):
+            os.pwrite(self._main, _WORD.pack(value), at)
 
     @contextmanager
     def elect(self, task: str) -> Iterator[FileTurn | None]:
@@ -191,9 +226,19 @@ class NoGate:
         """Nothing is known."""
         return 0
 
-    def enter_marked(self) -> int:
+    def enter_marked(self) -> Marks:
         """Nothing is known."""
-        return 0
+        return _NO_MARKS
+
+    def marks(self) -> Marks:
+        """Nothing is known."""
+        return _NO_MARKS
+
+    def publish(self, number: int) -> None:
+        """Nobody looks."""
+
+    def doubt(self, doubtful: bool) -> None:
+        """Nobody looks."""
 
     def before_commit(self) -> None:
         """Nobody looks."""

@@ -233,6 +233,7 @@ class BranchEdit(MutableMapping[str, bytes]):
 
     def entry(self, path: str | bytes) -> TreeEntry | None:
         """What lies at `path`, staged edits included."""
+        self._core.objects.catalog.harden(reading=True)
         return self._find(split_path(path))
 
     def _find(self, parts: Path) -> TreeEntry | None:
@@ -275,6 +276,7 @@ class BranchEdit(MutableMapping[str, bytes]):
         return entry is not None and not entry.is_tree
 
     def __iter__(self) -> Iterator[str]:
+        self._core.objects.catalog.harden(reading=True)
         for parts, _entry in paths.walk(self._preview(), self._nodes):
             yield to_text(b"/".join(parts))
 

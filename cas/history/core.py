@@ -159,4 +159,5 @@ class Core:
             return None
         with self.objects.catalog.read() as reader:
             row = reader.entry(seq)
+        self.objects.catalog.harden(reading=True)
         return None if row is None else self.timeline.decode(row)

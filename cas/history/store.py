@@ -168,7 +168,9 @@ class Store(HistoryVerbs, Keeping, Watching):
 
     def view(self) -> View:
         """All refs and objects as of the newest entry; stays there."""
-        return View(self.core, self.core.timeline.now())
+        moment = self.core.timeline.now()
+        self.objects.catalog.harden(reading=True)
+        return View(self.core, moment)
 
     def at(self, seq: int | None = None, *, time_us: int | None = None) -> View:
         """The whole store after entry `seq`, or as of a time (µs since 1970 UTC).
@@ -188,7 +190,9 @@ class Store(HistoryVerbs, Keeping, Watching):
                 raise EntryNotFound(
                     f"The journal has no entry {seq}; its newest is {head.seq}.", seq=seq
                 )
-            return View(self.core, timeline.at(reader, seq))
+            moment = timeline.at(reader, seq)
+        self.objects.catalog.harden(reading=True)
+        return View(self.core, moment)
 
     def snapshot(self, revision: str | ObjectId) -> Snapshot:
         """The files of a revision, as a read-only mapping of path to bytes."""

@@ -347,6 +347,7 @@ class Timeline:
         while limit is None or limit > 0:
             with self._objects.catalog.read() as reader:
                 rows = reader.entries(after, min(limit or _GROUP, _GROUP))
+            self._objects.catalog.harden(reading=True)
             for row in rows:
                 entry = self.decode(row)
                 if entry.seq != after + 1 or previous not in (None, entry.previous):

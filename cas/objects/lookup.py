@@ -17,7 +17,7 @@ from typing import NamedTuple
 from cas.catalog.catalog import Catalog, CatalogReader, PackRow
 from cas.clock import Clock
 from cas.errors import Corrupt, CorruptPack
-from cas.limits import FOOTER_CACHE_BYTES
+from cas.limits import FOOTER_CACHE_BYTES, SPILL_BYTES
 from cas.objects.packs import (
     Copy,
     PackInfo,
@@ -39,8 +39,10 @@ from cas.storage.index import (
 )
 from cas.storage.pack import Footer, Slot, decode_footer
 
-_LAG_MAX = 256
-"""Versions that the snapshot may fall behind a writer that never has to look anything up."""
+_LAG_MIN, _LAG_MAX = 256, 2048
+"""Versions that the snapshot may fall behind a writer that never has to look anything up: as many
+as weigh twice what a spill waits for. Most are spilled by then, and need not be looked at at all.
+"""
 
 
 class Stamp(NamedTuple):
@@ -265,7 +267,9 @@ class Lookup:
         with self._lock:
             if reader is None:
                 with self._catalog.read() as own:
-                    return self._refresh(own)
+                    state = self._refresh(own)
+                self._catalog.harden(reading=True)
+                return state
             return self._refresh(reader)
 
     def ensure(self) -> State:
@@ -307,7 +311,8 @@ class Lookup:
             if not self._fresh or state.version != previous_version:
                 # Others commit in between. What they installed is looked at when it is missed,
                 # but not so late that nobody notices that a spill is due.
-                if row.number - state.version > _LAG_MAX:
+                enough = 2 * SPILL_BYTES // max(1, row.body_bytes)
+                if row.number - state.version > max(_LAG_MIN, min(_LAG_MAX, enough)):
                     self.refresh()
                 return
             info = PackInfo(
@@ -349,11 +354,11 @@ class Lookup:
         if pack.footer is None:
             return
         inline = self._inline
-        for slot, id in enumerate(pack.footer.ids()):
-            before = inline.get(id)
-            if before is not None:
-                self._more[id] = (before, *self._more.get(id, ()))
-            inline[id] = (pack.number, slot)
+        number = pack.number
+        ids = pack.footer.ids()
+        for id in inline.keys() & ids:
+            self._more[id] = (inline[id], *self._more.get(id, ()))
+        inline.update([(id, (number, slot)) for slot, id in enumerate(ids)])
         self.inline_count += 1
         self.inline_bytes += pack.body_bytes
 

@@ -382,7 +382,15 @@ class ObjectStore:
                 head = writer.head()
                 rows = batch.install(writer, head)
         except OutcomeUnknown as error:
-            if not self.settle(batch.is_installed):
+            try:
+                happened = self.settle(batch.is_installed)
+            except CasError as failure:
+                raise OutcomeUnknown(
+                    "The answer of the commit was lost and the store cannot be asked "
+                    f"({failure}). Putting the same again is harmless, and settles it.",
+                    txid=None,
+                ) from error
+            if not happened:
                 batch.abandon()
                 raise not_committed(error) from error
             batch.resolved()

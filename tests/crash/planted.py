@@ -15,7 +15,9 @@ import attrs
 import pytest
 
 from cas import assembly
-from cas.catalog import engine, sqlite
+from cas.catalog import blocks, connections, engine, sqlite
+from cas.catalog.connections import Connections
+from cas.catalog.log import Log
 from cas.catalog.sqlite import SqliteCatalog
 from cas.catalog.statements import SqliteWriter
 from cas.errors import StorageFailed
@@ -121,9 +123,9 @@ def _late_seal(patch: pytest.MonkeyPatch) -> None:
     _after_the_commit(patch, "synced", "linked", "unlinked")
 
 
-@_bug("synchronous=NORMAL", "crash: inline commits")
-def _normal(patch: pytest.MonkeyPatch) -> None:
-    _configured(patch, "PRAGMA synchronous=NORMAL")
+@_bug("a commit is acknowledged before the log is synced", "crash: inline commits")
+def _unsynced(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Connections, "cover", _nothing)
 
 
 @_bug("synchronous=OFF", "crash: inline commits")
@@ -231,10 +233,10 @@ def _spill_unsynced(patch: pytest.MonkeyPatch) -> None:
     guarded, sync = Spill._guarded, RecordingFiles.sync
     inside: list[bool] = []
 
-    def careless(self: Spill, slice_packs: int) -> None:
+    def careless(self: Spill, *given: Any) -> None:
         inside.append(True)
         try:
-            guarded(self, slice_packs)
+            guarded(self, *given)
         finally:
             inside.pop()
 
@@ -334,7 +336,10 @@ class _Number:
     seq: int
 
 
-@_bug("a commit that failed stays in the log, where a crash finds it", "faults: an inline commit")
+@_bug(
+    "a commit that failed stays in the log, where a crash finds it",
+    "faults: a commit, synced by COMMIT",
+)
 def _unsettled(patch: pytest.MonkeyPatch) -> None:
     def ask(self: ObjectStore, happened: Callable[[Any], Any]) -> Any:
         with self.catalog.read() as reader:
@@ -343,9 +348,12 @@ def _unsettled(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ObjectStore, "settle", ask)
 
 
-@_bug("a connection whose commit failed is the last to close", "faults: a commit with a pack file")
+@_bug(
+    "a connection whose commit failed is the last to close",
+    "faults: a commit with a pack file, synced by COMMIT",
+)
 def _unparked(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(SqliteCatalog, "_park_writer", SqliteCatalog._drop_writer)
+    patch.setattr(Connections, "park_writer", Connections.drop_writer)
 
 
 @_bug("a lost answer costs the pack files it may have named", "faults: a commit with a pack file")
@@ -376,6 +384,11 @@ def _no_key(patch: pytest.MonkeyPatch) -> None:
 @_bug("an answer rests on what a killed process had not synced", "kill, retry, power cut")
 def _soft(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SqliteCatalog, "harden", _nothing)
+
+
+@_bug("a sync of the log that failed is tried again", "faults: an inline commit")
+def _log_again(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Log, "_write_again", Log._sync)
 
 
 @_bug("a failed sync is tried again", "faults: a put of a pack file")
@@ -414,8 +427,10 @@ def _bare(patch: pytest.MonkeyPatch) -> None:
     def as_it_is(error: BaseException, _path: str) -> None:
         raise error
 
-    patch.setattr(sqlite, "translate", as_it_is)
+    for room in (sqlite, blocks, connections):
+        patch.setattr(room, "translate", as_it_is)
     patch.setattr(sqlite, "reraise", _nothing)
+    patch.setattr(blocks, "reraise", _nothing)
 
 
 # -- what is compared and verified -----------------------------------------------------------
@@ -499,4 +514,4 @@ def _heir(patch: pytest.MonkeyPatch) -> None:
 
 @_bug("a forked child uses its parent's handle", "a forked child")
 def _forked(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(SqliteCatalog, "_check", _nothing)
+    patch.setattr(Connections, "check", _nothing)

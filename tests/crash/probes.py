@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
+from unittest.mock import patch
 
 import apsw
 
+from cas.catalog import engine
 from cas.errors import (
     Corrupt,
     ForkedStore,
@@ -50,6 +52,26 @@ def _faults(*steps: str) -> Probe:
     def probe() -> list[str]:
         sweep = Sweep(["commit", "commit"], steps, "probe", fail_fast=True, power_cuts=3)
         return [str(failure) for failure in sweep.run().failures]
+
+    return probe
+
+
+def _synced_by_commit(*steps: str) -> Probe:
+    """Faults where COMMIT itself syncs, and so can fail once the log holds all of it.
+
+    In NORMAL mode only what cannot be made to fail here comes between: the shared memory.
+    """
+    faults = _faults(*steps)
+
+    def probe() -> list[str]:
+        configure = engine._configure
+
+        def stricter(connection: apsw.Connection, read_only: bool) -> None:
+            configure(connection, read_only)
+            connection.execute("PRAGMA synchronous=FULL")
+
+        with patch.object(engine, "_configure", stricter):
+            return faults()
 
     return probe
 
@@ -339,6 +361,8 @@ PROBES: Final[dict[str, Probe]] = {
     "faults: an inline commit": _faults("commit"),
     "faults: a commit with a pack file": _faults("commit file"),
     "faults: a put of a pack file": _faults("put file"),
+    "faults: a commit, synced by COMMIT": _synced_by_commit("commit"),
+    "faults: a commit with a pack file, synced by COMMIT": _synced_by_commit("commit file"),
     "two writers of one ref": _lost_update,
     "a fenced writer": _fenced_writer,
     "a forged entry": _forged_entry,

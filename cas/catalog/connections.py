@@ -1,0 +1,237 @@
+"""The connections of one handle to SQLite's file: one for writing, a pool for reading.
+
+Floor 2; implements docs/format.md section 9. Invariant: a connection that failed in COMMIT is never
+used again, because only a reopened one can tell what happened; and a commit counts as durable
+only once the log was synced behind it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import AbstractContextManager, suppress
+from typing import TYPE_CHECKING, Protocol
+
+from cas.catalog.catalog import Head, Turn
+from cas.catalog.engine import connect, translate, typed
+from cas.catalog.gate import Marks
+from cas.catalog.log import Log
+from cas.errors import Closed, ForkedStore, OutcomeUnknown, StorageFailed
+
+if TYPE_CHECKING:
+    import apsw
+
+
+class Gate(Protocol):
+    """What stands between the writers of one store: `cas.catalog.gate`."""
+
+    def enter(self) -> None: ...
+    def enter_marked(self) -> Marks: ...
+    def leave(self) -> None: ...
+    def mark(self) -> int: ...
+    def marks(self) -> Marks: ...
+    def publish(self, number: int) -> None: ...
+    def doubt(self, doubtful: bool) -> None: ...
+    def before_commit(self) -> None: ...
+    def after_commit(self) -> int: ...
+    def elect(self, task: str) -> AbstractContextManager[Turn | None]: ...
+    def close(self) -> None: ...
+
+
+class Connections:
+    """What reading and writing share. Any thread; whoever holds `writer_lock` writes."""
+
+    def __init__(
+        self,
+        path: str,
+        gate: Gate,
+        *,
+        read_only: bool,
+        vfs: str | None,
+        anchor: apsw.Connection | None,
+    ) -> None:
+        self.path = path
+        self.read_only = read_only
+        self.gate = gate
+        self.genesis = b""
+        self.writer_lock = threading.Lock()
+        # The thread in whose hands the write transaction is.
+        self.owner = 0
+        # The mark and the head that the newest write transaction of this handle left.
+        self.known: tuple[int, Head | None] = (0, None)
+        self._vfs = vfs
+        self._pid = os.getpid()
+        self._pool: list[apsw.Connection] = []
+        self._writing: apsw.Connection | None = None
+        self._parked: list[apsw.Connection] = []
+        # What is read-only cannot sync, and what lives in memory need not.
+        self._log = None if read_only or anchor is not None else Log(path, gate, vfs)
+        self._closed = False
+        # What a memory catalog lives in: it is gone when its last connection closes.
+        self._anchor = anchor
+
+    def connect(self) -> apsw.Connection:
+        """A new connection. Raises the engine's errors."""
+        return connect(self.path, read_only=self.read_only, vfs=self._vfs)
+
+    def take(self) -> apsw.Connection:
+        """A connection to read with; `give` or `discard` it. Raises what the port says."""
+        self.check()
+        try:
+            return self._pool.pop()
+        except IndexError:
+            try:
+                return self.connect()
+            except Exception as error:
+                translate(error, self.path)
+
+    def give(self, connection: apsw.Connection) -> None:
+        """Back to the pool."""
+        if self._closed:
+            connection.close()
+        else:
+            self._pool.append(connection)
+
+    def discard(self, connection: apsw.Connection) -> None:
+        """Close one that nobody is to use again."""
+        try:
+            connection.close(True)
+        except Exception:  # nothing more can be done for a broken connection
+            return
+
+    def writer(self) -> apsw.Connection:
+        """The connection to write with; inside `writer_lock`."""
+        if self._writing is None:
+            self._writing = self.connect()
+        return self._writing
+
+    def drop_writer(self) -> None:
+        """Close the writer; the next transaction opens another."""
+        connection, self._writing = self._writing, None
+        if connection is not None:
+            self.discard(connection)
+
+    def park_writer(self) -> None:
+        """Use a connection no more whose commit failed, but keep it until one has succeeded.
+
+        While any connection lives, what it left in the log stays invisible and is overwritten.
+        Were it the last to close, the next to open would find a commit that nobody had synced.
+        """
+        if self._writing is not None:
+            before, self._parked = self._parked, [self._writing]
+            self._writing = None
+            for connection in before:
+                self.discard(connection)
+
+    def unpark(self) -> None:
+        """A commit of this handle has overwritten what a parked connection left in the log."""
+        while self._parked:
+            self.discard(self._parked.pop())
+
+    def cover(self, number: int) -> None:
+        """Make commit `number` durable; 0 is one whose number is not known.
+
+        A sync that fails leaves the commit visible, and perhaps nowhere but in memory; so the
+        log is written anew. Raises `OutcomeUnknown` when that fails too.
+        """
+        log = self._log
+        if log is None:
+            return
+        try:
+            log.cover(number)
+        except Exception as failure:
+            try:
+                self._renew(log)
+            except Exception as second:
+                raise OutcomeUnknown(
+                    f"The commit was written, and syncing it failed ({failure}); it may not "
+                    "survive a power failure. Ask again with the transaction id.",
+                    txid=None,
+                ) from typed(second, self.path)
+
+    def _renew(self, log: Log) -> None:
+        with self.writer_lock:
+            self.check()
+            self.gate.enter()
+            try:
+                log.renew()
+            finally:
+                self.gate.leave()
+
+    def settle(self) -> None:
+        """Inside the gate, where a sync of the log has failed: write it anew before going on.
+
+        Nothing may be added to such a log, and nothing copied from it. Raises `StorageFailed`.
+        """
+        if self._log is not None:
+            try:
+                self._log.renew()
+            except Exception as error:
+                raise StorageFailed(
+                    f"A sync beside {self.path} failed before, and still does: {error}. Nothing "
+                    "was committed; see to the disk, then try again.",
+                    path=self.path,
+                    errno=None,
+                ) from error
+
+    def check(self) -> None:
+        """Refuse a closed handle, and one of the parent process. Raises `Closed`, `ForkedStore`."""
+        if self._closed:
+            raise Closed("The store is closed; open it again.")
+        if self._pid != os.getpid():
+            raise ForkedStore(
+                "This handle belongs to the parent process; open the store again in the child."
+            )
+
+    def harden(self, *, reading: bool = False) -> None:
+        """`Catalog.harden`."""
+        log = self._log
+        if log is None:
+            return
+        self.check()
+        marks = self.gate.marks()
+        if log.is_durable(marks) or self.owner == threading.get_ident():
+            # The commit of a transaction under way covers what it has seen.
+            return
+        try:
+            self.cover(marks.number)
+        except OutcomeUnknown as error:
+            if not reading:
+                raise
+            raise StorageFailed(
+                f"What was committed last cannot be made durable beside {self.path}: {error}",
+                path=self.path,
+                errno=None,
+            ) from error
+
+    def close(self) -> None:
+        """Give up every connection; harmless when called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._pid != os.getpid():
+            # Closing a parent's connection in a child could checkpoint or remove the log that
+            # the parent still uses; the handles are left alone.
+            return
+        if self._log is not None and self.gate.marks().doubt:
+            self._leave_the_log()
+        with self.writer_lock:
+            self.drop_writer()
+        while self._pool:
+            self.discard(self._pool.pop())
+        while self._parked:
+            self.discard(self._parked.pop())
+        if self._anchor is not None:
+            self.discard(self._anchor)
+        if self._log is not None:
+            self._log.close()
+        self.gate.close()
+
+    def _leave_the_log(self) -> None:
+        """Keep the engine from copying a log that is in doubt into the file as it closes."""
+        import apsw
+
+        for connection in (*self._pool, *self._parked, self._writing):
+            if connection is not None:
+                with suppress(apsw.Error):
+                    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)

@@ -1,0 +1,176 @@
+"""The durability of SQLite's log: one sync serves everybody whose commit it covers.
+
+Floor 2; implements docs/format.md section 9. Invariant: the number of a commit is published as
+synced only by whoever synced the log after all of that commit, and of those before it, had been
+written; and nobody is told that a commit stands before its number is.
+
+SQLite runs with synchronous=NORMAL: COMMIT writes to the log and does not wait for the disk. The
+log is synced afterwards, outside the gate, so that other writers go on meanwhile; a sync makes
+all that was written before it durable, so that threads and processes share them. SQLite itself
+syncs the log before it copies from it, and the file before it uses the log again, so that a
+power failure leaves all commits up to some point, and that point is never before a sync.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, Protocol
+
+from cas.catalog.gate import Marks
+
+if TYPE_CHECKING:
+    import apsw
+
+
+_PIECE_BYTES: Final = 1 << 20
+
+
+class LogInDoubt(OSError):
+    """A sync of the log has failed: what it holds has to be written anew."""
+
+
+class _Gate(Protocol):
+    def marks(self) -> Marks: ...
+    def publish(self, number: int) -> None: ...
+    def doubt(self, doubtful: bool) -> None: ...
+
+
+class Log:
+    """The log of one catalog file, as one handle syncs it. Any thread."""
+
+    def __init__(self, path: str, gate: _Gate, vfs: str | None = None) -> None:
+        self._path: Final = path + "-wal"
+        self._gate = gate
+        self._vfs = vfs
+        self._lock = threading.Lock()
+        self._fd = -1
+        # Without a log all is in the file itself, synced by whoever took the log away. With one
+        # nobody knows what the process before has synced: a killed one may not have come to it.
+        self._known = not os.path.exists(self._path)
+
+    def is_durable(self, marks: Marks) -> bool:
+        """Whether everything that can be seen is known to be durable."""
+        return self._known and marks.synced >= marks.number and not marks.doubt
+
+    def cover(self, number: int) -> None:
+        """Return once commit `number`, and all before it, would survive a power failure.
+
+        0 is a commit whose number nobody knows. Threads wait for the one that syncs, and find
+        that it has done their work. Raises `LogInDoubt`, and what the system says of a sync
+        that failed; `renew` must follow before anything is acknowledged again.
+        """
+        with self._lock:
+            marks = self._gate.marks()
+            if marks.doubt:
+                raise LogInDoubt(errno.EIO, "a sync of the log has failed before")
+            if number and marks.synced >= number and self._known:
+                return
+            # One that is under way may not be written in full yet.
+            written = marks.mark or marks.number - 1
+            try:
+                self._sync()
+            except BaseException:
+                self._gate.doubt(True)
+                raise
+            self._known = True
+            if written > marks.synced:
+                self._gate.publish(written)
+
+    def renew(self) -> None:
+        """Inside the gate: write the whole log anew, in place, and sync that.
+
+        After a sync that failed the system may hold bytes for written that are on no disk, and
+        the next sync would say yes. The same bytes written once more are synced in earnest, and
+        whatever a crash leaves of them is what was there. Emptying the log into the file instead
+        would not do: the file would be newer than what a crash leaves of the log over it.
+        """
+        number = self._gate.marks().number
+        with self._lock:
+            self._write_again()
+            self._known = True
+            self._gate.publish(number)
+            self._gate.doubt(False)
+
+    def close(self) -> None:
+        """Give up the descriptor."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _sync(self) -> None:
+        if self._vfs is not None:
+            self._sync_through(self._vfs)
+            return
+        if self._fd >= 0 and not os.fstat(self._fd).st_nlink:
+            self.close()
+        if self._fd < 0:
+            try:
+                # No lock of SQLite's lies on this file, so that closing it takes none away.
+                self._fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return
+        sync_data(self._fd)
+
+    def _write_again(self) -> None:
+        if self._vfs is not None:
+            self._write_again_through(self._vfs)
+            return
+        self.close()
+        try:
+            fd = self._fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        for offset in range(0, os.fstat(fd).st_size, _PIECE_BYTES):
+            piece = os.pread(fd, _PIECE_BYTES, offset)
+            if os.pwrite(fd, piece, offset) != len(piece):
+                raise OSError(errno.EIO, "the log was not written in full")
+        sync_data(fd)
+
+    # -- the same through a VFS that somebody watches; unlike the above it holds the GIL -------
+
+    def _sync_through(self, vfs: str) -> None:
+        import apsw
+
+        with self._opened(vfs) as file:
+            if file is not None:
+                file.xSync(apsw.SQLITE_SYNC_NORMAL)
+
+    def _write_again_through(self, vfs: str) -> None:
+        import apsw
+
+        with self._opened(vfs) as file:
+            if file is not None:
+                for offset in range(0, file.xFileSize(), _PIECE_BYTES):
+                    length = min(_PIECE_BYTES, file.xFileSize() - offset)
+                    file.xWrite(file.xRead(length, offset), offset)
+                file.xSync(apsw.SQLITE_SYNC_NORMAL)
+
+    @contextmanager
+    def _opened(self, vfs: str) -> Iterator[apsw.VFSFile | None]:
+        import apsw
+
+        if not os.path.exists(self._path):
+            yield None
+            return
+        flags = [apsw.SQLITE_OPEN_WAL | apsw.SQLITE_OPEN_READWRITE, 0]
+        file = apsw.VFSFile(vfs, self._path, flags)
+        try:
+            yield file
+        finally:
+            file.xClose()
+
+
+def sync_data(fd: int) -> None:
+    """Make a file's bytes durable, and as much of its description as reading them needs."""
+    try:
+        import fcntl
+
+        full = fcntl.F_FULLFSYNC  # type: ignore[attr-defined,unused-ignore]
+    except (ImportError, AttributeError):
+        os.fdatasync(fd)
+    else:  # pragma: no cover - macOS: fsync alone leaves the bytes in the drive's own cache
+        fcntl.fcntl(fd, full)
