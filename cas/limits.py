@@ -128,8 +128,17 @@ DELTA_DEPENDANTS_MAX: Final = 64
 ZSTD_LEVEL: Final = 3
 ZSTD_WINDOW_LOG_MAX: Final = 27
 
+WHOLE_READ_BYTES_MAX: Final = 1 * GIB
+"""Content that is put together in memory in one call: three recipes can state any size."""
+
+WALK_ENTRIES_MAX: Final = 50_000_000
+"""Entries of one walk or comparison: a few small nodes that name each other have any number."""
+
 RESTORE_ENTRIES_MAX: Final = 5_000_000
-"""Entries of one restore: a few small nodes that name each other can ask for any number."""
+"""Entries of one restore, which keeps them in memory while it plans."""
+
+RESTORE_ENTRIES_UNCOUNTED: Final = 200_000
+"""Behind this many a restore counts what is to come before it reads on."""
 
 TEXT_MERGE_BYTES_MAX: Final = 8 * MIB
 """Longer content is merged whole: line by line it would take seconds in Python."""
@@ -174,4 +183,6 @@ assert (
     NODE_NAME_BYTES_MAX + ENTRY_NAME_BYTES_MAX + NODE_ENTRIES_MAX * (3 + ID_BYTES + 18) + 64
     < NODE_BYTES_MAX
 )
+assert WHOLE_BLOB_BYTES_MAX < STRUCTURED_BYTES_MAX < WHOLE_READ_BYTES_MAX
+assert RESTORE_ENTRIES_UNCOUNTED < RESTORE_ENTRIES_MAX <= WALK_ENTRIES_MAX
 assert RECIPE_SPANS_MAX * (ID_BYTES + 9) + 64 < STRUCTURED_BYTES_MAX

@@ -170,16 +170,7 @@ class Snapshot(Mapping[str, bytes]):
         return (path for path, _entry in self.walk())
 
     def __len__(self) -> int:
-        total = 0
-        stack = [bytes(self.tree)]
-        while stack:
-            root = stack.pop()
-            for _name, entry in paths.list_directory(root, (), self._nodes):
-                if entry.is_tree:
-                    stack.append(bytes(entry.id))
-                else:
-                    total += 1
-        return total
+        return paths.total(self.tree, self._nodes)
 
     def __bool__(self) -> bool:
         return count(DIRECTORY, self.tree, self._nodes) > 0

@@ -25,6 +25,7 @@ from cas.limits import (
     RECIPE_LEVEL_MAX,
     RECIPE_SPANS_MAX,
     WHOLE_BLOB_BYTES_MAX,
+    WHOLE_READ_BYTES_MAX,
 )
 from cas.model.ids import Kind, blob_hasher, digest_of
 from cas.model.objects import Recipe
@@ -254,10 +255,13 @@ def read_spans(
 ) -> Iterator[tuple[int, bytes]]:
     """(offset, content) of the chunks from byte `start` on, each verified.
 
-    Raises `CorruptObject` where sizes do not add up to `size_bytes`.
+    Raises `CorruptObject` where sizes do not add up to `size_bytes`, before a chunk too many.
     """
     end = start
     for chunk, offset, size in walk_recipe(recipe, load, start):
+        if offset + size > size_bytes:
+            end = offset + size
+            break
         content = load(chunk, Kind.BLOB)
         if len(content) != size:
             raise CorruptObject(
@@ -269,6 +273,18 @@ def read_spans(
         raise CorruptObject(
             f"Recipe {recipe.hex()} gives {end} bytes, not {size_bytes}; run `cas fsck`.",
             id=recipe,
+        )
+
+
+def check_whole(size_bytes: int) -> None:
+    """Refuse content too large to be had in one piece. Raises `LimitExceeded`."""
+    if size_bytes > WHOLE_READ_BYTES_MAX:
+        raise LimitExceeded(
+            f"{size_bytes:,} bytes are more than are read into memory at once; read them in "
+            "pieces with `open`, or with `cas get -o FILE`.",
+            limit="WHOLE_READ_BYTES_MAX",
+            value=size_bytes,
+            maximum=WHOLE_READ_BYTES_MAX,
         )
 
 
@@ -319,7 +335,11 @@ class BlobReader(io.RawIOBase):
     def read(self, size: int = -1, /) -> bytes:
         if self.closed:
             raise Closed("This blob stream is closed.")
-        end = self._size if size is None or size < 0 else min(self._size, self._position + size)
+        if size is None or size < 0:
+            check_whole(self._size - self._position)
+            end = self._size
+        else:
+            end = min(self._size, self._position + size)
         parts: list[bytes] = []
         while self._position < end:
             if not self._start <= self._position < self._start + len(self._chunk):

@@ -30,7 +30,7 @@ from cas.model.ids import Kind, digest_of
 from cas.objects.batch import Batch, not_committed
 from cas.objects.bodies import BodyCache
 from cas.objects.chains import may_be_base
-from cas.objects.content import BlobReader, read_spans
+from cas.objects.content import BlobReader, check_whole, read_spans
 from cas.objects.lookup import Lookup
 from cas.objects.many import load_many
 from cas.objects.nodes import NodeCache, TreeNodes
@@ -179,6 +179,7 @@ class ObjectStore:
             content = self._from_base(copy, payload, set() if tried is None else tried)
         elif slot.codec == RECIPE:
             recipe = self._recipe(copy, payload)
+            check_whole(slot.raw_bytes)
             try:
                 parts = [part for _at, part in read_spans(recipe, slot.raw_bytes, self._part)]
             except ObjectNotFound as error:

@@ -50,6 +50,10 @@ FOOTER_HEAD_BYTES: Final = _FOOTER.size
 EDGE_BASE: Final = 1
 EDGE_DICTIONARY: Final = 2
 EDGE_RECIPE: Final = 3
+EDGES_A_SLOT: Final = 2
+"""A copy needs a base and a dictionary, or a recipe."""
+
+_SLOTS_AND_EDGES_MAX: Final = PACK_SLOTS_MAX * (SLOT_BYTES + EDGES_A_SLOT * _EDGE.size)
 
 assert PACK_HEADER_BYTES == 80
 assert SLOT_BYTES == 56 == _OFFSET.size
@@ -250,7 +254,8 @@ def footer_length(trailer: bytes, pack: str) -> int:
     """Bytes of the footer that ends with these 40 bytes. Raises `CorruptPack`."""
     if len(trailer) == TRAILER_BYTES:
         _digest, length, magic = _TRAILER.unpack(trailer)
-        if magic == END_MAGIC and length >= FOOTER_HEAD_BYTES + TRAILER_BYTES:
+        least = FOOTER_HEAD_BYTES + TRAILER_BYTES
+        if magic == END_MAGIC and least <= length <= least + _SLOTS_AND_EDGES_MAX:
             return int(length)
     raise CorruptPack(f"The end of {pack} is damaged; run `cas fsck`.", pack=pack, offset=-1)
 
@@ -265,7 +270,8 @@ def decode_footer(header: bytes, data: bytes, pack: str, *, verified: bool = Fal
     magic, count, edge_count, body_bytes = _FOOTER.unpack_from(data)
     slots_end = FOOTER_HEAD_BYTES + count * SLOT_BYTES
     edges_end = slots_end + edge_count * _EDGE.size
-    if magic != FOOTER_MAGIC or count > PACK_SLOTS_MAX or edges_end + TRAILER_BYTES != len(data):
+    many = count > PACK_SLOTS_MAX or edge_count > EDGES_A_SLOT * count
+    if magic != FOOTER_MAGIC or many or edges_end + TRAILER_BYTES != len(data):
         raise CorruptPack(f"The footer of {pack} is damaged.", pack=pack, offset=-1)
     footer = Footer(
         count, edge_count, body_bytes, data[FOOTER_HEAD_BYTES:slots_end], data[slots_end:edges_end]
@@ -287,6 +293,7 @@ def decode_footer(header: bytes, data: bytes, pack: str, *, verified: bool = Fal
 def check_footer(footer: Footer, pack: str) -> None:
     """Check every slot and edge of a footer against the body. Raises `CorruptPack`."""
     end = footer.body_bytes - RECORD_HEADER_BYTES
+    room = footer.body_bytes - PACK_HEADER_BYTES - footer.count * RECORD_HEADER_BYTES
     for row in footer.rows():
         _id, offset, stored, raw, kind, codec, depth, flags, group = row
         # The common cases in one test; what is odd is looked at again and told in full.
@@ -301,6 +308,11 @@ def check_footer(footer: Footer, pack: str) -> None:
             check_record(RecordHeader(kind, codec, depth, flags, group, stored, raw), pack, offset)
         if not PACK_HEADER_BYTES <= offset <= end - stored:
             raise CorruptPack(f"A slot of {pack} lies outside its body.", pack=pack, offset=offset)
+        room -= stored
+    if room < 0:
+        # Else whoever moves them one by one writes many times what was stored. fsck finds the
+        # overlaps that leave as many bytes unused.
+        raise CorruptPack(f"Records of {pack} overlap; run `cas fsck`.", pack=pack, offset=-1)
     before = Edge(-1, 0, b"")
     for edge in footer.edges():
         if edge <= before or edge.slot >= footer.count or not 1 <= edge.role <= EDGE_RECIPE:

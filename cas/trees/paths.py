@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from cas.errors import InvalidName, LimitExceeded, WrongKind
-from cas.limits import PATH_BYTES_MAX, PATH_DEPTH_MAX
+from cas.limits import PATH_BYTES_MAX, PATH_DEPTH_MAX, WALK_ENTRIES_MAX
 from cas.model.ids import BlobId, TreeId
 from cas.model.names import check_entry_name, to_text
 from cas.model.objects import EntryKind, TreeEntry
@@ -241,13 +241,18 @@ def walk(
     """Files and links at and below the directory `root`, depth first in order of name, lazily.
 
     Paths begin with `prefix`. With `directories=True` each directory comes too, before what is
-    in it; otherwise empty directories do not show. Raises `LimitExceeded` below 256 names.
+    in it; otherwise empty directories do not show. Raises `LimitExceeded` below 256 names, and
+    after `WALK_ENTRIES_MAX` entries.
     """
+    left = WALK_ENTRIES_MAX
     stack: list[tuple[Path, Iterator[Item]]] = [(prefix, scan(DIRECTORY, root, nodes))]
     while stack:
         above, items = stack[-1]
         for name, value in items:
             path = (*above, name)
+            left -= 1
+            if left < 0:
+                raise _too_many()
             if value[0] == _TREE:
                 if directories:
                     yield path, to_entry(value)
@@ -269,8 +274,9 @@ def diff_paths(
     """Files and links that differ between two directories, depth first in order of name, lazily.
 
     Directories that are on one side only are entered; they do not show themselves, nor do empty
-    ones. Where a file became a directory, the file comes first.
+    ones. Where a file became a directory, the file comes first. Raises as `walk` does.
     """
+    left = WALK_ENTRIES_MAX
     stack: list[tuple[Path, Iterator[Difference]]] = [
         (prefix, diff(DIRECTORY, old_root, new_root, nodes))
     ]
@@ -278,6 +284,9 @@ def diff_paths(
         above, differences = stack[-1]
         for name, old, new in differences:
             path = (*above, name)
+            left -= 1
+            if left < 0:
+                raise _too_many()
             before, old_tree = _split(old)
             after, new_tree = _split(new)
             if before is not None or after is not None:
@@ -288,6 +297,41 @@ def diff_paths(
                 break
         else:
             stack.pop()
+
+
+def total(root: bytes, nodes: NodeStore, *, directories: bool = False) -> int:
+    """Files and links (with `directories=True` all entries) below the directory `root`.
+
+    Each tree is read once, however often it is named. Raises `LimitExceeded` below 256 names.
+    """
+    totals: dict[bytes, int] = {_EMPTY: 0}
+    # Directories under way: root, leaves met so far, the trees in it that are still to come.
+    stack: list[tuple[bytes, int, list[bytes]]] = [(root, *_parts(root, nodes))]
+    while stack:
+        at, found, below = stack[-1]
+        while below and below[-1] in totals:
+            found += totals[below.pop()] + directories
+        if below:
+            stack[-1] = (at, found, below)
+            if len(stack) > PATH_DEPTH_MAX:
+                raise _too_deep("the top")
+            stack.append((below[-1], *_parts(below[-1], nodes)))
+        else:
+            totals[at] = found
+            stack.pop()
+    return totals[root]
+
+
+def _parts(root: bytes, nodes: NodeStore) -> tuple[int, list[bytes]]:
+    """How many leaves a directory has, and the directories in it."""
+    below: list[bytes] = []
+    leaves = 0
+    for _name, value in scan(DIRECTORY, root, nodes):
+        if value[0] == _TREE:
+            below.append(value[1])
+        else:
+            leaves += 1
+    return leaves, below
 
 
 def _split(value: Value | None) -> tuple[TreeEntry | None, bytes]:
@@ -302,10 +346,22 @@ def _split(value: Value | None) -> tuple[TreeEntry | None, bytes]:
 def _check_depth(path: Path, *trees: bytes) -> None:
     """Refuse a directory so deep that what is in it has no legal path."""
     if len(path) >= PATH_DEPTH_MAX and any(tree != _EMPTY for tree in trees):
-        raise LimitExceeded(
-            f"Directories below {to_text(b'/'.join(path[:4]))!r}… are nested deeper than "
-            f"{PATH_DEPTH_MAX} names.",
-            limit="PATH_DEPTH_MAX",
-            value=len(path) + 1,
-            maximum=PATH_DEPTH_MAX,
-        )
+        raise _too_deep(repr(to_text(b"/".join(path[:4]))) + "…")
+
+
+def _too_deep(place: str) -> LimitExceeded:
+    return LimitExceeded(
+        f"Directories below {place} are nested deeper than {PATH_DEPTH_MAX} names.",
+        limit="PATH_DEPTH_MAX",
+        value=PATH_DEPTH_MAX + 1,
+        maximum=PATH_DEPTH_MAX,
+    )
+
+
+def _too_many() -> LimitExceeded:
+    return LimitExceeded(
+        f"There are more than {WALK_ENTRIES_MAX:,} entries; take the directories one by one.",
+        limit="WALK_ENTRIES_MAX",
+        value=WALK_ENTRIES_MAX + 1,
+        maximum=WALK_ENTRIES_MAX,
+    )

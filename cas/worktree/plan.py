@@ -16,7 +16,13 @@ import attrs
 
 from cas.errors import LimitExceeded, PathNotFound, StorageFull, UnsafePath
 from cas.history.snapshot import Snapshot
-from cas.limits import ID_BYTES, PATH_DEPTH_MAX, RESTORE_ENTRIES_MAX, WHOLE_BLOB_BYTES_MAX
+from cas.limits import (
+    ID_BYTES,
+    PATH_DEPTH_MAX,
+    RESTORE_ENTRIES_MAX,
+    RESTORE_ENTRIES_UNCOUNTED,
+    WHOLE_BLOB_BYTES_MAX,
+)
 from cas.model.ids import Kind, digest_of
 from cas.model.names import printable, split_path, to_text
 from cas.model.objects import EntryKind
@@ -24,6 +30,7 @@ from cas.objects.bulk import BulkReader
 from cas.objects.store import ObjectStore, wrong_kind
 from cas.trees.cursor import scan
 from cas.trees.node import DIRECTORY, Item, Node, Value, decode_node
+from cas.trees.paths import total
 from cas.worktree.files import OPEN_DIRECTORY, Content, hash_file, read_file
 from cas.worktree.names import (
     STORE_FOLDER,
@@ -186,6 +193,8 @@ class _Wanted:
         self.twins: list[tuple[bytes, bytes]] = []
         self.link_targets: dict[bytes, bytes] = {}
         self._entry_count = 0
+        self._root = DIRECTORY.empty
+        self._counted = False
 
     def read(self, path: str) -> None:
         """Fill `top` with what lies at `path`: a directory's entries, or one file or link."""
@@ -196,7 +205,8 @@ class _Wanted:
             name = split_path(path)[-1]
             self._take(self.top, [(name, (int(entry.kind), bytes(entry.id), entry.size))])
         else:
-            level = [(self.top, bytes(entry.id))]
+            self._root = bytes(entry.id)
+            level = [(self.top, self._root)]
             while level:
                 above, level = level, []
                 for start in range(0, len(above), _NODES_AT_ONCE):
@@ -251,13 +261,17 @@ class _Wanted:
 
     def _check(self, here: Directory, names: list[bytes]) -> None:
         """Refuse names that must not reach the file system. Raises `UnsafePath`."""
-        self._entry_count += len(names)
-        if self._entry_count > RESTORE_ENTRIES_MAX:
+        count = self._entry_count = self._entry_count + len(names)
+        if count > RESTORE_ENTRIES_UNCOUNTED and not self._counted:
+            # This reads each tree once; one that is named many times costs memory here.
+            self._counted = True
+            count = total(self._root, self._objects.tree_nodes(DIRECTORY), directories=True)
+        if count > RESTORE_ENTRIES_MAX:
             raise LimitExceeded(
                 f"More than {RESTORE_ENTRIES_MAX:,} entries would be written. Restore the "
                 "directories one by one.",
                 limit="RESTORE_ENTRIES_MAX",
-                value=self._entry_count,
+                value=count,
                 maximum=RESTORE_ENTRIES_MAX,
             )
         if here.depth >= PATH_DEPTH_MAX and names:
