@@ -24,6 +24,7 @@ FLOORS: dict[str, int] = {
     "recall": 7,
     "commands": 8,
     "assembly": 8,
+    "aio": 9,
     "cli": 9,
     "server": 9,
     "mcp": 9,

@@ -1,0 +1,320 @@
+"""Calls of a store for an event loop.
+
+Floor 9. Written by `tools/aio.py` from the synchronous calls, whose docstrings these
+are; do not edit. Invariant: a call does what the synchronous one of that name does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cas.aio.reading import AsyncSnapshot, AsyncView
+from cas.aio.streams import AsyncReader, Items, bridged
+from cas.aio.threads import Face
+from cas.history.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cas.aio.streams import AsyncSource
+    from cas.history.blame import BlamedEntry, BlamedLine
+    from cas.history.conflicts import MergeConflict
+    from cas.history.merge import MergePlan, MergeResult, OnConflict
+    from cas.history.policy import Pin, Protection, RefRule
+    from cas.history.snapshot import Change, Snapshot
+    from cas.history.undo import RestorePlan, Undone, UndoPlan
+    from cas.history.view import Ref
+    from cas.model.entry import Entry
+    from cas.model.ids import BlobId, CommitId, ObjectId
+    from cas.model.objects import Commit
+    from cas.objects.content import Readable
+
+
+class StoreCalls(Face[Store]):
+    """`Store` for an event loop."""
+
+    async def view(self) -> AsyncView:
+        """All refs and objects as of the newest entry; stays there."""
+        made = await self._run(lambda: self.sync.view())
+        return AsyncView(made, self._threads, self._lock)
+
+    async def pin(self, what: str | ObjectId, reason: str = "", *, author: str = "") -> Pin:
+        """Keep an object, and all that it names, until it is unpinned.
+
+        `what` is a revision (its commit is pinned) or the id of a blob, directory, commit or tag.
+        Pinning again changes the reason. Raises `ObjectNotFound`, `RevisionNotFound`,
+        `AmbiguousRevision`, `WrongKind`, and what a commit raises.
+        """
+        return await self._run(lambda: self.sync.pin(what, reason, author=author))
+
+    async def unpin(self, what: str | ObjectId, *, author: str = "") -> Entry:
+        """Keep an object no longer. Raises `RefNotFound` when it is not pinned."""
+        return await self._run(lambda: self.sync.unpin(what, author=author))
+
+    async def pins(self) -> list[Pin]:
+        """All pins, ascending by id."""
+        return await self._run(lambda: self.sync.pins())
+
+    async def protect(
+        self, pattern: str, rule: RefRule | str = "forward", *, author: str = ""
+    ) -> tuple[Protection, ...]:
+        """Protect the refs that are like `pattern`, now and later; gives all rules.
+
+        A pattern is held against full names (`tags/v*`); one that says nothing else is of
+        branches. `rule`: `keep` (never deleted), `forward` (nor moved but forward), `frozen`
+        (nor changed at all). A transaction of anybody that breaks one raises `RefProtected`.
+        Raises `Invalid`, `RefConflict`, and what a commit raises.
+        """
+        return await self._run(lambda: self.sync.protect(pattern, rule, author=author))
+
+    async def unprotect(self, pattern: str, *, author: str = "") -> tuple[Protection, ...]:
+        """Lift the rule of exactly this pattern; gives the rules that are left.
+
+        Raises `RefNotFound` when there is none.
+        """
+        return await self._run(lambda: self.sync.unprotect(pattern, author=author))
+
+    async def protections(self) -> tuple[Protection, ...]:
+        """The rules that hold now, ascending by pattern."""
+        return await self._run(lambda: self.sync.protections())
+
+    async def at(self, seq: int | None = None, *, time_us: int | None = None) -> AsyncView:
+        """The whole store after entry `seq`, or as of a time (µs since 1970 UTC).
+
+        A time finds the last entry at or before it in the newest time epoch that has one.
+        Raises `EntryNotFound`.
+        """
+        made = await self._run(lambda: self.sync.at(seq, time_us=time_us))
+        return AsyncView(made, self._threads, self._lock)
+
+    async def apply(
+        self, plan: MergePlan | UndoPlan | RestorePlan, *, author: str = "", message: str = ""
+    ) -> MergeResult | Undone:
+        """Do what a plan says, as one entry. Raises `RefConflict` when a ref moved since."""
+        return await self._run(lambda: self.sync.apply(plan, author=author, message=message))
+
+    async def plan_merge(
+        self,
+        into: str,
+        revision: str | ObjectId,
+        *,
+        on_conflict: OnConflict = "report",
+        allow_unrelated: bool = False,
+        fast_forward: bool = True,
+    ) -> MergePlan:
+        """What `merge` would do; writes nothing. Raises as `merge` does, but for `RefConflict`."""
+        return await self._run(
+            lambda: self.sync.plan_merge(
+                into,
+                revision,
+                on_conflict=on_conflict,
+                allow_unrelated=allow_unrelated,
+                fast_forward=fast_forward,
+            )
+        )
+
+    async def merge(
+        self,
+        into: str,
+        revision: str | ObjectId,
+        *,
+        author: str = "",
+        message: str = "",
+        on_conflict: OnConflict = "report",
+        allow_unrelated: bool = False,
+        fast_forward: bool = True,
+    ) -> MergeResult:
+        """Merge a revision into a branch: all changes since their common ancestor.
+
+        Conflicts are values of the result. With `on_conflict="report"` they mean that nothing
+        was done; `"commit"` commits them, to be settled later with `tx.branch(into).resolve`;
+        `"ours"` and `"theirs"` settle each for the branch or for what comes in. Where the branch
+        is an ancestor of the revision it moves there, unless `fast_forward` is False.
+
+        Raises `RefNotFound`, `UnrelatedHistories`, `RefConflict` when others kept moving the
+        branch, and what resolving a revision and committing raise.
+        """
+        return await self._run(
+            lambda: self.sync.merge(
+                into,
+                revision,
+                author=author,
+                message=message,
+                on_conflict=on_conflict,
+                allow_unrelated=allow_unrelated,
+                fast_forward=fast_forward,
+            )
+        )
+
+    async def conflicts(self, revision: str | ObjectId) -> tuple[MergeConflict, ...]:
+        """Conflicts that a commit holds and that are still to be settled, ascending by path."""
+        return await self._run(lambda: self.sync.conflicts(revision))
+
+    async def blame(self, revision: str | ObjectId, path: str | bytes) -> list[BlamedLine]:
+        """The lines of a text file, each with the commit that brought it. See `View.blame`."""
+        return await self._run(lambda: self.sync.blame(revision, path))
+
+    def blame_entries(self, revision: str | ObjectId, path: str | bytes = "") -> Items[BlamedEntry]:
+        """The entries of a directory, each with the commit that made it what it is."""
+        return Items(self._threads, lambda: self.sync.blame_entries(revision, path))
+
+    async def plan_undo(self, seq: int | None = None) -> UndoPlan:
+        """What `undo` would do; writes nothing. Raises as `undo` does, but for `RefConflict`."""
+        return await self._run(lambda: self.sync.plan_undo(seq))
+
+    async def undo(self, seq: int | None = None, *, author: str = "", message: str = "") -> Undone:
+        """Take back what entry `seq` did to refs, by a new entry; without `seq` the newest.
+
+        Where a ref has moved since, nothing is done and the result names it with both sides.
+        Undoing again goes further back: entries that were undone, and undos, are passed over.
+        What the entry recorded (events, objects, the entry itself) stays. Raises
+        `EntryNotFound`, `Invalid` for an entry that moved no ref, `RefConflict`, and what a
+        commit raises.
+        """
+        return await self._run(lambda: self.sync.undo(seq, author=author, message=message))
+
+    async def plan_redo(self, seq: int | None = None) -> UndoPlan:
+        """What `redo` would do; writes nothing. Raises as `redo` does, but for `RefConflict`."""
+        return await self._run(lambda: self.sync.plan_redo(seq))
+
+    async def redo(self, seq: int | None = None, *, author: str = "", message: str = "") -> Undone:
+        """Take back an undo, by a new entry: that of entry `seq`, or the newest one.
+
+        Raises as `undo` does, and `Invalid` when entry `seq` is no undo.
+        """
+        return await self._run(lambda: self.sync.redo(seq, author=author, message=message))
+
+    async def plan_restore(
+        self, target: str | None = None, *, seq: int | None = None, time_us: int | None = None
+    ) -> RestorePlan:
+        """What `restore` would do; writes nothing. Raises as `restore`, but for `RefConflict`."""
+        return await self._run(lambda: self.sync.plan_restore(target, seq=seq, time_us=time_us))
+
+    async def restore(
+        self,
+        target: str | None = None,
+        *,
+        seq: int | None = None,
+        time_us: int | None = None,
+        author: str = "",
+        message: str = "",
+    ) -> Undone:
+        """Put a branch or tag, one path (`BRANCH:PATH`) or all refs back to what they were.
+
+        The moment is that after entry `seq`, or a time (µs since 1970 UTC). A path comes back
+        in a new commit of its branch; refs that did not exist then are deleted. Raises
+        `EntryNotFound`, `RevisionNotFound`, `AmbiguousRevision`, `PathNotFound`, `RefConflict`,
+        and what a commit raises.
+        """
+        return await self._run(
+            lambda: self.sync.restore(
+                target, seq=seq, time_us=time_us, author=author, message=message
+            )
+        )
+
+    async def put(self, content: bytes | Readable | AsyncSource) -> BlobId:
+        """Store bytes, the file at a path (`pathlib.Path`), or what a binary stream gives.
+
+        Durable on return, idempotent, any size in bounded memory; `str(id)` is what `b3sum`
+        prints. Raises `Invalid`, `StorageFull`, `StorageFailed`, `Busy`.
+        """
+        given, waits = bridged(content)
+        return await self._run(lambda: self.sync.put(given), waits=waits)
+
+    async def put_many(self, contents: Iterable[bytes | Readable]) -> list[BlobId]:
+        """`put` of each, durable together when this returns."""
+        return await self._run(lambda: self.sync.put_many(contents))
+
+    async def get(self, id: ObjectId | str) -> bytes:
+        """Content of a blob, verified. Raises `ObjectNotFound`, `WrongKind`, `Corrupt`."""
+        return await self._run(lambda: self.sync.get(id))
+
+    def get_many(self, ids: Iterable[ObjectId]) -> Items[bytes]:
+        """Contents of blobs in the order given, read in the order in which they lie."""
+        return Items(self._threads, lambda: self.sync.get_many(ids))
+
+    async def open(self, id: ObjectId | str) -> AsyncReader:
+        """A blob as a readable, seekable stream in bounded memory."""
+        made = await self._run(lambda: self.sync.open(id))
+        return AsyncReader(made, self._threads, self._lock)
+
+    async def has(self, id: ObjectId) -> bool:
+        """Whether the store holds the object."""
+        return await self._run(lambda: self.sync.has(id))
+
+    async def size(self, id: ObjectId | str) -> int:
+        """Bytes of an object's content, which is not read. Raises `ObjectNotFound`, `Corrupt`."""
+        return await self._run(lambda: self.sync.size(id))
+
+    async def find(self, id: ObjectId | str) -> ObjectId:
+        """The id that 64 hex digits, or an abbreviation of 8 or more, name.
+
+        Raises `InvalidId`, `ObjectNotFound`, `AmbiguousRevision`.
+        """
+        return await self._run(lambda: self.sync.find(id))
+
+    async def snapshot(self, revision: str | ObjectId) -> AsyncSnapshot:
+        """The files of a revision, as a read-only mapping of path to bytes."""
+        made = await self._run(lambda: self.sync.snapshot(revision))
+        return AsyncSnapshot(made, self._threads, self._lock)
+
+    async def resolve(self, revision: str | ObjectId) -> CommitId:
+        """The commit that a revision names."""
+        return await self._run(lambda: self.sync.resolve(revision))
+
+    async def commit(self, revision: str | ObjectId) -> Commit:
+        """The commit object that a revision names."""
+        return await self._run(lambda: self.sync.commit(revision))
+
+    def diff(
+        self,
+        old: str | ObjectId | Snapshot | AsyncSnapshot,
+        new: str | ObjectId | Snapshot | AsyncSnapshot,
+        *,
+        renames: bool = False,
+    ) -> Items[Change]:
+        """What changes from one revision to another, lazily; walks only what differs.
+
+        With `renames` files that went and came are compared and told as one change.
+        """
+        return Items(
+            self._threads,
+            lambda: self.sync.diff(
+                old.sync if isinstance(old, AsyncSnapshot) else old,
+                new.sync if isinstance(new, AsyncSnapshot) else new,
+                renames=renames,
+            ),
+        )
+
+    def log(
+        self, revision: str | ObjectId, *, limit: int | None = None, path: str | bytes = ""
+    ) -> Items[tuple[CommitId, Commit]]:
+        """Commits reachable from a revision or in a range, newest first."""
+        return Items(self._threads, lambda: self.sync.log(revision, limit=limit, path=path))
+
+    async def branches(self) -> list[Ref]:
+        """All branches, ascending by name."""
+        return await self._run(lambda: self.sync.branches())
+
+    async def tags(self) -> list[Ref]:
+        """All tags, ascending by name."""
+        return await self._run(lambda: self.sync.tags())
+
+    def journal(self, after: int = 0, *, limit: int | None = None) -> Items[Entry]:
+        """Entries behind `after`, oldest first, each with its hash and chain checked."""
+        return Items(self._threads, lambda: self.sync.journal(after, limit=limit))
+
+    async def entry(self, seq: int) -> Entry:
+        """One journal entry. Raises `EntryNotFound`."""
+        return await self._run(lambda: self.sync.entry(seq))
+
+    async def outcome(self, transaction: bytes | str) -> Entry | None:
+        """What became of a transaction, by its txid (bytes) or its caller's key (text).
+
+        Its entry, or None when it never committed.
+        """
+        return await self._run(lambda: self.sync.outcome(transaction))
+
+    async def spill(self) -> int:
+        """Gather inline packs into a pack file now; how many were gathered."""
+        return await self._run(lambda: self.sync.spill())

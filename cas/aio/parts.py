@@ -1,0 +1,158 @@
+"""What the faces have beside the calls that are generated from the synchronous ones.
+
+Floor 9. Invariant: a transaction has ended when its block has, also when its task was cancelled;
+`entry` says what it committed, and where even that is not known, `txid` is what to ask with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Self
+
+from cas.aio.streams import Items
+from cas.aio.threads import Face, Threads, to_the_end
+from cas.history.branch import BranchEdit
+from cas.history.snapshot import Snapshot
+from cas.history.store import PutBatch
+from cas.history.transaction import Transaction
+from cas.history.view import View
+from cas.model.entry import Entry
+from cas.model.ids import CommitId, TreeId
+from cas.model.objects import Commit
+
+
+class SnapshotParts(Face[Snapshot]):
+    """`await snapshot["a/b"]`, `async for path in snapshot`, `await snapshot.size()`."""
+
+    @property
+    def tree(self) -> TreeId:
+        """The directory."""
+        return self.sync.tree
+
+    @property
+    def commit(self) -> Commit | None:
+        """The commit, None for a directory by itself."""
+        return self.sync.commit
+
+    @property
+    def id(self) -> CommitId | None:
+        """The commit's id."""
+        return self.sync.id
+
+    def __getitem__(self, path: str) -> Awaitable[bytes]:
+        return self._run(lambda: self.sync[path])
+
+    def __aiter__(self) -> Items[str]:
+        return Items(self._threads, lambda: iter(self.sync))
+
+    async def contains(self, path: str | bytes) -> bool:
+        """Whether a file or link is there."""
+        return await self._run(lambda: path in self.sync)
+
+    async def count(self) -> int:
+        """How many files and links there are."""
+        return await self._run(lambda: len(self.sync))
+
+    async def size(self) -> int:
+        """Bytes of all files and links."""
+        return await self._run(lambda: self.sync.size)
+
+
+class ViewParts(Face[View]):
+    """A view is about one state."""
+
+    @property
+    def seq(self) -> int:
+        """The entry this view stands after; 0 before the first."""
+        return self.sync.seq
+
+
+class BranchParts(Face[BranchEdit]):
+    """Reading and removing files, beside `put`."""
+
+    @property
+    def ref(self) -> str:
+        """Full name of the branch."""
+        return self.sync.ref
+
+    def __getitem__(self, path: str | bytes) -> Awaitable[bytes]:
+        return self._run(lambda: self.sync[path])
+
+    def __aiter__(self) -> Items[str]:
+        # Made whole: a transaction may go on between two of them.
+        return Items(self._threads, lambda: iter(list(self.sync)))
+
+    async def contains(self, path: str | bytes) -> bool:
+        """Whether a file or link is there."""
+        return await self._run(lambda: path in self.sync)
+
+    async def remove(self, path: str | bytes) -> None:
+        """Stage a removal. Raises `PathNotFound`."""
+        await self._run(lambda: self.sync.__delitem__(path))
+
+    async def count(self) -> int:
+        """How many files and links there are."""
+        return await self._run(lambda: len(self.sync))
+
+
+class BatchParts(Face[PutBatch]):
+    """Puts that become durable together."""
+
+
+class TransactionParts(Face[Transaction]):
+    """How a transaction ends. Its calls wait for each other; one task should use it."""
+
+    def __init__(self, sync: Transaction, threads: Threads, lock: asyncio.Lock | None) -> None:
+        super().__init__(sync, threads, lock or asyncio.Lock())
+        self.entry: Entry | None = None
+        """What was committed, None until then. After a cancelled `commit` it tells: an entry when
+        the commit had gone through, None when it had not, unless `unknown` is set.
+        """
+        self.unknown = False
+        """Whether the commit ended without an answer: then `await store.outcome(tx.txid)` tells."""
+
+    @property
+    def txid(self) -> bytes:
+        """The transaction id, 16 bytes."""
+        return self.sync.txid
+
+    @property
+    def author(self) -> str:
+        """Who commits."""
+        return self.sync.author
+
+    @property
+    def message(self) -> str:
+        """What the commits and the entry say."""
+        return self.sync.message
+
+    async def commit(self) -> Entry:
+        """Make everything visible and durable; gives the journal entry. Raises as the synchronous
+        one does.
+
+        When the task is cancelled: before a thread has begun the commit, nothing is committed and
+        the transaction is rolled back; after, it is waited for, and `entry` tells how it ended.
+        """
+        return await self._run(self._commit)
+
+    def _commit(self) -> Entry:
+        self.unknown = True
+        try:
+            self.entry = self.sync.commit()
+        except BaseException as error:
+            self.unknown = getattr(error, "code", "outcome-unknown") == "outcome-unknown"
+            raise
+        self.unknown = False
+        return self.entry
+
+    async def rollback(self) -> None:
+        """Forget everything staged."""
+        await self._run(self.sync.rollback)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        # Nobody else would roll back, so a cancellation does not pass before the end.
+        await to_the_end(self._run(lambda: self.sync.__exit__(None, None, None)))
