@@ -6,11 +6,12 @@ change in one transaction or not at all, and doing it twice is doing it once.
 
 from __future__ import annotations
 
+import os
 from typing import cast
 
 from cas.catalog.place import ancestor, place_of, recorded, refuse_linked
 from cas.catalog.sqlite import open_catalog
-from cas.catalog.statements import SqliteWriter
+from cas.catalog.statements import SqliteReader, SqliteWriter
 
 
 def adopt_catalog(path: str, locks: str, lineage_id: bytes | None) -> bool:
@@ -23,9 +24,16 @@ def adopt_catalog(path: str, locks: str, lineage_id: bytes | None) -> bool:
     refuse_linked(path)
     catalog = open_catalog(path, locks, anywhere=True)
     try:
+        found = place_of(path)
+        with catalog.read() as reader:
+            if not recorded(cast("SqliteReader", reader).meta()).differs(found):
+                return False
+        # Whoever copied the folder may have synced nothing of it, and commits on top of it are
+        # promised to last.
+        os.sync()
         with catalog.write() as port:
             writer = cast("SqliteWriter", port)
-            meta, found = writer.meta(), place_of(path)
+            meta = writer.meta()
             # Looked at again behind the gate: of two that settle at once, one finds it done.
             if not recorded(meta).differs(found):
                 return False

@@ -145,6 +145,10 @@ class SqliteReader:
             return int(position)
         return None
 
+    def meta(self) -> dict[str, Any]:
+        """What the catalog says that it is, as it stands now."""
+        return dict(self._run("SELECT key, value FROM meta").fetchall())
+
 
 class SqliteWriter(SqliteReader):
     """The write transaction. `found` is the head as far as it is known, own writes included."""
@@ -225,10 +229,6 @@ class SqliteWriter(SqliteReader):
 
     def set_cursor(self, name: str, position: int) -> None:
         self._run("INSERT OR REPLACE INTO cursor (name, position) VALUES (?, ?)", (name, position))
-
-    def meta(self) -> dict[str, Any]:
-        """What the catalog says that it is, as it stands now."""
-        return dict(self._run("SELECT key, value FROM meta").fetchall())
 
     def set_meta(self, values: Mapping[str, int | str | bytes | None]) -> None:
         """Say it anew; nobody who has the store open is told."""

@@ -302,3 +302,19 @@ def test_a_session_opened_before_a_fork_cannot_end_after_it(store: Store) -> Non
                 writer.drop_session(session.id)
         with pytest.raises(SessionExpired):
             tx.commit()
+
+
+def test_settling_syncs_what_was_copied(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes that `cp` left to the system are on the disk before the copy counts, and once."""
+    synced: list[bytes] = []
+    real = os.sync
+
+    def sync() -> None:
+        synced.append(meta(copy)["lineage_id"])
+        real()
+
+    before = meta(copy)["lineage_id"]
+    monkeypatch.setattr(os, "sync", sync)
+    cas.adopt(copy, fork=True)
+    cas.adopt(copy, fork=True)
+    assert synced == [before]
