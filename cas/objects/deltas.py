@@ -23,9 +23,8 @@ from cas.limits import (
     DELTA_DEPTH_MAX,
     ID_BYTES,
     KIB,
-    MIB,
 )
-from cas.objects.bulk import GROUP_BYTES, BulkReader, Source
+from cas.objects.bulk import BulkReader, Source
 from cas.objects.chains import Place
 from cas.storage.codec import DELTA, RECIPE, encode_payloads
 from cas.storage.delta import encode_delta
@@ -40,8 +39,15 @@ _BASE_FACTOR: Final = 4
 _BASE_SLACK_BYTES: Final = 64 * KIB
 """A base much longer than the content costs every read more than it saves."""
 
+_READ_BYTES: Final = 256 * KIB
+"""Bases read and decoded together: the memory of larger groups is new each time."""
+
 _SURE: Final = 16
 """A delta of less than a sixteenth of the content is taken without making the whole frame."""
+
+_SAMPLE_BYTES: Final = 16 * KIB
+_SAMPLED_FROM: Final = 64 * KIB
+"""Of a longer content three samples show how far it can be compressed."""
 
 _RENEWAL: Final = 64
 """Of the deltas that go back to the whole object below a chain, one in this many."""
@@ -81,7 +87,7 @@ class Deltas:
         self._used: Counter[bytes] = Counter()
 
     def encode(self, targets: Sequence[Target]) -> tuple[list[Made | None], list[Made]]:
-        """For each object its delta, or None where it is to be stored whole; and second copies.
+        """For each object its delta, or what else was made of it, or None; and second copies.
 
         A second copy is one more whole copy of a base on which more than
         `DELTA_DEPENDANTS_MAX` deltas hang, for the new pack: damage to one copy then loses none.
@@ -111,13 +117,20 @@ class Deltas:
                 doubtful.append(at)
             elif self._wants_second(target, base):
                 second.append(_whole(base, target.group))
-        # What the whole frame would take shows whether the delta is at most half of it.
-        wholes = encode_payloads([targets[at].content for at in doubtful])
-        for at, (_codec, payload) in zip(doubtful, wholes, strict=True):
-            delta = made[at]
+        # Beside what the whole frame takes it shows whether the delta is at most half of it.
+        samples = [_sample(targets[at].content) for at in doubtful]
+        for at, sample, (codec, payload) in zip(
+            doubtful, samples, encode_payloads(samples), strict=True
+        ):
+            target, delta = targets[at], made[at]
             assert delta is not None
-            if len(delta[3]) + _EDGE_BYTES - ID_BYTES > len(payload) // 2:
-                made[at] = None
+            size_bytes = len(target.content)
+            whole_bytes = len(payload) * size_bytes // len(sample)
+            if len(delta[3]) + _EDGE_BYTES - ID_BYTES <= whole_bytes // 2:
+                continue
+            made[at] = None
+            if len(sample) == size_bytes:
+                made[at] = (target.id, target.kind, codec, payload, size_bytes, 0, target.group)
         return made, second
 
     def _wants_second(self, target: Target, base: _Base) -> bool:
@@ -146,7 +159,7 @@ class Deltas:
         first, size_bytes = 0, 0
         for at, place in enumerate(places):
             size_bytes += 0 if place is None else place.raw_bytes
-            if size_bytes >= GROUP_BYTES or at == len(places) - 1:
+            if size_bytes >= _READ_BYTES or at == len(places) - 1:
                 for number, found in enumerate(
                     self._reader.load(ids[first : at + 1], places[first : at + 1]), first
                 ):
@@ -181,9 +194,18 @@ class Deltas:
         return target.base, None
 
 
+def _sample(content: bytes) -> bytes:
+    """The content, or parts of it that compress about as far."""
+    size_bytes = len(content)
+    if size_bytes <= _SAMPLED_FROM:
+        return content
+    starts = (0, (size_bytes - _SAMPLE_BYTES) // 2, size_bytes - _SAMPLE_BYTES)
+    return b"".join([content[start : start + _SAMPLE_BYTES] for start in starts])
+
+
 def _is_near(target: Target, base: _Base) -> bool:
     """Whether lengths allow a delta."""
-    return 0 < len(base.content) <= min(DELTA_BYTES_MAX, 8 * MIB) and base.id != target.id
+    return 0 < len(base.content) <= DELTA_BYTES_MAX and base.id != target.id
 
 
 def _whole(base: _Base, group: int) -> Made:
