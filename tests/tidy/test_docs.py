@@ -3,6 +3,8 @@
 A block fenced as `python` runs, in the order of its file, in one namespace and an empty folder;
 one that holds `>>>` is a doctest. A preparation that readers need not see goes into a comment
 `<!-- python ... -->` on lines of its own. Code that is not meant to run is fenced as `text`.
+Blocks fenced as `sh` run the same way, in bash and with the command `cas` at hand, see
+`tests/cli/test_shell_examples.py`.
 """
 
 from __future__ import annotations
@@ -57,8 +59,8 @@ def documents(root: Path) -> list[Path]:
     return [*sorted(root.glob("*.md")), *sorted((root / "docs").rglob("*.md"))]
 
 
-def python_blocks(text: str) -> list[tuple[int, str]]:
-    """Code that runs, each with the count of lines before it."""
+def code_blocks(text: str, kind: str) -> list[tuple[int, str]]:
+    """Code of one kind that runs, each block with the count of lines before it."""
     blocks: list[tuple[int, str]] = []
     inside: list[str] | None = None
     closing = ""
@@ -67,9 +69,9 @@ def python_blocks(text: str) -> list[tuple[int, str]]:
     for number, line in enumerate(text.splitlines(), 1):
         if inside is None:
             fence = FENCE.match(line)
-            if fence or line.strip() == "<!-- python":
+            if fence or line.strip() == f"<!-- {kind}":
                 closing = fence["mark"] if fence else "-->"
-                wanted = not fence or fence["kind"] == "python"
+                wanted = not fence or fence["kind"] == kind
                 inside, start = [], number
         elif line.startswith(closing):
             if wanted:
@@ -95,7 +97,7 @@ def prose(text: str) -> Iterator[tuple[int, str]]:
 
 def run_document(document: Path, folder: Path) -> list[str]:
     """Run the blocks of one file; a finding holds the traceback."""
-    code = python_blocks(document.read_text(encoding="utf-8"))
+    code = code_blocks(document.read_text(encoding="utf-8"), "python")
     if not code:
         return []
     environment = {k: v for k, v in os.environ.items() if not k.startswith("CAS_")}
