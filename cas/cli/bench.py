@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Final
 
 import click
 
+from cas.assembly import open as open_store
 from cas.cli.form import columns, size
 from cas.cli.front import Front, pass_front
 from cas.cli.options import CasCommand
@@ -37,7 +39,7 @@ def bench_command(front: Front, place: str | None, seconds: float) -> None:
     """
     if place is None:
         place = os.path.dirname(os.path.abspath(front.location()))
-    report = measure(place, seconds)
+    report = measure(place, partial(open_store, create=True), seconds)
     if front.out.json:
         front.out.document(
             "bench",

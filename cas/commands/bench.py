@@ -18,7 +18,6 @@ from typing import Final
 
 import attrs
 
-from cas.assembly import open as open_store
 from cas.commands.restore import restore_folder
 from cas.errors import Invalid, StorageFailed
 from cas.history.store import Store
@@ -65,8 +64,10 @@ class BenchReport:
     seconds: float
 
 
-def measure(place: str, seconds: float = SECONDS) -> BenchReport:
-    """Measure in a new folder below `place`, for about `seconds`.
+def measure(
+    place: str, open_store: Callable[[str], Store], seconds: float = SECONDS
+) -> BenchReport:
+    """Measure in a new folder below `place`, for about `seconds`; `open_store` makes a store.
 
     Raises `Invalid`, `StorageFailed`, and what a store raises.
     """
@@ -75,7 +76,7 @@ def measure(place: str, seconds: float = SECONDS) -> BenchReport:
     started = time.perf_counter()
     try:
         with tempfile.TemporaryDirectory(prefix=".cas-bench-", dir=place) as folder:
-            figures = tuple(_figures(Path(folder), seconds))
+            figures = tuple(_figures(Path(folder), open_store, seconds))
     except OSError as error:
         raise StorageFailed(
             f"{place} cannot be measured: {error.strerror}.", path=place, errno=error.errno
@@ -83,11 +84,11 @@ def measure(place: str, seconds: float = SECONDS) -> BenchReport:
     return BenchReport(os.path.abspath(place), figures, time.perf_counter() - started)
 
 
-def _figures(folder: Path, seconds: float) -> Iterator[Figure]:
+def _figures(folder: Path, open_store: Callable[[str], Store], seconds: float) -> Iterator[Figure]:
     """Each step has a share of the time; the shares leave room for making content."""
     rng = random.Random(1)
     yield from _syncs(folder, 0.05 * seconds)
-    with open_store(folder / "bench.cas", create=True) as store:
+    with open_store(str(folder / "bench.cas")) as store:
         yield from _commits(store, 0.15 * seconds, rng)
         yield _threads(store, 0.1 * seconds)
         yield from _objects(store, 0.25 * seconds, rng)
