@@ -12,6 +12,7 @@ from cas.assembly import open as open_store
 from cas.cli.form import columns, size
 from cas.cli.front import Front, pass_front
 from cas.cli.options import CasCommand
+from cas.clock import SystemClock
 from cas.commands.bench import SECONDS, Figure, measure
 
 
@@ -39,7 +40,7 @@ def bench_command(front: Front, place: str | None, seconds: float) -> None:
     """
     if place is None:
         place = os.path.dirname(os.path.abspath(front.location()))
-    report = measure(place, partial(open_store, create=True), seconds)
+    report = measure(place, partial(open_store, create=True), SystemClock(), seconds)
     if front.out.json:
         front.out.document(
             "bench",

@@ -8,16 +8,16 @@ generated content; it says what one process reached here and now, and nothing of
 from __future__ import annotations
 
 import os
-import random
+import struct
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 import attrs
 
+from cas.clock import Clock
 from cas.commands.restore import restore_folder
 from cas.errors import Invalid, StorageFailed
 from cas.history.store import Store
@@ -43,6 +43,31 @@ _TEXT: Final = (
 )
 
 
+class _Source:
+    """Content and time, both from the clock."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.bytes = clock.random
+        self._clock = clock
+        self._words = [word.encode() for word in _TEXT.split()]
+
+    def now(self) -> float:
+        """Seconds since some moment."""
+        return self._clock.monotonic_ms() / 1000
+
+    def numbers(self, count: int, below: int) -> list[int]:
+        """`count` random numbers from 0 on."""
+        return [n % below for n in struct.unpack(f"{count}I", self.bytes(4 * count))]
+
+    def memory(self) -> bytes:
+        """A note of some hundred bytes of words; no two are alike."""
+        drawn = self.bytes(8 + _MEMORY_WORDS)
+        words = self._words
+        count = _MEMORY_WORDS // 2 + drawn[0] % _MEMORY_WORDS // 2
+        text = b" ".join([words[one % len(words)] for one in drawn[8 : 8 + count]])
+        return b"note %s: %s.\n" % (drawn[:8].hex().encode(), text)
+
+
 @attrs.frozen
 class Figure:
     """One line of the answer: what was measured, how much, of what; higher is better unless the
@@ -65,7 +90,10 @@ class BenchReport:
 
 
 def measure(
-    place: str, open_store: Callable[[str], Store], seconds: float = SECONDS
+    place: str,
+    open_store: Callable[[str], Store],
+    clock: Clock,
+    seconds: float = SECONDS,
 ) -> BenchReport:
     """Measure in a new folder below `place`, for about `seconds`; `open_store` makes a store.
 
@@ -73,37 +101,41 @@ def measure(
     """
     if not SECONDS_MIN <= seconds <= 600:
         raise Invalid(f"A bench lasts {SECONDS_MIN:g} to 600 seconds, not {seconds:g}.")
-    started = time.perf_counter()
+    source = _Source(clock)
+    started = source.now()
     try:
         with tempfile.TemporaryDirectory(prefix=".cas-bench-", dir=place) as folder:
-            figures = tuple(_figures(Path(folder), open_store, seconds))
+            figures = tuple(_figures(Path(folder), open_store, source, seconds))
     except OSError as error:
         raise StorageFailed(
             f"{place} cannot be measured: {error.strerror}.", path=place, errno=error.errno
         ) from error
-    return BenchReport(os.path.abspath(place), figures, time.perf_counter() - started)
+    return BenchReport(os.path.abspath(place), figures, source.now() - started)
 
 
-def _figures(folder: Path, open_store: Callable[[str], Store], seconds: float) -> Iterator[Figure]:
+def _figures(
+    folder: Path, open_store: Callable[[str], Store], source: _Source, seconds: float
+) -> Iterator[Figure]:
     """Each step has a share of the time; the shares leave room for making content."""
-    rng = random.Random(1)
-    yield from _syncs(folder, 0.05 * seconds)
+    yield from _syncs(folder, source, 0.05 * seconds)
     with open_store(str(folder / "bench.cas")) as store:
-        yield from _commits(store, 0.15 * seconds, rng)
-        yield _threads(store, 0.1 * seconds)
-        yield from _objects(store, 0.25 * seconds, rng)
-        yield from _large(store, 0.15 * seconds, rng)
-        yield from _folder(store, folder, rng)
+        yield from _commits(store, source, 0.15 * seconds)
+        yield _threads(store, source, 0.1 * seconds)
+        yield from _objects(store, source, 0.25 * seconds)
+        yield from _large(store, source, 0.15 * seconds)
+        yield from _folder(store, source, folder)
 
 
-def _rounds(seconds: float, call: Callable[[], object], least: int = 1) -> list[float]:
+def _rounds(
+    source: _Source, seconds: float, call: Callable[[], object], least: int = 1
+) -> list[float]:
     """Seconds of each call, as many as go into the time; `least` of them anyway."""
     found: list[float] = []
-    end = time.perf_counter() + seconds
-    while len(found) < least or time.perf_counter() < end:
-        started = time.perf_counter()
+    end = source.now() + seconds
+    while len(found) < least or source.now() < end:
+        started = source.now()
         call()
-        found.append(time.perf_counter() - started)
+        found.append(source.now() - started)
     return found
 
 
@@ -112,7 +144,7 @@ def _at(spent: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def _syncs(folder: Path, seconds: float) -> Iterator[Figure]:
+def _syncs(folder: Path, source: _Source, seconds: float) -> Iterator[Figure]:
     """What one write of 4 KiB to a file costs until it is durable: most of a small commit."""
     handle = os.open(folder / "sync", os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -123,16 +155,16 @@ def _syncs(folder: Path, seconds: float) -> Iterator[Figure]:
             os.fsync(handle)
 
         write()
-        spent = _rounds(seconds, write, 10)
+        spent = _rounds(source, seconds, write, 10)
     finally:
         os.close(handle)
     yield Figure("sync of 4 KiB, median", _at(spent, 0.5), "s", len(spent))
     yield Figure("sync of 4 KiB, 99 of 100", _at(spent, 0.99), "s", len(spent))
 
 
-def _commits(store: Store, seconds: float, rng: random.Random) -> Iterator[Figure]:
+def _commits(store: Store, source: _Source, seconds: float) -> Iterator[Figure]:
     """Commits of 1 KB each into a folder of some hundred files, by one thread."""
-    contents = [rng.randbytes(_RECORD_BYTES) for _ in range(64)]
+    contents = [source.bytes(_RECORD_BYTES) for _ in range(64)]
     turn = 0
 
     def commit() -> None:
@@ -143,24 +175,23 @@ def _commits(store: Store, seconds: float, rng: random.Random) -> Iterator[Figur
             tx.branch("commits")[f"items/item-{turn % 500:03d}"] = content
             tx.commit()
 
-    spent = _rounds(seconds, commit, 10)
+    spent = _rounds(source, seconds, commit, 10)
     yield Figure("small commits, one thread", len(spent) / sum(spent), "/s", len(spent))
     yield Figure("small commit, median", _at(spent, 0.5), "s", len(spent))
     yield Figure("small commit, 99 of 100", _at(spent, 0.99), "s", len(spent))
 
 
-def _threads(store: Store, seconds: float) -> Figure:
+def _threads(store: Store, source: _Source, seconds: float) -> Figure:
     """The same by eight threads, on a branch each."""
     counts = [0] * _THREADS
     errors: list[BaseException] = []
-    started = time.perf_counter()
+    started = source.now()
     end = started + seconds
 
     def work(which: int) -> None:
-        rng = random.Random(which)
         try:
-            while not counts[which] or time.perf_counter() < end:
-                content = rng.randbytes(_RECORD_BYTES)
+            while not counts[which] or source.now() < end:
+                content = source.bytes(_RECORD_BYTES)
                 with store.begin(author="bench", message="m") as tx:
                     tx.branch(f"thread/{which}")[f"item-{counts[which] % 500:03d}"] = content
                     tx.commit()
@@ -175,73 +206,64 @@ def _threads(store: Store, seconds: float) -> Figure:
         thread.join()
     if errors:
         raise errors[0]
-    rate = sum(counts) / (time.perf_counter() - started)
+    rate = sum(counts) / (source.now() - started)
     return Figure(f"small commits, {_THREADS} threads", rate, "/s", sum(counts))
 
 
-def _memory(rng: random.Random) -> bytes:
-    """A note of some hundred bytes of words; no two are alike."""
-    words = rng.choices(_TEXT.split(), k=rng.randint(_MEMORY_WORDS // 2, 3 * _MEMORY_WORDS // 2))
-    return f"note {rng.getrandbits(64):016x}: {' '.join(words)}.\n".encode()
-
-
-def _objects(store: Store, seconds: float, rng: random.Random) -> Iterator[Figure]:
+def _objects(store: Store, source: _Source, seconds: float) -> Iterator[Figure]:
     """Notes put a thousand at a time, durable each time, and got at random, verified."""
     ids: list[BlobId] = []
-    spent, end = 0.0, time.perf_counter() + 0.6 * seconds
-    while not ids or time.perf_counter() < end:
-        notes = [_memory(rng) for _ in range(_BATCH)]
-        started = time.perf_counter()
+    spent, end = 0.0, source.now() + 0.6 * seconds
+    while not ids or source.now() < end:
+        notes = [source.memory() for _ in range(_BATCH)]
+        started = source.now()
         ids += store.put_many(notes)
-        spent += time.perf_counter() - started
+        spent += source.now() - started
     yield Figure(f"put_many, {_BATCH:,} notes a call", len(ids) / spent, "/s", len(ids))
     store.spill()
-    asked = iter(rng.choices(ids, k=1 << 17))
-    single = _rounds(0.2 * seconds, lambda: store.get(next(asked, ids[0])), 10)
+    asked = iter([ids[at] for at in source.numbers(1 << 17, len(ids))])
+    single = _rounds(source, 0.2 * seconds, lambda: store.get(next(asked, ids[0])), 10)
     yield Figure("get, at random", len(single) / sum(single), "/s", len(single))
-    groups = [rng.choices(ids, k=_BATCH) for _ in range(32)]
+    groups = [[ids[at] for at in source.numbers(_BATCH, len(ids))] for _ in range(32)]
     turns = iter(groups * 64)
-    many = _rounds(0.2 * seconds, lambda: list(store.get_many(next(turns, groups[0]))))
+    many = _rounds(source, 0.2 * seconds, lambda: list(store.get_many(next(turns, groups[0]))))
     count = _BATCH * len(many)
     yield Figure(f"get_many, {_BATCH:,} at random", count / sum(many), "/s", count)
 
 
-def _large(store: Store, seconds: float, rng: random.Random) -> Iterator[Figure]:
+def _large(store: Store, source: _Source, seconds: float) -> Iterator[Figure]:
     """Contents of 32 MiB, half of it random, half of it words: put durable, got and verified."""
-    words = b"".join(_memory(rng) for _ in range(2_000))
+    words = b"".join(source.memory() for _ in range(2_000))
     ids: list[BlobId] = []
-    spent, end = 0.0, time.perf_counter() + 0.8 * seconds
-    while not ids or time.perf_counter() < end:
-        half = rng.randbytes(_LARGE_BYTES // 2)
-        start = rng.randrange(len(words))
+    spent, end = 0.0, source.now() + 0.8 * seconds
+    while not ids or source.now() < end:
+        half = source.bytes(_LARGE_BYTES // 2)
+        (start,) = source.numbers(1, len(words))
         text = (words[start:] + words[:start]) * (1 + _LARGE_BYTES // 2 // len(words))
         content = half + text[: _LARGE_BYTES // 2]
-        started = time.perf_counter()
+        started = source.now()
         ids.append(store.put(content))
-        spent += time.perf_counter() - started
+        spent += source.now() - started
     total = _LARGE_BYTES * len(ids)
     yield Figure("put of 32 MiB", total / spent, "B/s", len(ids))
-    got = [_rounds(0, lambda id=id: store.get(id))[0] for id in ids]  # type: ignore[misc]
+    got = [_rounds(source, 0, lambda id=id: store.get(id))[0] for id in ids]  # type: ignore[misc]
     yield Figure("get of 32 MiB", total / sum(got), "B/s", len(ids))
 
 
-def _folder(store: Store, folder: Path, rng: random.Random) -> Iterator[Figure]:
+def _folder(store: Store, source: _Source, folder: Path) -> Iterator[Figure]:
     """A thousand generated files saved, saved again unchanged, and restored."""
-    source = folder / "files"
-    total = 0
+    files = folder / "files"
     for number in range(_FILES):
-        path = source / f"part-{number // 100}" / f"file-{number:04d}.txt"
+        path = files / f"part-{number // 100}" / f"file-{number:04d}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = b"".join(_memory(rng) for _ in range(rng.randint(1, 12)))
-        path.write_bytes(content)
-        total += len(content)
+        path.write_bytes(b"".join(source.memory() for _ in range(1 + number % 12)))
 
     def save() -> None:
-        import_folder(store, str(source), branch="folder", author="bench", message="m")
+        import_folder(store, str(files), branch="folder", author="bench", message="m")
 
-    (first,) = _rounds(0, save)
+    (first,) = _rounds(source, 0, save)
     yield Figure(f"snapshot of {_FILES:,} files", _FILES / first, "files/s", _FILES)
-    again = _rounds(0, save)
+    again = _rounds(source, 0, save)
     yield Figure("snapshot again, nothing changed", again[0], "s", 1)
-    (spent,) = _rounds(0, lambda: restore_folder(store, "folder", str(folder / "back")))
+    (spent,) = _rounds(source, 0, lambda: restore_folder(store, "folder", str(folder / "back")))
     yield Figure(f"restore of {_FILES:,} files", _FILES / spent, "files/s", _FILES)

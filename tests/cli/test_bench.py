@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import cas
+from cas.clock import SystemClock
 from cas.commands import bench
 from cas.errors import Invalid
 from tests.cli.support import Shell
@@ -54,5 +55,5 @@ def test_bench_removes_its_folder_when_it_fails(
 
     monkeypatch.setattr(bench, "_large", fail)
     with pytest.raises(Invalid):
-        bench.measure(str(tmp_path), partial(cas.open, create=True), 1)
+        bench.measure(str(tmp_path), partial(cas.open, create=True), SystemClock(), 1)
     assert list(tmp_path.iterdir()) == []
