@@ -30,13 +30,7 @@ from cas.objects.packs import (
 from cas.objects.runs import RunFolder
 from cas.objects.slots import SlotTables
 from cas.storage.bucket import Bucket
-from cas.storage.index import (
-    Run,
-    due_merge,
-    prefix_of,
-    prefixes_of,
-    run_of,
-)
+from cas.storage.index import Run, due_merge, prefix_of, prefixes_of, run_of
 from cas.storage.pack import Footer, Slot, decode_footer
 
 _LAG_MIN, _LAG_MAX = 256, 2048
