@@ -46,7 +46,8 @@ class Log:
         self._path: Final = path + "-wal"
         self._gate = gate
         self._vfs = vfs
-        self._lock = threading.Lock()
+        self._turn = threading.Condition()
+        self._syncing = False
         self._fd = -1
         # Without a log all is in the file itself, synced by whoever took the log away. With one
         # nobody knows what the process before has synced: a killed one may not have come to it.
@@ -63,22 +64,36 @@ class Log:
         that it has done their work. Raises `LogInDoubt`, and what the system says of a sync
         that failed; `renew` must follow before anything is acknowledged again.
         """
-        with self._lock:
-            marks = self._gate.marks()
-            if marks.doubt:
-                raise LogInDoubt(errno.EIO, "a sync of the log has failed before")
-            if number and marks.synced >= number and self._known:
-                return
-            # One that is under way may not be written in full yet.
-            written = marks.mark or marks.number - 1
-            try:
-                self._sync()
-            except BaseException:
-                self._gate.doubt(True)
-                raise
-            self._known = True
-            if written > marks.synced:
-                self._gate.publish(written)
+        with self._turn:
+            while True:
+                marks = self._gate.marks()
+                if marks.doubt:
+                    raise LogInDoubt(errno.EIO, "a sync of the log has failed before")
+                if number and marks.synced >= number and self._known:
+                    return
+                if not self._syncing:
+                    break
+                self._turn.wait()
+            self._syncing = True
+        try:
+            self._cover()
+        finally:
+            with self._turn:
+                self._syncing = False
+                self._turn.notify_all()
+
+    def _cover(self) -> None:
+        marks = self._gate.marks()
+        # One that is under way may not be written in full yet.
+        written = marks.mark or marks.number - 1
+        try:
+            self._sync()
+        except BaseException:
+            self._gate.doubt(True)
+            raise
+        self._known = True
+        if written > marks.synced:
+            self._gate.publish(written)
 
     def renew(self) -> None:
         """Inside the gate: write the whole log anew, in place, and sync that.
@@ -89,7 +104,9 @@ class Log:
         would not do: the file would be newer than what a crash leaves of the log over it.
         """
         number = self._gate.marks().number
-        with self._lock:
+        with self._turn:
+            while self._syncing:
+                self._turn.wait()
             self._write_again()
             self._known = True
             self._gate.publish(number)

@@ -53,6 +53,7 @@ from cas.model.ids import BlobId, CommitId, Kind, ObjectId, TreeId
 from cas.model.names import branch_ref, check_ref_name, tag_ref
 from cas.model.objects import Commit, Tag, check_actor, check_message
 from cas.objects.batch import Batch, not_committed
+from cas.objects.committer import Group
 from cas.objects.content import Readable
 from cas.storage.pack import Footer
 from cas.trees.node import EMPTY_DATA, REFS
@@ -325,25 +326,30 @@ class Transaction:
         return _Plan(dict(self._expected), targets, events, request)
 
     def _publish(self, plan: _Plan) -> Entry:
-        """The one catalog transaction that makes everything visible."""
-        with self._objects.catalog.write() as writer:
-            before = self._find_key(writer)
-            published = self._install(writer, plan) if before is None else None
-        if published is None:
-            assert before is not None
-            return self._repeated(self._core.timeline.decode(before), plan)
-        self._batch.installed(published.rows, published.head)
-        self._core.timeline.reached(
-            published.moment, published.entry, published.before, writer.mark
-        )
-        self._after_commit(published.entry)
-        return published.entry
+        """The one catalog transaction that makes everything visible, others' work included."""
 
-    def _install(self, writer: CatalogWriter, plan: _Plan) -> _Published:
+        def install(writer: CatalogWriter, group: Group) -> _Published | EntryRow:
+            before = self._find_key(writer)
+            return self._install(writer, plan, group) if before is None else before
+
+        def finish(done: _Published | EntryRow, mark: int) -> None:
+            if isinstance(done, _Published):
+                self._batch.installed(done.rows, done.head)
+                self._core.timeline.reached(done.moment, done.entry, done.before, mark)
+
+        done = self._objects.committer.run(install, finish)
+        if isinstance(done, EntryRow):
+            return self._repeated(self._core.timeline.decode(done), plan)
+        assert isinstance(done, _Published)
+        self._after_commit(done.entry)
+        return done.entry
+
+    def _install(self, writer: CatalogWriter, plan: _Plan, group: Group) -> _Published:
         """Inside the gate: compare the refs, build the entry, name the packs."""
         timeline = self._core.timeline
         head = writer.head()
-        moment = timeline.now(writer, head)
+        carried: Moment | None = group.carried
+        moment = timeline.now(writer, head) if carried is None else carried
         changes = self._changes(plan, moment)
         check_changes(self._core, self._batch, moment, changes)
         seq = head.seq + 1
@@ -363,10 +369,6 @@ class Transaction:
             root,
             head.hash,
         )
-        due = timeline.checkpoint_due(moment)
-        if due:
-            self._stage_checkpoint(root)
-        rows = self._batch.install(writer, head)
         data = entry.encode()
         if len(data) > STRUCTURED_BYTES_MAX:
             raise LimitExceeded(
@@ -376,11 +378,19 @@ class Transaction:
                 value=len(data),
                 maximum=STRUCTURED_BYTES_MAX,
             )
+        due = timeline.checkpoint_due(moment)
+        if due:
+            self._stage_checkpoint(root)
+        rows = self._batch.install(writer, head)
+        # From here on this transaction is in the hands of the engine.
         hash = entry_hash(data)
         writer.append_entry(seq, hash, self.txid, data)
         if due:
             writer.add_checkpoint(seq, root)
-        return _Published(entry, moment.root, follow(moment, entry, hash, stored=due), head, rows)
+            # The nodes of later moments are not stored with it, and must not be taken for it.
+            group.closed = True
+        after = group.carried = follow(moment, entry, hash, stored=due)
+        return _Published(entry, moment.root, after, head, rows)
 
     def _find_key(self, reader: CatalogReader) -> EntryRow | None:
         """The entry that this transaction's key has made before."""

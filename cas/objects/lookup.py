@@ -12,11 +12,12 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from cas.catalog.catalog import Catalog, CatalogReader, PackRow
 from cas.clock import Clock
-from cas.errors import Corrupt, CorruptPack
+from cas.errors import CasError, Corrupt, CorruptPack
 from cas.limits import FOOTER_CACHE_BYTES, SPILL_BYTES
 from cas.objects.packs import (
     Copy,
@@ -307,7 +308,9 @@ class Lookup:
                 # but not so late that nobody notices that a spill is due.
                 enough = 2 * SPILL_BYTES // max(1, row.body_bytes)
                 if row.number - state.version > max(_LAG_MIN, min(_LAG_MAX, enough)):
-                    self.refresh()
+                    # The commit before it stands; what is not seen now is seen when it is missed.
+                    with suppress(CasError):
+                        self.refresh()
                 return
             info = PackInfo(
                 row.number,

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final, TypeVar
 
-from cas.catalog.catalog import Catalog, CatalogReader, Meta
+from cas.catalog.catalog import Catalog, CatalogReader, CatalogWriter, Head, Meta, PackRow
 from cas.clock import Clock
 from cas.errors import (
     CasError,
@@ -30,6 +30,7 @@ from cas.model.ids import Kind, digest_of
 from cas.objects.batch import Batch, not_committed
 from cas.objects.bodies import BodyCache
 from cas.objects.chains import may_be_base
+from cas.objects.committer import Committer, Group
 from cas.objects.content import BlobReader, check_whole, read_spans
 from cas.objects.lookup import Lookup
 from cas.objects.many import load_many
@@ -39,6 +40,7 @@ from cas.objects.parts import Parts
 from cas.storage.bucket import Bucket
 from cas.storage.codec import DELTA, RECIPE, decode_payload
 from cas.storage.delta import decode_delta, delta_base
+from cas.storage.pack import Footer
 from cas.storage.record import (
     RECIPE_PAYLOAD_BYTES,
     RECORD_HEADER_BYTES,
@@ -47,6 +49,9 @@ from cas.storage.record import (
 from cas.trees.node import Flavour
 
 _T = TypeVar("_T")
+
+Installed = tuple[list[tuple[PackRow, Footer]], Head]
+"""What a batch has named, and the head it found."""
 
 _KINDS: Final = frozenset(map(int, Kind))
 
@@ -77,6 +82,7 @@ class ObjectStore:
         self.cache = cache
         """Folder for files that may be deleted at any time, or None."""
         self.lookup = Lookup(catalog, bucket, clock, cache)
+        self.committer = Committer(catalog)
         self._parts = Parts(catalog, bucket, clock, self.lookup, thresholds)
         self._nodes = NodeCache(NODE_CACHE_BYTES)
         self._bodies = BodyCache(_BODIES_BYTES)
@@ -378,10 +384,16 @@ class ObjectStore:
             self.catalog.harden()
             return
         batch.seal()
+
+        def install(writer: CatalogWriter, _group: Group) -> Installed:
+            head = writer.head()
+            return batch.install(writer, head), head
+
+        def finish(done: Installed, _mark: int) -> None:
+            batch.installed(*done)
+
         try:
-            with self.catalog.write() as writer:
-                head = writer.head()
-                rows = batch.install(writer, head)
+            self.committer.run(install, finish)
         except OutcomeUnknown as error:
             try:
                 happened = self.settle(batch.is_installed)
@@ -395,8 +407,6 @@ class ObjectStore:
                 batch.abandon()
                 raise not_committed(error) from error
             batch.resolved()
-        else:
-            batch.installed(rows, head)
 
     def settle(self, happened: Callable[[CatalogReader], _T]) -> _T:
         """What a commit whose answer was lost has done, as `happened` reads it, for good.

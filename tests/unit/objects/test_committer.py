@@ -1,0 +1,180 @@
+"""Group commit: threads that commit at once, in one transaction."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cas
+from cas.catalog import log
+from cas.catalog.connections import Connections
+from cas.clock import SystemClock
+from cas.errors import OutcomeUnknown, RefConflict
+from cas.history.store import Store
+from cas.history.transaction import Transaction
+from cas.limits import THRESHOLDS
+from cas.objects.committer import Committer, Group
+from cas.testing.stores import build, create
+
+
+def _crowd(store: Store, works: list[Callable[[], None]]) -> list[BaseException | None]:
+    """Run works in threads that all queue behind one transaction; what each ended with."""
+    ends: list[BaseException | None] = [None] * len(works)
+
+    def run(number: int) -> None:
+        try:
+            works[number]()
+        except BaseException as error:
+            ends[number] = error
+
+    committer: Committer = store.objects.committer
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(works))]
+    with store.objects.catalog.write():
+        # Everybody comes while the gate is taken, so that all but the first queue up.
+        pause = threading.Event()
+        for thread in threads:
+            thread.start()
+            while not committer._led:
+                pause.wait(0.005)
+        while len(committer._queue) < len(works) - 1:
+            pause.wait(0.005)
+    for thread in threads:
+        thread.join()
+    return ends
+
+
+def _commit(store: Store, branch: str, name: str) -> Callable[[], None]:
+    tx = store.begin(author="a", message=name)
+    tx.branch(branch)[name] = name.encode()
+
+    def work() -> None:
+        with tx:
+            tx.commit()
+
+    return work
+
+
+def test_a_crowd_commits_in_two_transactions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One leads; all that queue meanwhile share the next transaction and its sync."""
+    with cas.open(tmp_path / "s", create=True) as store:
+        _commit(store, "main", "first")()
+        syncs: list[int] = []
+        sync = log.sync_data
+        monkeypatch.setattr(log, "sync_data", lambda fd: (syncs.append(fd), sync(fd))[1])
+        ends = _crowd(store, [_commit(store, f"b{n}", "f") for n in range(12)])
+        assert ends == [None] * 12
+        assert len(syncs) <= 2
+        assert [entry.seq for entry in store.journal()] == list(range(1, 14))
+        assert sorted(ref.name for ref in store.branches()) == sorted(
+            ["heads/main", *(f"heads/b{n}" for n in range(12))]
+        )
+        assert len({pack.number for pack in store.objects.lookup.state.packs.values()}) == 13
+    with cas.open(tmp_path / "s") as store:
+        assert [bytes(store.snapshot(f"b{n}")["f"]) for n in range(12)] == [b"f"] * 12
+
+
+def test_who_is_refused_costs_the_others_nothing(store: Store) -> None:
+    """Of several that edit one branch, the first wins, and those of other branches commit."""
+    _commit(store, "main", "first")()
+    works = [_commit(store, "main" if n % 2 else f"b{n}", f"f{n}") for n in range(10)]
+    ends = _crowd(store, works)
+    refused = [end for end in ends if end is not None]
+    assert len(refused) == 4
+    assert all(isinstance(error, RefConflict) for error in refused)
+    assert len(list(store.journal())) == 7
+    assert list(store.diff("main~1", "main"))
+
+
+def test_a_checkpoint_of_refs_ends_its_group(tmp_path: Path) -> None:
+    """Refs behind a checkpoint in the same crowd are stored by the next one, and found again."""
+    thresholds = THRESHOLDS._replace(checkpoint_entries=4)
+    create(str(tmp_path / "s"), clock=SystemClock())
+    with build(str(tmp_path / "s"), clock=SystemClock(), thresholds=thresholds) as store:
+        for turn in range(5):
+            works = [_commit(store, f"b{turn}-{n}", "f") for n in range(9)]
+            assert _crowd(store, works) == [None] * 9
+        assert len(store.branches()) == 45
+        for seq in range(1, 46):
+            assert len(store.at(seq).branches()) == seq
+
+
+def test_a_transaction_that_fails_as_a_whole_is_tried_again_by_the_others(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ends one member's transaction before COMMIT does not end those of the others."""
+    _commit(store, "main", "first")()
+    calls = []
+    install = Transaction._install
+
+    def fail(self: Any, *given: Any) -> Any:
+        done = install(self, *given)
+        if self.message == "bad":
+            calls.append(self.message)
+            raise RuntimeError("after it has written")
+        return done
+
+    monkeypatch.setattr(Transaction, "_install", fail)
+    names = ["f0", "f1", "bad", "f3"]
+    works = [_commit(store, f"b{n}", name) for n, name in enumerate(names)]
+    ends = _crowd(store, works)
+    assert [type(end).__name__ for end in ends] == [
+        "NoneType",
+        "NoneType",
+        "RuntimeError",
+        "NoneType",
+    ]
+    assert calls == ["bad"]
+    assert sorted(ref.name for ref in store.branches()) == [
+        "heads/b0",
+        "heads/b1",
+        "heads/b3",
+        "heads/main",
+    ]
+
+
+def test_a_lost_answer_is_resolved_by_each_member(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When nobody knows whether the group counts, each asks for itself, and the answer is yes."""
+    with cas.open(tmp_path / "s", create=True) as store:
+        _commit(store, "main", "first")()
+        cover = Connections.cover
+        lost = [True, True]
+
+        def lose(self: Connections, number: int) -> None:
+            cover(self, number)
+            if lost:
+                lost.pop()
+                raise OutcomeUnknown("lost", txid=None)
+
+        monkeypatch.setattr(Connections, "cover", lose)
+        assert _crowd(store, [_commit(store, f"b{n}", "f") for n in range(6)]) == [None] * 6
+        assert len(list(store.journal())) == 7
+
+
+def test_a_lead_that_is_broken_off_is_handed_on(store: Store) -> None:
+    """A leader that is interrupted inside the gate leaves neither the gate nor the queue stuck."""
+    committer: Committer = store.objects.committer
+
+    def lead() -> None:
+        own = threading.get_ident()
+
+        def interrupt(_writer: Any, _group: Group) -> None:
+            if threading.get_ident() == own:
+                raise KeyboardInterrupt
+
+        committer.run(interrupt, lambda _done, _mark: None)
+
+    works = [lead, *(_commit(store, f"b{n}", "f") for n in range(4)), lead]
+    ends = _crowd(store, works)
+    assert isinstance(ends[0], KeyboardInterrupt)
+    assert ends[1:5] == [None] * 4
+    assert len(store.branches()) == 4
+    assert not committer._queue
+    assert not committer._led
