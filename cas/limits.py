@@ -161,6 +161,15 @@ RENAME_FILE_BYTES_MAX: Final = 1 * MIB
 RENAME_BYTES_MAX: Final = 64 * MIB
 """Longest file that is compared for similarity, and bytes that one search reads."""
 
+TRAIL_CHANGES_MAX: Final = 512
+"""Paths that one commit may have changed to be remembered one by one."""
+
+TRAILS_BYTES_MAX: Final = 64 * MIB
+"""Length of the file that remembers what commits changed: about 500,000 of them."""
+
+TRAILS_UNSAVED_MAX: Final = 64
+"""So many commits are looked at anew before the file is written again."""
+
 VIRTUAL_BASES_MAX: Final = 16
 """Levels of crossed merges that a merge follows down; each merges its bases first."""
 

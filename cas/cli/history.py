@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Final
 
 import click
@@ -13,6 +14,8 @@ from cas.cli.options import REVISION, CasCommand
 from cas.cli.output import Output
 from cas.cli.values import commit_fields, journal_fields
 from cas.commands.history import Logged, journal, log
+from cas.errors import NotAllowed, Unavailable
+from cas.history.store import Store
 from cas.model.entry import Entry
 from cas.model.names import printable, short_ref
 
@@ -42,7 +45,7 @@ def log_command(
     if graph and (long_form or path):
         raise click.UsageError("--graph draws all commits in short; leave out --long and --path.")
     out = front.out
-    with front.store() as store:
+    with _opened(front, bool(path)) as store:
         commits = log(store, revision, limit=limit, path=path)
         if out.json:
             rows = [{**commit_fields(c.id, c.commit), "names": list(c.names)} for c in commits]
@@ -53,6 +56,14 @@ def log_command(
             out.lines(_drawn(out, list(commits)))
         else:
             out.lines(_short(out, commit) for commit in commits)
+
+
+def _opened(front: Front, remember: bool) -> Store:
+    """The store; for writing where it should remember what commits changed and can."""
+    if remember:
+        with suppress(NotAllowed, Unavailable):
+            return front.store(write=True)
+    return front.store()
 
 
 def _drawn(out: Output, rows: list[Logged]) -> Iterator[str]:

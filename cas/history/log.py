@@ -5,16 +5,18 @@ which no commit ever comes before any of its children would need the whole ances
 clocks ran backwards, only the child through which a commit was met is sure to come before it.
 
 The history of a path is simplified as git's is: what a commit has in common with a parent came
-from there, and only that parent is followed. Directories on the way to the path are looked at
-once for each id, so that what did not change costs a dictionary look-up.
+from there, and only that parent is followed. What commits changed is remembered (`trails`), so
+that only those are looked at that may have touched the path; directories on the way to it are
+looked at once for each id.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from heapq import heappop, heappush
 
 from cas.history.core import CommitCache, Core
+from cas.history.trails import Trails, mark_of
 from cas.model.ids import CommitId
 from cas.model.objects import Commit, EntryKind
 from cas.trees.cursor import get
@@ -26,13 +28,13 @@ class _Queue:
 
     def __init__(
         self,
-        commits: CommitCache,
+        time_us: Callable[[CommitId], int],
         starts: Iterable[CommitId],
         within: Collection[CommitId] | None,
     ) -> None:
-        self._commits = commits
+        self._time_us = time_us
         self._within = within
-        self._met: set[CommitId] = set()
+        self.met: set[CommitId] = set()
         # The number keeps the order in which commits of one time were met.
         self._ready: list[tuple[int, int, CommitId]] = []
         self.meet(starts)
@@ -43,9 +45,9 @@ class _Queue:
     def meet(self, ids: Iterable[CommitId]) -> None:
         """Add commits that were not met before."""
         for id in ids:
-            if id not in self._met and (self._within is None or id in self._within):
-                self._met.add(id)
-                heappush(self._ready, (-self._commits.get(id).time_us, len(self._met), id))
+            if id not in self.met and (self._within is None or id in self._within):
+                self.met.add(id)
+                heappush(self._ready, (-self._time_us(id), len(self.met), id))
 
     def take(self) -> CommitId:
         """The newest, then the first met."""
@@ -63,7 +65,7 @@ def newest_first(
     Of those met so far the newest comes first. A commit comes behind a child of it; behind all
     of them where none is dated before its parent. Raises what reading a commit does.
     """
-    queue = _Queue(commits, starts, within)
+    queue = _Queue(lambda id: commits.get(id).time_us, starts, within)
     given = 0
     while queue and (limit is None or given < limit):
         id = queue.take()
@@ -114,18 +116,33 @@ def path_log(
     A commit changed it when it has another entry there than each of its parents; one without
     parents when it has any. Raises what reading commits and directories does.
     """
-    commits, finder = core.commits, PathFinder(core, parts)
-    queue = _Queue(commits, starts, within)
+    commits, finder, trails = core.commits, PathFinder(core, parts), Trails(core)
+    mark = mark_of(parts)
+    queue = _Queue(trails.time_us, starts, within)
     given = 0
-    while queue and (limit is None or given < limit):
-        id = queue.take()
-        commit = commits.get(id)
-        own = finder.find(commit.tree)
-        same = next((p for p in commit.parents if finder.find(commits.get(p).tree) == own), None)
-        if same is not None:
-            queue.meet((same,))
-            continue
-        if own is not None or commit.parents:
-            yield id, commit
-            given += 1
-        queue.meet(commit.parents)
+    try:
+        while queue and (limit is None or given < limit):
+            id = queue.take()
+            if not queue:
+                # One line of work, as most histories are: no order has to be kept.
+                changed = trails.skip(id, mark, queue.met, within)
+                if changed is None:
+                    continue
+                id = changed
+            elif not trails.differs(id, mark):
+                queue.meet((trails.first_parent(id),))
+                continue
+            commit = commits.get(id)
+            own = finder.find(commit.tree)
+            same = next(
+                (p for p in commit.parents if finder.find(commits.get(p).tree) == own), None
+            )
+            if same is not None:
+                queue.meet((same,))
+                continue
+            if own is not None or commit.parents:
+                yield id, commit
+                given += 1
+            queue.meet(commit.parents)
+    finally:
+        trails.save()
