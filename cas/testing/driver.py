@@ -25,6 +25,7 @@ from cas.storage.files import OS_FILES, Files
 from cas.testing.model import Expected, Model, Progress
 from cas.testing.recorder import Hook, Recorder
 from cas.testing.stores import SMALL, SteppedClock, build
+from cas.testing.versions import put_on, versions_of
 
 
 class Driver:
@@ -247,6 +248,14 @@ def _put_files(driver: Driver) -> None:
     driver.put(contents, lambda: driver.store.put_many(contents))
 
 
+def _versions(driver: Driver) -> None:
+    """A content, then later ones as deltas of it, then of one of those."""
+    contents = versions_of(driver.fresh(3000), 5)
+    driver.put(contents[:1], lambda: [driver.store.put(contents[0])])
+    driver.put(contents[1:3], lambda: put_on(driver.store, contents[0], contents[1:3]))
+    driver.put(contents[3:], lambda: put_on(driver.store, contents[2], contents[3:]))
+
+
 def _stream(driver: Driver) -> None:
     # Long enough for a recipe; all zeros but for its end, so that it is stored in a few chunks.
     content = bytes(9 * MIB) + driver.fresh(64)
@@ -398,6 +407,7 @@ STEPS: Final[Mapping[str, Callable[[Driver], None]]] = {
     "put many": _put_many,
     "put file": _put_file,
     "put files": _put_files,
+    "versions": _versions,
     "stream": _stream,
     "commit": _commit,
     "multi": _multi,

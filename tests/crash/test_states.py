@@ -17,6 +17,7 @@ WORKLOADS = {
     "refs: tags, removals, checkpoints": ("commit", "tag", "multi", "tag", "remove", "reopen"),
     "pack files": ("commit file", "put file", "multi", "commit file", "reopen"),
     "a batch of two pack files": ("put files",),
+    "deltas and a spill of them": ("versions", "commit", "versions", "spill", "versions"),
     "a stream with a recipe": ("stream", "commit", "reopen"),
     "a spill by itself": ("put",) + ("commit",) * 8,
     "a spill of packs and files": ("commit", "put file", "commit", "put many", "spill", "commit"),

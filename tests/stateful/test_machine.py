@@ -12,6 +12,7 @@ import contextlib
 import os
 import random
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -31,6 +32,7 @@ from cas.maintenance.fsck import fsck
 from cas.model.entry import Entry
 from cas.model.ids import BlobId, digest_blob
 from cas.testing import stores
+from cas.testing.versions import put_on, versions_of
 from tests.stateful.oracle import Ref, State, Work, inside, read_state
 from tests.stateful.remote import Remote
 
@@ -113,6 +115,19 @@ class StoreMachine(RuleBasedStateMachine):
             assert list(store.get_many(ids)) == contents
             return
         self.blobs.update(some)
+
+    @rule(which=WHICH, first=PLACES, count=st.integers(2, 7), together=st.booleans())
+    def versions(self, which: int, first: int, count: int, together: bool) -> None:
+        """Later versions of a content, as deltas of the first or each of the one before."""
+        contents = versions_of(random.Random(first % 5).randbytes(1500), count)
+        store = self.handles[which]
+        store.put(contents[0])
+        if together:
+            put_on(store, contents[0], contents[1:])
+        else:
+            for base, content in pairwise(contents):
+                put_on(self.handles[1 - which], base, [content])
+        self.blobs.update(contents)
 
     # -- transactions ------------------------------------------------------------------------
 

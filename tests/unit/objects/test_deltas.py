@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 import cas
-from cas.errors import CorruptObject, ObjectNotFound
+from cas.errors import CasError, CorruptObject, ObjectNotFound
 from cas.history.store import Store
 from cas.limits import DELTA_DEPENDANTS_MAX, DELTA_DEPTH_MAX
 from cas.maintenance.fsck import fsck
@@ -335,3 +336,25 @@ def test_a_base_that_was_condemned_meanwhile_stops_the_commit(
     with pytest.raises(ObjectNotFound, match="was condemned"):
         store.objects.commit(batch)
     batch.abandon()
+
+
+def test_every_flipped_byte_is_told_or_harmless(store: Store, rng: random.Random) -> None:
+    """Of a pack of deltas: each object is its right bytes or a typed error, and fsck ends."""
+    base = text(rng, 12)
+    store.put(base)
+    made = [changed(base, number) for number in range(2)]
+    put_on(store, [(content, digest_of(Kind.BLOB, base)) for content in made])
+    assert {slots(store, content)[0].codec for content in made} == {DELTA}
+    (pack,) = Path(store.location, "packs").iterdir()
+    whole = pack.read_bytes()
+    for at in range(len(whole)):
+        pack.write_bytes(whole[:at] + bytes((whole[at] ^ 1 << at % 8,)) + whole[at + 1 :])
+        with cas.open(store.location, read_only=True) as fresh:
+            assert get(fresh, digest_of(Kind.BLOB, base)) == base
+            for content in made:
+                with suppress(CasError):
+                    assert get(fresh, digest_of(Kind.BLOB, content)) == content
+            if at % 20 == 0:
+                fsck(fresh)
+    pack.write_bytes(whole)
+    assert fsck(store).findings == ()
