@@ -100,9 +100,8 @@ class FileWriter:
         """Append all records of another pack as they lie; none of its ids may be here."""
         self._drain(everything=True)
         builder = self._builder or self._begin()
-        rows = list(footer.rows())
         first = len(builder)
-        builder.copy(body, rows)
+        builder.copy(body, footer)
         self._numbers.update(zip(footer.ids(), range(first, first + footer.count), strict=True))
         self._roll_if_full(builder)
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import pairwise
+from itertools import islice
+from operator import lt
 from typing import Final, NamedTuple
 
 import attrs
@@ -27,6 +28,7 @@ from cas.storage.record import (
     check_record,
     encode_record_header,
 )
+from cas.storage.slots import SLOT, codec_max, shifted
 
 FORMAT_VERSION: Final = 1
 SUITE_PLAIN: Final = 0
@@ -37,15 +39,15 @@ END_MAGIC: Final = b"\xcaSE1"
 _HEADER = struct.Struct("<8sHHI16s16s16sQI")
 _HEADER_CRC = struct.Struct("<I")
 _FOOTER = struct.Struct("<8sIIQ")
-_SLOT = struct.Struct("<32sIIQBBBBI")
 _OFFSET = struct.Struct("<32xI20x")
 _EDGE = struct.Struct("<II32s")
 _TRAILER = struct.Struct("<32sI4s")
 
 PACK_HEADER_BYTES: Final = _HEADER.size + _HEADER_CRC.size
-SLOT_BYTES: Final = _SLOT.size
+SLOT_BYTES: Final = SLOT.size
 TRAILER_BYTES: Final = _TRAILER.size
 FOOTER_HEAD_BYTES: Final = _FOOTER.size
+encode_slot: Final = SLOT.pack
 
 EDGE_BASE: Final = 1
 EDGE_DICTIONARY: Final = 2
@@ -181,7 +183,7 @@ class Footer:
 
     def slot(self, number: int) -> Slot:
         """The slot of this number."""
-        return Slot._make(_SLOT.unpack_from(self._slots, number * SLOT_BYTES))
+        return Slot._make(SLOT.unpack_from(self._slots, number * SLOT_BYTES))
 
     def id_at(self, number: int) -> bytes:
         """Id of the slot of this number."""
@@ -204,11 +206,11 @@ class Footer:
 
     def slots(self) -> Iterator[Slot]:
         """All slots, ascending by id."""
-        return map(Slot._make, _SLOT.iter_unpack(self._slots))
+        return map(Slot._make, SLOT.iter_unpack(self._slots))
 
     def rows(self) -> Iterator[_Row]:
         """All slots as plain tuples in the order of `Slot`'s fields, for long runs."""
-        return _SLOT.iter_unpack(self._slots)
+        return SLOT.iter_unpack(self._slots)
 
     def by_offset(self) -> list[int]:
         """Numbers of all slots, in the order in which their records lie."""
@@ -219,12 +221,17 @@ class Footer:
         """Slots of these numbers, as `rows` gives them. Each is made when it is asked for."""
         slots = self._slots
         starts = [number * SLOT_BYTES for number in numbers]
-        return _SLOT.iter_unpack(b"".join([slots[at : at + SLOT_BYTES] for at in starts]))
+        return SLOT.iter_unpack(b"".join([slots[at : at + SLOT_BYTES] for at in starts]))
 
     def ids(self) -> list[bytes]:
         """All ids, ascending."""
         slots = self._slots
         return [slots[i : i + ID_BYTES] for i in range(0, len(slots), SLOT_BYTES)]
+
+    @property
+    def table(self) -> bytes:
+        """All slots as they are written, for `cas.storage.slots`."""
+        return self._slots
 
     def edges(self) -> list[Edge]:
         """All storage edges, ascending by slot."""
@@ -232,17 +239,13 @@ class Footer:
 
 
 def encode_footer(
-    header: bytes,
-    slots: Sequence[_Row],
-    edges: Sequence[Edge],
-    body_bytes: int,
+    header: bytes, slots: Sequence[bytes], edges: Sequence[Edge], body_bytes: int
 ) -> bytes:
-    """Footer bytes, trailer included, for slots ascending by id."""
-    pack = _SLOT.pack
+    """Footer bytes, trailer included, for encoded slots ascending by id."""
     body = b"".join(
         (
             _FOOTER.pack(FOOTER_MAGIC, len(slots), len(edges), body_bytes),
-            *[pack(*slot) for slot in slots],
+            *slots,
             *[_EDGE.pack(*edge) for edge in edges],
         )
     )
@@ -285,7 +288,7 @@ def decode_footer(header: bytes, data: bytes, pack: str, *, verified: bool = Fal
         ):
             raise CorruptPack(f"The footer of {pack} is damaged.", pack=pack, offset=-1)
         ids = footer.ids()
-        if any(a >= b for a, b in pairwise(ids)):
+        if not all(map(lt, ids, islice(ids, 1, None))):
             raise CorruptPack(f"The footer of {pack} is out of order.", pack=pack, offset=-1)
     return footer
 
@@ -335,7 +338,7 @@ def build_inline(header: PackHeader, records: Iterable[Record]) -> tuple[bytes, 
         parts.append(encode_record_header(kind, codec, 0, COMMON_GROUP, stored, raw_bytes))
         parts.append(payload)
         flags = 0 if kind == 1 else 1
-        slot = _SLOT.pack(id, offset, stored, raw_bytes, kind, codec, 0, flags, COMMON_GROUP)
+        slot = SLOT.pack(id, offset, stored, raw_bytes, kind, codec, 0, flags, COMMON_GROUP)
         rows.append((id, slot))
         offset += RECORD_HEADER_BYTES + stored
         if codec == RECIPE:
@@ -373,7 +376,8 @@ class PackBuilder:
     def __init__(self, header: PackHeader, write: Callable[[bytes], object]) -> None:
         self.header = header.encode()
         self._write = write
-        self._slots: list[_Row] = []
+        # Encoded as they are written: a pack that is copied brings its slots as bytes.
+        self._slots: list[bytes] = []
         # (id of the copy, role, id of what it needs) of each copy that is not whole.
         self._edges: list[tuple[bytes, int, bytes]] = []
         self.body_bytes = PACK_HEADER_BYTES
@@ -385,33 +389,32 @@ class PackBuilder:
     def add_many(self, records: Iterable[Made]) -> None:
         """Append records. What a copy needs beside itself is read from its payload."""
         parts: list[bytes] = []
-        offset = self.body_bytes
+        offset, slots = self.body_bytes, self._slots
         for id, kind, codec, payload, raw_bytes, depth, group in records:
             stored = len(payload)
             parts.append(encode_record_header(kind, codec, depth, group, stored, raw_bytes))
             parts.append(payload)
             flags = 0 if kind == 1 else 1
-            self._slots.append((id, offset, stored, raw_bytes, kind, codec, depth, flags, group))
+            slots.append(
+                encode_slot(id, offset, stored, raw_bytes, kind, codec, depth, flags, group)
+            )
             offset += RECORD_HEADER_BYTES + stored
             if codec > ZSTD:
                 self._note_edge(id, codec, payload)
         self._write(b"".join(parts))
         self.body_bytes = offset
 
-    def copy(self, body: bytes, rows: Sequence[_Row]) -> None:
-        """Append the records of another pack as they lie: all of them, as `Footer.rows` says.
+    def copy(self, body: bytes, footer: Footer) -> None:
+        """Append the records of another pack as they lie: all of them.
 
         Records hold no offsets, so a pack moves as one piece and only its slots are shifted.
         """
-        shift = self.body_bytes - PACK_HEADER_BYTES
-        self._slots += [
-            (id, offset + shift, stored, raw, kind, codec, depth, flags, group)
-            for id, offset, stored, raw, kind, codec, depth, flags, group in rows
-        ]
-        for id, offset, stored, _raw, _kind, codec, _depth, _flags, _group in rows:
-            if codec > ZSTD:
-                start = offset + RECORD_HEADER_BYTES
-                self._note_edge(id, codec, body[start : start + stored])
+        self._slots += shifted(footer.table, self.body_bytes - PACK_HEADER_BYTES)
+        if codec_max(footer.table) > ZSTD:
+            for id, offset, stored, _raw, _kind, codec, _depth, _flags, _group in footer.rows():
+                if codec > ZSTD:
+                    start = offset + RECORD_HEADER_BYTES
+                    self._note_edge(id, codec, body[start : start + stored])
         self._write(body[PACK_HEADER_BYTES:])
         self.body_bytes += len(body) - PACK_HEADER_BYTES
 
@@ -423,21 +426,21 @@ class PackBuilder:
 
     def slot(self, number: int) -> Slot:
         """The slot of the record that was added as `number`-th; before `footer` only."""
-        return Slot._make(self._slots[number])
+        return Slot._make(SLOT.unpack(self._slots[number]))
 
     def footer(self) -> bytes:
         """The footer; the caller writes it behind the body or keeps it in a row."""
         slots = sorted(self._slots)
         edges: list[Edge] = []
         if self._edges:
-            numbers = {slot[0]: number for number, slot in enumerate(slots)}
+            numbers = {slot[:ID_BYTES]: number for number, slot in enumerate(slots)}
             edges = sorted(Edge(numbers[id], role, target) for id, role, target in self._edges)
         return encode_footer(self.header, slots, edges, self.body_bytes)
 
 
 def decode_slot(data: bytes) -> Slot:
     """One slot from its 56 bytes, read alone: without its footer's digest. Raises `CorruptPack`."""
-    slot = Slot._make(_SLOT.unpack(data))
+    slot = Slot._make(SLOT.unpack(data))
     if not Kind.BLOB <= slot.kind <= Kind.SEGMENT:
         raise CorruptPack(
             f"A slot names the unknown kind {slot.kind}; run `cas fsck`.", pack=None, offset=-1

@@ -38,6 +38,7 @@ from cas.storage.pack import (
     FOOTER_HEAD_BYTES,
     PACK_HEADER_BYTES,
     TRAILER_BYTES,
+    PackBuilder,
     PackHeader,
     Record,
     build_inline,
@@ -50,6 +51,7 @@ from cas.storage.record import (
     decode_record_header,
     encode_record_header,
 )
+from cas.storage.slots import shifted
 
 CONTENTS = st.binary(max_size=300) | st.builds(
     lambda unit, count: unit * count, st.binary(min_size=1, max_size=9), st.integers(0, 5000)
@@ -241,6 +243,45 @@ def test_packs_round_trip(made: tuple[PackHeader, list[Record]]) -> None:
         len(footer_bytes)
         == FOOTER_HEAD_BYTES + 56 * len(records) + 40 * len(recipes) + TRAILER_BYTES
     )
+
+
+@given(st.lists(packs(), min_size=1, max_size=5))
+def test_packs_copied_together_say_what_each_said(
+    made: list[tuple[PackHeader, list[Record]]],
+) -> None:
+    """A pack of whole packs, one behind the other, is what writing all records makes."""
+    seen: set[bytes] = set()
+    every: list[Record] = []
+    parts: list[bytes] = []
+    builder = PackBuilder(made[0][0], parts.append)
+    for header, records in made:
+        fresh = [record for record in records if record[0] not in seen]
+        seen.update(record[0] for record in fresh)
+        every += fresh
+        body, _footer_bytes, footer = build_inline(header, fresh)
+        builder.copy(body, footer)
+    assert {builder.slot(number).id for number in range(len(builder))} == seen
+    copied = builder.footer()
+    _body, _footer_bytes, footer = build_inline(made[0][0], every)
+    again = decode_inline(b"".join(parts), copied, "p")
+    assert again.ids() == footer.ids()
+    assert again.edges() == footer.edges()
+    for slot in again.slots():
+        record = next(record for record in every if record[0] == slot.id)
+        assert (slot.kind, slot.codec, slot.raw_bytes) == (record[1], record[2], record[4])
+        assert b"".join(parts)[slot.payload_offset :][: slot.stored_bytes] == record[3]
+        assert decode_record_header(b"".join(parts), slot.offset, "p") == slot.header
+
+
+def test_offsets_that_no_longer_fit_are_refused() -> None:
+    """Slots are never shifted past what four bytes hold."""
+    header = PackHeader(bytes(16), bytes(16), bytes(16), 1)
+    _body, _footer_bytes, footer = build_inline(header, [(bytes(32), 1, RAW, b"x", 1)])
+    assert shifted(b"", 5) == []
+    (moved,) = shifted(footer.table, 1 << 31)
+    assert moved == footer.table[:32] + (80 + (1 << 31)).to_bytes(4, "little") + footer.table[36:]
+    with pytest.raises(OverflowError):
+        shifted(footer.table, (1 << 32) - 80)
 
 
 @given(packs())

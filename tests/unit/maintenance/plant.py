@@ -14,7 +14,7 @@ from cas.maintenance.findings import Report
 from cas.maintenance.fsck import fsck
 from cas.model.entry import Entry, entry_hash
 from cas.model.ids import Kind, digest_of
-from cas.storage.pack import Edge, PackHeader, encode_footer
+from cas.storage.pack import Edge, PackHeader, encode_footer, encode_slot
 from cas.storage.record import encode_record_header
 
 
@@ -61,7 +61,7 @@ def install(
     slots.sort()
     numbers = {slot[0]: number for number, slot in enumerate(slots)}
     needs = sorted(Edge(numbers[id], role, target) for id, role, target in edges)
-    footer = encode_footer(head, slots, needs, len(body))
+    footer = encode_footer(head, [encode_slot(*slot) for slot in slots], needs, len(body))
     with store.objects.catalog.write() as writer:
         number = writer.head().version + 1
         if name is None:

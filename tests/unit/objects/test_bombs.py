@@ -21,7 +21,13 @@ from cas.model.ids import BlobId, CommitId, Kind, TreeId
 from cas.model.objects import Recipe
 from cas.objects import content
 from cas.storage import pack as pack_module
-from cas.storage.pack import PackHeader, decode_footer, encode_footer, footer_length
+from cas.storage.pack import (
+    PackHeader,
+    decode_footer,
+    encode_footer,
+    encode_slot,
+    footer_length,
+)
 from cas.trees import paths
 from cas.trees.node import DIRECTORY, encode_node, id_of
 from cas.worktree import checkout, plan
@@ -209,7 +215,7 @@ def test_records_that_overlap_are_refused(store: Store) -> None:
     assert body is not None
     ids = sorted(os.urandom(32) for _ in range(1_000))
     slots = [(id, 80, len(big), len(big), 1, 0, 0, 0, 0) for id in ids]
-    footer = encode_footer(head, slots, [], len(body))
+    footer = encode_footer(head, [encode_slot(*slot) for slot in slots], [], len(body))
     with pytest.raises(CorruptPack, match="overlap"):
         pack_module.decode_inline(body, footer, "it")
     with store.objects.catalog.write() as writer:
@@ -232,7 +238,7 @@ def test_a_footer_that_states_more_than_it_may_is_not_read() -> None:
     slot = (bytes(32), 80, 1, 1, 1, 0, 0, 0, 0)
     edges = [pack_module.Edge(0, 1, bytes([n]) * 32) for n in range(3)]
     with pytest.raises(CorruptPack):
-        decode_footer(head, encode_footer(head, [slot], edges, 200), "it")
+        decode_footer(head, encode_footer(head, [encode_slot(*slot)], edges, 200), "it")
 
 
 def test_a_record_that_states_a_terabyte_is_refused(store: Store) -> None:

@@ -1,0 +1,45 @@
+"""Tables of slots as bytes: what is done to all of them at once, none of them decoded.
+
+Floor 2; implements docs/format.md section 6.3 (slots). Invariant: a table that is moved says of
+every record what it said before, but for where it lies.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from cas.limits import ID_BYTES
+
+SLOT: Final = struct.Struct("<32sIIQBBBBI")
+_OFFSET_BYTES: Final = 4
+_CODEC_AT: Final = 49
+_OFFSET_TOP_AT: Final = 35
+_OFFSET_END: Final = 1 << 32
+
+
+def codec_max(table: bytes) -> int:
+    """The greatest codec that any slot states; 0 without slots."""
+    return max(table[_CODEC_AT :: SLOT.size], default=0)
+
+
+def shifted(table: bytes, by: int) -> list[bytes]:
+    """Each slot, its offset `by` bytes further on. Raises `OverflowError` where that is too far.
+
+    The table is one long number, and what is added to it another: moving a thousand slots takes
+    as long as unpacking three of them.
+    """
+    if not table:
+        return []
+    after = bytes(SLOT.size - ID_BYTES - _OFFSET_BYTES)
+    # A sum that does not fit its four bytes would run over into the length behind them. The
+    # uppermost byte of each offset says enough: a pack is far from that long.
+    bound = max(table[_OFFSET_TOP_AT :: SLOT.size]) + 1 << 24
+    if bound + by > _OFFSET_END:
+        raise OverflowError(f"offsets of up to {bound} cannot move by {by}")
+    step = (bytes(ID_BYTES) + by.to_bytes(_OFFSET_BYTES, "little") + after) * (
+        len(table) // SLOT.size
+    )
+    total = int.from_bytes(table, "little") + int.from_bytes(step, "little")
+    moved = total.to_bytes(len(table), "little")
+    return [moved[at : at + SLOT.size] for at in range(0, len(moved), SLOT.size)]
