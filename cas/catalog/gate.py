@@ -98,11 +98,13 @@ class FileGate:
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
-        self._next = _open(os.path.join(folder, "next"))
+        self._next = self._main = self._sync = -1
         try:
+            self._next = _open(os.path.join(folder, "next"))
             self._main = _open(os.path.join(folder, "main"))
+            self._sync = _open(os.path.join(folder, "sync"))
         except OSError:
-            os.close(self._next)
+            self.close()
             raise
         self._number = 0
         _GATES.add(self)
@@ -155,6 +157,15 @@ class FileGate:
             return 0  # the commit stands; until the next one, everybody asks the catalog
         return self._number
 
+    @contextmanager
+    def syncing(self) -> Iterator[None]:
+        """Hold the right to sync the log: who waits for it may find its work done."""
+        fcntl.flock(self._sync, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._sync, fcntl.LOCK_UN)
+
     def publish(self, number: int) -> None:
         """Commit `number` and all before it are durable. Any thread."""
         self._write_word(number, _SYNCED_AT)
@@ -184,10 +195,10 @@ class FileGate:
 
     def close(self) -> None:
         """Give up the descriptors, and with them the locks; harmless when called twice."""
-        for fd in (self._next, self._main):
+        for fd in (self._next, self._main, self._sync):
             if fd >= 0:
                 os.close(fd)
-        self._next = self._main = -1
+        self._next = self._main = self._sync = -1
 
 
 _GATES: WeakSet[FileGate] = WeakSet()
@@ -233,6 +244,11 @@ class NoGate:
     def marks(self) -> Marks:
         """Nothing is known."""
         return _NO_MARKS
+
+    @contextmanager
+    def syncing(self) -> Iterator[None]:
+        """There is nobody else."""
+        yield
 
     def publish(self, number: int) -> None:
         """Nobody looks."""

@@ -17,7 +17,7 @@ import errno
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Final, Protocol
 
 from cas.catalog.gate import Marks
@@ -35,6 +35,7 @@ class LogInDoubt(OSError):
 
 class _Gate(Protocol):
     def marks(self) -> Marks: ...
+    def syncing(self) -> AbstractContextManager[None]: ...
     def publish(self, number: int) -> None: ...
     def doubt(self, doubtful: bool) -> None: ...
 
@@ -76,14 +77,17 @@ class Log:
                 self._turn.wait()
             self._syncing = True
         try:
-            self._cover()
+            with self._gate.syncing():
+                self._cover(number)
         finally:
             with self._turn:
                 self._syncing = False
                 self._turn.notify_all()
 
-    def _cover(self) -> None:
+    def _cover(self, number: int) -> None:
         marks = self._gate.marks()
+        if number and marks.synced >= number and self._known and not marks.doubt:
+            return  # another process has, while this one waited
         # One that is under way may not be written in full yet.
         written = marks.mark or marks.number - 1
         try:
