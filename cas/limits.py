@@ -52,7 +52,10 @@ TREE_LEVELS_MAX: Final = 32
 """Inner nodes hold two entries or more but for the last of a level: 2^32 names at least."""
 
 STRUCTURED_BYTES_MAX: Final = 16 * MIB
-"""Encoded size of a commit, tag, recipe or journal entry."""
+"""Encoded size of a commit, tag, recipe or journal segment, and content of any one record."""
+
+ENTRY_BYTES_MAX: Final = 8 * MIB
+"""A journal entry: half of what the segment may have that holds it alone."""
 
 STRUCTURED_DEPTH_MAX: Final = 16
 """Nesting a decoder follows."""
@@ -192,6 +195,7 @@ assert (
     NODE_NAME_BYTES_MAX + ENTRY_NAME_BYTES_MAX + NODE_ENTRIES_MAX * (3 + ID_BYTES + 18) + 64
     < NODE_BYTES_MAX
 )
+assert ENTRY_BYTES_MAX + 1 * KIB < STRUCTURED_BYTES_MAX, "a segment holds any entry"
 assert WHOLE_BLOB_BYTES_MAX < STRUCTURED_BYTES_MAX < WHOLE_READ_BYTES_MAX
 assert RESTORE_ENTRIES_UNCOUNTED < RESTORE_ENTRIES_MAX <= WALK_ENTRIES_MAX
 assert RECIPE_SPANS_MAX * (ID_BYTES + 9) + 64 < STRUCTURED_BYTES_MAX

@@ -33,10 +33,10 @@ from cas.history.core import Core
 from cas.history.policy import check_changes
 from cas.history.timeline import Moment, RefValue, follow, ref_conflict
 from cas.limits import (
+    ENTRY_BYTES_MAX,
     ENTRY_CHANGES_MAX,
     EVENT_INLINE_BYTES_MAX,
     EVENTS_MAX,
-    STRUCTURED_BYTES_MAX,
 )
 from cas.model.entry import (
     NO_REQUEST,
@@ -370,13 +370,13 @@ class Transaction:
             head.hash,
         )
         data = entry.encode()
-        if len(data) > STRUCTURED_BYTES_MAX:
+        if len(data) > ENTRY_BYTES_MAX:
             raise LimitExceeded(
-                f"An entry of {len(data)} bytes is too long; at most {STRUCTURED_BYTES_MAX} "
+                f"An entry of {len(data)} bytes is too long; at most {ENTRY_BYTES_MAX} "
                 "are allowed. Move fewer refs or record fewer events at once.",
-                limit="STRUCTURED_BYTES_MAX",
+                limit="ENTRY_BYTES_MAX",
                 value=len(data),
-                maximum=STRUCTURED_BYTES_MAX,
+                maximum=ENTRY_BYTES_MAX,
             )
         due = timeline.checkpoint_due(moment)
         if due:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import attrs
 
 from cas.errors import Invalid
-from cas.limits import ENTRY_CHANGES_MAX, EVENTS_MAX
+from cas.limits import ENTRY_BYTES_MAX, ENTRY_CHANGES_MAX, EVENTS_MAX
 from cas.model.encoding import (
     ARRAY,
     EMPTY_MAP,
@@ -135,6 +135,7 @@ class Entry:
     @classmethod
     def decode(cls, data: bytes, *, verified: bool = False) -> Entry:
         """The entry of these bytes. Raises `NotCanonical`."""
+        shape(len(data) <= ENTRY_BYTES_MAX, f"an entry has at most {ENTRY_BYTES_MAX} bytes")
         fields = decode(data, verified=verified)
         shape(type(fields) is list and len(fields) == 13, "an entry is an array of 13")
         seq, wall, epoch, time, actor, message, txid, request, changes, events = fields[:10]

@@ -19,15 +19,8 @@ from cas.catalog.catalog import Catalog, CatalogReader, PackRow
 from cas.clock import Clock
 from cas.errors import CasError, Corrupt, CorruptPack
 from cas.limits import FOOTER_CACHE_BYTES, SPILL_BYTES
-from cas.objects.packs import (
-    Copy,
-    PackInfo,
-    State,
-    bit_is_set,
-    file_name,
-    pack_name,
-    read_footer,
-)
+from cas.objects.inline import InlineProof
+from cas.objects.packs import Copy, PackInfo, State, bit_is_set, file_name, pack_name, read_footer
 from cas.objects.runs import RunFolder
 from cas.objects.slots import SlotTables
 from cas.storage.bucket import Bucket
@@ -66,6 +59,7 @@ class Lookup:
         self.state = State(0, 0, 0, {}, {})
         self._fresh = False
         self._unreadable: dict[int, Corrupt] = {}
+        self._proof = InlineProof(catalog)
         self.inline_count = 0
         self.inline_bytes = 0
 
@@ -213,6 +207,7 @@ class Lookup:
     def hidden_by(self) -> Corrupt | None:
         """Why a miss may be wrong all the same: an installed pack whose footer cannot be read."""
         packs = self.state.packs
+        self._unreadable.update(self._proof.faults(packs))
         return next((error for n, error in self._unreadable.items() if n in packs), None)
 
     def _gone(self, state: State, number: int, slot: int) -> bool:

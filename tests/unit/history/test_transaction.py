@@ -306,7 +306,7 @@ def test_limits_of_one_entry(store: Store, monkeypatch: pytest.MonkeyPatch) -> N
         tx.event("two")
         with pytest.raises(LimitExceeded, match="events"):
             tx.event("three")
-    monkeypatch.setattr(module, "STRUCTURED_BYTES_MAX", 400)
+    monkeypatch.setattr(module, "ENTRY_BYTES_MAX", 400)
     with store.begin() as tx:
         tx.event("long", b"x" * 250)
         with pytest.raises(LimitExceeded, match="entry"):

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from cas.errors import Corrupt, NotCanonical
 from cas.history.store import Store
+from cas.limits import ENTRY_BYTES_MAX, STRUCTURED_BYTES_MAX
 from cas.model import encoding
-from cas.model.encoding import decode, decode_columns
+from cas.model.encoding import decode, decode_columns, encode
+from cas.model.entry import Entry
 from cas.model.ids import CommitId, Kind, TreeId
 from cas.model.objects import Commit
 from cas.objects.children import children
@@ -132,3 +134,16 @@ def test_a_segment_of_another_shape_is_damage(hex: str) -> None:
     """What is no journal segment is told by a typed error."""
     with pytest.raises(NotCanonical):
         children(Kind.SEGMENT, bytes.fromhex(hex))
+
+
+def test_an_entry_beyond_its_limit_is_refused() -> None:
+    """An entry of more than 8 MiB could not stand in a segment: no reader takes it."""
+    entry = Entry(
+        1, 0, 0, 0, "", "x" * ENTRY_BYTES_MAX, bytes(16), bytes(32), (), (), bytes(32), bytes(32)
+    )
+    data = entry.encode()
+    for verified in (False, True):
+        with pytest.raises(NotCanonical):
+            Entry.decode(data, verified=verified)
+    segment = encode([1, [data[:ENTRY_BYTES_MAX]], {}])
+    assert len(segment) < STRUCTURED_BYTES_MAX

@@ -1,0 +1,74 @@
+"""An object that hides behind a turned bit of an inline footer is damaged, not absent."""
+
+from __future__ import annotations
+
+import pytest
+
+import cas
+from cas.catalog.statements import SqliteReader
+from cas.errors import Corrupt, ObjectNotFound
+from cas.history.store import Store
+from cas.model.ids import BlobId
+from tests.unit.kit import tamper
+
+ABSENT = BlobId(b"\x07" * 32)
+
+
+def turn(store: Store, number: int, at: int) -> None:
+    """Turn a bit of the footer of an inline pack."""
+    with store.objects.catalog.read() as reader:
+        ((_number, footer, _body),) = reader.bodies(number - 1, 1)
+    assert footer is not None
+    bad = bytearray(footer)
+    bad[at] ^= 1
+    tamper(store, "UPDATE pack SET footer = ? WHERE number = ?", bytes(bad), number)
+
+
+@pytest.mark.parametrize("at", [24, 40, 55])
+def test_a_turned_bit_of_an_id_is_told_as_damage(store: Store, at: int) -> None:
+    """The object whose id is damaged, and any other that is not found: `Corrupt`, as fsck says."""
+    ids = [store.put(b"%d" % number) for number in range(5)]
+    turn(store, 3, at)
+    with cas.open(store.location, read_only=True) as other:
+        for id in (ids[2], ABSENT):
+            for ask in (other.get, other.open, other.size):
+                with pytest.raises(Corrupt) as caught:
+                    ask(id)
+                assert "inline pack 3" in caught.value.message
+        assert [other.get(id) for id in ids if id != ids[2]] == [b"0", b"1", b"3", b"4"]
+
+
+def test_what_is_absent_from_sound_packs_is_absent(store: Store) -> None:
+    """Proving the footers changes no answer where they hold, whatever comes and goes."""
+    for number in range(6):
+        store.put(b"%d" % number)
+        with pytest.raises(ObjectNotFound):
+            store.get(ABSENT)
+    store.spill()
+    with pytest.raises(ObjectNotFound):
+        store.get(ABSENT)
+
+
+def test_each_footer_is_proved_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asking again for what is not there reads no body again, and a look-up reads none at all."""
+    for number in range(10):
+        store.put(b"%d" % number)
+    read: list[int] = []
+    real = SqliteReader.bodies
+
+    def counted(self: SqliteReader, after: int, limit: int) -> object:
+        rows = real(self, after, limit)
+        read.extend(number for number, _footer, _body in rows)
+        return rows
+
+    monkeypatch.setattr(SqliteReader, "bodies", counted)
+    assert not store.has(ABSENT)
+    assert read == []
+    for _ in range(3):
+        with pytest.raises(ObjectNotFound):
+            store.get(ABSENT)
+    assert read == list(range(1, 11))
+    store.put(b"one more")
+    with pytest.raises(ObjectNotFound):
+        store.get(ABSENT)
+    assert read == list(range(1, 12))
