@@ -54,6 +54,7 @@ class _Run:
         self.batch = objects.new_batch()
         self.gathered: list[PackInfo] = []
         self.seen: set[bytes] = set()
+        self.depths: dict[bytes, int] = {}
         self.inline = {pack.number: pack for pack in sources if pack.file is None}
         self.files = [pack for pack in sources if pack.file is not None]
         self.after = 0
@@ -187,7 +188,8 @@ class Spill:
         A pack moves as one piece when all of it is wanted, else record by record. Nothing is
         hashed again: a damaged payload is as damaged in its new place, and every read and fsck
         still says so. A pack whose footer or file cannot be read stays as it is, and so does one
-        with another copy of an object of which a damaged one was taken before.
+        with another copy of an object of which a damaged one was taken before, or one that is a
+        delta of more depth: something may hang on the lower one.
         """
         found = False
         seen = run.seen
@@ -195,9 +197,11 @@ class Spill:
             found = True
             ids = footer.ids()
             twice = seen.intersection(ids)
-            if twice and not self._are_good(run.batch, twice):
+            if twice and not (_are_low(run, footer, twice) and self._are_good(run.batch, twice)):
                 continue
             run.gathered.append(pack)
+            if footer.edge_count:
+                run.depths.update((slot.id, slot.depth) for slot in footer.slots() if slot.depth)
             bits = run.state.vectors.get(pack.number)
             if bits is None and not twice:
                 run.batch.copy_pack(body, footer)
@@ -284,6 +288,12 @@ class Spill:
 
 def _is_young(pack: PackInfo, thresholds: Thresholds) -> bool:
     return pack.file is None or pack.body_bytes < thresholds.spill_small_pack_bytes
+
+
+def _are_low(run: _Run, footer: Footer, ids: set[bytes]) -> bool:
+    """Whether none of these objects has less depth in this pack than where it was taken from."""
+    deep = ids & run.depths.keys()
+    return all(footer.slot(footer.find(id)).depth >= run.depths[id] for id in deep)
 
 
 def _wanted(

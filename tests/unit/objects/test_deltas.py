@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -293,6 +294,30 @@ def test_a_spill_moves_deltas_as_they_are(store: Store, rng: random.Random) -> N
     assert len(store.objects.lookup.footer(pack).edges()) == 6
     assert [get(store, digest_of(Kind.BLOB, content)) for content in contents] == contents
     assert fsck(store).findings == ()
+
+
+def test_a_spill_keeps_the_copy_that_others_hang_on(store: Store, rng: random.Random) -> None:
+    """Of two copies of a base the lower one is not given up for the deeper one."""
+    base, other, above = versions(store, 3, rng)[0], text(rng), b""
+    chain = [other, changed(other, 1), changed(changed(other, 1), 2)]
+    store.put(chain[0])
+    for below, content in pairwise(chain):
+        put_on(store, [(content, digest_of(Kind.BLOB, below))])
+    middle = changed(base, 1)
+    above = changed(middle, 2)
+    assert slots(store, above)[0].depth == 2
+    deeper = digest_of(Kind.BLOB, chain[2])
+    frame = encode_delta(middle, chain[2])
+    assert frame is not None
+    id = digest_of(Kind.BLOB, middle)
+    made = Made(id, 1, deeper + frame, DELTA, len(middle), 3)
+    install(store, [made], [(id, EDGE_BASE, deeper)], name=rng.randbytes(16))
+    store.objects.lookup.refresh()
+    assert sorted(slot.depth for slot in slots(store, middle)) == [1, 3]
+    for _ in range(3):
+        store.spill()
+        assert get(store, digest_of(Kind.BLOB, above)) == above
+        assert fsck(store).ok
 
 
 def test_a_batch_reads_the_deltas_that_it_has_staged(store: Store, rng: random.Random) -> None:
