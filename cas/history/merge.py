@@ -156,8 +156,17 @@ class _Scratch:
         self._all[id] = self.saved[id] = content
         return id, len(content)
 
-    def made(self, id: bytes) -> bytes | Node | None:
-        return self._all.get(id)
+    def below(self, ids: list[bytes]) -> dict[bytes, bytes | Node]:
+        """What was made here of these objects and of all that they name."""
+        found: dict[bytes, bytes | Node] = {}
+        while ids:
+            id = ids.pop()
+            made = self._all.get(id)
+            if made is not None and id not in found:
+                found[id] = made
+                if isinstance(made, Node):
+                    ids += [made.child_id(at) for at in range(len(made))]
+        return found
 
 
 def plan_merge(
@@ -208,11 +217,8 @@ def plan_merge(
     conflicts = tuple(to_conflict(c.path, c.reason, c.base, c.ours, c.theirs) for c in clashes)
     settled = conflicts if on_conflict in ("ours", "theirs") else ()
     made = dict(scratch.saved)
-    for clash in clashes:
-        # A virtual base that a conflict names is stored with it.
-        virtual = None if clash.base is None else scratch.made(clash.base[1])
-        if clash.base is not None and virtual is not None:
-            made[clash.base[1]] = virtual
+    # What a conflict names of a virtual base is stored with it.
+    made |= scratch.below([clash.base[1] for clash in clashes if clash.base is not None])
     return plan(
         TreeId(tree),
         conflicts=() if settled else conflicts,

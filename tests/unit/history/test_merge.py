@@ -20,6 +20,7 @@ from cas.errors import (
 from cas.history.conflicts import MergeConflict, read_conflicts
 from cas.history.graph import is_ancestor, merge_bases, only_in
 from cas.history.merge import MergeResult, OnConflict
+from cas.history.snapshot import Snapshot
 from cas.history.store import Store
 from cas.maintenance.fsck import fsck
 from cas.model.ids import CommitId, TreeId
@@ -220,6 +221,35 @@ def test_the_sides_of_a_conflict_are_kept_by_the_commit(store: Store) -> None:
     assert [f for f in report.findings if f.severity.name in ("LOSS", "DAMAGE")] == []
 
 
+def test_conflicts_lie_as_the_format_says(memory: Store) -> None:
+    """The directory of a commit's conflicts has an index in CBOR and an entry a side and number."""
+    conflicted(memory)
+    root = memory.commit("main").extras["conflicts"]
+    held = dict(Snapshot(memory.objects, TreeId(root), None, None))
+    assert (
+        held.pop("index")
+        == bytes.fromhex("830183")
+        + b"".join(
+            b"\x82\x41" + path + bytes((0x60 + len(reason),)) + reason
+            for path, reason in (
+                (b"a", b"both-changed"),
+                (b"b", b"changed-deleted"),
+                (b"d", b"file-folder"),
+            )
+        )
+        + b"\xa0"
+    )
+    assert held == {
+        "base/00000000": b"1",
+        "base/00000001": b"1",
+        "ours/00000000": b"2",
+        "ours/00000002": b"file",
+        "theirs/00000000": b"3",
+        "theirs/00000001": b"3",
+        "theirs/00000002/in": b"folder",
+    }
+
+
 def test_resolving_needs_a_conflict_and_one_answer(memory: Store) -> None:
     """A path without a conflict, an unknown side, or two answers at once are refused."""
     conflicted(memory)
@@ -305,7 +335,7 @@ def test_a_branch_that_moves_meanwhile_is_merged_again(memory: Store) -> None:
             write(memory, "main", {"late": others.pop()})
         return apply(plan, **how)
 
-    memory.apply = late  # type: ignore[method-assign]
+    memory.apply = late  # type: ignore[method-assign,assignment]
     assert memory.merge("main", "side").clean
     assert files(memory) == {"a": b"1", "b": b"", "c": b"", "late": b"1"}
 
@@ -478,3 +508,36 @@ def test_conflicts_that_are_not_canonical_are_refused(memory: Store) -> None:
     commit = Commit(tree, (), "", "", 1, {"conflicts": bytes(memory.commit("main").tree)})
     with pytest.raises(cas.Corrupt):
         read_conflicts(memory.core, commit)
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from(["p", "q", "r"]), EDITS),
+        st.tuples(st.sampled_from(["p", "q", "r"]), st.sampled_from(["p", "q", "r"])),
+    ),
+    min_size=4,
+    max_size=12,
+)
+
+
+@settings(max_examples=40)
+@given(STEPS)
+def test_any_history_of_merges_is_whole(steps: list[tuple[str, Files | str]]) -> None:
+    """After edits and merges in any order, crossed ones too, every file and every side of every
+    conflict can be read, and fsck finds nothing missing.
+    """
+    with cas.open(":memory:") as store:
+        write(store, "p", {"start": b"0\n"})
+        point(store, q=store.resolve("p"), r=store.resolve("p"))
+        for branch, what in steps:
+            if isinstance(what, str):
+                store.merge(branch, what, on_conflict="commit")
+            else:
+                edit(store, branch, what)
+        for branch in "pqr":
+            assert all(isinstance(content, bytes) for content in files(store, branch).values())
+            for conflict in store.conflicts(branch):
+                for entry in (conflict.base, conflict.ours, conflict.theirs):
+                    if entry is not None and not entry.is_tree:
+                        assert len(store.get(entry.id)) == entry.size
+        assert not [f for f in fsck(store).findings if f.severity.name in ("LOSS", "DAMAGE")]
