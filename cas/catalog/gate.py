@@ -270,3 +270,7 @@ class NoGate:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+Gate = FileGate | NoGate
+"""What stands between the writers of one store."""

@@ -13,14 +13,14 @@ power failure leaves all commits up to some point, and that point is never befor
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Final, Protocol
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
 
-from cas.catalog.gate import Marks
+from cas.catalog.gate import Gate, Marks
+from cas.errors import StorageFailed
 
 if TYPE_CHECKING:
     import apsw
@@ -29,21 +29,10 @@ if TYPE_CHECKING:
 _PIECE_BYTES: Final = 1 << 20
 
 
-class LogInDoubt(OSError):
-    """A sync of the log has failed: what it holds has to be written anew."""
-
-
-class _Gate(Protocol):
-    def marks(self) -> Marks: ...
-    def syncing(self) -> AbstractContextManager[None]: ...
-    def publish(self, number: int) -> None: ...
-    def doubt(self, doubtful: bool) -> None: ...
-
-
 class Log:
     """The log of one catalog file, as one handle syncs it. Any thread."""
 
-    def __init__(self, path: str, gate: _Gate, vfs: str | None = None) -> None:
+    def __init__(self, path: str, gate: Gate, vfs: str | None = None) -> None:
         self._path: Final = path + "-wal"
         self._gate = gate
         self._vfs = vfs
@@ -62,14 +51,14 @@ class Log:
         """Return once commit `number`, and all before it, would survive a power failure.
 
         0 is a commit whose number nobody knows. Threads wait for the one that syncs, and find
-        that it has done their work. Raises `LogInDoubt`, and what the system says of a sync
+        that it has done their work. Raises `StorageFailed`, and what the system says of a sync
         that failed; `renew` must follow before anything is acknowledged again.
         """
         with self._turn:
             while True:
                 marks = self._gate.marks()
                 if marks.doubt:
-                    raise LogInDoubt(errno.EIO, "a sync of the log has failed before")
+                    raise self._failure("a sync of the log has failed before")
                 if number and marks.synced >= number and self._known:
                     return
                 if not self._syncing:
@@ -116,6 +105,9 @@ class Log:
             self._gate.publish(number)
             self._gate.doubt(False)
 
+    def _failure(self, reason: str) -> StorageFailed:
+        return StorageFailed(f"{self._path}: {reason}.", path=self._path, errno=None)
+
     def close(self) -> None:
         """Give up the descriptor."""
         if self._fd >= 0:
@@ -148,7 +140,7 @@ class Log:
         for offset in range(0, os.fstat(fd).st_size, _PIECE_BYTES):
             piece = os.pread(fd, _PIECE_BYTES, offset)
             if os.pwrite(fd, piece, offset) != len(piece):
-                raise OSError(errno.EIO, "the log was not written in full")
+                raise self._failure("the log was not written in full")
         sync_data(fd)
 
     # -- the same through a VFS that somebody watches; unlike the above it holds the GIL -------

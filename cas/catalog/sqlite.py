@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cas.catalog.blocks import ReadBlock, WriteBlock
 from cas.catalog.catalog import Meta, Turn
-from cas.catalog.connections import Connections, Gate
+from cas.catalog.connections import Connections
 from cas.catalog.engine import reraise, translate
-from cas.catalog.gate import FileGate, NoGate
+from cas.catalog.gate import FileGate, Gate, NoGate
 from cas.catalog.host import check_engine, check_filesystem
 from cas.catalog.place import NOWHERE, place_of, refuse_moved
 from cas.catalog.schema import APPLICATION_ID, KNOWN_FEATURES, SCHEMA_VERSION, fill

@@ -165,6 +165,7 @@ class SqliteWriter(SqliteReader):
         self.found = head
 
     def head(self) -> Head:
+        """The newest state, what this transaction has written included."""
         head = self.found
         if head is None:
             head = self.found = super().head()

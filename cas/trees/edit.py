@@ -37,9 +37,8 @@ from cas.trees.node import (
     check_value,
     load_child,
     load_root,
-    replace_entry,
-    replace_values,
 )
+from cas.trees.splice import replace_entry, replace_values
 
 
 def apply(

@@ -1,17 +1,15 @@
-"""One node of a tree: columns in memory, canonical bytes on disk, and the splice between them.
+"""One node of a tree: columns in memory, canonical bytes on disk.
 
 Floor 2; implements the layout of docs/format.md section 5.1. Invariant: `node.data` is always
-the canonical encoding of the columns, whether it was decoded, encoded or spliced.
+the canonical encoding of the columns, whether it was decoded, encoded or spliced (`splice`).
 
-A node keeps its encoding. A changed value puts 32 bytes of id, and the numbers column, into the
-kept bytes instead of encoding the names anew, which is most of what a commit would spend here.
 `Node` is a plain class with slots because an attrs frozen class takes four times as long to
 make; by convention nobody changes a node or its lists after it was made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from operator import ge
 from typing import Any, Final, Protocol
 
@@ -36,7 +34,6 @@ from cas.model.encoding import (
     head,
     is_extras,
     is_uint,
-    put_bytes,
     put_uint,
     shape,
 )
@@ -57,12 +54,8 @@ Edit = tuple[bytes, Value | None]
 NO_EXTRAS: Final[dict[str, Any]] = {}
 
 # A node is an array of 6; its level comes first.
-_LEVEL_HEADS: Final = tuple(
-    head(ARRAY, 6) + put_uint(level) for level in range(TREE_LEVELS_MAX + 1)
-)
+LEVEL_HEADS: Final = tuple(head(ARRAY, 6) + put_uint(level) for level in range(TREE_LEVELS_MAX + 1))
 NUMBER_END: Final = 1 << 64
-_SHORT_NAME_MAX: Final = 23
-"""A name up to this length has a head of one byte, up to 255 of two."""
 
 
 def _check_ref_key(name: bytes) -> bytes:
@@ -183,10 +176,10 @@ def encode_node(
     level: int, names: list[bytes], tags: Sequence[int], ids: bytes, numbers: list[int]
 ) -> Node:
     """A node of these columns with its canonical bytes. The columns must be legal."""
-    return _assemble(level, names, encode_plain(names), tags, ids, numbers)
+    return assemble(level, names, encode_plain(names), tags, ids, numbers)
 
 
-def _assemble(
+def assemble(
     level: int,
     names: list[bytes],
     names_column: bytes,
@@ -194,8 +187,8 @@ def _assemble(
     ids: bytes,
     numbers: list[int],
 ) -> Node:
-    """`encode_node` with the names encoded already."""
-    start = _LEVEL_HEADS[level]
+    """`encode_node` with the names encoded already; for `splice`."""
+    start = LEVEL_HEADS[level]
     tags_at = len(start) + len(names_column)
     tags_column = encode_plain(tags) if level else head(STRING, len(tags)) + bytes(tags)
     ids_head = head(STRING, len(ids))
@@ -235,115 +228,15 @@ def id_of(flavour: Flavour, node: Node) -> bytes:
     return node.id
 
 
-def replace_values(node: Node, changes: Iterable[tuple[int, Value]]) -> Node:
-    """`node` with other values at some positions, by splicing into its bytes."""
-    if node.extras:
-        raise _foreign_extras(node)
-    if not node.ids_at:
-        _find_columns(node)
-    ids_at, data = node.ids_at, node.data
-    new_ids = bytearray(node.ids)
-    numbers, tags = node.numbers, node.tags
-    for index, (tag, child, number) in changes:
-        at = index * ID_BYTES
-        new_ids[at : at + ID_BYTES] = child
-        if numbers[index] != number:
-            if numbers is node.numbers:
-                numbers = numbers.copy()
-            numbers[index] = number
-        if tags[index] != tag:
-            tags = [*tags[:index], tag, *tags[index + 1 :]]
-    ids = bytes(new_ids)
-    if numbers is node.numbers:
-        tail = data[ids_at + len(ids) :]
-    else:
-        tail = encode_plain(numbers) + EMPTY_MAP
-    start = data[:ids_at]
-    if tags is not node.tags:
-        if not node.level:
-            tags = bytes(tags)
-        ids_head = head(STRING, len(ids))
-        start = b"".join((start[: node.tags_at], encode_plain(tags), ids_head))
-    return Node(
-        node.level,
-        node.names,
-        tags,
-        ids,
-        numbers,
-        b"".join((start, ids, tail)),
-        node.tags_at,
-        len(start),
-    )
-
-
-def replace_entry(
-    node: Node, start: int, stop: int, name: bytes | None, tag: int, child: bytes, number: int
-) -> Node:
-    """`node` with `start:stop` replaced by one entry, or by none when `name` is None."""
-    if node.extras:
-        raise _foreign_extras(node)
-    column = _splice_names(node, start, stop, name)
-    names, numbers = node.names.copy(), node.numbers.copy()
-    names[start:stop] = () if name is None else (name,)
-    numbers[start:stop] = () if name is None else (number,)
-    tags = list(node.tags)
-    tags[start:stop] = () if name is None else (tag,)
-    ids = b"".join((node.ids[: start * ID_BYTES], child, node.ids[stop * ID_BYTES :]))
-    return _assemble(
-        node.level,
-        names,
-        column or encode_plain(names),
-        tags if node.level else bytes(tags),
-        ids,
-        numbers,
-    )
-
-
-def _splice_names(node: Node, start: int, stop: int, name: bytes | None) -> bytes | None:
-    """The names column with `start:stop` replaced; None where that has to be encoded anew.
-
-    Where the heads of all names are of one length, the place of a name follows from the lengths
-    of those before it, which are added up in C.
-    """
-    if not node.ids_at:
-        _find_columns(node)
-    names = node.names
-    count = len(names)
-    at = len(_LEVEL_HEADS[node.level]) + len(head(ARRAY, count))
-    heads_bytes = node.tags_at - at - sum(map(len, names))
-    if heads_bytes == count:
-        each = 1
-    elif heads_bytes == 2 * count and all(len(n) > _SHORT_NAME_MAX for n in names):
-        each = 2
-    else:
-        return None
-    first = at + each * start + sum(map(len, names[:start]))
-    last = first + each * (stop - start) + sum(map(len, names[start:stop]))
-    data = node.data
-    return b"".join(
-        (
-            head(ARRAY, count - (stop - start) + (name is not None)),
-            data[at:first],
-            b"" if name is None else put_bytes(name),
-            data[last : node.tags_at],
-        )
-    )
-
-
-def _find_columns(node: Node) -> None:
-    tags_at = len(_LEVEL_HEADS[node.level]) + len(encode_plain(node.names))
-    node.tags_at = tags_at
-    node.ids_at = tags_at + len(encode_plain(node.tags)) + len(head(STRING, len(node.ids)))
-
-
 def check_known(node: Node) -> Node:
     """`node` itself when it may be rewritten. Raises `NewerFormat`."""
     if node.extras:
-        raise _foreign_extras(node)
+        raise foreign_extras(node)
     return node
 
 
-def _foreign_extras(node: Node) -> NewerFormat:
+def foreign_extras(node: Node) -> NewerFormat:
+    """The error for a node that this version may read and not rewrite."""
     return NewerFormat(
         "A tree node carries extras that this version does not know and may not drop: "
         f"{', '.join(sorted(node.extras))}. Use a newer version to change this directory.",

@@ -25,9 +25,8 @@ from cas.trees.node import (
     encode_node,
     load_child,
     load_root,
-    replace_entry,
-    replace_values,
 )
+from cas.trees.splice import replace_entry, replace_values
 from tests.unit.trees.support import (
     DictNodes,
     crafted,
