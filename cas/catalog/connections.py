@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cas.catalog.catalog import Head
-from cas.catalog.engine import connect, translate, typed
+from cas.catalog.engine import Seal, connect, seal_of, translate, typed
 from cas.catalog.gate import Gate
 from cas.catalog.log import Log
 from cas.errors import Closed, ForkedStore, OutcomeUnknown, StorageFailed
@@ -46,6 +46,8 @@ class Connections:
         self._vfs = vfs
         self._pid = os.getpid()
         self._pool: list[apsw.Connection] = []
+        # Only of handles that read what they cannot lock.
+        self._seals: dict[apsw.Connection, Seal] = {}
         self._writing: apsw.Connection | None = None
         self._parked: list[apsw.Connection] = []
         # What is read-only cannot sync, and what lives in memory need not.
@@ -56,12 +58,24 @@ class Connections:
 
     def connect(self) -> apsw.Connection:
         """A new connection. Raises the engine's errors."""
-        return connect(self.path, read_only=self.read_only, vfs=self._vfs)
+        seal = seal_of(self.path) if self.read_only else None
+        sealed = seal is not None
+        connection = connect(self.path, read_only=self.read_only, sealed=sealed, vfs=self._vfs)
+        if seal is not None:
+            self._seals[connection] = seal
+        return connection
+
+    def _is_stale(self, connection: apsw.Connection) -> bool:
+        """Whether the file was written to since it was opened as one that nobody changes."""
+        seal = self._seals.get(connection)
+        return seal is not None and seal_of(self.path) != seal
 
     def take(self) -> apsw.Connection:
         """A connection to read with; `give` or `discard` it. Raises what the port says."""
         self.check()
         try:
+            while self._seals and self._is_stale(self._pool[-1]):
+                self.discard(self._pool.pop())
             return self._pool.pop()
         except IndexError:
             try:
@@ -78,6 +92,7 @@ class Connections:
 
     def discard(self, connection: apsw.Connection) -> None:
         """Close one that nobody is to use again."""
+        self._seals.pop(connection, None)
         try:
             connection.close(True)
         except Exception:  # nothing more can be done for a broken connection

@@ -19,8 +19,17 @@ if TYPE_CHECKING:
 BUSY_MS: Final = 10_000
 
 
-def connect(path: str, *, read_only: bool = False, vfs: str | None = None) -> apsw.Connection:
-    """Open an existing catalog file. `path` may be a `file:` URI. Raises the engine's errors."""
+Seal = tuple[int, int, int]
+"""What a file that was closed cleanly looked like: inode, bytes, time of its last change (ns)."""
+
+
+def connect(
+    path: str, *, read_only: bool = False, sealed: bool = False, vfs: str | None = None
+) -> apsw.Connection:
+    """Open an existing catalog file. `path` may be a `file:` URI. Raises the engine's errors.
+
+    `sealed`: read it as a file that nobody changes, without log and locks; see `seal_of`.
+    """
     import apsw
 
     disinherit(path)
@@ -28,7 +37,7 @@ def connect(path: str, *, read_only: bool = False, vfs: str | None = None) -> ap
     name = path
     if name.startswith("file:"):
         flags |= apsw.SQLITE_OPEN_URI
-    elif read_only and _sealed(path):
+    elif sealed:
         name = "file:" + _uri(path) + "?immutable=1"
         flags |= apsw.SQLITE_OPEN_URI
     connection = apsw.Connection(name, flags=flags, vfs=vfs)
@@ -41,9 +50,21 @@ def connect(path: str, *, read_only: bool = False, vfs: str | None = None) -> ap
     return connection
 
 
-def _sealed(path: str) -> bool:
-    """Whether a read-only file can be read without a log: closed cleanly, folder not writable."""
-    return not os.path.exists(path + "-wal") and not os.access(os.path.dirname(path), os.W_OK)
+def seal_of(path: str) -> Seal | None:
+    """The seal of a file that has to be read without a log; None where there is no need.
+
+    It was closed cleanly, and this user cannot make the files beside it that SQLite would need.
+    Another user may: then it has another seal, or none, and has to be opened again.
+    """
+    if path.startswith("file:") or os.access(os.path.dirname(path), os.W_OK):
+        return None
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    if os.path.exists(path + "-wal"):
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _uri(path: str) -> str:
