@@ -122,6 +122,8 @@ def _show_commit(front: Front, shown: CommitShown) -> None:
     out.line(f"author  {printable(commit.author)}")
     out.line(f"time    {when(commit.time_us)}")
     out.line(f"size    {shown.size_bytes:,} bytes")
+    if commit.conflicts is not None:
+        out.note("it holds conflicts: `cas conflicts` lists them")
     if commit.message.strip():
         out.lines(["", *paragraph(commit.message)])
     out.line("")
