@@ -113,9 +113,7 @@ class Lookup:
 
     def known(self, ids: Sequence[bytes]) -> set[bytes]:
         """Those of `ids` that `has` says yes to, in one go."""
-        runs = self._runs
-        if runs is None:
-            runs = self._load_index()
+        runs = self._runs or self._load_index()
         inline = self._inline
         candidates = [id for id in ids if id in inline]
         if runs:
@@ -124,6 +122,12 @@ class Lookup:
                 if there := run.among(prefixes):
                     candidates += [id for id in ids if prefix_of(id) in there]
         return {id for id in candidates if self.has(id)}
+
+    def view(self) -> tuple[State, Sequence[Run], Mapping[int, Footer]]:
+        """What a look-up of many begins with: packs, index, and the tables of slots at hand."""
+        self._runs or self._load_index()
+        state = self.state
+        return state, self._runs or (), self._slots.tables
 
     def exists(self, id: bytes) -> bool:
         """Whether the snapshot at hand has a copy, whatever state the index is in."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Final, TypeVar
 
 from cas.catalog.catalog import Catalog, CatalogReader, CatalogWriter, Head, Meta, PackRow
@@ -33,7 +34,7 @@ from cas.objects.chains import may_be_base
 from cas.objects.committer import Committer, Group
 from cas.objects.content import BlobReader, check_whole, read_spans
 from cas.objects.lookup import Lookup
-from cas.objects.many import load_many
+from cas.objects.many import find_many, load_many
 from cas.objects.nodes import NodeCache, TreeNodes
 from cas.objects.packs import Copy, PackInfo
 from cas.objects.parts import Parts
@@ -119,20 +120,16 @@ class ObjectStore:
 
         Raises as `read` does, when it comes to the id. Groups bound memory.
         """
-        group: list[bytes] = []
-        copies: list[Copy | None] = []
-        size_bytes = 0
-        find = self.lookup.find
-        for id in ids:
-            copy = find(id)
-            group.append(id)
-            copies.append(copy)
-            if copy is not None:
-                size_bytes += copy[1].raw_bytes
-            if size_bytes >= _GROUP_BYTES or len(group) == _GROUP_COUNT:
-                yield from self._read_group(group, copies)
-                group, copies, size_bytes = [], [], 0
-        yield from self._read_group(group, copies)
+        waiting = iter(ids)
+        while group := list(islice(waiting, _GROUP_COUNT)):
+            copies = find_many(self.lookup, group)
+            start = size_bytes = 0
+            for at, copy in enumerate(copies, start=1):
+                if copy is not None:
+                    size_bytes += copy[1].raw_bytes
+                if size_bytes >= _GROUP_BYTES or at == len(group):
+                    yield from self._read_group(group[start:at], copies[start:at])
+                    start, size_bytes = at, 0
 
     def _read_group(
         self, ids: list[bytes], copies: list[Copy | None]

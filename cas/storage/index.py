@@ -137,6 +137,30 @@ class Run:
             # Damaged fences: each is asked for by itself, and has its own answer.
             return {prefix for prefix in prefixes if self.find(prefix)}
 
+    def find_each(self, prefixes: Iterable[int]) -> list[tuple[int, int] | None]:
+        """The first place that `find` gives for each, in one go; None where there is none."""
+        keys, bits, shift, fences = self.keys, self.bits, self._shift, self._fences
+        bounds, packs, count = self._bounds, self.packs, self.count
+        mask, last = (1 << bits) - 1, bounds[-1]
+        search, locate = bisect_left, bisect_right
+        found: list[tuple[int, int] | None] = []
+        try:
+            for prefix in prefixes:
+                stretch = prefix >> shift
+                sought = prefix >> bits << bits
+                at = search(keys, sought, fences[stretch], fences[stretch + 1])
+                key = keys[at] if at < count else -1
+                number = key & mask
+                if key < 0 or key - number != sought or number >= last:
+                    found.append(None)
+                    continue
+                pack = locate(bounds, number) - 1
+                found.append((packs[pack], number - bounds[pack]))
+        except (IndexError, ValueError):
+            # Damaged fences: each is asked for by itself, and has its own answer.
+            return [next(iter(self.find(prefix)), None) for prefix in prefixes]
+        return found
+
     def find_range(self, low: int, high: int) -> Iterable[tuple[int, int]]:
         """(pack, slot) of every entry with a prefix from `low` to `high`, both included, and
         perhaps of some that begin like these: an entry holds no whole prefix.

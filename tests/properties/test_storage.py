@@ -374,6 +374,8 @@ def test_asking_for_many_is_asking_for_each(made: tuple[list[Run], Entries], no:
     for run in (*parts, merge_runs(parts, range(10))):
         asked = [*entries, *no]
         assert run.among(asked) == {prefix for prefix in asked if run.find(prefix)}
+        each = [next(iter(run.find(prefix)), None) for prefix in asked]
+        assert run.find_each(asked) == each
 
 
 @given(runs(), st.integers(0, (1 << 64) - 1), st.integers(0, (1 << 64) - 1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -12,6 +13,7 @@ from cas.errors import AmbiguousRevision, CasError, Closed, ObjectNotFound, Wron
 from cas.history.store import Store
 from cas.model.ids import BlobId, Kind, digest_blob
 from cas.objects import store as module
+from cas.objects.packs import Copy
 from tests.unit.kit import commits, reopened, write
 
 
@@ -31,11 +33,19 @@ def test_many_are_given_in_the_order_asked(store: Store) -> None:
 def test_groups_of_many_are_bounded(
     store: Store, limit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No more than a group is held: what was not asked for yet was not read."""
+    """No more than a group of contents is held, and no more ids than the largest group has."""
     monkeypatch.setattr(module, limit, 10 if limit == "_GROUP_COUNT" else 1000)
     contents = [b"%100d" % at for at in range(95)]
     ids = [store.put(content) for content in contents]
-    asked = []
+    asked: list[BlobId] = []
+    groups: list[int] = []
+    read_group = store.objects._read_group
+
+    def counted(ids: list[bytes], copies: list[Copy | None]) -> Iterator[tuple[bytes, int, bytes]]:
+        groups.append(len(ids))
+        return read_group(ids, copies)
+
+    monkeypatch.setattr(store.objects, "_read_group", counted)
 
     def ask() -> object:
         for id in ids:
@@ -44,8 +54,9 @@ def test_groups_of_many_are_bounded(
 
     for at, content in enumerate(store.get_many(ask())):  # type: ignore[arg-type]
         assert content == contents[at]
-        assert len(asked) <= at + 10
-    assert len(asked) == 95
+        assert sum(groups) <= at + 10
+        assert len(asked) <= at + module._GROUP_COUNT
+    assert len(asked) == sum(groups) == 95
 
 
 def test_many_stop_at_what_is_missing(memory: Store) -> None:
