@@ -62,7 +62,7 @@ def test_groups_of_many_are_bounded(
 def test_many_stop_at_what_is_missing(memory: Store) -> None:
     """Contents before an absent id are given, then the error comes."""
     ids = [memory.put(b"1"), memory.put(b"2"), BlobId(bytes(32)), memory.put(b"3")]
-    given = []
+    given: list[bytes] = []
     with pytest.raises(ObjectNotFound):
         given.extend(memory.get_many(ids))
     found = memory.get_many(ids)
