@@ -76,6 +76,7 @@ BOARD = (
     Loss("files_alone", "E9, 10", "rebuild, moves", "root L does not exist"),
     Loss("depths", "4", "cross deltas", "can be decoded"),
     Loss("bytes_first", "2", "orphans", "is not durable"),
+    Loss("answers_asked", "7", "lost answers", "has gone"),
     Loss("unique_names", "2", "file names", "has gone"),
     Loss("unique_numbers", "2", "pack numbers", "its child C does not"),
     Loss("fence", "7", "orphans", "has gone"),

@@ -124,6 +124,7 @@ class Rules:
     retry_looks_again: bool = True  # what a retry puts itself brings its children as hits
     targets_are_hits: bool = True  # what a ref is moved to is a hit unless it is written here
     own_s0: bool = True  # s0 belongs to a transaction's hits, not to the session
+    answers_asked: bool = True  # a lost answer is asked for before its files are removed
     unique_names: bool = True
     unique_numbers: bool = True
     orphans_listed_first: bool = True  # the scan lists the bucket, then reads the catalog

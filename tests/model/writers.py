@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import attrs
 
-from tests.model.acts import Steps, remember, shown, sync_file, transact, write_file
+from tests.model.acts import Steps, remember, shown, sync_file, transact, unlinked, write_file
 from tests.model.protocol import (
     ABSENT,
     ANY,
@@ -63,7 +63,8 @@ class Writer:
     `deltas` names the base that an id is encoded against where the base exists; `by_recipe` the
     recipe that an id is stored by. `one_shot` looks up and writes in one transaction without a
     session. `session` is a key shared with other writers of one process. `tries` bounds sessions
-    and files; `caches` lets the writer keep a snapshot from before its session.
+    and files; `caches` lets the writer keep a snapshot from before its session. With
+    `loses_answers` a commit may end without word of whether it counts.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Writer:
     session: str = ""
     tries: int = 2
     caches: bool = False
+    loses_answers: bool = False
 
     def start(self) -> Writing:
         return Writing()
@@ -111,6 +113,30 @@ class Writer:
             yield f"{self.name} syncs file {memory.file}", after
         elif memory.at == "ready":
             yield from self._commit(world, state, me, memory)
+            if self.loses_answers:
+                yield from self._lose_answer(world, state, me, memory)
+        elif memory.at == "unknown":
+            yield self._ask(world, state, me, memory)
+
+    def _lose_answer(self, world: World, state: State, me: int, memory: Writing) -> Steps:
+        """The commit without its answer: what was done stands, and this writer does not know."""
+        unknown = memory._replace(at="unknown")
+        yield f"{self.name} fails-unheard", remember(state, me, unknown)
+        for label, after in self._commit(world, state, me, memory):
+            if after.actors[me].at == "done":
+                told = label.replace(" commits ", " commits-unheard ")
+                yield told, remember(after, me, unknown)
+
+    def _ask(self, world: World, state: State, me: int, memory: Writing) -> tuple[str, State]:
+        """Whether the commit counts; only if it does not are its files removed."""
+        over = Writing("idle" if memory.used < self.tries else "done", memory.used)
+        named = any(pack.file == memory.file for pack in state.catalog.packs)
+        moved = any(file == memory.file for file, _ in state.catalog.doomed)
+        if world.rules.answers_asked and (named or moved):
+            return f"{self.name} finds-its-commit", remember(state, me, Writing("done"))
+        state = unlinked(world, state, memory.file)
+        state = transact(world, state, without_session(state.catalog, memory.key))
+        return f"{self.name} removes file {memory.file}", remember(state, me, over)
 
     def _begin(self, world: World, state: State, me: int, memory: Writing) -> Steps:
         catalog = state.catalog
