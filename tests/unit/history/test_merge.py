@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -338,6 +339,18 @@ def test_a_branch_that_moves_meanwhile_is_merged_again(memory: Store) -> None:
     memory.apply = late  # type: ignore[method-assign,assignment]
     assert memory.merge("main", "side").clean
     assert files(memory) == {"a": b"1", "b": b"", "c": b"", "late": b"1"}
+
+
+def test_merges_at_once_all_arrive(store: Store) -> None:
+    """Threads that merge their branches into one at the same time lose nothing of each other."""
+    write(store, "main", {"start": b""})
+    for number in range(4):
+        point(store, **{f"side{number}": store.resolve("main")})
+        write(store, f"side{number}", {f"file{number}": b"%d" % number})
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(lambda number: store.merge("main", f"side{number}"), range(4)))
+    assert all(result.clean and result.commit is not None for result in done)
+    assert files(store) == {"start": b"", **{f"file{at}": b"%d" % at for at in range(4)}}
 
 
 # -- histories -----------------------------------------------------------------------------------
