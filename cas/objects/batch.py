@@ -161,7 +161,7 @@ class Batch:
         return ids
 
     def hint(self, id: bytes, base: bytes | None) -> None:
-        """Say which installed object the one that is added next may be stored as a delta of."""
+        """Say which installed object the one that was added last may be stored as a delta of."""
         if base is not None:
             if self._hints is None:
                 self._hints = {}

@@ -2,8 +2,8 @@
 
 Floor 3; implements docs/format.md section 6.4. Invariant: what is chosen was decoded again and
 compared; a delta's depth is one more than that of the very copy of the base that it was made
-from, and at most `DELTA_DEPTH_MAX`. Any thread may ask: locating is done behind a lock, reading
-and compressing beside each other.
+from, and at most `DELTA_DEPTH_MAX`. Any thread may ask: bases are located behind a lock, read
+and compressed beside each other (two that meet in the reader's tables cost time at most).
 
 The cost is bounded: one base is read for an object, and one frame made of it; a second frame,
 the whole one, only where the delta might not be worth it.

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 
 from cas.objects.bulk import Source
 from cas.objects.deltas import Deltas, Target, may_have_base
-from cas.storage.codec import encode_payloads
+from cas.storage.codec import ZSTD, decode_payload, encode_payloads
 from cas.storage.pack import Made
 from cas.storage.record import COMMON_GROUP
 
@@ -42,6 +42,20 @@ class Submitted(NamedTuple):
     depth: int = 0
     group: int = COMMON_GROUP
     base: bytes | None = None
+
+
+def _with_base(item: Submitted, base: bytes | None) -> Submitted:
+    """An object that may become a delta; one that was compressed already is content again."""
+    if (
+        base is None
+        or item.codec not in (None, ZSTD)
+        or not may_have_base(item.kind, item.raw_bytes)
+    ):
+        return item
+    content = item.content
+    if item.codec == ZSTD:
+        content = decode_payload(ZSTD, content, item.raw_bytes)
+    return item._replace(content=content, codec=None, base=base)
 
 
 class _Group:
@@ -86,7 +100,8 @@ class _Group:
 class Pipeline:
     """Worker threads that compress; they end with `close` and never outlive the process."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, hints: dict[bytes, bytes] | None = None) -> None:
+        self._hints = {} if hints is None else hints
         self._deltas = Deltas(source)
         self._group = _Group()
         self._waiting: deque[_Group] = deque()
@@ -104,16 +119,20 @@ class Pipeline:
     def submit(self, item: Submitted) -> bool:
         """Take one object; `drain` gives its record. Whether now is a time to drain."""
         group = self._group
-        items = group.items
-        items.append(item)
+        full = group.size_bytes >= GROUP_BYTES or len(group.items) >= GROUP_COUNT_MAX
+        if full:
+            # Only now: who gives an object says what it may be a delta of when it was taken.
+            self._dispatch()
+            group = self._group
+        group.items.append(item)
         group.size_bytes += len(item.content)
-        if group.size_bytes < GROUP_BYTES and len(items) < GROUP_COUNT_MAX:
-            return False
-        self._dispatch()
-        return True
+        return full
 
     def _dispatch(self) -> None:
         group, self._group = self._group, _Group()
+        if self._hints:
+            take = self._hints.pop
+            group.items = [_with_base(item, take(item.id, None)) for item in group.items]
         self._in_flight_bytes += group.size_bytes
         self._waiting.append(group)
         self._queue.append(group)

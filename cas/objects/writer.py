@@ -13,12 +13,11 @@ import attrs
 
 from cas.errors import Closed, CorruptPack
 from cas.limits import ID_BYTES, PACK_SLOTS_MAX
-from cas.objects.deltas import may_have_base
 from cas.objects.packs import file_name
 from cas.objects.parts import Parts
 from cas.objects.pipeline import Pipeline, Submitted
 from cas.storage.bucket import Upload
-from cas.storage.codec import DELTA, RAW, ZSTD, decode_payload
+from cas.storage.codec import DELTA, RAW
 from cas.storage.index import Run, due_merge, merge_runs, prefix_of, run_of
 from cas.storage.pack import (
     PACK_HEADER_BYTES,
@@ -45,8 +44,8 @@ class SealedPack:
 class FileWriter:
     """Streams records into pack files, rolling to the next near the target size.
 
-    `hints` names, by id, installed objects that those given here may become deltas of; who gives
-    them may add to it.
+    `hints` names, by id, installed objects that those given here may become deltas of; it is
+    looked at some time after an object was given.
     """
 
     def __init__(
@@ -54,7 +53,7 @@ class FileWriter:
     ) -> None:
         self._parts = parts
         self._session_id = session_id
-        self._pipeline = Pipeline(parts)
+        self._pipeline = Pipeline(parts, hints)
         self._in_flight: set[bytes] = set()
         self._sealed: list[SealedPack] = []
         self._runs: list[Run] = []
@@ -63,7 +62,6 @@ class FileWriter:
         # Number of the record of each id in the pack at hand.
         self._numbers: dict[bytes, int] = {}
         self._failed = False
-        self._hints = {} if hints is None else hints
         self.bases: set[bytes] = set()
         """Installed objects that copies written here are deltas of."""
 
@@ -71,9 +69,6 @@ class FileWriter:
         """Take one object; its id must be new to this writer. Raises `Closed` after a failure."""
         if self._failed:
             raise _failed_before()
-        base = self._hints.pop(item.id, None)
-        if base is not None:
-            item = _with_base(item, base)
         self._in_flight.add(item.id)
         if self._pipeline.submit(item):
             self._drain()
@@ -225,16 +220,6 @@ class FileWriter:
     def close(self) -> None:
         """Stop the compressors."""
         self._pipeline.close()
-
-
-def _with_base(item: Submitted, base: bytes) -> Submitted:
-    """An object that may become a delta; one that was compressed already is content again."""
-    if item.codec not in (None, ZSTD) or not may_have_base(item.kind, item.raw_bytes):
-        return item
-    content = item.content
-    if item.codec == ZSTD:
-        content = decode_payload(ZSTD, content, item.raw_bytes)
-    return item._replace(content=content, codec=None, base=base)
 
 
 def _failed_before() -> Closed:

@@ -70,9 +70,8 @@ class _BatchSink:
     def save(self, node: Node) -> bytes:
         # Past the cache of nodes: an import makes thousands and reads none of them again.
         id = id_of(DIRECTORY, node)
-        if self._versions is not None and self._is_new(id):
+        if self._batch.add(id, Kind.TREE, node.data) and self._versions is not None:
             self._batch.hint(id, self._versions.node(self._prefix, node))
-        self._batch.add(id, Kind.TREE, node.data)
         return id
 
     def load(self, node_id: bytes) -> Node:
@@ -80,13 +79,9 @@ class _BatchSink:
 
     def blob(self, content: bytes, prefix: bytes, name: bytes) -> bytes:
         id = digest_of(Kind.BLOB, content)
-        if self._versions is not None and self._is_new(id):
+        if self._batch.add(id, Kind.BLOB, content) and self._versions is not None:
             self._batch.hint(id, self._versions.file(prefix, name))
-        self._batch.add(id, Kind.BLOB, content)
         return id
-
-    def _is_new(self, id: bytes) -> bool:
-        return not self._batch.holds(id) and not self._objects.lookup.has(id)
 
     def stream(self, stream: Readable) -> tuple[bytes, int]:
         return put_stream(stream, self._batch, self._objects.has)
