@@ -29,7 +29,7 @@ from cas.errors import (
 from cas.limits import ID_BYTES, MIB, NODE_CACHE_BYTES, SPILL_BYTES, THRESHOLDS, Thresholds
 from cas.model.ids import Kind, digest_of
 from cas.objects.batch import Batch, not_committed
-from cas.objects.bodies import BodyCache
+from cas.objects.bodies import BytesCache
 from cas.objects.chains import may_be_base
 from cas.objects.committer import Committer, Group
 from cas.objects.content import BlobReader, check_whole, read_spans
@@ -58,6 +58,7 @@ _KINDS: Final = frozenset(map(int, Kind))
 
 _BODIES_BYTES: Final = 2 * SPILL_BYTES
 """All that is inline between two spills, and what a slow spill leaves."""
+_BASES_BYTES: Final = 8 * MIB  # contents that deltas stand on
 
 _GROUP_COUNT: Final = 1024
 _GROUP_BYTES: Final = 16 * MIB
@@ -86,7 +87,8 @@ class ObjectStore:
         self.committer = Committer(catalog)
         self._parts = Parts(catalog, bucket, clock, self.lookup, thresholds)
         self._nodes = NodeCache(NODE_CACHE_BYTES)
-        self._bodies = BodyCache(_BODIES_BYTES)
+        self._bodies: BytesCache[int] = BytesCache(_BODIES_BYTES)
+        self._bases: BytesCache[bytes] = BytesCache(_BASES_BYTES)
 
     @property
     def meta(self) -> Meta:
@@ -206,6 +208,9 @@ class ObjectStore:
         """
         slot = copy.slot
         base = delta_base(payload)
+        key = b"%s%d/%d" % (base, slot.kind, slot.group)
+        if known := self._bases.get(key):
+            return decode_delta(memoryview(payload)[ID_BYTES:], known, slot.raw_bytes)
         failure: CasError | None = None
         for other in self.lookup.copies(base):
             below, place = other.slot, (other.pack.number, other.slot.offset)
@@ -220,6 +225,7 @@ class ObjectStore:
                 tried.add(place)
                 failure = error
                 continue
+            self._bases.put(key, content)
             return decode_delta(memoryview(payload)[ID_BYTES:], content, slot.raw_bytes)
         raise CorruptObject(
             f"Object {slot.id.hex()} in {copy.pack.label} is a delta of {base.hex()}, and no copy "
@@ -420,6 +426,7 @@ class ObjectStore:
     def close(self) -> None:
         """Give up the handles of the bucket and the catalog."""
         self._bodies.clear()
+        self._bases.clear()
         self.catalog.close()
         self.bucket.close()
 

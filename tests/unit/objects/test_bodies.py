@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 import cas
-from cas.objects.bodies import BodyCache
+from cas.objects.bodies import BytesCache
 
 
 def test_bodies_are_bounded() -> None:
     """The least recently used go first; the newest stays even when it alone is too much."""
-    cache = BodyCache(100)
+    cache: BytesCache[int] = BytesCache(100)
     for number in range(5):
         cache.put(number, bytes(25))
         assert cache.get(0) == bytes(25)

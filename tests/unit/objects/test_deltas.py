@@ -17,6 +17,7 @@ from cas.limits import DELTA_DEPENDANTS_MAX, DELTA_DEPTH_MAX
 from cas.maintenance.fsck import fsck
 from cas.model.ids import Kind, digest_of
 from cas.objects.bulk import BulkReader
+from cas.objects.packs import Copy
 from cas.objects.pipeline import Submitted
 from cas.storage.codec import DELTA, RAW
 from cas.storage.delta import encode_delta
@@ -383,3 +384,28 @@ def test_every_flipped_byte_is_told_or_harmless(store: Store, rng: random.Random
                 fsck(fresh)
     pack.write_bytes(whole)
     assert fsck(store).findings == ()
+
+
+def test_a_base_is_decoded_once_for_many_deltas(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Versions read again and again cost one decoding of their base, and give the same bytes."""
+    rng = random.Random(17)
+    base = text(rng)
+    store.put(base)
+    store.spill()
+    later = [changed(base, number) for number in range(8)]
+    for content in later:
+        put_on(store, [(content, digest_of(Kind.BLOB, base))])
+    assert all(slots(store, content)[0].codec == DELTA for content in later)
+    asked: list[bytes] = []
+    load = store.objects._load
+
+    def counted(copy: Copy, *more: object) -> tuple[int, bytes]:
+        asked.append(copy.slot.id)
+        return load(copy, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(store.objects, "_load", counted)
+    for _ in range(2):
+        assert [get(store, digest_of(Kind.BLOB, content)) for content in later] == later
+    assert asked.count(digest_of(Kind.BLOB, base)) <= 1
