@@ -12,14 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import closing
+from itertools import repeat
 from operator import eq, ge
 from typing import Final
 
 from cas.errors import InvalidName, LimitExceeded, NotFound, WrongKind
 from cas.history.store import Store
 from cas.history.view import Ref
-from cas.limits import PATH_DEPTH_MAX, WHOLE_BLOB_BYTES_MAX
-from cas.model.ids import CommitId, Kind, ObjectId, TreeId
+from cas.limits import NODE_SINGLE_ENTRIES_MAX, PATH_DEPTH_MAX, WHOLE_BLOB_BYTES_MAX
+from cas.model.ids import CommitId, Kind, ObjectId, TreeId, digests_of
 from cas.model.names import check_entry_name, printable
 from cas.model.objects import EntryKind, Tag
 from cas.objects.batch import Batch
@@ -33,9 +34,11 @@ from cas.worktree.gitvalues import (
     KEY,
     GitCommit,
     GitEntry,
+    Odd,
     git_id,
     make_commit,
     make_tag,
+    odd_entries,
     parse_commit,
     parse_tree,
     tag_target,
@@ -53,21 +56,6 @@ _SUBMODULE: Final = b"160000"
 _GROUPS_AHEAD: Final = 4
 
 
-class _Nodes:
-    """Where nodes of directories go: into the batch, past the cache."""
-
-    def __init__(self, batch: Batch) -> None:
-        self._batch = batch
-
-    def save(self, node: Node) -> bytes:
-        id = id_of(DIRECTORY, node)
-        self._batch.add(id, int(Kind.TREE), node.data)
-        return id
-
-    def load(self, node_id: bytes) -> Node:
-        raise AssertionError("an import reads no node that it has made")
-
-
 class GitImport:
     """One import: what is known of git's objects, and what was noticed."""
 
@@ -77,8 +65,13 @@ class GitImport:
         # git's id of a directory or file -> (id, bytes of content) here.
         self._known: dict[bytes, tuple[bytes, int]] = {}
         self._directories: set[bytes] = set()
+        # git's id of a directory -> what is odd in and below it, by paths from there.
+        self._odd: dict[bytes, Odd] = {}
         # Names that a directory here can hold: there are far fewer names than entries.
         self._names: set[bytes] = set()
+        # Path -> newest version of what lies there: installed, and staged in the batch at hand.
+        self._installed: dict[bytes, bytes] = {}
+        self._latest: dict[bytes, bytes] = {}
         self.commits: dict[bytes, CommitId] = {}
         self._made: set[bytes] = set()
         self.problems: dict[tuple[str, str], Problem] = {}
@@ -108,23 +101,26 @@ class GitImport:
         """What stands for the directories of commits that were here before, pair by pair."""
         for parent in parents:
             commit = self._store.core.commits.get(self.commits[parent])
-            self._pair(commit.extras[KEY]["tree"], commit.tree)
+            found = commit.extras[KEY]
+            self._pair(found["tree"], commit.tree, found.get("odd", ()))
 
-    def _pair(self, tree: bytes, root: bytes) -> None:
+    def _pair(self, tree: bytes, root: bytes, odd: Odd) -> None:
         nodes = self._store.objects.tree_nodes(DIRECTORY)
-        stack = [(tree, root)]
+        stack = [(tree, root, b"")]
         while stack:
-            theirs, ours = stack.pop()
+            theirs, ours, place = stack.pop()
             if theirs in self._known or not self._folder.holds(theirs):
                 continue
             from_git = {name: (mode, id) for mode, name, id in self._entries(theirs)}
+            if below := _below(odd, place):
+                self._odd[theirs] = below
             here = list(paths.list_directory(ours, (), nodes))
             self._directories.add(theirs)
             self._known[theirs] = (ours, sum(entry.size for _name, entry in here))
             for name, entry in here:
                 mode, id = from_git.get(name, (b"", b""))
                 if entry.is_tree:
-                    stack.append((id, entry.id))
+                    stack.append((id, entry.id, place + name + b"/"))
                 elif mode:
                     self._known[id] = (bytes(entry.id), entry.size)
 
@@ -139,10 +135,10 @@ class GitImport:
         self._learn_trees(around - self._made)
         order, files = self._discover([commit.tree for _, _, commit in found])
         self._take_files(batch, files)
-        nodes = _Nodes(batch)
-        for id, entries in order:
-            self._known[id] = self._build(entries, nodes)
-            self._directories.add(id)
+        nodes = _Nodes(batch, self)
+        for id, path, entries in order:
+            nodes.path = path
+            self._keep(id, entries, nodes)
         self.directory_count += len(order)
         for id, data, commit in found:
             self._take_commit(batch, id, data, commit)
@@ -150,19 +146,28 @@ class GitImport:
     def _take_commit(self, batch: Batch, id: bytes, data: bytes, found: GitCommit) -> None:
         parents = [self.commits[parent] for parent in found.parents]
         root = self._known[found.tree][0]
-        commit = make_commit(id, data, found, TreeId(root), parents)
+        odd = self._odd.get(found.tree, ())
+        commit = make_commit(id, data, found, TreeId(root), parents, odd)
         self.commits[id] = CommitId(batch.put(Kind.COMMIT, commit.encode()))
         self.commit_count += 1
 
     def _entries(self, id: bytes) -> list[GitEntry]:
-        return parse_tree(id, self._folder.read(id, git.TREE))
+        """Entries of a directory, their modes as git of today would write them."""
+        entries = parse_tree(id, self._folder.read(id, git.TREE))
+        odd = odd_entries(entries)
+        if odd:
+            self._odd[id] = tuple((name, mode, child) for mode, name, child in odd)
+            entries = [(mode.lstrip(b"0"), name, child) for mode, name, child in entries]
+        return entries
 
     def _discover(
         self, roots: Iterable[bytes]
-    ) -> tuple[list[tuple[bytes, list[GitEntry]]], list[bytes]]:
-        """Directories that are new, children before parents, and the files that are new."""
-        order: list[tuple[bytes, list[GitEntry]]] = []
-        files: dict[bytes, None] = {}
+    ) -> tuple[list[tuple[bytes, bytes, list[GitEntry]]], dict[bytes, bytes]]:
+        """Directories that are new, children before parents: (git's id, path, entries); and the
+        files that are new: git's id -> path.
+        """
+        order: list[tuple[bytes, bytes, list[GitEntry]]] = []
+        files: dict[bytes, bytes] = {}
         known, directories = self._known, self._directories
         seen: set[bytes] = set()
         for root in roots:
@@ -170,8 +175,9 @@ class GitImport:
                 continue
             seen.add(root)
             trail = [(root, b"", entries := self._entries(root), iter(entries))]
+            place = b""
             while trail:
-                id, _name, entries, rest = trail[-1]
+                id, _above, entries, rest = trail[-1]
                 for mode, name, child in rest:
                     if child in known:
                         if (mode == b"40000") != (child in directories):
@@ -182,22 +188,23 @@ class GitImport:
                             continue
                         seen.add(child)
                         if len(trail) >= PATH_DEPTH_MAX:
-                            raise _too_deep([part for _, part, _, _ in trail])
+                            raise _too_deep(place)
                         below = self._entries(child)
-                        trail.append((child, name, below, iter(below)))
+                        trail.append((child, place, below, iter(below)))
+                        place += name + b"/"
                         break
                     if mode not in _MODES:
-                        self._notice(mode, [part for _, part, _, _ in trail[1:]], name)
+                        self._notice(mode, place + name)
                         if mode == _SUBMODULE:
                             continue
-                    files[child] = None
+                    files.setdefault(child, place + name)
                 else:
-                    order.append((id, entries))
-                    trail.pop()
-        return order, list(files)
+                    order.append((id, place, entries))
+                    place = trail.pop()[1]
+        return order, files
 
-    def _notice(self, mode: bytes, above: Sequence[bytes], name: bytes) -> None:
-        path = printable(b"/".join((*above, name)))
+    def _notice(self, mode: bytes, place: bytes) -> None:
+        path = printable(place)
         if mode == _SUBMODULE:
             text = f"{path} is a submodule; its commit belongs to another history"
             self.problems.setdefault((path, ""), Problem(path, "submodule", text))
@@ -206,25 +213,62 @@ class GitImport:
             text = f"{path} has the mode {shown}; it is a file without an executable bit"
             self.odd_modes.setdefault((path, shown), Problem(path, "mode", text))
 
-    def _take_files(self, batch: Batch, ids: list[bytes]) -> None:
+    def _take_files(self, batch: Batch, files: dict[bytes, bytes]) -> None:
         """Stage contents; they are read and checked on a thread of their own."""
-        number = 0
-        with closing(Ahead(self._folder.groups(ids), _GROUPS_AHEAD)) as groups:
+        waiting = iter(files.items())
+        with closing(Ahead(self._folder.groups(files), _GROUPS_AHEAD)) as groups:
             for group in groups:
-                large = any(len(data) > WHOLE_BLOB_BYTES_MAX for data in group)
-                if large:
-                    stored = [self._put(batch, data) for data in group]
-                else:
-                    stored = batch.put_blobs(group)
-                sizes = [len(data) for data in group]
-                theirs = ids[number : number + len(group)]
-                self._known.update(zip(theirs, zip(stored, sizes, strict=True), strict=True))
-                number += len(group)
-                self.content_bytes += sum(sizes)
-        self.file_count += len(ids)
+                digests = digests_of(repeat(int(Kind.BLOB), len(group)), group)
+                for data, id, (theirs, path) in zip(group, digests, waiting, strict=False):
+                    self._known[theirs] = (id, len(data))
+                    self._latest[path] = id
+                    self.content_bytes += len(data)
+                    if len(data) > WHOLE_BLOB_BYTES_MAX:
+                        self._put(batch, data)
+                        continue
+                    self._hint(batch, id, path)
+                    batch.add(id, Kind.BLOB, data)
+        self.file_count += len(files)
+
+    def _hint(self, batch: Batch, id: bytes, path: bytes) -> None:
+        """Name what was at this path when the last batch ended: it may serve as base of a delta."""
+        base = self._installed.get(path)
+        if base is None or base == id or batch.holds(id):
+            return
+        if not self._store.objects.lookup.has(id):
+            batch.hint(id, base)
+
+    def note(self, batch: Batch, id: bytes, node: Node, path: bytes) -> None:
+        """A node of the directory at a path; nodes of one directory are told by where they end."""
+        place = path + (node.names[-1] if len(node.names) > NODE_SINGLE_ENTRIES_MAX else b"") + b"/"
+        self._hint(batch, id, place)
+        self._latest[place] = id
+
+    def count(self, batch: Batch) -> None:
+        """Add what a batch has written."""
+        self.new_count += batch.written_count
+        self.new_bytes += batch.written_bytes
+
+    def settle(self) -> None:
+        """What was staged is installed now."""
+        self._installed.update(self._latest)
+        self._latest.clear()
 
     def _put(self, batch: Batch, data: bytes) -> bytes:
         return self._store.core.put_content(batch, data)[0]
+
+    def _keep(self, id: bytes, entries: list[GitEntry], nodes: _Nodes) -> None:
+        """Stage a directory, whose files and directories are staged or here."""
+        self._known[id] = self._build(entries, nodes)
+        self._directories.add(id)
+        if not self._odd:
+            return
+        odd = list(self._odd.get(id, ()))
+        for mode, name, child in entries:
+            if mode == b"40000" and child in self._odd:
+                odd += [(name + b"/" + path, raw, at) for path, raw, at in self._odd[child]]
+        if odd:
+            self._odd[id] = tuple(odd)
 
     def _build(self, entries: list[GitEntry], nodes: _Nodes) -> tuple[bytes, int]:
         """The directory of the store for one of git: (id, bytes of content)."""
@@ -303,12 +347,17 @@ class GitImport:
         if kind == "tree":
             order, files = self._discover([id])
             self._take_files(batch, files)
-            nodes = _Nodes(batch)
-            for tree, entries in order:
-                self._known[tree] = self._build(entries, nodes)
-                self._directories.add(tree)
+            nodes = _Nodes(batch, self)
+            for tree, nodes.path, entries in order:
+                self._keep(tree, entries, nodes)
             return ObjectId(self._known[id][0]), Kind.TREE
         return None
+
+
+def _below(odd: Odd, place: bytes) -> Odd:
+    """What is odd in and below a directory, by paths from there."""
+    start = len(place)
+    return tuple((path[start:], mode, id) for path, mode, id in odd if path.startswith(place))
 
 
 def _name_of(entry: GitEntry) -> bytes:
@@ -323,11 +372,29 @@ def commit_of(store: Store, ref: Ref) -> CommitId | None:
         return None
 
 
-def _too_deep(names: Sequence[bytes]) -> LimitExceeded:
-    shown = printable(b"/".join(names[1:4]))
+def _too_deep(place: bytes) -> LimitExceeded:
+    shown = printable(b"/".join(place.split(b"/", 3)[:3]))
     return LimitExceeded(
         f"Directories below {shown!r} are nested deeper than {PATH_DEPTH_MAX} names.",
         limit="PATH_DEPTH_MAX",
-        value=len(names) + 1,
+        value=place.count(b"/") + 1,
         maximum=PATH_DEPTH_MAX,
     )
+
+
+class _Nodes:
+    """Where nodes of directories go: into the batch, past the cache. `path` ends in a slash."""
+
+    def __init__(self, batch: Batch, work: GitImport) -> None:
+        self._batch = batch
+        self._work = work
+        self.path = b""
+
+    def save(self, node: Node) -> bytes:
+        id = id_of(DIRECTORY, node)
+        self._work.note(self._batch, id, node, self.path)
+        self._batch.add(id, int(Kind.TREE), node.data)
+        return id
+
+    def load(self, node_id: bytes) -> Node:
+        raise AssertionError("an import reads no node that it has made")

@@ -3,7 +3,7 @@
 Floor 5. Invariant: all refs move together, in one transaction, when all objects are there; a ref
 moves only forward along git's history, unless it is forced.
 
-Objects come first, in a batch of their own. What an interrupted import has left is reached by
+Objects come first, in batches of their own. What an interrupted import has left is reached by
 nothing, and the next one finds it.
 """
 
@@ -30,8 +30,8 @@ from cas.worktree.values import Problem
 
 _THEIR_HEADS: Final = "refs/heads/"
 _THEIR_TAGS: Final = "refs/tags/"
-_WINDOW_COMMITS: Final = 4096
-"""Commits whose directories are held at a time."""
+_WINDOW_COMMITS: Final = 2048
+"""Commits of one batch: what it has brought serves the next one as bases of deltas."""
 
 OnCommits = Callable[[int, int], None] | None
 """Called with the commits that are done, and all of them."""
@@ -116,13 +116,13 @@ def import_git(
         targets: dict[str, ObjectId] = {}
         if any(not _is_here(store, view, ref) for ref in wanted):
             work.learn()
+            _take_commits(store, work, folder, wanted, progress)
             with store.objects.batch() as batch:
-                _take_commits(work, folder, batch, wanted, progress)
                 for ref in wanted:
                     target = _target(work, batch, ref, problems)
                     if target is not None:
                         targets[ref.ref] = target
-                work.new_count, work.new_bytes = batch.written_count, batch.written_bytes
+                work.count(batch)
         moved, seq = _move(store, folder, wanted, targets, (author, message), options, problems)
     problems += work.problems.values()
     return GitReport(
@@ -189,9 +189,9 @@ def _is_here(store: Store, view: View, wanted: _Wanted) -> bool:
 
 
 def _take_commits(
+    store: Store,
     work: GitImport,
     folder: GitFolder,
-    batch: Batch,
     wanted: Sequence[_Wanted],
     progress: OnCommits,
 ) -> None:
@@ -199,7 +199,10 @@ def _take_commits(
     missing = [id for id in folder.walk(heads, ()) if id not in work.commits]
     waiting = iter(missing)
     while window := list(islice(waiting, _WINDOW_COMMITS)):
-        work.take(batch, window)
+        with store.objects.batch() as batch:
+            work.take(batch, window)
+            work.count(batch)
+        work.settle()
         if progress is not None:
             progress(work.commit_count, len(missing))
 

@@ -27,6 +27,12 @@ GitEntry = tuple[bytes, bytes, bytes]
 """(mode in octal digits, name, git's id) of a directory of git."""
 
 
+Odd = Sequence[tuple[bytes, bytes, bytes]]
+"""(path, mode in git, id in git) of what a directory here does not say of one of git: submodules,
+and modes that git of today writes otherwise.
+"""
+
+
 class Person(NamedTuple):
     """Who did something, and when: seconds since 1970 UTC, and the zone as git writes it."""
 
@@ -50,10 +56,14 @@ def parse_tree(id: bytes, data: bytes) -> list[GitEntry]:
     entries: list[GitEntry] = _TREE_ENTRY.findall(data)
     if sum([len(mode) + len(name) for mode, name, _id in entries]) + 22 * len(entries) != len(data):
         raise _bad(id, "tree")
-    if not _MODES.issuperset([mode for mode, _name, _id in entries]):
-        # Old programs wrote 040000, and some other modes that only mean a file.
-        entries = [(mode.lstrip(b"0"), name, child) for mode, name, child in entries]
     return entries
+
+
+def odd_entries(entries: Sequence[GitEntry]) -> list[GitEntry]:
+    """Entries with a mode that a directory here has no kind for, or that git writes otherwise."""
+    if _MODES.issuperset([mode for mode, _name, _id in entries]):
+        return []
+    return [entry for entry in entries if entry[0] not in _MODES]
 
 
 def parse_commit(id: bytes, data: bytes) -> GitCommit:
@@ -88,7 +98,12 @@ def _person(id: bytes, line: bytes, key: bytes) -> Person:
 
 
 def make_commit(
-    id: bytes, data: bytes, found: GitCommit, tree: TreeId, parents: Sequence[CommitId]
+    id: bytes,
+    data: bytes,
+    found: GitCommit,
+    tree: TreeId,
+    parents: Sequence[CommitId],
+    odd: Odd = (),
 ) -> Commit:
     """The commit of the store for one of git. `time_us` is the committer's time, the author's
     and both zones stand in extras; what does not fit into text or time is kept whole as `raw`.
@@ -106,6 +121,8 @@ def make_commit(
     time_s = min(max(0, found.committer.time_s), _TIME_S_MAX)
     if time_s != found.committer.time_s:
         extras["time_s"] = found.committer.time_s
+    if odd:
+        extras["odd"] = [[path, mode, at] for path, mode, at in odd]
     if _rebuild(found) != data or not _is_plain(found):
         extras["raw"] = data
     return Commit(

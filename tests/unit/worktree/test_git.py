@@ -143,14 +143,21 @@ class Compare:
         self.blobs: dict[bytes, bytes] = {}
         self.trees: dict[bytes, bytes] = {}
 
-    def tree(self, root: Any) -> bytes:
-        """git's id of a directory of the store."""
-        if root not in self.trees:
-            rows = []
+    def tree(self, root: Any, odd: Any = ()) -> bytes:
+        """git's id of a directory of the store; `odd`: (path, mode, id) as git has them."""
+        if odd or root not in self.trees:
+            here = {path: (mode, at) for path, mode, at in odd if b"/" not in path}
+            rows = [
+                (path, mode + b" " + path + b"\0" + at)
+                for path, (mode, at) in here.items()
+                if mode == b"160000"
+            ]
             for name, entry in Snapshot(self.store.objects, root, None, None).entries():
                 raw = to_bytes(name)
                 if entry.is_tree:
-                    id = self.tree(entry.id)
+                    start = raw + b"/"
+                    inside = [(p[len(start) :], m, at) for p, m, at in odd if p.startswith(start)]
+                    id = self.tree(entry.id, inside)
                 else:
                     if entry.id not in self.blobs:
                         content = self.store.get(entry.id)
@@ -158,8 +165,12 @@ class Compare:
                         self.blobs[entry.id] = git_hash(b"blob", content)
                     id = self.blobs[entry.id]
                 key = raw + b"/" if entry.is_tree else raw
-                rows.append((key, MODES[entry.kind] + b" " + raw + b"\0" + id))
-            self.trees[root] = git_hash(b"tree", b"".join(row for _key, row in sorted(rows)))
+                mode = here[raw][0] if raw in here else MODES[entry.kind]
+                rows.append((key, mode + b" " + raw + b"\0" + id))
+            found = git_hash(b"tree", b"".join(row for _key, row in sorted(rows)))
+            if odd:
+                return found
+            self.trees[root] = found
         return self.trees[root]
 
     def history(self, revision: str) -> list[bytes]:
@@ -168,7 +179,8 @@ class Compare:
         for _id, commit in self.store.log(revision):
             theirs = git_id(commit.extras)
             assert theirs is not None
-            assert self.tree(commit.tree) == commit.extras["git"]["tree"]
+            about = commit.extras["git"]
+            assert self.tree(commit.tree, about.get("odd", ())) == about["tree"]
             parents = [git_id(self.store.commit(p).extras) or b"" for p in commit.parents]
             data = git_bytes(commit, parents)
             assert data is not None
@@ -318,6 +330,40 @@ def test_submodules_odd_modes_and_names_are_told(store: Store, git: Git) -> None
     assert [p.path for p in report.odd_modes] == ["old-mode/group"]
     assert set(store.snapshot("odd")) == {"old-mode/group", "old-mode/good"}
     assert store.snapshot("main")["README"] == b"two\n"
+
+
+def test_a_commit_says_which_submodules_it_had(store: Store, git: Git) -> None:
+    """Submodules are left out of directories, and kept beside them: trees can be proved whole."""
+    for number, at in enumerate(("a", "deep/er/b", "src/c"), 1):
+        git("update-index", "--add", "--cacheinfo", f"160000,{f'{number}' * 40},{at}")
+        git("commit", "-q", "-m", f"submodule {at}")
+    report = take(store, git)
+    assert {p.path for p in report.problems} == {"a", "deep/er/b", "src/c"}
+    assert [row[0] for row in store.commit("main").extras["git"]["odd"]] == [
+        b"a",
+        b"deep/er/b",
+        b"src/c",
+    ]
+    assert_equal(store, git)
+    git(
+        "update-index",
+        "--add",
+        "--cacheinfo",
+        f"100644,{git('rev-parse', 'HEAD:README').decode()},z",
+    )
+    git("commit", "-q", "-m", "later")
+    assert take(store, git).commit_count == 1
+    assert_equal(store, git)
+
+
+def test_trees_with_odd_modes_can_be_proved(store: Store, git: Git) -> None:
+    """Modes as old programs wrote them are kept beside the commit, so that git's ids come out."""
+    blob = git.object("blob", b"content")
+    deep = git.object("tree", tree((b"100664", b"group", blob), (b"100644", b"plain", blob)))
+    root = git.object("tree", tree((b"040000", b"old", deep), (b"40000", b"same", deep)))
+    git.point("refs/heads/odd", git.object("commit", raw_commit(root)))
+    take(store, git)
+    assert_equal(store, git)
 
 
 COMMITS = [
