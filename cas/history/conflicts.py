@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import attrs
 
-from cas.errors import LimitExceeded, NotCanonical
+from cas.errors import Invalid, LimitExceeded, NotCanonical
 from cas.history.core import Core
 from cas.limits import STRUCTURED_BYTES_MAX
 from cas.model.encoding import decode, encode, is_extras, shape
@@ -139,7 +139,10 @@ def _decode_index(content: bytes) -> list[list[Any]]:
         path, reason = row
         shape(type(path) is bytes and path > before, "conflicts ascend by path")
         shape(type(reason) is str and reason in reasons, "a conflict has a known reason")
-        split_path(path)
+        try:
+            split_path(path)
+        except Invalid as error:
+            raise NotCanonical(f"Not a valid commit: {error}", reason=str(error)) from error
         before = path
     return list(rows)
 

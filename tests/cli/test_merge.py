@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from cas.cli.graph import draw
 from tests.cli.support import Shell
+from tests.cli.test_surface import complete
 
 
 @pytest.fixture
@@ -154,6 +155,13 @@ def test_an_annotated_tag_shows_its_message(forked: Shell) -> None:
     assert (row["tagger"], row["message"]) == ("tester", "the first release")
     assert forked("show", "v1^{}", "--json").document["kind"] == "commit"
     assert forked("show", "v1", "--json").document["kind"] == "tag"
+
+
+def test_the_second_end_of_a_range_completes(forked: Shell) -> None:
+    """Behind the dots of a range branches and tags are offered, and paths behind a moment."""
+    assert complete(forked.folder, "log", "main..s") == ["main..side"]
+    assert complete(forked.folder, "log", "main...s") == ["main...side"]
+    assert complete(forked.folder, "cat", "main@{1}:b") == ["main@{1}:b"]
 
 
 GRAPH = st.lists(st.lists(st.integers(1, 4), max_size=3, unique=True), min_size=1, max_size=12)

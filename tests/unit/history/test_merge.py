@@ -510,17 +510,23 @@ def test_merging_is_commutative_and_done_once(base: Files, ours: Files, theirs: 
         assert store.merge("main", "back").clean or not there.clean
 
 
-def test_conflicts_that_are_not_canonical_are_refused(memory: Store) -> None:
+@pytest.mark.parametrize(
+    "index",
+    [
+        None,
+        b"\x83\x01\x81\x82\x41a\x61x\xa0",  # a reason that is none
+        b"\x83\x01\x81\x82\x42..\x64mode\xa0",  # a path that is none
+        b"\x83\x02\x80\xa0",  # another version
+        b"\x83\x01\x82\x82\x41b\x64mode\x82\x41a\x64mode\xa0",  # not ascending
+        b"no CBOR",
+    ],
+)
+def test_conflicts_that_are_not_canonical_are_refused(memory: Store, index: bytes | None) -> None:
     """A commit whose conflicts have no index, or a wrong one, is an error and no empty list."""
-    write(memory, "main", {"x": b""})
+    write(memory, "main", {"other": b""} if index is None else {"index": index})
     tree = memory.commit("main").tree
-    commit = Commit(tree, (), "", "", 1, {"conflicts": bytes(tree)})
     with pytest.raises(cas.Corrupt):
-        read_conflicts(memory.core, commit)
-    write(memory, "main", {"index": b"\x83\x01\x81\x82\x41a\x61x\xa0"})
-    commit = Commit(tree, (), "", "", 1, {"conflicts": bytes(memory.commit("main").tree)})
-    with pytest.raises(cas.Corrupt):
-        read_conflicts(memory.core, commit)
+        read_conflicts(memory.core, Commit(tree, (), "", "", 1, {"conflicts": bytes(tree)}))
 
 
 STEPS = st.lists(
