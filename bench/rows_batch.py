@@ -145,6 +145,8 @@ def row_threads(ctx: Context) -> None:
                     answer = worker.ask("threads", threads=threads, seconds=seconds)
                     if turn:
                         found.append(answer["commits"] / answer["seconds"])
+        if slow_ms and max(rates[1]) > 1_000 / slow_ms:
+            raise RuntimeError("one thread is faster than its syncs; they were not slowed")
         for threads, found in rates.items():
             ctx.run.add(f"{row}/cas-{threads}/rate", Series(tuple(found), "/s"))
     if ctx.has_strace():

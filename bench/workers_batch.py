@@ -11,6 +11,7 @@ kind's library and nothing else of the bench.
 from __future__ import annotations
 
 import importlib
+import os
 import random
 import sqlite3
 import struct
@@ -438,11 +439,14 @@ class Threads(Cas):
 
 
 def slow_syncs(seconds: float) -> None:
-    """Make every sync of SQLite in this process take so much longer, as a slower disk would.
+    """Make every sync of this process take so much longer, as a slower disk would.
 
-    A VFS of its own sleeps before it hands the sync on; other threads run meanwhile. Syncs of
-    pack files are as they were: small commits make none.
+    Called before the product is loaded. A VFS of SQLite of its own sleeps before it hands the sync
+    on, and so do `os.fsync` and `os.fdatasync`; other threads run meanwhile. What was not slowed
+    would show: the row compares with the same work on syncs as they are.
     """
+    for name in ("fsync", "fdatasync"):
+        setattr(os, name, _slowed(getattr(os, name), seconds))
     import apsw
 
     base = apsw.vfs_names()[0]  # the default one, by its name: from now on "" would be this one
@@ -463,6 +467,14 @@ def slow_syncs(seconds: float) -> None:
             return File(name, flags)
 
     KEPT.append(Slow())
+
+
+def _slowed(sync: Callable[[int], None], seconds: float) -> Callable[[int], None]:
+    def slow(handle: int) -> None:
+        time.sleep(seconds)
+        sync(handle)
+
+    return slow
 
 
 KEPT: list[Any] = []
