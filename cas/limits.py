@@ -149,8 +149,11 @@ TEXT_MERGE_BYTES_MAX: Final = 8 * MIB
 TEXT_DIFFERENCES_MAX: Final = 400
 """Lines that one search between two anchors may find changed; its memory grows by the square."""
 
-TEXT_WORK_FACTOR: Final = 60
-"""Steps that comparing two texts may take a line; what is left then counts as changed."""
+TEXT_WORK_FACTOR: Final = 6
+TEXT_WORK_MIN: Final = 200_000
+"""Steps of half a microsecond that comparing two texts may take: so many a line, and so many
+more; what is left then counts as changed.
+"""
 
 ARCHIVE_HEADER_BYTES_MAX: Final = 1 * MIB
 """Header of one member of an archive that is taken in; a path has 4 KiB."""

@@ -20,7 +20,12 @@ from typing import Final, NamedTuple
 
 import attrs
 
-from cas.limits import TEXT_DIFFERENCES_MAX, TEXT_MERGE_BYTES_MAX, TEXT_WORK_FACTOR
+from cas.limits import (
+    TEXT_DIFFERENCES_MAX,
+    TEXT_MERGE_BYTES_MAX,
+    TEXT_WORK_FACTOR,
+    TEXT_WORK_MIN,
+)
 
 _NUL_WITHIN: Final = 8000
 
@@ -103,7 +108,7 @@ class _Matcher:
         self.left = left
         self.right = right
         self.found: list[tuple[int, int, int]] = []
-        self.budget = TEXT_WORK_FACTOR * (len(left) + len(right) + 1000)
+        self.budget = TEXT_WORK_MIN + TEXT_WORK_FACTOR * (len(left) + len(right))
 
     def run(self) -> list[tuple[int, int, int]]:
         stack = [_Range(0, len(self.left), 0, len(self.right))]
@@ -116,11 +121,13 @@ class _Matcher:
                 self._search(rest)
                 continue
             a, c = rest.a, rest.c
-            for i, j in anchors:
-                stack.append(_Range(a, i, c, j))
-                self.found.append((i, j, 1))
-                a, c = i + 1, j + 1
-            stack.append(_Range(a, rest.b, c, rest.d))
+            for i, j, size in anchors:
+                if a < i and c < j:
+                    stack.append(_Range(a, i, c, j))
+                self.found.append((i, j, size))
+                a, c = i + size, j + size
+            if a < rest.b and c < rest.d:
+                stack.append(_Range(a, rest.b, c, rest.d))
         return self.found
 
     def _trim(self, lines: _Range) -> _Range:
@@ -139,8 +146,8 @@ class _Matcher:
         self.budget -= (a - lines.a) + (end - b)
         return _Range(a, b, c, d)
 
-    def _anchors(self, lines: _Range) -> list[tuple[int, int]]:
-        """The longest ascending run of lines that are unique on both sides."""
+    def _anchors(self, lines: _Range) -> list[tuple[int, int, int]]:
+        """The longest ascending run of lines that are unique on both sides, as blocks."""
         old, new = self.left[lines.a : lines.b], self.right[lines.c : lines.d]
         self.budget -= len(old) + len(new)
         counts, others = Counter(old), Counter(new)
@@ -162,10 +169,14 @@ class _Matcher:
                 last.append(at)
             else:
                 ends[pile], last[pile] = j, at
-        run = []
+        run: list[tuple[int, int, int]] = []
         at = last[-1] if last else -1
         while at >= 0:
-            run.append(pairs[at])
+            i, j = pairs[at]
+            if run and run[-1][0] == i + 1 and run[-1][1] == j + 1:
+                run[-1] = (i, j, run[-1][2] + 1)
+            else:
+                run.append((i, j, 1))
             at = before[at]
         return run[::-1]
 

@@ -136,6 +136,22 @@ def test_the_work_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [line for part in parts for line in part.clean or ()] == new
 
 
+@given(LINES, LINES, LINES, st.integers(0, 60))
+def test_what_the_budget_does_not_reach_counts_as_changed(
+    base: list[bytes], ours: list[bytes], theirs: list[bytes], budget: int
+) -> None:
+    """With any budget the parts are the three texts, and what is clean is no less true."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text, "TEXT_WORK_MIN", budget)
+        patch.setattr(text, "TEXT_WORK_FACTOR", 0)
+        parts = merge_lines(base, ours, theirs)
+        alone = merge_lines(base, base, theirs)
+    assert [line for part in parts for line in part.base] == base
+    assert [line for part in parts for line in part.ours] == ours
+    assert [line for part in parts for line in part.theirs] == theirs
+    assert [line for part in alone for line in part.clean or ()] == theirs
+
+
 def test_a_moved_function_keeps_its_neighbours_together() -> None:
     """Anchors hold a real text together at least as well as the standard library does."""
     old = [b"def f():\n", b"    return 1\n", b"\n", b"def g():\n", b"    return 2\n", b"\n"]
