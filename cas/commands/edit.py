@@ -134,7 +134,7 @@ class _Work:
         self.touch(place)
         del self.branch(place)[place.path]
 
-    def finish(self, message: str) -> Edited:
+    def finish(self) -> Edited:
         """Commit if anything is another than before."""
         changes = []
         for place, old in self._before.items():
@@ -143,7 +143,6 @@ class _Work:
                 changes.append(Touched(place.branch, place.path, old, new))
         if not changes:
             return Edited((), None, ())
-        self.tx.message = self.tx.message or message
         entry = self.tx.commit()
         touched = {place.ref for place in self._before}
         commits = tuple(
@@ -167,13 +166,18 @@ def _checked(if_match: str | None) -> str | None:
 
 
 def _run(
-    store: Store, request: EditRequest, verb: str, act: Callable[[_Work], Sequence[Place]]
+    store: Store,
+    request: EditRequest,
+    verb: str,
+    names: Sequence[str],
+    act: Callable[[_Work], None],
 ) -> Edited:
-    with store.begin(author=request.author, message=request.message) as tx:
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    message = request.message or f"{verb} {printable(names[0])}{more}"
+    with store.begin(author=request.author, message=message) as tx:
         work = _Work(tx, request.if_match)
-        named = [printable(place.path) for place in act(work)]
-        more = f" and {len(named) - 1} more" if len(named) > 1 else ""
-        return work.finish(f"{verb} {named[0]}{more}")
+        act(work)
+        return work.finish()
 
 
 # -- the calls -------------------------------------------------------------------------------
@@ -202,7 +206,7 @@ def write_files(
     cannot be read, and what a commit raises.
     """
 
-    def act(work: _Work) -> list[Place]:
+    def act(work: _Work) -> None:
         for write in writes:
             found = work.touch(write.place)
             work.expect(write.place, found)
@@ -211,9 +215,8 @@ def write_files(
             else:
                 with open_file(write.source) as file:
                     put_content(work.branch(write.place), write.place, file, kind)
-        return [write.place for write in writes]
 
-    return _run(store, request, "write", act)
+    return _run(store, request, "write", [write.place.path for write in writes], act)
 
 
 def put_content(
@@ -243,7 +246,7 @@ def remove_files(
     Raises `PathNotFound`, `WrongKind` for a directory, `NotAsExpected`, and what a commit raises.
     """
 
-    def act(work: _Work) -> list[Place]:
+    def act(work: _Work) -> None:
         for place in places:
             found = work.touch(place)
             work.expect(place, found)
@@ -254,9 +257,8 @@ def remove_files(
                 raise _is_directory(place, found, "-r removes it with all that is in it")
             else:
                 work.remove(place)
-        return list(places)
 
-    return _run(store, request, "remove", act)
+    return _run(store, request, "remove", [place.path for place in places], act)
 
 
 def move_files(
@@ -269,7 +271,7 @@ def move_files(
     (of the sources), and what a commit raises.
     """
 
-    def act(work: _Work) -> list[Place]:
+    def act(work: _Work) -> None:
         into = _is_folder(work, target, len(sources))
         for source in sources:
             found = work.touch(source)
@@ -284,9 +286,8 @@ def move_files(
             _refuse_directory(work, place)
             work.remove(source)
             work.put_entry(place, found)
-        return list(sources)
 
-    return _run(store, request, "move", act)
+    return _run(store, request, "move", [place.path for place in sources], act)
 
 
 def copy_files(store: Store, sources: Sequence[str], target: Place, request: EditRequest) -> Edited:
@@ -299,9 +300,8 @@ def copy_files(store: Store, sources: Sequence[str], target: Place, request: Edi
     view = store.view()
     found = [resolve(view, source) for source in sources]
 
-    def act(work: _Work) -> list[Place]:
+    def act(work: _Work) -> None:
         into = _is_folder(work, target, len(sources))
-        places = []
         for source in found:
             place = target
             if into:
@@ -314,10 +314,8 @@ def copy_files(store: Store, sources: Sequence[str], target: Place, request: Edi
             work.expect(place, work.touch(place))
             _refuse_directory(work, place)
             work.put_entry(place, source.entry)
-            places.append(place)
-        return places
 
-    return _run(store, request, "copy", act)
+    return _run(store, request, "copy", [source.text for source in found], act)
 
 
 def _is_folder(work: _Work, target: Place, source_count: int) -> bool:
@@ -399,7 +397,7 @@ def save_edit(store: Store, opened: Opened, content: BinaryIO, request: EditRequ
     Raises `NotAsExpected` when this one did, and what a commit raises.
     """
 
-    def act(work: _Work) -> list[Place]:
+    def act(work: _Work) -> None:
         place = opened.place
         found = work.touch(place)
         if found != opened.entry:
@@ -411,6 +409,5 @@ def save_edit(store: Store, opened: Opened, content: BinaryIO, request: EditRequ
                 actual=None if found is None else str(found.id),
             )
         put_content(work.branch(place), place, content)
-        return [place]
 
-    return _run(store, request, "edit", act)
+    return _run(store, request, "edit", [opened.place.path], act)
