@@ -17,7 +17,7 @@ from typing import Final
 import attrs
 
 from cas.history.snapshot import Change, ChangeKind
-from cas.limits import RENAME_BYTES_MAX, RENAME_FILE_BYTES_MAX, RENAME_PAIRS_MAX
+from cas.limits import RENAME_BYTES_MAX, RENAME_FILE_BYTES_MAX, RENAME_PAIRS_MAX, RENAME_STEPS_MAX
 from cas.model.ids import ObjectId
 from cas.model.objects import EntryKind
 
@@ -84,6 +84,7 @@ class _Search:
         self.came: dict[str, Change] = {}
         self.pairs: list[_Pair] = []
         self.budget_bytes = RENAME_BYTES_MAX
+        self.budget_steps = RENAME_STEPS_MAX
         self.pieces: dict[bytes, Counter[bytes]] = {}
 
     def take(self, change: Change) -> None:
@@ -143,6 +144,11 @@ class _Search:
             return 0
         before, after = self._pieces(old.old.id), self._pieces(new.new.id)
         if before is None or after is None:
+            return 0
+        if len(before) > len(after):
+            before, after = after, before
+        self.budget_steps -= len(before)
+        if self.budget_steps < 0:
             return 0
         shared = sum(len(piece) * count for piece, count in (before & after).items())
         return 100 * shared // long

@@ -64,7 +64,9 @@ def test_empty_files_and_strangers_are_not_renames(memory: Store) -> None:
     assert sorted(row[0] for row in told(memory)) == ["added", "added", "removed", "removed"]
 
 
-@pytest.mark.parametrize(("limit", "value"), [("RENAME_PAIRS_MAX", 0), ("RENAME_BYTES_MAX", 0)])
+@pytest.mark.parametrize(
+    ("limit", "value"), [("RENAME_PAIRS_MAX", 0), ("RENAME_BYTES_MAX", 0), ("RENAME_STEPS_MAX", 0)]
+)
 def test_the_search_is_bounded(
     memory: Store, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
 ) -> None:
