@@ -163,7 +163,7 @@ UNDO_SCAN_ENTRIES_MAX: Final = 10_000
 RENAME_PAIRS_MAX: Final = 40_000
 """Pairs of a removed and an added file that are compared; beyond, only files of one name."""
 
-RENAME_STEPS_MAX: Final = 10_000_000
+RENAME_STEPS_MAX: Final = 3_000_000
 """Lines that are compared in one search for renames: about two seconds."""
 
 RENAME_FILE_BYTES_MAX: Final = 1 * MIB
