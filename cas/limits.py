@@ -128,6 +128,9 @@ THRESHOLDS: Final = Thresholds()
 DELTA_DEPENDANTS_MAX: Final = 64
 """Deltas on one base in one batch; more, and the batch writes a second copy of the base."""
 
+DELTA_DEPTH_WRITTEN: Final = 2
+"""Depth that a writer makes: less than what may be read, because each step costs every read."""
+
 ZSTD_LEVEL: Final = 3
 ZSTD_WINDOW_LOG_MAX: Final = 27
 
@@ -194,6 +197,7 @@ assert PACK_BYTES_TARGET + WHOLE_BLOB_BYTES_MAX + STRUCTURED_BYTES_MAX < PACK_BY
 assert WHOLE_BLOB_BYTES_MAX >= 2 * CHUNK_BYTES_MAX, "a recipe has at least two chunks"
 assert CHUNK_BYTES_MIN < CHUNK_BYTES_MEAN < CHUNK_BYTES_MAX
 assert INLINE_OBJECT_BYTES_MAX <= INLINE_TRANSACTION_BYTES_MAX < SPILL_BYTES < PACK_BYTES_TARGET
+assert 1 <= DELTA_DEPTH_WRITTEN <= DELTA_DEPTH_MAX
 assert 2 * DELTA_BYTES_MAX <= 1 << ZSTD_WINDOW_LOG_MAX, "a base and what is made of it"
 assert NODE_BOUNDARY_MEAN < NODE_SINGLE_ENTRIES_MAX < NODE_ENTRIES_MAX
 # Names, their CBOR heads (3), id, kind, two numbers of 9 bytes each; one name may overshoot.

@@ -2,7 +2,7 @@
 
 Floor 3; implements docs/format.md section 6.4. Invariant: what is chosen was decoded again and
 compared; a delta's depth is one more than that of the very copy of the base that it was made
-from, and at most `DELTA_DEPTH_MAX`. Any thread may ask: bases are located behind a lock, read
+from, and at most `DELTA_DEPTH_WRITTEN`. Any thread may ask: bases are located behind a lock, read
 and compressed beside each other (two that meet in the reader's tables cost time at most).
 
 The cost is bounded: one base is read for an object, and one frame made of it; a second frame,
@@ -21,6 +21,7 @@ from cas.limits import (
     DELTA_BYTES_MAX,
     DELTA_DEPENDANTS_MAX,
     DELTA_DEPTH_MAX,
+    DELTA_DEPTH_WRITTEN,
     ID_BYTES,
     KIB,
 )
@@ -185,7 +186,7 @@ class Deltas:
                 or place.raw_bytes > _BASE_FACTOR * len(target.content) + _BASE_SLACK_BYTES
             ):
                 break
-            if place.depth == 0 or (id == target.base and place.depth < DELTA_DEPTH_MAX):
+            if place.depth == 0 or (id == target.base and place.depth < DELTA_DEPTH_WRITTEN):
                 return id, place
             try:
                 id = self._source.stored(place.pack, place.offset + RECORD_HEADER_BYTES, ID_BYTES)

@@ -16,6 +16,7 @@ from cas.history.store import Store
 from cas.limits import DELTA_DEPENDANTS_MAX, DELTA_DEPTH_MAX
 from cas.maintenance.fsck import fsck
 from cas.model.ids import Kind, digest_of
+from cas.objects import deltas as chooser
 from cas.objects.bulk import BulkReader
 from cas.objects.packs import Copy
 from cas.objects.pipeline import Submitted
@@ -69,11 +70,15 @@ def slots(store: Store, content: bytes, kind: Kind = Kind.BLOB) -> list[Slot]:
     return [copy.slot for copy in store.objects.lookup.copies(digest_of(kind, content))]
 
 
-def test_versions_are_deltas_and_read_back(store: Store, rng: random.Random) -> None:
+@pytest.mark.parametrize("depth_max", range(1, DELTA_DEPTH_MAX + 1))
+def test_versions_are_deltas_and_read_back(
+    store: Store, rng: random.Random, depth_max: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Depths rise to the limit and begin anew; every way of reading gives every version."""
+    monkeypatch.setattr(chooser, "DELTA_DEPTH_WRITTEN", depth_max)
     contents = versions(store, 12, rng)
     depths = [slots(store, content)[0].depth for content in contents]
-    assert depths == [0, 1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3]
+    assert depths == [0, *[number % depth_max + 1 for number in range(11)]]
     assert all(slots(store, c)[0].stored_bytes < 400 for c in contents[1:])
     ids = [digest_of(Kind.BLOB, content) for content in contents]
     assert [get(store, id) for id in ids] == contents
@@ -173,9 +178,10 @@ def test_a_base_with_many_dependants_gets_a_second_copy(store: Store, rng: rando
 
 
 def test_damage_to_a_base_is_told_for_all_that_hangs_on_it(
-    store: Store, rng: random.Random
+    store: Store, rng: random.Random, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every version above it is an error, every one below it stays; fsck counts them."""
+    monkeypatch.setattr(chooser, "DELTA_DEPTH_WRITTEN", DELTA_DEPTH_MAX)
     contents = versions(store, 5, rng)
     (copy,) = store.objects.lookup.copies(digest_of(Kind.BLOB, contents[2]))
     assert copy.pack.file is not None
