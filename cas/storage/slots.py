@@ -9,7 +9,8 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from cas.limits import ID_BYTES
+from cas.errors import LimitExceeded
+from cas.limits import ID_BYTES, PACK_BYTES_MAX
 
 SLOT: Final = struct.Struct("<32sIIQBBBBI")
 _OFFSET_BYTES: Final = 4
@@ -24,7 +25,7 @@ def codec_max(table: bytes) -> int:
 
 
 def shifted(table: bytes, by: int) -> list[bytes]:
-    """Each slot, its offset `by` bytes further on. Raises `OverflowError` where that is too far.
+    """Each slot, its offset `by` bytes further on. Raises `LimitExceeded` where that is too far.
 
     The table is one long number, and what is added to it another: moving a thousand slots takes
     as long as unpacking three of them.
@@ -36,7 +37,12 @@ def shifted(table: bytes, by: int) -> list[bytes]:
     # uppermost byte of each offset says enough: a pack is far from that long.
     bound = max(table[_OFFSET_TOP_AT :: SLOT.size]) + 1 << 24
     if bound + by > _OFFSET_END:
-        raise OverflowError(f"offsets of up to {bound} cannot move by {by}")
+        raise LimitExceeded(
+            f"A pack of {bound + by} bytes is longer than offsets can say.",
+            limit="PACK_BYTES_MAX",
+            value=bound + by,
+            maximum=PACK_BYTES_MAX,
+        )
     step = (bytes(ID_BYTES) + by.to_bytes(_OFFSET_BYTES, "little") + after) * (
         len(table) // SLOT.size
     )

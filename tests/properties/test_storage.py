@@ -11,7 +11,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cas.errors import Corrupt, CorruptObject, CorruptPack
+from cas.errors import Corrupt, CorruptObject, CorruptPack, LimitExceeded
 from cas.limits import STRUCTURED_BYTES_MAX, ZSTD_WINDOW_LOG_MAX
 from cas.model.ids import Kind
 from cas.storage.codec import (
@@ -280,7 +280,7 @@ def test_offsets_that_no_longer_fit_are_refused() -> None:
     assert shifted(b"", 5) == []
     (moved,) = shifted(footer.table, 1 << 31)
     assert moved == footer.table[:32] + (80 + (1 << 31)).to_bytes(4, "little") + footer.table[36:]
-    with pytest.raises(OverflowError):
+    with pytest.raises(LimitExceeded):
         shifted(footer.table, (1 << 32) - 80)
 
 
