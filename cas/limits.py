@@ -65,6 +65,10 @@ COMMIT_PARENTS_MAX: Final = 64
 ENTRY_CHANGES_MAX: Final = 100_000
 """Refs that one journal entry may move."""
 
+FOLLOW_CHANGES_MAX: Final = 10_000
+"""Files that others may have changed in a branch for a commit to follow it: all are looked at,
+perhaps inside the gate, where nobody stays for more than 50 ms."""
+
 EVENTS_MAX: Final = 100_000
 EVENT_INLINE_BYTES_MAX: Final = 256
 """A longer event body is a blob that the entry names."""

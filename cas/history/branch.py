@@ -13,6 +13,7 @@ from cas.errors import Invalid, PathNotFound, WrongKind
 from cas.history.conflicts import SIDES, MergeConflict, carried, read_conflicts, to_value
 from cas.history.core import Core
 from cas.history.timeline import RefValue
+from cas.limits import FOLLOW_CHANGES_MAX
 from cas.model.entry import BranchRequest
 from cas.model.ids import BlobId, CommitId, Kind, ObjectId, TreeId
 from cas.model.names import split_path, to_text
@@ -23,6 +24,9 @@ from cas.trees import paths
 from cas.trees.node import DIRECTORY, EMPTY_DATA, Value
 
 Path = tuple[bytes, ...]
+
+OnMove = Literal["rebase", "conflict"]
+"""What a commit does about a branch that moved: follow it where nothing was touched, or refuse."""
 Side = Literal["base", "ours", "theirs"]
 """A side of a conflict."""
 
@@ -37,7 +41,13 @@ class BranchEdit(MutableMapping[str, bytes]):
     """
 
     def __init__(
-        self, core: Core, batch: Batch, ref: str, base: RefValue | None, allow_empty: bool
+        self,
+        core: Core,
+        batch: Batch,
+        ref: str,
+        base: RefValue | None,
+        allow_empty: bool,
+        on_move: OnMove = "rebase",
     ) -> None:
         self._core = core
         self._batch = batch
@@ -59,6 +69,12 @@ class BranchEdit(MutableMapping[str, bytes]):
         self.staged: dict[Path, Value | None] = {}
         # Directories in which something is or was staged.
         self._above: set[Path] = set()
+        self.on_move: OnMove = on_move
+        self._based_on: bytes | None = None
+        # Paths that were looked at, and the directories above them.
+        self._reads: set[Path] = set()
+        self._reads_above: set[Path] = set()
+        self._read_all = False
 
     def __repr__(self) -> str:
         return f"<BranchEdit {self.ref}, {len(self.staged)} staged>"
@@ -224,10 +240,48 @@ class BranchEdit(MutableMapping[str, bytes]):
         return any(self._touched(conflict.parts) for conflict in every)
 
     def extras(self, root: bytes) -> dict[str, Any]:
-        """Extras of the commit of the new tree `root`: conflicts that are still to be settled."""
+        """Extras of the commit of the new tree `root`: conflicts that are still to be settled,
+        and the commit that the work was begun on when the branch has moved since.
+        """
+        based = {} if self._based_on is None else {"based_on": self._based_on}
         if self._parent is None:
-            return {}
-        return carried(self._core, self._batch, self._parent, root, self._touched)
+            return based
+        return based | carried(self._core, self._batch, self._parent, root, self._touched)
+
+    def follow(self, actual: RefValue | None) -> bool:
+        """Take the branch as others have left it for the base of what is staged.
+
+        False, and nothing changed, where that touches what was read or written here, or where
+        it cannot be told: the branch is gone, was replaced as a whole, or holds conflicts.
+        """
+        if self.on_move != "rebase" or actual is None or actual.kind != Kind.COMMIT:
+            return False
+        commit = self._core.commits.get(actual.target)
+        parent = self._parent
+        if self._replaced or commit.conflicts or (parent is not None and parent.conflicts):
+            return False
+        differences = paths.diff_paths(self._base_tree, commit.tree, self._nodes)
+        for count, (path, _old, _new) in enumerate(differences):
+            if count == FOLLOW_CHANGES_MAX or self._concerns(path):
+                return False
+        if self.base is not None and self._based_on is None:
+            self._based_on = bytes(self.base.target)
+        self.base = actual
+        self.parents = (CommitId(actual.target),)
+        self.tree = self._base_tree = commit.tree
+        self._parent = commit
+        return True
+
+    def _concerns(self, path: Path) -> bool:
+        """Whether a file that others changed was read or written here, or lies above or below
+        what was.
+        """
+        if self._read_all or path in self._above or path in self._reads_above:
+            return True
+        return any(
+            path[:length] in self.staged or path[:length] in self._reads
+            for length in range(1, len(path) + 1)
+        )
 
     # -- reading -----------------------------------------------------------------------------
 
@@ -238,6 +292,9 @@ class BranchEdit(MutableMapping[str, bytes]):
 
     def _find(self, parts: Path) -> TreeEntry | None:
         self._batch.check_open()
+        if parts not in self._reads:
+            self._reads.add(parts)
+            self._reads_above.update(parts[:length] for length in range(1, len(parts)))
         if parts in self._above:
             return paths.lookup(self._preview(), parts, self._nodes)
         if parts in self.staged:
@@ -277,6 +334,7 @@ class BranchEdit(MutableMapping[str, bytes]):
 
     def __iter__(self) -> Iterator[str]:
         self._core.objects.catalog.harden(reading=True)
+        self._read_all = True
         for parts, _entry in paths.walk(self._preview(), self._nodes):
             yield to_text(b"/".join(parts))
 

@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import repeat
+from typing import NamedTuple
 
 import attrs
 
@@ -44,6 +45,18 @@ _NO_SESSION = bytes(16)
 _YOUNG_RAW_BYTES_MAX = 2048
 """A young blob up to this size lies as it is: compressing it would cost a commit more than the
 bytes it saves. Young tree nodes always do: most of their bytes are ids."""
+
+
+_RECORD_COST_BYTES = RECORD_HEADER_BYTES + SLOT_BYTES
+
+
+class Mark(NamedTuple):
+    """How far a batch had come."""
+
+    records: int
+    small_bytes: int
+    structured: int
+    hits: set[bytes]
 
 
 class Batch:
@@ -105,7 +118,7 @@ class Batch:
         """Stage an object whose id is known to be right; whether it had to be written."""
         if self._done:
             self.check_open()
-        if self.holds(id):
+        if id in self._small or (self._file is not None and self._file.holds(id)):
             return False
         if self._lookup.has(id):
             self._hits.add(id)
@@ -113,24 +126,30 @@ class Batch:
         size_bytes = len(content)
         self.written_count += 1
         self.written_bytes += size_bytes
-        if kind != Kind.BLOB:
+        if kind != 1:  # Kind.BLOB
             self._structured.append(id)
         if self._file is None:
-            codec, payload = 0, content
-            if size_bytes > _YOUNG_RAW_BYTES_MAX and kind == Kind.BLOB:
+            codec, payload, stored = 0, content, size_bytes
+            if size_bytes > _YOUNG_RAW_BYTES_MAX and kind == 1:  # Kind.BLOB
                 codec, payload = encode_payload(content)
-            if (
-                len(payload) <= INLINE_OBJECT_BYTES_MAX
-                and self._small_bytes + len(payload) <= INLINE_TRANSACTION_BYTES_MAX
-            ):
+                stored = len(payload)
+            total = self._small_bytes + stored
+            if stored <= INLINE_OBJECT_BYTES_MAX and total <= INLINE_TRANSACTION_BYTES_MAX:
                 self._small[id] = (id, kind, codec, payload, size_bytes)
                 # Its header and its slot count too: a million tiny objects are no small row.
-                self._small_bytes += len(payload) + RECORD_HEADER_BYTES + SLOT_BYTES
+                self._small_bytes = total + _RECORD_COST_BYTES
                 return True
             self._file = self._begin_file()
         self.check_open()
         self._file.add(Submitted(id, kind, content, None, size_bytes))
         return True
+
+    def hint(self, id: bytes, base: bytes | None) -> None:
+        """Say which installed object the one that was added last may be stored as a delta of."""
+        if base is not None:
+            if self._hints is None:
+                self._hints = {}
+            self._hints[id] = base
 
     def put_blobs(self, contents: Sequence[bytes]) -> list[bytes]:
         """`put` of many blobs: hashed, looked up and staged in one go; their ids in order."""
@@ -159,13 +178,6 @@ class Batch:
             self.written_count += 1
             self.written_bytes += size_bytes
         return ids
-
-    def hint(self, id: bytes, base: bytes | None) -> None:
-        """Say which installed object the one that was added last may be stored as a delta of."""
-        if base is not None:
-            if self._hints is None:
-                self._hints = {}
-            self._hints[id] = base
 
     def add_recipe_copy(self, id: bytes, recipe: bytes, size_bytes: int) -> None:
         """Stage a copy of blob `id` that is rebuilt by `recipe`."""
@@ -215,7 +227,8 @@ class Batch:
 
     def seal(self) -> list[SealedPack]:
         """Make every byte durable that does not travel in the installing transaction."""
-        self.check_open()
+        if self._done or self._file is not None:
+            self.check_open()
         if self._sealed is None:
             if self._file is not None:
                 self._sealed = self._file.finish()
@@ -224,6 +237,28 @@ class Batch:
             else:
                 self._sealed = []
         return self._sealed
+
+    @property
+    def is_small(self) -> bool:
+        """Whether all of it lies in memory, and will be one inline pack."""
+        return self._file is None
+
+    def mark(self) -> Mark:
+        """What has been staged so far, for `rewind`."""
+        return Mark(len(self._small), self._small_bytes, len(self._structured), self._hits.copy())
+
+    def rewind(self, mark: Mark) -> None:
+        """Forget what was staged since `mark`, as far as it is in memory.
+
+        What went into a pack file stays there and is named by nothing; gc takes it.
+        """
+        if self._file is None:
+            for id in list(self._small)[mark.records :]:
+                del self._small[id]
+            self._small_bytes = mark.small_bytes
+            del self._structured[mark.structured :]
+            self._hits = mark.hits
+        self._sealed = None
 
     def _inline_pack(self) -> SealedPack:
         meta = self._parts.meta
@@ -254,7 +289,8 @@ class Batch:
         Raises `SessionExpired` when gc fenced the session off, `ObjectNotFound` when something
         relied on was condemned; the transaction must then be rolled back and the work redone.
         """
-        self.check_open()
+        if self._done:
+            self.check_open()
         if self._session is not None:
             found = writer.session(self._session.id)
             if found is None or found.fence != self._session.fence:

@@ -21,9 +21,10 @@ from cas.catalog.log import Log
 from cas.catalog.sqlite import SqliteCatalog
 from cas.catalog.statements import SqliteWriter
 from cas.errors import StorageFailed
-from cas.history import transaction
+from cas.history import publication
+from cas.history.branch import BranchEdit
+from cas.history.publication import Publication
 from cas.history.timeline import Timeline
-from cas.history.transaction import Transaction
 from cas.objects import spill
 from cas.objects import store as object_store
 from cas.objects.batch import Batch
@@ -146,11 +147,11 @@ def _configured(patch: pytest.MonkeyPatch, pragma: str) -> None:
 @_bug("the entry commits before the packs it needs", "crash: inline commits")
 def _two_transactions(patch: pytest.MonkeyPatch) -> None:
     add_pack, append_entry = SqliteWriter.add_pack, SqliteWriter.append_entry
-    publish = Transaction._publish
+    publish = Publication._publish
     packs: list[tuple[Any, ...]] = []
     inside: list[bool] = []
 
-    def careless(self: Transaction, plan: Any) -> Any:
+    def careless(self: Publication, plan: Any) -> Any:
         inside.append(True)
         try:
             return publish(self, plan)
@@ -170,7 +171,7 @@ def _two_transactions(patch: pytest.MonkeyPatch) -> None:
         while packs:
             add_pack(self, *packs.pop(0))
 
-    patch.setattr(Transaction, "_publish", careless)
+    patch.setattr(Publication, "_publish", careless)
     patch.setattr(SqliteWriter, "add_pack", hold)
     patch.setattr(SqliteWriter, "append_entry", entry_first)
 
@@ -189,17 +190,17 @@ def _no_footer(patch: pytest.MonkeyPatch) -> None:
 
 @_bug("an entry does not carry the hash of the one before", "crash: inline commits")
 def _unchained(patch: pytest.MonkeyPatch) -> None:
-    real = transaction.Entry
+    real = publication.Entry
 
     def loose(*fields: Any) -> Any:
         return attrs.evolve(real(*fields), previous=bytes(32))
 
-    patch.setattr(transaction, "Entry", loose)
+    patch.setattr(publication, "Entry", loose)
 
 
 @_bug("a checkpoint row is written without its nodes", "crash: checkpoints of refs")
 def _no_nodes(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Transaction, "_stage_checkpoint", _nothing)
+    patch.setattr(Publication, "_stage_checkpoint", _nothing)
 
 
 # -- spill -----------------------------------------------------------------------------------
@@ -314,21 +315,21 @@ def _skip_folder(patch: pytest.MonkeyPatch, skipped: Callable[[str], bool]) -> N
 
 @_bug("a lost answer is taken for a no", "faults: an inline commit")
 def _lost_is_no(patch: pytest.MonkeyPatch) -> None:
-    def no(self: Transaction, error: Any) -> Any:
+    def no(self: Publication, error: Any) -> Any:
         raise StorageFailed("nothing was committed", path="", errno=None) from error
 
-    patch.setattr(Transaction, "_resolve", no)
+    patch.setattr(Publication, "_resolve", no)
 
 
 @_bug("a lost answer is taken for a yes", "faults: an inline commit")
 def _lost_is_yes(patch: pytest.MonkeyPatch) -> None:
-    def yes(self: Transaction, _error: Any) -> Any:
+    def yes(self: Publication, _error: Any) -> Any:
         with self._objects.catalog.read() as reader:
             head = reader.head()
         # What the caller reads of an entry is its number.
         return _Number(head.seq + 1)
 
-    patch.setattr(Transaction, "_resolve", yes)
+    patch.setattr(Publication, "_resolve", yes)
 
 
 @attrs.frozen
@@ -378,7 +379,7 @@ def _no_txid(patch: pytest.MonkeyPatch) -> None:
 
 @_bug("a key is not looked for in the journal", "kill, retry, power cut")
 def _no_key(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Transaction, "_find_key", _nothing)
+    patch.setattr(Publication, "_find_key", _nothing)
 
 
 @_bug("an answer rests on what a killed process had not synced", "kill, retry, power cut")
@@ -438,14 +439,23 @@ def _bare(patch: pytest.MonkeyPatch) -> None:
 
 @_bug("refs are not compared in the gate", "two writers of one ref")
 def _not_compared(patch: pytest.MonkeyPatch) -> None:
-    changes = Transaction._changes
+    patch.setattr(Publication, "_has_moved", _nothing)
 
-    def blind(self: Transaction, plan: Any, moment: Any) -> Any:
-        timeline = self._core.timeline
-        now = {ref: timeline.get(moment.root, ref) for ref in plan.expected}
-        return changes(self, attrs.evolve(plan, expected=now), moment)
 
-    patch.setattr(Transaction, "_changes", blind)
+@_bug("a branch is followed although others changed what was read", "a read that others changed")
+def _reads_forgotten(patch: pytest.MonkeyPatch) -> None:
+    concerns = BranchEdit._concerns
+
+    def only_written(self: BranchEdit, path: Any) -> bool:
+        self._reads, self._reads_above, self._read_all = set(), set(), False
+        return concerns(self, path)
+
+    patch.setattr(BranchEdit, "_concerns", only_written)
+
+
+@_bug("a branch is followed although others wrote the same file", "two writers of one ref")
+def _writes_forgotten(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(BranchEdit, "_concerns", _nothing)
 
 
 @_bug("the fence of a session is not checked", "a fenced writer")

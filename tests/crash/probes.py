@@ -127,6 +127,22 @@ def _lost_update() -> list[str]:
         return ["a transaction overwrote what another had committed meanwhile"]
 
 
+def _stale_read() -> list[str]:
+    with _store() as (_place, open_store):
+        one, two = open_store(), open_store()
+        _commit(one, "a", b"1")
+        with one.begin() as first, two.begin() as second:
+            edit = second.branch("main")
+            edit["copy of a"] = edit["a"]
+            first.branch("main")["a"] = b"2"
+            first.commit()
+            try:
+                second.commit()
+            except RefConflict:
+                return []
+        return ["a transaction committed what it had made of something that is no more"]
+
+
 def _fenced_writer() -> list[str]:
     with _store() as (_place, open_store):
         store = open_store()
@@ -364,6 +380,7 @@ PROBES: Final[dict[str, Probe]] = {
     "faults: a commit, synced by COMMIT": _synced_by_commit("commit"),
     "faults: a commit with a pack file, synced by COMMIT": _synced_by_commit("commit file"),
     "two writers of one ref": _lost_update,
+    "a read that others changed": _stale_read,
     "a fenced writer": _fenced_writer,
     "a forged entry": _forged_entry,
     "a flipped byte": _flipped_byte,

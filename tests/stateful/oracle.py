@@ -37,6 +37,8 @@ class Work:
     branches: dict[str, dict[str, bytes]] = attrs.field(factory=dict)
     edits: dict[str, BranchEdit] = attrs.field(factory=dict)
     moves: dict[str, Ref | None] = attrs.field(factory=dict)
+    # Paths of a branch that were read or written; None once all of it was read.
+    touched: dict[str, set[str] | None] = attrs.field(factory=dict)
     events: int = 0
 
     def edit(self, branch: str) -> tuple[BranchEdit, dict[str, bytes]]:
@@ -46,15 +48,33 @@ class Work:
             base = self.base.get(name)
             self.branches[name] = {} if base is None else dict(base.files)
         self.edits[name] = self.tx.branch(branch)
+        self.touched.setdefault(name, set())
         return self.edits[name], self.branches[name]
 
-    def changed(self) -> dict[str, Files | None]:
-        """Refs that the commit should move, with the files they should show then."""
+    def touch(self, branch: str, path: str | None) -> None:
+        """Note that a path was read or written, or all of them."""
+        name = "heads/" + branch
+        paths = self.touched[name]
+        if path is None or paths is None:
+            self.touched[name] = None
+        else:
+            paths.add(path)
+
+    def changed(self, now: State) -> dict[str, Files | None]:
+        """Refs that the commit should move, with the files they should show then: what others
+        have left there, and the changes made here on top.
+        """
         found: dict[str, Files | None] = {}
         for name, files in self.branches.items():
-            base = self.base.get(name)
-            if files != ({} if base is None else base.files):
-                found[name] = files
+            before, theirs = _files(self.base, name), _files(now, name)
+            if files != before:
+                after = dict(theirs)
+                for path in before.keys() | files.keys():
+                    if files.get(path) != before.get(path):
+                        after.pop(path, None)
+                        if path in files:
+                            after[path] = files[path]
+                found[name] = after
         for name, target in self.moves.items():
             base = self.base.get(name)
             if target is None or base is None or base.target != target.target:
@@ -62,13 +82,28 @@ class Work:
         return found
 
     def moved(self, now: State) -> set[str]:
-        """Refs that this transaction looked at and that somebody else has moved since."""
-        looked = {*self.branches, *self.moves}
-        return {name for name in looked if _seq(now, name) != _seq(self.base, name)}
+        """Refs that somebody else has moved since, so that this transaction cannot commit."""
+        return {
+            name
+            for name in {*self.branches, *self.moves}
+            if _seq(now, name) != _seq(self.base, name)
+            and (name in self.moves or self._concerned(name, now))
+        }
+
+    def _concerned(self, name: str, now: State) -> bool:
+        """Whether others touched what was read or written here, or the branch is gone."""
+        if name not in now:
+            return True
+        before, theirs = _files(self.base, name), _files(now, name)
+        changed = {p for p in before.keys() | theirs.keys() if before.get(p) != theirs.get(p)}
+        touched = self.touched[name]
+        if touched is None:
+            return bool(changed)
+        return any(one == two or inside(one, two) for one in changed for two in touched)
 
     def collides(self, now: State) -> bool:
         """Whether a ref made by this transaction would lie inside another."""
-        changed = self.changed()
+        changed = self.changed(now)
         after = {name for name in now if name not in changed or changed[name] is not None}
         after |= {name for name, files in changed.items() if files is not None}
         made = {name for name, files in changed.items() if files is not None and name not in now}
@@ -78,6 +113,11 @@ class Work:
 def inside(one: str, two: str) -> bool:
     """Whether one of two refs would be a folder of the other."""
     return two.startswith(one + "/") or one.startswith(two + "/")
+
+
+def _files(state: State, name: str) -> Files:
+    ref = state.get(name)
+    return {} if ref is None else ref.files
 
 
 def _seq(state: State, name: str) -> int:

@@ -146,6 +146,7 @@ class StoreMachine(RuleBasedStateMachine):
             if "heads/" + branch in work.moves:
                 continue
             edit, files = work.edit(branch)
+            work.touch(branch, path)
             assert (path in edit) == (path in files)
             if content is not None:
                 edit[path] = content
@@ -167,6 +168,7 @@ class StoreMachine(RuleBasedStateMachine):
             for path in below:
                 del files[path]
         assert dict(edit) == files
+        work.touch(branch, None)
 
     @rule(slot=SLOTS, source=BRANCHES, branch=BRANCHES, tag=st.booleans())
     def move(self, slot: int, source: str, branch: str, tag: bool) -> None:
@@ -207,7 +209,7 @@ class StoreMachine(RuleBasedStateMachine):
             ended = collides
         except Invalid:
             # Nothing changed, and no entry was there to answer with.
-            ended = work.base_seq == 0 and not work.changed() and not work.events
+            ended = work.base_seq == 0 and not work.changed(self.now) and not work.events
         else:
             self.took_in(work, entry)
             # A transaction that changes nothing has no quarrel with anybody.
@@ -236,7 +238,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def took_in(self, work: Work, entry: Entry) -> None:
         """The model after an entry, or after an answer that nothing had to change."""
-        changed = work.changed()
+        changed = work.changed(self.now)
         if entry.seq < len(self.states):
             assert not changed
             assert not work.events
@@ -265,6 +267,7 @@ class StoreMachine(RuleBasedStateMachine):
         work = self.work(slot)
         for name, edit in work.edits.items():
             assert dict(edit) == work.branches[name]
+            work.touch(name.removeprefix("heads/"), None)
 
     @rule(which=WHICH, key=KEYS, branch=BRANCHES, path=PATHS, content=CONTENTS)
     def commit_under_a_key(

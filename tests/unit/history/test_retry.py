@@ -121,7 +121,7 @@ def test_a_failed_try_uses_no_key(store: Store) -> None:
     write(store)
     tx = store.begin(key="k")
     _edit(store, tx)
-    write(store, files={"b": b"2"})
+    write(store, files={"a": b"2"})
     with pytest.raises(RefConflict):
         tx.commit()
     with store.begin(key="k") as rolled:

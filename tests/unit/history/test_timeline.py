@@ -13,7 +13,7 @@ import cas
 from cas.catalog.catalog import EntryRow
 from cas.clock import SystemClock
 from cas.errors import CorruptJournal, EntryNotFound, Invalid, ObjectNotFound
-from cas.history import timeline
+from cas.history import refnodes
 from cas.history.store import Store
 from cas.history.timeline import Moment
 from cas.model.entry import Entry, entry_hash, genesis_hash
@@ -144,7 +144,7 @@ def test_a_checkpoint_relies_on_nothing_condemned(tmp_path: Path) -> None:
 
 def test_looking_back_does_not_pile_up(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A handle that visits every past state keeps a bounded number of refs nodes."""
-    monkeypatch.setattr(timeline, "_PAST_NODES", 100)
+    monkeypatch.setattr(refnodes, "_PAST_NODES", 100)
     with store.begin() as tx:
         for at in range(400):
             tx.branch(f"b{at:03d}")["f"] = b"1"

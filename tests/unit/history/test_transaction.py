@@ -22,6 +22,7 @@ from cas.errors import (
     RefNotFound,
     WrongKind,
 )
+from cas.history import publication
 from cas.history import transaction as module
 from cas.history.store import Store
 from cas.model.ids import CommitId, ObjectId
@@ -138,7 +139,7 @@ def test_a_moved_branch_is_a_conflict_with_both_sides(store: Store) -> None:
     write(store, files={"a": b"0"})
     base = store.resolve("main")
     tx = store.begin()
-    tx.branch("main")["b"] = b"late"
+    tx.branch("main")["a"] = b"late"
     write(store, files={"a": b"1"})
     with pytest.raises(RefConflict) as caught:
         tx.commit()
@@ -160,11 +161,11 @@ def test_a_branch_that_was_only_read_guards_too(store: Store) -> None:
 
 
 def test_there_and_back_again_is_seen(store: Store) -> None:
-    """A branch that moved away and back to the same commit has moved."""
+    """A branch that moved away and back to the same commit has moved, where that matters."""
     write(store, files={"a": b"1"})
     there = store.resolve("main")
     tx = store.begin()
-    tx.branch("main")["b"] = b"late"
+    tx.branch("main", on_move="conflict")["b"] = b"late"
     write(store, files={"a": b"2"})
     with store.begin() as back:
         back.move("heads/main", there)
@@ -294,7 +295,7 @@ def test_what_a_tag_may_not_name_is_refused_at_once(store: Store) -> None:
 
 def test_limits_of_one_entry(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Too many refs, events, or bytes in one entry are refused and nothing is committed."""
-    monkeypatch.setattr(module, "ENTRY_CHANGES_MAX", 3)
+    monkeypatch.setattr(publication, "ENTRY_CHANGES_MAX", 3)
     monkeypatch.setattr(module, "EVENTS_MAX", 2)
     with store.begin() as tx:
         for at in range(4):
@@ -306,7 +307,7 @@ def test_limits_of_one_entry(store: Store, monkeypatch: pytest.MonkeyPatch) -> N
         tx.event("two")
         with pytest.raises(LimitExceeded, match="events"):
             tx.event("three")
-    monkeypatch.setattr(module, "ENTRY_BYTES_MAX", 400)
+    monkeypatch.setattr(publication, "ENTRY_BYTES_MAX", 400)
     with store.begin() as tx:
         tx.event("long", b"x" * 250)
         with pytest.raises(LimitExceeded, match="entry"):

@@ -14,8 +14,8 @@ from cas.catalog import log
 from cas.catalog.connections import Connections
 from cas.clock import SystemClock
 from cas.errors import OutcomeUnknown, RefConflict
+from cas.history.publication import Publication
 from cas.history.store import Store
-from cas.history.transaction import Transaction
 from cas.limits import THRESHOLDS
 from cas.objects.committer import Committer, Group
 from cas.testing.stores import build, create
@@ -80,9 +80,9 @@ def test_a_crowd_commits_in_two_transactions(
 
 
 def test_who_is_refused_costs_the_others_nothing(store: Store) -> None:
-    """Of several that edit one branch, the first wins, and those of other branches commit."""
+    """Of several that write one file, the first wins, and those of other branches commit."""
     _commit(store, "main", "first")()
-    works = [_commit(store, "main" if n % 2 else f"b{n}", f"f{n}") for n in range(10)]
+    works = [_commit(store, "main" if n % 2 else f"b{n}", "same") for n in range(10)]
     ends = _crowd(store, works)
     refused = [end for end in ends if end is not None]
     assert len(refused) == 4
@@ -110,16 +110,16 @@ def test_a_transaction_that_fails_as_a_whole_is_tried_again_by_the_others(
     """What ends one member's transaction before COMMIT does not end those of the others."""
     _commit(store, "main", "first")()
     calls = []
-    install = Transaction._install
+    install = Publication._install
 
     def fail(self: Any, *given: Any) -> Any:
         done = install(self, *given)
-        if self.message == "bad":
-            calls.append(self.message)
+        if self._staged.message == "bad":
+            calls.append("bad")
             raise RuntimeError("after it has written")
         return done
 
-    monkeypatch.setattr(Transaction, "_install", fail)
+    monkeypatch.setattr(Publication, "_install", fail)
     names = ["f0", "f1", "bad", "f3"]
     works = [_commit(store, f"b{n}", name) for n, name in enumerate(names)]
     ends = _crowd(store, works)
