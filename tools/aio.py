@@ -68,7 +68,7 @@ WRITING = File(
     (
         Class(
             "cas.history.branch", "BranchEdit", "AsyncBranch", "BranchParts",
-            inside=frozenset(("finish", "request", "extras")),
+            inside=frozenset(("finish", "request", "extras", "follow")),
         ),
         Class(
             "cas.history.transaction", "Transaction", "AsyncTransaction", "TransactionParts",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from cas.aio.streams import AsyncSource
-    from cas.history.branch import Side
+    from cas.history.branch import OnMove, Side
     from cas.history.conflicts import MergeConflict
     from cas.model.ids import BlobId, ObjectId, TreeId
     from cas.model.objects import EntryKind, TreeEntry
@@ -89,12 +89,19 @@ class AsyncBranch(BranchParts):
 class AsyncTransaction(TransactionParts):
     """`Transaction` for an event loop."""
 
-    async def branch(self, name: str, *, allow_empty: bool = False) -> AsyncBranch:
+    async def branch(
+        self, name: str, *, allow_empty: bool = False, on_move: OnMove = "rebase"
+    ) -> AsyncBranch:
         """The files of a branch, to read and change; a branch that is not there is made.
 
-        `allow_empty` makes a commit even when nothing changes.
+        `allow_empty` makes a commit even when nothing changes. If others move the branch
+        meanwhile, the commit follows it where they changed nothing that was read or written
+        here (its parent is then theirs, and its extra `based_on` names the commit that this
+        transaction saw); with `on_move="conflict"` every move is a `RefConflict`.
         """
-        made = await self._run(lambda: self.sync.branch(name, allow_empty=allow_empty))
+        made = await self._run(
+            lambda: self.sync.branch(name, allow_empty=allow_empty, on_move=on_move)
+        )
         return AsyncBranch(made, self._threads, self._lock)
 
     async def put(self, content: bytes | Readable | AsyncSource) -> BlobId:

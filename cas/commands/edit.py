@@ -112,9 +112,11 @@ class _Work:
         if expected == NOTHING:
             fits = found is None
         else:
-            ids = [found.id] if found is not None else []
-            ids += [base.target] if base is not None else []
-            fits = any(id.hex().startswith(expected) for id in ids)
+            fits = found is not None and found.id.hex().startswith(expected)
+            if not fits and base is not None and base.target.hex().startswith(expected):
+                # The whole branch has to stay what it was, not this path alone.
+                self.tx.branch(place.ref, on_move="conflict")
+                fits = True
         if not fits:
             actual = None if found is None else str(found.id)
             there = "nothing" if found is None else found.id.short
