@@ -60,6 +60,8 @@ class Connections:
         """A new connection. Raises the engine's errors."""
         seal = seal_of(self.path) if self.read_only else None
         sealed = seal is not None
+        if self._log is not None:
+            self._log.reconnected()
         connection = connect(self.path, read_only=self.read_only, sealed=sealed, vfs=self._vfs)
         if seal is not None:
             self._seals[connection] = seal

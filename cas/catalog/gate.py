@@ -157,14 +157,13 @@ class FileGate:
             return 0  # the commit stands; until the next one, everybody asks the catalog
         return self._number
 
-    @contextmanager
-    def syncing(self) -> Iterator[None]:
-        """Hold the right to sync the log: who waits for it may find its work done."""
+    def begin_sync(self) -> None:
+        """Wait for the right to sync the log: who waits for it may find its work done."""
         fcntl.flock(self._sync, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(self._sync, fcntl.LOCK_UN)
+
+    def end_sync(self) -> None:
+        """Give it up."""
+        fcntl.flock(self._sync, fcntl.LOCK_UN)
 
     def publish(self, number: int) -> None:
         """Commit `number` and all before it are durable. Any thread."""
@@ -245,10 +244,11 @@ class NoGate:
         """Nothing is known."""
         return _NO_MARKS
 
-    @contextmanager
-    def syncing(self) -> Iterator[None]:
+    def begin_sync(self) -> None:
         """There is nobody else."""
-        yield
+
+    def end_sync(self) -> None:
+        """There is nobody else."""
 
     def publish(self, number: int) -> None:
         """Nobody looks."""

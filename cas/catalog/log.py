@@ -39,6 +39,7 @@ class Log:
         self._turn = threading.Condition()
         self._syncing = False
         self._fd = -1
+        self._stale = False
         # Without a log all is in the file itself, synced by whoever took the log away. With one
         # nobody knows what the process before has synced: a killed one may not have come to it.
         self._known = not os.path.exists(self._path)
@@ -54,29 +55,33 @@ class Log:
         that it has done their work. Raises `StorageFailed`, and what the system says of a sync
         that failed; `renew` must follow before anything is acknowledged again.
         """
-        with self._turn:
-            while True:
-                marks = self._gate.marks()
-                if marks.doubt:
-                    raise self._failure("a sync of the log has failed before")
-                if number and marks.synced >= number and self._known:
+        turn, gate = self._turn, self._gate
+        with turn:
+            while self._syncing:
+                turn.wait()
+                if self._covers(number, gate.marks()):
                     return
-                if not self._syncing:
-                    break
-                self._turn.wait()
             self._syncing = True
         try:
-            with self._gate.syncing():
-                self._cover(number)
+            gate.begin_sync()
+            try:
+                marks = gate.marks()
+                # Another process may have done it while this one waited.
+                if not self._covers(number, marks):
+                    self._sync_all(marks)
+            finally:
+                gate.end_sync()
         finally:
-            with self._turn:
+            with turn:
                 self._syncing = False
-                self._turn.notify_all()
+                turn.notify_all()
 
-    def _cover(self, number: int) -> None:
-        marks = self._gate.marks()
-        if number and marks.synced >= number and self._known and not marks.doubt:
-            return  # another process has, while this one waited
+    def _covers(self, number: int, marks: Marks) -> bool:
+        if marks.doubt:
+            raise self._failure("a sync of the log has failed before")
+        return 0 < number <= marks.synced and self._known
+
+    def _sync_all(self, marks: Marks) -> None:
         # One that is under way may not be written in full yet.
         written = marks.mark or marks.number - 1
         try:
@@ -108,6 +113,10 @@ class Log:
     def _failure(self, reason: str) -> StorageFailed:
         return StorageFailed(f"{self._path}: {reason}.", path=self._path, errno=None)
 
+    def reconnected(self) -> None:
+        """A connection was opened. While there was none, the log may have become another file."""
+        self._stale = True
+
     def close(self) -> None:
         """Give up the descriptor."""
         if self._fd >= 0:
@@ -118,8 +127,9 @@ class Log:
         if self._vfs is not None:
             self._sync_through(self._vfs)
             return
-        if self._fd >= 0 and not os.fstat(self._fd).st_nlink:
+        if self._stale:
             self.close()
+            self._stale = False
         if self._fd < 0:
             try:
                 # No lock of SQLite's lies on this file, so that closing it takes none away.
