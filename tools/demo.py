@@ -209,7 +209,7 @@ def in_python(home: Path) -> None:
             moved == ["heads/artifacts/main", "heads/planning/main"],
         )
 
-        note("\n# somebody else moves a branch while a transaction is open")
+        note("\n# somebody else writes the same file while a transaction is open")
         seq = store.view().seq
         refused = conflicting(store)
         print(f"  {type(refused).__name__}: {str(refused)[:90]}…")
@@ -223,10 +223,10 @@ def in_python(home: Path) -> None:
 
 
 def conflicting(store: cas.Store) -> cas.RefConflict:
-    """Two transactions on one branch: the second is refused."""
+    """Two transactions that write one file: the second is refused."""
     with store.begin(author="slow", message="both branches") as slow:
         slow.branch("artifacts/main")["late"] = b"1"
-        slow.branch("planning/main")["late"] = b"2"
+        slow.branch("planning/main")["sprints/s13"] = b"2"
         with store.begin(author="fast", message="was faster") as fast:
             fast.branch("planning/main")["sprints/s13"] = b"new"
             fast.commit()
@@ -234,7 +234,7 @@ def conflicting(store: cas.Store) -> cas.RefConflict:
             slow.commit()
         except cas.RefConflict as conflict:
             return conflict
-    raise ProofFailed("a branch that moved is a conflict")
+    raise ProofFailed("two that write one file are a conflict")
 
 
 def main() -> int:

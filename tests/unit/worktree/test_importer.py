@@ -105,15 +105,24 @@ def test_what_is_no_folder_is_refused(store: Store, folder: Path, what: str) -> 
 
 
 def test_a_branch_that_moves_during_an_import_is_a_conflict(store: Store, folder: Path) -> None:
-    """The import that comes second says so and leaves the branch as the first made it."""
+    """What an import replaced is not overwritten by who began before it, nor the other way."""
     write(folder, {b"a": bytes(1), b"b": b"2"})
 
     with store.begin() as tx:
-        tx.branch("main")["x"] = b"first"
+        tx.branch("main")["a"] = b"first"
         save(store, folder)
         with pytest.raises(RefConflict):
             tx.commit()
-    assert "x" not in store.snapshot("main")
+    assert store.snapshot("main")["a"] == bytes(1)
+    with store.begin() as second:
+        second.branch("main").put_tree(store.commit("main").tree)
+        second.branch("main")["more"] = b"1"
+        with store.begin() as tx:
+            tx.branch("main")["x"] = b"meanwhile"
+            tx.commit()
+        with pytest.raises(RefConflict):
+            second.commit()
+    assert store.snapshot("main")["x"] == b"meanwhile"
 
 
 # -- what cannot be saved --------------------------------------------------------------------
