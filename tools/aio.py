@@ -252,7 +252,15 @@ def generate() -> dict[Path, str]:
         text = Writer(file).text()
         for words in (("check", "--fix", "--quiet", "--select", "I,F401,TC,UP"), ("format",)):
             done = subprocess.run(
-                ["ruff", *words, "--stdin-filename", f"cas/aio/{file.name}.py", "-"],
+                [
+                    sys.executable,
+                    "-m",
+                    "ruff",
+                    *words,
+                    "--stdin-filename",
+                    f"cas/aio/{file.name}.py",
+                    "-",
+                ],
                 cwd=ROOT,
                 input=text,
                 capture_output=True,

@@ -134,7 +134,7 @@ class Publication:
                 plan = self._follow(plan, done)
                 self._batch.seal()
                 done = self._publish(plan)
-            assert isinstance(done, Entry)
+            assert not isinstance(done, Moment)
             return done
         except OutcomeUnknown as error:
             return self._resolve(error)
