@@ -98,11 +98,10 @@ class FileGate:
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
-        self._next = self._main = self._sync = -1
+        self._next = self._main = -1
         try:
             self._next = _open(os.path.join(folder, "next"))
             self._main = _open(os.path.join(folder, "main"))
-            self._sync = _open(os.path.join(folder, "sync"))
         except OSError:
             self.close()
             raise
@@ -157,14 +156,6 @@ class FileGate:
             return 0  # the commit stands; until the next one, everybody asks the catalog
         return self._number
 
-    def begin_sync(self) -> None:
-        """Wait for the right to sync the log: who waits for it may find its work done."""
-        fcntl.flock(self._sync, fcntl.LOCK_EX)
-
-    def end_sync(self) -> None:
-        """Give it up."""
-        fcntl.flock(self._sync, fcntl.LOCK_UN)
-
     def publish(self, number: int) -> None:
         """Commit `number` and all before it are durable. Any thread."""
         self._write_word(number, _SYNCED_AT)
@@ -194,10 +185,10 @@ class FileGate:
 
     def close(self) -> None:
         """Give up the descriptors, and with them the locks; harmless when called twice."""
-        for fd in (self._next, self._main, self._sync):
+        for fd in (self._next, self._main):
             if fd >= 0:
                 os.close(fd)
-        self._next = self._main = self._sync = -1
+        self._next = self._main = -1
 
 
 _GATES: WeakSet[FileGate] = WeakSet()
@@ -243,12 +234,6 @@ class NoGate:
     def marks(self) -> Marks:
         """Nothing is known."""
         return _NO_MARKS
-
-    def begin_sync(self) -> None:
-        """There is nobody else."""
-
-    def end_sync(self) -> None:
-        """There is nobody else."""
 
     def publish(self, number: int) -> None:
         """Nobody looks."""

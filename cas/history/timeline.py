@@ -91,7 +91,8 @@ class Timeline:
             if moment is not None and mark and mark == known:
                 return moment
             moment = self._moment
-            if moment is None or self._objects.catalog.head_seq() != moment.seq:
+            # Another mark is a commit of somebody, most likely an entry: no need to ask first.
+            if moment is None or mark or self._objects.catalog.head_seq() != moment.seq:
                 with self._objects.catalog.read() as own:
                     moment = self.now(own)
             self._marked = mark, moment
