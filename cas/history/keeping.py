@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from cas.errors import Invalid, RefNotFound, RevisionNotFound, WrongKind
 from cas.history.core import Core
@@ -20,13 +21,15 @@ from cas.history.policy import (
     full_pattern,
     rules_at,
 )
-from cas.history.transaction import Transaction
 from cas.history.view import View
 from cas.model.entry import Entry
 from cas.model.ids import Kind, ObjectId, is_abbreviation
 from cas.model.names import PINS, POLICY_REF
 from cas.model.objects import TAGGED, Tag
 from cas.objects.batch import Batch
+
+if TYPE_CHECKING:
+    from cas.history.transaction import Transaction
 
 
 class Keeping(ABC):

@@ -7,6 +7,7 @@ as an import like any other: strictly down, and in no ring.
 from __future__ import annotations
 
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 
@@ -15,10 +16,14 @@ class Later:
     imports are.
     """
 
-    __slots__ = ("_name",)
+    __slots__ = ("_module", "_name")
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self._module: ModuleType | None = None
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(import_module(self._name), name)
+        module = self._module
+        if module is None:
+            module = self._module = import_module(self._name)
+        return getattr(module, name)

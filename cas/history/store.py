@@ -11,13 +11,14 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from cas.errors import CasError, EntryNotFound, Invalid
 from cas.history.core import CommitCache, Core, warn
 from cas.history.keeping import Keeping
+from cas.history.later import Later
 from cas.history.snapshot import Change, Snapshot
 from cas.history.timeline import Timeline
-from cas.history.transaction import Transaction
 from cas.history.verbs import HistoryVerbs
 from cas.history.view import Ref, View
 from cas.history.watch import Hooks, Watching
@@ -28,6 +29,13 @@ from cas.objects.batch import Batch
 from cas.objects.content import BlobReader, Readable
 from cas.objects.spill import Spill
 from cas.objects.store import ObjectStore
+
+if TYPE_CHECKING:
+    from cas.history import transaction as transactions
+    from cas.history.transaction import Transaction
+else:
+    # Who only reads or checks never begins one, and need not wait for it to load.
+    transactions = Later("cas.history.transaction")
 
 
 class PutBatch:
@@ -164,7 +172,7 @@ class Store(HistoryVerbs, Keeping, Watching):
         moment = None if key is None else self.core.before(key)
         if moment is None:
             moment = self.core.timeline.now()
-        return Transaction(self.core, author, message, key, moment, self._after_commit)
+        return transactions.Transaction(self.core, author, message, key, moment, self._after_commit)
 
     def view(self) -> View:
         """All refs and objects as of the newest entry; stays there."""

@@ -11,21 +11,23 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, overload
 
-from cas.history.conflicts import MergeConflict, read_conflicts
 from cas.history.core import Core
 from cas.history.later import Later
-from cas.history.transaction import Transaction
 from cas.history.view import View
 from cas.model.ids import ObjectId
 
 if TYPE_CHECKING:
+    from cas.history import conflicts as conflicting
     from cas.history import merge as merging
     from cas.history import undo as undoing
     from cas.history.blame import BlamedEntry, BlamedLine
+    from cas.history.conflicts import MergeConflict
     from cas.history.merge import MergePlan, MergeResult, OnConflict
+    from cas.history.transaction import Transaction
     from cas.history.undo import RestorePlan, Undone, UndoPlan
 else:
     # A tenth of the start of every command, which few commands need.
+    conflicting = Later("cas.history.conflicts")
     merging = Later("cas.history.merge")
     undoing = Later("cas.history.undo")
 
@@ -128,7 +130,7 @@ class HistoryVerbs(ABC):
 
     def conflicts(self, revision: str | ObjectId) -> tuple[MergeConflict, ...]:
         """Conflicts that a commit holds and that are still to be settled, ascending by path."""
-        return read_conflicts(self.core, self.view().commit(revision))
+        return conflicting.read_conflicts(self.core, self.view().commit(revision))
 
     def blame(self, revision: str | ObjectId, path: str | bytes) -> list[BlamedLine]:
         """The lines of a text file, each with the commit that brought it. See `View.blame`."""
