@@ -107,6 +107,9 @@ class BranchEdit(MutableMapping[str, bytes]):
         """
         self._batch.check_open()
         parts = split_path(path)
+        if entry.is_tree and entry.id == DIRECTORY.empty:
+            # Known to everybody, and stored by nobody before it is first used.
+            self._batch.put(Kind.TREE, EMPTY_DATA)
         size_bytes = self._measure(entry.id, Kind.TREE if entry.is_tree else Kind.BLOB)
         if entry.size != size_bytes:
             raise Invalid(f"{entry.id.short} has {size_bytes} bytes, not {entry.size}.")
