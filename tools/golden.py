@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import cas  # noqa: E402
-from cas.storage.pack import FORMAT_VERSION  # noqa: E402
+from cas.storage.header import FORMAT_VERSION  # noqa: E402
 from tests.golden.store import describe, make  # noqa: E402
 from tests.golden.vectors import Vectors, example, from_lines, to_lines, vectors  # noqa: E402
 

@@ -136,6 +136,11 @@ def blob_hasher() -> blake3:
     return blake3(max_threads=_threads)
 
 
+def body_hasher() -> blake3:
+    """A hasher for the body of a pack, beside threads that are busy compressing."""
+    return blake3()
+
+
 def digest_blob(content: bytes | memoryview) -> bytes:
     """BLAKE3-256 of `content`."""
     if len(content) >= _THREADED_BYTES:

@@ -190,10 +190,16 @@ class Batch:
         self.written_count += 1
 
     def rewrite(self, items: Iterable[Submitted]) -> None:
-        """Stage another copy, in a pack file, of objects that exist and are not staged yet."""
+        """Stage another copy, in a pack file, of objects that exist and are not staged yet.
+
+        What comes encoded is taken as it is, so that the pack states no digest of its body.
+        """
         if self._file is None:
             self._file = self._begin_file()
-        self._file.add_many(items)
+        wanted = list(items)
+        if any(item.codec is not None for item in wanted):
+            self._file.vouch_no_more()
+        self._file.add_many(wanted)
 
     def copy_pack(self, body: bytes, footer: Footer) -> None:
         """Stage another copy of every object of an installed pack, as its records lie."""

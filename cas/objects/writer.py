@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 import attrs
+from blake3 import blake3
 
 from cas.errors import Closed, CorruptPack
 from cas.limits import ID_BYTES, PACK_SLOTS_MAX
+from cas.model.ids import body_hasher
 from cas.objects.packs import file_name
 from cas.objects.parts import Parts
 from cas.objects.pipeline import Pipeline, Submitted
@@ -62,6 +64,9 @@ class FileWriter:
         # Number of the record of each id in the pack at hand.
         self._numbers: dict[bytes, int] = {}
         self._failed = False
+        # Digest of the body at hand, while every record of it was verified by who made it.
+        self._hasher: blake3 | None = None
+        self._vouched = True
         self.bases: set[bytes] = set()
         """Installed objects that copies written here are deltas of."""
 
@@ -93,6 +98,7 @@ class FileWriter:
 
     def copy(self, body: bytes, footer: Footer) -> None:
         """Append all records of another pack as they lie; none of its ids may be here."""
+        self.vouch_no_more()
         self._drain(everything=True)
         builder = self._builder or self._begin()
         first = len(builder)
@@ -106,8 +112,20 @@ class FileWriter:
             meta.store_id, meta.lineage_id, self._session_id, self._parts.clock.wall_us()
         )
         self._upload = self._parts.bucket.create()
-        self._builder = PackBuilder(header, self._upload.write)
+        self._hasher = body_hasher() if self._vouched else None
+        self._builder = PackBuilder(header, self._append)
         return self._builder
+
+    def _append(self, data: bytes) -> None:
+        assert self._upload is not None
+        if self._hasher is not None:
+            self._hasher.update(data)
+        self._upload.write(data)
+
+    def vouch_no_more(self) -> None:
+        """Something that comes now was not verified: no pack from here on states a digest."""
+        self._vouched = False
+        self._hasher = None
 
     def _write(self, records: list[Made]) -> None:
         builder = self._builder or self._begin()
@@ -133,7 +151,7 @@ class FileWriter:
         upload, builder = self._upload, self._builder
         if upload is None or builder is None:
             return
-        footer_bytes = builder.footer()
+        footer_bytes = builder.footer(b"" if self._hasher is None else self._hasher.digest())
         upload.write(footer_bytes)
         name = self._parts.clock.random(16)
         file = file_name(name)

@@ -8,19 +8,18 @@ a file in a bucket or, while small, two columns of a catalog row.
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from operator import lt
 from typing import Final, NamedTuple
 
-import attrs
-
-from cas.errors import CorruptPack, NewerFormat
+from cas.errors import CorruptPack
 from cas.limits import ID_BYTES, PACK_SLOTS_MAX, STRUCTURED_BYTES_MAX
 from cas.model.ids import Kind, digest_blob
-from cas.model.objects import check_time
 from cas.storage.codec import DELTA, RAW, RECIPE, ZSTD
+from cas.storage.header import PACK_HEADER_BYTES as PACK_HEADER_BYTES
+from cas.storage.header import PackHeader as PackHeader
+from cas.storage.header import decode_header as decode_header
 from cas.storage.record import (
     COMMON_GROUP,
     RECORD_HEADER_BYTES,
@@ -30,20 +29,14 @@ from cas.storage.record import (
 )
 from cas.storage.slots import SLOT, codec_max, shifted
 
-FORMAT_VERSION: Final = 1
-SUITE_PLAIN: Final = 0
-HEADER_MAGIC: Final = b"casPACK\n"
 FOOTER_MAGIC: Final = b"casFOOT\n"
 END_MAGIC: Final = b"\xcaSE1"
 
-_HEADER = struct.Struct("<8sHHI16s16s16sQI")
-_HEADER_CRC = struct.Struct("<I")
 _FOOTER = struct.Struct("<8sIIQ")
 _OFFSET = struct.Struct("<32xI20x")
 _EDGE = struct.Struct("<II32s")
 _TRAILER = struct.Struct("<32sI4s")
 
-PACK_HEADER_BYTES: Final = _HEADER.size + _HEADER_CRC.size
 SLOT_BYTES: Final = SLOT.size
 TRAILER_BYTES: Final = _TRAILER.size
 FOOTER_HEAD_BYTES: Final = _FOOTER.size
@@ -55,58 +48,10 @@ EDGE_RECIPE: Final = 3
 EDGES_A_SLOT: Final = 2
 """A copy needs a base and a dictionary, or a recipe."""
 
+_DIGEST_BYTES: Final = 32
 _SLOTS_AND_EDGES_MAX: Final = PACK_SLOTS_MAX * (SLOT_BYTES + EDGES_A_SLOT * _EDGE.size)
 
-assert PACK_HEADER_BYTES == 80
 assert SLOT_BYTES == 56 == _OFFSET.size
-
-
-@attrs.frozen(slots=True)
-class PackHeader:
-    """Who wrote a pack, for which store. `birth_us` is the newest put of its content."""
-
-    store_id: bytes
-    lineage_id: bytes
-    session_id: bytes
-    birth_us: int
-
-    def encode(self) -> bytes:
-        """80 bytes. Raises `Invalid`."""
-        check_time(self.birth_us)
-        fields = _HEADER.pack(
-            HEADER_MAGIC,
-            FORMAT_VERSION,
-            SUITE_PLAIN,
-            0,
-            self.store_id,
-            self.lineage_id,
-            self.session_id,
-            self.birth_us,
-            0,
-        )
-        return fields + _HEADER_CRC.pack(zlib.crc32(fields))
-
-
-def decode_header(data: bytes, pack: str) -> PackHeader:
-    """The header of a pack. Raises `CorruptPack`, `NewerFormat`."""
-    fields = data[: _HEADER.size]
-    tail = data[_HEADER.size : PACK_HEADER_BYTES]
-    if len(tail) != _HEADER_CRC.size or _HEADER_CRC.unpack(tail)[0] != zlib.crc32(fields):
-        raise CorruptPack(f"The header of {pack} is damaged.", pack=pack, offset=0)
-    magic, version, suite, zero, store, lineage, session, birth, zero2 = _HEADER.unpack(fields)
-    if magic != HEADER_MAGIC:
-        raise CorruptPack(f"{pack} is not a pack.", pack=pack, offset=0)
-    # Before the zeros: a newer version may have put something there.
-    if version != FORMAT_VERSION or suite != SUITE_PLAIN:
-        raise NewerFormat(
-            f"{pack} has format {version}, suite {suite}; this version reads format "
-            f"{FORMAT_VERSION}, suite {SUITE_PLAIN}. Install a newer version.",
-            needs=version,
-            known=FORMAT_VERSION,
-        )
-    if zero or zero2:
-        raise CorruptPack(f"The header of {pack} is damaged.", pack=pack, offset=0)
-    return PackHeader(store, lineage, session, birth)
 
 
 _Row = tuple[bytes, int, int, int, int, int, int, int, int]
@@ -165,14 +110,22 @@ class Footer:
     Built by `decode_footer` from checked bytes. Thread-safe: nothing changes.
     """
 
-    __slots__ = ("_edges", "_slots", "body_bytes", "count", "edge_count")
+    __slots__ = ("_edges", "_slots", "body_bytes", "body_digest", "count", "edge_count")
 
     def __init__(
-        self, count: int, edge_count: int, body_bytes: int, slots: bytes, edges: bytes
+        self,
+        count: int,
+        edge_count: int,
+        body_bytes: int,
+        slots: bytes,
+        edges: bytes,
+        body_digest: bytes = b"",
     ) -> None:
         self.count = count
         self.edge_count = edge_count
         self.body_bytes = body_bytes
+        self.body_digest = body_digest
+        """BLAKE3 of header and records, where the writer has verified each of them; else b""."""
         self._slots = slots
         self._edges = edges
 
@@ -239,7 +192,11 @@ class Footer:
 
 
 def encode_footer(
-    header: bytes, slots: Sequence[bytes], edges: Sequence[Edge], body_bytes: int
+    header: bytes,
+    slots: Sequence[bytes],
+    edges: Sequence[Edge],
+    body_bytes: int,
+    body_digest: bytes = b"",
 ) -> bytes:
     """Footer bytes, trailer included, for encoded slots ascending by id."""
     body = b"".join(
@@ -247,6 +204,7 @@ def encode_footer(
             _FOOTER.pack(FOOTER_MAGIC, len(slots), len(edges), body_bytes),
             *slots,
             *[_EDGE.pack(*edge) for edge in edges],
+            body_digest,
         )
     )
     digest = digest_blob(header + body)
@@ -258,7 +216,7 @@ def footer_length(trailer: bytes, pack: str) -> int:
     if len(trailer) == TRAILER_BYTES:
         _digest, length, magic = _TRAILER.unpack(trailer)
         least = FOOTER_HEAD_BYTES + TRAILER_BYTES
-        if magic == END_MAGIC and least <= length <= least + _SLOTS_AND_EDGES_MAX:
+        if magic == END_MAGIC and least <= length <= least + _SLOTS_AND_EDGES_MAX + _DIGEST_BYTES:
             return int(length)
     raise CorruptPack(f"The end of {pack} is damaged; run `cas fsck`.", pack=pack, offset=-1)
 
@@ -274,17 +232,18 @@ def decode_footer(header: bytes, data: bytes, pack: str, *, verified: bool = Fal
     slots_end = FOOTER_HEAD_BYTES + count * SLOT_BYTES
     edges_end = slots_end + edge_count * _EDGE.size
     many = count > PACK_SLOTS_MAX or edge_count > EDGES_A_SLOT * count
-    if magic != FOOTER_MAGIC or many or edges_end + TRAILER_BYTES != len(data):
+    # Whether a digest of the body stands behind the edges is told by the length.
+    trailer_at = len(data) - TRAILER_BYTES
+    if magic != FOOTER_MAGIC or many or trailer_at - edges_end not in (0, _DIGEST_BYTES):
         raise CorruptPack(f"The footer of {pack} is damaged.", pack=pack, offset=-1)
-    footer = Footer(
-        count, edge_count, body_bytes, data[FOOTER_HEAD_BYTES:slots_end], data[slots_end:edges_end]
-    )
+    slots, edges = data[FOOTER_HEAD_BYTES:slots_end], data[slots_end:edges_end]
+    footer = Footer(count, edge_count, body_bytes, slots, edges, data[edges_end:trailer_at])
     if not verified:
-        digest, length, end = _TRAILER.unpack_from(data, edges_end)
+        digest, length, end = _TRAILER.unpack_from(data, trailer_at)
         if (
             end != END_MAGIC
             or length != len(data)
-            or digest_blob(header + data[:edges_end]) != digest
+            or digest_blob(header + data[:trailer_at]) != digest
         ):
             raise CorruptPack(f"The footer of {pack} is damaged.", pack=pack, offset=-1)
         ids = footer.ids()
@@ -428,14 +387,14 @@ class PackBuilder:
         """The slot of the record that was added as `number`-th; before `footer` only."""
         return Slot._make(SLOT.unpack(self._slots[number]))
 
-    def footer(self) -> bytes:
+    def footer(self, body_digest: bytes = b"") -> bytes:
         """The footer; the caller writes it behind the body or keeps it in a row."""
         slots = sorted(self._slots)
         edges: list[Edge] = []
         if self._edges:
             numbers = {slot[:ID_BYTES]: number for number, slot in enumerate(slots)}
             edges = sorted(Edge(numbers[id], role, target) for id, role, target in self._edges)
-        return encode_footer(self.header, slots, edges, self.body_bytes)
+        return encode_footer(self.header, slots, edges, self.body_bytes, body_digest)
 
 
 def decode_slot(data: bytes) -> Slot:

@@ -44,6 +44,9 @@ from cas.storage.pack import (
     build_inline,
     decode_header,
     decode_inline,
+    encode_footer,
+    encode_slot,
+    footer_length,
 )
 from cas.storage.record import (
     RECORD_HEADER_BYTES,
@@ -282,6 +285,28 @@ def test_offsets_that_no_longer_fit_are_refused() -> None:
     assert moved == footer.table[:32] + (80 + (1 << 31)).to_bytes(4, "little") + footer.table[36:]
     with pytest.raises(LimitExceeded):
         shifted(footer.table, (1 << 32) - 80)
+
+
+@given(packs(), st.binary(min_size=32, max_size=32))
+def test_a_digest_of_the_body_is_stated_or_not(
+    made: tuple[PackHeader, list[Record]], digest: bytes
+) -> None:
+    """A footer with a digest of its body gives it back, one without gives none; any other
+    length is refused, and so is every bit of it that turns.
+    """
+    header, records = made
+    body, footer_bytes, footer = build_inline(header, records)
+    assert decode_inline(body, footer_bytes, "p").body_digest == b""
+    slots = [encode_slot(*slot) for slot in footer.slots()]
+    stated = encode_footer(header.encode(), slots, footer.edges(), len(body), digest)
+    assert decode_inline(body, stated, "p").body_digest == digest
+    assert footer_length(stated[-TRAILER_BYTES:], "p") == len(stated) == len(footer_bytes) + 32
+    at = len(stated) - TRAILER_BYTES - 1
+    with pytest.raises(CorruptPack):
+        decode_inline(body, stated[:at] + bytes([stated[at] ^ 1]) + stated[at + 1 :], "p")
+    short = encode_footer(header.encode(), slots, footer.edges(), len(body), digest[:-1])
+    with pytest.raises(CorruptPack):
+        decode_inline(body, short, "p")
 
 
 @given(packs())

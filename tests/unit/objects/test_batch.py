@@ -170,3 +170,23 @@ def test_kinds_are_kept(memory: Store) -> None:
     assert memory.objects.read(id) == (Kind.RECIPE, b"\x84\x00")
     with pytest.raises(cas.errors.WrongKind):
         memory.get(BlobId(id))
+
+
+def test_only_who_verified_every_record_states_a_digest_of_the_body(store: Store) -> None:
+    """A pack file of new objects states the BLAKE3 of its body; one whose records a spill has
+    moved as they lay does not, be they moved one by one or as a whole.
+    """
+    with store.batch() as batch:
+        ids = [batch.put(os.urandom(LARGE)) for _ in range(3)]
+    assert all(store.get(id) for id in ids)
+    packs = list(store.objects.lookup.ensure().packs.values())
+    assert len(packs) == 1
+    footer = store.objects.lookup.footer(packs[0])
+    assert packs[0].file is not None
+    body = store.objects.bucket.read(packs[0].file, 0, packs[0].body_bytes)
+    assert footer.body_digest == digest_blob(body)
+    for number in range(3):
+        store.put(b"small %d" % number)
+    assert store.spill() == 4
+    (spilled,) = store.objects.lookup.ensure().packs.values()
+    assert store.objects.lookup.footer(spilled).body_digest == b""
