@@ -94,6 +94,24 @@ class Gone(NotFound):
     code = "gone"
 
 
+class BeforeHorizon(Gone):
+    """A state of the store older than its horizon. Fields: `seq`, `boundary`."""
+
+    code = "before-horizon"
+
+
+class UndoBeforeHorizon(Gone):
+    """An entry cannot be taken back: what was before it was given up. Fields: `seq`, `boundary`."""
+
+    code = "undo-before-horizon"
+
+
+class Thinned(Gone):
+    """A commit has given up its content. Fields: `id`, `boundary`, `reason`, `time_us`."""
+
+    code = "thinned"
+
+
 # -- Conflict: somebody else was faster; look at both sides and try again --------------------
 
 
@@ -308,6 +326,18 @@ class RefProtected(NotAllowed):
     """A rule protects this ref from that change. Fields: `ref`, `pattern`, `rule`."""
 
     code = "ref-protected"
+
+
+class OnHold(NotAllowed):
+    """A legal hold keeps this object, and nothing overrides it. Fields: `id`, `hold`."""
+
+    code = "on-hold"
+
+
+class HorizonFixed(NotAllowed):
+    """The horizon never moves back, and what was thinned stays so. Fields: `boundary`."""
+
+    code = "horizon-fixed"
 
 
 class Closed(NotAllowed):

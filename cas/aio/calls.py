@@ -82,7 +82,7 @@ class StoreCalls(Face[Store]):
         """The whole store after entry `seq`, or as of a time (µs since 1970 UTC).
 
         A time finds the last entry at or before it in the newest time epoch that has one.
-        Raises `EntryNotFound`.
+        Raises `EntryNotFound`, and `BeforeHorizon` for what is older than the horizon.
         """
         made = await self._run(lambda: self.sync.at(seq, time_us=time_us))
         return AsyncView(made, self._threads, self._lock)

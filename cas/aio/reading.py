@@ -13,6 +13,7 @@ from cas.aio.streams import AsyncReader, Items
 
 if TYPE_CHECKING:
     from cas.history.blame import BlamedEntry, BlamedLine
+    from cas.history.horizon import Thinning
     from cas.history.snapshot import Change, Snapshot
     from cas.history.view import Ref
     from cas.model.ids import CommitId, ObjectId
@@ -95,9 +96,19 @@ class AsyncView(ViewParts):
         return await self._run(lambda: self.sync.commit(revision))
 
     async def snapshot(self, revision: str | ObjectId) -> AsyncSnapshot:
-        """The files of a revision. Raises as `resolve` does."""
+        """The files of a revision. Raises as `resolve` does, and `Thinned` for a commit whose
+        content was given up.
+        """
         made = await self._run(lambda: self.sync.snapshot(revision))
         return AsyncSnapshot(made, self._threads, self._lock)
+
+    async def thinning(self, revision: str | ObjectId) -> Thinning | None:
+        """Why and when the content of a commit was given up; None where it was not."""
+        return await self._run(lambda: self.sync.thinning(revision))
+
+    async def horizon(self) -> int:
+        """The oldest state that can be read, as of this one: `store.at` is answered from it on."""
+        return await self._run(lambda: self.sync.horizon())
 
     def diff(
         self,

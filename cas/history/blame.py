@@ -5,7 +5,8 @@ of whose parents, as far as it was followed, does. Cost follows the changes: a d
 commit has in common with its parent is passed on without being read.
 
 Lines and entries are handed from a commit to its parents, newest commit first; a parent takes
-over what it has too, and what no parent takes is the commit's own.
+over what it has too, and what no parent takes is the commit's own. Commits that were thinned
+are passed over.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import attrs
 
 from cas.errors import Invalid, PathNotFound, WrongKind
 from cas.history.core import Core
+from cas.history.lasting import Commits, lasting
 from cas.history.log import PathFinder
 from cas.history.text import common, lines_of
 from cas.model.ids import CommitId, Kind
@@ -56,8 +58,8 @@ class BlamedEntry:
 class _Pending(Generic[_T]):
     """What waits at which commit; the newest commit is next."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
+    def __init__(self, commits: Commits) -> None:
+        self._commits = commits
         self._waiting: dict[CommitId, _T] = {}
         self._heap: list[tuple[int, CommitId]] = []
 
@@ -67,7 +69,7 @@ class _Pending(Generic[_T]):
             self._waiting[id] = join(self._waiting[id], load)
         else:
             self._waiting[id] = load
-            heappush(self._heap, (-self._core.commits.get(id).time_us, id))
+            heappush(self._heap, (-self._commits.get(id).time_us, id))
 
     def __iter__(self) -> Iterator[tuple[CommitId, _T]]:
         while self._heap:
@@ -81,8 +83,9 @@ def blame_lines(core: Core, start: CommitId, parts: Path) -> list[BlamedLine]:
     Raises `PathNotFound`, `WrongKind` for a directory or link, `Invalid` for what is no text of
     at most TEXT_MERGE_BYTES_MAX, and what reading commits raises.
     """
+    commits = lasting(core)
     finder, texts = PathFinder(core, parts), _Texts(core)
-    value = finder.find(core.commits.get(start).tree)
+    value = finder.find(commits.get(start).tree)
     if value is None:
         raise _missing(parts)
     if not is_file(value):
@@ -99,14 +102,14 @@ def blame_lines(core: Core, start: CommitId, parts: Path) -> list[BlamedLine]:
             "tells which commits changed it."
         )
     origin: dict[int, CommitId] = {}
-    pending: _Pending[list[tuple[int, int]]] = _Pending(core)
+    pending: _Pending[list[tuple[int, int]]] = _Pending(commits)
     pending.add(start, [(at, at) for at in range(len(lines))], list.__add__)
     for id, load in pending:
-        commit = core.commits.get(id)
+        commit = commits.get(id)
         own = finder.find(commit.tree)
         assert own is not None
         rest = load
-        values = [(parent, finder.find(core.commits.get(parent).tree)) for parent in commit.parents]
+        values = [(parent, finder.find(commits.get(parent).tree)) for parent in commit.parents]
         # A parent that has the same file takes all.
         values.sort(key=lambda pair: pair[1] is None or pair[1][1] != own[1])
         for parent, other in values:
@@ -125,7 +128,6 @@ def blame_lines(core: Core, start: CommitId, parts: Path) -> list[BlamedLine]:
             rest = [pair for pair in rest if pair[1] not in known]
         for final, _at in rest:
             origin[final] = id
-    commits = core.commits
     return [
         BlamedLine(at + 1, line, origin[at], commits.get(origin[at]))
         for at, line in enumerate(lines)
@@ -167,14 +169,15 @@ def blame_entries(core: Core, start: CommitId, parts: Path) -> Iterator[BlamedEn
     The empty path is the root. Ascending by name. Raises `PathNotFound`, `WrongKind` for a
     file, and what reading commits raises.
     """
+    commits = lasting(core)
     finder, nodes = PathFinder(core, parts), core.objects.tree_nodes(DIRECTORY)
 
     def root_at(id: CommitId) -> bytes:
-        tree = core.commits.get(id).tree
+        tree = commits.get(id).tree
         value = finder.find(tree) if parts else (4, tree, 0)
         return value[1] if value is not None and value[0] == 4 else DIRECTORY.empty
 
-    entry = paths.lookup(core.commits.get(start).tree, parts, nodes)
+    entry = paths.lookup(commits.get(start).tree, parts, nodes)
     if entry is None:
         raise _missing(parts)
     if not entry.is_tree:
@@ -186,11 +189,11 @@ def blame_entries(core: Core, start: CommitId, parts: Path) -> Iterator[BlamedEn
         )
     whole = bytes(entry.id)
     origin: dict[bytes, CommitId] = {}
-    pending: _Pending[set[bytes]] = _Pending(core)
+    pending: _Pending[set[bytes]] = _Pending(commits)
     pending.add(start, {name for name, _value in scan(DIRECTORY, whole, nodes)}, set.__or__)
     for id, rest in pending:
         own = root_at(id)
-        parents = sorted(core.commits.get(id).parents, key=lambda parent: root_at(parent) != own)
+        parents = sorted(commits.get(id).parents, key=lambda parent: root_at(parent) != own)
         for parent in parents:
             changed = {name for name, _o, _n in diff(DIRECTORY, root_at(parent), own, nodes)}
             kept = {name for name in changed if name in rest}
@@ -199,7 +202,6 @@ def blame_entries(core: Core, start: CommitId, parts: Path) -> Iterator[BlamedEn
                 pending.add(parent, rest, set.__or__)
             rest = kept
         _settle(origin, rest, id)
-    commits = core.commits
     return (
         BlamedEntry(to_text(name), paths.to_entry(value), origin[name], commits.get(origin[name]))
         for name, value in scan(DIRECTORY, whole, nodes)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from heapq import heappop, heappush
 
 from cas.history.core import CommitCache, Core
+from cas.history.lasting import lasting
 from cas.history.trails import Trails, mark_of
 from cas.model.ids import CommitId
 from cas.model.objects import Commit, EntryKind
@@ -114,9 +115,11 @@ def path_log(
     """Commits that changed what lies at a path, in the order of `newest_first`.
 
     A commit changed it when it has another entry there than each of its parents; one without
-    parents when it has any. Raises what reading commits and directories does.
+    parents when it has any. Commits that were thinned are passed over. Raises what reading
+    commits and directories does.
     """
-    commits, finder, trails = core.commits, PathFinder(core, parts), Trails(core)
+    commits = lasting(core)
+    finder, trails = PathFinder(core, parts), Trails(core, commits)
     mark = mark_of(parts)
     queue = _Queue(trails.time_us, starts, within)
     given = 0

@@ -27,6 +27,7 @@ from cas.history.conflicts import (
 )
 from cas.history.core import Core
 from cas.history.graph import merge_bases
+from cas.history.horizon import check_content
 from cas.history.text import merge_contents, merge_text, with_markers
 from cas.history.transaction import Transaction
 from cas.history.view import Ref, View
@@ -181,8 +182,8 @@ def plan_merge(
 ) -> MergePlan:
     """What merging a revision into a branch would do, as of one view. Writes nothing.
 
-    Raises `RefNotFound` without the branch, `UnrelatedHistories`, `Invalid`, and what resolving
-    a revision raises.
+    Raises `RefNotFound` without the branch, `UnrelatedHistories`, `Invalid`, `Thinned` where a
+    commit that it needs has given up its content, and what resolving a revision raises.
     """
     if on_conflict not in _POLICIES:
         raise Invalid(f"on_conflict is one of {', '.join(_POLICIES)}, not {on_conflict!r}.")
@@ -197,6 +198,7 @@ def plan_merge(
 
     if theirs in bases:
         return plan(commits.get(ours).tree, up_to_date=True)
+    check_content(core, theirs)
     if ours in bases and fast_forward:
         return plan(commits.get(theirs).tree, fast_forward=True)
     if not bases and not allow_unrelated:
@@ -304,6 +306,8 @@ def _base_tree(core: Core, bases: Sequence[CommitId], scratch: _Scratch, depth: 
     if not bases:
         return DIRECTORY.empty
     commits = core.commits
+    for id in bases:
+        check_content(core, id)
     tree: bytes = commits.get(bases[0]).tree
     if depth == 0:
         return tree

@@ -28,6 +28,7 @@ from cas.errors import (
 from cas.history.branch import BranchEdit
 from cas.history.core import Core
 from cas.history.policy import check_changes
+from cas.history.thinning import check_horizon
 from cas.history.timeline import Moment, RefValue, follow, ref_conflict
 from cas.limits import (
     ENTRY_BYTES_MAX,
@@ -42,6 +43,7 @@ from cas.model.entry import (
     request_digest,
 )
 from cas.model.ids import CommitId, Kind, ObjectId, TreeId
+from cas.model.names import POLICIES
 from cas.model.objects import Commit
 from cas.objects.batch import Batch, not_committed
 from cas.objects.committer import Group
@@ -247,6 +249,7 @@ class Publication:
             plan = self._follow(plan, moment)
         changes = self._changes(plan, moment)
         check_changes(self._core, self._batch, moment, changes)
+        check_horizon(self._core, self._batch, moment, changes)
         seq = head.seq + 1
         root = timeline.edit(moment.root, changes, seq)
         wall_us = self._objects.clock.wall_us()
@@ -283,6 +286,9 @@ class Publication:
         if due:
             writer.add_checkpoint(seq, root)
             # The nodes of later moments are not stored with it, and must not be taken for it.
+            group.closed = True
+        elif any(change.ref.startswith(POLICIES) for change in changes):
+            # What the next member has to read of it can be read when this transaction is over.
             group.closed = True
         after = group.carried = follow(moment, entry, hash, stored=due)
         return _Published(entry, moment.root, after, head, rows)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from cas.errors import CasError, EntryNotFound, Invalid
 from cas.history.core import CommitCache, Core, warn
+from cas.history.horizon import check_seq, horizon_now
 from cas.history.keeping import Keeping
 from cas.history.later import Later
 from cas.history.snapshot import Change, Snapshot
@@ -170,7 +171,8 @@ class Store(HistoryVerbs, Keeping, Watching):
         first one began on, so that the same calls ask for the same again.
         """
         moment = None if key is None else self.core.before(key)
-        if moment is None:
+        if moment is None or moment.seq < horizon_now(self.core).seq:
+            # What the first one has read may be gone by now; what was asked for is compared.
             moment = self.core.timeline.now()
         return transactions.Transaction(self.core, author, message, key, moment, self._after_commit)
 
@@ -184,7 +186,7 @@ class Store(HistoryVerbs, Keeping, Watching):
         """The whole store after entry `seq`, or as of a time (µs since 1970 UTC).
 
         A time finds the last entry at or before it in the newest time epoch that has one.
-        Raises `EntryNotFound`.
+        Raises `EntryNotFound`, and `BeforeHorizon` for what is older than the horizon.
         """
         timeline = self.core.timeline
         with self.objects.catalog.read() as reader:
@@ -198,6 +200,7 @@ class Store(HistoryVerbs, Keeping, Watching):
                 raise EntryNotFound(
                     f"The journal has no entry {seq}; its newest is {head.seq}.", seq=seq
                 )
+            check_seq(self.core, seq)
             moment = timeline.at(reader, seq)
         self.objects.catalog.harden(reading=True)
         return View(self.core, moment)

@@ -21,6 +21,7 @@ from contextlib import suppress
 from typing import Final
 
 from cas.history.core import Core
+from cas.history.lasting import Commits
 from cas.limits import (
     ID_BYTES,
     TRAIL_CHANGES_MAX,
@@ -56,8 +57,9 @@ def mark_of(parts: tuple[bytes, ...]) -> bytes:
 class Trails:
     """The trails of a store, read once and added to. One thread; made for one log."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, commits: Commits | None = None) -> None:
         self._core = core
+        self._commits = commits = core.commits if commits is None else commits
         self._nodes = core.objects.tree_nodes(DIRECTORY)
         # By commit id: what stands behind it in the file.
         self._trails: dict[bytes, bytes] = {}
@@ -65,7 +67,11 @@ class Trails:
         # What changed is worth finding out only where it can be kept.
         objects = core.objects
         self._keeps = objects.cache is not None and not objects.catalog.read_only
-        self._load()
+        # What is kept tells of commits as they were made, and not of a history with gaps.
+        if commits is core.commits:
+            self._load()
+        else:
+            self._keeps = False
 
     def time_us(self, id: CommitId) -> int:
         """When a commit was made, as it says."""
@@ -120,7 +126,7 @@ class Trails:
         return trail
 
     def _make(self, id: bytes) -> bytes:
-        commits = self._core.commits
+        commits = self._commits
         commit = commits.get(id)
         marks: set[bytes] | None = set()
         if commit.parents and not self._keeps:

@@ -18,12 +18,16 @@ import attrs
 from cas.errors import (
     AmbiguousRevision,
     EntryNotFound,
+    HorizonFixed,
     Invalid,
+    OnHold,
     PathNotFound,
     RefConflict,
     RevisionNotFound,
+    UndoBeforeHorizon,
 )
 from cas.history.core import Core
+from cas.history.horizon import horizon_now
 from cas.history.merge import Begin
 from cas.history.revision import split_path
 from cas.history.transaction import Transaction
@@ -31,7 +35,7 @@ from cas.history.view import View
 from cas.limits import UNDO_SCAN_ENTRIES_MAX
 from cas.model.entry import Entry, Event
 from cas.model.ids import ObjectId
-from cas.model.names import HEADS, TAGS, printable, short_ref
+from cas.model.names import HEADS, HOLDS, HORIZON_REF, TAGS, printable, short_ref
 from cas.model.objects import TreeEntry
 
 Verb = Literal["undo", "redo"]
@@ -129,14 +133,16 @@ def plan_undo(core: Core, view: View, seq: int | None, verb: Verb) -> UndoPlan:
     """What taking back one entry would do, as of a view.
 
     Without `seq` the newest entry that was not undone yet; to redo, the newest undo that was not
-    redone. Raises `EntryNotFound`, and `Invalid` for an entry that moved no ref, or that is no
-    undo though it should be redone.
+    redone. Raises `EntryNotFound`, `Invalid` for an entry that moved no ref, or that is no undo
+    though it should be redone, `UndoBeforeHorizon`, and `HorizonFixed` or `OnHold` for one that
+    raised the horizon or set a hold.
     """
     if seq is None:
         seq = _newest(core, view.seq, verb)
     entry = core.entry(seq)
     if entry is None or seq > view.seq:
         raise EntryNotFound(f"The journal has no entry {seq}; its newest is {view.seq}.", seq=seq)
+    _check_undo(core, entry, verb)
     if verb == "redo" and _mark(entry, UNDO) is None:
         raise Invalid(
             f"Entry {seq} is no undo, so there is nothing to redo; `cas undo` takes it back."
@@ -155,6 +161,34 @@ def plan_undo(core: Core, view: View, seq: int | None, verb: Verb) -> UndoPlan:
         elif actual != change.old:
             clashes.append(RefClash(change.ref, change.new, actual, change.old))
     return UndoPlan(verb, seq, tuple(moves), tuple(clashes), entry.message)
+
+
+def _check_undo(core: Core, entry: Entry, verb: Verb) -> None:
+    """Raise where an entry cannot be taken back, whatever it did: what was there before it was
+    given up, or it did what only another command lifts.
+    """
+    horizon = horizon_now(core)
+    if entry.seq <= horizon.seq:
+        raise UndoBeforeHorizon(
+            f"Entry {entry.seq} cannot be {verb}ne: what was there before it was given up. "
+            f"Entries behind {horizon.seq} can be.",
+            seq=entry.seq,
+            boundary=horizon.seq,
+        )
+    for change in entry.changes:
+        if change.ref == HORIZON_REF:
+            raise HorizonFixed(
+                f"Entry {entry.seq} raised the horizon or thinned commits, which cannot be "
+                f"{verb}ne.",
+                boundary=horizon.seq,
+            )
+        if change.ref.startswith(HOLDS):
+            raise OnHold(
+                f"Entry {entry.seq} set or lifted a legal hold, which cannot be {verb}ne; "
+                "`cas hold` sets one, `cas hold -d` lifts it.",
+                id=ObjectId(bytes.fromhex(change.ref[len(HOLDS) :])),
+                hold=None,
+            )
 
 
 def apply_undo(
@@ -219,7 +253,7 @@ def _newest(core: Core, head: int, verb: Verb) -> int:
             if verb == "redo":
                 return entry.seq
             taken_back.add(undone)
-        elif verb == "undo" and entry.changes:
+        elif verb == "undo" and any(_can_go_back(change.ref) for change in entry.changes):
             return entry.seq
     raise EntryNotFound(
         f"There is nothing to {verb} in the newest {UNDO_SCAN_ENTRIES_MAX:,} entries; name one, "
@@ -274,13 +308,18 @@ def plan_restore(view: View, then: View, target: str | None) -> RestorePlan:
     )
 
 
+def _can_go_back(ref: str) -> bool:
+    """Whether a ref is put back with others: the horizon and legal holds never are."""
+    return ref != HORIZON_REF and not ref.startswith(HOLDS)
+
+
 def _moves(view: View, then: View, wanted: Callable[[str], bool]) -> tuple[RefMove, ...]:
     now = {ref.name: ref.target for ref in view.refs()}
     past = {ref.name: ref.target for ref in then.refs()}
     return tuple(
         RefMove(name, now.get(name), past.get(name))
         for name in sorted(now.keys() | past.keys())
-        if wanted(name) and now.get(name) != past.get(name)
+        if wanted(name) and _can_go_back(name) and now.get(name) != past.get(name)
     )
 
 

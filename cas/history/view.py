@@ -21,6 +21,14 @@ from cas.errors import (
     WrongKind,
 )
 from cas.history.core import Core
+from cas.history.horizon import (
+    Thinning,
+    check_content,
+    check_seq,
+    horizon_at,
+    horizon_now,
+    thinning_of,
+)
 from cas.history.later import Later
 from cas.history.log import newest_first, path_log
 from cas.history.revision import When, parse_range, parse_revision
@@ -123,6 +131,7 @@ class View:
                 raise EntryNotFound(
                     f"The journal has no entry {seq}; its newest is {self.seq}.", seq=seq
                 )
+            check_seq(self._core, seq)
             then = View(self._core, self._timeline.at(reader, seq))
         candidates = then._refs_named(name)
         if not candidates:
@@ -219,10 +228,21 @@ class View:
         return self._commits.get(self.resolve(revision))
 
     def snapshot(self, revision: str | ObjectId) -> Snapshot:
-        """The files of a revision. Raises as `resolve` does."""
+        """The files of a revision. Raises as `resolve` does, and `Thinned` for a commit whose
+        content was given up.
+        """
         id = self.resolve(revision)
         commit = self._commits.get(id)
+        check_content(self._core, id)
         return Snapshot(self._objects, commit.tree, commit, id)
+
+    def thinning(self, revision: str | ObjectId) -> Thinning | None:
+        """Why and when the content of a commit was given up; None where it was not."""
+        return thinning_of(self._core, horizon_now(self._core), self.resolve(revision))
+
+    def horizon(self) -> int:
+        """The oldest state that can be read, as of this one: `store.at` is answered from it on."""
+        return horizon_at(self._core, self.moment).seq
 
     def diff(
         self,

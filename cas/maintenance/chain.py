@@ -64,6 +64,7 @@ class JournalCheck:
         self._when = (0, -1)
         # Root of the refs after entry `_seq`; None while it cannot be known.
         self._root: bytes | None = REFS.empty
+        self._horizon = self._oldest_stored = 0
         self.refs: dict[str, tuple[int, ObjectId]] = {}
         """Where each ref points after the newest entry."""
         self.head_seq = 0
@@ -83,9 +84,13 @@ class JournalCheck:
                 f"The journal cannot be read ({error}); restore the catalog from a backup.",
             )
 
-    def run(self, on_entries: Callable[[], None]) -> None:
-        """Check the entries that `begin` has seen."""
-        head_seq = self.head_seq
+    def run(self, on_entries: Callable[[], None], horizon: int = 0) -> None:
+        """Check the entries that `begin` has seen.
+
+        What refs pointed at only before the state `horizon` need not exist any more.
+        """
+        head_seq, self._horizon = self.head_seq, horizon
+        self._oldest_stored = max([seq for seq in self._checkpoints if seq <= horizon], default=0)
         while self._seq < head_seq:
             rows = self._read(head_seq)
             for row in rows:
@@ -213,11 +218,15 @@ class JournalCheck:
                 self.refs.pop(change.ref, None)
                 continue
             self.refs[change.ref] = change.kind, change.new
-            self._graph.expect(change.new, change.kind, f"{change.ref} in entry {entry.seq}")
+            if entry.seq > self._horizon:
+                self._graph.expect(change.new, change.kind, f"{change.ref} in entry {entry.seq}")
             try:
                 check_ref_name(change.ref)
             except InvalidName as error:
                 self._tell("ref-name", entry.seq, str(error).rstrip("."))
+        if entry.seq == self._horizon:
+            for ref, (kind, target) in self.refs.items():
+                self._graph.expect(target, kind, f"{ref} after entry {entry.seq}")
 
     def _judge_root(self, entry: Entry) -> None:
         """Compare the root with what the changes give; begin again at a checkpoint if need be."""
@@ -250,7 +259,7 @@ class JournalCheck:
         if checkpoint.root != entry.root:
             self._tell("checkpoint", seq, f"The checkpoint at entry {seq} names another root")
             return
-        if checkpoint.root != REFS.empty:
+        if checkpoint.root != REFS.empty and seq >= self._oldest_stored:
             self._graph.expect(checkpoint.root, Kind.REFS, f"the checkpoint at entry {seq}")
         if self._root is None:
             try:

@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 
 from cas.catalog.catalog import CatalogReader, PackRow
 from cas.errors import CasError, CorruptObject
+from cas.history.horizon import horizon_now, is_thinned
 from cas.history.store import Store
 from cas.maintenance.affected import places_of
 from cas.maintenance.chain import JournalCheck
@@ -57,7 +58,7 @@ class _Check:
         self._findings = Findings()
         self._known = Known()
         self._survey = PackSurvey(self._objects, self._known, self._findings)
-        self._graph = Graph(self._known, self._findings, self._objects.read)
+        self._graph = Graph(self._known, self._findings, self._objects.read, self._is_thinned)
         self._records = RecordCheck(
             self._objects,
             self._survey,
@@ -92,7 +93,8 @@ class _Check:
         self._check_bases()
         self._records.finish()
         self._report("journal")
-        self._journal.run(lambda: self._report("journal"))
+        horizon = self._safely(lambda: horizon_now(self._store.core).seq, 0)
+        self._journal.run(lambda: self._report("journal"), horizon)
         if not self._blind:
             self._tell_missing()
             self._unnamed_packs()
@@ -120,6 +122,18 @@ class _Check:
                 "from a backup, or rebuild it from the packs.",
             )
             return None
+
+    def _is_thinned(self, id: bytes) -> bool:
+        core = self._store.core
+        return self._safely(lambda: is_thinned(core, horizon_now(core), id), False)
+
+    @staticmethod
+    def _safely(ask: Callable[[], _T], otherwise: _T) -> _T:
+        """What cannot be read excuses nothing, and is told of where it is judged."""
+        try:
+            return ask()
+        except CasError:
+            return otherwise
 
     def _report(self, phase: str) -> None:
         if self._progress is not None:

@@ -46,11 +46,16 @@ class Graph:
     """Follows what objects name. `known` must be complete before the first `add`."""
 
     def __init__(
-        self, known: Known, findings: Findings, load: Callable[[bytes], tuple[int, bytes]]
+        self,
+        known: Known,
+        findings: Findings,
+        load: Callable[[bytes], tuple[int, bytes]],
+        thinned: Callable[[bytes], bool] = lambda _id: False,
     ) -> None:
         self._known = known
         self._findings = findings
         self._load = load
+        self._thinned = thinned
         # id -> what names it.
         self.missing: dict[bytes, str] = {}
         self._waiting = bytearray()
@@ -118,10 +123,11 @@ class Graph:
             elif kind == Kind.COMMIT:
                 commit = Commit.decode(content)
                 by = f"commit {id.hex()}"
-                if self.expect(commit.tree, Kind.TREE, by):
-                    self._waiting += _WAITING.pack(commit.tree, id, UNREAD)
-                if commit.conflicts is not None and self.expect(commit.conflicts, Kind.TREE, by):
-                    self._waiting += _WAITING.pack(commit.conflicts, id, UNREAD)
+                for root in (commit.tree, commit.conflicts):
+                    if root is None or (self._known.get(root) is None and self._thinned(id)):
+                        continue  # what a thinned commit names may be there or not
+                    if self.expect(root, Kind.TREE, by):
+                        self._waiting += _WAITING.pack(root, id, UNREAD)
                 for parent in commit.parents:
                     self.expect(parent, Kind.COMMIT, by)
             elif kind == Kind.TAG:

@@ -23,13 +23,22 @@ HEADS: Final = "heads/"
 TAGS: Final = "tags/"
 PINS: Final = "pins/"
 """Before the id of an object that is kept."""
+HOLDS: Final = "holds/"
+"""Before the id of an object that is under a legal hold."""
+POLICIES: Final = "policy/"
+"""Before the names of the refs that lead to what a store goes by."""
 POLICY_REF: Final = "policy/refs"
 """The ref that leads to the rules which protect refs."""
+RETENTION_REF: Final = "policy/retention"
+"""The ref that leads to the rules of what is kept for how long."""
+HORIZON_REF: Final = "policy/horizon"
+"""The ref that leads to how far back the store can be read, and what was thinned."""
 
 _REF_BAD = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|@\{|\.\.")
 # Most names, told in one call; the others are looked at one rule at a time.
 _PLAIN_NAME = re.compile(rb"[^/\0.][^/\0]{0,254}").fullmatch
-_PIN = re.compile(r"pins/[0-9a-f]{64}")
+_KEPT = re.compile(r"(?:pins|holds)/[0-9a-f]{64}")
+_POLICY_REFS: Final = frozenset((POLICY_REF, RETENTION_REF, HORIZON_REF))
 _LOOKS_LIKE_ID = re.compile(r"(?=.*[a-fA-F])[0-9a-fA-F]{8,64}")
 
 
@@ -136,7 +145,7 @@ def _ref_fault(name: str) -> str | None:
     if size_bytes > REF_NAME_BYTES_MAX:
         return f"has {size_bytes} bytes, more than {REF_NAME_BYTES_MAX}"
     root, slash, rest = name.partition("/")
-    if name == POLICY_REF or _PIN.fullmatch(name):
+    if name in _POLICY_REFS or _KEPT.fullmatch(name):
         return None
     if not slash or root + slash not in (HEADS, TAGS):
         return f"does not begin with {HEADS} or {TAGS}"
