@@ -405,6 +405,7 @@ COMMANDS: dict[str, tuple[str, Callable[[list[str]], int]]] = {
     "golden": ("write or compare the golden stores", program("golden", "tools/golden.py", "test")),
     "dump": ("print the bytes of a store in words", program("dump", "tools/dump.py")),
     "simulate": ("search crash and race states", program("simulate", "tools/simulate.py", "test")),
+    "soak": ("check histories of many transactions", program("soak", "tools/soak.py", "test")),
     "wheel": ("build, install and use the wheel", command_wheel),
     "versions": ("run the tests on other interpreters", command_versions),
     "check": ("all that CI does", command_check),
