@@ -50,7 +50,9 @@ class Hooks:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._subscriptions: tuple[Subscription, ...] = ()
-        self.moved = threading.Condition()
+        self._turn = threading.Lock()
+        self._moved = threading.Condition(self._turn)
+        self._waiting = 0
         self.count = 0
         self.closed = False
 
@@ -70,7 +72,7 @@ class Hooks:
 
     def committed(self, entry: Entry) -> None:
         """Tell everybody of an entry that stands."""
-        self._wake()
+        self.wake()
         for subscription in self._subscriptions:
             try:
                 subscription.callback(entry)
@@ -79,15 +81,27 @@ class Hooks:
                 name = getattr(subscription.callback, "__qualname__", repr(subscription.callback))
                 warn(f"the callback {name} failed after entry {entry.seq}: {error!r}")
 
-    def _wake(self) -> None:
-        with self.moved:
+    def wake(self) -> None:
+        """Let every follower look again."""
+        # The lock itself, and nobody told where nobody waits: each commit comes this way.
+        with self._turn:
             self.count += 1
-            self.moved.notify_all()
+            if self._waiting:
+                self._moved.notify_all()
+
+    def wait(self, seen: int, wait_ms: float) -> None:
+        """Return when `count` is not what was `seen`, or after that long."""
+        with self._turn:
+            self._waiting += 1
+            try:
+                self._moved.wait_for(lambda: self.count != seen, wait_ms / 1000)
+            finally:
+                self._waiting -= 1
 
     def close(self) -> None:
         """End all followers."""
         self.closed = True
-        self._wake()
+        self.wake()
 
 
 class Follower(Iterator[Entry]):
@@ -129,11 +143,7 @@ class Follower(Iterator[Entry]):
             if left_ms is not None and left_ms <= 0:
                 return None
             wait_ms = pause_ms if left_ms is None else min(pause_ms, left_ms)
-            with self._hooks.moved:
-                self._hooks.moved.wait_for(
-                    lambda seen=count: self._hooks.count != seen,  # type: ignore[misc]
-                    wait_ms / 1000,
-                )
+            self._hooks.wait(count, wait_ms)
             pause_ms = min(2 * pause_ms, _POLL_MAX_MS)
         return None
 
@@ -152,9 +162,7 @@ class Follower(Iterator[Entry]):
     def close(self) -> None:
         """End the iteration, also one that waits in another thread."""
         self._closed = True
-        with self._hooks.moved:
-            self._hooks.count += 1
-            self._hooks.moved.notify_all()
+        self._hooks.wake()
 
     def __enter__(self) -> Follower:
         return self

@@ -316,6 +316,7 @@ class Lookup:
                 None if row.name is None else file_name(row.name),
                 row.body_bytes,
                 footer if row.name is None else None,
+                True,
             )
             # The mapping only grows here, so it is shared and not copied for each commit.
             packs = state.packs

@@ -29,12 +29,16 @@ from cas.storage.pack import (
 
 @attrs.frozen(slots=True)
 class PackInfo:
-    """An installed pack. `file` is None and `footer` kept for an inline one."""
+    """An installed pack. `file` is None and `footer` kept for an inline one.
+
+    `own`: this handle has made it, and its footer here is the one that it wrote.
+    """
 
     number: int
     file: str | None
     body_bytes: int
     footer: Footer | None
+    own: bool = False
 
     @property
     def label(self) -> str:

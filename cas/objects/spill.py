@@ -28,7 +28,7 @@ from cas.objects.batch import Batch
 from cas.objects.packs import PackInfo, State, bit_is_set
 from cas.objects.pipeline import Submitted
 from cas.objects.store import ObjectStore
-from cas.storage.pack import Footer, decode_inline
+from cas.storage.pack import FOOTER_HEAD_BYTES, Footer, decode_inline
 from cas.storage.record import RECORD_HEADER_BYTES
 
 GATHER_SLICE: Final = 64
@@ -228,10 +228,8 @@ class Spill:
                 run.after = number
                 pack = run.inline.pop(number, None)
                 if pack is not None and footer_bytes is not None:
-                    # One slot that is wrong would make the footer of the new pack wrong, and
-                    # hide everything in it: so this is checked in full, once, here.
                     with suppress(Corrupt):
-                        yield pack, decode_inline(body, footer_bytes, pack.label), body
+                        yield pack, _footer_of(pack, footer_bytes, body), body
             if len(rows) < limit:
                 run.inline.clear()
             return
@@ -284,6 +282,20 @@ class Spill:
             for pack in present:
                 if pack.file is not None:
                     self._objects.bucket.delete(pack.file)
+
+
+def _footer_of(pack: PackInfo, footer_bytes: bytes, body: bytes) -> Footer:
+    """The footer of an inline pack as it was read back. Raises `CorruptPack`.
+
+    One slot that is wrong would make the footer of the new pack wrong, and hide everything in
+    it: so it is the one that this handle made, byte by byte, or it is checked in full.
+    """
+    known = pack.footer
+    if pack.own and known is not None and len(body) == known.body_bytes:
+        start = FOOTER_HEAD_BYTES
+        if footer_bytes[start : start + len(known.table)] == known.table and not known.edge_count:
+            return known
+    return decode_inline(body, footer_bytes, pack.label)
 
 
 def _is_young(pack: PackInfo, thresholds: Thresholds) -> bool:

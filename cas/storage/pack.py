@@ -45,6 +45,9 @@ encode_slot: Final = SLOT.pack
 EDGE_BASE: Final = 1
 EDGE_DICTIONARY: Final = 2
 EDGE_RECIPE: Final = 3
+_FEW: Final = 16
+"""Slots up to which a footer remembers its ids: an inline pack is asked for them four times."""
+
 EDGES_A_SLOT: Final = 2
 """A copy needs a base and a dictionary, or a recipe."""
 
@@ -107,10 +110,10 @@ class Edge(NamedTuple):
 class Footer:
     """The slots and edges of one pack, read-only; searches by id.
 
-    Built by `decode_footer` from checked bytes. Thread-safe: nothing changes.
+    Built by `decode_footer` from checked bytes. Thread-safe: nothing that it says changes.
     """
 
-    __slots__ = ("_edges", "_slots", "body_bytes", "body_digest", "count", "edge_count")
+    __slots__ = ("_edges", "_ids", "_slots", "body_bytes", "body_digest", "count", "edge_count")
 
     def __init__(
         self,
@@ -128,6 +131,7 @@ class Footer:
         """BLAKE3 of header and records, where the writer has verified each of them; else b""."""
         self._slots = slots
         self._edges = edges
+        self._ids: list[bytes] | None = None
 
     @property
     def memory_bytes(self) -> int:
@@ -177,9 +181,14 @@ class Footer:
         return SLOT.iter_unpack(b"".join([slots[at : at + SLOT_BYTES] for at in starts]))
 
     def ids(self) -> list[bytes]:
-        """All ids, ascending."""
-        slots = self._slots
-        return [slots[i : i + ID_BYTES] for i in range(0, len(slots), SLOT_BYTES)]
+        """All ids, ascending; not to be changed."""
+        ids = self._ids
+        if ids is None:
+            slots = self._slots
+            ids = [slots[i : i + ID_BYTES] for i in range(0, len(slots), SLOT_BYTES)]
+            if self.count <= _FEW:
+                self._ids = ids
+        return ids
 
     @property
     def table(self) -> bytes:
