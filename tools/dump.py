@@ -37,12 +37,11 @@ from cas.model.ids import Kind, digest_of  # noqa: E402
 from cas.model.names import printable  # noqa: E402
 from cas.model.objects import Commit, EntryKind, Recipe, Tag  # noqa: E402
 from cas.objects.packs import file_name  # noqa: E402
+from cas.storage.header import PACK_HEADER_BYTES, decode_header  # noqa: E402
 from cas.storage.pack import (  # noqa: E402
-    PACK_HEADER_BYTES,
     TRAILER_BYTES,
     check_footer,
     decode_footer,
-    decode_header,
     footer_length,
 )
 from cas.storage.record import RECORD_HEADER_BYTES  # noqa: E402

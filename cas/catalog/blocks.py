@@ -9,7 +9,6 @@ the GIL.
 
 from __future__ import annotations
 
-import errno
 import threading
 from contextlib import suppress
 from types import TracebackType
@@ -18,7 +17,7 @@ from cas.catalog.catalog import CatalogReader, CatalogWriter
 from cas.catalog.connections import Connections
 from cas.catalog.engine import reraise, translate, typed
 from cas.catalog.statements import SqliteReader, SqliteWriter
-from cas.errors import CasError, OutcomeUnknown, ReadOnly, StorageFailed, StorageFull
+from cas.errors import CasError, OutcomeUnknown, ReadOnly, StorageFull
 
 
 class ReadBlock:
@@ -135,11 +134,7 @@ class WriteBlock:
         # A transaction that changed nothing syncs nothing, and leaves the mark.
         changed = connection.total_changes() != self._changes
         if changed:
-            try:
-                connections.gate.before_commit()
-            except OSError as failure:
-                self._roll_back()
-                raise _unmarked(failure, connections.path) from failure
+            connections.gate.before_commit()
         try:
             connection.execute("COMMIT")
         except Exception as failure:
@@ -169,17 +164,3 @@ class WriteBlock:
                 self._connection.execute("ROLLBACK")
         except BaseException:
             self._connections.drop_writer()
-
-
-def _unmarked(failure: OSError, path: str) -> StorageFull | StorageFailed:
-    """The error for a commit that was not begun, because its mark could not be written."""
-    if failure.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageFull(
-            f"No space is left for {path}; nothing was committed. Free space and try again.",
-            path=path,
-        )
-    return StorageFailed(
-        f"I/O failed beside {path}: {failure}; nothing was committed.",
-        path=path,
-        errno=failure.errno,
-    )

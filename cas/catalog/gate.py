@@ -8,7 +8,8 @@ SQLite's own busy wait starved some altogether (measured, see docs/design/).
 The lock files are never SQLite's own: closing any descriptor of SQLite's files would drop its
 locks for the whole process.
 
-`locks/main` also holds the marks, 32 bytes that are hints and never synced. The mark says whether
+`locks/main` also holds the marks, 32 bytes that are hints and never synced; every handle has them
+mapped, so that looking at them is no system call. The mark says whether
 anybody has committed since: a reader that finds another than the one it knows, or 0, asks the
 catalog. It is 0 from before a COMMIT until after it, so that a commit whose maker died is not
 missed. Beside it stand the number of the newest commit, the newest that is known to be durable,
@@ -18,10 +19,10 @@ so that what a power failure leaves in the file misleads nobody.
 
 from __future__ import annotations
 
+import mmap
 import os
-import struct
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import NamedTuple
 from weakref import WeakSet
 
@@ -33,11 +34,8 @@ except ImportError as error:  # pragma: no cover - other platforms come later
     raise Unsupported("cas needs a POSIX system: there is no fcntl here.") from error
 
 
-_MARKS = struct.Struct("<QQQQ")
-_MARK = struct.Struct("<QQ")
-_WORD = struct.Struct("<Q")
-_SYNCED_AT = 16
-_DOUBT_AT = 24
+_MARK, _NUMBER, _SYNCED, _DOUBT = range(4)
+_MARKS_BYTES = 32
 
 
 class Marks(NamedTuple):
@@ -102,6 +100,7 @@ class FileGate:
         try:
             self._next = _open(os.path.join(folder, "next"))
             self._main = _open(os.path.join(folder, "main"))
+            self._words = _map(os.path.join(folder, "main"))
         except OSError:
             self.close()
             raise
@@ -128,7 +127,7 @@ class FileGate:
 
     def mark(self) -> int:
         """A number that every commit of anybody changes; 0 when nobody can tell. Any thread."""
-        return self.marks().mark
+        return self._words[_MARK]
 
     def enter_marked(self) -> Marks:
         """`enter`, and the marks: the first two stay until this process commits or leaves."""
@@ -139,35 +138,29 @@ class FileGate:
 
     def marks(self) -> Marks:
         """All marks as they stand. Any thread."""
-        data = os.pread(self._main, _MARKS.size, 0)
-        if len(data) < _MARKS.size:
-            data = data.ljust(_MARKS.size, b"\0")
-        return Marks._make(_MARKS.unpack(data))
+        # One by one, `synced` before `number`: what is behind may be taken for further behind.
+        words = self._words
+        synced, doubt = words[_SYNCED], words[_DOUBT]
+        return Marks(words[_MARK], words[_NUMBER], synced, doubt)
 
     def before_commit(self) -> None:
-        """Behind `enter_marked`: from here on the mark says nothing. Raises `OSError`."""
-        os.pwrite(self._main, _MARK.pack(0, self._number), 0)
+        """Behind `enter_marked`: from here on the mark says nothing."""
+        words = self._words
+        words[_MARK] = 0
+        words[_NUMBER] = self._number
 
     def after_commit(self) -> int:
         """Inside the gate, once COMMIT has said yes: the mark of the state it made."""
-        try:
-            os.pwrite(self._main, _MARK.pack(self._number, self._number), 0)
-        except OSError:
-            return 0  # the commit stands; until the next one, everybody asks the catalog
+        self._words[_MARK] = self._number
         return self._number
 
     def publish(self, number: int) -> None:
         """Commit `number` and all before it are durable. Any thread."""
-        self._write_word(number, _SYNCED_AT)
+        self._words[_SYNCED] = number
 
     def doubt(self, doubtful: bool) -> None:
         """A sync has failed, or what it left undone was done anew. Any thread."""
-        self._write_word(int(doubtful), _DOUBT_AT)
-
-    def _write_word(self, value: int, at: int) -> None:
-        # Unwritten it costs a sync, or another attempt by whoever meets the same disk.
-        with suppress(OSError):
-            os.pwrite(self._main, _WORD.pack(value), at)
+        self._words[_DOUBT] = int(doubtful)
 
     @contextmanager
     def elect(self, task: str) -> Iterator[FileTurn | None]:
@@ -196,6 +189,23 @@ _GATES: WeakSet[FileGate] = WeakSet()
 
 def _open(path: str) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+
+def _map(path: str) -> memoryview:
+    """The marks in a lock file as four words, each read and written in one piece.
+
+    The file gets its full length by a write and not by a hole, which on a full disk would be
+    found out by a signal instead of an error. It is opened once more for this: the mapping keeps
+    a descriptor, and a lock lives for as long as any descriptor of the open file that took it.
+    """
+    fd = _open(path)
+    try:
+        missing = _MARKS_BYTES - os.fstat(fd).st_size
+        if missing > 0:
+            os.pwrite(fd, bytes(missing), _MARKS_BYTES - missing)
+        return memoryview(mmap.mmap(fd, _MARKS_BYTES)).cast("Q")
+    finally:
+        os.close(fd)
 
 
 def _leave_to_the_parent() -> None:

@@ -100,7 +100,7 @@ _KNOWN: WeakKeyDictionary[ObjectStore, tuple[bytes, tuple[Protection, ...]]] = W
 
 def rules_at(core: Core, moment: Moment) -> tuple[Protection, ...]:
     """The rules that hold in a state of the store. Raises `Corrupt`."""
-    value = core.timeline.get(moment.root, POLICY_REF)
+    value = core.timeline.known_value(moment.root, POLICY_REF)
     if value is None:
         return ()
     known = _KNOWN.get(core.objects)

@@ -318,13 +318,20 @@ class Timeline:
     def value(self, moment: Moment, ref: str) -> RefValue | None:
         """Where a ref pointed in a moment that may have passed long ago."""
         root, known = self._values
-        if root == moment.root:
-            try:
-                return known[ref]
-            except KeyError:
-                pass
+        if root == moment.root and ref in known:
+            return known[ref]
         value = self.recall(moment, lambda root: self.get(root, ref))
         if root == moment.root and len(known) < _VALUES_MAX:
+            known[ref] = value
+        return value
+
+    def known_value(self, root: bytes, ref: str) -> RefValue | None:
+        """`get`, remembered for those who ask each new refs tree for the same ref."""
+        at, known = self._values
+        if at == root and ref in known:
+            return known[ref]
+        value = self.get(root, ref)
+        if at == root and len(known) < _VALUES_MAX:
             known[ref] = value
         return value
 

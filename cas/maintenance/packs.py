@@ -23,14 +23,12 @@ from cas.model.ids import Kind
 from cas.objects.packs import bit_is_set, file_name
 from cas.objects.store import ObjectStore
 from cas.storage.codec import RECIPE
+from cas.storage.header import PACK_HEADER_BYTES, PackHeader, decode_header
 from cas.storage.pack import (
-    PACK_HEADER_BYTES,
     TRAILER_BYTES,
     Footer,
-    PackHeader,
     check_footer,
     decode_footer,
-    decode_header,
     footer_length,
 )
 from cas.storage.record import RECORD_HEADER_BYTES

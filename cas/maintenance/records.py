@@ -22,7 +22,12 @@ from cas.maintenance.packs import IDS_KEPT_MAX, Pack, PackBytes, PackSurvey
 from cas.model.ids import digests_of
 from cas.objects.store import ObjectStore
 from cas.storage.codec import DELTA, RECIPE, decode_payload
-from cas.storage.pack import EDGE_BASE, EDGE_RECIPE, PACK_HEADER_BYTES, Footer
+from cas.storage.header import PACK_HEADER_BYTES
+from cas.storage.pack import (
+    EDGE_BASE,
+    EDGE_RECIPE,
+    Footer,
+)
 from cas.storage.record import RECORD_HEADER_BYTES
 
 Named = tuple[bytes, int, bytes]

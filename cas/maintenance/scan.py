@@ -13,7 +13,7 @@ from cas.errors import Corrupt
 from cas.limits import ID_BYTES
 from cas.model.ids import digest_of
 from cas.storage.codec import RECIPE, decode_payload
-from cas.storage.pack import PACK_HEADER_BYTES
+from cas.storage.header import PACK_HEADER_BYTES
 from cas.storage.record import MAGIC, RECORD_HEADER_BYTES, RecordHeader, decode_record_header
 
 _WINDOW_BYTES: Final = 1 << 20

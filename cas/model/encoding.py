@@ -42,7 +42,10 @@ def encode_plain(value: Any) -> bytes:
     What cbor2's canonical mode adds to its plain one is the order of map keys and the width of
     floats; arrays, strings and integers come out the same, as a property test shows.
     """
-    return cbor2.dumps(value)
+    try:
+        return cbor2.dumps(value)
+    except (cbor2.CBOREncodeError, TypeError, ValueError, UnicodeEncodeError) as error:
+        raise Invalid(f"This value has no canonical encoding: {error}") from error
 
 
 _BYTES: Final = tuple(bytes([n]) for n in range(256))

@@ -23,19 +23,13 @@ from cas.limits import (
     RECIPE_SPANS_MAX,
 )
 from cas.model.encoding import (
-    ARRAY,
-    EMPTY_MAP,
     decode,
     encode,
-    head,
+    encode_plain,
     is_extras,
     is_id,
     is_uint,
     plain_map,
-    put_array,
-    put_id,
-    put_text,
-    put_uint,
     shape,
 )
 from cas.model.ids import CommitId, Kind, ObjectId, TreeId, digest_of
@@ -129,17 +123,17 @@ class Commit:
             )
         check_actor(self.author)
         check_message(self.message)
-        # Put together by hand: each small durable commit makes one.
-        return b"".join(
-            (
-                head(ARRAY, 6),
-                put_id(self.tree),
-                put_array([put_id(parent) for parent in self.parents]),
-                put_text(self.author),
-                put_text(self.message),
-                put_uint(check_time(self.time_us)),
-                encode(plain_map(self.extras)) if self.extras else EMPTY_MAP,
-            )
+        extras = plain_map(self.extras)
+        # Without extras in one call: each small durable commit makes one.
+        return (encode if extras else encode_plain)(
+            [
+                self.tree,
+                self.parents,
+                self.author,
+                self.message,
+                check_time(self.time_us),
+                extras,
+            ]
         )
 
     @classmethod

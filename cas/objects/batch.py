@@ -37,7 +37,13 @@ from cas.objects.parts import Parts
 from cas.objects.pipeline import Submitted
 from cas.objects.writer import FileWriter, SealedPack
 from cas.storage.codec import RAW, RECIPE, encode_payload
-from cas.storage.pack import SLOT_BYTES, Footer, PackHeader, Record, build_inline
+from cas.storage.header import PackHeader
+from cas.storage.pack import (
+    SLOT_BYTES,
+    Footer,
+    Record,
+    build_inline,
+)
 from cas.storage.record import RECORD_HEADER_BYTES
 
 _NO_SESSION = bytes(16)

@@ -13,16 +13,14 @@ import attrs
 
 from cas.errors import CorruptPack
 from cas.storage.bucket import Bucket
+from cas.storage.header import PACK_HEADER_BYTES, PackHeader, decode_header
 from cas.storage.pack import (
     FOOTER_HEAD_BYTES,
-    PACK_HEADER_BYTES,
     TRAILER_BYTES,
     Footer,
-    PackHeader,
     Slot,
     check_footer,
     decode_footer,
-    decode_header,
     footer_length,
 )
 

@@ -20,13 +20,12 @@ from cas.objects.parts import Parts
 from cas.objects.pipeline import Pipeline, Submitted
 from cas.storage.bucket import Upload
 from cas.storage.codec import DELTA, RAW
+from cas.storage.header import PACK_HEADER_BYTES, PackHeader
 from cas.storage.index import Run, due_merge, merge_runs, prefix_of, run_of
 from cas.storage.pack import (
-    PACK_HEADER_BYTES,
     Footer,
     Made,
     PackBuilder,
-    PackHeader,
     Slot,
     decode_footer,
 )

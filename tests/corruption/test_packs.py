@@ -10,8 +10,14 @@ import pytest
 
 from cas.objects.packs import read_footer
 from cas.storage.codec import ZSTD
+from cas.storage.header import PACK_HEADER_BYTES
 from cas.storage.local import LocalBucket
-from cas.storage.pack import FOOTER_HEAD_BYTES, PACK_HEADER_BYTES, SLOT_BYTES, TRAILER_BYTES, Slot
+from cas.storage.pack import (
+    FOOTER_HEAD_BYTES,
+    SLOT_BYTES,
+    TRAILER_BYTES,
+    Slot,
+)
 from cas.testing.stores import SteppedClock
 from tests.corruption.conftest import Sample
 from tests.corruption.harness import (

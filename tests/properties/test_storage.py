@@ -23,6 +23,7 @@ from cas.storage.codec import (
     encode_payload,
     encode_payloads,
 )
+from cas.storage.header import PACK_HEADER_BYTES, PackHeader, decode_header
 from cas.storage.index import (
     Merge,
     Run,
@@ -36,13 +37,10 @@ from cas.storage.index import (
 )
 from cas.storage.pack import (
     FOOTER_HEAD_BYTES,
-    PACK_HEADER_BYTES,
     TRAILER_BYTES,
     PackBuilder,
-    PackHeader,
     Record,
     build_inline,
-    decode_header,
     decode_inline,
     encode_footer,
     encode_slot,

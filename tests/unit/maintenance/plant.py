@@ -14,7 +14,12 @@ from cas.maintenance.findings import Report
 from cas.maintenance.fsck import fsck
 from cas.model.entry import Entry, entry_hash
 from cas.model.ids import Kind, digest_of
-from cas.storage.pack import Edge, PackHeader, encode_footer, encode_slot
+from cas.storage.header import PackHeader
+from cas.storage.pack import (
+    Edge,
+    encode_footer,
+    encode_slot,
+)
 from cas.storage.record import encode_record_header
 
 

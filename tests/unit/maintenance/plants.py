@@ -22,7 +22,7 @@ from cas.model.ids import Kind, ObjectId, TreeId, digest_of
 from cas.model.objects import Commit, EntryKind, Recipe, Tag
 from cas.objects.packs import file_name
 from cas.storage.bucket import Bucket
-from cas.storage.pack import PackHeader
+from cas.storage.header import PackHeader
 from cas.trees.build import build as build_tree
 from cas.trees.node import DIRECTORY, Node, encode_node
 from tests.golden.vectors import Kept, numbered

@@ -21,8 +21,8 @@ from cas.model.ids import BlobId, CommitId, Kind, TreeId
 from cas.model.objects import Recipe
 from cas.objects import content
 from cas.storage import pack as pack_module
+from cas.storage.header import PackHeader
 from cas.storage.pack import (
-    PackHeader,
     decode_footer,
     encode_footer,
     encode_slot,

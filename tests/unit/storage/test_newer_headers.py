@@ -7,7 +7,7 @@ import zlib
 import pytest
 
 from cas.errors import CorruptPack, NewerFormat
-from cas.storage.pack import PACK_HEADER_BYTES, PackHeader, decode_header
+from cas.storage.header import PACK_HEADER_BYTES, PackHeader, decode_header
 
 
 def _header(version: int, reserved: int) -> bytes:
