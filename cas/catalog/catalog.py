@@ -11,13 +11,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Final, NamedTuple, Protocol
 
-import attrs
+from cas.model.values import frozen
 
 DELTAS: Final = "deltas"
 """Feature: objects may be stored as deltas of others."""
 
 
-@attrs.frozen
+@frozen
 class Meta:
     """What a store is. Ids are 16 bytes; `features` are names an older reader must know."""
 
@@ -38,7 +38,7 @@ class Head(NamedTuple):
     condemn_seq: int
 
 
-@attrs.frozen(slots=True)
+@frozen
 class PackRow:
     """One installed pack. `name` is None for an inline pack, `footer` None for a file."""
 
@@ -48,7 +48,7 @@ class PackRow:
     footer: bytes | None
 
 
-@attrs.frozen(slots=True)
+@frozen
 class EntryRow:
     """One journal entry as stored."""
 
@@ -57,7 +57,7 @@ class EntryRow:
     entry: bytes
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Checkpoint:
     """At `seq` every node of the refs tree `root` was stored."""
 
@@ -65,7 +65,7 @@ class Checkpoint:
     root: bytes
 
 
-@attrs.frozen(slots=True)
+@frozen
 class SessionRow:
     """A writer that puts files. It relies on what it saw at condemn sequence `s0`."""
 

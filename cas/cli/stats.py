@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import attrs
 import click
 
 from cas.cli.form import columns, count, size, when
 from cas.cli.front import Front, pass_front
 from cas.cli.options import CasCommand
 from cas.maintenance.stats import Stats, stats
+from cas.model.values import asdict
 
 _RIGHT: Final = frozenset((1, 2, 3))
 
@@ -72,7 +72,7 @@ def _about(found: Stats) -> list[tuple[str, str]]:
 
 def _files(found: Stats) -> list[tuple[str, str]]:
     """What the folder takes, by what it is."""
-    parts = attrs.asdict(found.files)
+    parts = asdict(found.files)
     return [(name, _exact(value)) for name, value in parts.items()]
 
 
@@ -100,7 +100,7 @@ def _fields(found: Stats) -> dict[str, Any]:
         "tags": found.tag_count,
         "oldest": None if found.oldest_us is None else when(found.oldest_us, exact=True),
         "newest": None if found.newest_us is None else when(found.newest_us, exact=True),
-        "disk": attrs.asdict(found.files),
+        "disk": asdict(found.files),
     }
 
 

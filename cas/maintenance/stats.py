@@ -6,21 +6,20 @@ Memory is that of `Known`: 24 bytes an object once there are many.
 
 from __future__ import annotations
 
-import attrs
-
 from cas.catalog.catalog import PackRow
 from cas.errors import Corrupt
 from cas.history.store import Store
 from cas.maintenance.folder import FolderBytes, measure
 from cas.maintenance.known import Known, code_of, split_code
 from cas.model.ids import Kind
+from cas.model.values import frozen
 from cas.objects.packs import bit_is_set, file_name, read_footer
 from cas.objects.store import ObjectStore
 from cas.storage.codec import RECIPE
 from cas.storage.pack import Footer, decode_footer
 
 
-@attrs.frozen(slots=True)
+@frozen
 class KindStats:
     """Objects of one kind, each counted once. `content_bytes` is what they say, `stored_bytes`
     what the payloads of all their copies take; a blob in chunks counts as its chunks.
@@ -32,7 +31,7 @@ class KindStats:
     stored_bytes: int
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Stats:
     """Counts and bytes of one state of a store. Times are µs since 1970 UTC, None before the
     first journal entry.
