@@ -19,13 +19,17 @@ DELTAS: Final = "deltas"
 
 @frozen
 class Meta:
-    """What a store is. Ids are 16 bytes; `features` are names an older reader must know."""
+    """What a store is. Ids are 16 bytes; `features` are names an older reader must know.
+
+    `ancestry` tells which lineages this one came from (docs/format.md section 7.1).
+    """
 
     store_id: bytes
     lineage_id: bytes
     format: int
     features: tuple[str, ...]
     created_us: int
+    ancestry: bytes = b""
 
 
 class Head(NamedTuple):
@@ -87,6 +91,9 @@ class CatalogReader(Protocol):
 
     def entry(self, seq: int) -> EntryRow | None:
         """One entry."""
+
+    def weigh_entries(self, after: int) -> tuple[int, int]:
+        """How many entries there are with seq > `after`, and their bytes."""
 
     def find_txid(self, txid: bytes, after: int | None) -> int | None:
         """Seq of the entry with this txid. `after`: only entries behind it; None: a keyed one."""

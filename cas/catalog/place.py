@@ -19,10 +19,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from cas.errors import StoreMoved
+from cas.model.segment import ANCESTOR_BYTES
 from cas.model.values import field, frozen
-
-ANCESTOR_BYTES: Final = 24
-"""One lineage that a store was forked from: its id, and the seq of its last entry (big-endian)."""
 
 _GETVERSION: Final = 0x80087601  # FS_IOC_GETVERSION where a long has 64 bits
 

@@ -154,6 +154,7 @@ def _meta_of(values: dict[str, Any], path: str) -> Meta:
             int(values["format"]),
             features,
             int(values["created_us"]),
+            bytes(values.get("ancestry") or b""),
         )
     except (KeyError, ValueError, TypeError) as error:
         raise CorruptCatalog(

@@ -66,6 +66,8 @@ def _about(found: Stats) -> list[tuple[str, str]]:
     entries = count(found.entry_count, "entry", "entries")
     if found.oldest_us is not None and found.newest_us is not None:
         entries += f", {when(found.oldest_us)} to {when(found.newest_us)}"
+        mirrored = f"up to entry {found.mirrored_seq:,}" if found.mirrored_seq else "not yet"
+        entries += f"; in packs too: {mirrored}"
     rows.append(("journal", entries))
     return rows
 
@@ -96,6 +98,7 @@ def _fields(found: Stats) -> dict[str, Any]:
         "duplicates": {"count": found.duplicate_count, "size": found.duplicate_bytes},
         "chunked": {"count": found.chunked_count, "size": found.chunked_bytes},
         "entries": found.entry_count,
+        "mirrored": found.mirrored_seq,
         "branches": found.branch_count,
         "tags": found.tag_count,
         "oldest": None if found.oldest_us is None else when(found.oldest_us, exact=True),

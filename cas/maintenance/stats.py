@@ -13,6 +13,7 @@ from cas.maintenance.folder import FolderBytes, measure
 from cas.maintenance.known import Known, code_of, split_code
 from cas.model.ids import Kind
 from cas.model.values import frozen
+from cas.objects.mirror import MIRRORED
 from cas.objects.packs import bit_is_set, file_name, read_footer
 from cas.objects.store import ObjectStore
 from cas.storage.codec import RECIPE
@@ -38,7 +39,8 @@ class Stats:
 
     `duplicate_*` is what further copies of objects take, which a later compaction frees.
     `chunked_*` are blobs kept as a recipe, and what they would be as one piece. `files` are bytes
-    on the disk by what they are; its cache may be deleted at any time.
+    on the disk by what they are; its cache may be deleted at any time. `mirrored_seq` is the last
+    entry that packs hold as well: up to there a lost catalog can be rebuilt.
     """
 
     kinds: tuple[KindStats, ...]
@@ -56,6 +58,7 @@ class Stats:
     tag_count: int
     oldest_us: int | None
     newest_us: int | None
+    mirrored_seq: int
     files: FolderBytes
 
     @property
@@ -128,6 +131,7 @@ def stats(store: Store) -> Stats:
     objects = store.objects
     with objects.catalog.read() as reader:
         head_seq = reader.head().seq
+        mirrored_seq = reader.cursor(MIRRORED) or 0
         rows = reader.packs()
         vectors = {number: bits for number, _version, bits in reader.vectors()}
     count = _Count()
@@ -161,6 +165,7 @@ def stats(store: Store) -> Stats:
         tag_count=len(view.tags()),
         oldest_us=store.entry(1).time_us if head_seq else None,
         newest_us=store.entry(head_seq).time_us if head_seq else None,
+        mirrored_seq=mirrored_seq,
         files=measure(store.location),
     )
 
