@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cas.assembly import adopt, init, open
+    from cas.commands.backup import backup, prove, restore_store
     from cas.errors import (
         CasError,
         Conflict,
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
     from cas.history.transaction import Transaction
     from cas.history.undo import RefClash, RefMove, RestorePlan, Undone, UndoPlan
     from cas.history.view import Ref, View
+    from cas.maintenance.backups.carry import Damage
+    from cas.maintenance.backups.make import BackupReport
+    from cas.maintenance.backups.prove import Fault, ProofReport
+    from cas.maintenance.backups.restore import RestoreReport
     from cas.model.entry import Entry, Event
     from cas.model.ids import BlobId, CommitId, ObjectId, TreeId
     from cas.model.objects import Commit, EntryKind, TreeEntry
@@ -40,6 +45,11 @@ __version__ = "0.1.0.dev0"
 
 _ROOMS = {
     "cas.assembly": ("adopt", "init", "open"),
+    "cas.commands.backup": ("backup", "prove", "restore_store"),
+    "cas.maintenance.backups.carry": ("Damage",),
+    "cas.maintenance.backups.make": ("BackupReport",),
+    "cas.maintenance.backups.prove": ("Fault", "ProofReport"),
+    "cas.maintenance.backups.restore": ("RestoreReport",),
     "cas.errors": (
         "CasError",
         "Conflict",
@@ -68,6 +78,7 @@ _ROOMS = {
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}
 
 __all__ = [
+    "BackupReport",
     "BlamedEntry",
     "BlamedLine",
     "BlobId",
@@ -78,9 +89,11 @@ __all__ = [
     "CommitId",
     "Conflict",
     "Corrupt",
+    "Damage",
     "Entry",
     "EntryKind",
     "Event",
+    "Fault",
     "Gone",
     "Invalid",
     "MergeConflict",
@@ -90,11 +103,13 @@ __all__ = [
     "NotFound",
     "ObjectId",
     "OutcomeUnknown",
+    "ProofReport",
     "Ref",
     "RefClash",
     "RefConflict",
     "RefMove",
     "RestorePlan",
+    "RestoreReport",
     "Snapshot",
     "Store",
     "Transaction",
@@ -107,8 +122,11 @@ __all__ = [
     "View",
     "__version__",
     "adopt",
+    "backup",
     "init",
     "open",
+    "prove",
+    "restore_store",
 ]
 
 

@@ -6,32 +6,24 @@ at all, however many processes create it at once; nothing is created unless aske
 
 from __future__ import annotations
 
-import errno
 import os
-from contextlib import suppress
 from typing import Final
 
 from cas.catalog.adopt import adopt_catalog
-from cas.catalog.catalog import DELTAS, Meta
-from cas.catalog.host import check_filesystem
-from cas.catalog.sqlite import (
-    FORMAT_VERSION,
-    create_catalog,
-    memory_catalog,
-    open_catalog,
-)
+from cas.catalog.sqlite import memory_catalog, open_catalog
 from cas.clock import Clock, SystemClock
 from cas.errors import NotAStore, StoreNotFound
 from cas.history.store import Store
+from cas.maintenance.folder import CACHE as CACHE
+from cas.maintenance.folder import CATALOG as CATALOG
+from cas.maintenance.folder import LOCKS as LOCKS
+from cas.maintenance.folder import PACKS as PACKS
+from cas.maintenance.newstore import build as build
+from cas.maintenance.newstore import new_meta
 from cas.objects.store import ObjectStore
-from cas.storage.files import OS_FILES, Files, translate
 from cas.storage.local import LocalBucket
 from cas.storage.memory import MemoryBucket
 
-CATALOG: Final = "catalog.sqlite"
-PACKS: Final = "packs"
-LOCKS: Final = "locks"
-CACHE: Final = "cache"
 STORE_FOLDER: Final = ".cas"
 
 
@@ -55,7 +47,7 @@ def open(
     clock = clock or SystemClock()
     place = os.fspath(path)
     if place == ":memory:":
-        meta = _new_meta(clock, deltas)
+        meta = new_meta(clock, deltas)
         catalog = memory_catalog(meta, meta.store_id.hex())
         return Store(ObjectStore(catalog, MemoryBucket(), clock), place)
     folder = os.path.abspath(place)
@@ -112,52 +104,6 @@ def adopt(path: str | os.PathLike[str], *, fork: bool, clock: Clock | None = Non
     return adopt_catalog(catalog, os.path.join(folder, LOCKS), lineage_id)
 
 
-def build(
-    folder: str,
-    clock: Clock,
-    *,
-    files: Files = OS_FILES,
-    vfs: str | None = None,
-    deltas: bool = True,
-) -> bool:
-    """`init` where no store was found, with the calls to the system passed in: tests do that."""
-    parent = os.path.dirname(folder)
-    building = os.path.join(parent, f".{os.path.basename(folder)}.{clock.random(8).hex()}.new")
-    try:
-        _make_folders(parent, files)
-        check_filesystem(parent)
-        files.mkdir(building)
-    except OSError as error:
-        translate(error, folder)
-    try:
-        for name in (PACKS, LOCKS, CACHE):
-            files.mkdir(os.path.join(building, name))
-        create_catalog(os.path.join(building, CATALOG), _new_meta(clock, deltas), vfs=vfs)
-        files.sync_folder(building)
-        files.rename(building, folder)
-        files.sync_folder(parent)
-    except OSError as error:
-        _remove(building)
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-            if os.path.exists(os.path.join(folder, CATALOG)):
-                return False
-            raise NotAStore(
-                f"{folder} exists and is not an empty folder; choose another place.", path=folder
-            ) from error
-        translate(error, folder)
-    except BaseException:
-        _remove(building)
-        raise
-    return True
-
-
-def _remove(folder: str) -> None:
-    # Loaded here: it brings three compression libraries, and this is the rare case.
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)
-
-
 def discover(start: str, environ: str | None) -> str:
     """The store of a command line: `environ` (CAS_STORE), else the nearest `.cas` upwards.
 
@@ -178,20 +124,3 @@ def discover(start: str, environ: str | None) -> str:
                 path=start,
             )
         folder = above
-
-
-def _new_meta(clock: Clock, deltas: bool) -> Meta:
-    features = (DELTAS,) if deltas else ()
-    return Meta(clock.random(16), clock.random(16), FORMAT_VERSION, features, clock.wall_us())
-
-
-def _make_folders(path: str, files: Files) -> None:
-    """Make a folder and those above it, each durable: what lies in a lost one is lost too."""
-    missing = []
-    while not os.path.isdir(path):
-        missing.append(path)
-        path = os.path.dirname(path)
-    for folder in reversed(missing):
-        with suppress(FileExistsError):
-            files.mkdir(folder)
-        files.sync_folder(os.path.dirname(folder))

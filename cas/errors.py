@@ -88,6 +88,12 @@ class EntryNotFound(NotFound):
     code = "entry-not-found"
 
 
+class BackupNotFound(NotFound):
+    """There is no backup at this place. Fields: `path`."""
+
+    code = "backup-not-found"
+
+
 class Gone(NotFound):
     """It existed and was given up on purpose. Fields: `id` or `seq`, `boundary`."""
 
@@ -152,6 +158,12 @@ class NotAsExpected(Conflict):
     code = "not-as-expected"
 
 
+class BackupMismatch(Conflict):
+    """The backup is of another store, or of another history of it. Fields: `path`, `reason`."""
+
+    code = "backup-mismatch"
+
+
 class SessionExpired(Conflict):
     """The session was fenced off; begin the work again. Fields: `session`."""
 
@@ -210,6 +222,12 @@ class NotAStore(Invalid):
     code = "not-a-store"
 
 
+class NotABackup(Invalid):
+    """The place exists and holds other things than a backup. Fields: `path`."""
+
+    code = "not-a-backup"
+
+
 class BadArchive(Invalid):
     """An archive is damaged, or holds what cannot be taken in. Fields: `path`, `reason`."""
 
@@ -254,6 +272,12 @@ class CorruptJournal(Corrupt):
     """A journal entry or the chain of their hashes is damaged. Fields: `seq`."""
 
     code = "corrupt-journal"
+
+
+class CorruptBackup(Corrupt):
+    """A file of a backup is damaged or missing. Fields: `path`."""
+
+    code = "corrupt-backup"
 
 
 class MissingPack(Corrupt):

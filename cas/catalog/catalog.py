@@ -11,17 +11,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Final, NamedTuple, Protocol
 
-from cas.model.values import frozen
+import attrs
 
 DELTAS: Final = "deltas"
 """Feature: objects may be stored as deltas of others."""
 
 
-@frozen
+@attrs.frozen
 class Meta:
-    """What a store is. Ids are 16 bytes; `features` are names an older reader must know.
-
-    `ancestry` tells which lineages this one came from (docs/format.md section 7.1).
+    """What a store is. Ids are 16 bytes; `features` are names an older reader must know;
+    `ancestry` tells the lineages that this one was forked from (docs/format.md section 7.1).
     """
 
     store_id: bytes
@@ -42,7 +41,7 @@ class Head(NamedTuple):
     condemn_seq: int
 
 
-@frozen
+@attrs.frozen(slots=True)
 class PackRow:
     """One installed pack. `name` is None for an inline pack, `footer` None for a file."""
 
@@ -52,7 +51,7 @@ class PackRow:
     footer: bytes | None
 
 
-@frozen
+@attrs.frozen(slots=True)
 class EntryRow:
     """One journal entry as stored."""
 
@@ -61,7 +60,7 @@ class EntryRow:
     entry: bytes
 
 
-@frozen
+@attrs.frozen(slots=True)
 class Checkpoint:
     """At `seq` every node of the refs tree `root` was stored."""
 
@@ -69,7 +68,7 @@ class Checkpoint:
     root: bytes
 
 
-@frozen
+@attrs.frozen(slots=True)
 class SessionRow:
     """A writer that puts files. It relies on what it saw at condemn sequence `s0`."""
 
@@ -91,9 +90,6 @@ class CatalogReader(Protocol):
 
     def entry(self, seq: int) -> EntryRow | None:
         """One entry."""
-
-    def weigh_entries(self, after: int) -> tuple[int, int]:
-        """How many entries there are with seq > `after`, and their bytes."""
 
     def find_txid(self, txid: bytes, after: int | None) -> int | None:
         """Seq of the entry with this txid. `after`: only entries behind it; None: a keyed one."""

@@ -58,6 +58,7 @@ def fill(connection: apsw.Connection, meta: Meta, place: Place) -> None:
         ("format", meta.format),
         ("features", " ".join(meta.features)),
         ("created_us", meta.created_us),
+        *([("ancestry", meta.ancestry)] if meta.ancestry else []),
         *place.values().items(),
     ):
         connection.execute("INSERT INTO meta (key, value) VALUES (?, ?)", (key, value))

@@ -52,6 +52,9 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "unpin": ("keep", "Keep an object no longer."),
     "protect": ("keep", "Protect branches and tags."),
     "fsck": ("fsck", "Check every object, every history and the journal."),
+    "backup": ("backup", "Back the store up into another folder."),
+    "prove": ("backup", "Prove a backup: rebuild it and read every byte."),
+    "restore-store": ("backup", "Make a store of a backup."),
     "stats": ("stats", "Show what the store holds and what it takes."),
     "bench": ("bench", "Measure what a store does on this machine and this disk."),
 }

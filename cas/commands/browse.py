@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import attrs
+
 from cas.commands.target import Target, resolve
 from cas.errors import Invalid, RevisionNotFound, WrongKind
 from cas.history.revision import split_path
@@ -17,7 +19,6 @@ from cas.history.view import View
 from cas.model.ids import CommitId, Kind, ObjectId, TreeId, is_abbreviation
 from cas.model.names import TAGS, printable
 from cas.model.objects import Commit, EntryKind, Tag, TreeEntry
-from cas.model.values import frozen
 from cas.objects.content import BlobReader
 from cas.trees.node import DIRECTORY
 
@@ -73,7 +74,7 @@ def open_target(store: Store, text: str) -> tuple[Target, BlobReader]:
     return target, target.snapshot.open(path)
 
 
-@frozen
+@attrs.frozen
 class CommitShown:
     """A commit, and what it changed from its first parent (from nothing when it has none)."""
 
@@ -83,7 +84,7 @@ class CommitShown:
     changes: Iterator[Change]
 
 
-@frozen
+@attrs.frozen
 class EntryShown:
     """What lies at a path of a revision; for a link, where it leads."""
 
@@ -92,7 +93,7 @@ class EntryShown:
     entry_count: int | None
 
 
-@frozen
+@attrs.frozen
 class ObjectShown:
     """An object by its id. `tag` is set for a tag; `stored_bytes` is its copy's payload."""
 

@@ -9,6 +9,8 @@ import errno
 import os
 from collections.abc import Iterator
 
+import attrs
+
 from cas.commands.browse import subtree
 from cas.commands.target import Target, resolve
 from cas.errors import Invalid, RevisionNotFound, StorageFailed
@@ -19,14 +21,13 @@ from cas.history.view import View
 from cas.model.ids import Kind
 from cas.model.names import printable, to_bytes
 from cas.model.objects import EntryKind, TreeEntry
-from cas.model.values import frozen
 from cas.worktree.compare import TEXT_BYTES_MAX, diff_folder, text_diff
 from cas.worktree.values import ImportOptions
 
 NO_OPTIONS = ImportOptions()
 
 
-@frozen
+@attrs.frozen
 class DiffRequest:
     """Compare `old` (REV[:PATH]) with `new` (REV[:PATH] or a folder), or with `folder`."""
 
@@ -37,7 +38,7 @@ class DiffRequest:
     renames: bool = False
 
 
-@frozen
+@attrs.frozen
 class Comparison:
     """Two sides and what changes from one to the other. `new` is None for a folder."""
 

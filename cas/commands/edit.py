@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import BinaryIO, Final
 
+import attrs
+
 from cas.commands.objects import Counted, open_file
 from cas.commands.target import resolve
 from cas.errors import Invalid, NotAsExpected, PathNotFound, WrongKind
@@ -19,14 +21,13 @@ from cas.history.transaction import Transaction
 from cas.model.ids import CommitId, is_abbreviation
 from cas.model.names import branch_ref, printable, short_ref, split_path, to_text
 from cas.model.objects import EntryKind, TreeEntry
-from cas.model.values import evolve, frozen
 from cas.objects.content import BlobReader, Readable
 
 NOTHING: Final = "none"
 """What `if_match` says of a path that must not be there."""
 
 
-@frozen
+@attrs.frozen
 class Place:
     """A path of a branch. `into`: it was written with a slash at its end."""
 
@@ -43,7 +44,7 @@ class Place:
         return f"{self.branch}:{self.path}"
 
 
-@frozen
+@attrs.frozen
 class Touched:
     """A path and what became of it: None where nothing was or is."""
 
@@ -53,7 +54,7 @@ class Touched:
     new: TreeEntry | None
 
 
-@frozen
+@attrs.frozen
 class Edited:
     """What a call changed. Without a change there is no commit, and `seq` is None."""
 
@@ -62,7 +63,7 @@ class Edited:
     changes: tuple[Touched, ...]
 
 
-@frozen
+@attrs.frozen
 class EditRequest:
     """Who, why, and what the paths must be before they are touched.
 
@@ -99,7 +100,7 @@ class _Work:
         """What lies there; to be told as changed if it is by the end."""
         edit = self.branch(place)
         found = edit.entry(place.path)
-        self._before.setdefault(evolve(place, into=False), found)
+        self._before.setdefault(attrs.evolve(place, into=False), found)
         return found
 
     def expect(self, place: Place, found: TreeEntry | None) -> None:
@@ -184,7 +185,7 @@ def _run(
 # -- the calls -------------------------------------------------------------------------------
 
 
-@frozen
+@attrs.frozen
 class Write:
     """Content for a place: a file by name, or `-` for standard input."""
 
@@ -366,7 +367,7 @@ def _missing(place: Place) -> PathNotFound:
 # -- editing ---------------------------------------------------------------------------------
 
 
-@frozen
+@attrs.frozen
 class Opened:
     """A file as an editor is given it; `entry` and `reader` are None for one that is new."""
 

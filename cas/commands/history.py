@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import attrs
+
 from cas.commands.target import MAIN
 from cas.errors import RevisionNotFound
 from cas.history.store import Store
@@ -14,10 +16,9 @@ from cas.history.view import View
 from cas.model.entry import Entry
 from cas.model.ids import CommitId
 from cas.model.objects import Commit
-from cas.model.values import frozen
 
 
-@frozen
+@attrs.frozen
 class Logged:
     """A commit of a log, with the names that point at it."""
 

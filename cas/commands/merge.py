@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import attrs
+
 from cas.commands.target import Target, resolve
 from cas.errors import Invalid
 from cas.history.blame import BlamedEntry, BlamedLine
@@ -16,11 +18,10 @@ from cas.history.conflicts import MergeConflict
 from cas.history.store import Store
 from cas.model.entry import Entry
 from cas.model.ids import CommitId
-from cas.model.values import frozen
 from cas.objects.content import Readable
 
 
-@frozen
+@attrs.frozen
 class Conflicted:
     """The conflicts that a commit holds, still to be settled."""
 
@@ -35,7 +36,7 @@ def conflicted(store: Store, revision: str) -> Conflicted:
     return Conflicted(id, store.conflicts(id))
 
 
-@frozen
+@attrs.frozen
 class Resolved:
     """What settling conflicts gave: the entry, the commit, and what is still open."""
 
@@ -74,7 +75,7 @@ def resolve_paths(
     return Resolved(entry, id, store.conflicts(id))
 
 
-@frozen
+@attrs.frozen
 class Blamed:
     """Where the lines of a file, or the entries of a directory, come from; one is empty."""
 

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
+import attrs
+
 from cas.errors import BeforeHorizon, Corrupt, CorruptObject, NotCanonical, Thinned
 from cas.history.core import Core
 from cas.history.timeline import Moment
@@ -23,7 +25,6 @@ from cas.model.encoding import decode, encode, is_extras, is_uint, shape
 from cas.model.ids import CommitId, Kind, ObjectId
 from cas.model.names import HORIZON_REF, short_ref
 from cas.model.objects import Commit, Tag
-from cas.model.values import frozen
 from cas.objects.batch import Batch
 from cas.objects.store import ObjectStore
 from cas.trees.cursor import get, scan
@@ -35,7 +36,7 @@ _TREE: Final = 4
 _FILE: Final = 1
 
 
-@frozen
+@attrs.frozen(slots=True)
 class Horizon:
     """The oldest state that can be read, and the directory that lists the thinned commits.
 
@@ -49,7 +50,7 @@ class Horizon:
     root: bytes = DIRECTORY.empty
 
 
-@frozen
+@attrs.frozen(slots=True)
 class Thinning:
     """Why a commit has given up its content, who asked for it, and when (µs since 1970 UTC)."""
 
@@ -58,7 +59,7 @@ class Thinning:
     time_us: int
 
 
-@frozen
+@attrs.frozen(slots=True)
 class LiveTarget:
     """What a ref points at in some state that can be read: a root. `seq` set it so."""
 

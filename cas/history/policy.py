@@ -13,6 +13,8 @@ from fnmatch import fnmatchcase
 from typing import Final
 from weakref import WeakKeyDictionary
 
+import attrs
+
 from cas.errors import CasError, CorruptObject, Invalid, NotCanonical, RefProtected
 from cas.history.core import Core
 from cas.history.timeline import Moment
@@ -22,7 +24,6 @@ from cas.model.entry import RefChange
 from cas.model.ids import Kind, ObjectId
 from cas.model.names import HEADS, PINS, POLICY_REF, TAGS
 from cas.model.objects import Commit, Tag
-from cas.model.values import frozen
 from cas.objects.batch import Batch
 from cas.objects.store import ObjectStore
 
@@ -45,7 +46,7 @@ class RefRule(Enum):
         return self.value
 
 
-@frozen
+@attrs.frozen(slots=True)
 class Protection:
     """A rule for the refs whose full names are like `pattern`, in which `*` goes over slashes."""
 
@@ -53,7 +54,7 @@ class Protection:
     rule: RefRule
 
 
-@frozen
+@attrs.frozen(slots=True)
 class Pin:
     """An object that is kept with all that it names. `time_us`: µs since 1970 UTC."""
 

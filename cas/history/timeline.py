@@ -13,12 +13,13 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
+import attrs
+
 from cas.catalog.catalog import CatalogReader, EntryRow, Head
 from cas.errors import CorruptJournal, EntryNotFound, ObjectNotFound, RefConflict, RefExists
 from cas.history.refnodes import RefNodes
 from cas.model.entry import Entry, RefChange, entry_hash
 from cas.model.ids import ObjectId
-from cas.model.values import frozen
 from cas.objects.store import ObjectStore
 from cas.trees.cursor import get, nodes_of, scan
 from cas.trees.edit import apply
@@ -47,7 +48,7 @@ class RefValue(NamedTuple):
     seq: int
 
 
-@frozen
+@attrs.frozen(slots=True)
 class Moment:
     """The state after entry `seq`: its hash and time, and the root of the refs tree.
 

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final
 
+import attrs
+
 from cas.errors import Invalid
 from cas.limits import ENTRY_BYTES_MAX, ENTRY_CHANGES_MAX, EVENTS_MAX
 from cas.model.encoding import (
@@ -31,14 +33,13 @@ from cas.model.ids import (
     derive,
 )
 from cas.model.objects import check_time
-from cas.model.values import field, frozen
 
 TXID_BYTES: Final = 16
 NO_REQUEST: Final = bytes(32)
 """Request digest of an entry whose txid was generated."""
 
 
-@frozen
+@attrs.frozen(slots=True)
 class RefChange:
     """One ref moved from `old` to `new`; None means that it did not or does not exist.
 
@@ -51,7 +52,7 @@ class RefChange:
     new: ObjectId | None
 
 
-@frozen
+@attrs.frozen(slots=True)
 class Event:
     """A domain event as the store sees it: a type, headers, and an opaque body.
 
@@ -60,7 +61,7 @@ class Event:
 
     type: str
     body: bytes | None = None
-    headers: Mapping[str, str] = field(factory=dict)
+    headers: Mapping[str, str] = attrs.field(factory=dict)
     blob: ObjectId | None = None
 
     def fields(self) -> list[Any]:
@@ -70,7 +71,7 @@ class Event:
         return [self.type, dict(self.headers), 0, self.body or b""]
 
 
-@frozen
+@attrs.frozen(slots=True)
 class Entry:
     """One transaction. Times are microseconds since 1970 UTC; `previous` is a hash."""
 
@@ -86,7 +87,7 @@ class Entry:
     events: tuple[Event, ...]
     root: bytes
     previous: bytes
-    extras: Mapping[str, Any] = field(factory=dict)
+    extras: Mapping[str, Any] = attrs.field(factory=dict)
 
     def target(self, ref: str) -> ObjectId | None:
         """Where this entry moved `ref`; None when it deleted it or left it alone."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import attrs
+
 from cas.errors import CorruptPack
-from cas.model.values import frozen
 from cas.storage.bucket import Bucket
 from cas.storage.header import PACK_HEADER_BYTES, PackHeader, decode_header
 from cas.storage.pack import (
@@ -24,7 +25,7 @@ from cas.storage.pack import (
 )
 
 
-@frozen
+@attrs.frozen(slots=True)
 class PackInfo:
     """An installed pack. `file` is None and `footer` kept for an inline one.
 
@@ -50,7 +51,7 @@ class Copy(NamedTuple):
     slot: Slot
 
 
-@frozen
+@attrs.frozen(slots=True)
 class State:
     """One snapshot of what is installed."""
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from cas.model.values import frozen
+import attrs
 
 
-@frozen
+@attrs.frozen
 class BucketFile:
     """A sealed file: its name, and how many bytes it has."""
 

@@ -1,7 +1,9 @@
-"""Fixtures of the unit tests: a store in a folder, one in memory."""
+"""Fixtures of the unit tests: a store in a folder, one in memory, a disk that is soon full."""
 
 from __future__ import annotations
 
+import ctypes
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,3 +25,17 @@ def memory() -> Iterator[Store]:
     """A new store in memory, where a test does not care."""
     with cas.open(":memory:") as opened:
         yield opened
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 3 MiB, where this host lets us mount one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mount(b"none", os.fsencode(place), b"tmpfs", 0, b"size=3m") != 0:
+        pytest.skip(f"no tmpfs can be mounted here: {os.strerror(ctypes.get_errno())}")
+    try:
+        yield place
+    finally:
+        libc.umount2(os.fsencode(place), 2)

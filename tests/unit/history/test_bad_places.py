@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import resource
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
@@ -279,20 +278,6 @@ def test_a_child_process_opens_its_own_handle(store: Store) -> None:
 
 
 # -- a full disk -----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 3 MiB, where this host lets us mount one."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mount(b"none", os.fsencode(place), b"tmpfs", 0, b"size=3m") != 0:
-        pytest.skip(f"no tmpfs can be mounted here: {os.strerror(ctypes.get_errno())}")
-    try:
-        yield place
-    finally:
-        libc.umount2(os.fsencode(place), 2)
 
 
 def fill(store: Store) -> None:

@@ -1,0 +1,196 @@
+"""Backups of a store in a folder, the way back from them, and their proof.
+
+Floor 8. Invariant: a backup is never a store and no store is ever made under the name of another:
+what is restored begins a lineage of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from cas.catalog.sqlite import open_catalog
+from cas.clock import Clock, SystemClock
+from cas.errors import NotAStore, StorageFailed
+from cas.history.later import Later
+from cas.history.store import Store
+from cas.maintenance.backups.make import BackupReport
+from cas.maintenance.backups.make import backup as make_backup
+from cas.maintenance.backups.vault import PROOFS, open_vault, refuse_nested
+from cas.maintenance.findings import OnProgress
+from cas.maintenance.folder import CATALOG, LOCKS, PACKS
+from cas.maintenance.newstore import build
+from cas.objects.store import ObjectStore
+from cas.storage.files import OS_FILES, Files, translate
+from cas.storage.local import LocalBucket
+
+if TYPE_CHECKING:
+    from cas.maintenance.backups import prove as proving
+    from cas.maintenance.backups import refill as filling
+    from cas.maintenance.backups import restore as restoring
+    from cas.maintenance.backups.prove import ProofReport
+    from cas.maintenance.backups.restore import RestoreReport
+else:
+    # A backup is made every day, and proved or restored seldom.
+    filling = Later("cas.maintenance.backups.refill")
+    proving = Later("cas.maintenance.backups.prove")
+    restoring = Later("cas.maintenance.backups.restore")
+
+Place = str | os.PathLike[str]
+
+PROOF_VERSION: Final = 1
+
+
+def backup(
+    store: Store,
+    place: Place,
+    *,
+    accept_damage: bool = False,
+    progress: OnProgress = None,
+    files: Files = OS_FILES,
+) -> BackupReport:
+    """Back a store up into a folder, which is made where there is none.
+
+    Consistent as of one moment while others write; what it costs follows what is new since the
+    last backup there. A run that is stopped leaves the backup as it was, and the next one goes on
+    with what was copied. Every pack is verified on its way: what is damaged in the store is told
+    as `CorruptPack`, and nothing is recorded, unless `accept_damage`. Raises `BackupMismatch`,
+    `NotABackup`, `Busy`, `Invalid` for a folder inside the store, and what a write raises.
+    """
+    folder = os.path.abspath(os.fspath(place))
+    refuse_nested(store.location, folder)
+    with open_vault(folder, store.objects.clock, write=True, files=files) as vault:
+        return make_backup(store, vault, accept_damage=accept_damage, progress=progress)
+
+
+def restore_store(
+    place: Place,
+    target: Place,
+    *,
+    seq: int | None = None,
+    time_us: int | None = None,
+    accept_damage: bool = False,
+    progress: OnProgress = None,
+    clock: Clock | None = None,
+    files: Files = OS_FILES,
+) -> RestoreReport:
+    """Make a store of a backup, in a folder that is missing or empty.
+
+    It is the store as it was after entry `seq`, or at a time (µs since 1970 UTC), else the newest
+    that was backed up. It has the ids, refs and journal of the original up to there, and a lineage
+    of its own. The folder appears whole or not at all. Raises `BackupNotFound`, `CorruptBackup`,
+    `EntryNotFound`, `Gone`, `NotAStore`, and what a write raises.
+    """
+    source, folder = (os.path.abspath(os.fspath(path)) for path in (place, target))
+    refuse_nested(source, folder)
+    clock = clock or SystemClock()
+    _refuse_taken(folder)
+    with open_vault(source, clock) as vault:
+        image = restoring.choose(vault, seq=seq, time_us=time_us)
+        done: list[RestoreReport] = []
+
+        def fill(building: str) -> None:
+            catalog = open_catalog(os.path.join(building, CATALOG), os.path.join(building, LOCKS))
+            bucket = LocalBucket(os.path.join(building, PACKS), clock, files)
+            objects = ObjectStore(catalog, bucket, clock)
+            try:
+                done.append(
+                    restoring.fill_store(
+                        image, objects, accept_damage=accept_damage, progress=progress
+                    )
+                )
+            finally:
+                objects.close()
+
+        meta = filling.fork_of(image, clock.random(16))
+        if not build(folder, clock, files=files, meta=meta, fill=fill):
+            _refuse_taken(folder)
+    return attrs.evolve(done[0], target=folder)
+
+
+def _refuse_taken(folder: str) -> None:
+    try:
+        taken = os.path.lexists(folder) and bool(os.listdir(folder))
+    except NotADirectoryError:
+        taken = True
+    except OSError as error:
+        translate(error, folder)
+    if taken:
+        raise NotAStore(
+            f"{folder} exists and is not an empty folder; restore to another place.", path=folder
+        )
+
+
+def prove(
+    place: Place,
+    *,
+    seq: int | None = None,
+    time_us: int | None = None,
+    source: Store | None = None,
+    scratch: Place | None = None,
+    progress: OnProgress = None,
+    clock: Clock | None = None,
+) -> tuple[ProofReport, str]:
+    """Rebuild a position of a backup (the newest) and compare everything; the report, and the
+    file below `proofs/` of the backup that keeps it.
+
+    Reads every byte of every file of the backup. `scratch` is a folder for the rebuilt catalog,
+    else that of the system; `source` the living store, to be compared too. Damage is no error but
+    stands in the report. Raises `BackupNotFound`, `EntryNotFound`, and what a write raises.
+    """
+    # Loaded here: together they take as long as a small backup.
+    import shutil
+    import tempfile
+
+    clock = clock or SystemClock()
+    folder = os.path.abspath(os.fspath(place))
+    with open_vault(folder, clock) as vault:
+        below = tempfile.mkdtemp(prefix="cas-prove-", dir=scratch)
+        try:
+            report = proving.prove(
+                vault, below, clock, seq=seq, time_us=time_us, source=source, progress=progress
+            )
+        finally:
+            shutil.rmtree(below, ignore_errors=True)
+    return report, _keep(folder, report)
+
+
+def proof_fields(report: ProofReport) -> dict[str, object]:
+    """A proof as plain values, as its file has it."""
+    return {
+        "ok": report.ok,
+        "backup": report.place,
+        "time_us": report.wall_us,
+        "increment": report.increment,
+        "seq": report.seq,
+        "root": report.root.hex(),
+        "journal_hash": report.journal_hash.hex(),
+        "objects": report.object_count,
+        "size": report.content_bytes,
+        "packs": report.pack_count,
+        "entries": report.entry_count,
+        "increments": report.increment_count,
+        "compared_packs": report.compared_packs,
+        "known_damage": [id.hex() for id in report.known],
+        "faults": [{"subject": f.subject, "message": f.message} for f in report.faults],
+    }
+
+
+def _keep(folder: str, report: ProofReport) -> str:
+    """Write the report beside the backup; the path of its file."""
+    below = os.path.join(folder, PROOFS)
+    document = {"schema": "cas.proof", "version": PROOF_VERSION, **proof_fields(report)}
+    path = os.path.join(below, f"{report.wall_us:020d}.json")
+    try:
+        os.makedirs(below, exist_ok=True)
+        with open(path, "x", encoding="utf-8") as file:
+            json.dump(document, file, indent=1)
+            file.write("\n")
+    except FileExistsError as error:
+        raise StorageFailed(f"{path} exists already.", path=path, errno=error.errno) from error
+    except OSError as error:
+        translate(error, path)
+    return path

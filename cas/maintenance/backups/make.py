@@ -1,0 +1,431 @@
+"""Make a backup: copy what a vault lacks, then write the increment that makes it count.
+
+Floor 5. Invariant: an increment is written when all that its state names lies durable in the vault,
+and verified on its way there; a backup that ends before leaves the vault as it was, but for packs
+that the next one finds there. Readers, writers and the collector go on beside it: it takes no turn
+at the gate, opens no session and holds nothing (docs/design/014 says why none is needed).
+
+What it costs follows what is new: pack files are copied once, whole; of the catalog the entries
+behind the last backup, the bodies of new inline packs, and one line a pack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import attrs
+
+from cas.catalog.catalog import EntryRow, PackRow
+from cas.errors import (
+    BackupMismatch,
+    Busy,
+    CasError,
+    CorruptJournal,
+    CorruptPack,
+    MissingPack,
+    ObjectNotFound,
+)
+from cas.history.store import Store
+from cas.limits import MIB, PACK_BYTES_TARGET
+from cas.maintenance.backups.capture import Captured, capture, is_same_lineage
+from cas.maintenance.backups.carry import Damage, carry_packs, check_file, damaged_inline
+from cas.maintenance.backups.increment import (
+    Held,
+    Index,
+    PackLine,
+    SegmentLine,
+    State,
+    VectorLine,
+)
+from cas.maintenance.backups.vault import (
+    IncrementWriter,
+    Vault,
+    check_of,
+    origin_of,
+    segment,
+)
+from cas.maintenance.findings import OnProgress, Progress
+from cas.model.entry import Entry, entry_hash, genesis_hash
+from cas.model.ids import Kind
+from cas.objects.packs import file_name
+
+ROUNDS_MAX: Final = 8
+"""How often the store is looked at anew because packs were replaced while they were copied."""
+
+_SEGMENT_BYTES: Final = 4 * MIB
+_SEGMENT_ENTRIES: Final = 4096
+_DAMAGED_MAX: Final = 1000
+"""Damaged objects that an increment names."""
+
+
+@attrs.frozen
+class BackupReport:
+    """What a backup did. `increment` is its number, and `seq` the entry that it reaches;
+    `written` is False when nothing had changed since the last. Bytes are those added to the vault.
+    """
+
+    place: str
+    increment: int
+    seq: int
+    written: bool
+    pack_count: int
+    new_packs: int
+    new_entries: int
+    new_bytes: int
+    damage: tuple[Damage, ...]
+    damaged: tuple[bytes, ...]
+    """Objects of the store that cannot be read, known from earlier backups too."""
+
+
+def backup(
+    store: Store, vault: Vault, *, accept_damage: bool = False, progress: OnProgress = None
+) -> BackupReport:
+    """Back a store up into a vault that is open to write.
+
+    Raises `BackupMismatch`, `Corrupt` for what is damaged in the store (nothing is recorded then,
+    unless the damage is accepted, which the increment tells), `Busy` when packs are replaced
+    faster than they can be copied, and what either side refuses.
+    """
+    return _Backup(store, vault, accept_damage, progress).run()
+
+
+class _Backup:
+    def __init__(
+        self, store: Store, vault: Vault, accept_damage: bool, progress: OnProgress
+    ) -> None:
+        self._objects = store.objects
+        self._vault = vault
+        self._accept = accept_damage
+        self._progress = progress
+        self._damage: list[Damage] = []
+        self._checks: dict[bytes, bytes] = {}
+        self._new_packs = self._new_bytes = self._bytes_total = self._entries = 0
+        found = vault.newest()
+        self._newest_id: bytes | None = None if found is None else found[0]
+        self._newest: Index | None = None if found is None else found[1]
+        # The newest increment may only carry a part of a journal: the state is that before it.
+        self._known = self._newest
+        if self._known is not None and self._known.state is None:
+            self._known = self._last_state()
+
+    def _last_state(self) -> Index | None:
+        for number in reversed(self._vault.numbers()):
+            index = self._vault.reader(number).index()[1]
+            if index.state is not None:
+                # What the chain holds of the journal is more than this state's.
+                newest = self._newest
+                assert newest is not None
+                return attrs.evolve(
+                    index, journal_seq=newest.journal_seq, journal_hash=newest.journal_hash
+                )
+        return self._newest
+
+    def run(self) -> BackupReport:
+        for _ in range(ROUNDS_MAX):
+            self._damage.clear()
+            self._report("catalog")
+            try:
+                captured = capture(self._objects, self._known)
+            except BackupMismatch as error:
+                raise BackupMismatch(
+                    error.message.replace("This backup", f"The backup at {self._vault.place}"),
+                    path=self._vault.place,
+                    reason=error.reason,
+                ) from None
+            if self._is_unchanged(captured):
+                assert self._newest is not None
+                return self._answer(self._newest.number, captured, written=False)
+            if self._carry(captured):
+                self._check_inline(captured)
+                self._refuse_damage()
+                self._vault.packs.sync()
+                return self._answer(self._write(captured), captured, written=True)
+        raise Busy(
+            "Packs were replaced faster than they could be copied; nothing was recorded, and what "
+            "was copied is there for the next try.",
+            waited_ms=0,
+        )
+
+    def _report(self, phase: str) -> None:
+        if self._progress is not None:
+            count = self._new_packs + self._entries
+            self._progress(Progress(phase, count, self._new_bytes, self._bytes_total))
+
+    def _answer(self, number: int, captured: Captured, *, written: bool) -> BackupReport:
+        return BackupReport(
+            self._vault.place,
+            number,
+            captured.head.seq,
+            written,
+            len(captured.rows),
+            self._new_packs,
+            self._entries,
+            self._new_bytes,
+            tuple(self._damage),
+            self._damaged(),
+        )
+
+    def _is_unchanged(self, captured: Captured) -> bool:
+        newest, head = self._newest, captured.head
+        if newest is None or newest.state is None:
+            return False
+        state = newest.state
+        return (
+            origin_of(self._objects.meta) == newest.origin
+            and (head.seq, head.version, head.removal_version, head.condemn_seq)
+            == (state.seq, state.version, state.removal_version, state.condemn_seq)
+            and not self._lacking(captured)
+        )
+
+    # -- packs -------------------------------------------------------------------------------
+
+    def _lacking(self, captured: Captured) -> list[tuple[PackRow, bytes | None]]:
+        """Pack files that the vault has not, whole or at all."""
+        there = {file.name: file.size_bytes for file in self._vault.packs.list()}
+        return [
+            (row, captured.bits(row.number))
+            for row in captured.rows
+            if row.name is not None and file_name(row.name) not in there
+        ]
+
+    def _carry(self, captured: Captured) -> bool:
+        """Copy what is lacking; False when a pack was replaced meanwhile."""
+        lacking = self._lacking(captured)
+        self._bytes_total += sum([row.body_bytes for row, _bits in lacking])
+        try:
+            for done in carry_packs(
+                self._objects, lacking, self._vault.packs, accept_damage=self._accept
+            ):
+                assert done.row.name is not None
+                self._checks[done.row.name] = done.check
+                self._new_packs += done.stored_bytes > 0
+                self._new_bytes += done.stored_bytes
+                if done.damage is not None:
+                    self._damage.append(done.damage)
+                self._report("packs")
+        except MissingPack as error:
+            if self._is_named(captured, error):
+                raise
+            return False
+        return True
+
+    def _is_named(self, captured: Captured, error: MissingPack) -> bool:
+        """Whether the catalog still names the pack that is not there."""
+        with self._objects.catalog.read() as reader:
+            alive = set(reader.pack_numbers())
+        return any(
+            row.number in alive and row.name is not None and file_name(row.name) == error.pack
+            for row in captured.rows
+        )
+
+    def _check_inline(self, captured: Captured) -> None:
+        for number, (footer, body) in captured.inline.items():
+            bits = captured.bits(number)
+            damage = damaged_inline(body, footer, bits, f"inline pack {number}")
+            if damage is not None:
+                self._damage.append(damage)
+
+    def _refuse_damage(self) -> None:
+        if self._damage and not self._accept:
+            first = self._damage[0]
+            ids = [id.hex() for damage in self._damage for id in damage.ids]
+            what = f"{len(ids)} objects, the first of them {ids[0]}" if ids else first.reason
+            raise CorruptPack(
+                f"{len(self._damage)} packs of the store are damaged ({first.pack}: {what}); "
+                "nothing was recorded. Run `cas fsck`, repair the store, or accept the damage, "
+                "which the backup then tells.",
+                pack=first.pack,
+                offset=-1,
+            )
+
+    # -- the increment -----------------------------------------------------------------------
+
+    def _write(self, captured: Captured) -> int:
+        """Write the increment, and before it as many as a long journal needs; its number."""
+        number = 1 if self._newest is None else self._newest.number + 1
+        seq, hash = 0, genesis_hash(self._objects.meta.store_id)
+        if self._newest is not None:
+            seq, hash = self._newest.journal_seq, self._newest.journal_hash
+        previous = self._newest_id
+        clock = self._objects.clock
+        entries = self._new_entries(seq, captured.head.seq)
+        while True:
+            writer = IncrementWriter(self._vault.increments, self._objects.meta, clock.wall_us())
+            try:
+                segments: list[SegmentLine] = []
+                while writer.size_bytes < PACK_BYTES_TARGET and seq < captured.head.seq:
+                    group = _group(entries)
+                    hash = _follow(group, seq, hash)
+                    content = segment(seq + 1, [row.entry for row in group], self._ancestry(seq))
+                    last = group[-1].seq
+                    segments.append(SegmentLine(seq + 1, last, writer.add(Kind.SEGMENT, content)))
+                    seq = last
+                    self._entries += len(group)
+                    self._report("journal")
+                ended = seq == captured.head.seq
+                if ended and hash != captured.head.hash:
+                    raise _broken(seq)
+                index = Index(
+                    number,
+                    previous,
+                    clock.wall_us(),
+                    origin_of(self._objects.meta),
+                    seq,
+                    hash,
+                    tuple(segments),
+                    tuple(captured.checkpoints) if ended else (),
+                    self._state(writer, number, captured) if ended else None,
+                    self._damaged() if ended else (),
+                )
+                self._new_bytes += writer.seal(index)
+            finally:
+                writer.abort()
+            if ended:
+                return number
+            previous = self._vault.reader(number).index()[0]
+            number += 1
+
+    def _ancestry(self, seq: int) -> bytes:
+        """What the first segment of a lineage has to tell."""
+        newest = self._newest
+        if newest is not None and is_same_lineage(self._objects, newest):
+            return b""
+        first = 0 if newest is None else newest.journal_seq
+        return self._objects.meta.ancestry if seq == first else b""
+
+    def _damaged(self) -> tuple[bytes, ...]:
+        """Objects that are damaged now: those of this backup, and of the last one still."""
+        ids = dict.fromkeys(id for damage in self._damage for id in damage.ids)
+        known = self._known
+        ids.update(dict.fromkeys(() if known is None else known.damaged))
+        return tuple([id for id in ids if not self._is_readable(id)][:_DAMAGED_MAX])
+
+    def _is_readable(self, id: bytes) -> bool:
+        try:
+            self._objects.read(id)
+        except ObjectNotFound:
+            return True  # it was given up meanwhile
+        except CasError:
+            return False
+        return True
+
+    def _new_entries(self, after: int, last: int) -> Iterator[EntryRow]:
+        """Journal entries behind `after`, each group read in a look of its own."""
+        while after < last:
+            with self._objects.catalog.read() as reader:
+                rows = reader.entries(after, min(_SEGMENT_ENTRIES, last - after))
+            if not rows:
+                raise _broken(after + 1)
+            yield from rows
+            after = rows[-1].seq
+
+    def _state(self, writer: IncrementWriter, number: int, captured: Captured) -> State:
+        old: dict[int, PackLine] = {}
+        known = self._known
+        if known is not None and known.state is not None and is_same_lineage(self._objects, known):
+            old = {line.number: line for line in known.state.packs}
+        lines = []
+        for row in captured.rows:
+            before = old.get(row.number)
+            lines.append(
+                PackLine(
+                    row.number,
+                    row.name,
+                    row.body_bytes,
+                    self._check(row, before),
+                    self._body(writer, number, row, before, captured),
+                    self._vector(writer, number, row, before, captured),
+                )
+            )
+        head = captured.head
+        return State(
+            head.seq,
+            head.hash,
+            captured.root,
+            head.version,
+            head.removal_version,
+            head.condemn_seq,
+            tuple(lines),
+        )
+
+    def _check(self, row: PackRow, before: PackLine | None) -> bytes:
+        if row.footer is not None:
+            return check_of(row.footer)
+        assert row.name is not None
+        if before is not None:
+            return before.check
+        check = self._checks.get(row.name)
+        if check is None:
+            # It was there: a backup that was killed has copied it.
+            check = check_file(self._vault.packs, file_name(row.name))
+        return check
+
+    @staticmethod
+    def _body(
+        writer: IncrementWriter,
+        number: int,
+        row: PackRow,
+        before: PackLine | None,
+        captured: Captured,
+    ) -> Held | None:
+        if row.name is not None:
+            return None
+        if before is not None:
+            return before.body
+        footer, body = captured.inline[row.number]
+        return Held(number, writer.add(Kind.BLOB, body + footer))
+
+    @staticmethod
+    def _vector(
+        writer: IncrementWriter,
+        number: int,
+        row: PackRow,
+        before: PackLine | None,
+        captured: Captured,
+    ) -> VectorLine | None:
+        found = captured.vectors.get(row.number)
+        if found is None:
+            return None
+        version, bits = found
+        if before is not None and before.vector is not None and before.vector.version == version:
+            return before.vector
+        return VectorLine(version, Held(number, writer.add(Kind.BLOB, bits)))
+
+
+def _group(entries: Iterator[EntryRow]) -> list[EntryRow]:
+    """The entries of the next segment."""
+    group: list[EntryRow] = []
+    size_bytes = 0
+    for row in entries:
+        group.append(row)
+        size_bytes += len(row.entry)
+        if size_bytes >= _SEGMENT_BYTES or len(group) == _SEGMENT_ENTRIES:
+            break
+    return group
+
+
+def _follow(rows: list[EntryRow], seq: int, hash: bytes) -> bytes:
+    """Hash of the last of these entries, which follow entry `seq` one by one."""
+    for row in rows:
+        seq += 1
+        if row.seq != seq or entry_hash(row.entry) != row.hash or not _names(row.entry, hash):
+            raise _broken(seq)
+        hash = row.hash
+    return hash
+
+
+def _broken(seq: int) -> CorruptJournal:
+    return CorruptJournal(
+        f"Entry {seq} of the journal is damaged or missing; run `cas fsck`.", seq=seq
+    )
+
+
+def _names(entry: bytes, previous: bytes) -> bool:
+    """Whether an entry names this hash as the one before it.
+
+    It stands at the end, in front of the extras, which are empty nearly always.
+    """
+    if entry.endswith(b"\x58\x20" + previous + b"\xa0"):
+        return True
+    return Entry.decode(entry, verified=True).previous == previous

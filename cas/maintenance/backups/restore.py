@@ -1,0 +1,248 @@
+"""Make a store of a backup: choose a position, fill a new catalog, bring the packs.
+
+Floor 5. Invariant: what is made shows the refs as they were after the entry that was asked for, the
+whole journal up to it, and every object that the backup's state of then had; packs are verified on
+their way as they were when they were backed up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+
+from cas.catalog.catalog import PackRow
+from cas.errors import CorruptBackup, EntryNotFound, Gone, Invalid, MissingPack
+from cas.history.horizon import read_horizon
+from cas.history.store import Store
+from cas.maintenance.backups.carry import Damage, carry_packs
+from cas.maintenance.backups.increment import Index, PackLine, State
+from cas.maintenance.backups.refill import VaultImage, recheckpoint, refill
+from cas.maintenance.backups.vault import Vault
+from cas.maintenance.findings import OnProgress, Progress
+from cas.model.entry import Entry
+from cas.model.ids import Kind
+from cas.model.names import HORIZON_REF
+from cas.model.objects import Commit
+from cas.objects.children import children
+from cas.objects.packs import file_name
+from cas.objects.store import ObjectStore
+
+
+@attrs.frozen
+class RestoreReport:
+    """What was made: the increment that it was made of, the entry that it ends with, and counts."""
+
+    place: str
+    target: str
+    increment: int
+    seq: int
+    pack_count: int
+    entry_count: int
+    stored_bytes: int
+    damage: tuple[Damage, ...]
+
+
+def choose(vault: Vault, *, seq: int | None = None, time_us: int | None = None) -> VaultImage:
+    """The state to make: the newest, or the first that was backed up at or behind an entry or a
+    time, whose objects are the most.
+
+    Raises `BackupNotFound`, `CorruptBackup`, `EntryNotFound` for a position outside.
+    """
+    if seq is not None and time_us is not None:
+        raise Invalid("Give a sequence number or a time, and only one of them.")
+    chain = vault.chain()
+    whole = [index for index in chain if index.state is not None]
+    if not whole:
+        raise CorruptBackup(
+            f"The first backup at {vault.place} was never finished; run `cas backup` again.",
+            path=vault.place,
+        )
+    newest = _state(whole[-1])
+    if time_us is not None:
+        seq = _seq_at(vault, chain, newest.seq, time_us)
+    if seq is None:
+        seq = newest.seq
+    if not 0 <= seq <= newest.seq:
+        raise EntryNotFound(
+            f"The backup at {vault.place} has no entry {seq}; its newest is {newest.seq}.", seq=seq
+        )
+    index = next(index for index in whole if _state(index).seq >= seq)
+    if seq == newest.seq:
+        index = whole[-1]
+    return VaultImage(vault, tuple(chain), _state(index), index.origin, seq)
+
+
+def _state(index: Index) -> State:
+    assert index.state is not None
+    return index.state
+
+
+def _seq_at(vault: Vault, chain: Sequence[Index], last: int, time_us: int) -> int:
+    """Seq of the last entry at or before a time, in the newest epoch that has one."""
+    found: dict[int, int] = {}
+    for seq, data in enumerate(vault.entries(chain), start=1):
+        if seq > last:
+            break
+        entry = Entry.decode(data)
+        if entry.time_us <= time_us:
+            found[entry.epoch] = entry.seq
+    if not found:
+        raise EntryNotFound("The backup has no entry as old as that.", time_us=time_us)
+    return found[max(found)]
+
+
+def number_of(image: VaultImage) -> int:
+    """The increment whose state an image is."""
+    return next(index.number for index in image.chain if index.state is image.state)
+
+
+def fill_store(
+    image: VaultImage,
+    objects: ObjectStore,
+    *,
+    accept_damage: bool = False,
+    progress: OnProgress = None,
+) -> RestoreReport:
+    """Fill an empty store that nobody uses yet.
+
+    Raises `CorruptBackup`, `Gone` when objects of an older position had been given up before it
+    was backed up, and what a write raises.
+    """
+    say = progress or (lambda _progress: None)
+    total = sum([line.body_bytes for line in image.state.packs])
+    say(Progress("catalog", 0, 0, total))
+    refill(objects.catalog, image)
+    damage: list[Damage] = []
+    done_bytes = done = 0
+    source = ObjectStore(objects.catalog, image.vault.packs, objects.clock)
+    lines = {line.number: line for line in image.state.packs}
+    try:
+        source.lookup.refresh()
+        for carried in carry_packs(
+            source, _rows(image), objects.bucket, accept_damage=accept_damage
+        ):
+            _refuse_exchanged(lines[carried.row.number], carried.check)
+            if carried.damage is not None:
+                damage.append(carried.damage)
+            done_bytes += carried.stored_bytes
+            done += 1
+            say(Progress("packs", done, done_bytes, total))
+    except MissingPack as error:
+        raise CorruptBackup(
+            f"The backup at {image.vault.place} lacks the pack {error.pack}; back up again while "
+            "the store still has it, or choose another position.",
+            path=str(error.pack),
+        ) from error
+    if damage and not accept_damage:
+        raise CorruptBackup(
+            f"{len(damage)} packs of the backup are damaged, the first of them {damage[0].pack} "
+            f"({damage[0].reason}); nothing was restored. `cas prove` tells all; to restore what "
+            "is whole, accept the damage.",
+            path=damage[0].pack,
+        )
+    objects.bucket.sync()
+    recheckpoint(objects, image)
+    settle(Store(objects, image.vault.place), image)
+    return RestoreReport(
+        image.vault.place,
+        "",
+        number_of(image),
+        image.seq,
+        len(image.state.packs),
+        image.seq,
+        done_bytes,
+        tuple(damage),
+    )
+
+
+def _rows(image: VaultImage) -> list[tuple[PackRow, bytes | None]]:
+    return [
+        (
+            PackRow(line.number, line.name, line.body_bytes, None),
+            None if line.vector is None else image.vault.held(line.vector.bits),
+        )
+        for line in image.state.packs
+        if line.name is not None
+    ]
+
+
+def _refuse_exchanged(line: PackLine, check: bytes) -> None:
+    if line.check != check:
+        assert line.name is not None
+        raise CorruptBackup(
+            f"The pack {file_name(line.name)} of the backup is another one than was backed up.",
+            path=file_name(line.name),
+        )
+
+
+def settle(store: Store, image: VaultImage) -> None:
+    """Say in a store what its state knew and its position did not. Raises `Gone`."""
+    if image.seq < image.state.seq:
+        _keep_horizon(store, image)
+        _refuse_hollow(store, image)
+
+
+def _keep_horizon(store: Store, image: VaultImage) -> None:
+    """Carry a horizon that was raised between the position and its state over, as an entry of the
+    new lineage: what it gave up is not in the state. Raises `Gone` for a position before it.
+    """
+    target = None
+    for seq, data in enumerate(image.entries(), start=1):
+        if image.seq < seq <= image.state.seq:
+            target = Entry.decode(data).target(HORIZON_REF) or target
+    if target is None:
+        return
+    horizon = read_horizon(store.core, None, target).seq
+    if horizon > image.seq:
+        raise Gone(
+            f"Entry {image.seq} cannot be restored: what states before entry {horizon} had was "
+            f"given up before the backup that reached entry {image.state.seq}. Choose entry "
+            f"{horizon} or a later one, or one at which a backup was made.",
+            seq=image.seq,
+            boundary=horizon,
+        )
+    message = f"restored from a backup that reached entry {image.state.seq}"
+    with store.begin(message=message) as tx:
+        tx.move(HORIZON_REF, target)
+        tx.commit()
+
+
+def _refuse_hollow(store: Store, image: VaultImage) -> None:
+    """Raise `Gone` unless what the refs name at this position is there: commits back to the
+    first, and the files of each commit that a ref names.
+    """
+    seen: set[bytes] = set()
+    for ref in store.at(image.seq).refs():
+        lacking = _lacking(store.objects, ref.target, seen)
+        if lacking is not None:
+            raise Gone(
+                f"{ref.name} as of entry {image.seq} cannot be restored: {lacking.hex()} was "
+                f"given up before the backup that reached entry {image.state.seq}. Choose an entry "
+                "at which a backup was made.",
+                id=lacking,
+                boundary=image.state.seq,
+            )
+
+
+def _lacking(objects: ObjectStore, target: bytes, seen: set[bytes]) -> bytes | None:
+    """An object below a ref's target that is not there; None when all are."""
+    # Of the commits before the one that is named the records are kept, their files not always.
+    waiting = [(target, True)]
+    while waiting:
+        id, whole = waiting.pop()
+        if id in seen:
+            continue
+        copy = objects.find(id)
+        if copy is None:
+            return id
+        if copy.slot.kind == Kind.BLOB:
+            continue
+        kind, content = objects.read(id)
+        seen.add(id)
+        if kind == Kind.COMMIT:
+            waiting += [(parent, False) for parent in Commit.decode(content).parents]
+        if kind != Kind.COMMIT or whole:
+            parents = {below for below, _whole in waiting}
+            waiting += [(below, True) for below in children(kind, content) if below not in parents]
+    return None
