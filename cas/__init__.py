@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from cas.history.blame import BlamedEntry, BlamedLine
     from cas.history.conflicts import MergeConflict
     from cas.history.merge import MergePlan, MergeResult
+    from cas.history.retain import GivenUp, Retained, RetentionPlan
+    from cas.history.retention import HorizonRule, KeepRule, RetentionPolicy, Span
     from cas.history.snapshot import Change, ChangeKind, Snapshot
     from cas.history.store import Store
     from cas.history.transaction import Transaction
@@ -66,6 +68,8 @@ _ROOMS = {
     "cas.history.blame": ("BlamedEntry", "BlamedLine"),
     "cas.history.conflicts": ("MergeConflict",),
     "cas.history.merge": ("MergePlan", "MergeResult"),
+    "cas.history.retain": ("GivenUp", "Retained", "RetentionPlan"),
+    "cas.history.retention": ("HorizonRule", "KeepRule", "RetentionPolicy", "Span"),
     "cas.history.snapshot": ("Change", "ChangeKind", "Snapshot"),
     "cas.history.store": ("Store",),
     "cas.history.transaction": ("Transaction",),
@@ -94,8 +98,11 @@ __all__ = [
     "EntryKind",
     "Event",
     "Fault",
+    "GivenUp",
     "Gone",
+    "HorizonRule",
     "Invalid",
+    "KeepRule",
     "MergeConflict",
     "MergePlan",
     "MergeResult",
@@ -110,7 +117,11 @@ __all__ = [
     "RefMove",
     "RestorePlan",
     "RestoreReport",
+    "Retained",
+    "RetentionPlan",
+    "RetentionPolicy",
     "Snapshot",
+    "Span",
     "Store",
     "Transaction",
     "TreeEntry",

@@ -164,6 +164,20 @@ more; what is left then counts as changed.
 
 ARCHIVE_HEADER_BYTES_MAX: Final = 1 * MIB
 """Header of one member of an archive that is taken in; a path has 4 KiB."""
+HORIZON_DAYS: Final = 30
+HORIZON_ENTRIES: Final = 100
+"""How far back undo and `at` reach when a policy does not say: whichever of both is further, so
+that a clock that jumps ahead does not take the last hour's undo with it."""
+
+RETENTION_COUNT_MAX: Final = 10_000_000
+"""Commits, periods or entries that a rule may ask for; more is `unlimited`."""
+
+RETENTION_RULES_MAX: Final = 1_000
+"""Patterns of a policy: each is held against each branch."""
+
+RETENTION_TRIES: Final = 5
+"""How often a retention is planned again because branches have moved meanwhile."""
+
 UNDO_SCAN_ENTRIES_MAX: Final = 10_000
 """How far back the newest entry that can be undone is looked for."""
 

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from cas.history.blame import BlamedEntry, BlamedLine
     from cas.history.conflicts import MergeConflict
     from cas.history.merge import MergePlan, MergeResult, OnConflict
-    from cas.history.policy import Pin, Protection, RefRule
+    from cas.history.policy import Hold, Pin, Protection, RefRule
+    from cas.history.retain import GivenUp, Retained, RetentionPlan
+    from cas.history.retention import RetentionPolicy
     from cas.history.snapshot import Change, Snapshot
     from cas.history.undo import RestorePlan, Undone, UndoPlan
     from cas.history.view import Ref
@@ -55,6 +57,34 @@ class StoreCalls(Face[Store]):
         """All pins, ascending by id."""
         return await self._run(lambda: self.sync.pins())
 
+    async def hold(self, what: str | ObjectId, reason: str, *, author: str = "") -> Hold:
+        """Put an object under a legal hold: nothing gives it up until `release`.
+
+        A commit is held with the content of all that led to it. Neither retention, purge, undo
+        nor rewind overrides a hold. `reason` says on what ground. Raises `Invalid` without one,
+        and what `pin` raises.
+        """
+        return await self._run(lambda: self.sync.hold(what, reason, author=author))
+
+    async def release(self, what: str | ObjectId, *, author: str = "") -> Entry:
+        """Lift a legal hold. Raises `RefNotFound` when there is none on this object."""
+        return await self._run(lambda: self.sync.release(what, author=author))
+
+    async def holds(self) -> list[Hold]:
+        """All legal holds, ascending by id."""
+        return await self._run(lambda: self.sync.holds())
+
+    async def retention(self) -> RetentionPolicy | None:
+        """The rules of what is kept for how long that the store holds; None where it has none."""
+        return await self._run(lambda: self.sync.retention())
+
+    async def set_retention(self, policy: RetentionPolicy | None, *, author: str = "") -> Entry:
+        """Keep a retention policy in the store, or None. It does nothing by itself.
+
+        `plan_retention` and `cas retain` go by it. Raises `Invalid`, and what a commit raises.
+        """
+        return await self._run(lambda: self.sync.set_retention(policy, author=author))
+
     async def protect(
         self, pattern: str, rule: RefRule | str = "forward", *, author: str = ""
     ) -> tuple[Protection, ...]:
@@ -88,8 +118,12 @@ class StoreCalls(Face[Store]):
         return AsyncView(made, self._threads, self._lock)
 
     async def apply(
-        self, plan: MergePlan | UndoPlan | RestorePlan, *, author: str = "", message: str = ""
-    ) -> MergeResult | Undone:
+        self,
+        plan: MergePlan | UndoPlan | RestorePlan | RetentionPlan,
+        *,
+        author: str = "",
+        message: str = "",
+    ) -> MergeResult | Undone | Retained:
         """Do what a plan says, as one entry. Raises `RefConflict` when a ref moved since."""
         return await self._run(lambda: self.sync.apply(plan, author=author, message=message))
 
@@ -211,6 +245,19 @@ class StoreCalls(Face[Store]):
                 target, seq=seq, time_us=time_us, author=author, message=message
             )
         )
+
+    async def plan_retention(self, policy: RetentionPolicy | None = None) -> RetentionPlan:
+        """What a retention policy would give up, and what keeps the rest; writes nothing.
+
+        Without `policy` that of the store. Commits that go keep their record; what a ref, a pin
+        or a legal hold keeps in any state behind the horizon stays. Raises `Invalid` when the
+        store has no policy, and what reading raises.
+        """
+        return await self._run(lambda: self.sync.plan_retention(policy))
+
+    def given_up(self, plan: RetentionPlan) -> Items[GivenUp]:
+        """The versions of paths that applying a plan gives up, newest first, lazily."""
+        return Items(self._threads, lambda: self.sync.given_up(plan))
 
     async def put(self, content: bytes | Readable | AsyncSource) -> BlobId:
         """Store bytes, the file at a path (`pathlib.Path`), or what a binary stream gives.

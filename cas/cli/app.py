@@ -51,6 +51,8 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "pin": ("keep", "Keep an object whatever becomes of the refs."),
     "unpin": ("keep", "Keep an object no longer."),
     "protect": ("keep", "Protect branches and tags."),
+    "hold": ("keep", "Keep an object by a legal hold, which nothing overrides."),
+    "retain": ("retain", "Give up the content of old commits, by rules."),
     "fsck": ("fsck", "Check every object, every history and the journal."),
     "backup": ("backup", "Back the store up into another folder."),
     "prove": ("backup", "Prove a backup: rebuild it and read every byte."),

@@ -11,7 +11,14 @@ from cas.cli.form import columns, count, named, paragraph, size, when
 from cas.cli.front import Front, pass_front
 from cas.cli.objects import PART_BYTES
 from cas.cli.options import TARGET, CasCommand
-from cas.cli.values import COLORS, LETTERS, change_fields, commit_fields, entry_fields
+from cas.cli.values import (
+    COLORS,
+    LETTERS,
+    about_thinning,
+    change_fields,
+    commit_fields,
+    entry_fields,
+)
 from cas.commands.browse import (
     CommitShown,
     EntryShown,
@@ -113,26 +120,37 @@ def _show_commit(front: Front, shown: CommitShown) -> None:
     out, commit = front.out, shown.commit
     if out.json:
         changes = [change_fields(change) for change in shown.changes]
-        fields = commit_fields(shown.id, commit)
-        out.document("show", kind="commit", **fields, size=shown.size_bytes, changes=changes)
+        fields = commit_fields(shown.id, commit, shown.thinned)
+        base = None if shown.base is None else str(shown.base)
+        out.document(
+            "show", kind="commit", **fields, size=shown.size_bytes, base=base, changes=changes
+        )
         return
     out.line(out.paint(f"commit {shown.id}", "yellow"))
     out.line(f"tree    {commit.tree}")
     out.lines(f"parent  {parent}" for parent in commit.parents)
     out.line(f"author  {printable(commit.author)}")
     out.line(f"time    {when(commit.time_us)}")
-    out.line(f"size    {shown.size_bytes:,} bytes")
+    if shown.size_bytes is not None:
+        out.line(f"size    {shown.size_bytes:,} bytes")
+    if shown.thinned is not None:
+        out.line(out.paint(f"thinned {about_thinning(shown.thinned)}", "red"))
     if commit.conflicts is not None:
         out.note("it holds conflicts: `cas conflicts` lists them")
     if commit.message.strip():
         out.lines(["", *paragraph(commit.message)])
+    if shown.thinned is not None:
+        out.note("its content was given up; its record stays")
+        return
     out.line("")
     change_count = 0
     for change in shown.changes:
         change_count += 1
         letter = LETTERS[change.kind]
         out.line(out.paint(letter, COLORS[letter]) + " " + printable(change.path))
-    origin = "its first parent" if commit.parents else "nothing"
+    origin = "its first parent" if shown.base in commit.parents[:1] else "nothing"
+    if shown.base is not None and shown.base not in commit.parents:
+        origin = f"{shown.base.short}, the nearest before it that was not thinned"
     out.note(f"{count(change_count, 'change')} from {origin}")
 
 

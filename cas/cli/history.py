@@ -12,7 +12,7 @@ from cas.cli.form import columns, paragraph, subject, when
 from cas.cli.front import Front, pass_front
 from cas.cli.options import REVISION, CasCommand
 from cas.cli.output import Output
-from cas.cli.values import commit_fields, journal_fields
+from cas.cli.values import about_thinning, commit_fields, journal_fields
 from cas.commands.history import Logged, journal, log
 from cas.errors import NotAllowed, Unavailable
 from cas.history.store import Store
@@ -40,7 +40,7 @@ def log_command(
     """Show the commits that led to a revision.
 
     Newest first; without REV those of the branch main. REV may be a range, A..B or A...B. A line
-    is: id, time, author, names, subject.
+    is: id, time, author, names, subject; [thinned] marks a commit whose content was given up.
     """
     if graph and (long_form or path):
         raise click.UsageError("--graph draws all commits in short; leave out --long and --path.")
@@ -48,7 +48,10 @@ def log_command(
     with _opened(front, bool(path)) as store:
         commits = log(store, revision, limit=limit, path=path)
         if out.json:
-            rows = [{**commit_fields(c.id, c.commit), "names": list(c.names)} for c in commits]
+            rows = [
+                {**commit_fields(c.id, c.commit, c.thinned), "names": list(c.names)}
+                for c in commits
+            ]
             out.document("log", commits=rows)
         elif long_form:
             out.lines(line for commit in commits for line in _long(out, commit))
@@ -82,7 +85,8 @@ def _short(out: Output, row: Logged) -> str:
     names = out.paint(f" ({', '.join(map(printable, row.names))})", "green") if row.names else ""
     id = out.paint(row.id.short, "yellow")
     author = out.paint(printable(commit.author), "dim")
-    text = f"{id} {when(commit.time_us)} {author}{names} {subject(commit.message)}"
+    mark = "" if row.thinned is None else out.paint(" [thinned]", "red")
+    text = f"{id} {when(commit.time_us)} {author}{names}{mark} {subject(commit.message)}"
     return text.rstrip()
 
 
@@ -96,6 +100,8 @@ def _long(out: Output, row: Logged) -> Iterator[str]:
         yield "names   " + out.paint(", ".join(map(printable, row.names)), "green")
     yield f"author  {printable(commit.author)}"
     yield f"time    {when(commit.time_us)}"
+    if row.thinned is not None:
+        yield out.paint(f"thinned {about_thinning(row.thinned)}", "red")
     if commit.message.strip():
         yield ""
         yield from paragraph(commit.message)

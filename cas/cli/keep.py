@@ -1,7 +1,8 @@
-"""`cas pin`, `cas unpin` and `cas protect`: keep objects, and protect refs."""
+"""`cas pin`, `cas unpin`, `cas hold` and `cas protect`: keep objects, and protect refs."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import click
@@ -9,7 +10,7 @@ import click
 from cas.cli.form import columns, when
 from cas.cli.front import Front, pass_front
 from cas.cli.options import REVISION, CasCommand, default_author
-from cas.history.policy import Pin, Protection, RefRule
+from cas.history.policy import Hold, Pin, Protection, RefRule
 from cas.model.names import printable
 
 
@@ -39,9 +40,9 @@ def pin(front: Front, what: str | None, message: str, author: str | None) -> Non
         front.out.line(str(made.id))
 
 
-def _tell(front: Front, pins: list[Pin]) -> None:
+def _tell(front: Front, pins: Sequence[Pin | Hold], schema: str = "pin") -> None:
     if front.out.json:
-        front.out.document("pin", pins=[_pin_fields(pin) for pin in pins])
+        front.out.document(schema, **{f"{schema}s": [_pin_fields(pin) for pin in pins]})
         return
     rows = [
         (pin.id.short, pin.kind.name.lower(), when(pin.time_us), printable(pin.author),
@@ -51,7 +52,7 @@ def _tell(front: Front, pins: list[Pin]) -> None:
     front.out.lines(columns(rows))
 
 
-def _pin_fields(pin: Pin) -> dict[str, Any]:
+def _pin_fields(pin: Pin | Hold) -> dict[str, Any]:
     return {
         "id": str(pin.id),
         "kind": pin.kind.name.lower(),
@@ -77,6 +78,43 @@ def unpin(front: Front, what: str, author: str | None) -> None:
         front.out.document("unpin", entry=entry.seq)
     else:
         front.out.note(entry.message)
+
+
+@click.command("hold", cls=CasCommand)
+@click.argument("what", metavar="[REV|ID]", required=False, type=REVISION)
+@click.option("-m", "--message", metavar="TEXT", default="", help="On what ground; it is needed.")
+@click.option("-d", "--delete", is_flag=True, help="Lift the hold.")
+@click.option("--author", metavar="NAME", help="Else CAS_AUTHOR, else user@host.")
+@pass_front
+def hold(front: Front, what: str | None, message: str, delete: bool, author: str | None) -> None:
+    """Keep an object by a legal hold, which nothing overrides.
+
+    Without an argument the holds are listed. A commit is held with the content of all that led
+    to it. Retention, purge, undo and rewind leave alone what is held, until --delete lifts it.
+    """
+    if what is None:
+        if message or author or delete:
+            raise click.UsageError("Say what is meant.")
+        with front.store() as store:
+            found = store.holds()
+        _tell(front, found, "hold")
+        return
+    if delete and message:
+        raise click.UsageError("--delete takes no --message.")
+    who = author or default_author()
+    with front.store(write=True) as store:
+        if delete:
+            entry = store.release(what, author=who)
+            if front.out.json:
+                _tell(front, store.holds(), "hold")
+            else:
+                front.out.note(entry.message)
+            return
+        made = store.hold(what, message, author=who)
+    if front.out.json:
+        _tell(front, [made], "hold")
+    else:
+        front.out.line(str(made.id))
 
 
 @click.command("protect", cls=CasCommand)
@@ -123,4 +161,4 @@ def _tell_rules(front: Front, rules: tuple[Protection, ...]) -> None:
         front.out.lines(columns(rows))
 
 
-COMMANDS: Final = {"pin": pin, "unpin": unpin, "protect": protect}
+COMMANDS: Final = {"pin": pin, "unpin": unpin, "hold": hold, "protect": protect}

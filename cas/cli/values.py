@@ -9,9 +9,11 @@ from base64 import b64encode
 from typing import Any, Final
 
 from cas.cli.form import named, plain, when
+from cas.history.horizon import Thinning
 from cas.history.snapshot import Change, ChangeKind
 from cas.model.entry import Entry, Event
 from cas.model.ids import CommitId
+from cas.model.names import printable
 from cas.model.objects import Commit, TreeEntry
 
 LETTERS: Final = {
@@ -43,8 +45,8 @@ def change_fields(change: Change) -> dict[str, Any]:
     }
 
 
-def commit_fields(id: CommitId, commit: Commit) -> dict[str, Any]:
-    """A commit."""
+def commit_fields(id: CommitId, commit: Commit, thinned: Thinning | None = None) -> dict[str, Any]:
+    """A commit. `thinned` is null for one that has its content."""
     return {
         "commit": str(id),
         "tree": str(commit.tree),
@@ -53,7 +55,23 @@ def commit_fields(id: CommitId, commit: Commit) -> dict[str, Any]:
         "message": commit.message,
         "time": when(commit.time_us, exact=True),
         "extras": plain(commit.extras),
+        "thinned": None if thinned is None else thinning_fields(thinned),
     }
+
+
+def thinning_fields(thinned: Thinning) -> dict[str, Any]:
+    """Why a commit has given up its content."""
+    return {
+        "reason": printable(thinned.reason),
+        "author": printable(thinned.author),
+        "time": when(thinned.time_us, exact=True),
+    }
+
+
+def about_thinning(thinned: Thinning) -> str:
+    """The same in one line."""
+    who = f" by {printable(thinned.author)}" if thinned.author else ""
+    return f"{when(thinned.time_us)}{who}: {printable(thinned.reason)}"
 
 
 def journal_fields(entry: Entry) -> dict[str, Any]:

@@ -12,6 +12,8 @@ import attrs
 
 from cas.commands.target import Target, resolve
 from cas.errors import Invalid, RevisionNotFound, WrongKind
+from cas.history.horizon import Thinning
+from cas.history.lasting import lasting
 from cas.history.revision import split_path
 from cas.history.snapshot import Change, Snapshot
 from cas.history.store import Store
@@ -76,12 +78,18 @@ def open_target(store: Store, text: str) -> tuple[Target, BlobReader]:
 
 @attrs.frozen
 class CommitShown:
-    """A commit, and what it changed from its first parent (from nothing when it has none)."""
+    """A commit, and what it changed from its first parent (from nothing when it has none).
+
+    `base` is that parent, or the nearest before it whose content was not given up. Of a commit
+    that was thinned itself there is neither a size nor a change to tell.
+    """
 
     id: CommitId
     commit: Commit
-    size_bytes: int
+    size_bytes: int | None
     changes: Iterator[Change]
+    base: CommitId | None = None
+    thinned: Thinning | None = None
 
 
 @attrs.frozen
@@ -138,12 +146,16 @@ def _tag_named(view: View, revision: str) -> ObjectId | None:
 
 
 def _show_commit(store: Store, view: View, revision: str) -> CommitShown:
-    snapshot = view.snapshot(revision)
+    id = view.resolve(revision)
+    thinned = view.thinning(id)
+    if thinned is not None:
+        return CommitShown(id, view.commit(id), None, iter(()), thinned=thinned)
+    snapshot = view.snapshot(id)
     assert snapshot.commit is not None
-    assert snapshot.id is not None
-    parents = snapshot.commit.parents
-    before = view.snapshot(parents[0]) if parents else nothing(store)
-    return CommitShown(snapshot.id, snapshot.commit, snapshot.size, before.diff(snapshot))
+    parents = lasting(store.core).get(id).parents
+    base = parents[0] if parents else None
+    before = nothing(store) if base is None else view.snapshot(base)
+    return CommitShown(id, snapshot.commit, snapshot.size, before.diff(snapshot), base)
 
 
 def _show_entry(target: Target) -> EntryShown:

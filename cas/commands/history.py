@@ -11,6 +11,7 @@ import attrs
 
 from cas.commands.target import MAIN
 from cas.errors import RevisionNotFound
+from cas.history.horizon import Thinning, horizon_now, thinning_of
 from cas.history.store import Store
 from cas.history.view import View
 from cas.model.entry import Entry
@@ -25,6 +26,8 @@ class Logged:
     id: CommitId
     commit: Commit
     names: tuple[str, ...]
+    thinned: Thinning | None
+    """Why its content was given up, if it was."""
 
 
 def log(
@@ -42,7 +45,11 @@ def log(
     for ref in view.refs():
         names.setdefault(ref.target, []).append(ref.short)
     commits = view.log(revision or MAIN, limit=limit, path=path)
-    return (Logged(id, commit, tuple(names.get(id, ()))) for id, commit in commits)
+    core, horizon = store.core, horizon_now(store.core)
+    return (
+        Logged(id, commit, tuple(names.get(id, ())), thinning_of(core, horizon, id))
+        for id, commit in commits
+    )
 
 
 def _no_main(view: View) -> str:

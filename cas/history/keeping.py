@@ -1,4 +1,4 @@
-"""What a store does to keep things: pins, and rules that protect refs.
+"""What a store does to keep things: pins, legal holds, rules that protect refs, retention.
 
 Floor 4. Invariant: each call is one transaction that the journal shows. `Store` stands on this
 class; it is apart so that each can be read at one sitting.
@@ -8,28 +8,34 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from cas.errors import Invalid, RefNotFound, RevisionNotFound, WrongKind
 from cas.history.core import Core
 from cas.history.policy import (
+    Hold,
     Pin,
     Protection,
     RefRule,
     decode_policy,
     encode_policy,
     full_pattern,
+    retention_at,
     rules_at,
 )
+from cas.history.retention import RetentionPolicy, encode_retention
 from cas.history.view import View
 from cas.model.entry import Entry
 from cas.model.ids import Kind, ObjectId, is_abbreviation
-from cas.model.names import PINS, POLICY_REF
+from cas.model.names import HOLDS, PINS, POLICY_REF, RETENTION_REF
 from cas.model.objects import TAGGED, Tag
 from cas.objects.batch import Batch
 
 if TYPE_CHECKING:
     from cas.history.transaction import Transaction
+
+_K = TypeVar("_K", Pin, Hold)
+_VERBS: Final = {PINS: "pin", HOLDS: "hold"}
 
 
 class Keeping(ABC):
@@ -54,6 +60,12 @@ class Keeping(ABC):
         Pinning again changes the reason. Raises `ObjectNotFound`, `RevisionNotFound`,
         `AmbiguousRevision`, `WrongKind`, and what a commit raises.
         """
+        return self._keep(Pin, PINS, what, reason or "pinned", author)
+
+    def _keep(
+        self, make: type[_K], space: str, what: str | ObjectId, reason: str, author: str
+    ) -> _K:
+        """Point a ref that is named by an object at a tag of that object."""
         view = self.view()
         id = _named(view, what)
         kind, _size = self.core.objects.measure(None, id)
@@ -64,33 +76,78 @@ class Keeping(ABC):
                 expected=Kind.BLOB,
                 actual=Kind(kind),
             )
-        with self.begin(author=author, message=f"pin {id.short}") as tx:
+        with self.begin(author=author, message=f"{_VERBS[space]} {id.short}") as tx:
             clock = self.core.objects.clock
-            tag = Tag(id, Kind(kind), author, reason or "pinned", clock.wall_us())
+            tag = Tag(id, Kind(kind), author, reason, clock.wall_us())
             target = tx.stage(_staging(tag, id))
-            tx.move(_pin_ref(id), target)
+            tx.move(space + id.hex(), target)
             entry = tx.commit()
-        return Pin(id, Kind(kind), tag.message, author, tag.time_us, entry.seq)
+        return make(id, Kind(kind), tag.message, author, tag.time_us, entry.seq)
 
     def unpin(self, what: str | ObjectId, *, author: str = "") -> Entry:
         """Keep an object no longer. Raises `RefNotFound` when it is not pinned."""
+        return self._let_go(PINS, what, author, "unpin", "is not pinned; `cas pin` lists what is.")
+
+    def _let_go(
+        self, space: str, what: str | ObjectId, author: str, verb: str, missing: str
+    ) -> Entry:
         id = _named(self.view(), what)
-        with self.begin(author=author, message=f"unpin {id.short}") as tx:
-            if self.view().ref(_pin_ref(id)) is None:
-                raise RefNotFound(
-                    f"{id.short} is not pinned; `cas pin` lists what is.", ref=_pin_ref(id)
-                )
-            tx.delete(_pin_ref(id))
+        with self.begin(author=author, message=f"{verb} {id.short}") as tx:
+            if self.view().ref(space + id.hex()) is None:
+                raise RefNotFound(f"{id.short} {missing}", ref=space + id.hex())
+            tx.delete(space + id.hex())
             return tx.commit()
 
     def pins(self) -> list[Pin]:
         """All pins, ascending by id."""
+        return self._kept(Pin, PINS)
+
+    def _kept(self, make: type[_K], space: str) -> list[_K]:
         found = []
-        for ref in self.view().refs(PINS):
+        for ref in self.view().refs(space):
             tag = Tag.decode(self.core.objects.get(ref.target, Kind.TAG), verified=True)
-            pin = Pin(tag.target, tag.target_kind, tag.message, tag.tagger, tag.time_us, ref.seq)
-            found.append(pin)
+            found.append(
+                make(tag.target, tag.target_kind, tag.message, tag.tagger, tag.time_us, ref.seq)
+            )
         return found
+
+    # -- legal holds -------------------------------------------------------------------------
+
+    def hold(self, what: str | ObjectId, reason: str, *, author: str = "") -> Hold:
+        """Put an object under a legal hold: nothing gives it up until `release`.
+
+        A commit is held with the content of all that led to it. Neither retention, purge, undo
+        nor rewind overrides a hold. `reason` says on what ground. Raises `Invalid` without one,
+        and what `pin` raises.
+        """
+        if not reason.strip():
+            raise Invalid("A legal hold needs a reason; say on what ground it is made.")
+        return self._keep(Hold, HOLDS, what, reason, author)
+
+    def release(self, what: str | ObjectId, *, author: str = "") -> Entry:
+        """Lift a legal hold. Raises `RefNotFound` when there is none on this object."""
+        missing = "is under no legal hold; `cas hold` lists what is."
+        return self._let_go(HOLDS, what, author, "release", missing)
+
+    def holds(self) -> list[Hold]:
+        """All legal holds, ascending by id."""
+        return self._kept(Hold, HOLDS)
+
+    # -- retention ---------------------------------------------------------------------------
+
+    def retention(self) -> RetentionPolicy | None:
+        """The rules of what is kept for how long that the store holds; None where it has none."""
+        return retention_at(self.core, self.view().moment)
+
+    def set_retention(self, policy: RetentionPolicy | None, *, author: str = "") -> Entry:
+        """Keep a retention policy in the store, or None. It does nothing by itself.
+
+        `plan_retention` and `cas retain` go by it. Raises `Invalid`, and what a commit raises.
+        """
+        message = "set retention" if policy is not None else "drop retention"
+        return self._set_policy(
+            RETENTION_REF, None if policy is None else encode_retention(policy), message, author
+        )
 
     # -- protected refs ----------------------------------------------------------------------
 
@@ -136,16 +193,20 @@ class Keeping(ABC):
         self, rules: list[Protection], message: str, author: str
     ) -> tuple[Protection, ...]:
         data = encode_policy(rules)
+        self._set_policy(POLICY_REF, data if rules else None, message, author)
+        return decode_policy(data)
+
+    def _set_policy(self, ref: str, data: bytes | None, message: str, author: str) -> Entry:
+        """Point a ref of the store's own at a tag of these bytes, or nowhere."""
         with self.begin(author=author, message=message) as tx:
-            if rules:
+            if data is not None:
                 blob = tx.put(data)
                 clock = self.core.objects.clock
                 tag = Tag(blob, Kind.BLOB, author, message, clock.wall_us())
-                tx.move(POLICY_REF, tx.stage(_staging(tag, None)))
-            else:
-                tx.delete(POLICY_REF)
-            tx.commit()
-        return decode_policy(data)
+                tx.move(ref, tx.stage(_staging(tag, None)))
+            elif self.view().ref(ref) is not None:
+                tx.delete(ref)
+            return tx.commit()
 
 
 def _staging(tag: Tag, relied: ObjectId | None) -> Callable[[Batch], ObjectId]:
@@ -155,10 +216,6 @@ def _staging(tag: Tag, relied: ObjectId | None) -> Callable[[Batch], ObjectId]:
         return ObjectId(batch.put(Kind.TAG, tag.encode()))
 
     return stage
-
-
-def _pin_ref(id: ObjectId) -> str:
-    return PINS + id.hex()
 
 
 def _named(view: View, what: str | ObjectId) -> ObjectId:

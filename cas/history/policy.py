@@ -1,4 +1,4 @@
-"""Rules that protect refs, and pins that keep objects.
+"""Rules that protect refs, pins and holds that keep objects, rules of retention as they stand.
 
 Floor 4; implements docs/format.md section 5.7. Invariant: a rule is compared inside the gate, in
 the state that a transaction meets there, so that no writer of any process passes one by; rules
@@ -7,27 +7,30 @@ and pins are refs themselves, so that the journal says who set or lifted them, a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from fnmatch import fnmatchcase
-from typing import Final
+from typing import Final, TypeVar
 from weakref import WeakKeyDictionary
 
 import attrs
 
 from cas.errors import CasError, CorruptObject, Invalid, NotCanonical, RefProtected
 from cas.history.core import Core
+from cas.history.retention import RetentionPolicy, decode_retention
 from cas.history.timeline import Moment
 from cas.limits import ENTRY_CHANGES_MAX
 from cas.model.encoding import decode, encode, shape
 from cas.model.entry import RefChange
 from cas.model.ids import Kind, ObjectId
-from cas.model.names import HEADS, PINS, POLICY_REF, TAGS
+from cas.model.names import HEADS, HOLDS, PINS, POLICY_REF, RETENTION_REF, TAGS
 from cas.model.objects import Commit, Tag
 from cas.objects.batch import Batch
 from cas.objects.store import ObjectStore
 
-_SPACES: Final = (HEADS, TAGS, PINS)
+_T = TypeVar("_T")
+
+_SPACES: Final = (HEADS, TAGS, PINS, HOLDS)
 _STEPS_MAX: Final = 100_000
 """Commits that are read under the gate to see whether a move leads forward."""
 
@@ -57,6 +60,20 @@ class Protection:
 @attrs.frozen(slots=True)
 class Pin:
     """An object that is kept with all that it names. `time_us`: µs since 1970 UTC."""
+
+    id: ObjectId
+    kind: Kind
+    reason: str
+    author: str
+    time_us: int
+    seq: int
+
+
+@attrs.frozen(slots=True)
+class Hold:
+    """An object under a legal hold: kept with all that it names, and for a commit with the
+    content of all its ancestors, whatever else is asked for. `time_us`: µs since 1970 UTC.
+    """
 
     id: ObjectId
     kind: Kind
@@ -111,17 +128,35 @@ def rules_at(core: Core, moment: Moment) -> tuple[Protection, ...]:
     return rules
 
 
+def retention_at(core: Core, moment: Moment) -> RetentionPolicy | None:
+    """The retention policy in a state of the store, if it has one. Raises `Corrupt`."""
+    value = core.timeline.value(moment, RETENTION_REF)
+    return None if value is None else _read_retention(core, None, value.target)
+
+
 def _read(core: Core, batch: Batch | None, target: bytes) -> tuple[Protection, ...]:
     """The rules that a tag names. Raises `CorruptObject` where it is none."""
+    # By its name, so that a test can stand in its place.
+    return _parsed(core, batch, target, "The rules that protect refs", lambda d: decode_policy(d))
+
+
+def _read_retention(core: Core, batch: Batch | None, target: bytes) -> RetentionPolicy:
+    return _parsed(core, batch, target, "The rules of retention", decode_retention)
+
+
+def _parsed(
+    core: Core, batch: Batch | None, target: bytes, what: str, parse: Callable[[bytes], _T]
+) -> _T:
+    """What the blob says that a tag names. Raises `CorruptObject` where it says nothing."""
     try:
         kind, content = core.objects.staged(batch, target)
         shape(kind == Kind.TAG, "a policy is named by a tag")
         tag = Tag.decode(content, verified=True)
         shape(tag.target_kind == Kind.BLOB, "a policy is a blob")
-        return decode_policy(core.objects.staged(batch, tag.target)[1])
-    except NotCanonical as error:
+        return parse(core.objects.staged(batch, tag.target)[1])
+    except (NotCanonical, Invalid) as error:
         raise CorruptObject(
-            f"The rules that protect refs cannot be read ({error}); run `cas fsck`.", id=target
+            f"{what} cannot be read ({error}); run `cas fsck`.", id=target
         ) from error
 
 
@@ -137,6 +172,11 @@ def check_changes(core: Core, batch: Batch, moment: Moment, changes: Sequence[Re
                 _read(core, batch, change.new)
             except CorruptObject as error:
                 raise Invalid("What is to protect refs is no list of rules.") from error
+        if change.ref == RETENTION_REF and change.new is not None:
+            try:
+                _read_retention(core, batch, change.new)
+            except CorruptObject as error:
+                raise Invalid("What is to say how long things are kept is no policy.") from error
         for rule in rules:
             if fnmatchcase(change.ref, rule.pattern):
                 _check(core, batch, change, rule)

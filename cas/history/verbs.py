@@ -19,16 +19,20 @@ from cas.model.ids import ObjectId
 if TYPE_CHECKING:
     from cas.history import conflicts as conflicting
     from cas.history import merge as merging
+    from cas.history import retain as retaining
     from cas.history import undo as undoing
     from cas.history.blame import BlamedEntry, BlamedLine
     from cas.history.conflicts import MergeConflict
     from cas.history.merge import MergePlan, MergeResult, OnConflict
+    from cas.history.retain import GivenUp, Retained, RetentionPlan
+    from cas.history.retention import RetentionPolicy
     from cas.history.transaction import Transaction
     from cas.history.undo import RestorePlan, Undone, UndoPlan
 else:
     # A tenth of the start of every command, which few commands need.
     conflicting = Later("cas.history.conflicts")
     merging = Later("cas.history.merge")
+    retaining = Later("cas.history.retain")
     undoing = Later("cas.history.undo")
 
 
@@ -60,18 +64,25 @@ class HistoryVerbs(ABC):
         self, plan: UndoPlan | RestorePlan, *, author: str = "", message: str = ""
     ) -> Undone: ...
 
+    @overload
+    def apply(self, plan: RetentionPlan, *, author: str = "", message: str = "") -> Retained: ...
+
     def apply(
         self,
-        plan: MergePlan | UndoPlan | RestorePlan,
+        plan: MergePlan | UndoPlan | RestorePlan | RetentionPlan,
         *,
         author: str = "",
         message: str = "",
-    ) -> MergeResult | Undone:
+    ) -> MergeResult | Undone | Retained:
         """Do what a plan says, as one entry. Raises `RefConflict` when a ref moved since."""
         if isinstance(plan, merging.MergePlan):
             return merging.apply_merge(self.core, plan, self.view, self._begin, author, message)
         if isinstance(plan, undoing.UndoPlan):
             return undoing.apply_undo(self.core, plan, self.view, self._begin, author, message)
+        if isinstance(plan, retaining.RetentionPlan):
+            return retaining.apply_retention(
+                self.core, plan, self.view, self._begin, author, message
+            )
         return undoing.apply_restore(self.core, plan, self.view, self._begin, author, message)
 
     # -- merging -----------------------------------------------------------------------------
@@ -199,3 +210,18 @@ class HistoryVerbs(ABC):
         """
         plan = self.plan_restore(target, seq=seq, time_us=time_us)
         return self.apply(plan, author=author, message=message)
+
+    # -- giving up ---------------------------------------------------------------------------
+
+    def plan_retention(self, policy: RetentionPolicy | None = None) -> RetentionPlan:
+        """What a retention policy would give up, and what keeps the rest; writes nothing.
+
+        Without `policy` that of the store. Commits that go keep their record; what a ref, a pin
+        or a legal hold keeps in any state behind the horizon stays. Raises `Invalid` when the
+        store has no policy, and what reading raises.
+        """
+        return retaining.plan_retention(self.core, self.view(), policy)
+
+    def given_up(self, plan: RetentionPlan) -> Iterator[GivenUp]:
+        """The versions of paths that applying a plan gives up, newest first, lazily."""
+        return retaining.given_up(self.core, plan)

@@ -1,0 +1,148 @@
+"""`cas retain` and `cas hold` on the command line, and how thinned commits are shown."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cli.support import Shell
+
+NOW = ("--horizon", "0h", "--horizon-entries", "0")
+"""Only the present can be read."""
+
+
+def grow(shell: Shell, number: int) -> None:
+    """Commits to one file."""
+    for at in range(number):
+        shell("write", "main:n", "-m", f"step {at}", stdin=b"%d" % at)
+
+
+def test_retain_shows_what_goes_and_then_does_it(stocked: Shell) -> None:
+    """A dry run tells commits, paths and reasons and changes nothing; then it is done."""
+    grow(stocked, 3)
+    words = ("retain", "--keep-last", "2", *NOW)
+    shown = stocked(*words, "--dry-run", "--paths", "--kept")
+    assert [line.split()[0] for line in shown.lines if not line.startswith(" ")] == [
+        "thin", "thin", "thin", "keep", "keep",
+    ]  # fmt: skip
+    assert any(line.endswith("  n") for line in shown.lines)
+    assert any(line.endswith("  old.txt") for line in shown.lines)
+    assert "3 commits would give up content" in shown.err
+    assert "the horizon would go to entry 5" in shown.err
+    assert stocked("log", "--json").document["commits"][4]["thinned"] is None
+    done = stocked(*words, "-m", "make room")
+    assert "3 commits gave up content" in done.err
+    assert "make room" in stocked("journal").lines[-1]
+    log = stocked("log").lines
+    assert [" [thinned] " in line for line in log] == [False, False, True, True, True]
+    assert "nothing to do" in stocked("retain", "--keep-last", "2").err
+
+
+def test_thinned_commits_are_told_wherever_they_are_shown(stocked: Shell) -> None:
+    """log, log --long, log --graph, show and their JSON say thinned, by whom and why."""
+    grow(stocked, 2)
+    stocked("retain", "--keep-last", "1", *NOW)
+    row = stocked("log", "--json").document["commits"][1]
+    assert row["thinned"]["reason"] == "main keeps last 1"
+    assert row["thinned"]["author"] == "tester"
+    assert "[thinned]" in stocked("log", "--graph").lines[1]
+    assert any(
+        line.startswith("thinned ") and line.endswith("by tester: main keeps last 1")
+        for line in stocked("log", "--long").lines
+    )
+    shown = stocked("show", "main~1")
+    assert any(line.startswith("thinned ") for line in shown.lines)
+    assert "its record stays" in shown.err
+    document = stocked("show", "main~1", "--json").document
+    assert document["thinned"] == row["thinned"]
+    assert (document["size"], document["changes"]) == (None, [])
+    newest = stocked("show", "main", "--json").document
+    assert newest["base"] is None
+    assert len(newest["changes"]) == 5
+    assert stocked("log", "--path", "n").lines == stocked("log", "-n", "1").lines
+
+
+def test_what_was_given_up_says_where_the_boundary_is(stocked: Shell) -> None:
+    """cat, ls, restore, undo, rewind and `@{..}` end with 3 and a code of their own."""
+    grow(stocked, 2)
+    stocked("retain", "--keep-last", "1", *NOW)
+    for words in (["cat", "main~1:n"], ["ls", "main~2"], ["restore", "main~1", "back"],
+                  ["diff", "main~1", "main"], ["branch", "old", "main~1"],
+                  ["export", "main~1", "-o", "x.tar"]):  # fmt: skip
+        problem = stocked(*words, "--json", expect=3).problem
+        assert problem["code"] == "thinned", words
+        assert problem["fields"]["boundary"] == 4
+    for words in (["rewind", "--to", "3"], ["ls", "main@{2}"]):
+        problem = stocked(*words, "--json", expect=3).problem
+        assert (problem["code"], problem["fields"]["boundary"]) == ("before-horizon", 4)
+    problem = stocked("undo", "--json", expect=3).problem
+    assert (problem["code"], problem["fields"]["boundary"]) == ("undo-before-horizon", 4)
+    assert stocked("undo", "5", "--json", expect=6).problem["code"] == "horizon-fixed"
+    assert "[thinned]" in stocked("log").text
+    stocked("fsck")
+
+
+def test_rules_are_kept_in_the_store(stocked: Shell) -> None:
+    """--save keeps a rule, --list shows them, `cas retain` goes by them, --delete takes one out."""
+    grow(stocked, 3)
+    assert stocked("retain", expect=2).err.startswith("cas: The store has no retention policy")
+    stocked("retain", "--ref", "agents/*", "--keep-daily", "7", "--save")
+    stocked("retain", "--keep-last", "1", "--keep-within", "2h", "--save", *NOW)
+    assert stocked("retain", "--list").lines == [
+        "heads/*         last 1, within 2h",
+        "heads/agents/*  daily 7",
+        "horizon         0h, 0 entries",
+    ]
+    assert stocked("retain", "--list", "--json").document["rules"][1] == {
+        "pattern": "heads/agents/*", "keep": {"daily": 7}, "within": None,
+    }  # fmt: skip
+    stocked("retain", "--delete", "agents/*")
+    assert stocked("retain", "--delete", "agents/*", "--json", expect=3).problem["code"] == (
+        "ref-not-found"
+    )
+    assert stocked("retain", "--json").document["going"] == []
+    stocked("retain", "--keep-last", "unlimited", "--save")
+    assert stocked("retain", "--list").lines[0] == "heads/*  last unlimited"
+    assert stocked("retain", "--keep-last", "1", "--json").document["entry"] is not None
+
+
+def test_a_hold_is_made_listed_and_lifted(stocked: Shell) -> None:
+    """What is held stays until the hold is lifted, and a hold needs a ground."""
+    id = stocked("hold", "main", "-m", "case 12", "--author", "ada").text.strip()
+    grow(stocked, 1)
+    assert "case 12" in stocked("hold").text
+    assert stocked("hold", "--json").document["holds"][0]["id"] == id
+    assert stocked("undo", "3", "--json", expect=6).problem["code"] == "on-hold"
+    assert stocked("retain", "--keep-last", "1", *NOW, "--json").document["going"] == []
+    stocked("hold", "main~1", "-d")
+    assert stocked("hold").out == b""
+    assert len(stocked("retain", "--keep-last", "1", *NOW, "--json").document["going"]) == 2
+    stocked("hold", "main", expect=2)
+    stocked("hold", "main", "-d", expect=3)
+    stocked("hold", "-d", expect=2)
+    stocked("hold", "main", "-d", "-m", "x", expect=2)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--keep-last", "x"),
+        ("--keep-last", "-1"),
+        ("--keep-last", "0"),
+        ("--keep-last", "99999999999"),
+        ("--keep-within", "soon"),
+        ("--horizon", "soon"),
+        ("--horizon-entries", "-1"),
+        ("--ref", "x"),
+        ("--ref", "", "--keep-last", "1"),
+        ("--save",),
+        ("--save", "--keep-last", "1", "--dry-run"),
+        ("--list", "--keep-last", "1"),
+        ("--delete", "x", "--dry-run"),
+        ("--list", "--delete", "x"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_told(stocked: Shell, words: tuple[str, ...]) -> None:
+    """Numbers, durations and words that do not go together end with 2 and change nothing."""
+    before = stocked("journal").lines
+    stocked("retain", *words, expect=2)
+    assert stocked("journal").lines == before
