@@ -115,6 +115,11 @@ CHECKPOINT_ENTRIES: Final = 256
 CHECKPOINT_BYTES: Final = 64 * KIB
 """The refs tree is stored after this many entries, or bytes of changes."""
 
+MIRROR_ENTRIES: Final = 256
+MIRROR_BYTES: Final = 1 * MIB
+"""A handle that closes on so much journal that is in no pack writes it into one. Every spill
+writes what there is."""
+
 
 class Thresholds(NamedTuple):
     """When a store tidies up, in one value: tests and small stores pass their own."""
@@ -125,6 +130,8 @@ class Thresholds(NamedTuple):
     spill_small_pack_bytes: int = SPILL_SMALL_PACK_BYTES
     checkpoint_entries: int = CHECKPOINT_ENTRIES
     checkpoint_bytes: int = CHECKPOINT_BYTES
+    mirror_entries: int = MIRROR_ENTRIES
+    mirror_bytes: int = MIRROR_BYTES
 
 
 THRESHOLDS: Final = Thresholds()

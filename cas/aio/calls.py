@@ -362,6 +362,15 @@ class StoreCalls(Face[Store]):
         """
         return await self._run(lambda: self.sync.outcome(transaction))
 
+    async def mirror(self) -> int:
+        """Put the journal so far into packs, with all that it names; the seq that packs reach.
+
+        From there a lost catalog can be rebuilt (`cas repair`). It happens with every spill, and
+        when a handle closes after much was committed; it is less than the newest entry's only
+        where damage stands in the way. Nothing that was given up behind it may be unlinked.
+        """
+        return await self._run(lambda: self.sync.mirror())
+
     async def spill(self) -> int:
         """Gather inline packs into a pack file now; how many were gathered."""
         return await self._run(lambda: self.sync.spill())

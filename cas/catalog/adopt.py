@@ -42,6 +42,10 @@ def adopt_catalog(path: str, locks: str, lineage_id: bytes | None) -> bool:
                 old = ancestor(bytes(meta["lineage_id"]), writer.head().seq)
                 before = bytes(meta.get("ancestry") or b"")
                 writer.set_meta({"lineage_id": lineage_id, "ancestry": before + old})
+                # The first segment of a lineage repeats the entry that it goes on from, so that
+                # what the old one may still write into packs is known to be the older.
+                mirrored = writer.cursor("mirrored") or 0
+                writer.set_cursor("mirrored", max(0, min(mirrored, writer.head().seq - 1)))
                 for session in writer.sessions():
                     writer.drop_session(session.id)
         return True

@@ -11,16 +11,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Final, NamedTuple, Protocol
 
-import attrs
+from cas.model.values import frozen
 
 DELTAS: Final = "deltas"
 """Feature: objects may be stored as deltas of others."""
 
 
-@attrs.frozen
+@frozen
 class Meta:
-    """What a store is. Ids are 16 bytes; `features` are names an older reader must know;
-    `ancestry` tells the lineages that this one was forked from (docs/format.md section 7.1).
+    """What a store is. Ids are 16 bytes; `features` are names an older reader must know.
+
+    `ancestry` tells which lineages this one came from (docs/format.md section 7.1).
     """
 
     store_id: bytes
@@ -41,7 +42,7 @@ class Head(NamedTuple):
     condemn_seq: int
 
 
-@attrs.frozen(slots=True)
+@frozen
 class PackRow:
     """One installed pack. `name` is None for an inline pack, `footer` None for a file."""
 
@@ -51,7 +52,7 @@ class PackRow:
     footer: bytes | None
 
 
-@attrs.frozen(slots=True)
+@frozen
 class EntryRow:
     """One journal entry as stored."""
 
@@ -60,7 +61,7 @@ class EntryRow:
     entry: bytes
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Checkpoint:
     """At `seq` every node of the refs tree `root` was stored."""
 
@@ -68,7 +69,7 @@ class Checkpoint:
     root: bytes
 
 
-@attrs.frozen(slots=True)
+@frozen
 class SessionRow:
     """A writer that puts files. It relies on what it saw at condemn sequence `s0`."""
 
@@ -90,6 +91,9 @@ class CatalogReader(Protocol):
 
     def entry(self, seq: int) -> EntryRow | None:
         """One entry."""
+
+    def weigh_entries(self, after: int) -> tuple[int, int]:
+        """How many entries there are with seq > `after`, and their bytes."""
 
     def find_txid(self, txid: bytes, after: int | None) -> int | None:
         """Seq of the entry with this txid. `after`: only entries behind it; None: a keyed one."""

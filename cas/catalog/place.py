@@ -18,28 +18,30 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
-import attrs
-
 from cas.errors import StoreMoved
-
-ANCESTOR_BYTES: Final = 24
-"""One lineage that a store was forked from: its id, and the seq of its last entry (big-endian)."""
+from cas.model.segment import ANCESTOR_BYTES
+from cas.model.values import field, frozen
 
 _GETVERSION: Final = 0x80087601  # FS_IOC_GETVERSION where a long has 64 bits
 
 
-@attrs.frozen
+@frozen
 class Place:
     """Where a catalog lies; None is what the file system does not tell, and proves nothing."""
 
     inode: int | None
     generation: int | None
-    device: int | None = attrs.field(default=None, eq=False)
-    host: str | None = attrs.field(default=None, eq=False)
+    device: int | None = field(default=None, eq=False)
+    host: str | None = field(default=None, eq=False)
 
     def values(self) -> dict[str, int | str | None]:
         """Its rows of the table `meta`."""
-        return attrs.asdict(self)
+        return {
+            "inode": self.inode,
+            "generation": self.generation,
+            "device": self.device,
+            "host": self.host,
+        }
 
     def differs(self, other: Place) -> bool:
         """Whether both say where they are, and not the same."""

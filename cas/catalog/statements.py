@@ -83,6 +83,11 @@ class SqliteReader:
             return EntryRow(*row)
         return None
 
+    def weigh_entries(self, after: int) -> tuple[int, int]:
+        query = "SELECT count(*), sum(length(entry)) FROM journal WHERE seq > ?"
+        count, weight = self._run(query, (after,)).fetchone()
+        return count, weight or 0
+
     def find_txid(self, txid: bytes, after: int | None) -> int | None:
         if after is None:
             query = "SELECT seq FROM journal WHERE txid = ? AND txid >= x'80'"

@@ -11,9 +11,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import IO, Any, Literal
 
-import attrs
-
 from cas.model.names import printable, to_bytes
+from cas.model.values import define
 
 Color = Literal["auto", "always", "never"]
 
@@ -23,7 +22,7 @@ _EACH_MAX = 20
 """Notes of one sort that are shown."""
 
 
-@attrs.define
+@define
 class Settings:
     """What the options that every command takes have said so far."""
 

@@ -9,25 +9,25 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import attrs
 import click
 
 from cas.cli.form import plain
 from cas.errors import CasError
 from cas.model.names import printable
+from cas.model.values import field, frozen
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 
 
-@attrs.frozen
+@frozen
 class Problem:
     """What went wrong: a stable code, one sentence with the next step, fields, the exit code."""
 
     code: str
     message: str
     exit_code: int
-    fields: dict[str, Any] = attrs.field(factory=dict)
+    fields: dict[str, Any] = field(factory=dict)
 
     def sentence(self) -> str:
         """One line for people, safe for a terminal."""

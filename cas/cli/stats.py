@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import attrs
 import click
 
 from cas.cli.form import columns, count, size, when
 from cas.cli.front import Front, pass_front
 from cas.cli.options import CasCommand
 from cas.maintenance.stats import Stats, stats
+from cas.model.values import asdict
 
 _RIGHT: Final = frozenset((1, 2, 3))
 
@@ -66,13 +66,15 @@ def _about(found: Stats) -> list[tuple[str, str]]:
     entries = count(found.entry_count, "entry", "entries")
     if found.oldest_us is not None and found.newest_us is not None:
         entries += f", {when(found.oldest_us)} to {when(found.newest_us)}"
+        mirrored = f"up to entry {found.mirrored_seq:,}" if found.mirrored_seq else "not yet"
+        entries += f"; in packs too: {mirrored}"
     rows.append(("journal", entries))
     return rows
 
 
 def _files(found: Stats) -> list[tuple[str, str]]:
     """What the folder takes, by what it is."""
-    parts = attrs.asdict(found.files)
+    parts = asdict(found.files)
     return [(name, _exact(value)) for name, value in parts.items()]
 
 
@@ -96,11 +98,12 @@ def _fields(found: Stats) -> dict[str, Any]:
         "duplicates": {"count": found.duplicate_count, "size": found.duplicate_bytes},
         "chunked": {"count": found.chunked_count, "size": found.chunked_bytes},
         "entries": found.entry_count,
+        "mirrored": found.mirrored_seq,
         "branches": found.branch_count,
         "tags": found.tag_count,
         "oldest": None if found.oldest_us is None else when(found.oldest_us, exact=True),
         "newest": None if found.newest_us is None else when(found.newest_us, exact=True),
-        "disk": attrs.asdict(found.files),
+        "disk": asdict(found.files),
     }
 
 

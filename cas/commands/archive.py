@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-import attrs
-
 from cas.commands.target import Target, resolve
 from cas.errors import Invalid
 from cas.history.store import Store
+from cas.model.values import frozen
 from cas.objects.content import Readable
 from cas.worktree.exporter import Form, export_tar, export_zip
 from cas.worktree.unpacker import UnpackReport, unpack_tar
@@ -52,7 +51,7 @@ class PartsReader:
         return given
 
 
-@attrs.frozen
+@frozen
 class UnpackRequest:
     """Save an archive as the next commit of `branch`."""
 

@@ -15,14 +15,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-import attrs
-
 from cas.clock import Clock
 from cas.commands.restore import restore_folder
 from cas.errors import Invalid, StorageFailed
 from cas.history.store import Store
 from cas.limits import MIB
 from cas.model.ids import BlobId
+from cas.model.values import frozen
 from cas.worktree.importer import import_folder
 
 SECONDS: Final = 20.0
@@ -68,7 +67,7 @@ class _Source:
         return b"note %s: %s.\n" % (drawn[:8].hex().encode(), text)
 
 
-@attrs.frozen
+@frozen
 class Figure:
     """One line of the answer: what was measured, how much, of what; higher is better unless the
     unit is a time. `count` is how many calls it is made of.
@@ -80,7 +79,7 @@ class Figure:
     count: int
 
 
-@attrs.frozen
+@frozen
 class BenchReport:
     """All figures, in the order measured, and the seconds that it took."""
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import attrs
-
 from cas.commands.target import Target, resolve
 from cas.errors import Invalid, RevisionNotFound, WrongKind
 from cas.history.horizon import Thinning
@@ -21,6 +19,7 @@ from cas.history.view import View
 from cas.model.ids import CommitId, Kind, ObjectId, TreeId, is_abbreviation
 from cas.model.names import TAGS, printable
 from cas.model.objects import Commit, EntryKind, Tag, TreeEntry
+from cas.model.values import frozen
 from cas.objects.content import BlobReader
 from cas.trees.node import DIRECTORY
 
@@ -76,7 +75,7 @@ def open_target(store: Store, text: str) -> tuple[Target, BlobReader]:
     return target, target.snapshot.open(path)
 
 
-@attrs.frozen
+@frozen
 class CommitShown:
     """A commit, and what it changed from its first parent (from nothing when it has none).
 
@@ -92,7 +91,7 @@ class CommitShown:
     thinned: Thinning | None = None
 
 
-@attrs.frozen
+@frozen
 class EntryShown:
     """What lies at a path of a revision; for a link, where it leads."""
 
@@ -101,7 +100,7 @@ class EntryShown:
     entry_count: int | None
 
 
-@attrs.frozen
+@frozen
 class ObjectShown:
     """An object by its id. `tag` is set for a tag; `stored_bytes` is its copy's payload."""
 

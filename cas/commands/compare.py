@@ -9,8 +9,6 @@ import errno
 import os
 from collections.abc import Iterator
 
-import attrs
-
 from cas.commands.browse import subtree
 from cas.commands.target import Target, resolve
 from cas.errors import Invalid, RevisionNotFound, StorageFailed
@@ -21,13 +19,14 @@ from cas.history.view import View
 from cas.model.ids import Kind
 from cas.model.names import printable, to_bytes
 from cas.model.objects import EntryKind, TreeEntry
+from cas.model.values import frozen
 from cas.worktree.compare import TEXT_BYTES_MAX, diff_folder, text_diff
 from cas.worktree.values import ImportOptions
 
 NO_OPTIONS = ImportOptions()
 
 
-@attrs.frozen
+@frozen
 class DiffRequest:
     """Compare `old` (REV[:PATH]) with `new` (REV[:PATH] or a folder), or with `folder`."""
 
@@ -38,7 +37,7 @@ class DiffRequest:
     renames: bool = False
 
 
-@attrs.frozen
+@frozen
 class Comparison:
     """Two sides and what changes from one to the other. `new` is None for a folder."""
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import BinaryIO, Final
 
-import attrs
-
 from cas.commands.objects import Counted, open_file
 from cas.commands.target import resolve
 from cas.errors import Invalid, NotAsExpected, PathNotFound, WrongKind
@@ -21,13 +19,14 @@ from cas.history.transaction import Transaction
 from cas.model.ids import CommitId, is_abbreviation
 from cas.model.names import branch_ref, printable, short_ref, split_path, to_text
 from cas.model.objects import EntryKind, TreeEntry
+from cas.model.values import evolve, frozen
 from cas.objects.content import BlobReader, Readable
 
 NOTHING: Final = "none"
 """What `if_match` says of a path that must not be there."""
 
 
-@attrs.frozen
+@frozen
 class Place:
     """A path of a branch. `into`: it was written with a slash at its end."""
 
@@ -44,7 +43,7 @@ class Place:
         return f"{self.branch}:{self.path}"
 
 
-@attrs.frozen
+@frozen
 class Touched:
     """A path and what became of it: None where nothing was or is."""
 
@@ -54,7 +53,7 @@ class Touched:
     new: TreeEntry | None
 
 
-@attrs.frozen
+@frozen
 class Edited:
     """What a call changed. Without a change there is no commit, and `seq` is None."""
 
@@ -63,7 +62,7 @@ class Edited:
     changes: tuple[Touched, ...]
 
 
-@attrs.frozen
+@frozen
 class EditRequest:
     """Who, why, and what the paths must be before they are touched.
 
@@ -100,7 +99,7 @@ class _Work:
         """What lies there; to be told as changed if it is by the end."""
         edit = self.branch(place)
         found = edit.entry(place.path)
-        self._before.setdefault(attrs.evolve(place, into=False), found)
+        self._before.setdefault(evolve(place, into=False), found)
         return found
 
     def expect(self, place: Place, found: TreeEntry | None) -> None:
@@ -185,7 +184,7 @@ def _run(
 # -- the calls -------------------------------------------------------------------------------
 
 
-@attrs.frozen
+@frozen
 class Write:
     """Content for a place: a file by name, or `-` for standard input."""
 
@@ -367,7 +366,7 @@ def _missing(place: Place) -> PathNotFound:
 # -- editing ---------------------------------------------------------------------------------
 
 
-@attrs.frozen
+@frozen
 class Opened:
     """A file as an editor is given it; `entry` and `reader` are None for one that is new."""
 

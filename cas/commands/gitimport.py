@@ -5,13 +5,12 @@ Floor 8. Invariant: what a result calls imported is durable, and all refs moved 
 
 from __future__ import annotations
 
-import attrs
-
 from cas.history.store import Store
+from cas.model.values import frozen
 from cas.worktree.gitrefs import ALL_REFS, GitOptions, GitReport, OnCommits, import_git
 
 
-@attrs.frozen
+@frozen
 class GitRequest:
     """Import the git folder at `path`."""
 

@@ -19,8 +19,6 @@ from fnmatch import translate
 from itertools import islice
 from typing import Final, NamedTuple
 
-import attrs
-
 from cas.commands.target import Target, resolve
 from cas.errors import Invalid
 from cas.history.store import Store
@@ -28,6 +26,7 @@ from cas.limits import WHOLE_BLOB_BYTES_MAX
 from cas.model.ids import Kind
 from cas.model.names import to_bytes
 from cas.model.objects import EntryKind, TreeEntry
+from cas.model.values import frozen
 from cas.objects.bulk import BulkReader
 from cas.objects.store import ObjectStore
 
@@ -49,7 +48,7 @@ class Line(NamedTuple):
     text: bytes
 
 
-@attrs.frozen
+@frozen
 class Found:
     """A file with matches. Of a binary one no lines are given; else `lines` has one or more."""
 
@@ -59,7 +58,7 @@ class Found:
     lines: tuple[Line, ...]
 
 
-@attrs.frozen
+@frozen
 class GrepRequest:
     """What is looked for. With `names_only` a file is left at its first match.
 

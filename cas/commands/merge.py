@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import attrs
-
 from cas.commands.target import Target, resolve
 from cas.errors import Invalid
 from cas.history.blame import BlamedEntry, BlamedLine
@@ -18,10 +16,11 @@ from cas.history.conflicts import MergeConflict
 from cas.history.store import Store
 from cas.model.entry import Entry
 from cas.model.ids import CommitId
+from cas.model.values import frozen
 from cas.objects.content import Readable
 
 
-@attrs.frozen
+@frozen
 class Conflicted:
     """The conflicts that a commit holds, still to be settled."""
 
@@ -36,7 +35,7 @@ def conflicted(store: Store, revision: str) -> Conflicted:
     return Conflicted(id, store.conflicts(id))
 
 
-@attrs.frozen
+@frozen
 class Resolved:
     """What settling conflicts gave: the entry, the commit, and what is still open."""
 
@@ -75,7 +74,7 @@ def resolve_paths(
     return Resolved(entry, id, store.conflicts(id))
 
 
-@attrs.frozen
+@frozen
 class Blamed:
     """Where the lines of a file, or the entries of a directory, come from; one is empty."""
 

@@ -9,16 +9,15 @@ import os
 from collections.abc import Sequence
 from typing import BinaryIO
 
-import attrs
-
 from cas.errors import Invalid, NotAllowed, NotFound, StorageFailed
 from cas.history.store import Store
 from cas.model.ids import BlobId, ObjectId
 from cas.model.names import printable
+from cas.model.values import frozen
 from cas.objects.content import BlobReader
 
 
-@attrs.frozen
+@frozen
 class Stored:
     """A file that is an object now. `name` is what the caller named."""
 

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import attrs
-
 from cas.errors import NotFound, RefExists, RefNotFound
 from cas.history.store import Store
 from cas.history.view import Ref, View
 from cas.model.ids import CommitId, ObjectId
 from cas.model.names import HEADS, branch_ref, short_ref, tag_ref
 from cas.model.objects import Commit, Tag
+from cas.model.values import frozen
 
 
-@attrs.frozen
+@frozen
 class Named:
     """A branch or tag with the commit it leads to; `commit` is None when that is gone.
 
@@ -31,7 +30,7 @@ class Named:
     tag: Tag | None = None
 
 
-@attrs.frozen
+@frozen
 class Moved:
     """What became of a ref: `old` and `new` targets, None where there was or is none.
 

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from typing import Final
 
-import attrs
-
 from cas.history.store import Store
+from cas.model.values import frozen
 from cas.worktree.importer import ImportReport, import_folder
 from cas.worktree.values import ImportOptions, OnProgress
 
 NO_OPTIONS: Final = ImportOptions()
 
 
-@attrs.frozen
+@frozen
 class SnapshotRequest:
     """Save `folder` as the next commit of `branch`."""
 

@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterable, Iterator
 from heapq import heappop, heappush
 from typing import Generic, TypeVar
 
-import attrs
-
 from cas.errors import Invalid, PathNotFound, WrongKind
 from cas.history.core import Core
 from cas.history.lasting import Commits, lasting
@@ -25,6 +23,7 @@ from cas.history.text import common, lines_of
 from cas.model.ids import CommitId, Kind
 from cas.model.names import to_text
 from cas.model.objects import Commit, TreeEntry
+from cas.model.values import frozen
 from cas.trees import paths
 from cas.trees.cursor import scan
 from cas.trees.diff import diff
@@ -35,7 +34,7 @@ Path = tuple[bytes, ...]
 _T = TypeVar("_T")
 
 
-@attrs.frozen(slots=True)
+@frozen
 class BlamedLine:
     """Line `number` (from 1) of a text, its end included, and the commit that brought it."""
 
@@ -45,7 +44,7 @@ class BlamedLine:
     commit: Commit
 
 
-@attrs.frozen(slots=True)
+@frozen
 class BlamedEntry:
     """An entry of a directory, and the commit that made it what it is."""
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-import attrs
-
 from cas.errors import Invalid, LimitExceeded, NotCanonical
 from cas.history.core import Core
 from cas.limits import STRUCTURED_BYTES_MAX
@@ -19,6 +17,7 @@ from cas.model.encoding import decode, encode, is_extras, shape
 from cas.model.ids import Kind, TreeId
 from cas.model.names import split_path, to_bytes, to_text
 from cas.model.objects import Commit, EntryKind, TreeEntry
+from cas.model.values import frozen
 from cas.objects.batch import Batch
 from cas.trees import paths
 from cas.trees.merge import Reason
@@ -32,7 +31,7 @@ _INDEX: Final = b"index"
 _VERSION: Final = 1
 
 
-@attrs.frozen(slots=True)
+@frozen
 class MergeConflict:
     """A path that two sides of a merge changed, each in its way.
 

@@ -16,8 +16,6 @@ from collections.abc import Iterator
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-import attrs
-
 from cas.errors import BeforeHorizon, Corrupt, CorruptObject, NotCanonical, Thinned
 from cas.history.core import Core
 from cas.history.timeline import Moment
@@ -25,6 +23,7 @@ from cas.model.encoding import decode, encode, is_extras, is_uint, shape
 from cas.model.ids import CommitId, Kind, ObjectId
 from cas.model.names import HORIZON_REF, short_ref
 from cas.model.objects import Commit, Tag
+from cas.model.values import frozen
 from cas.objects.batch import Batch
 from cas.objects.store import ObjectStore
 from cas.trees.cursor import get, scan
@@ -36,7 +35,7 @@ _TREE: Final = 4
 _FILE: Final = 1
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Horizon:
     """The oldest state that can be read, and the directory that lists the thinned commits.
 
@@ -50,7 +49,7 @@ class Horizon:
     root: bytes = DIRECTORY.empty
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Thinning:
     """Why a commit has given up its content, who asked for it, and when (µs since 1970 UTC)."""
 
@@ -59,7 +58,7 @@ class Thinning:
     time_us: int
 
 
-@attrs.frozen(slots=True)
+@frozen
 class LiveTarget:
     """What a ref points at in some state that can be read: a root. `seq` set it so."""
 

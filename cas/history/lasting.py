@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-import attrs
-
 from cas.history.core import Core
 from cas.history.horizon import Horizon, horizon_now, is_thinned, thinned_error
 from cas.model.ids import CommitId
 from cas.model.objects import Commit
+from cas.model.values import evolve
 from cas.trees.node import DIRECTORY
 
 
@@ -49,7 +48,7 @@ class LastingCommits:
             commit = self._core.commits.get(id)
             parents = tuple(dict.fromkeys(self._nearest(commit.parents)))
             if parents != commit.parents:
-                commit = attrs.evolve(commit, parents=parents)
+                commit = evolve(commit, parents=parents)
             self._commits[id] = commit
         return commit
 

@@ -14,8 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
-import attrs
-
 from cas.errors import Invalid, RefConflict, RefNotFound, UnrelatedHistories
 from cas.history.conflicts import (
     CONFLICTS,
@@ -37,6 +35,7 @@ from cas.model.entry import Entry
 from cas.model.ids import CommitId, Kind, ObjectId, TreeId, digest_of
 from cas.model.names import branch_ref, short_ref
 from cas.model.objects import Commit, EntryKind
+from cas.model.values import field, frozen
 from cas.objects.batch import Batch
 from cas.trees.merge import Path, Reason, TreeConflict, is_file, merge_trees, merged_tag
 from cas.trees.node import DIRECTORY, Node, Value, id_of
@@ -52,7 +51,7 @@ _POLICIES: Final = ("report", "commit", "ours", "theirs")
 _FILE: Final = int(EntryKind.FILE)
 
 
-@attrs.frozen(slots=True)
+@frozen
 class MergePlan:
     """What a merge would do. `ours` is the commit of the branch `into`, `theirs` what comes in.
 
@@ -75,7 +74,7 @@ class MergePlan:
     fast_forward: bool = False
     up_to_date: bool = False
     edit_count: int = 0
-    made: dict[bytes, bytes | Node] = attrs.field(factory=dict, repr=False, eq=False)
+    made: dict[bytes, bytes | Node] = field(factory=dict, repr=False, eq=False)
     """Blobs and tree nodes that the merge made, by id."""
 
     @property
@@ -96,7 +95,7 @@ class MergePlan:
         return f"{self.edit_count} path{'s' * (self.edit_count != 1)} of {into} change{clash}."
 
 
-@attrs.frozen(slots=True)
+@frozen
 class MergeResult:
     """What a merge did. `commit` is where the branch stands now, None when nothing was done.
 

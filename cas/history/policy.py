@@ -13,8 +13,6 @@ from fnmatch import fnmatchcase
 from typing import Final, TypeVar
 from weakref import WeakKeyDictionary
 
-import attrs
-
 from cas.errors import CasError, CorruptObject, Invalid, NotCanonical, RefProtected
 from cas.history.core import Core
 from cas.history.retention import RetentionPolicy, decode_retention
@@ -25,6 +23,7 @@ from cas.model.entry import RefChange
 from cas.model.ids import Kind, ObjectId
 from cas.model.names import HEADS, HOLDS, PINS, POLICY_REF, RETENTION_REF, TAGS
 from cas.model.objects import Commit, Tag
+from cas.model.values import frozen
 from cas.objects.batch import Batch
 from cas.objects.store import ObjectStore
 
@@ -49,7 +48,7 @@ class RefRule(Enum):
         return self.value
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Protection:
     """A rule for the refs whose full names are like `pattern`, in which `*` goes over slashes."""
 
@@ -57,7 +56,7 @@ class Protection:
     rule: RefRule
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Pin:
     """An object that is kept with all that it names. `time_us`: µs since 1970 UTC."""
 

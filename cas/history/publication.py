@@ -15,8 +15,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import attrs
-
 from cas.catalog.catalog import CatalogReader, CatalogWriter, EntryRow, Head, PackRow
 from cas.errors import (
     CasError,
@@ -45,13 +43,14 @@ from cas.model.entry import (
 from cas.model.ids import CommitId, Kind, ObjectId, TreeId
 from cas.model.names import POLICIES
 from cas.model.objects import Commit
+from cas.model.values import frozen
 from cas.objects.batch import Batch, not_committed
 from cas.objects.committer import Group
 from cas.storage.pack import Footer
 from cas.trees.node import EMPTY_DATA, REFS
 
 
-@attrs.frozen(slots=True)
+@frozen
 class _Plan:
     """What the gate has to do: everything that could be made ready outside."""
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from enum import Enum
 
-import attrs
-
 from cas.errors import PathNotFound, WrongKind
 from cas.model.ids import CommitId, Kind, TreeId
 from cas.model.names import split_path, to_text
 from cas.model.objects import Commit, EntryKind, TreeEntry
+from cas.model.values import frozen
 from cas.objects.content import BlobReader
 from cas.objects.store import ObjectStore
 from cas.trees import paths
@@ -35,7 +34,7 @@ class ChangeKind(Enum):
         return self.value
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Change:
     """A file or link that differs between two snapshots. `old`, `new`: None where it is not.
 

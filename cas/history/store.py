@@ -28,6 +28,7 @@ from cas.model.ids import BlobId, CommitId, Kind, ObjectId
 from cas.model.objects import Commit
 from cas.objects.batch import Batch
 from cas.objects.content import BlobReader, Readable
+from cas.objects.mirror import is_due
 from cas.objects.spill import Spill
 from cas.objects.store import ObjectStore
 
@@ -66,6 +67,8 @@ class Store(HistoryVerbs, Keeping, Watching):
         self._spill_lock = threading.Lock()
         self._hooks = Hooks()
         self._closed = False
+        # Whether this handle has made entries: only then does closing look how many there are.
+        self._wrote = False
 
     def __repr__(self) -> str:
         return f"<Store {self.location!r}>"
@@ -91,6 +94,7 @@ class Store(HistoryVerbs, Keeping, Watching):
                 if not self._spill.inherited:
                     with self._spill_lock:
                         self._spill.close()
+                        self._mirror_if_due()
             finally:
                 self.objects.close()
 
@@ -272,6 +276,7 @@ class Store(HistoryVerbs, Keeping, Watching):
 
     def _after_commit(self, entry: Entry) -> None:
         """What a commit leaves to be done once it stands."""
+        self._wrote = True
         self._hooks.committed(entry)
         self._after_write()
 
@@ -285,6 +290,26 @@ class Store(HistoryVerbs, Keeping, Watching):
                 warn(f"a spill was put off: {error}")
             finally:
                 self._spill_lock.release()
+
+    def _mirror_if_due(self) -> None:
+        """At a close: put the journal into packs if much of it is in none."""
+        objects = self.objects
+        try:
+            if self._wrote and is_due(objects.catalog, objects.thresholds):
+                self._spill.mirror()
+        except CasError as error:
+            # All that was acknowledged stands in the catalog.
+            warn(f"the journal was not mirrored: {error}")
+
+    def mirror(self) -> int:
+        """Put the journal so far into packs, with all that it names; the seq that packs reach.
+
+        From there a lost catalog can be rebuilt (`cas repair`). It happens with every spill, and
+        when a handle closes after much was committed; it is less than the newest entry's only
+        where damage stands in the way. Nothing that was given up behind it may be unlinked.
+        """
+        with self._spill_lock:
+            return self._spill.mirror()
 
     def spill(self) -> int:
         """Gather inline packs into a pack file now; how many were gathered."""

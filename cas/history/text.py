@@ -18,14 +18,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-import attrs
-
 from cas.limits import (
     TEXT_DIFFERENCES_MAX,
     TEXT_MERGE_BYTES_MAX,
     TEXT_WORK_FACTOR,
     TEXT_WORK_MIN,
 )
+from cas.model.values import frozen
 
 _NUL_WITHIN: Final = 8000
 
@@ -91,7 +90,7 @@ def common(old: Sequence[bytes], new: Sequence[bytes]) -> list[Block]:
     return blocks
 
 
-@attrs.frozen(slots=True)
+@frozen
 class _Range:
     """Lines `a`:`b` of the old text against lines `c`:`d` of the new."""
 

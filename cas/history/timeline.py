@@ -13,13 +13,12 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
-import attrs
-
 from cas.catalog.catalog import CatalogReader, EntryRow, Head
 from cas.errors import CorruptJournal, EntryNotFound, ObjectNotFound, RefConflict, RefExists
 from cas.history.refnodes import RefNodes
 from cas.model.entry import Entry, RefChange, entry_hash
 from cas.model.ids import ObjectId
+from cas.model.values import frozen
 from cas.objects.store import ObjectStore
 from cas.trees.cursor import get, nodes_of, scan
 from cas.trees.edit import apply
@@ -48,7 +47,7 @@ class RefValue(NamedTuple):
     seq: int
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Moment:
     """The state after entry `seq`: its hash and time, and the root of the refs tree.
 

@@ -13,8 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final, Literal
 
-import attrs
-
 from cas.errors import (
     AmbiguousRevision,
     EntryNotFound,
@@ -37,6 +35,7 @@ from cas.model.entry import Entry, Event
 from cas.model.ids import ObjectId
 from cas.model.names import HEADS, HOLDS, HORIZON_REF, TAGS, printable, short_ref
 from cas.model.objects import TreeEntry
+from cas.model.values import frozen
 
 Verb = Literal["undo", "redo"]
 
@@ -48,7 +47,7 @@ _GROUP: Final = 256
 """Entries that the search for what to undo reads at a time."""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class RefMove:
     """A ref that goes from `old` to `new`; None where it does not exist."""
 
@@ -57,7 +56,7 @@ class RefMove:
     new: ObjectId | None
 
 
-@attrs.frozen(slots=True)
+@frozen
 class RefClash:
     """A ref that has moved since the entry: it left it at `left`, now it is at `actual`.
 
@@ -70,7 +69,7 @@ class RefClash:
     wanted: ObjectId | None
 
 
-@attrs.frozen(slots=True)
+@frozen
 class UndoPlan:
     """What undoing (or redoing) entry `seq` would do. With clashes nothing would be done."""
 
@@ -87,7 +86,7 @@ class UndoPlan:
         return not self.clashes
 
 
-@attrs.frozen(slots=True)
+@frozen
 class RestorePlan:
     """What going back to the moment `seq` would do.
 
@@ -109,7 +108,7 @@ class RestorePlan:
         return not self.moves and self.current == self.entry
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Undone:
     """What an undo, redo or restore did: `entry` is None where there was nothing to do, or where
     clashes stood against it.

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from typing import Final
 
-import attrs
+from cas.model.values import frozen
 
 PER_CODE_MAX: Final = 1000
 """Findings of one code that a report spells out."""
@@ -72,7 +72,7 @@ CODES: Final[Mapping[str, tuple[Severity, str]]] = {
 """Every code that a finding can have: its severity and what it means. Append-only."""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Finding:
     """One thing that is not as it should be.
 
@@ -88,7 +88,7 @@ class Finding:
     affected: tuple[str, ...] = ()
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Report:
     """What a check saw. Counts are of what was read: objects each once, content bytes likewise,
     packs (inline ones included), journal entries.
@@ -106,7 +106,7 @@ class Report:
         return not any(f.severity in (Severity.LOSS, Severity.DAMAGE) for f in self.findings)
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Progress:
     """How far a check is. `phase` is catalog, packs, trees or journal; bytes are stored bytes."""
 
@@ -119,7 +119,7 @@ class Progress:
 OnProgress = Callable[[Progress], None] | None
 
 
-@attrs.frozen(slots=True)
+@frozen
 class _Draft:
     code: str
     message: str

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-import attrs
+from cas.model.values import frozen
 
 CATALOG: Final = "catalog.sqlite"
 PACKS: Final = "packs"
@@ -22,7 +22,7 @@ _PACK = re.compile(r"[0-9a-f]{32}\.pack")
 _TEMPORARY: Final = ".tmp"
 
 
-@attrs.frozen(slots=True)
+@frozen
 class FolderBytes:
     """Bytes of files below a store's folder, by what they are; 0 where there is no folder."""
 

@@ -6,21 +6,21 @@ Memory is that of `Known`: 24 bytes an object once there are many.
 
 from __future__ import annotations
 
-import attrs
-
 from cas.catalog.catalog import PackRow
 from cas.errors import Corrupt
 from cas.history.store import Store
 from cas.maintenance.folder import FolderBytes, measure
 from cas.maintenance.known import Known, code_of, split_code
 from cas.model.ids import Kind
+from cas.model.values import frozen
+from cas.objects.mirror import MIRRORED
 from cas.objects.packs import bit_is_set, file_name, read_footer
 from cas.objects.store import ObjectStore
 from cas.storage.codec import RECIPE
 from cas.storage.pack import Footer, decode_footer
 
 
-@attrs.frozen(slots=True)
+@frozen
 class KindStats:
     """Objects of one kind, each counted once. `content_bytes` is what they say, `stored_bytes`
     what the payloads of all their copies take; a blob in chunks counts as its chunks.
@@ -32,14 +32,15 @@ class KindStats:
     stored_bytes: int
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Stats:
     """Counts and bytes of one state of a store. Times are µs since 1970 UTC, None before the
     first journal entry.
 
     `duplicate_*` is what further copies of objects take, which a later compaction frees.
     `chunked_*` are blobs kept as a recipe, and what they would be as one piece. `files` are bytes
-    on the disk by what they are; its cache may be deleted at any time.
+    on the disk by what they are; its cache may be deleted at any time. `mirrored_seq` is the last
+    entry that packs hold as well: up to there a lost catalog can be rebuilt.
     """
 
     kinds: tuple[KindStats, ...]
@@ -57,6 +58,7 @@ class Stats:
     tag_count: int
     oldest_us: int | None
     newest_us: int | None
+    mirrored_seq: int
     files: FolderBytes
 
     @property
@@ -129,6 +131,7 @@ def stats(store: Store) -> Stats:
     objects = store.objects
     with objects.catalog.read() as reader:
         head_seq = reader.head().seq
+        mirrored_seq = reader.cursor(MIRRORED) or 0
         rows = reader.packs()
         vectors = {number: bits for number, _version, bits in reader.vectors()}
     count = _Count()
@@ -162,6 +165,7 @@ def stats(store: Store) -> Stats:
         tag_count=len(view.tags()),
         oldest_us=store.entry(1).time_us if head_seq else None,
         newest_us=store.entry(head_seq).time_us if head_seq else None,
+        mirrored_seq=mirrored_seq,
         files=measure(store.location),
     )
 

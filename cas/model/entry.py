@@ -10,8 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final
 
-import attrs
-
 from cas.errors import Invalid
 from cas.limits import ENTRY_BYTES_MAX, ENTRY_CHANGES_MAX, EVENTS_MAX
 from cas.model.encoding import (
@@ -33,13 +31,14 @@ from cas.model.ids import (
     derive,
 )
 from cas.model.objects import check_time
+from cas.model.values import field, frozen
 
 TXID_BYTES: Final = 16
 NO_REQUEST: Final = bytes(32)
 """Request digest of an entry whose txid was generated."""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class RefChange:
     """One ref moved from `old` to `new`; None means that it did not or does not exist.
 
@@ -52,7 +51,7 @@ class RefChange:
     new: ObjectId | None
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Event:
     """A domain event as the store sees it: a type, headers, and an opaque body.
 
@@ -61,7 +60,7 @@ class Event:
 
     type: str
     body: bytes | None = None
-    headers: Mapping[str, str] = attrs.field(factory=dict)
+    headers: Mapping[str, str] = field(factory=dict)
     blob: ObjectId | None = None
 
     def fields(self) -> list[Any]:
@@ -71,7 +70,7 @@ class Event:
         return [self.type, dict(self.headers), 0, self.body or b""]
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Entry:
     """One transaction. Times are microseconds since 1970 UTC; `previous` is a hash."""
 
@@ -87,7 +86,7 @@ class Entry:
     events: tuple[Event, ...]
     root: bytes
     previous: bytes
-    extras: Mapping[str, Any] = attrs.field(factory=dict)
+    extras: Mapping[str, Any] = field(factory=dict)
 
     def target(self, ref: str) -> ObjectId | None:
         """Where this entry moved `ref`; None when it deleted it or left it alone."""

@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any, Final
 
-import attrs
-
 from cas.errors import Invalid, LimitExceeded
 from cas.limits import (
     ACTOR_BYTES_MAX,
@@ -33,6 +31,7 @@ from cas.model.encoding import (
     shape,
 )
 from cas.model.ids import CommitId, Kind, ObjectId, TreeId, digest_of
+from cas.model.values import field, frozen
 
 
 class EntryKind(IntEnum):
@@ -44,7 +43,7 @@ class EntryKind(IntEnum):
     TREE = 4
 
 
-@attrs.frozen(slots=True)
+@frozen
 class TreeEntry:
     """One entry of a directory: what it is, which object, how many bytes of content."""
 
@@ -101,7 +100,7 @@ TAGGED: Final = (Kind.BLOB, Kind.TREE, Kind.COMMIT, Kind.TAG)
 """Kinds of object that a tag may name."""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Commit:
     """A version of a tree. `time_us` is wall time, microseconds since 1970 UTC."""
 
@@ -110,7 +109,7 @@ class Commit:
     author: str
     message: str
     time_us: int
-    extras: Mapping[str, Any] = attrs.field(factory=dict)
+    extras: Mapping[str, Any] = field(factory=dict)
 
     def encode(self) -> bytes:
         """Canonical bytes. Raises `LimitExceeded`, `Invalid`."""
@@ -169,7 +168,7 @@ class Commit:
         return CommitId(digest_of(Kind.COMMIT, self.encode()))
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Tag:
     """A name with a message for another object."""
 
@@ -178,7 +177,7 @@ class Tag:
     tagger: str
     message: str
     time_us: int
-    extras: Mapping[str, Any] = attrs.field(factory=dict)
+    extras: Mapping[str, Any] = field(factory=dict)
 
     def encode(self) -> bytes:
         """Canonical bytes. Raises `LimitExceeded`, `Invalid`."""
@@ -219,7 +218,7 @@ class Tag:
         return cls(ObjectId(target), Kind(kind), tagger, message, time_us, extras)
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Recipe:
     """How to rebuild content: spans in order. Level 0 spans are chunks, others are recipes.
 
@@ -229,7 +228,7 @@ class Recipe:
     level: int
     ids: bytes
     sizes: tuple[int, ...]
-    extras: Mapping[str, Any] = attrs.field(factory=dict)
+    extras: Mapping[str, Any] = field(factory=dict)
 
     @property
     def size(self) -> int:

@@ -18,8 +18,6 @@ from contextlib import suppress
 from itertools import repeat
 from typing import NamedTuple
 
-import attrs
-
 from cas.catalog.catalog import CatalogReader, CatalogWriter, Head, PackRow, SessionRow
 from cas.errors import (
     CasError,
@@ -32,6 +30,7 @@ from cas.errors import (
 )
 from cas.limits import INLINE_OBJECT_BYTES_MAX, INLINE_TRANSACTION_BYTES_MAX
 from cas.model.ids import Kind, digest_of, digests_of
+from cas.model.values import evolve
 from cas.objects.children import children
 from cas.objects.parts import Parts
 from cas.objects.pipeline import Submitted
@@ -414,7 +413,7 @@ class Batch:
         try:
             with parts.catalog.write() as writer:
                 head = writer.head()
-                writer.put_session(attrs.evolve(session, base_seq=head.seq))
+                writer.put_session(evolve(session, base_seq=head.seq))
         except OutcomeUnknown as error:
             # Whether the row is there or not: nobody will use this session.
             raise not_committed(error) from error

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cas.limits import ID_BYTES
-from cas.model.encoding import decode, shape
-from cas.model.entry import Entry
 from cas.model.ids import Kind
 from cas.model.objects import Commit, Recipe, Tag
+from cas.model.segment import named_blobs
 from cas.trees.node import decode_node
 
 
@@ -34,19 +33,7 @@ def children(kind: int, content: bytes, *, verified: bool = True) -> Sequence[by
         return (Tag.decode(content, verified=verified).target,)
     if kind == Kind.RECIPE:
         return _split(Recipe.decode(content, verified=verified).ids)
-    fields = decode(content, verified=verified)
-    shape(type(fields) is list and len(fields) == 3, "a journal segment is an array of three")
-    entries = fields[1]
-    shape(
-        type(entries) is list and all(type(data) is bytes for data in entries),
-        "a journal segment holds encoded entries",
-    )
-    return [
-        event.blob
-        for data in entries
-        for event in Entry.decode(data, verified=verified).events
-        if event.blob is not None
-    ]
+    return named_blobs(content, verified=verified)
 
 
 def _split(ids: bytes) -> list[bytes]:

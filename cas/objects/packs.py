@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import attrs
-
 from cas.errors import CorruptPack
+from cas.model.values import frozen
 from cas.storage.bucket import Bucket
 from cas.storage.header import PACK_HEADER_BYTES, PackHeader, decode_header
 from cas.storage.pack import (
@@ -25,7 +24,7 @@ from cas.storage.pack import (
 )
 
 
-@attrs.frozen(slots=True)
+@frozen
 class PackInfo:
     """An installed pack. `file` is None and `footer` kept for an inline one.
 
@@ -51,7 +50,7 @@ class Copy(NamedTuple):
     slot: Slot
 
 
-@attrs.frozen(slots=True)
+@frozen
 class State:
     """One snapshot of what is installed."""
 

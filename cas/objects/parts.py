@@ -5,18 +5,17 @@ Floor 3. Invariant: the parts belong to one store and never change while its han
 
 from __future__ import annotations
 
-import attrs
-
 from cas.catalog.catalog import Catalog, Meta
 from cas.clock import Clock
 from cas.errors import MissingPack
 from cas.limits import Thresholds
+from cas.model.values import frozen
 from cas.objects.lookup import Lookup
 from cas.objects.packs import Copy, PackInfo
 from cas.storage.bucket import Bucket
 
 
-@attrs.frozen
+@frozen
 class Parts:
     """The two ports, the clock, the look-up over them, and when to tidy up."""
 

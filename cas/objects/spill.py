@@ -9,6 +9,9 @@ A short-lived process has no background, so the commit that crosses a threshold 
 after it was acknowledged, and it and those that follow each carry a slice of it; closing the
 store carries the rest. No commit waits for more than a slice.
 
+A spill mirrors the journal too (`mirror`): once it is installed, all that existed when it began
+lies in files, and so may the entries up to there.
+
 One handle at a time should spill. It is elected for each slice anew and leaves a note that its
 work goes on, so that a process that began and then has nothing to commit stops nobody: who finds
 the same note often enough begins a spill of its own, and the first gives its up when it wakes.
@@ -17,14 +20,14 @@ the same note often enough begins a spill of its own, and the first gives its up
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Final
 
 from cas.catalog.catalog import CatalogReader, Turn
 from cas.errors import Corrupt
 from cas.limits import Thresholds
-from cas.model.ids import digest_of
+from cas.model.ids import Kind, digest_of
 from cas.objects.batch import Batch
+from cas.objects.mirror import MIRRORED, stage_segments
 from cas.objects.packs import PackInfo, State, bit_is_set
 from cas.objects.pipeline import Submitted
 from cas.objects.store import ObjectStore
@@ -47,10 +50,17 @@ Output = tuple[int, Footer, bytes]
 class _Run:
     """One spill under way: what it gathers, and how far it has come."""
 
-    def __init__(self, objects: ObjectStore, state: State, sources: list[PackInfo]) -> None:
+    def __init__(
+        self, objects: ObjectStore, state: State, seq: int, sources: list[PackInfo]
+    ) -> None:
         self.name = objects.clock.random(16)
         self.steps = 0
         self.state = state
+        self.seq = seq
+        """The newest entry in `state`."""
+        self.missed = False
+        """Whether an inline pack stays where it is, and with it what only it holds."""
+        self.mirrored = 0
         self.batch = objects.new_batch()
         self.gathered: list[PackInfo] = []
         self.seen: set[bytes] = set()
@@ -129,6 +139,29 @@ class Spill:
         """Whether a spill under way is that of a parent process, to whom it is left."""
         return self._run is not None and self._run.batch.inherited
 
+    def mirror(self) -> int:
+        """Put what exists into files, and the journal so far into segments beside it; the seq
+        that segments reach then. It is less than that of the newest entry only where damage
+        stands in the way, which fsck tells of.
+
+        Nothing may be unlinked that was unnamed behind that entry. Whoever else is at a spill
+        is not waited for: two copies are harmless.
+        """
+        objects = self._objects
+        with objects.catalog.elect("spill") as turn:
+            if self._run is not None and (turn is None or self._is_lost(turn.note)):
+                self.abandon()
+            while self._run is not None:
+                self._guarded(REMOVE_SLICE, turn)
+            with objects.catalog.read() as reader:
+                reached, seq = reader.cursor(MIRRORED) or 0, reader.head().seq
+            if reached < seq and self._begin(mirror=True):
+                while self._run is not None:
+                    self._guarded(REMOVE_SLICE, turn)
+                with objects.catalog.read() as reader:
+                    reached = reader.cursor(MIRRORED) or 0
+            return reached
+
     def close(self) -> None:
         """Carry a spill that was begun to its end, unless another handle has begun its own."""
         if self._run is None:
@@ -146,25 +179,35 @@ class Spill:
         if run is not None:
             run.batch.abandon(error)
 
-    def _begin(self) -> bool:
+    def _begin(self, *, mirror: bool = False) -> bool:
+        """Begin a spill if there is something to gather; with `mirror` in any case."""
         objects = self._objects
-        state = objects.lookup.refresh()
+        with objects.catalog.read() as reader:
+            seq = reader.head().seq
+            state = objects.lookup.refresh(reader)
+        objects.catalog.harden(reading=True)
         sources = [pack for pack in list(state.packs.values()) if _is_young(pack, self._thresholds)]
         if len(sources) < 2:
-            return False
-        self._run = _Run(objects, state, sources)
+            if not mirror:
+                return False
+            # One small file alone is where it should be.
+            sources = [pack for pack in sources if pack.file is None]
+        self._run = _Run(objects, state, seq, sources)
         return True
 
-    def _guarded(self, slice_packs: int, turn: Turn) -> None:
+    def _guarded(self, slice_packs: int, turn: Turn | None) -> None:
         run = self._run
         assert run is not None
         try:
             if self._gather(run, slice_packs):
                 run.steps += 1
-                turn.leave(run.name + run.steps.to_bytes(8, "big"))
+                if turn is not None:
+                    turn.leave(run.name + run.steps.to_bytes(8, "big"))
                 return
             self._run = None
-            if run.gathered:
+            if not run.missed:
+                run.mirrored = stage_segments(self._objects.catalog, run.batch, run.seq)
+            if not run.batch.is_empty:
                 self._remove(run, self._install(run))
             else:
                 run.batch.abandon()
@@ -175,9 +218,11 @@ class Spill:
             self._wait_bytes = lookup.inline_bytes + self._thresholds.spill_bytes
             self._wait_count = lookup.inline_count + self._thresholds.spill_packs
             self.abandon(error)
-            turn.leave(b"")
+            if turn is not None:
+                turn.leave(b"")
             raise
-        turn.leave(b"")
+        if turn is not None:
+            turn.leave(b"")
         self._wait_count = self._thresholds.spill_packs
         self._wait_bytes = self._thresholds.spill_bytes
         self._objects.lookup.refresh()
@@ -198,6 +243,7 @@ class Spill:
             ids = footer.ids()
             twice = seen.intersection(ids)
             if twice and not (_are_low(run, footer, twice) and self._are_good(run.batch, twice)):
+                run.missed = run.missed or pack.file is None
                 continue
             run.gathered.append(pack)
             if footer.edge_count:
@@ -227,11 +273,19 @@ class Spill:
             for number, footer_bytes, body in rows:
                 run.after = number
                 pack = run.inline.pop(number, None)
-                if pack is not None and footer_bytes is not None:
-                    with suppress(Corrupt):
-                        yield pack, _footer_of(pack, footer_bytes, body), body
+                if pack is None:
+                    continue
+                try:
+                    footer = _footer_of(pack, footer_bytes or b"", body)
+                except Corrupt:
+                    run.missed = True
+                    continue
+                yield pack, footer, body
             if len(rows) < limit:
                 run.inline.clear()
+                if run.missed:
+                    # Then nothing is mirrored, and no file may go.
+                    run.files.clear()
             return
         while run.files:
             pack = run.files.pop()
@@ -256,12 +310,14 @@ class Spill:
             for row, footer in rows:
                 bits = bytearray((footer.count + 7) // 8)
                 if exists is not None:
-                    for number, id in enumerate(footer.ids()):
-                        if id not in exists:
+                    for number, (id, _, _, _, kind, *_) in enumerate(footer.rows()):
+                        if id not in exists and kind != Kind.SEGMENT:
                             bits[number >> 3] |= 1 << (number & 7)
                 if any(bits):
                     writer.set_vector(row.number, row.number, bytes(bits))
                 outputs.append((row.number, footer, bytes(bits)))
+            if run.mirrored > (writer.cursor(MIRRORED) or 0):
+                writer.set_cursor(MIRRORED, run.mirrored)
         run.batch.resolved()
         return outputs
 

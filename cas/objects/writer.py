@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-import attrs
 from blake3 import blake3
 
 from cas.errors import Closed, CorruptPack
 from cas.limits import ID_BYTES, PACK_SLOTS_MAX
 from cas.model.ids import body_hasher
+from cas.model.values import frozen
 from cas.objects.packs import file_name
 from cas.objects.parts import Parts
 from cas.objects.pipeline import Pipeline, Submitted
@@ -31,7 +31,7 @@ from cas.storage.pack import (
 )
 
 
-@attrs.frozen(slots=True)
+@frozen
 class SealedPack:
     """A pack whose bytes are durable (a file) or at hand (inline), and which nothing names."""
 

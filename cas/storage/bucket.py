@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-import attrs
+from cas.model.values import frozen
 
 
-@attrs.frozen
+@frozen
 class BucketFile:
     """A sealed file: its name, and how many bytes it has."""
 

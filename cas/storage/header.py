@@ -10,10 +10,9 @@ import struct
 import zlib
 from typing import Final
 
-import attrs
-
 from cas.errors import CorruptPack, NewerFormat
 from cas.model.objects import check_time
+from cas.model.values import frozen
 
 FORMAT_VERSION: Final = 1
 SUITE_PLAIN: Final = 0
@@ -27,7 +26,7 @@ PACK_HEADER_BYTES: Final = _HEADER.size + _HEADER_CRC.size
 assert PACK_HEADER_BYTES == 80
 
 
-@attrs.frozen(slots=True)
+@frozen
 class PackHeader:
     """Who wrote a pack, for which store. `birth_us` is the newest put of its content."""
 

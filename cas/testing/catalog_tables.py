@@ -154,6 +154,8 @@ class CatalogTables:
             assert list(reader.entries(5)) == list(reader.entries(0, 0)) == []
             assert (reader.entry(3), reader.entry(0), reader.entry(6)) == (row_of(3), None, None)
             assert reader.head().hash == hash_of(5)
+            weight = sum(len(row_of(seq).entry) for seq in (4, 5))
+            assert (reader.weigh_entries(3), reader.weigh_entries(5)) == ((2, weight), (0, 0))
 
     def test_a_sequence_number_is_given_once(self, catalog: Catalog) -> None:
         """A second entry of one number fails, and the first stays."""

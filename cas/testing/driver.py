@@ -375,6 +375,11 @@ def _spill(driver: Driver) -> None:
     driver.store.spill()
 
 
+def _mirror(driver: Driver) -> None:
+    _commit(driver)
+    driver.store.mirror()
+
+
 def _wal(driver: Driver) -> None:
     _checkpoint(driver, "TRUNCATE")
 
@@ -419,6 +424,7 @@ STEPS: Final[Mapping[str, Callable[[Driver], None]]] = {
     "spill": _spill,
     "spill beside a commit": _spill_crossed,
     "put beside a spill": _put_crossed,
+    "mirror": _mirror,
     "wal": _wal,
     "passive": _passive,
     "reopen": _reopen,

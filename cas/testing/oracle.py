@@ -14,9 +14,11 @@ import attrs
 from cas.errors import CasError
 from cas.history.store import Store
 from cas.limits import ID_BYTES
-from cas.model.entry import genesis_hash, txid_from_key
+from cas.model.entry import Entry, genesis_hash, txid_from_key
 from cas.model.ids import BlobId, Kind, ObjectId
+from cas.model.segment import Segment
 from cas.objects.children import children
+from cas.objects.mirror import MIRRORED
 from cas.objects.packs import Copy
 from cas.storage.codec import RECIPE
 from cas.testing.model import Model, Progress, Refs
@@ -40,6 +42,7 @@ def observe(store: Store, model: Model) -> Observation:
     try:
         findings += check_objects(store)
         findings += check_journal(store, model)
+        findings += check_mirror(store)
         view = store.view()
         seq = view.seq
         refs = {ref.name: _files(store, ref.target) for ref in view.refs()}
@@ -85,6 +88,44 @@ def check_objects(store: Store) -> Iterator[str]:
     for child, parent in needed.items():
         if child not in present:
             yield f"object {parent.hex()[:8]} exists and its child {child.hex()[:8]} does not"
+
+
+def check_mirror(store: Store) -> Iterator[str]:
+    """Segments that differ from the journal, or name what no file holds; a cursor that lies."""
+    objects = store.objects
+    state = objects.lookup.refresh()
+    there: dict[bytes, int] = {}
+    for pack in state.packs.values():
+        if pack.file is not None:
+            for number, slot in enumerate(objects.lookup.footer(pack).slots()):
+                if not objects.lookup.is_gone(pack.number, number):
+                    there[slot.id] = slot.kind
+    with objects.catalog.read() as reader:
+        rows = {row.seq: row.entry for row in reader.entries(0)}
+        reached = reader.cursor(MIRRORED) or 0
+    held: set[int] = set()
+    wanted: list[bytes] = []
+    for id, kind in there.items():
+        if kind == Kind.SEGMENT:
+            segment = Segment.decode(objects.get(id, Kind.SEGMENT))
+            for seq, data in enumerate(segment.entries, start=segment.first_seq):
+                held.add(seq)
+                if data != rows.get(seq):
+                    yield f"a segment holds another entry {seq} than the journal"
+                entry = Entry.decode(data)
+                wanted += [change.new for change in entry.changes if change.new is not None]
+                wanted += [event.blob for event in entry.events if event.blob is not None]
+    if held != set(range(1, reached + 1)):
+        yield f"the mirror says that it reaches {reached}, and segments hold {sorted(held)}"
+    seen: set[bytes] = set()
+    while wanted:
+        id = wanted.pop()
+        if id not in seen:
+            seen.add(id)
+            if id not in there:
+                yield f"a segment needs {id.hex()[:8]}, which no file holds"
+                continue
+            wanted += children(*objects.read(id))
 
 
 def check_journal(store: Store, model: Model) -> Iterator[str]:

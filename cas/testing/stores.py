@@ -30,6 +30,8 @@ SMALL: Final = Thresholds(
     spill_small_pack_bytes=256 * KIB,
     checkpoint_entries=3,
     checkpoint_bytes=64 * KIB,
+    mirror_entries=4,
+    mirror_bytes=64 * KIB,
 )
 """Thresholds that a handful of steps crosses."""
 

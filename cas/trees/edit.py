@@ -19,10 +19,9 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from operator import ge
 
-import attrs
-
 from cas.errors import Invalid
 from cas.limits import NODE_SINGLE_ENTRIES_MAX
+from cas.model.values import define, field
 from cas.trees import boundary
 from cas.trees.build import Builder, Columns, Summary, keep, summarize
 from cas.trees.node import (
@@ -218,12 +217,12 @@ class _Place:
         return True
 
 
-@attrs.define(slots=True)
+@define
 class _Change:
     """What one level becomes: nodes that enter, and by last name those that leave."""
 
-    made: list[Node] = attrs.field(factory=list)
-    gone: dict[bytes, Node] = attrs.field(factory=dict)
+    made: list[Node] = field(factory=list)
+    gone: dict[bytes, Node] = field(factory=dict)
     growth: int = 0
     """Entries gained or lost on this level."""
 

@@ -15,12 +15,11 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import Final
 
-import attrs
-
 from cas.errors import LimitExceeded
 from cas.limits import PATH_DEPTH_MAX
 from cas.model.names import to_text
 from cas.model.objects import EntryKind
+from cas.model.values import frozen
 from cas.trees.diff import Difference, diff
 from cas.trees.node import DIRECTORY, NodeStore, Value
 
@@ -44,7 +43,7 @@ class Reason(Enum):
         return self.value
 
 
-@attrs.frozen(slots=True)
+@frozen
 class TreeConflict:
     """A path that both sides changed, each in its way. None where a side has nothing."""
 
@@ -55,7 +54,7 @@ class TreeConflict:
     reason: Reason
 
 
-@attrs.frozen(slots=True)
+@frozen
 class TreeMerge:
     """What to do to `ours` (None deletes), and what could not be decided; both by path."""
 

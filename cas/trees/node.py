@@ -13,8 +13,6 @@ from collections.abc import Callable, Sequence
 from operator import ge
 from typing import Any, Final, Protocol
 
-import attrs
-
 from cas.errors import Invalid, InvalidName, LimitExceeded, NewerFormat, NotCanonical
 from cas.limits import (
     ID_BYTES,
@@ -40,6 +38,7 @@ from cas.model.encoding import (
 from cas.model.ids import Kind, digest_of
 from cas.model.names import check_entry_name, printable
 from cas.model.objects import EntryKind
+from cas.model.values import field, frozen
 from cas.trees import boundary
 
 Value = tuple[int, bytes, int]
@@ -72,7 +71,7 @@ def _largest(numbers: Sequence[int]) -> int:
     return max(numbers, default=0)
 
 
-@attrs.frozen(slots=True, eq=False)
+@frozen(eq=False)
 class Flavour:
     """What differs between the trees of directories and the refs tree.
 
@@ -84,7 +83,7 @@ class Flavour:
     tags: frozenset[int]
     fold: Callable[[Sequence[int]], int]
     check_name: Callable[[bytes], bytes]
-    empty: bytes = attrs.field(init=False)
+    empty: bytes = field(init=False)
     """Root of the empty tree, known without a look-up."""
 
     @empty.default

@@ -29,8 +29,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from typing import Final, NoReturn
 
-import attrs
-
 from cas.errors import (
     CasError,
     Corrupt,
@@ -45,6 +43,7 @@ from cas.history.store import Store
 from cas.model.ids import Kind
 from cas.model.names import printable
 from cas.model.objects import EntryKind
+from cas.model.values import frozen
 from cas.objects.bulk import Ahead, BulkReader, Content, Found
 from cas.objects.store import ObjectStore, wrong_kind
 from cas.storage.files import translate
@@ -67,7 +66,7 @@ _NO_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 _PROGRESS_FILES: Final = 256
 
 
-@attrs.frozen(slots=True)
+@frozen
 class RestoreReport:
     """What a restore did. Counts of files, links and directories are those of the snapshot."""
 

@@ -13,14 +13,13 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Final
 
-import attrs
-
 from cas.errors import InvalidName, NotFound, RefNotFound
 from cas.history.store import Store
 from cas.history.view import Ref, View
 from cas.model.ids import Kind, ObjectId
 from cas.model.names import HEADS, TAGS, check_ref_name, printable
 from cas.model.objects import Tag
+from cas.model.values import frozen
 from cas.objects.batch import Batch
 from cas.worktree import git
 from cas.worktree.git import GitFolder, GitRef, open_git
@@ -37,7 +36,7 @@ OnCommits = Callable[[int, int], None] | None
 """Called with the commits that are done, and all of them."""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class GitMoved:
     """A ref that was made or moved; `old` and `new` are targets here, `git` the one in git."""
 
@@ -47,7 +46,7 @@ class GitMoved:
     git: str
 
 
-@attrs.frozen(slots=True)
+@frozen
 class GitReport:
     """What an import brought. Counts are of what was new; `seq` is None when no ref moved.
 
@@ -67,7 +66,7 @@ class GitReport:
     odd_modes: tuple[Problem, ...]
 
 
-@attrs.frozen(slots=True)
+@frozen
 class GitOptions:
     """Which branches (short names; none: all, and all tags), and where they go.
 
@@ -83,7 +82,7 @@ class GitOptions:
 ALL_REFS: Final = GitOptions()
 
 
-@attrs.frozen(slots=True)
+@frozen
 class _Wanted:
     """A ref of git, what it is to be called here, and the commit that it leads to, if any."""
 

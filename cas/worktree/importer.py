@@ -9,14 +9,13 @@ from __future__ import annotations
 import os
 import stat
 
-import attrs
-
 from cas.catalog.catalog import DELTAS
 from cas.errors import Invalid
 from cas.history.store import Store
 from cas.model.entry import Entry
 from cas.model.ids import CommitId, Kind, TreeId, digest_of
 from cas.model.names import branch_ref, printable
+from cas.model.values import frozen
 from cas.objects.batch import Batch
 from cas.objects.content import Readable, put_stream
 from cas.objects.store import ObjectStore
@@ -31,7 +30,7 @@ __all__ = ["ImportOptions", "ImportReport", "Problem", "Progress", "import_folde
 _DEFAULTS = ImportOptions()
 
 
-@attrs.frozen(slots=True)
+@frozen
 class ImportReport:
     """What an import saved. Counts are of the whole folder; `new_*` is what was written."""
 

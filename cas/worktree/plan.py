@@ -12,8 +12,6 @@ import stat
 from collections.abc import Iterator
 from typing import Final
 
-import attrs
-
 from cas.errors import LimitExceeded, PathNotFound, StorageFull, UnsafePath
 from cas.history.snapshot import Snapshot
 from cas.limits import (
@@ -26,6 +24,7 @@ from cas.limits import (
 from cas.model.ids import Kind, digest_of
 from cas.model.names import printable, split_path, to_text
 from cas.model.objects import EntryKind
+from cas.model.values import define, field, frozen
 from cas.objects.bulk import BulkReader
 from cas.objects.store import ObjectStore, wrong_kind
 from cas.trees.cursor import scan
@@ -50,7 +49,7 @@ _LINK_BYTES_MAX: Final = 4095
 _NODES_AT_ONCE: Final = 512
 
 
-@attrs.define(slots=True, eq=False)
+@define(eq=False)
 class Directory:
     """One directory of a plan: what is to be written straight into it."""
 
@@ -60,12 +59,12 @@ class Directory:
     up: Directory | None
     depth: int
     exists: bool = False
-    files: list[Item] = attrs.field(factory=list)
-    links: list[Item] = attrs.field(factory=list)
-    below: list[Directory] = attrs.field(factory=list)
-    standing: dict[bytes, os.stat_result] = attrs.field(factory=dict)
+    files: list[Item] = field(factory=list)
+    links: list[Item] = field(factory=list)
+    below: list[Directory] = field(factory=list)
+    standing: dict[bytes, os.stat_result] = field(factory=dict)
     """What stands where something else is to be."""
-    modes: list[Item] = attrs.field(factory=list)
+    modes: list[Item] = field(factory=list)
     """Files of which only the executable bit differs."""
 
     def walk(self) -> Iterator[Directory]:
@@ -77,7 +76,7 @@ class Directory:
             stack += reversed(directory.below)
 
 
-@attrs.frozen(slots=True)
+@frozen
 class RestorePlan:
     """What a restore would do. Paths are relative to the folder."""
 
@@ -96,8 +95,8 @@ class RestorePlan:
     """Links whose targets lie outside the folder; they are made and not followed."""
     leftovers: tuple[str, ...]
     """What a restore that was killed has left: nothing else uses it, and it may be removed."""
-    top: Directory = attrs.field(repr=False)
-    link_targets: dict[bytes, bytes] = attrs.field(repr=False)
+    top: Directory = field(repr=False)
+    link_targets: dict[bytes, bytes] = field(repr=False)
     """Targets of the links to be made, by the ids of their blobs."""
 
 

@@ -17,14 +17,13 @@ import stat
 from bisect import bisect_left
 from typing import Final, Protocol
 
-import attrs
-
 from cas.catalog.host import filesystem_of
 from cas.errors import Invalid
 from cas.limits import ID_BYTES, WHOLE_BLOB_BYTES_MAX
 from cas.model.ids import Kind, digest_of
 from cas.model.names import printable, to_text
 from cas.model.objects import EntryKind
+from cas.model.values import define, field
 from cas.objects.content import Readable
 from cas.trees.build import Columns, build_columns
 from cas.trees.node import DIRECTORY, NodeStore, Value
@@ -82,14 +81,14 @@ class Sink(Protocol):
         """Where the nodes of the directory at `prefix` go."""
 
 
-@attrs.define(slots=True)
+@define
 class Notices:
     """What a walk has to tell."""
 
-    problems: list[Problem] = attrs.field(factory=list)
-    secrets: list[str] = attrs.field(factory=list)
-    stores: list[str] = attrs.field(factory=list)
-    twins: list[tuple[str, str]] = attrs.field(factory=list)
+    problems: list[Problem] = field(factory=list)
+    secrets: list[str] = field(factory=list)
+    stores: list[str] = field(factory=list)
+    twins: list[tuple[str, str]] = field(factory=list)
 
 
 class Walk:

@@ -20,12 +20,11 @@ from itertools import chain
 from operator import attrgetter
 from typing import Final
 
-import attrs
-
 from cas.errors import Corrupt
 from cas.limits import ID_BYTES
 from cas.model.encoding import decode, encode
 from cas.model.ids import derive, digest_blob
+from cas.model.values import frozen
 
 Status = tuple[int, int, int, int, int]
 """(mode, inode, size, mtime, ctime) of an entry; times in ns since 1970."""
@@ -58,7 +57,7 @@ _UNSEEN: Final = -2
 _fields_of = attrgetter("st_mode", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Key:
     """What a picture belongs to: a store's lineage, a folder, and the options of the walk."""
 

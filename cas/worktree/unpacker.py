@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Final
 
-import attrs
-
 from cas.errors import BadArchive, LimitExceeded, UnsafePath
 from cas.history.store import Store
 from cas.limits import RESTORE_ENTRIES_MAX
@@ -19,6 +17,7 @@ from cas.model.entry import Entry
 from cas.model.ids import CommitId, Kind, TreeId
 from cas.model.names import branch_ref, printable, split_path
 from cas.model.objects import EntryKind
+from cas.model.values import frozen
 from cas.objects.batch import Batch
 from cas.objects.content import Readable, put_stream, read_exactly
 from cas.objects.store import ObjectStore
@@ -37,7 +36,7 @@ _SMALL_BYTES: Final = 1 << 20
 Path = tuple[bytes, ...]
 
 
-@attrs.frozen(slots=True)
+@frozen
 class UnpackReport:
     """What an archive held, and where it is now."""
 

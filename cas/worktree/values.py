@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import attrs
+from cas.model.values import frozen
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Progress:
     """How far long work is. Totals are None while they are unknown."""
 
@@ -24,7 +24,7 @@ class Progress:
 OnProgress = Callable[[Progress], None] | None
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Problem:
     """A path that could not be saved or written as it is.
 
@@ -37,7 +37,7 @@ class Problem:
     message: str
 
 
-@attrs.frozen(slots=True)
+@frozen
 class ImportOptions:
     """How a folder is read. `gitignore` honours .gitignore files beside .casignore."""
 

@@ -21,6 +21,7 @@ WORKLOADS = {
     "a stream with a recipe": ("stream", "commit", "reopen"),
     "a spill by itself": ("put",) + ("commit",) * 8,
     "a spill of packs and files": ("commit", "put file", "commit", "put many", "spill", "commit"),
+    "mirrors of the journal": ("commit", "mirror", "tag", "mirror", "put", "mirror", "reopen"),
     "checkpoints of the log": ("commit", "wal", "multi", "passive", "commit file", "wal", "commit"),
     "two handles in each other": ("put beside a spill", "commit", "spill beside a commit"),
     "two handles": ("commit", "second", "multi", "second", "commit", "spill", "second", "commit"),

@@ -15,11 +15,11 @@ from typing import Final
 import attrs
 
 from cas.catalog.catalog import CatalogReader, Head, PackRow
-from cas.catalog.place import ANCESTOR_BYTES
 from cas.errors import BackupMismatch, CorruptJournal
 from cas.maintenance.backups.increment import Index
 from cas.maintenance.backups.vault import check_of
 from cas.model.entry import Entry, entry_hash
+from cas.model.segment import ANCESTOR_BYTES
 from cas.objects.store import ObjectStore
 from cas.trees.node import REFS
 

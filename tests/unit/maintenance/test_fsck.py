@@ -120,7 +120,7 @@ def test_objects_of_a_pack_without_a_footer_are_found_again(filled: Store) -> No
     with cas.open(filled.location, read_only=True) as fresh:
         (finding,) = fsck(fresh).findings
     assert finding.code == "pack-footer"
-    assert "9 whole objects" in finding.message
+    assert "10 whole objects" in finding.message
     assert "main" in finding.affected
 
 
