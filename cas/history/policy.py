@@ -68,7 +68,7 @@ class Pin:
     seq: int
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Hold:
     """An object under a legal hold: kept with all that it names, and for a commit with the
     content of all its ancestors, whatever else is asked for. `time_us`: µs since 1970 UTC.
