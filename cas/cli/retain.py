@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-import attrs
 import click
 
 from cas.cli.form import columns, count, named, size, subject, when
@@ -24,6 +23,7 @@ from cas.history.retention import (
 )
 from cas.history.store import Store
 from cas.model.names import printable
+from cas.model.values import evolve
 
 
 def _number(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
@@ -132,8 +132,8 @@ def _horizon(within: str | None, entries: int | None) -> HorizonRule | None:
         return None
     rule = HorizonRule()
     if within is not None:
-        rule = attrs.evolve(rule, within=Span.parse(within))
-    return rule if entries is None else attrs.evolve(rule, entries=entries)
+        rule = evolve(rule, within=Span.parse(within))
+    return rule if entries is None else evolve(rule, entries=entries)
 
 
 def _wanted(store: Store, rule: KeepRule | None, far: HorizonRule | None) -> RetentionPolicy | None:
@@ -144,7 +144,7 @@ def _wanted(store: Store, rule: KeepRule | None, far: HorizonRule | None) -> Ret
     policy = known or RetentionPolicy()
     if rule is not None:
         policy = RetentionPolicy((rule,), policy.horizon)
-    return policy if far is None else attrs.evolve(policy, horizon=far)
+    return policy if far is None else evolve(policy, horizon=far)
 
 
 # -- rules of the store ----------------------------------------------------------------------------
@@ -170,11 +170,11 @@ def _policy(
                         f"No rule has the pattern {pattern!r}; `cas retain --list` lists them.",
                         ref=pattern,
                     )
-                wanted = attrs.evolve(wanted, rules=rules)
+                wanted = evolve(wanted, rules=rules)
             if rule is not None:
                 wanted = wanted.with_rule(rule)
             if far is not None:
-                wanted = attrs.evolve(wanted, horizon=far)
+                wanted = evolve(wanted, horizon=far)
             store.set_retention(wanted, author=default_author())
             policy = wanted
     if front.out.json:

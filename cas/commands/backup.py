@@ -10,8 +10,6 @@ import json
 import os
 from typing import TYPE_CHECKING, Final
 
-import attrs
-
 from cas.catalog.sqlite import open_catalog
 from cas.clock import Clock, SystemClock
 from cas.errors import NotAStore, StorageFailed
@@ -23,6 +21,7 @@ from cas.maintenance.backups.vault import PROOFS, open_vault, refuse_nested
 from cas.maintenance.findings import OnProgress
 from cas.maintenance.folder import CATALOG, LOCKS, PACKS
 from cas.maintenance.newstore import build
+from cas.model.values import evolve
 from cas.objects.store import ObjectStore
 from cas.storage.files import OS_FILES, Files, translate
 from cas.storage.local import LocalBucket
@@ -108,7 +107,7 @@ def restore_store(
         meta = filling.fork_of(image, clock.random(16))
         if not build(folder, clock, files=files, meta=meta, fill=fill):
             _refuse_taken(folder)
-    return attrs.evolve(done[0], target=folder)
+    return evolve(done[0], target=folder)
 
 
 def _refuse_taken(folder: str) -> None:

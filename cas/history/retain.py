@@ -12,8 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-import attrs
-
 from cas.errors import EntryNotFound, Invalid, RefConflict
 from cas.history.core import Core
 from cas.history.horizon import Horizon, Thinning, horizon_at, live_targets, thinned_commits
@@ -29,12 +27,13 @@ from cas.model.entry import Entry
 from cas.model.ids import CommitId, ObjectId, TreeId
 from cas.model.names import HEADS, HOLDS, HORIZON_REF, PINS, TAGS, short_ref, to_text
 from cas.model.objects import Commit, TreeEntry
+from cas.model.values import evolve, frozen
 from cas.objects.batch import Batch
 from cas.trees import paths
 from cas.trees.node import DIRECTORY
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Going:
     """A commit that would give up its content. `refs`: the branches in whose history it is."""
 
@@ -44,7 +43,7 @@ class Going:
     reason: str
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Kept:
     """A commit that keeps its content, and what keeps it: every rule that asks for it."""
 
@@ -52,7 +51,7 @@ class Kept:
     reasons: tuple[str, ...]
 
 
-@attrs.frozen(slots=True)
+@frozen
 class RetentionPlan:
     """What applying a policy would do. It is about the state after entry `seq`.
 
@@ -73,7 +72,7 @@ class RetentionPlan:
         return not self.going and self.horizon == self.horizon_before
 
 
-@attrs.frozen(slots=True)
+@frozen
 class GivenUp:
     """A version of a path that could be read in a commit and in no commit next to it that stays."""
 
@@ -82,7 +81,7 @@ class GivenUp:
     entry: TreeEntry
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Retained:
     """What was done: `entry` is None where there was nothing to do."""
 
@@ -93,7 +92,7 @@ class Retained:
 # -- the graph -------------------------------------------------------------------------------------
 
 
-@attrs.frozen(slots=True)
+@frozen
 class _Node:
     """A commit of the histories that are looked at; `order`: its place, children before parents."""
 
@@ -394,7 +393,7 @@ def apply_retention(
 def _one_time(fresh: Mapping[CommitId, Thinning]) -> Mapping[CommitId, Thinning]:
     """All at one moment, so that commits that go for one reason share one object."""
     time_us = max((thinning.time_us for thinning in fresh.values()), default=0)
-    return {id: attrs.evolve(thinning, time_us=time_us) for id, thinning in fresh.items()}
+    return {id: evolve(thinning, time_us=time_us) for id, thinning in fresh.items()}
 
 
 def _about(count: int, horizon: int, before: int) -> str:

@@ -12,21 +12,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-import attrs
-
 from cas.catalog.catalog import CatalogReader, Head, PackRow
 from cas.errors import BackupMismatch, CorruptJournal
 from cas.maintenance.backups.increment import Index
 from cas.maintenance.backups.vault import check_of
 from cas.model.entry import Entry, entry_hash
 from cas.model.segment import ANCESTOR_BYTES
+from cas.model.values import frozen
 from cas.objects.store import ObjectStore
 from cas.trees.node import REFS
 
 _AT_ONCE: Final = 64
 
 
-@attrs.frozen
+@frozen
 class Captured:
     """One state. `inline` holds footer and body of the inline packs that were asked for."""
 

@@ -14,12 +14,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-import attrs
-
 from cas.catalog.catalog import PackRow
 from cas.errors import CasError, Corrupt, MissingPack
 from cas.limits import ID_BYTES, MIB
 from cas.model.ids import body_hasher, digest_blob, digest_of
+from cas.model.values import frozen
 from cas.objects.many import load_many
 from cas.objects.packs import Copy, PackInfo, bit_is_set, file_name, read_footer
 from cas.objects.store import ObjectStore
@@ -35,7 +34,7 @@ _WORKERS: Final = 2
 """Files under way at once: one is hashed while another is synced."""
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Damage:
     """What is wrong with one pack: the objects of it that are damaged, or why all of it is."""
 
@@ -44,7 +43,7 @@ class Damage:
     reason: str
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Carried:
     """A pack file that was looked at: its check, its damage if there is any, and how many bytes
     the other bucket has of it now.
@@ -104,7 +103,7 @@ def _carry(
     return Carried(row, looked.check, stored_bytes, damage)
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Looked:
     """What reading a pack file once has shown. `check` covers every byte of it: it is the BLAKE3
     of the digest of the body and, behind it, the footer; of the digest of all where the footer

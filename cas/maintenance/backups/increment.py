@@ -11,11 +11,10 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
-import attrs
-
 from cas.errors import CorruptBackup, NewerFormat, NotCanonical
 from cas.limits import ID_BYTES
 from cas.model.encoding import decode, encode, is_extras, is_id, is_uint, shape
+from cas.model.values import field, frozen
 
 INDEX_VERSION: Final = 1
 _UUID_BYTES: Final = 16
@@ -35,7 +34,7 @@ class VectorLine(NamedTuple):
     bits: Held
 
 
-@attrs.frozen(slots=True)
+@frozen
 class PackLine:
     """A pack of a state. `check` is the digest that an inline footer ends with, and of a pack
     file a digest of all its bytes (docs/format.md section 13.1).
@@ -51,7 +50,7 @@ class PackLine:
     vector: VectorLine | None
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Origin:
     """The store that was backed up, as its catalog said it."""
 
@@ -63,7 +62,7 @@ class Origin:
     created_us: int
 
 
-@attrs.frozen(slots=True)
+@frozen
 class State:
     """One state of a catalog: what a store that is made of it shows."""
 
@@ -84,7 +83,7 @@ class SegmentLine(NamedTuple):
     id: bytes
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Index:
     """What an increment says. `journal_seq` and `journal_hash` are where the journal of the chain
     ends with it. One without a `state` only carries a part of a long journal.
@@ -100,7 +99,7 @@ class Index:
     checkpoints: tuple[tuple[int, bytes], ...]
     state: State | None
     damaged: tuple[bytes, ...]
-    extras: Mapping[str, Any] = attrs.field(factory=dict)
+    extras: Mapping[str, Any] = field(factory=dict)
 
     def encode(self) -> bytes:
         """Canonical bytes."""

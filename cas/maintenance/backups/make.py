@@ -14,8 +14,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-import attrs
-
 from cas.catalog.catalog import EntryRow, PackRow
 from cas.errors import (
     BackupMismatch,
@@ -48,6 +46,7 @@ from cas.maintenance.backups.vault import (
 from cas.maintenance.findings import OnProgress, Progress
 from cas.model.entry import Entry, entry_hash, genesis_hash
 from cas.model.ids import Kind
+from cas.model.values import evolve, frozen
 from cas.objects.packs import file_name
 
 ROUNDS_MAX: Final = 8
@@ -59,7 +58,7 @@ _DAMAGED_MAX: Final = 1000
 """Damaged objects that an increment names."""
 
 
-@attrs.frozen
+@frozen
 class BackupReport:
     """What a backup did. `increment` is its number, and `seq` the entry that it reaches;
     `written` is False when nothing had changed since the last. Bytes are those added to the vault.
@@ -116,7 +115,7 @@ class _Backup:
                 # What the chain holds of the journal is more than this state's.
                 newest = self._newest
                 assert newest is not None
-                return attrs.evolve(
+                return evolve(
                     index, journal_seq=newest.journal_seq, journal_hash=newest.journal_hash
                 )
         return self._newest

@@ -14,8 +14,6 @@ from __future__ import annotations
 import os
 from typing import Final
 
-import attrs
-
 from cas.catalog.catalog import Catalog
 from cas.catalog.sqlite import create_catalog, open_catalog
 from cas.clock import Clock
@@ -28,13 +26,14 @@ from cas.maintenance.backups.restore import choose, number_of, settle
 from cas.maintenance.backups.vault import Vault, increment_file
 from cas.maintenance.findings import OnProgress, Progress, Severity
 from cas.maintenance.fsck import fsck
+from cas.model.values import frozen
 from cas.objects.packs import file_name
 from cas.objects.store import ObjectStore
 
 FAULTS_MAX: Final = 1000
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Fault:
     """One thing in a backup that is not as it should be: the file, or what in it, and why."""
 
@@ -42,7 +41,7 @@ class Fault:
     message: str
 
 
-@attrs.frozen
+@frozen
 class ProofReport:
     """What a proof saw. Counts are of the state that was rebuilt; `compared_packs` counts the
     packs of the living store that were compared as well. `known` are objects that were damaged in

@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple, Protocol
 
-import attrs
-
 from cas.catalog.catalog import Catalog, CatalogWriter, Meta
 from cas.catalog.place import ancestor
 from cas.errors import CorruptBackup
@@ -20,6 +18,7 @@ from cas.limits import MIB
 from cas.maintenance.backups.increment import Index, Origin, State
 from cas.maintenance.backups.vault import Vault
 from cas.model.entry import Entry, entry_hash, genesis_hash
+from cas.model.values import frozen
 from cas.objects.store import ObjectStore
 from cas.trees.node import REFS
 
@@ -67,7 +66,7 @@ class Image(Protocol):
         """Checkpoints of the refs, ascending; those that are gone may be given too."""
 
 
-@attrs.frozen
+@frozen
 class VaultImage:
     """A state of a vault, up to an entry inside it. `hash` only when that is its last."""
 

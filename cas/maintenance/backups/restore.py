@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import attrs
-
 from cas.catalog.catalog import PackRow
 from cas.errors import CorruptBackup, EntryNotFound, Gone, Invalid, MissingPack
 from cas.history.horizon import read_horizon
@@ -24,12 +22,13 @@ from cas.model.entry import Entry
 from cas.model.ids import Kind
 from cas.model.names import HORIZON_REF
 from cas.model.objects import Commit
+from cas.model.values import frozen
 from cas.objects.children import children
 from cas.objects.packs import file_name
 from cas.objects.store import ObjectStore
 
 
-@attrs.frozen
+@frozen
 class RestoreReport:
     """What was made: the increment that it was made of, the entry that it ends with, and counts."""
 
