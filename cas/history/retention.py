@@ -16,12 +16,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
-import attrs
-
 from cas.errors import Invalid
 from cas.limits import HORIZON_DAYS, HORIZON_ENTRIES, RETENTION_COUNT_MAX, RETENTION_RULES_MAX
 from cas.model.encoding import decode, encode, is_extras, shape
 from cas.model.names import HEADS, TAGS
+from cas.model.values import evolve, frozen
 
 FOREVER: Final = -1
 """A count without end."""
@@ -35,21 +34,22 @@ _SPAN_TEXT: Final = re.compile(r"(?:[0-9]{1,7}[hdwmy])+")
 # -- durations -------------------------------------------------------------------------------------
 
 
-def _length(_span: object, attribute: attrs.Attribute[int], value: int) -> None:
-    if type(value) is not int or not 0 <= value <= RETENTION_COUNT_MAX:
-        raise Invalid(
-            f"A duration has from 0 to {RETENTION_COUNT_MAX} {attribute.name}, not {value!r}."
-        )
-
-
-@attrs.frozen(slots=True)
+@frozen
 class Span:
     """A duration by the calendar: `2y5m7d3h`. Months are of the calendar, a day has 24 hours."""
 
-    years: int = attrs.field(default=0, validator=_length)
-    months: int = attrs.field(default=0, validator=_length)
-    days: int = attrs.field(default=0, validator=_length)
-    hours: int = attrs.field(default=0, validator=_length)
+    years: int = 0
+    months: int = 0
+    days: int = 0
+    hours: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        for name in ("years", "months", "days", "hours"):
+            value = getattr(self, name)
+            if type(value) is not int or not 0 <= value <= RETENTION_COUNT_MAX:
+                raise Invalid(
+                    f"A duration has from 0 to {RETENTION_COUNT_MAX} {name}, not {value!r}."
+                )
 
     @classmethod
     def parse(cls, text: str) -> Span:
@@ -123,15 +123,7 @@ COUNTS: Final = ("last", *_PERIODS)
 """The counts of a rule, by name."""
 
 
-def _count(_rule: object, attribute: attrs.Attribute[int], value: int) -> None:
-    if type(value) is not int or not FOREVER <= value <= RETENTION_COUNT_MAX:
-        raise Invalid(
-            f"--keep-{attribute.name} takes a number from 0 to {RETENTION_COUNT_MAX}, or "
-            f"unlimited, not {value!r}."
-        )
-
-
-@attrs.frozen(slots=True)
+@frozen
 class KeepRule:
     """What stays of the history of each branch whose full name is like `pattern`.
 
@@ -140,15 +132,22 @@ class KeepRule:
     """
 
     pattern: str
-    last: int = attrs.field(default=0, validator=_count)
-    hourly: int = attrs.field(default=0, validator=_count)
-    daily: int = attrs.field(default=0, validator=_count)
-    weekly: int = attrs.field(default=0, validator=_count)
-    monthly: int = attrs.field(default=0, validator=_count)
-    yearly: int = attrs.field(default=0, validator=_count)
+    last: int = 0
+    hourly: int = 0
+    daily: int = 0
+    weekly: int = 0
+    monthly: int = 0
+    yearly: int = 0
     within: Span | None = None
 
     def __attrs_post_init__(self) -> None:
+        for name in COUNTS:
+            value = getattr(self, name)
+            if type(value) is not int or not FOREVER <= value <= RETENTION_COUNT_MAX:
+                raise Invalid(
+                    f"--keep-{name} takes a number from 0 to {RETENTION_COUNT_MAX}, or "
+                    f"unlimited, not {value!r}."
+                )
         if self.within is None and not any(getattr(self, name) for name in COUNTS):
             raise Invalid(
                 "A rule that keeps nothing is none; give it at least --keep-last 1, which keeps "
@@ -164,7 +163,7 @@ class KeepRule:
         return ", ".join(parts + ([f"within {self.within}"] if self.within is not None else []))
 
 
-@attrs.frozen(slots=True)
+@frozen
 class HorizonRule:
     """How far back undo and `at` have to reach: `within` and `entries`, whichever is further."""
 
@@ -176,7 +175,7 @@ class HorizonRule:
             raise Invalid(f"A horizon keeps 0 to {RETENTION_COUNT_MAX} entries.")
 
 
-@attrs.frozen(slots=True)
+@frozen
 class RetentionPolicy:
     """Rules for branches, and how far back everything is kept.
 
@@ -195,7 +194,7 @@ class RetentionPolicy:
         """The policy with this rule in place of one of the same pattern."""
         others = [known for known in self.rules if known.pattern != rule.pattern]
         ordered = tuple(sorted([*others, rule], key=lambda known: known.pattern.encode()))
-        return attrs.evolve(self, rules=ordered)
+        return evolve(self, rules=ordered)
 
 
 def branch_pattern(pattern: str) -> str:
@@ -211,7 +210,7 @@ def branch_pattern(pattern: str) -> str:
 # -- the decision ----------------------------------------------------------------------------------
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Candidate:
     """A commit about which a rule decides. `time_us`: µs since 1970 UTC, as the commit says."""
 

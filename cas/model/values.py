@@ -1,7 +1,8 @@
 """Values: small frozen classes with named fields, made without a cost at import.
 
 Floor 1. To readers and to the type checker `frozen`, `define` and `field` are those of attrs, and
-they behave alike; what differs is when the work is done. attrs writes and compiles the methods of
+they behave alike; what differs is when the work is done. A check of all fields goes into
+`__attrs_post_init__`; there are no validators. attrs writes and compiles the methods of
 each class when its module is imported, 0.4 ms a class and a fifth of the start of every command
 (docs/design/018). Here `__init__` is compiled when the first value is made, comparison and `repr`
 are shared, and attrs itself is loaded only by who asks for it. Invariant: a class made here answers
@@ -147,6 +148,8 @@ def _compiled(cls: type, specs: _Specs) -> Callable[..., None]:
         if spec.given:
             arguments.append(argument + standard)
         lines.append(f"    _set{number}(self, {value})\n")
+    if hasattr(cls, "__attrs_post_init__"):
+        lines.append("    self.__attrs_post_init__()\n")
     text = f"def __init__({', '.join(arguments)}):\n{''.join(lines) or '    pass'}"
     exec(compile(text, f"<fields of {cls.__module__}.{cls.__qualname__}>", "exec"), known)
     method: Callable[..., None] = known["__init__"]

@@ -112,3 +112,22 @@ def test_a_value_does_not_change() -> None:
         pair.left = 2  # type: ignore[misc]
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         del pair.left
+
+
+def test_a_value_may_refuse_its_fields() -> None:
+    """`__attrs_post_init__` is called when all fields are set, by the first making and later."""
+
+    @values.frozen
+    class Positive:
+        number: int = 0
+
+        def __attrs_post_init__(self) -> None:
+            if self.number < 0:
+                raise ValueError(self.number)
+
+    for _ in range(2):
+        with pytest.raises(ValueError, match="-1"):
+            Positive(-1)
+        assert Positive(1).number == 1
+        with pytest.raises(ValueError, match="-2"):
+            values.evolve(Positive(1), number=-2)

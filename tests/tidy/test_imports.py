@@ -14,10 +14,7 @@ from tests.tidy.source import ROOT, Module, assert_clean, imports_of, plant, rea
 # Library -> rooms or modules (below `cas.`) that may import it; None = everywhere but floor 0.
 LIBRARIES: dict[str, tuple[str, ...] | None] = {
     "apsw": ("catalog",),
-    "attrs": (
-        "model.values",
-        "history.retention",
-    ),  # values come from cas.model.values, but for those with validators
+    "attrs": ("model.values",),  # values come from cas.model.values
     "blake3": ("model", "objects", "trees"),
     "cbor2": ("model.encoding",),
     "click": ("cli",),
