@@ -17,8 +17,9 @@ from cas.errors import BackupMismatch, CorruptJournal
 from cas.maintenance.backups.increment import Index
 from cas.maintenance.backups.vault import check_of
 from cas.model.entry import Entry, entry_hash
-from cas.model.segment import ANCESTOR_BYTES
+from cas.model.segment import split_ancestry
 from cas.model.values import frozen
+from cas.objects.mirror import MIRRORED
 from cas.objects.store import ObjectStore
 from cas.trees.node import REFS
 
@@ -27,7 +28,9 @@ _AT_ONCE: Final = 64
 
 @frozen
 class Captured:
-    """One state. `inline` holds footer and body of the inline packs that were asked for."""
+    """One state. `inline` holds footer and body of the inline packs that were asked for;
+    `mirrored` is how far the journal stands in packs too (docs/format.md section 5.6).
+    """
 
     head: Head
     root: bytes
@@ -35,6 +38,7 @@ class Captured:
     vectors: Mapping[int, tuple[int, bytes]]
     inline: Mapping[int, tuple[bytes, bytes]]
     checkpoints: Sequence[tuple[int, bytes]]
+    mirrored: int
 
     def bits(self, number: int) -> bytes | None:
         """Deletion vector of a pack, if it has one that was read."""
@@ -61,10 +65,11 @@ def capture(objects: ObjectStore, known: Index | None = None) -> Captured:
         inline = _bodies(reader, wanted)
         after = 0 if known is None else known.journal_seq
         checkpoints = _checkpoints(reader, head.seq, after)
+        mirrored = reader.cursor(MIRRORED) or 0
     # What is taken along was shown by then, and what is shown is durable.
     objects.catalog.harden(reading=True)
     objects.lookup.refresh()
-    return Captured(head, root, rows, vectors, inline, checkpoints)
+    return Captured(head, root, rows, vectors, inline, checkpoints, mirrored)
 
 
 def is_same_lineage(objects: ObjectStore, known: Index) -> bool:
@@ -88,9 +93,7 @@ def _refuse_other(objects: ObjectStore, reader: CatalogReader, head: Head, known
     meta = objects.meta
     if meta.store_id != known.origin.store_id:
         raise _mismatch("it is of another store; name another place", "store")
-    lineages = {meta.lineage_id} | {
-        meta.ancestry[at : at + 16] for at in range(0, len(meta.ancestry), ANCESTOR_BYTES)
-    }
+    lineages = {meta.lineage_id, *[lineage for lineage, _seq in split_ancestry(meta.ancestry)]}
     if known.origin.lineage_id not in lineages:
         raise _mismatch(
             "it has gone on with a copy of this store; name another place for each of the two",

@@ -41,11 +41,11 @@ from cas.maintenance.backups.vault import (
     Vault,
     check_of,
     origin_of,
-    segment,
 )
 from cas.maintenance.findings import OnProgress, Progress
 from cas.model.entry import Entry, entry_hash, genesis_hash
 from cas.model.ids import Kind
+from cas.model.segment import Segment
 from cas.model.values import evolve, frozen
 from cas.objects.packs import file_name
 
@@ -256,9 +256,9 @@ class _Backup:
                 while writer.size_bytes < PACK_BYTES_TARGET and seq < captured.head.seq:
                     group = _group(entries)
                     hash = _follow(group, seq, hash)
-                    content = segment(seq + 1, [row.entry for row in group], self._ancestry(seq))
                     last = group[-1].seq
-                    segments.append(SegmentLine(seq + 1, last, writer.add(Kind.SEGMENT, content)))
+                    id = writer.add(Kind.SEGMENT, self._segment(group))
+                    segments.append(SegmentLine(seq + 1, last, id))
                     seq = last
                     self._entries += len(group)
                     self._report("journal")
@@ -276,6 +276,7 @@ class _Backup:
                     tuple(captured.checkpoints) if ended else (),
                     self._state(writer, number, captured) if ended else None,
                     self._damaged() if ended else (),
+                    {"mirrored": captured.mirrored} if captured.mirrored and ended else {},
                 )
                 self._new_bytes += writer.seal(index)
             finally:
@@ -285,13 +286,10 @@ class _Backup:
             previous = self._vault.reader(number).index()[0]
             number += 1
 
-    def _ancestry(self, seq: int) -> bytes:
-        """What the first segment of a lineage has to tell."""
-        newest = self._newest
-        if newest is not None and is_same_lineage(self._objects, newest):
-            return b""
-        first = 0 if newest is None else newest.journal_seq
-        return self._objects.meta.ancestry if seq == first else b""
+    def _segment(self, rows: list[EntryRow]) -> bytes:
+        meta = self._objects.meta
+        entries = tuple([row.entry for row in rows])
+        return Segment(rows[0].seq, entries, meta.lineage_id, meta.ancestry, meta.features).encode()
 
     def _damaged(self) -> tuple[bytes, ...]:
         """Objects that are damaged now: those of this backup, and of the last one still."""

@@ -19,6 +19,7 @@ from cas.maintenance.backups.increment import Index, Origin, State
 from cas.maintenance.backups.vault import Vault
 from cas.model.entry import Entry, entry_hash, genesis_hash
 from cas.model.values import frozen
+from cas.objects.mirror import MIRRORED
 from cas.objects.store import ObjectStore
 from cas.trees.node import REFS
 
@@ -56,6 +57,10 @@ class Image(Protocol):
     def removals(self) -> tuple[int, int]:
         """(version, condemn sequence) of the last removal."""
 
+    @property
+    def mirrored(self) -> int:
+        """How far the journal stands in packs too."""
+
     def packs(self) -> Iterator[PackFill]:
         """Its packs, ascending by number."""
 
@@ -74,6 +79,7 @@ class VaultImage:
     chain: tuple[Index, ...]
     state: State
     origin: Origin
+    mirrored: int
     seq: int
 
     @property
@@ -133,6 +139,8 @@ def refill(catalog: Catalog, image: Image) -> int:
         version, condemn_seq = image.removals
         if version:
             writer.record_removal(version, condemn_seq)
+        # The first segment of a lineage repeats the entry that it goes on from.
+        writer.set_cursor(MIRRORED, max(0, min(image.mirrored, image.seq - 1)))
     return _fill_journal(catalog, image)
 
 

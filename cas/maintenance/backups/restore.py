@@ -69,7 +69,15 @@ def choose(vault: Vault, *, seq: int | None = None, time_us: int | None = None) 
     index = next(index for index in whole if _state(index).seq >= seq)
     if seq == newest.seq:
         index = whole[-1]
-    return VaultImage(vault, tuple(chain), _state(index), index.origin, seq)
+    mirrored = index.extras.get("mirrored")
+    return VaultImage(
+        vault,
+        tuple(chain),
+        _state(index),
+        index.origin,
+        mirrored if type(mirrored) is int else 0,
+        seq,
+    )
 
 
 def _state(index: Index) -> State:

@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import Any, Final
+from typing import Final
 
 from cas.catalog.catalog import Meta
 from cas.clock import Clock
@@ -32,8 +32,8 @@ from cas.errors import (
 )
 from cas.limits import ID_BYTES, MIB
 from cas.maintenance.backups.increment import Held, Index, Origin, decode_index
-from cas.model.encoding import decode, encode, shape
 from cas.model.ids import Kind, body_hasher, digest_of
+from cas.model.segment import Segment
 from cas.objects.packs import read_footer
 from cas.storage.bucket import Bucket, Upload
 from cas.storage.codec import decode_payload, encode_payloads
@@ -261,32 +261,18 @@ class Vault:
         seq = 1
         for index in chain:
             for line in index.segments:
-                entries = entries_of(self.reader(index.number).get(line.id), line.first_seq)
-                if line.first_seq != seq or len(entries) != line.last_seq - seq + 1:
+                try:
+                    found = Segment.decode(self.reader(index.number).get(line.id))
+                except NotCanonical as error:
+                    raise CorruptBackup(
+                        f"A journal segment of {self.place} is damaged: {error}", path=self.place
+                    ) from error
+                if (found.first_seq, found.last_seq) != (seq, line.last_seq):
                     raise CorruptBackup(
                         f"The journal of {self.place} has a gap at entry {seq}.", path=self.place
                     )
-                yield from entries
+                yield from found.entries
                 seq = line.last_seq + 1
-
-
-def segment(first_seq: int, entries: Sequence[bytes], ancestry: bytes) -> bytes:
-    """A journal segment (docs/format.md section 5.6); `ancestry` for the first of a lineage."""
-    extras: dict[str, Any] = {"ancestry": ancestry} if ancestry else {}
-    return encode([first_seq, list(entries), extras])
-
-
-def entries_of(content: bytes, first_seq: int) -> list[bytes]:
-    """Entries of a segment. Raises `CorruptBackup`."""
-    try:
-        fields = decode(content)
-        shape(type(fields) is list and len(fields) == 3, "a segment is an array of three")
-        first, entries, _extras = fields
-        shape(first == first_seq and type(entries) is list, "a segment begins where it says")
-        shape(all(type(entry) is bytes for entry in entries), "a segment holds entries")
-    except NotCanonical as error:
-        raise CorruptBackup(f"A journal segment is damaged: {error}", path="") from error
-    return list(entries)
 
 
 def origin_of(meta: Meta) -> Origin:
