@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bench import rows_batch, rows_large
+from bench import rows_batch, rows_large, rows_states
 from bench.context import Context
 from bench.record import Bar
 
@@ -18,9 +18,11 @@ ROWS: dict[str, Callable[[Context], None]] = {
     "memories": rows_batch.row_memories,
     "scale": rows_batch.row_scale,
     "large": rows_large.row_large,
+    "states": rows_states.row_states,
 }
 
 _M = "memories-100000"
+_S = "states-6"
 
 BARS: tuple[Bar, ...] = (
     Bar("J1", "B: put_many", ">=", 1.4, f"{_M}/cas/put", f"{_M}/lmdb/put", show="rate"),
@@ -101,4 +103,14 @@ BARS: tuple[Bar, ...] = (
     ),
     Bar("M6", "C: restore, files that differ", "<=", 0, "large/cas/wrong_files", show="count"),
     Bar("M7", "C: first set, RssAnon", "<=", 120e6, "large/cas/memory", show="MB"),
+    Bar(
+        "N1", "six states, size", "<=", 1.25, f"{_S}/cas/bytes", f"{_S}/git-packed/bytes", show="MB"
+    ),
+    Bar("N2", "six states, size", "<=", 0.65, f"{_S}/cas/bytes", f"{_S}/borg/bytes", show="MB"),
+    Bar("N3", "six states, size", "<=", 0.65, f"{_S}/cas/bytes", f"{_S}/restic/bytes", show="MB"),
+    Bar("N4", "states 2 to 6, deltas", "<=", 1.3, f"{_S}/cas/later", f"{_S}/cas-whole/later"),
+    Bar("N5", "six states, oldest restored", "<=", 0.7, f"{_S}/cas/oldest", f"{_S}/git/oldest"),
+    Bar("N6", "six states, newest restored", "<=", 0.7, f"{_S}/cas/newest", f"{_S}/git/newest"),
+    Bar("N7", "six states, check of all", "<=", 0.5, f"{_S}/cas/fsck", f"{_S}/git-packed/fsck"),
+    Bar("N8", "A: first snapshot", "<=", 1.6, "import/cas/seconds", "import/tar-zstd/seconds"),
 )

@@ -20,7 +20,7 @@ from typing import Any
 import attrs
 
 from bench import corpus, harness, setup_peers
-from bench.peers import Borg, Git, Tool, copy_step
+from bench.peers import Borg, Git, Restic, Tool, copy_step
 from bench.product import Cas
 from bench.record import Run
 
@@ -103,7 +103,8 @@ class Context:
         """
         if self._tools is None:
             borg = Borg(setup_peers.borg_of(self.root))
-            self._tools = [tool for tool in (self.product, borg, Git()) if self._is_there(tool)]
+            every = (self.product, borg, Restic(), Git())
+            self._tools = [tool for tool in every if self._is_there(tool)]
         if command is not None and self.has(self.product.name):
             reason = self.product.lacks(command)
             if reason is not None:

@@ -1,4 +1,4 @@
-"""The tools a user would pick instead, run as whole commands on folders: git, borg, cp.
+"""The tools a user would pick instead, run as whole commands on folders: git, borg, and others.
 
 Each tool does the same things: make a place, save a folder (first time and again), write it back,
 check everything. A *home* is a fresh folder that holds all a tool writes, its caches included.
@@ -8,7 +8,7 @@ name; no tool reads the settings of the user who runs the bench.
 Settings. git: defaults, except gc.auto=0, because a gc that `git commit` starts on its own would
 work beside the steps after it and delete thousands of files; `add -f`, because the others save
 ignored files too; `commit --allow-empty`, because the others record an unchanged folder too.
-borg: `-e none`, `--compression zstd,3`. cp: `-a`.
+borg: `-e none`, `--compression zstd,3`. restic: as it comes. cp: `-a`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ from bench.harness import Size, Step, size
 
 
 class Tool(Protocol):
-    """A program that keeps snapshots of a folder."""
+    """A program that keeps snapshots of a folder.
+
+    A snapshot is named by its label; where a tool has branches, by how many lie after it.
+    """
 
     @property
     def name(self) -> str: ...
@@ -34,7 +37,7 @@ class Tool(Protocol):
     def version(self) -> str: ...
     def make(self, home: Path) -> None: ...
     def save(self, home: Path, source: Path, label: str) -> Step: ...
-    def restore(self, home: Path, target: Path, label: str) -> Step: ...
+    def restore(self, home: Path, target: Path, label: str, back: int = 0) -> Step: ...
     def verify(self, home: Path) -> Step: ...
     def size(self, home: Path) -> Size: ...
 
@@ -72,11 +75,11 @@ class Git:
         )
         return Step(commands, source, self._env(home, source))
 
-    def restore(self, home: Path, target: Path, label: str) -> Step:
+    def restore(self, home: Path, target: Path, label: str, back: int = 0) -> Step:
         # An index of its own: the checkout meets an empty folder and writes every file.
         index = str(target.with_name(target.name + ".index"))
         env = {**self._env(home, target), "GIT_INDEX_FILE": index}
-        return Step((("git", "checkout", "-q", "-f", "main"),), target, env)
+        return Step((("git", "checkout", "-q", "-f", f"main~{back}"),), target, env)
 
     def verify(self, home: Path) -> Step:
         return Step((("git", "fsck", "--full"),), home, self._env(home, home))
@@ -129,7 +132,7 @@ class Borg:
         command = (str(self.program), "create", "--compression", "zstd,3", archive, ".")
         return Step((command,), source, self._env(home))
 
-    def restore(self, home: Path, target: Path, label: str) -> Step:
+    def restore(self, home: Path, target: Path, label: str, back: int = 0) -> Step:
         command = (str(self.program), "extract", f"{home / 'repo'}::{label}")
         return Step((command,), target, self._env(home))
 
@@ -147,6 +150,42 @@ class Borg:
             "BORG_RELOCATED_REPO_ACCESS_IS_OK": "yes",
             "BORG_HOST_ID": "bench",  # else each command asks the resolver for the host's name
         }
+
+
+@attrs.frozen
+class Restic:
+    """restic, version 2 of its format; it always encrypts, and its key takes time each command."""
+
+    name: str = "restic"
+
+    def missing_because(self) -> str | None:
+        return None if shutil.which("restic") else "restic is not on the path"
+
+    def version(self) -> str:
+        return output_of(["restic", "version"], Path.cwd()).split()[1]
+
+    def make(self, home: Path) -> None:
+        output_of([*self._command(home), "init"], home, self._env(home))
+
+    def save(self, home: Path, source: Path, label: str) -> Step:
+        command = (*self._command(home), "backup", "--tag", label, "--host", "bench", ".")
+        return Step((command,), source, self._env(home))
+
+    def restore(self, home: Path, target: Path, label: str, back: int = 0) -> Step:
+        words = ("restore", "latest", "--tag", label, "--target", str(target))
+        return Step(((*self._command(home), *words),), home, self._env(home))
+
+    def verify(self, home: Path) -> Step:
+        return Step(((*self._command(home), "check", "--read-data"),), home, self._env(home))
+
+    def size(self, home: Path) -> Size:
+        return size(home, lambda relative: relative.startswith("cache" + os.sep))
+
+    def _command(self, home: Path) -> tuple[str, ...]:
+        return ("restic", "--quiet", "--repo", str(home / "repo"))
+
+    def _env(self, home: Path) -> dict[str, str]:
+        return {"RESTIC_PASSWORD": "bench", "RESTIC_CACHE_DIR": str(home / "cache")}
 
 
 @attrs.frozen
@@ -169,7 +208,7 @@ class Casync:
         command = ("casync", "make", f"--store={home / 'chunks.castr'}", "--without=all")
         return Step(((*command, index, str(source)),), home)
 
-    def restore(self, home: Path, target: Path, label: str) -> Step:
+    def restore(self, home: Path, target: Path, label: str, back: int = 0) -> Step:
         index = str(home / f"{label}.caidx")
         command = ("casync", "extract", f"--store={home / 'chunks.castr'}", "--without=all")
         return Step(((*command, index, str(target)),), home)
@@ -182,6 +221,11 @@ class Casync:
 
     def size(self, home: Path) -> Size:
         return size(home)
+
+
+def tar_step(source: Path, target: Path) -> Step:
+    """`tar | zstd -3` of a folder into a file."""
+    return Step((("sh", "-c", 'tar -cf - . | zstd -q -3 -o "$0"', str(target)),), source)
 
 
 def copy_step(source: Path, target: Path) -> Step:

@@ -91,8 +91,8 @@ class Cas:
         words = ("snapshot", ".", "-m", label, "--store", str(self.store(home)))
         return Step((self.command(*words),), source, self.environment)
 
-    def restore(self, home: Path, target: Path, label: str) -> Step:
-        words = ("restore", "main", str(target), "--store", str(self.store(home)))
+    def restore(self, home: Path, target: Path, label: str, back: int = 0) -> Step:
+        words = ("restore", f"main~{back}", str(target), "--store", str(self.store(home)))
         return Step((self.command(*words),), home, self.environment)
 
     def verify(self, home: Path) -> Step:

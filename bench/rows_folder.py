@@ -13,7 +13,7 @@ from pathlib import Path
 from bench import corpus, harness
 from bench.context import Context, Worker
 from bench.harness import Contender, Series, Step
-from bench.peers import Git, Tool, copy_step
+from bench.peers import Git, Tool, copy_step, tar_step
 
 MEMORY_RUNS = 3
 
@@ -30,7 +30,14 @@ def row_import(ctx: Context) -> None:
 
         return Contender(tool.name, prepare)
 
-    times = harness.interleave([contender(tool) for tool in ctx.tools()], ctx.rounds)
+    contenders = [contender(tool) for tool in ctx.tools()]
+    if missing := harness.missing("tar", "zstd"):
+        ctx.skip("tar-zstd", f"{missing[0]} is not on the path; run.py --setup installs it")
+    else:
+        contenders.insert(1, Contender("tar-zstd", _archive(ctx, source)))
+    times = harness.interleave(contenders, ctx.rounds)
+    if "tar-zstd" in times:
+        ctx.run.add("import/tar-zstd/seconds", times["tar-zstd"], "synced by nobody")
     for tool in ctx.tools():
         home = homes[tool.name]
         ctx.adopt(tool, "imported", home)
@@ -52,6 +59,10 @@ def row_import(ctx: Context) -> None:
             for _ in range(MEMORY_RUNS)
         ]
         ctx.run.add(f"import/{tool.name}/memory", Series(tuple(peaks), "B", max(peaks)))
+
+
+def _archive(ctx: Context, source: Path) -> Callable[[int], Step]:
+    return lambda turn: tar_step(source, ctx.fresh("tar-zstd") / "archive.tar.zst")
 
 
 def row_again(ctx: Context) -> None:

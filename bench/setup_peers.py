@@ -1,4 +1,4 @@
-"""Set-up of the bench: peers into a virtual environment; strace and casync from the system.
+"""Set-up of the bench: peers into a virtual environment; other programs from the system.
 
 `bench/run.py --setup` calls `prepare`. It says what it does before it does it, installs system
 packages only as root through apt-get, and leaves alone what is already there. Invariant: a failure
@@ -40,8 +40,10 @@ def borg_of(root: Path) -> Path:
 
 
 def prepare(root: Path) -> None:
-    """Install strace, casync and the peers; prints each command first."""
-    packages = [name for name in ("strace", "casync") if shutil.which(name) is None]
+    """Install strace, casync, restic, zstd and the peers; prints each command first."""
+    packages = [
+        name for name in ("strace", "casync", "restic", "zstd") if shutil.which(name) is None
+    ]
     if not borg_of(root).exists():
         include = Path("/usr/include")
         packages += [name for header, name in BORG_HEADERS.items() if not _has(include, header)]

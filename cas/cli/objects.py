@@ -12,6 +12,7 @@ import click
 from cas.cli.files import write_file
 from cas.cli.form import count, named, size
 from cas.cli.front import Front, pass_front
+from cas.cli.memory import is_large, keep_heap_small
 from cas.cli.options import CasCommand
 from cas.commands.objects import open_object, put_files
 
@@ -29,6 +30,8 @@ def put(front: Front, files: tuple[str, ...]) -> None:
     """
     if files.count("-") > 1:
         raise click.UsageError("Standard input can be stored once; name - once.")
+    if any(map(is_large, files)):
+        keep_heap_small()
     with front.store(write=True) as store:
         stored = put_files(store, files, sys.stdin.buffer)
     if front.out.json:

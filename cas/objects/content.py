@@ -73,6 +73,7 @@ def put_stream(stream: Readable, sink: Sink, exists: Callable[[bytes], bool]) ->
     recipes = _RecipeWriter(sink)
     size_bytes = 0
     source = _Chained(head, stream, hasher)
+    del head  # else 8 MiB are held to the end
     for chunk in cut(source):
         source.check(chunk)
         id = digest_of(Kind.BLOB, chunk)
@@ -140,6 +141,8 @@ class _Chained:
     def read(self, size: int, /) -> bytes:
         if self._head:
             part, self._head = bytes(self._head[:size]), self._head[size:]
+            if not self._head:
+                self._head = memoryview(b"")  # an empty slice holds all of it
         else:
             part = read_exactly(self._stream, size)
         self._hasher.update(part)
