@@ -17,6 +17,7 @@ ROWS: dict[str, Callable[[Context], None]] = {
     # In this order: rows that create thousands of files come after those timed by the commit.
     "startup": rows_process.row_startup,
     "commit": rows_process.row_commit_small,
+    "commit-peers": rows_process.row_commit_peers,
     "wal": rows_process.row_wal,
     "writers": rows_process.row_writers,
     "cost": rows_process.row_cost,

@@ -28,6 +28,7 @@ TRACED_COMMITS = 5_000
 RACERS = 4
 RACE_SECONDS = 2.0
 RACE_COMMITS_MAX = 40_000
+PEERS = Path(__file__).resolve().parent / "workers_peers.py"
 MEMORY_FOLDER = Path("/dev/shm")
 
 
@@ -51,6 +52,24 @@ def row_commit_small(ctx: Context) -> None:
             ctx.run.versions["pygit2"] = pygit2.ask("version")["version"]
             pygit2.ask("fill", entries=THOUSAND)
             _commit_blocks(ctx, f"commit-{THOUSAND}-loose", {**workers, "pygit2": pygit2})
+
+
+def row_commit_peers(ctx: Context) -> None:
+    """The same against dulwich, ZODB and agentfs-sdk, each as it comes; not judged."""
+    folder = ctx.fresh("commit-peers")
+    with ExitStack() as stack:
+        workers: dict[str, Worker] = {}
+        if ctx.has_api():
+            path = str(folder / "agents.cas")
+            workers["cas"] = stack.enter_context(ctx.worker("cas", path=path))
+        for kind, module in (("zodb", "ZODB"), ("agentfs", "agentfs_sdk"), ("dulwich", "dulwich")):
+            if ctx.has_module(module):
+                found = ctx.worker(kind, program=PEERS, peer=True, path=str(folder / kind))
+                workers[kind] = stack.enter_context(found)
+                ctx.run.versions[kind] = workers[kind].ask("version")["version"]
+        for worker in workers.values():
+            worker.ask("fill", entries=THOUSAND)
+        _commit_blocks(ctx, f"commit-{THOUSAND}-peers", workers)
 
 
 def row_commit_large(ctx: Context) -> None:
