@@ -7,12 +7,14 @@ at all, however many processes create it at once; nothing is created unless aske
 from __future__ import annotations
 
 import os
-from typing import Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
 from cas.catalog.adopt import adopt_catalog
 from cas.catalog.sqlite import memory_catalog, open_catalog
 from cas.clock import Clock, SystemClock
 from cas.errors import NotAStore, StoreNotFound
+from cas.history.later import Later
 from cas.history.store import Store
 from cas.maintenance.folder import CACHE as CACHE
 from cas.maintenance.folder import CATALOG as CATALOG
@@ -23,6 +25,14 @@ from cas.maintenance.newstore import new_meta
 from cas.objects.store import ObjectStore
 from cas.storage.local import LocalBucket
 from cas.storage.memory import MemoryBucket
+
+if TYPE_CHECKING:
+    from cas.history.core import Core
+    from cas.history.upkeep import GcPlan, GcResult
+    from cas.maintenance import gc
+    from cas.maintenance.gc import Collector
+else:
+    gc = Later("cas.maintenance.gc")
 
 STORE_FOLDER: Final = ".cas"
 
@@ -49,7 +59,7 @@ def open(
     if place == ":memory:":
         meta = new_meta(clock, deltas)
         catalog = memory_catalog(meta, meta.store_id.hex())
-        return Store(ObjectStore(catalog, MemoryBucket(), clock), place)
+        return assemble(ObjectStore(catalog, MemoryBucket(), clock), place)
     folder = os.path.abspath(place)
     if not os.path.exists(os.path.join(folder, CATALOG)):
         if not create or read_only:
@@ -60,7 +70,35 @@ def open(
     )
     bucket = LocalBucket(os.path.join(folder, PACKS), clock)
     cache = os.path.join(folder, CACHE)
-    return Store(ObjectStore(catalog, bucket, clock, cache), folder)
+    return assemble(ObjectStore(catalog, bucket, clock, cache), folder)
+
+
+def assemble(objects: ObjectStore, location: str) -> Store:
+    """The handle over objects, with those who look after it."""
+    return Store(objects, location, LaterUpkeep(objects))
+
+
+class LaterUpkeep:
+    """Upkeep that is loaded when it is first asked for: few programs collect."""
+
+    def __init__(self, objects: ObjectStore) -> None:
+        self._objects = objects
+        self._collector: Collector | None = None
+
+    def _load(self) -> Collector:
+        if self._collector is None:
+            self._collector = gc.Collector(self._objects)
+        return self._collector
+
+    def plan_gc(self, core: Core, grace_us: int) -> GcPlan:
+        """`Collector.plan_gc`."""
+        return self._load().plan_gc(core, grace_us)
+
+    def collect(
+        self, core: Core, grace_us: int, plan: GcPlan | None, mirror: Callable[[], int]
+    ) -> GcResult:
+        """`Collector.collect`."""
+        return self._load().collect(core, grace_us, plan, mirror)
 
 
 def _no_store(folder: str) -> StoreNotFound | NotAStore:

@@ -213,6 +213,17 @@ VIRTUAL_BASES_MAX: Final = 16
 MERGE_ATTEMPTS_MAX: Final = 16
 """How often a merge is planned again because others moved the branch meanwhile."""
 
+DAY_US: Final = 24 * 3600 * 1_000_000
+
+GC_GRACE_US: Final = 14 * DAY_US
+"""How long an object is kept that nothing ever led to."""
+
+GC_CREDIT_US: Final = DAY_US
+"""What one run of gc adds to the age of a pack at the most, whatever the clock says."""
+
+GC_LATE_SLOTS_MAX: Final = 1000
+"""Slots that may have come since gc looked for it to look at them inside the gate."""
+
 NODE_CACHE_BYTES: Final = 32 * MIB
 FOOTER_CACHE_BYTES: Final = 8 * MIB
 

@@ -85,7 +85,7 @@ def make_store(folder: Path) -> str:
     with cas.open(folder, read_only=True) as store:
         text = json.dumps(describe(store), indent=1, sort_keys=True) + "\n"
     shutil.rmtree(folder / "cache")
-    for name in ("catalog.sqlite-wal", "catalog.sqlite-shm", "locks/spill"):
+    for name in ("catalog.sqlite-wal", "catalog.sqlite-shm", "locks/spill", "locks/sessions"):
         (folder / name).unlink(missing_ok=True)
     return text
 

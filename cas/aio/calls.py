@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cas.history.retention import RetentionPolicy
     from cas.history.snapshot import Change, Snapshot
     from cas.history.undo import RestorePlan, Undone, UndoPlan
+    from cas.history.upkeep import GcPlan, GcResult
     from cas.history.view import Ref
     from cas.model.entry import Entry
     from cas.model.ids import BlobId, CommitId, ObjectId
@@ -370,6 +371,28 @@ class StoreCalls(Face[Store]):
         where damage stands in the way. Nothing that was given up behind it may be unlinked.
         """
         return await self._run(lambda: self.sync.mirror())
+
+    async def plan_gc(self, *, grace_us: int = 1209600000000) -> GcPlan:
+        """What `gc` would do; removes nothing. `grace_us` as there.
+
+        Raises `Corrupt` where the store is not whole: damage is never taken for garbage.
+        """
+        return await self._run(lambda: self.sync.plan_gc(grace_us=grace_us))
+
+    async def apply_gc(self, plan: GcPlan) -> GcResult:
+        """Do what a plan of this handle says, as far as it still holds: what anything leads to
+        by now, and what was put since, stays. Raises `Unavailable` while another run is at it.
+        """
+        return await self._run(lambda: self.sync.apply_gc(plan))
+
+    async def gc(self, *, grace_us: int = 1209600000000) -> GcResult:
+        """Give back the space of what nothing leads to. Writers and readers go on meanwhile.
+
+        What only history behind the horizon led to goes at once. What nothing ever led to goes
+        once runs of gc have seen it for `grace_us` µs, each of which adds a day at the most.
+        Raises as `plan_gc` and `apply_gc` do.
+        """
+        return await self._run(lambda: self.sync.gc(grace_us=grace_us))
 
     async def spill(self) -> int:
         """Gather inline packs into a pack file now; how many were gathered."""

@@ -7,7 +7,7 @@ Implementation: `cas.catalog.sqlite`. The contract is `cas.testing.catalog_contr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Final, NamedTuple, Protocol
 
@@ -80,6 +80,14 @@ class SessionRow:
     opened_us: int
 
 
+@frozen
+class UnlinkedRow:
+    """A file that was unnamed when the newest entry was `seq`, and is still to be removed."""
+
+    name: bytes
+    seq: int
+
+
 class CatalogReader(Protocol):
     """One state of the catalog. Used by one thread, inside its block."""
 
@@ -125,6 +133,15 @@ class CatalogReader(Protocol):
     def cursor(self, name: str) -> int | None:
         """Position of a named cursor."""
 
+    def lineage(self) -> bytes:
+        """The lineage that the catalog is of in this state, whatever it was at the opening."""
+
+    def checkpoints(self, after: int = 0) -> Sequence[Checkpoint]:
+        """Checkpoints with seq > `after`, ascending."""
+
+    def unlinked(self) -> Sequence[UnlinkedRow]:
+        """Files that no pack row names any more and that may still be there, by name."""
+
 
 class CatalogWriter(CatalogReader, Protocol):
     """The write transaction; there is one at a time."""
@@ -165,6 +182,15 @@ class CatalogWriter(CatalogReader, Protocol):
 
     def set_cursor(self, name: str, position: int) -> None:
         """Move a named cursor."""
+
+    def drop_checkpoints(self, before: int) -> None:
+        """Remove the checkpoints with seq < `before`."""
+
+    def add_unlinked(self, names: Sequence[bytes], seq: int) -> None:
+        """List files that this transaction takes the rows of, for who removes them."""
+
+    def drop_unlinked(self, names: Sequence[bytes]) -> None:
+        """Take files off that list: they are gone, durably."""
 
 
 class Turn(Protocol):
@@ -229,6 +255,14 @@ class Catalog(Protocol):
 
         Economy, not safety: two that both believe it do double work and no harm.
         """
+
+    def hold(self, number: int) -> Callable[[], None]:
+        """Show that the session with this fence has a writer, until what is given is called or
+        the process ends, however it ends.
+        """
+
+    def is_held(self, number: int) -> bool | None:
+        """Whether somebody holds that number; None where the system cannot tell."""
 
     def check(self) -> Iterator[str]:
         """What the engine itself finds wrong with its file, one sentence each."""

@@ -21,9 +21,11 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterator
+import struct
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from weakref import WeakSet
 
 from cas.errors import Unsupported
@@ -97,6 +99,8 @@ class FileGate:
     def __init__(self, folder: str) -> None:
         self._folder = folder
         self._next = self._main = -1
+        # Descriptors that hold numbers of sessions, by number.
+        self._holds: dict[int, int] = {}
         try:
             self._next = _open(os.path.join(folder, "next"))
             self._main = _open(os.path.join(folder, "main"))
@@ -178,10 +182,63 @@ class FileGate:
 
     def close(self) -> None:
         """Give up the descriptors, and with them the locks; harmless when called twice."""
-        for fd in (self._next, self._main):
+        for fd in (self._next, self._main, *self._holds.values()):
             if fd >= 0:
                 os.close(fd)
         self._next = self._main = -1
+        self._holds.clear()
+
+    def hold(self, number: int) -> Callable[[], None]:
+        """Hold one byte of `locks/sessions`, that of `number`, until the call that is given.
+
+        The lock belongs to the open file, so that the kernel gives it up with the process. Any
+        thread. Where there are no such locks nothing is held, and nobody can tell.
+        """
+        if _OFD_SETLK is None:
+            return _nothing
+        fd = _open(os.path.join(self._folder, "sessions"))
+        try:
+            fcntl.fcntl(fd, _OFD_SETLK, _lock_of(fcntl.F_WRLCK, number))
+        except OSError:
+            # A file system without locks: what cannot be held is not.
+            os.close(fd)
+            return _nothing
+        self._holds[number] = fd
+
+        def release() -> None:
+            held = self._holds.pop(number, -1)
+            if held >= 0:
+                os.close(held)
+
+        return release
+
+    def is_held(self, number: int) -> bool | None:
+        """Whether any handle of any process holds `number`; None where nobody can tell."""
+        if _OFD_SETLK is None:
+            return None
+        try:
+            fd = _open(os.path.join(self._folder, "sessions"))
+        except OSError:
+            return None
+        try:
+            found = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _lock_of(fcntl.F_WRLCK, number))
+        except OSError:
+            return None
+        finally:
+            os.close(fd)
+        return bool(_FLOCK.unpack(found)[0] != fcntl.F_UNLCK)
+
+
+_OFD_SETLK: Final[int | None] = getattr(fcntl, "F_OFD_SETLK", None)
+_FLOCK = struct.Struct("@hhqqi4x")
+
+
+def _lock_of(kind: int, number: int) -> bytes:
+    return _FLOCK.pack(kind, os.SEEK_SET, number, 1, 0)
+
+
+def _nothing() -> None:
+    """Nothing was held."""
 
 
 _GATES: WeakSet[FileGate] = WeakSet()
@@ -221,6 +278,10 @@ def _leave_to_the_parent() -> None:
 os.register_at_fork(after_in_child=_leave_to_the_parent)
 
 
+_HELD: Counter[int] = Counter()
+"""What handles of catalogs in memory hold."""
+
+
 class NoGate:
     """For a catalog that nobody else can open."""
 
@@ -257,6 +318,19 @@ class NoGate:
     def after_commit(self) -> int:
         """Nothing is known."""
         return 0
+
+    def hold(self, number: int) -> Callable[[], None]:
+        """Note it for the handles of this process."""
+        _HELD[number] += 1
+
+        def release() -> None:
+            _HELD[number] -= 1
+
+        return release
+
+    def is_held(self, number: int) -> bool | None:
+        """Whether a handle of this process holds it."""
+        return _HELD[number] > 0
 
     @contextmanager
     def elect(self, task: str) -> Iterator[NoTurn]:

@@ -10,7 +10,7 @@ WAL checkpoints run inline every 1,000 pages; a background one never caught up.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -103,6 +103,12 @@ class SqliteCatalog:
 
     def elect(self, task: str) -> AbstractContextManager[Turn | None]:
         return self._gate.elect(task)
+
+    def hold(self, number: int) -> Callable[[], None]:
+        return self._gate.hold(number)
+
+    def is_held(self, number: int) -> bool | None:
+        return self._gate.is_held(number)
 
     def check(self) -> Iterator[str]:
         connection = self._connections.take()

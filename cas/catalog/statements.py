@@ -10,7 +10,14 @@ from collections.abc import Mapping, Sequence
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Final
 
-from cas.catalog.catalog import Checkpoint, EntryRow, Head, PackRow, SessionRow
+from cas.catalog.catalog import (
+    Checkpoint,
+    EntryRow,
+    Head,
+    PackRow,
+    SessionRow,
+    UnlinkedRow,
+)
 from cas.errors import CorruptCatalog
 
 if TYPE_CHECKING:
@@ -24,6 +31,8 @@ _VERSIONS: Final = (
 _HEAD: Final = f"SELECT seq, hash, {_VERSIONS} FROM journal ORDER BY seq DESC LIMIT 1"
 _HEAD_OF_EMPTY: Final = f"SELECT 0, NULL, {_VERSIONS}"
 
+
+_LINEAGE: Final = "SELECT value FROM meta WHERE key = 'lineage_id'"
 
 _INT: Final = (int,)
 _BLOB: Final = (bytes,)
@@ -150,6 +159,19 @@ class SqliteReader:
             return int(position)
         return None
 
+    def lineage(self) -> bytes:
+        for (value,) in _sound(self._run(_LINEAGE), _BLOB):
+            return value  # type: ignore[no-any-return]
+        raise CorruptCatalog("The catalog does not say of which lineage it is.", detail="lineage")
+
+    def checkpoints(self, after: int = 0) -> Sequence[Checkpoint]:
+        query = "SELECT seq, root FROM checkpoint WHERE seq > ? ORDER BY seq"
+        return [Checkpoint(*row) for row in _sound(self._run(query, (after,)), _INT, _BLOB)]
+
+    def unlinked(self) -> Sequence[UnlinkedRow]:
+        rows = self._run("SELECT name, seq FROM unlinked ORDER BY name")
+        return [UnlinkedRow(*row) for row in _sound(rows, _BLOB, _INT)]
+
     def meta(self) -> dict[str, Any]:
         """What the catalog says that it is, as it stands now."""
         return dict(self._run("SELECT key, value FROM meta").fetchall())
@@ -235,6 +257,17 @@ class SqliteWriter(SqliteReader):
 
     def set_cursor(self, name: str, position: int) -> None:
         self._run("INSERT OR REPLACE INTO cursor (name, position) VALUES (?, ?)", (name, position))
+
+    def drop_checkpoints(self, before: int) -> None:
+        self._run("DELETE FROM checkpoint WHERE seq < ?", (before,))
+
+    def add_unlinked(self, names: Sequence[bytes], seq: int) -> None:
+        for name in names:
+            self._run("INSERT OR REPLACE INTO unlinked (name, seq) VALUES (?, ?)", (name, seq))
+
+    def drop_unlinked(self, names: Sequence[bytes]) -> None:
+        for name in names:
+            self._run("DELETE FROM unlinked WHERE name = ?", (name,))
 
     def set_meta(self, values: Mapping[str, int | str | bytes | None]) -> None:
         """Say it anew; nobody who has the store open is told."""

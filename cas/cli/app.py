@@ -57,6 +57,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "backup": ("backup", "Back the store up into another folder."),
     "prove": ("backup", "Prove a backup: rebuild it and read every byte."),
     "restore-store": ("backup", "Make a store of a backup."),
+    "gc": ("gc", "Give back the space of what nothing leads to."),
     "stats": ("stats", "Show what the store holds and what it takes."),
     "bench": ("bench", "Measure what a store does on this machine and this disk."),
 }

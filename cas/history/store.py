@@ -13,16 +13,18 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from cas.errors import CasError, EntryNotFound, Invalid
+from cas.errors import CasError, EntryNotFound, Invalid, Unavailable, Unsupported
 from cas.history.core import CommitCache, Core, warn
 from cas.history.horizon import check_seq, horizon_now
 from cas.history.keeping import Keeping
 from cas.history.later import Later
 from cas.history.snapshot import Change, Snapshot
 from cas.history.timeline import Timeline
+from cas.history.upkeep import GcPlan, GcResult, Upkeep
 from cas.history.verbs import HistoryVerbs
 from cas.history.view import Ref, View
 from cas.history.watch import Hooks, Watching
+from cas.limits import GC_GRACE_US
 from cas.model.entry import Entry, txid_from_key
 from cas.model.ids import BlobId, CommitId, Kind, ObjectId
 from cas.model.objects import Commit
@@ -49,7 +51,9 @@ class PutBatch:
 
     def put(self, content: bytes | Readable) -> BlobId:
         """Stage a blob; it exists when the block has ended normally."""
-        return BlobId(self._core.put_content(self._batch, content)[0])
+        id = self._core.put_content(self._batch, content)[0]
+        self._batch.promise((id,))
+        return BlobId(id)
 
     def get(self, id: ObjectId) -> bytes:
         """Content of a blob, those staged here included."""
@@ -59,8 +63,9 @@ class PutBatch:
 class Store(HistoryVerbs, Keeping, Watching):
     """A versioned, content-addressed store. Open one with `cas.open`."""
 
-    def __init__(self, objects: ObjectStore, location: str) -> None:
+    def __init__(self, objects: ObjectStore, location: str, upkeep: Upkeep | None = None) -> None:
         self.objects = objects
+        self._upkeep = upkeep
         self.location = location
         self.core = Core(objects, Timeline(objects), CommitCache(objects))
         self._spill = Spill(objects)
@@ -118,6 +123,7 @@ class Store(HistoryVerbs, Keeping, Watching):
         """
         with self.objects.batch() as batch:
             id, _size = self.core.put_content(batch, content)
+            batch.promise((id,))
         self._after_write()
         return BlobId(id)
 
@@ -125,6 +131,7 @@ class Store(HistoryVerbs, Keeping, Watching):
         """`put` of each, durable together when this returns."""
         with self.objects.batch() as batch:
             ids = [BlobId(id) for id in self.core.put_contents(batch, contents)]
+            batch.promise(ids)
         self._after_write()
         return ids
 
@@ -310,6 +317,40 @@ class Store(HistoryVerbs, Keeping, Watching):
         """
         with self._spill_lock:
             return self._spill.mirror()
+
+    def plan_gc(self, *, grace_us: int = GC_GRACE_US) -> GcPlan:
+        """What `gc` would do; removes nothing. `grace_us` as there.
+
+        Raises `Corrupt` where the store is not whole: damage is never taken for garbage.
+        """
+        return self._keeper().plan_gc(self.core, grace_us)
+
+    def apply_gc(self, plan: GcPlan) -> GcResult:
+        """Do what a plan of this handle says, as far as it still holds: what anything leads to
+        by now, and what was put since, stays. Raises `Unavailable` while another run is at it.
+        """
+        return self._collect(plan.grace_us, plan)
+
+    def gc(self, *, grace_us: int = GC_GRACE_US) -> GcResult:
+        """Give back the space of what nothing leads to. Writers and readers go on meanwhile.
+
+        What only history behind the horizon led to goes at once. What nothing ever led to goes
+        once runs of gc have seen it for `grace_us` µs, each of which adds a day at the most.
+        Raises as `plan_gc` and `apply_gc` do.
+        """
+        return self._collect(grace_us, None)
+
+    def _collect(self, grace_us: int, plan: GcPlan | None) -> GcResult:
+        keeper = self._keeper()
+        with self.objects.catalog.elect("gc") as turn:
+            if turn is None:
+                raise Unavailable("Another gc is at work on this store; try again when it is done.")
+            return keeper.collect(self.core, grace_us, plan, self.mirror)
+
+    def _keeper(self) -> Upkeep:
+        if self._upkeep is None:
+            raise Unsupported("This handle was put together without upkeep; use `cas.open`.")
+        return self._upkeep
 
     def spill(self) -> int:
         """Gather inline packs into a pack file now; how many were gathered."""

@@ -109,7 +109,13 @@ class Timeline:
                 # A reader that began before another thread committed: only it stays behind.
                 return self.at(reader, head.seq)
             elif moment.seq < head.seq:
-                moment = self._replay(moment, reader.entries(moment.seq), self.nodes)
+                try:
+                    moment = self._replay(moment, reader.entries(moment.seq), self.nodes)
+                except ObjectNotFound:
+                    # gc has taken what only states before the horizon needed: this one was
+                    # among them. The newest checkpoint is there.
+                    self.nodes.rotate()
+                    moment = self._at(reader, head.seq, self.nodes)
                 if self.checkpoint_due(moment):
                     moment = self._recheck(moment, reader)
             if moment.hash != head.hash:

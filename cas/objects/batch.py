@@ -23,7 +23,6 @@ from cas.errors import (
     CasError,
     Closed,
     ForkedStore,
-    ObjectNotFound,
     OutcomeUnknown,
     SessionExpired,
     StorageFailed,
@@ -31,18 +30,13 @@ from cas.errors import (
 from cas.limits import INLINE_OBJECT_BYTES_MAX, INLINE_TRANSACTION_BYTES_MAX
 from cas.model.ids import Kind, digest_of, digests_of
 from cas.model.values import evolve
-from cas.objects.children import children
 from cas.objects.parts import Parts
 from cas.objects.pipeline import Submitted
+from cas.objects.relied import check_relied, named_by
 from cas.objects.writer import FileWriter, SealedPack
 from cas.storage.codec import RAW, RECIPE, encode_payload
 from cas.storage.header import PackHeader
-from cas.storage.pack import (
-    SLOT_BYTES,
-    Footer,
-    Record,
-    build_inline,
-)
+from cas.storage.pack import SLOT_BYTES, Footer, Record, build_inline
 from cas.storage.record import RECORD_HEADER_BYTES
 
 _NO_SESSION = bytes(16)
@@ -80,9 +74,12 @@ class Batch:
         self._small_bytes = 0
         self._structured: list[bytes] = []
         self._hits: set[bytes] = set()
+        self.promised: set[bytes] = set()
+        """What `promise` was told of and what was found: nothing of it is written."""
         self._hints: dict[bytes, bytes] | None = None
         self._file: FileWriter | None = None
         self._session: SessionRow | None = None
+        self._release: Callable[[], None] | None = None
         self._sealed: list[SealedPack] | None = None
         self._done = False
         self._pid = os.getpid()
@@ -217,6 +214,22 @@ class Batch:
         if not self.holds(id):
             self._hits.add(id)
 
+    def promise(self, ids: Iterable[bytes]) -> None:
+        """Note objects staged here that are to stay for a while, though nothing may name them."""
+        self.promised |= self._hits.intersection(ids)
+
+    def copy_again(self, record: Record) -> None:
+        """Stage another whole copy of an object that exists."""
+        id, kind, codec, payload, raw_bytes = record
+        self._hits.discard(id)
+        stored, total = len(payload), self._small_bytes + len(payload)
+        fits = stored <= INLINE_OBJECT_BYTES_MAX and total <= INLINE_TRANSACTION_BYTES_MAX
+        if self._file is None and fits:
+            self._small[id] = record
+            self._small_bytes = total + _RECORD_COST_BYTES
+        else:
+            self.rewrite([Submitted(id, kind, payload, codec, raw_bytes)])
+
     def holds(self, id: bytes) -> bool:
         """Whether the batch itself has staged `id`."""
         return id in self._small or (self._file is not None and self._file.holds(id))
@@ -333,21 +346,10 @@ class Batch:
 
     def _check_relied(self, writer: CatalogReader) -> None:
         """Look up again what this batch names and does not write (E6)."""
-        named = set(self._hits)
-        if self._file is not None:
-            named |= self._file.bases
-        for id in self._structured:
-            kind, content = self._read(self, id)
-            named.update(children(kind, content))
-        lookup = self._lookup
-        lookup.refresh(writer)
-        for id in named:
-            if not self.holds(id) and not lookup.exists(id):
-                raise ObjectNotFound(
-                    f"Object {id.hex()} was condemned while this transaction ran; nothing was "
-                    "committed. Begin it again.",
-                    id=id,
-                )
+        bases = self._file.bases if self._file is not None else {}
+        staged = (self._read(self, id) for id in self._structured)
+        self._lookup.refresh(writer)
+        check_relied(self._lookup, named_by(self._hits, staged), bases, self.holds)
 
     def installed(self, rows: list[tuple[PackRow, Footer]], head: Head) -> None:
         """After the transaction: the packs are part of the store."""
@@ -398,6 +400,9 @@ class Batch:
     def _close(self) -> None:
         if self._file is not None:
             self._file.close()
+        if self._release is not None:
+            self._release()
+            self._release = None
 
     # -- pack files --------------------------------------------------------------------------
 
@@ -410,6 +415,8 @@ class Batch:
             0,
             parts.clock.wall_us(),
         )
+        # Before the row is there: what nobody holds is taken for dead.
+        self._release = parts.catalog.hold(session.fence)
         try:
             with parts.catalog.write() as writer:
                 head = writer.head()

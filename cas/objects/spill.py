@@ -28,9 +28,10 @@ from cas.limits import Thresholds
 from cas.model.ids import Kind, digest_of
 from cas.objects.batch import Batch
 from cas.objects.mirror import MIRRORED, stage_segments
-from cas.objects.packs import PackInfo, State, bit_is_set
+from cas.objects.packs import PackInfo, State, bit_is_set, pack_name
 from cas.objects.pipeline import Submitted
 from cas.objects.store import ObjectStore
+from cas.objects.unlink import remove_unlinked
 from cas.storage.pack import FOOTER_HEAD_BYTES, Footer, decode_inline
 from cas.storage.record import RECORD_HEADER_BYTES
 
@@ -332,12 +333,12 @@ class Spill:
                 present = [pack for pack in wanted if pack.number in alive]
                 if present:
                     head = writer.head()
+                    files = [pack_name(pack.file) for pack in present if pack.file is not None]
+                    writer.add_unlinked(files, head.seq)
                     writer.remove_packs(
                         [pack.number for pack in present], head.version + 1, head.condemn_seq
                     )
-            for pack in present:
-                if pack.file is not None:
-                    self._objects.bucket.delete(pack.file)
+        remove_unlinked(self._objects.catalog, self._objects.bucket)
 
 
 def _footer_of(pack: PackInfo, footer_bytes: bytes, body: bytes) -> Footer:

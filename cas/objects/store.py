@@ -38,15 +38,12 @@ from cas.objects.many import find_many, load_many
 from cas.objects.nodes import NodeCache, TreeNodes
 from cas.objects.packs import Copy, PackInfo
 from cas.objects.parts import Parts
+from cas.objects.promises import stale_copies
 from cas.storage.bucket import Bucket
 from cas.storage.codec import DELTA, RECIPE, decode_payload
 from cas.storage.delta import decode_delta, delta_base
 from cas.storage.pack import Footer
-from cas.storage.record import (
-    RECIPE_PAYLOAD_BYTES,
-    RECORD_HEADER_BYTES,
-    encode_record_header,
-)
+from cas.storage.record import RECIPE_PAYLOAD_BYTES, RECORD_HEADER_BYTES, encode_record_header
 from cas.trees.node import Flavour
 
 _T = TypeVar("_T")
@@ -380,6 +377,8 @@ class ObjectStore:
         """Install a batch in a transaction of its own. Raises `OutcomeUnknown` when the store
         cannot even be asked; putting the same again is harmless and settles it.
         """
+        for record in stale_copies(self, batch.promised):
+            batch.copy_again(record)
         if batch.is_empty:
             with self.catalog.read() as reader:
                 batch.confirm(reader)

@@ -66,8 +66,10 @@ class FileWriter:
         # Digest of the body at hand, while every record of it was verified by who made it.
         self._hasher: blake3 | None = None
         self._vouched = True
-        self.bases: set[bytes] = set()
-        """Installed objects that copies written here are deltas of."""
+        self.bases: dict[bytes, int] = {}
+        """Installed objects that copies written here are deltas of, each with the depth that a
+        copy of it has to stay below.
+        """
 
     def add(self, item: Submitted) -> None:
         """Take one object; its id must be new to this writer. Raises `Closed` after a failure."""
@@ -110,7 +112,7 @@ class FileWriter:
         header = PackHeader(
             meta.store_id, meta.lineage_id, self._session_id, self._parts.clock.wall_us()
         )
-        self._upload = self._parts.bucket.create()
+        self._upload = self._parts.bucket.create(self._session_id.hex())
         self._hasher = body_hasher() if self._vouched else None
         self._builder = PackBuilder(header, self._append)
         return self._builder
@@ -129,7 +131,10 @@ class FileWriter:
     def _write(self, records: list[Made]) -> None:
         builder = self._builder or self._begin()
         records = [record for record in records if self._is_new(record[0])]
-        self.bases.update([record[3][:ID_BYTES] for record in records if record[2] == DELTA])
+        for record in records:
+            if record[2] == DELTA:
+                base = record[3][:ID_BYTES]
+                self.bases[base] = min(record[5], self.bases.get(base, record[5]))
         ids = [record[0] for record in records]
         self._numbers.update(zip(ids, range(len(builder), len(builder) + len(ids)), strict=True))
         builder.add_many(records)

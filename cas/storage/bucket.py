@@ -22,6 +22,15 @@ class BucketFile:
     size_bytes: int
 
 
+@frozen
+class UnfinishedFile:
+    """A file that was begun and has no name yet. `owner` is who began it, as `create` was told."""
+
+    name: str
+    owner: str
+    size_bytes: int
+
+
 class Upload(Protocol):
     """A file being written. Used by one thread."""
 
@@ -43,8 +52,11 @@ class Upload(Protocol):
 class Bucket(Protocol):
     """Immutable files by name. Every method may be called from any thread."""
 
-    def create(self) -> Upload:
-        """Begin a file. Nothing is visible under any name until `seal`."""
+    def create(self, owner: str = "") -> Upload:
+        """Begin a file. Nothing is visible under any name until `seal`.
+
+        `owner` (hex digits) says whose it is, for who finds it unfinished.
+        """
 
     def sync(self) -> None:
         """Return when every name sealed or deleted before is durable."""
@@ -60,6 +72,12 @@ class Bucket(Protocol):
 
     def list(self) -> Iterator[BucketFile]:
         """Every sealed file, in any order. A listing that fails raises; it is never short."""
+
+    def unfinished(self) -> Iterator[UnfinishedFile]:
+        """Every file that was begun and neither sealed nor aborted, by whomever."""
+
+    def discard(self, name: str) -> None:
+        """Remove an unfinished file; nothing happens when there is none."""
 
     def delete(self, name: str) -> None:
         """Remove the file; nothing happens when there is none."""

@@ -14,9 +14,10 @@ from contextlib import suppress
 
 from cas.clock import Clock
 from cas.errors import Closed, CorruptPack, MissingPack, StorageFailed
-from cas.storage.bucket import BucketFile
+from cas.storage.bucket import BucketFile, UnfinishedFile
 from cas.storage.files import OS_FILES, Files, translate
 
+_TEMPORARY = ".tmp"
 _OPEN_FILES_MAX = 128
 _BUFFER_BYTES = 1 << 20
 
@@ -27,7 +28,7 @@ class LocalUpload:
     def __init__(self, folder: str, name: str, files: Files) -> None:
         self._folder = folder
         self._files = files
-        self._path = os.path.join(folder, name + ".tmp")
+        self._path = os.path.join(folder, name + _TEMPORARY)
         self._buffer: list[bytes] = []
         self._buffered_bytes = 0
         try:
@@ -117,8 +118,9 @@ class LocalBucket:
         self._descriptors: OrderedDict[str, _Open] = OrderedDict()
         self._closed = False
 
-    def create(self) -> LocalUpload:
-        return LocalUpload(self._folder, self._clock.random(16).hex(), self._files)
+    def create(self, owner: str = "") -> LocalUpload:
+        name = self._clock.random(16).hex()
+        return LocalUpload(self._folder, f"{owner}-{name}" if owner else name, self._files)
 
     def sync(self) -> None:
         try:
@@ -180,9 +182,26 @@ class LocalBucket:
             with suppress(MissingPack):
                 yield BucketFile(name, self.size(name))
 
+    def unfinished(self) -> Iterator[UnfinishedFile]:
+        try:
+            with os.scandir(self._folder) as entries:
+                names = [entry.name for entry in entries if entry.name.endswith(_TEMPORARY)]
+        except OSError as error:
+            translate(error, self._folder)
+        for name in names:
+            owner = name.removesuffix(_TEMPORARY).rpartition("-")[0]
+            with suppress(MissingPack):
+                yield UnfinishedFile(name, owner, self.size(name))
+
+    def discard(self, name: str) -> None:
+        self._unlink(name)
+
     def delete(self, name: str) -> None:
         with self._lock:
             self._descriptors.pop(name, None)
+        self._unlink(name)
+
+    def _unlink(self, name: str) -> None:
         try:
             self._files.unlink(os.path.join(self._folder, name))
         except FileNotFoundError:

@@ -9,7 +9,7 @@ import errno
 from collections.abc import Iterator
 
 from cas.errors import Closed, CorruptPack, MissingPack, StorageFailed
-from cas.storage.bucket import BucketFile
+from cas.storage.bucket import BucketFile, UnfinishedFile
 
 
 class MemoryUpload:
@@ -47,7 +47,7 @@ class MemoryBucket:
         self._files: dict[str, list[bytes]] = {}
         self._closed = False
 
-    def create(self) -> MemoryUpload:
+    def create(self, owner: str = "") -> MemoryUpload:
         return MemoryUpload(self._files)
 
     def sync(self) -> None:
@@ -79,6 +79,13 @@ class MemoryBucket:
     def list(self) -> Iterator[BucketFile]:
         for name, sealed in list(self._files.items()):
             yield BucketFile(name, len(sealed[0]))
+
+    def unfinished(self) -> Iterator[UnfinishedFile]:
+        # What was begun here is gone with whoever held it.
+        return iter(())
+
+    def discard(self, name: str) -> None:
+        return
 
     def delete(self, name: str) -> None:
         self._files.pop(name, None)

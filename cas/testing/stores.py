@@ -84,7 +84,8 @@ def build(
     )
     bucket = LocalBucket(os.path.join(folder, assembly.PACKS), clock, files)
     cache = os.path.join(folder, assembly.CACHE) if cached else None
-    return Store(ObjectStore(catalog, bucket, clock, cache, thresholds=thresholds), folder)
+    objects = ObjectStore(catalog, bucket, clock, cache, thresholds=thresholds)
+    return assembly.assemble(objects, folder)
 
 
 @contextmanager

@@ -129,6 +129,8 @@ DOCUMENTS = [
     ["backup", "backup", "--prove"],
     ["prove", "proved"],
     ["restore-store", "proved", "again"],
+    ["gc"],
+    ["gc", "--dry-run", "--grace", "0"],
     ["stats"],
     ["bench", "--seconds", "1"],
     ["--version"],

@@ -1,0 +1,132 @@
+"""What upkeep would do and has done, as values, and who does it for a store.
+
+Floor 4. Invariant: a plan changes nothing, and says no more than what was so when it was made;
+applying it looks again, and does less where something changed. The work itself is on the floor
+above (`cas.maintenance`), which `cas.assembly` hands to the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from cas.model.ids import Kind
+from cas.model.values import field, frozen
+
+if TYPE_CHECKING:
+    from cas.history.core import Core
+
+
+@frozen
+class GcRow:
+    """Objects of one kind that go for one reason.
+
+    `reason`: "dropped" for what only history behind the horizon led to, "loose" for what nothing
+    ever led to. `content_bytes` is what they say, `stored_bytes` what their copies take.
+    """
+
+    kind: Kind
+    reason: str
+    object_count: int
+    content_bytes: int
+    stored_bytes: int
+
+
+@frozen
+class GcPlan:
+    """What `gc` would do. `seq` and `horizon` are the entries it was made at and for.
+
+    `waiting_*` are objects that nothing leads to and that stay for the grace (`grace_us`).
+    `pack_count` packs would go whole. `file_*` are files that no pack row names, and
+    `session_count` writers that died.
+    """
+
+    seq: int
+    horizon: int
+    grace_us: int
+    rows: tuple[GcRow, ...]
+    waiting_count: int
+    waiting_bytes: int
+    pack_count: int
+    file_count: int
+    file_bytes: int
+    session_count: int
+    mark: object = field(repr=False, eq=False)
+    """What was marked; for `apply`."""
+
+    @property
+    def object_count(self) -> int:
+        """Objects that would go."""
+        return sum(row.object_count for row in self.rows)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that their copies take."""
+        return sum(row.stored_bytes for row in self.rows)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to do."""
+        return not (self.rows or self.file_count or self.session_count)
+
+    @property
+    def summary(self) -> str:
+        """One sentence for people."""
+        parts = [f"{row.object_count} {_plural(row)} ({row.reason})" for row in self.rows]
+        if self.file_count:
+            parts.append(f"{self.file_count} files that nothing names")
+        if self.session_count:
+            parts.append(f"{self.session_count} dead writers")
+        text = f"{', '.join(parts)}: {self.stored_bytes + self.file_bytes} bytes would go"
+        if not parts:
+            text = "nothing would go"
+        if self.waiting_count:
+            text += f"; {self.waiting_count} loose objects wait for their grace to end"
+        return text + "."
+
+
+def _plural(row: GcRow) -> str:
+    name = row.kind.name.lower()
+    return name if row.object_count == 1 else name + "s"
+
+
+@frozen
+class GcResult:
+    """What `gc` has done. `rows` as in the plan, of what went; `file_*` are files that were
+    removed, `moved_bytes` what was written anew to make room.
+    """
+
+    seq: int
+    horizon: int
+    rows: tuple[GcRow, ...]
+    waiting_count: int
+    waiting_bytes: int
+    pack_count: int
+    file_count: int
+    file_bytes: int
+    session_count: int
+    moved_bytes: int
+
+    @property
+    def object_count(self) -> int:
+        """Objects that went."""
+        return sum(row.object_count for row in self.rows)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that their copies took."""
+        return sum(row.stored_bytes for row in self.rows)
+
+
+class Upkeep(Protocol):
+    """Who collects for one store. Any thread."""
+
+    def plan_gc(self, core: Core, grace_us: int) -> GcPlan:
+        """What `collect` would do."""
+
+    def collect(
+        self, core: Core, grace_us: int, plan: GcPlan | None, mirror: Callable[[], int]
+    ) -> GcResult:
+        """Do what `plan_gc` would say now; of a plan, what it says as well. `mirror` puts what
+        exists, and the journal, into pack files: before files may go.
+        """

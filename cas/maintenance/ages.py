@@ -1,0 +1,70 @@
+"""How long packs have been seen: ages that no clock can make longer than they are.
+
+Floor 5. Invariant: a pack that is met for the first time has no age, and one run adds a day at
+the most, however far the clock has jumped; so a loose object outlives as many runs as the grace
+has days. What is kept here is a cache: without it everything is new again, and stays longer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Final
+
+from cas.limits import GC_CREDIT_US
+
+_FILE: Final = "gc-ages.json"
+
+
+class Ages:
+    """Ages of the packs of one store, in µs. `folder` None: they live as long as this."""
+
+    def __init__(self, folder: str | None) -> None:
+        self._path = None if folder is None else os.path.join(folder, _FILE)
+        self._lineage = ""
+        self._seen_us = 0
+        self._ages: dict[int, int] = {}
+
+    def load(self, lineage: bytes) -> None:
+        """Read what was saved for this lineage; nothing where that is damaged or another's."""
+        if self._path is not None:
+            self._ages, self._seen_us = {}, 0
+            with suppress(OSError, ValueError, TypeError, KeyError):
+                with open(self._path, encoding="utf-8") as file:
+                    found = json.load(file)
+                if found["lineage"] == lineage.hex():
+                    ages = {int(n): int(age) for n, age in found["ages"].items()}
+                    self._ages, self._seen_us = ages, int(found["seen_us"])
+        elif self._lineage != lineage.hex():
+            self._ages, self._seen_us = {}, 0
+        self._lineage = lineage.hex()
+
+    def of(self, number: int, now_us: int) -> int | None:
+        """Age of a pack now; None when no run has seen it."""
+        age = self._ages.get(number)
+        return None if age is None else age + self._credit(now_us)
+
+    def _credit(self, now_us: int) -> int:
+        return min(max(0, now_us - self._seen_us), GC_CREDIT_US) if self._seen_us else 0
+
+    def advance(self, numbers: Iterable[int], now_us: int) -> None:
+        """A run has seen these packs; others are forgotten. Saved where there is a folder."""
+        credit = self._credit(now_us)
+        ages = self._ages
+        self._ages = {n: ages[n] + credit if n in ages else 0 for n in numbers}
+        self._seen_us = now_us
+        if self._path is not None:
+            text = json.dumps(
+                {"lineage": self._lineage, "seen_us": now_us, "ages": self._ages},
+                separators=(",", ":"),
+            )
+            with suppress(OSError):
+                with open(self._path + ".tmp", "w", encoding="utf-8") as file:
+                    file.write(text)
+                os.replace(self._path + ".tmp", self._path)
+
+    def inherit(self, number: int, sources: Iterable[int]) -> None:
+        """A pack that holds what these held is as old as the youngest of them."""
+        self._ages[number] = min((self._ages.get(n, 0) for n in sources), default=0)

@@ -1,0 +1,219 @@
+"""Garbage collection: mark, condemn, remove; beside writers, in steps that may each be the last.
+
+Floor 5; implements docs/design/001. Invariant: a run may be killed behind any step; what stands
+then is whole, and the next run goes on. Nothing waits for it but at the gate, for moments.
+
+A plan is a mark. Applying it condemns what the mark and everything that came since lead nowhere
+to (`condemn`), then removes the files that lost their rows (`cas.objects.unlink`) and what stopped
+writers left (`leftovers`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from cas.errors import Invalid
+from cas.history.core import Core
+from cas.history.upkeep import GcPlan, GcResult, GcRow
+from cas.maintenance.ages import Ages
+from cas.maintenance.condemn import Condemnation
+from cas.maintenance.leftovers import Leftovers, find_leftovers, remove_leftovers
+from cas.maintenance.reach import DROPPED, FREE, GONE, Marks
+from cas.maintenance.roots import Roots, read_roots
+from cas.model.ids import Kind
+from cas.model.values import frozen
+from cas.objects.promises import MARKING
+from cas.objects.store import ObjectStore
+from cas.objects.unlink import remove_unlinked
+from cas.trees.cursor import nodes_of
+from cas.trees.node import EMPTY_DATA, REFS
+
+_REASONS = {FREE: "loose", DROPPED: "dropped"}
+
+
+@frozen
+class _Mark:
+    """What a plan holds for the run that applies it."""
+
+    objects: ObjectStore
+    roots: Roots
+    marks: Marks
+    leftovers: Leftovers
+    grace_us: int
+    waiting: tuple[int, int]
+
+
+class Collector:
+    """Collects for one store handle. Any thread; runs are apart from each other."""
+
+    def __init__(self, objects: ObjectStore) -> None:
+        self._objects = objects
+        self._ages = Ages(objects.cache)
+
+    def plan_gc(self, core: Core, grace_us: int) -> GcPlan:
+        """Mark, and say what nothing leads to. Raises `Corrupt` where the store is not whole."""
+        return self._plan(self._mark(core, grace_us))
+
+    def collect(
+        self, core: Core, grace_us: int, plan: GcPlan | None, mirror: Callable[[], int]
+    ) -> GcResult:
+        """Mark anew, and remove what nothing leads to; of a plan, only what it says as well.
+
+        Anew, because a put that found what the plan saw as garbage was acknowledged since: while
+        a run is at work, and says so, such a put writes another copy.
+        """
+        before = None if plan is None else plan.mark
+        if before is not None and not (
+            isinstance(before, _Mark) and before.objects is self._objects
+        ):
+            raise Invalid("This plan was made by another handle; make one with this one.")
+        objects = self._objects
+        with _at_work(objects):
+            mark = self._mark(core, grace_us if before is None else before.grace_us)
+            if before is not None:
+                mark.marks.spare(before.marks)
+            found = self._plan(mark)
+            kept = store_refs(core, mark.roots.horizon)
+            done = Condemnation(objects, mark.roots, mark.marks).run(kept)
+        self._ages.advance(mark.marks.packs, objects.clock.wall_us())
+        if done is not None and done.file_count:
+            mirror()
+        removed = remove_unlinked(objects.catalog, objects.bucket)
+        removed += remove_leftovers(objects, mark.leftovers)
+        objects.lookup.refresh()
+        return GcResult(
+            seq=found.seq,
+            horizon=found.horizon,
+            waiting_bytes=found.waiting_bytes,
+            rows=found.rows if done is not None else (),
+            pack_count=0 if done is None else done.pack_count,
+            file_count=removed,
+            file_bytes=mark.leftovers.size_bytes + (0 if done is None else done.file_bytes),
+            session_count=len(mark.leftovers.sessions),
+            moved_bytes=0,
+            waiting_count=found.waiting_count,
+        )
+
+    def _mark(self, core: Core, grace_us: int) -> _Mark:
+        objects = self._objects
+        leftovers = find_leftovers(objects)
+        with objects.catalog.read() as reader:
+            roots = read_roots(core, reader)
+        objects.catalog.harden(reading=True)
+        marks = Marks(objects, roots.thinned)
+        marks.begin()
+        marks.keep(roots.kept, "a ref or an event")
+        marks.keep_kind(Kind.SEGMENT)
+        marks.drop(roots.dropped)
+        marks.keep_packs([number for number in marks.packs if number > roots.version])
+        now_us = objects.clock.wall_us()
+        self._ages.load(roots.lineage)
+        young = [n for n in marks.packs if (self._ages.of(n, now_us) or 0) < grace_us]
+        count, size_bytes = _sum_of(objects, marks, FREE) if young else (0, 0)
+        marks.keep_packs(young, dropped=False)
+        left = _sum_of(objects, marks, FREE) if count else (0, 0)
+        waiting = count - left[0], size_bytes - left[1]
+        return _Mark(objects, roots, marks, leftovers, grace_us, waiting)
+
+    def _plan(self, mark: _Mark) -> GcPlan:
+        rows, packs = _tally(self._objects, mark.marks)
+        return GcPlan(
+            seq=mark.roots.seq,
+            horizon=mark.roots.horizon,
+            grace_us=mark.grace_us,
+            rows=rows,
+            waiting_count=mark.waiting[0],
+            waiting_bytes=mark.waiting[1],
+            pack_count=packs,
+            file_count=mark.leftovers.count,
+            file_bytes=mark.leftovers.size_bytes,
+            session_count=len(mark.leftovers.sessions),
+            mark=mark,
+        )
+
+
+@contextmanager
+def _at_work(objects: ObjectStore) -> Iterator[None]:
+    """Say to who puts that a run is at work, from before its mark until it has condemned."""
+    catalog = objects.catalog
+    number = int.from_bytes(objects.clock.random(6), "big") | 1
+    release = catalog.hold(number)
+    try:
+        with catalog.write() as writer:
+            writer.set_cursor(MARKING, number)
+        yield
+        with catalog.write() as writer:
+            writer.set_cursor(MARKING, 0)
+    finally:
+        release()
+
+
+def store_refs(core: Core, seq: int) -> list[bytes]:
+    """Make the refs tree after entry `seq` a checkpoint; its root, if there is any entry."""
+    objects = core.objects
+    if not seq:
+        return []
+    with objects.catalog.read() as reader:
+        root = core.timeline.at(reader, seq).root
+        stored = reader.checkpoint(seq)
+        if stored is not None and stored.seq == seq:
+            return [root]
+        nodes = [(root, EMPTY_DATA)]
+        if root != REFS.empty:
+            found = nodes_of(REFS, root, core.timeline.nodes)
+            nodes = [(id, node.data) for id, node in found]
+    batch = objects.new_batch()
+    try:
+        for id, data in nodes:
+            batch.add(id, Kind.REFS, data)
+        batch.seal()
+        with objects.catalog.write() as writer:
+            head = writer.head()
+            rows = batch.install(writer, head)
+            there = writer.checkpoint(seq)
+            if there is None or there.seq != seq:
+                writer.add_checkpoint(seq, root)
+        batch.installed(rows, head)
+    except BaseException as error:
+        batch.abandon(error)
+        raise
+    return [root]
+
+
+def _tally(objects: ObjectStore, marks: Marks) -> tuple[tuple[GcRow, ...], int]:
+    """What goes, by kind and reason, and how many packs go whole."""
+    sums: dict[tuple[str, int], list[int]] = {}
+    packs = 0
+    for number, colors in list(marks.colors.items()):
+        if FREE not in colors and DROPPED not in colors:
+            continue
+        packs += set(colors) <= {FREE, DROPPED, GONE}
+        footer = objects.lookup.footer(marks.packs[number])
+        for color, reason in _REASONS.items():
+            for id, _offset, stored, raw, kind, *_rest in _rows(footer, colors, color):
+                row = sums.setdefault((reason, kind), [0, 0, 0])
+                row[2] += stored
+                first = next(p for p in marks.places(id) if p[0] in marks.colors)
+                if first[0] == number:
+                    row[0] += 1
+                    row[1] += raw
+    rows = [GcRow(Kind(kind), reason, *row) for (reason, kind), row in sorted(sums.items())]
+    return tuple(rows), packs
+
+
+def _rows(footer: Any, colors: bytearray, color: int) -> Iterable[Any]:
+    slots = [slot for slot, now in enumerate(colors) if now == color] if color in colors else ()
+    return footer.pick(slots)  # type: ignore[no-any-return]
+
+
+def _sum_of(objects: ObjectStore, marks: Marks, color: int) -> tuple[int, int]:
+    """(copies, stored bytes) of a color."""
+    count = size_bytes = 0
+    for number, colors in list(marks.colors.items()):
+        if color in colors:
+            for row in _rows(objects.lookup.footer(marks.packs[number]), colors, color):
+                count += 1
+                size_bytes += row[2]
+    return count, size_bytes

@@ -1,0 +1,371 @@
+"""Marking: which copies something that must be kept leads to.
+
+Floor 5; implements docs/design/001, rules E3 and E5. Invariant: whoever is kept has everything
+kept that it names, and everything that each of its copies is decoded with; what cannot be read or
+found stops the marking, so that damage is never taken for garbage.
+
+Memory is one byte a slot, and what one group of objects holds. The marking goes pack by pack: a
+slot that is newly marked waits in its pack until that is swept, its records in the order in which
+they lie. Places come from the look-up index, unverified: two ids that begin with the same 40 bits
+or more are marked together, which keeps too much and never too little.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from cas.catalog.catalog import CatalogReader, PackRow
+from cas.errors import CasError, CorruptObject, MissingPack, NotCanonical
+from cas.limits import ID_BYTES
+from cas.model.encoding import decode_many
+from cas.model.ids import Kind
+from cas.model.objects import Commit
+from cas.objects.bulk import GROUP_BYTES, GROUP_COUNT, BulkReader
+from cas.objects.chains import Place
+from cas.objects.children import children
+from cas.objects.packs import PackInfo, file_name, pack_name
+from cas.objects.store import ObjectStore
+from cas.storage.codec import RECIPE, ZSTD
+from cas.storage.index import Run, prefix_of, run_of
+from cas.storage.pack import SLOT_BYTES, Footer, decode_footer
+
+FREE: Final = 0
+"""Nothing that is kept, and nothing that was given up, leads here."""
+KEPT: Final = 1
+KEEPING: Final = 2
+"""Kept, and what it names is still to be marked."""
+GONE: Final = 3
+"""Does not exist: its bit is set."""
+DROPPED: Final = 4
+"""Only states before the horizon led here."""
+DROPPING: Final = 5
+
+_KIND_AT: Final = 48
+"""Where a slot says its kind."""
+
+_AT_ONCE: Final = 1 << 15
+_SMALL_SLOTS: Final = 4096
+"""A pack of fewer slots that came later is looked up by a table of ids, not by an index run."""
+
+_WORTH_KEEPING: Final = frozenset((FREE, DROPPED, DROPPING))
+_WORTH_DROPPING: Final = frozenset((FREE,))
+
+
+class Marks:
+    """What is known of every slot of every pack of one store. One thread.
+
+    `version`: packs up to it were taken in. `colors`: by number of the pack, one byte a slot.
+    """
+
+    def __init__(self, objects: ObjectStore, thinned: frozenset[bytes] = frozenset()) -> None:
+        self._objects = objects
+        self._thinned = thinned
+        self._reader = BulkReader(objects)
+        self.packs: dict[int, PackInfo] = {}
+        self.colors: dict[int, bytearray] = {}
+        self.version = 0
+        self.removal_version = 0
+        self._runs: list[Run] = []
+        self._ids: dict[bytes, list[tuple[int, int]]] = defaultdict(list)
+        self._waiting: set[int] = set()
+
+    # -- which packs there are ---------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Take in all packs of the newest state. Raises `Corrupt` where one cannot be read."""
+        lookup = self._objects.lookup
+        # Its runs are checked against their digests: a damaged one would hide what is kept.
+        lookup.is_certain(lookup.stamp(), again=True)
+        state, runs, _tables = lookup.view()
+        hidden = lookup.hidden_by()
+        if hidden is not None:
+            raise hidden
+        self._runs = list(runs)
+        slots = {n: count for run in runs for n, count in zip(run.packs, run.slots, strict=True)}
+        for number, pack in state.packs.items():
+            footer = pack.footer
+            if footer is not None:
+                self._note(number, footer)
+            count = footer.count if footer is not None else slots.get(number)
+            if count is None:
+                count = lookup.footer(pack).count
+                self._runs.append(self._run_of(pack, lookup.footer(pack)))
+            self.packs[number] = pack
+            self.colors[number] = bytearray(count)
+            self.strike(number, state.vectors.get(number))
+        self.version, self.removal_version = state.version, state.removal_version
+
+    def catch_up(self, reader: CatalogReader, slots_max: int) -> list[int] | None:
+        """Take in what was installed and removed since, in the state of `reader`: the numbers of
+        the new packs; None, and no new pack taken in, when these have more than `slots_max` slots.
+        """
+        head = reader.head()
+        if head.version == self.version:
+            return []
+        fresh: list[tuple[PackInfo, Footer]] = []
+        for row in reader.packs(self.version):
+            pack, footer = self._opened(row)
+            fresh.append((pack, footer))
+        if sum(footer.count for _pack, footer in fresh) > slots_max:
+            return None
+        if head.removal_version != self.removal_version:
+            alive = set(reader.pack_numbers())
+            for number in self.packs.keys() - alive:
+                del self.packs[number], self.colors[number]
+                self._waiting.discard(number)
+        for pack, footer in fresh:
+            if pack.footer is not None or footer.count <= _SMALL_SLOTS:
+                self._note(pack.number, footer)
+            else:
+                self._runs.append(self._run_of(pack, footer))
+            self.packs[pack.number] = pack
+            self.colors[pack.number] = bytearray(footer.count)
+        for number, _version, bits in reader.vectors(self.version):
+            self.strike(number, bits)
+        self.version, self.removal_version = head.version, head.removal_version
+        return [pack.number for pack, _footer in fresh]
+
+    def _opened(self, row: PackRow) -> tuple[PackInfo, Footer]:
+        if row.name is None:
+            label = f"inline pack {row.number}"
+            footer = decode_footer(b"", row.footer or b"", label, verified=True)
+            return PackInfo(row.number, None, row.body_bytes, footer), footer
+        pack = PackInfo(row.number, file_name(row.name), row.body_bytes, None)
+        return pack, self._objects.lookup.footer(pack)
+
+    def _note(self, number: int, footer: Footer) -> None:
+        for slot, id in enumerate(footer.ids()):
+            self._ids[id].append((number, slot))
+
+    @staticmethod
+    def _run_of(pack: PackInfo, footer: Footer) -> Run:
+        assert pack.file is not None
+        return run_of(pack.number, pack_name(pack.file), footer)
+
+    def strike(self, number: int, bits: bytes | None) -> None:
+        """Take in a deletion vector."""
+        colors = self.colors.get(number)
+        if bits is None or colors is None:
+            return
+        for at, byte in enumerate(bits):
+            for slot in range(8 * at, min(8 * at + 8, len(colors))) if byte else ():
+                if byte >> (slot & 7) & 1:
+                    colors[slot] = GONE
+
+    # -- marking -----------------------------------------------------------------------------
+
+    def keep(self, ids: Iterable[bytes], by: str) -> None:
+        """Keep these objects and all that they lead to. Raises `CorruptObject`."""
+        for id in ids:
+            if not self._mark(id, KEEPING, _WORTH_KEEPING):
+                raise _missing(id, by)
+        self._sweep(KEEPING, KEPT, _WORTH_KEEPING)
+
+    def drop(self, ids: Iterable[bytes]) -> None:
+        """Note what these lead to as given up; what is missing already is passed over."""
+        for id in ids:
+            self._mark(id, DROPPING, _WORTH_DROPPING)
+        self._sweep(DROPPING, DROPPED, _WORTH_DROPPING)
+
+    def keep_packs(self, numbers: Iterable[int], *, dropped: bool = True) -> None:
+        """Keep every object of these packs, with all that they lead to (E3).
+
+        Without `dropped` those stay as they are that were given up.
+        """
+        wanted = _WORTH_KEEPING if dropped else _WORTH_DROPPING
+        table = bytes(KEEPING if color in wanted else color for color in range(256))
+        for number in numbers:
+            colors = self.colors.get(number)
+            if colors is not None:
+                colors[:] = colors.translate(table)
+                self._waiting.add(number)
+        # An object of a young pack is kept with all its copies, wherever they lie.
+        self._spread_copies(numbers)
+        self._sweep(KEEPING, KEPT, _WORTH_KEEPING)
+
+    def keep_kind(self, kind: Kind) -> None:
+        """Keep every object of a kind, whatever leads to it."""
+        for number in list(self.packs):
+            footer = self._footer(number)
+            colors = self.colors.get(number)
+            if footer is None or colors is None:
+                continue
+            kinds = footer.table[_KIND_AT::SLOT_BYTES]
+            for slot in _positions(kinds, kind, kinds.find(kind), len(kinds)):
+                if colors[slot] in _WORTH_KEEPING:
+                    colors[slot] = KEEPING
+                    self._waiting.add(number)
+        self._sweep(KEEPING, KEPT, _WORTH_KEEPING)
+
+    def spare(self, before: Marks) -> None:
+        """Keep whatever an earlier mark did not find to go, with all that it leads to."""
+        for number, colors in self.colors.items():
+            then = before.colors.get(number, b"")
+            for color in _WORTH_KEEPING:
+                for slot in _positions(colors, color, colors.find(color), len(colors)):
+                    if slot >= len(then) or then[slot] not in _WORTH_KEEPING:
+                        colors[slot] = KEEPING
+                        self._waiting.add(number)
+        self._spread_copies(list(self._waiting))
+        self._sweep(KEEPING, KEPT, _WORTH_KEEPING)
+
+    def _spread_copies(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            footer, colors = self._footer(number), self.colors.get(number)
+            if footer is None or colors is None:
+                continue
+            for slot in _positions(colors, KEEPING, colors.find(KEEPING), len(colors)):
+                self._mark(footer.id_at(slot), KEEPING, _WORTH_KEEPING)
+
+    def _mark(self, id: bytes, color: int, wanted: frozenset[int]) -> bool:
+        """Color every copy of an object that is not colored yet; whether it has any copy."""
+        found = False
+        all_colors = self.colors
+        for number, slot in self.places(id):
+            colors = all_colors.get(number)
+            if colors is None:
+                continue
+            now = colors[slot]
+            if now == GONE:
+                continue
+            found = True
+            if now in wanted:
+                colors[slot] = color
+                self._waiting.add(number)
+        return found
+
+    def places(self, id: bytes) -> Iterator[tuple[int, int]]:
+        """Where copies of an object may lie."""
+        here = self._ids.get(id)
+        if here is not None:
+            yield from here
+        prefix = prefix_of(id)
+        for run in self._runs:
+            yield from run.find(prefix)
+
+    # -- sweeping ----------------------------------------------------------------------------
+
+    def _sweep(self, todo: int, done: int, wanted: frozenset[int]) -> None:
+        """Mark what the waiting slots lead to, until none waits. Newest packs first: what names
+        something mostly came after it.
+        """
+        while self._waiting:
+            number = max(self._waiting)
+            self._waiting.discard(number)
+            colors = self.colors.get(number)
+            while colors is not None and (first := colors.find(todo)) >= 0:
+                slots = _positions(colors, todo, first, _AT_ONCE)
+                footer = self._footer(number)
+                if footer is None:
+                    break
+                for slot in slots:
+                    colors[slot] = done
+                self._trace(number, footer, slots, todo, wanted)
+
+    def _footer(self, number: int) -> Footer | None:
+        """The footer of a pack; None when the pack was removed meanwhile."""
+        pack = self.packs.get(number)
+        if pack is None:
+            return None
+        try:
+            return self._objects.lookup.footer(pack)
+        except MissingPack:
+            with self._objects.catalog.read() as reader:
+                if number in set(reader.pack_numbers()):
+                    raise
+            # Moved, and its objects are in a pack that is newer than the mark.
+            del self.packs[number], self.colors[number]
+            return None
+
+    def _trace(
+        self, number: int, footer: Footer, slots: Sequence[int], todo: int, wanted: frozenset[int]
+    ) -> None:
+        pack = self.packs[number]
+        strict = todo == KEEPING
+        ids: list[bytes] = []
+        places: list[Place] = []
+        stored: set[int] = set()
+        for slot, row in zip(slots, footer.pick(slots), strict=True):
+            id, offset, size, raw, kind, codec, depth, _flags, group = row
+            if codec > ZSTD:
+                stored.add(slot)
+            if kind != Kind.BLOB and codec != RECIPE:
+                ids.append(id)
+                places.append(Place(pack, offset, size, raw, kind, codec, depth, group))
+        if stored:
+            for edge in footer.edges():
+                if edge.slot in stored and not self._mark(edge.id, todo, wanted) and strict:
+                    raise _missing(edge.id, f"a copy of {footer.id_at(edge.slot).hex()}")
+        order = sorted(range(len(ids)), key=lambda at: places[at].offset)
+        for some in _groups(order, places):
+            named = self._children([ids[at] for at in some], [places[at] for at in some], strict)
+            for child in named:
+                if not self._mark(child, todo, wanted) and strict:
+                    raise _missing(child, f"an object in {pack.label}")
+
+    def _children(self, ids: Sequence[bytes], places: Sequence[Place], strict: bool) -> set[bytes]:
+        """What a group of structured objects names."""
+        named: set[bytes] = set()
+        trees: list[tuple[int, bytes]] = []
+        for id, kind, content in self._reader.load(ids, places):
+            try:
+                if content is None:
+                    kind, content = self._objects.read(id)
+                if kind in (Kind.TREE, Kind.REFS):
+                    trees.append((kind, bytes(content)))
+                elif kind == Kind.COMMIT and id in self._thinned:
+                    named.update(Commit.decode(bytes(content), verified=True).parents)
+                else:
+                    named.update(children(kind, bytes(content)))
+            except (CasError, NotCanonical):
+                if strict:
+                    raise
+        if trees:
+            named.update(_named_by_trees(trees))
+        return named
+
+
+def _named_by_trees(trees: Sequence[tuple[int, bytes]]) -> Iterator[bytes]:
+    """Ids in nodes of trees, all decoded in one go where that is possible."""
+    decoded = decode_many([content for _kind, content in trees]) or [None] * len(trees)
+    for (kind, content), fields in zip(trees, decoded, strict=True):
+        if type(fields) is not list or len(fields) != 6 or type(fields[3]) is not bytes:
+            yield from children(kind, content)
+            continue
+        column = fields[3]
+        for at in range(0, len(column), ID_BYTES):
+            yield column[at : at + ID_BYTES]
+
+
+def _positions(colors: bytes | bytearray, color: int, first: int, count: int) -> list[int]:
+    """Where a color stands, from the first place on, `count` of them at the most."""
+    if first < 0:
+        return []
+    found = [first]
+    find = colors.find
+    while len(found) < count and (first := find(color, first + 1)) >= 0:
+        found.append(first)
+    return found
+
+
+def _groups(order: Sequence[int], places: Sequence[Place]) -> Iterator[list[int]]:
+    group: list[int] = []
+    size_bytes = 0
+    for at in order:
+        group.append(at)
+        size_bytes += places[at].raw_bytes
+        if size_bytes >= GROUP_BYTES or len(group) == GROUP_COUNT:
+            yield group
+            group, size_bytes = [], 0
+    if group:
+        yield group
+
+
+def _missing(id: bytes, by: str) -> CorruptObject:
+    return CorruptObject(
+        f"Object {id.hex()}, which {by} names, is not there; nothing was collected. Run "
+        "`cas fsck`, and collect when the store is whole.",
+        id=id,
+    )

@@ -1,0 +1,88 @@
+"""What must be kept: the roots of one state of the catalog.
+
+Floor 5; implements docs/design/001, "Roots". Invariant: everything that is read here is read in
+one state, and what is given is never less than what the rules ask for: targets of refs in every
+state inside the horizon, the refs checkpoints that these need, what open sessions began on,
+journal segments (the marking finds them by kind), and every blob that any entry names. Pins and
+rules are refs.
+
+Where there is a horizon, the state at it is the oldest one that is kept, and the refs tree is
+stored there, so that no older checkpoint is needed. What only older states
+named is `dropped`: it may be missing already, and it waits for no grace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from cas.catalog.catalog import CatalogReader
+from cas.history.core import Core
+from cas.history.horizon import horizon_at, thinned_commits
+from cas.model.entry import Entry
+from cas.model.values import frozen
+from cas.trees.node import REFS
+
+_ENTRIES: Final = 1024
+
+
+@frozen
+class Roots:
+    """Ids that must be kept, and ids that were given up, with the positions they were read at."""
+
+    lineage: bytes
+    seq: int
+    version: int
+    horizon: int
+    kept: frozenset[bytes]
+    dropped: frozenset[bytes]
+    thinned: frozenset[bytes]
+    """Commits that have given up their content: no edge leads from them to their trees."""
+
+
+def read_roots(core: Core, reader: CatalogReader, after: int = 0) -> Roots:
+    """All roots of this state; of the journal only what entries behind `after` have added.
+
+    Raises `CorruptJournal`, `CorruptCatalog`.
+    """
+    head = reader.head()
+    begun = [session.base_seq for session in reader.sessions()]
+    told = horizon_at(core, core.timeline.now(reader, head))
+    horizon = min(told.seq, head.seq, *begun)
+    # While a session looks back further, what it sees is whole.
+    thinned = thinned_commits(core, told) if horizon == told.seq else ()
+    kept: set[bytes] = set()
+    dropped: set[bytes] = set()
+    if horizon and not after:
+        moment = core.timeline.at(reader, horizon)
+        kept.update(bytes(value.target) for _ref, value in core.timeline.list(moment.root))
+    for stored in reader.checkpoints(after):
+        if stored.root != REFS.empty:
+            (kept if stored.seq >= horizon else dropped).add(stored.root)
+    for entry in entries(reader, after):
+        blobs, targets = named_in(entry)
+        kept.update(blobs)
+        (kept if entry.seq > horizon else dropped).update(targets)
+    return Roots(
+        reader.lineage(),
+        head.seq,
+        head.version,
+        horizon,
+        frozenset(kept),
+        frozenset(dropped - kept),
+        frozenset(map(bytes, thinned)),
+    )
+
+
+def entries(reader: CatalogReader, after: int) -> Iterator[Entry]:
+    """Entries behind `after`, oldest first, their hashes checked."""
+    while rows := reader.entries(after, _ENTRIES):
+        for row in rows:
+            yield Entry.decode(row.entry, verified=True)
+        after = rows[-1].seq
+
+
+def named_in(entry: Entry) -> tuple[list[bytes], list[bytes]]:
+    """(blobs of events, targets of refs) that an entry names."""
+    blobs = [bytes(event.blob) for event in entry.events if event.blob is not None]
+    return blobs, [bytes(change.new) for change in entry.changes if change.new is not None]

@@ -1,0 +1,71 @@
+"""What new objects name and do not bring: looked up again where something was condemned (E6).
+
+Floor 3; implements docs/design/001, rules E6 and "Deltas". Invariant: what passes here exists in
+the state of the transaction that installs the new objects, in a copy of the rank that they need:
+a base of less depth than what is made of it, a chunk that is no recipe itself. That an id exists
+is not enough for these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from cas.errors import ObjectNotFound
+from cas.limits import DELTA_DEPTH_MAX
+from cas.model.ids import Kind
+from cas.objects.children import children
+from cas.objects.lookup import Lookup
+from cas.storage.codec import RECIPE
+
+PLAIN: Final = DELTA_DEPTH_MAX + 1
+"""Rank that every copy is below which is no recipe."""
+ANY: Final = PLAIN + 1
+"""Rank that every copy is below."""
+
+
+def named_by(hits: Iterable[bytes], staged: Iterable[tuple[int, bytes]]) -> dict[bytes, int]:
+    """What was found, and what structured objects (kind, content) name, each with the rank that
+    a copy of it has to be below.
+    """
+    named = dict.fromkeys(hits, ANY)
+    for kind, content in staged:
+        rank = PLAIN if kind == Kind.RECIPE else ANY
+        for child in children(kind, content):
+            named[child] = min(rank, named.get(child, ANY))
+    return named
+
+
+def check_relied(
+    lookup: Lookup,
+    named: Mapping[bytes, int],
+    bases: Mapping[bytes, int],
+    holds: Callable[[bytes], bool],
+) -> None:
+    """Raise `ObjectNotFound` for the first that has no copy of less than its rank.
+
+    `holds` says what the transaction writes itself; a base is never written with what is made of
+    it. The snapshot of `lookup` must be that of the transaction.
+    """
+    for id, rank in named.items():
+        if not holds(id) and not _has_copy(lookup, id, rank):
+            raise _condemned(id)
+    for id, depth in bases.items():
+        if not _has_copy(lookup, id, depth):
+            raise _condemned(id)
+
+
+def _has_copy(lookup: Lookup, id: bytes, rank: int) -> bool:
+    if not lookup.exists(id):
+        return False
+    return rank == ANY or any(
+        slot.codec != RECIPE and slot.depth < rank for _pack, slot in lookup.copies(id)
+    )
+
+
+def _condemned(id: bytes) -> ObjectNotFound:
+    return ObjectNotFound(
+        f"Object {id.hex()} was condemned while this transaction ran; nothing was "
+        "committed. Begin it again.",
+        id=id,
+    )

@@ -1,0 +1,320 @@
+"""Garbage collection: what nothing leads to goes, what anything leads to stays."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import cas
+from cas.history.retain import stage_raise
+from cas.history.store import Store
+from cas.maintenance.fsck import fsck
+from cas.model.ids import Kind, digest_blob
+from cas.trees.node import encode_node
+from tests.unit.kit import ManualClock, commits, reopened, write
+
+DAY_US = 24 * 3600 * 1_000_000
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """A clock that stands where it is put."""
+    return ManualClock()
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: ManualClock) -> Iterator[Store]:
+    """A new store in a folder."""
+    with cas.open(tmp_path / "store", create=True, clock=clock) as opened:
+        yield opened
+
+
+def forget(store: Store) -> None:
+    """Raise the horizon to the newest entry."""
+    with store.begin(author="keeper", message="forget") as tx:
+        stage_raise(store.core, tx, store.view().seq, {})
+        tx.commit()
+
+
+def exists(store: Store, *contents: bytes) -> list[bool]:
+    """Which of these blobs a fresh handle finds."""
+    with reopened(store) as other:
+        return [other.has(cas.BlobId(digest_blob(c))) for c in contents]
+
+
+def test_a_dropped_branch_gives_its_space_back(store: Store) -> None:
+    """What only a deleted branch held goes with the horizon, and its packs leave the disk."""
+    kept, gone = os.urandom(200_000), os.urandom(3_000_000)
+    write(store, "main", {"a": kept})
+    write(store, "draft", {"b": gone, "a": kept})
+    with store.begin() as tx:
+        tx.delete("heads/draft")
+        tx.commit()
+    assert store.gc(grace_us=0).object_count == 0
+    write(store, "main", {"c": b"later"})
+    forget(store)
+    before = sum(f.stat().st_size for f in Path(store.location, "packs").iterdir())
+    plan = store.plan_gc()
+    assert {row.reason for row in plan.rows} == {"dropped"}
+    assert exists(store, kept, gone) == [True, True]
+    done = store.apply_gc(plan)
+    assert done.rows == plan.rows
+    assert exists(store, kept, gone) == [True, False]
+    after = sum(f.stat().st_size for f in Path(store.location, "packs").iterdir())
+    assert before - after >= 2_900_000
+    report = fsck(store)
+    assert report.findings == ()
+    assert store.plan_gc().is_empty
+    assert store.snapshot("main")["a"] == kept
+
+
+def test_a_plan_removes_nothing(store: Store) -> None:
+    """`plan_gc` says what would go, and leaves every byte of the folder as it is."""
+    store.put(b"loose" * 100)
+    write(store, "main", {"a": b"1"})
+    before = sorted((p.name, p.stat().st_size) for p in Path(store.location, "packs").iterdir())
+    plan = store.plan_gc(grace_us=0)
+    assert (plan.object_count, plan.rows[0].reason, plan.rows[0].kind) == (1, "loose", Kind.BLOB)
+    assert "1 blob (loose)" in plan.summary
+    after = sorted((p.name, p.stat().st_size) for p in Path(store.location, "packs").iterdir())
+    assert before == after
+    assert exists(store, b"loose" * 100) == [True]
+
+
+def test_loose_objects_outlive_their_grace_in_runs(store: Store, clock: ManualClock) -> None:
+    """A loose object goes once runs have seen it for the grace; a clock that jumps adds a day."""
+    store.put(b"loose")
+    clock.now_us += 3650 * DAY_US
+    for _ in range(14):
+        assert store.gc().object_count == 0
+        assert exists(store, b"loose") == [True]
+        clock.now_us += 3650 * DAY_US
+    assert store.gc().object_count == 1
+    assert exists(store, b"loose") == [False]
+
+
+def test_a_clock_that_goes_back_ages_nothing(store: Store, clock: ManualClock) -> None:
+    """Runs at ever earlier times add no age."""
+    store.put(b"loose")
+    for _ in range(40):
+        clock.now_us -= 30 * DAY_US
+        assert store.gc().object_count == 0
+
+
+def test_a_put_again_begins_anew(store: Store, clock: ManualClock) -> None:
+    """A loose object that is put again late in its grace has all of it before it again."""
+    store.put(b"loose")
+    for _ in range(14):
+        store.gc()
+        clock.now_us += DAY_US
+    store.put(b"loose")
+    for _ in range(14):
+        assert store.gc().object_count == 0
+        clock.now_us += DAY_US
+    assert exists(store, b"loose") == [True]
+    store.gc()
+    store.gc()
+    assert exists(store, b"loose") == [False]
+
+
+def test_a_young_loose_object_keeps_what_it_names(store: Store, clock: ManualClock) -> None:
+    """An old object stays while a young one that nothing leads to names it."""
+    with store.objects.batch() as batch:
+        old = batch.put(Kind.BLOB, b"old")
+    for _ in range(15):
+        store.gc(grace_us=20 * DAY_US)
+        clock.now_us += DAY_US
+    tree = encode_node(0, [b"name"], b"\x01", old, [3])
+    with store.objects.batch() as batch:
+        batch.put(Kind.TREE, tree.data)
+    assert store.gc().object_count == 0
+    assert store.objects.has(old)
+
+
+def test_every_kind_of_root_keeps(store: Store) -> None:
+    """Branches, tags, pins, their parents, events of any entry and checkpoints stay whole."""
+    big = os.urandom(9 << 20)
+    write(store, "main", {"a": b"1"}, message="first")
+    write(store, "main", {"a": big})
+    write(store, "other", {"x": b"2"})
+    with store.begin() as tx:
+        tx.event("told", b"e" * 500)
+        tx.tag("v1", store.resolve("other"), "annotated")
+        tx.delete("heads/other")
+        tx.commit()
+    blob = store.put(b"pinned" * 50)
+    store.pin(blob)
+    store.protect("main")
+    commits(store, 300)
+    forget(store)
+    done = store.gc(grace_us=0)
+    assert {row.reason for row in done.rows} <= {"dropped"}
+    assert fsck(store).findings == ()
+    with reopened(store) as other:
+        assert other.snapshot("main")["a"] == big
+        assert other.snapshot("main~301")["a"] == b"1"
+        assert other.snapshot("v1")["x"] == b"2"
+        assert other.get(blob) == b"pinned" * 50
+        assert [pin.id for pin in other.pins()] == [blob]
+        (event,) = other.entry(4).events
+        assert event.blob is not None
+        assert other.get(event.blob) == b"e" * 500
+    write(store, "main", {"a": b"after"})
+
+
+def test_an_idle_handle_goes_on_behind_a_horizon(store: Store) -> None:
+    """A handle that slept while its moment was given up finds the newest, and writes on it."""
+    with reopened(store) as sleeper:
+        for at in range(80):
+            write(store, f"b/{at}", {"n": b"%d" % at})
+        assert len(sleeper.branches()) == 80
+        for at in range(79):
+            with store.begin() as tx:
+                tx.delete(f"heads/b/{at}")
+                tx.commit()
+        forget(store)
+        store.gc(grace_us=0)
+        assert [ref.short for ref in sleeper.branches()] == ["b/79"]
+        write(sleeper, "b/79", {"n": b"again"})
+    assert fsck(store).findings == ()
+
+
+def test_damage_is_not_taken_for_garbage(store: Store) -> None:
+    """Where a pack is missing nothing is collected, and the error says what to do."""
+    store.put(b"loose")
+    write(store, "main", {"a": os.urandom(200_000)})
+    for pack in Path(store.location, "packs").glob("*.pack"):
+        pack.unlink()
+    with reopened(store) as other:
+        with pytest.raises(cas.Corrupt):
+            other.plan_gc(grace_us=0)
+        with pytest.raises(cas.Corrupt):
+            other.gc(grace_us=0)
+    assert exists(store, b"loose") == [True]
+
+
+def test_commits_during_a_run_lose_nothing(store: Store) -> None:
+    """What a writer names between mark and condemnation stays, with all below it."""
+    ids = [store.put(b"%d" % at) for at in range(20)]
+    plan = store.plan_gc(grace_us=0)
+    assert plan.object_count == 20
+    with reopened(store) as other:
+        write(other, "main", {"deep/file": b"7"})
+        other.put(b"8")
+        assert other.get(ids[7]) == b"7"
+    done = store.apply_gc(plan)
+    assert done.object_count == 18
+    assert exists(store, *[b"%d" % at for at in range(20)]) == [at in (7, 8) for at in range(20)]
+    assert store.snapshot("main")["deep/file"] == b"7"
+
+
+def test_a_put_beside_a_run_writes_another_copy(store: Store) -> None:
+    """A put that is acknowledged while a run is at work is not taken by that run."""
+    store.put(b"loose")
+    upkeep = store._keeper()
+    store.plan_gc(grace_us=0)
+    collector = upkeep._collector  # type: ignore[attr-defined]
+    mark = collector._mark
+
+    def marked(*words: object) -> object:
+        made = mark(*words)
+        with reopened(store) as other:
+            other.put(b"loose")
+        return made
+
+    collector._mark = marked
+    assert store.gc(grace_us=0).object_count == 0
+    assert exists(store, b"loose") == [True]
+    collector._mark = mark
+    assert store.gc(grace_us=0).object_count == 1
+
+
+def test_a_transaction_that_relied_on_what_went_is_refused(store: Store) -> None:
+    """A commit whose objects rest on what was condemned meanwhile fails whole, and again goes."""
+    store.put(b"gone")
+    with store.begin() as tx:
+        tx.branch("main")["f"] = b"gone"
+        store.gc(grace_us=0)
+        with pytest.raises(cas.NotFound, match="Begin it again"):
+            tx.commit()
+    write(store, "main", {"f": b"gone"})
+    assert store.snapshot("main")["f"] == b"gone"
+    assert fsck(store).findings == ()
+
+
+def test_two_runs_at_once(store: Store) -> None:
+    """While a run is at work another says so, and does nothing."""
+    store.put(b"loose")
+    with (
+        store.objects.catalog.elect("gc"),
+        reopened(store) as other,
+        pytest.raises(cas.Unavailable, match="Another gc"),
+    ):
+        other.gc(grace_us=0)
+    assert store.gc(grace_us=0).object_count == 1
+
+
+def test_a_plan_of_another_handle_is_refused(store: Store) -> None:
+    """A plan belongs to the handle that made it."""
+    plan = store.plan_gc()
+    with reopened(store) as other, pytest.raises(cas.Invalid, match="another handle"):
+        other.apply_gc(plan)
+
+
+def leave(folder: str, *, seal: bool) -> None:
+    """Begin a batch in a process that is killed in the middle of it."""
+    code = (
+        "import os, cas\n"
+        f"store = cas.open({folder!r})\n"
+        "batch = store.objects.new_batch()\n"
+        "for at in range(30): batch.put(1, os.urandom(60_000))\n"
+        f"batch.seal() if {seal} else batch._file._drain(everything=True)\n"
+        "os._exit(9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False)
+    assert done.returncode == 9
+
+
+@pytest.mark.parametrize("seal", [True, False])
+def test_what_a_killed_writer_left_goes(store: Store, seal: bool) -> None:
+    """Session rows and files of dead writers are told by fsck, and are gone after a run."""
+    write(store, "main", {"a": b"1"})
+    leave(store.location, seal=seal)
+    assert {f.code for f in fsck(store).findings} >= {"session-open"}
+    plan = store.plan_gc()
+    assert (plan.session_count, plan.file_count) == (1, 1)
+    done = store.gc()
+    assert (done.session_count, done.file_count) == (1, 1)
+    assert fsck(store).findings == ()
+    assert store.plan_gc().is_empty
+
+
+def test_a_living_writer_is_left_alone(store: Store) -> None:
+    """A batch that is open while a run goes by installs what it wrote."""
+    content = os.urandom(90_000)
+    with reopened(store) as other:
+        batch = other.objects.new_batch()
+        id = batch.put(Kind.BLOB, content)
+        batch.seal()
+        done = store.gc(grace_us=0)
+        assert (done.session_count, done.file_count) == (0, 0)
+        other.objects.commit(batch)
+    assert store.objects.get(id, Kind.BLOB) == content
+
+
+def test_a_file_of_a_newer_catalog_stays(store: Store, tmp_path: Path) -> None:
+    """Where an old catalog was put back, the files that only the newer one knew stay."""
+    write(store, "main", {"a": b"1"})
+    store.close()
+    saved = Path(store.location, "catalog.sqlite").read_bytes()
+    with cas.open(store.location, clock=ManualClock(1_800_000_000_000_000)) as later:
+        later.put(os.urandom(90_000))
+    Path(store.location, "catalog.sqlite").write_bytes(saved)
+    with cas.open(store.location) as old:
+        assert old.gc(grace_us=0).file_count == 0
+        assert [f.code for f in fsck(old).findings] == ["catalog-behind"]
