@@ -27,7 +27,7 @@ from cas.history.core import Core
 from cas.history.graph import merge_bases
 from cas.history.horizon import check_content
 from cas.history.text import merge_contents, merge_text, with_markers
-from cas.history.transaction import Transaction
+from cas.history.transaction import Begin, Transaction
 from cas.history.view import Ref, View
 from cas.limits import MERGE_ATTEMPTS_MAX, TEXT_MERGE_BYTES_MAX, VIRTUAL_BASES_MAX
 from cas.model.encoding import encode
@@ -43,9 +43,6 @@ from cas.trees.paths import edit_paths
 
 OnConflict = Literal["report", "commit", "ours", "theirs"]
 """What becomes of conflicts: only told; committed as such; settled for one side."""
-
-Begin = Callable[[str, str], Transaction]
-"""Begins a transaction for an author and a message."""
 
 _POLICIES: Final = ("report", "commit", "ours", "theirs")
 _FILE: Final = int(EntryKind.FILE)

@@ -251,3 +251,7 @@ class Transaction:
             raise
         finally:
             self._open = False
+
+
+Begin = Callable[[str, str], Transaction]
+"""Begins a transaction for an author and a message."""

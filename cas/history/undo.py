@@ -26,9 +26,8 @@ from cas.errors import (
 )
 from cas.history.core import Core
 from cas.history.horizon import horizon_now
-from cas.history.merge import Begin
 from cas.history.revision import split_path
-from cas.history.transaction import Transaction
+from cas.history.transaction import Begin, Transaction
 from cas.history.view import View
 from cas.limits import UNDO_SCAN_ENTRIES_MAX
 from cas.model.entry import Entry, Event

@@ -75,15 +75,16 @@ class HistoryVerbs(ABC):
         message: str = "",
     ) -> MergeResult | Undone | Retained:
         """Do what a plan says, as one entry. Raises `RefConflict` when a ref moved since."""
-        if isinstance(plan, merging.MergePlan):
-            return merging.apply_merge(self.core, plan, self.view, self._begin, author, message)
+        # Merging is asked about last: an undo does without it, and it takes longer to load.
         if isinstance(plan, undoing.UndoPlan):
             return undoing.apply_undo(self.core, plan, self.view, self._begin, author, message)
+        if isinstance(plan, undoing.RestorePlan):
+            return undoing.apply_restore(self.core, plan, self.view, self._begin, author, message)
         if isinstance(plan, retaining.RetentionPlan):
             return retaining.apply_retention(
                 self.core, plan, self.view, self._begin, author, message
             )
-        return undoing.apply_restore(self.core, plan, self.view, self._begin, author, message)
+        return merging.apply_merge(self.core, plan, self.view, self._begin, author, message)
 
     # -- merging -----------------------------------------------------------------------------
 

@@ -30,6 +30,8 @@ class InlineProof:
 
     def faults(self, packs: Mapping[int, PackInfo]) -> dict[int, Corrupt]:
         """What is wrong with those of these packs that were not looked at before, by number."""
+        # Copied at once: the mapping grows while other threads commit.
+        packs = dict(packs)
         inline = frozenset(number for number, pack in packs.items() if pack.file is None)
         wanted = inline - self._proved
         found: dict[int, Corrupt] = {}

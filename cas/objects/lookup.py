@@ -212,7 +212,7 @@ class Lookup:
         """Why a miss may be wrong all the same: an installed pack whose footer cannot be read."""
         packs = self.state.packs
         self._unreadable.update(self._proof.faults(packs))
-        return next((error for n, error in self._unreadable.items() if n in packs), None)
+        return next((error for n, error in list(self._unreadable.items()) if n in packs), None)
 
     def _gone(self, state: State, number: int, slot: int) -> bool:
         return bit_is_set(state.vectors.get(number), slot)

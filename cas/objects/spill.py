@@ -41,6 +41,9 @@ GATHER_SLICE: Final = 64
 REMOVE_SLICE: Final = 2048
 """Rows removed in one write transaction: well under 50 ms at the gate."""
 
+REMOVE_AFTER: Final = 512
+"""Rows removed after one commit: a few milliseconds."""
+
 PATIENCE: Final = 64
 """Commits after which a spill of another handle that made no step is taken for forgotten."""
 
@@ -69,6 +72,10 @@ class _Run:
         self.inline = {pack.number: pack for pack in sources if pack.file is None}
         self.files = [pack for pack in sources if pack.file is not None]
         self.after = 0
+        self.staged = self.sealed = False
+        # What is installed, and how many of the gathered packs are removed since.
+        self.outputs: list[Output] | None = None
+        self.removed = 0
 
 
 class Spill:
@@ -177,7 +184,7 @@ class Spill:
     def abandon(self, error: BaseException | None = None) -> None:
         """Forget a spill that was begun: nothing of it counts yet."""
         run, self._run = self._run, None
-        if run is not None:
+        if run is not None and run.outputs is None:
             run.batch.abandon(error)
 
     def _begin(self, *, mirror: bool = False) -> bool:
@@ -200,18 +207,12 @@ class Spill:
         run = self._run
         assert run is not None
         try:
-            if self._gather(run, slice_packs):
+            if self._gather(run, slice_packs) or self._settle(run, slice_packs):
                 run.steps += 1
                 if turn is not None:
                     turn.leave(run.name + run.steps.to_bytes(8, "big"))
                 return
             self._run = None
-            if not run.missed:
-                run.mirrored = stage_segments(self._objects.catalog, run.batch, run.seq)
-            if not run.batch.is_empty:
-                self._remove(run, self._install(run))
-            else:
-                run.batch.abandon()
         except BaseException as error:
             self._run = run
             # Not again with the next commit: a full disk is not emptied by trying.
@@ -226,7 +227,32 @@ class Spill:
             turn.leave(b"")
         self._wait_count = self._thresholds.spill_packs
         self._wait_bytes = self._thresholds.spill_bytes
+
+    def _settle(self, run: _Run, slice_packs: int) -> bool:
+        """What comes when all is gathered, a step a call: mirror the journal, seal, install,
+        remove. False at last.
+        """
+        if not run.staged:
+            run.staged = True
+            if not run.missed:
+                run.mirrored = stage_segments(self._objects.catalog, run.batch, run.seq)
+            if run.batch.is_empty:
+                run.batch.abandon()
+                return False
+            return True
+        if not run.sealed:
+            run.batch.seal()
+            run.sealed = True
+            return True
+        if run.outputs is None:
+            run.outputs = self._install(run)
+            return True
+        limit = REMOVE_SLICE if slice_packs >= REMOVE_SLICE else REMOVE_AFTER
+        wanted = run.gathered[run.removed : run.removed + limit]
+        run.removed += len(wanted)
+        stands = self._remove(wanted, run.outputs)
         self._objects.lookup.refresh()
+        return stands and run.removed < len(run.gathered)
 
     def _gather(self, run: _Run, limit: int) -> bool:
         """Stage new copies of the live objects of the next packs; False when there are none.
@@ -322,23 +348,22 @@ class Spill:
         run.batch.resolved()
         return outputs
 
-    def _remove(self, run: _Run, outputs: list[Output]) -> None:
-        """Take the gathered packs out in slices, while what replaces them still stands."""
-        for start in range(0, len(run.gathered), REMOVE_SLICE):
-            wanted = run.gathered[start : start + REMOVE_SLICE]
-            with self._objects.catalog.write() as writer:
-                if not _stand(writer, outputs):
-                    return
-                alive = set(writer.pack_numbers())
-                present = [pack for pack in wanted if pack.number in alive]
-                if present:
-                    head = writer.head()
-                    files = [pack_name(pack.file) for pack in present if pack.file is not None]
-                    writer.add_unlinked(files, head.seq)
-                    writer.remove_packs(
-                        [pack.number for pack in present], head.version + 1, head.condemn_seq
-                    )
+    def _remove(self, wanted: list[PackInfo], outputs: list[Output]) -> bool:
+        """Take gathered packs out, if what replaces them still stands; whether it does."""
+        with self._objects.catalog.write() as writer:
+            if not _stand(writer, outputs):
+                return False
+            alive = set(writer.pack_numbers())
+            present = [pack for pack in wanted if pack.number in alive]
+            if present:
+                head = writer.head()
+                files = [pack_name(pack.file) for pack in present if pack.file is not None]
+                writer.add_unlinked(files, head.seq)
+                writer.remove_packs(
+                    [pack.number for pack in present], head.version + 1, head.condemn_seq
+                )
         remove_unlinked(self._objects.catalog, self._objects.bucket)
+        return True
 
 
 def _footer_of(pack: PackInfo, footer_bytes: bytes, body: bytes) -> Footer:

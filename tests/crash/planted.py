@@ -211,8 +211,7 @@ def _remove_first(patch: pytest.MonkeyPatch) -> None:
     install = Spill._install
 
     def other_way(self: Spill, run: Any) -> Any:
-        run.batch.seal()
-        self._remove(run, [])
+        self._remove(run.gathered, [])
         return install(self, run)
 
     patch.setattr(Spill, "_install", other_way)
@@ -253,11 +252,11 @@ def _spill_unsynced(patch: pytest.MonkeyPatch) -> None:
 def _delete_first(patch: pytest.MonkeyPatch) -> None:
     remove = Spill._remove
 
-    def hasty(self: Spill, run: Any, outputs: Any) -> None:
-        for pack in run.gathered:
+    def hasty(self: Spill, wanted: Any, outputs: Any) -> Any:
+        for pack in wanted:
             if pack.file is not None:
                 self._objects.bucket.delete(pack.file)
-        remove(self, run, outputs)
+        return remove(self, wanted, outputs)
 
     patch.setattr(Spill, "_remove", hasty)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 import cas
@@ -9,7 +11,8 @@ from cas.catalog.statements import SqliteReader
 from cas.errors import Corrupt, ObjectNotFound
 from cas.history.store import Store
 from cas.model.ids import BlobId
-from tests.unit.kit import tamper
+from cas.objects.inline import InlineProof
+from tests.unit.kit import commits, tamper
 
 ABSENT = BlobId(b"\x07" * 32)
 
@@ -72,3 +75,22 @@ def test_each_footer_is_proved_once(store: Store, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ObjectNotFound):
         store.get(ABSENT)
     assert read == list(range(1, 12))
+
+
+def test_others_may_commit_while_a_miss_is_proved(store: Store) -> None:
+    """Packs that come in from other threads meanwhile are not in the way."""
+    commits(store, 3)
+    proof = InlineProof(store.objects.catalog)
+    packs: dict[int, Any] = dict(store.objects.lookup.refresh().packs)
+
+    class Growing:
+        """A pack whose look shows that another thread has just committed."""
+
+        label = "inline pack 999"
+
+        @property
+        def file(self) -> None:
+            packs[1_000 + len(packs)] = self
+
+    packs[999] = Growing()
+    assert proof.faults(packs) == {}
