@@ -15,12 +15,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from cas.errors import EntryNotFound, Invalid, RefConflict
 from cas.history.core import Core
 from cas.history.horizon import Horizon, Thinning, horizon_at, live_targets, thinned_commits
-from cas.history.merge import Begin
 from cas.history.policy import retention_at
 from cas.history.retention import Candidate, KeepRule, RetentionPolicy, decide
 from cas.history.thinning import commit_of, examine, stage_horizon
 from cas.history.timeline import Moment
-from cas.history.transaction import Transaction
+from cas.history.transaction import Begin, Transaction
 from cas.history.view import Ref, View
 from cas.limits import RETENTION_TRIES
 from cas.model.entry import Entry
