@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cas.assembly import adopt, init, open
     from cas.commands.backup import backup, prove, restore_store
+    from cas.commands.copying import copy
     from cas.errors import (
         CasError,
         Conflict,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from cas.maintenance.backups.make import BackupReport
     from cas.maintenance.backups.prove import Fault, ProofReport
     from cas.maintenance.backups.restore import RestoreReport
+    from cas.maintenance.copying import CopyReport, RefCopy
     from cas.model.entry import Entry, Event
     from cas.model.ids import BlobId, CommitId, ObjectId, TreeId
     from cas.model.objects import Commit, EntryKind, TreeEntry
@@ -48,10 +50,12 @@ __version__ = "0.1.0.dev0"
 _ROOMS = {
     "cas.assembly": ("adopt", "init", "open"),
     "cas.commands.backup": ("backup", "prove", "restore_store"),
+    "cas.commands.copying": ("copy",),
     "cas.maintenance.backups.carry": ("Damage",),
     "cas.maintenance.backups.make": ("BackupReport",),
     "cas.maintenance.backups.prove": ("Fault", "ProofReport"),
     "cas.maintenance.backups.restore": ("RestoreReport",),
+    "cas.maintenance.copying": ("CopyReport", "RefCopy"),
     "cas.errors": (
         "CasError",
         "Conflict",
@@ -92,6 +96,7 @@ __all__ = [
     "Commit",
     "CommitId",
     "Conflict",
+    "CopyReport",
     "Corrupt",
     "Damage",
     "Entry",
@@ -114,6 +119,7 @@ __all__ = [
     "Ref",
     "RefClash",
     "RefConflict",
+    "RefCopy",
     "RefMove",
     "RestorePlan",
     "RestoreReport",
@@ -134,6 +140,7 @@ __all__ = [
     "__version__",
     "adopt",
     "backup",
+    "copy",
     "init",
     "open",
     "prove",

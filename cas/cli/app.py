@@ -58,6 +58,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "prove": ("backup", "Prove a backup: rebuild it and read every byte."),
     "restore-store": ("backup", "Make a store of a backup."),
     "gc": ("gc", "Give back the space of what nothing leads to."),
+    "copy": ("copy", "Copy a store, or branches and tags of it, into another."),
     "stats": ("stats", "Show what the store holds and what it takes."),
     "bench": ("bench", "Measure what a store does on this machine and this disk."),
 }

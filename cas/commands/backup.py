@@ -10,7 +10,8 @@ import json
 import os
 from typing import TYPE_CHECKING, Final
 
-from cas.catalog.sqlite import open_catalog
+from cas.catalog.catalog import Meta
+from cas.catalog.sqlite import create_catalog, open_catalog
 from cas.clock import Clock, SystemClock
 from cas.errors import NotAStore, StorageFailed
 from cas.history.later import Later
@@ -86,15 +87,13 @@ def restore_store(
     source, folder = (os.path.abspath(os.fspath(path)) for path in (place, target))
     refuse_nested(source, folder)
     clock = clock or SystemClock()
-    _refuse_taken(folder)
+    refuse_taken(folder)
     with open_vault(source, clock) as vault:
         image = restoring.choose(vault, seq=seq, time_us=time_us)
         done: list[RestoreReport] = []
 
         def fill(building: str) -> None:
-            catalog = open_catalog(os.path.join(building, CATALOG), os.path.join(building, LOCKS))
-            bucket = LocalBucket(os.path.join(building, PACKS), clock, files)
-            objects = ObjectStore(catalog, bucket, clock)
+            objects = open_new(building, filling.fork_of(image, clock.random(16)), clock, files)
             try:
                 done.append(
                     restoring.fill_store(
@@ -104,13 +103,21 @@ def restore_store(
             finally:
                 objects.close()
 
-        meta = filling.fork_of(image, clock.random(16))
-        if not build(folder, clock, files=files, meta=meta, fill=fill):
-            _refuse_taken(folder)
+        if not build(folder, clock, files=files, fill=fill):
+            refuse_taken(folder)
     return evolve(done[0], target=folder)
 
 
-def _refuse_taken(folder: str) -> None:
+def open_new(building: str, meta: Meta, clock: Clock, files: Files = OS_FILES) -> ObjectStore:
+    """Make the catalog of a store that is being built, and open it."""
+    path = os.path.join(building, CATALOG)
+    create_catalog(path, meta)
+    catalog = open_catalog(path, os.path.join(building, LOCKS))
+    return ObjectStore(catalog, LocalBucket(os.path.join(building, PACKS), clock, files), clock)
+
+
+def refuse_taken(folder: str) -> None:
+    """Raise `NotAStore` unless a folder is missing or empty."""
     try:
         taken = os.path.lexists(folder) and bool(os.listdir(folder))
     except NotADirectoryError:
@@ -119,7 +126,7 @@ def _refuse_taken(folder: str) -> None:
         translate(error, folder)
     if taken:
         raise NotAStore(
-            f"{folder} exists and is not an empty folder; restore to another place.", path=folder
+            f"{folder} exists and is not an empty folder; name another place.", path=folder
         )
 
 

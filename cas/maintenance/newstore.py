@@ -27,12 +27,12 @@ def build(
     files: Files = OS_FILES,
     vfs: str | None = None,
     deltas: bool = True,
-    meta: Meta | None = None,
     fill: Callable[[str], None] | None = None,
 ) -> bool:
     """`init` where no store was found, with the calls to the system passed in: tests do that.
 
-    `fill` is given the folder before it has its name, and puts into it what it begins with.
+    `fill` is given the folder before it has its name, and makes the catalog and what else it
+    begins with; without it the store is empty.
     """
     parent = os.path.dirname(folder)
     building = os.path.join(parent, f".{os.path.basename(folder)}.{clock.random(8).hex()}.new")
@@ -45,8 +45,9 @@ def build(
     try:
         for name in (PACKS, LOCKS, CACHE):
             files.mkdir(os.path.join(building, name))
-        create_catalog(os.path.join(building, CATALOG), meta or new_meta(clock, deltas), vfs=vfs)
-        if fill is not None:
+        if fill is None:
+            create_catalog(os.path.join(building, CATALOG), new_meta(clock, deltas), vfs=vfs)
+        else:
             fill(building)
         files.sync_folder(building)
         files.rename(building, folder)

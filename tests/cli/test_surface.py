@@ -131,6 +131,7 @@ DOCUMENTS = [
     ["restore-store", "proved", "again"],
     ["gc"],
     ["gc", "--dry-run", "--grace", "0"],
+    ["copy", ".cas", "copied"],
     ["stats"],
     ["bench", "--seconds", "1"],
     ["--version"],

@@ -1,0 +1,98 @@
+"""Copies between stores: all of one into a new place, what is new since then, or chosen branches.
+
+Floor 8. Invariant: ids, refs and journal of a whole copy are those of the original, and it is a
+fork: the two never go on under one name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from cas.clock import Clock, SystemClock
+from cas.commands.backup import Place, open_new, refuse_taken
+from cas.errors import Invalid
+from cas.history.store import Store
+from cas.maintenance.backups.clone import LiveImage, clone
+from cas.maintenance.backups.vault import refuse_nested
+from cas.maintenance.copying import CopyReport, RefCopy, copy_refs, forward
+from cas.maintenance.findings import OnProgress
+from cas.maintenance.folder import CATALOG, PACKS
+from cas.maintenance.newstore import build
+from cas.storage.files import OS_FILES, Files
+from cas.storage.local import LocalBucket
+
+
+def copy(
+    source: Store,
+    target: Store | Place,
+    names: Sequence[str] = (),
+    *,
+    force: bool = False,
+    author: str = "",
+    message: str = "",
+    progress: OnProgress = None,
+    clock: Clock | None = None,
+    files: Files = OS_FILES,
+) -> CopyReport:
+    """Copy a store, or with `names` branches and tags of it, into another store.
+
+    A folder that is missing or empty becomes a copy of the whole store, as of one moment, in a
+    lineage of its own; it appears whole or not at all. A store (an open one) that was made as such
+    a copy, and has no entries of its own, is brought up to the source: objects that it lacks, and
+    the journal's entries as they stand. With `names` any store takes what these reach, as one
+    entry; branches that are there move only forward, unless `force`.
+
+    Raises `BackupMismatch`, `RefConflict`, `RefNotFound`, `Thinned`, `NotAStore`, `Corrupt` for
+    what is damaged in the source, and what a write raises.
+    """
+    if isinstance(target, Store):
+        if target.location == source.location:
+            raise Invalid("A store is not copied into itself; name another one.")
+        if names:
+            return copy_refs(
+                source,
+                target,
+                names,
+                force=force,
+                author=author,
+                message=message,
+                progress=progress,
+            )
+        return forward(source, target, progress=progress)
+    folder = os.path.abspath(os.fspath(target))
+    refuse_nested(source.location, folder)
+    if names:
+        raise Invalid("Branches are copied into a store that is open; make one first.")
+    refuse_taken(folder)
+    return _whole(source, folder, clock or SystemClock(), files, progress)
+
+
+def _whole(
+    source: Store, folder: str, clock: Clock, files: Files, progress: OnProgress
+) -> CopyReport:
+    done: list[tuple[LiveImage, int]] = []
+
+    def fill(building: str) -> None:
+        bucket = LocalBucket(os.path.join(building, PACKS), clock, files)
+        done.append(
+            clone(
+                source,
+                bucket,
+                lambda meta: open_new(building, meta, clock, files),
+                clock.random(16),
+                progress=progress,
+            )
+        )
+
+    if not build(folder, clock, files=files, fill=fill):
+        refuse_taken(folder)
+    image, size_bytes = done[0]
+    view = source.at(image.seq)
+    refs = tuple([RefCopy(ref.name, None, ref.target) for ref in view.refs()])
+    return CopyReport(folder, True, image.seq, refs, 0, size_bytes, image.seq)
+
+
+def is_store(folder: Place) -> bool:
+    """Whether a store lies in a folder."""
+    return os.path.exists(os.path.join(os.fspath(folder), CATALOG))

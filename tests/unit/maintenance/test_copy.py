@@ -1,0 +1,338 @@
+"""Copies between stores: whole ones, those that are brought up, branches and tags of one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import cas
+from cas.catalog.place import ancestor
+from cas.errors import (
+    BackupMismatch,
+    Corrupt,
+    CorruptPack,
+    Invalid,
+    NotAStore,
+    RefConflict,
+    RefNotFound,
+    Thinned,
+)
+from cas.history.horizon import Thinning
+from cas.history.retain import stage_raise
+from cas.history.store import Store
+from cas.maintenance import copying
+from cas.maintenance.fsck import fsck
+from cas.model.ids import BlobId, CommitId
+from cas.testing.stores import scratch
+from tests.unit.kit import commits, reopened, write
+from tests.unit.maintenance.test_backup import big, condemn, files_of, flip_object
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[Store]:
+    """Another store, empty."""
+    with cas.open(tmp_path / "other", create=True) as opened:
+        yield opened
+
+
+def copied(store: Store, name: str = "copy") -> Store:
+    """A copy of the whole of it, opened."""
+    place = Path(store.location).with_name(name)
+    assert cas.copy(store, place).created
+    return cas.open(place)
+
+
+def same(one: Store, two: Store) -> bool:
+    """Whether two stores say the same: refs, files, journal; and the second is sound."""
+    assert fsck(two).ok
+    return (
+        one.view().refs() == two.view().refs()
+        and files_of(one) == files_of(two)
+        and list(one.journal()) == list(two.journal())
+    )
+
+
+# -- whole stores ----------------------------------------------------------------------------
+
+
+def test_a_copy_of_a_store_is_the_store(store: Store) -> None:
+    """Ids, refs, journal, loose objects and what was given up; in a lineage of its own."""
+    gone, kept = big(store, 2)
+    young = store.put(b"young")
+    commits(store, 4)
+    store.spill()
+    write(store, "draft", {"n": b"x"})
+    condemn(store, {gone})
+    with copied(store) as copy:
+        assert same(store, copy)
+        assert copy.get(kept) == store.get(kept)
+        assert copy.get(young) == b"young"
+        assert not copy.has(gone)
+        meta, before = copy.objects.meta, store.objects.meta
+        assert meta.store_id == before.store_id
+        assert meta.ancestry == ancestor(before.lineage_id, 5)
+        commits(copy, 1)
+
+
+def test_a_copy_is_brought_up(store: Store) -> None:
+    """Only what is new comes, entries as they stand; a second time nothing does."""
+    commits(store, 3)
+    with copied(store) as copy:
+        for round in range(3):
+            write(store, files={"n": b"%d" % round, f"d/{round}": os.urandom(90_000)})
+            write(store, f"b{round}", {"n": b"%d" % round})
+            with store.begin() as tx:
+                tx.event("long", os.urandom(3000))
+                tx.tag(f"t{round}", store.resolve("main"), "annotated")
+                tx.commit()
+            report = cas.copy(store, copy)
+            assert (report.created, report.entry_count) == (False, 3)
+            assert report.seq == store.view().seq
+            assert 90_000 < report.new_bytes < 100_000
+            assert same(store, copy)
+            assert copy.at(report.seq - 1).refs() == store.at(report.seq - 1).refs()
+        again = cas.copy(store, copy)
+        assert (again.entry_count, again.object_count, again.refs) == (0, 0, ())
+        copy.spill()
+        with reopened(copy) as later:
+            assert same(store, later)
+
+
+def test_what_was_given_up_meanwhile_does_not_come(store: Store) -> None:
+    """A horizon and thinned commits come with the journal: the copy lacks what the source does."""
+    first = write(store, files={"a": b"1"})
+    with copied(store) as copy:
+        write(store, "draft", {"only": b"here"})
+        draft = store.resolve("draft")
+        tree, blob = store.commit(draft).tree, store.snapshot("draft").entry("only")
+        assert blob is not None
+        write(store, files={"a": b"2"})
+        middle = store.resolve("main")
+        write(store, files={"a": b"3"})
+        with store.begin() as tx:
+            tx.delete("heads/draft")
+            tx.commit()
+        with store.begin() as tx:
+            fresh = {CommitId(middle): Thinning("old", "ada", 1)}
+            stage_raise(store.core, tx, 5, fresh)
+            tx.commit()
+        condemn(store, {draft, tree, blob.id, store.commit(middle).tree})
+        assert fsck(store).ok
+        report = cas.copy(store, copy)
+        assert report.entry_count == 5
+        assert same(store, copy)
+        assert copy.view().horizon() == 5
+        assert not copy.has(draft)
+        with pytest.raises(Thinned):
+            copy.snapshot(middle)
+    with copied(store, "again") as again:
+        assert same(store, again)
+    assert first.seq == 1
+
+
+def test_only_a_copy_without_entries_of_its_own_is_brought_up(store: Store, other: Store) -> None:
+    """Another store, a copy that was committed to, the original as target: each refused."""
+    commits(store, 2)
+    with pytest.raises(BackupMismatch) as caught:
+        cas.copy(store, other)
+    assert caught.value.reason == "lineage"
+    with copied(store) as copy:
+        with pytest.raises(BackupMismatch):
+            cas.copy(copy, store)
+        write(copy, files={"own": b"1"})
+        with pytest.raises(BackupMismatch) as caught:
+            cas.copy(store, copy)
+        assert caught.value.reason == "history"
+        write(store, files={"n": b"more"})
+        write(store, files={"n": b"and more"})
+        with pytest.raises(BackupMismatch):
+            cas.copy(store, copy)
+    with pytest.raises(Invalid):
+        cas.copy(store, store)
+
+
+def test_places_for_a_whole_copy(store: Store, tmp_path: Path) -> None:
+    """A folder that holds anything is not touched, nor is one inside the store."""
+    commits(store, 1)
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "letter").write_text("dear")
+    with pytest.raises(NotAStore):
+        cas.copy(store, taken)
+    with pytest.raises(Invalid):
+        cas.copy(store, Path(store.location) / "inside")
+    with pytest.raises(Invalid):
+        cas.copy(store, tmp_path / "none", ["main"])
+    assert not [entry for entry in tmp_path.iterdir() if entry.name.endswith(".new")]
+
+
+def test_damage_stops_a_whole_copy_and_not_what_is_whole(store: Store, other: Store) -> None:
+    """A damaged object is named and nothing is made; a branch that does not need it comes."""
+    ids = big(store)
+    commits(store, 2)
+    write(store, "damaged", {"x": os.urandom(90_000)})
+    entry = store.snapshot("damaged").entry("x")
+    assert entry is not None
+    flip_object(store, entry.id)
+    flip_object(store, ids[0])
+    with reopened(store) as again:
+        place = Path(store.location).with_name("none")
+        with pytest.raises(CorruptPack):
+            cas.copy(again, place)
+        assert not place.exists()
+        cas.copy(again, other, ["main"])
+        assert files_of(other) == {"heads/main": dict(store.snapshot("main").items())}
+        with pytest.raises(Corrupt):
+            cas.copy(again, other, ["damaged"])
+        assert other.view().ref("heads/damaged") is None
+    assert fsck(other).ok
+
+
+# -- branches and tags -----------------------------------------------------------------------
+
+
+def test_a_branch_comes_with_all_that_it_reaches(store: Store, other: Store) -> None:
+    """Files of every size, links, deltas, merges, tags: the ids are the same, as one entry."""
+    lines = [b"line %d\n" % number for number in range(3000)]
+    for round in range(4):
+        lines[round * 7] = b"changed %d\n" % round
+        write(store, files={"text": b"".join(lines), "n": b"%d" % round})
+    write(store, files={"big": os.urandom(9 << 20)})
+    write(store, "side", {"s": b"1"})
+    with store.begin() as tx:
+        tx.tag("v1", store.resolve("main"), "annotated")
+        tx.commit()
+    report = cas.copy(store, other, ["main", "v1"], author="ada")
+    assert report.entry_count == other.view().seq == 1
+    assert other.entry(1).actor == "ada"
+    assert store.id in other.entry(1).message
+    assert {ref.name for ref in other.view().refs()} == {"heads/main", "tags/v1"}
+    for name in ("main", "v1"):
+        assert other.resolve(name) == store.resolve(name)
+    assert dict(other.snapshot("main").items()) == dict(store.snapshot("main").items())
+    assert [id for id, _ in other.log("main")] == [id for id, _ in store.log("main")]
+    assert fsck(other).ok
+    assert cas.copy(store, other, ["main", "heads/side"]).object_count == 2
+    again = cas.copy(store, other, ["main", "side"])
+    assert (again.refs, again.entry_count, again.seq) == ((), 0, 2)
+
+
+def test_branches_move_only_forward(store: Store, other: Store) -> None:
+    """What the other store has of its own stays, unless it is forced; nothing half is done."""
+    write(store, files={"n": b"1"})
+    cas.copy(store, other, ["main"])
+    write(store, files={"n": b"2"})
+    assert [ref.ref for ref in cas.copy(store, other, ["main"]).refs] == ["heads/main"]
+    write(other, files={"own": b"1"})
+    mine = other.resolve("main")
+    write(store, "side", {"n": b"3"})
+    with pytest.raises(RefConflict) as caught:
+        cas.copy(store, other, ["side", "main"])
+    assert caught.value.ref == "heads/main"
+    assert other.view().ref("heads/side") is None
+    cas.copy(store, other, ["side", "main"], force=True)
+    assert other.resolve("main") == store.resolve("main")
+    assert other.has(mine)
+    with store.begin() as tx:
+        tx.tag("t", store.resolve("main~1"))
+        tx.commit()
+    cas.copy(store, other, ["t"])
+    with store.begin() as tx:
+        tx.move("tags/t", store.resolve("main"))
+        tx.commit()
+    with pytest.raises(RefConflict):
+        cas.copy(store, other, ["t"])
+    with pytest.raises(RefNotFound):
+        cas.copy(store, other, ["nothing"])
+    with pytest.raises(RefNotFound):
+        cas.copy(store, other, [str(store.resolve("main"))])
+
+
+def test_a_history_that_was_thinned_does_not_come_by_itself(store: Store, other: Store) -> None:
+    """The other store could not know that a tree is missing on purpose."""
+    write(store, files={"a": b"1"})
+    old = store.resolve("main")
+    write(store, files={"a": b"2"})
+    with store.begin() as tx:
+        stage_raise(store.core, tx, 2, {old: Thinning("old", "ada", 1)})
+        tx.commit()
+    with pytest.raises(Thinned):
+        cas.copy(store, other, ["main"])
+    assert other.view().seq == 0
+
+
+def test_a_reused_object_that_was_condemned_meanwhile_is_noticed(
+    store: Store, other: Store
+) -> None:
+    """What the other store had when it was looked at, and had no more at the commit (E6)."""
+    content = os.urandom(50)
+    id = other.put(content)
+    write(store, files={"x": content})
+    with other.begin() as tx:
+        carrier = copying._Carrier(store, other, None, whole=False)
+        target = store.resolve("main")
+        tx.stage(lambda batch: (carrier.bring(batch, [target]), target)[1])
+        tx.move("heads/main", target)
+        assert other.has(BlobId(id))
+        condemn(other, {id})
+        with pytest.raises(cas.NotFound):
+            tx.commit()
+    assert other.view().refs() == []
+    cas.copy(store, other, ["main"])
+    assert fsck(other).ok
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["main", "side"]),
+            st.dictionaries(
+                st.sampled_from(["a", "b", "d/x", "d/y"]),
+                st.none() | st.binary(max_size=40),
+                min_size=1,
+            ),
+            st.sampled_from(["", "spill", "mirror", "take", "merge"]),
+        ),
+        max_size=8,
+    )
+)
+def test_any_history_is_copied(
+    steps: list[tuple[str, dict[str, bytes | None], str]],
+) -> None:
+    """Random histories, brought up and taken by branch at random moments: always the same."""
+    with (
+        scratch() as folder,
+        cas.open(os.path.join(folder, "one"), create=True) as one,
+        cas.open(os.path.join(folder, "three"), create=True) as three,
+    ):
+        cas.copy(one, os.path.join(folder, "two"))
+        with cas.open(os.path.join(folder, "two")) as two:
+            for branch, files, then in steps:
+                there = dict(one.snapshot(branch)) if one.view().ref(f"heads/{branch}") else {}
+                staged = {n: c for n, c in files.items() if c is not None or n in there}
+                if not staged:
+                    continue
+                write(one, branch, staged)
+                if then == "spill":
+                    one.spill()
+                elif then == "mirror":
+                    cas.copy(one, two)
+                    assert same(one, two)
+                elif then == "take":
+                    cas.copy(one, three, [branch])
+                    assert dict(three.snapshot(branch)) == dict(one.snapshot(branch))
+                elif then == "merge" and len(one.branches()) == 2:
+                    one.merge("main", "side", on_conflict="ours", allow_unrelated=True)
+            cas.copy(one, two)
+            assert same(one, two)
+            names = [ref.name for ref in one.branches()]
+            if names:
+                cas.copy(one, three, names)
+            assert files_of(one) == files_of(three)
+            assert fsck(three).ok
