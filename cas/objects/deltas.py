@@ -27,8 +27,8 @@ from cas.limits import (
 )
 from cas.objects.bulk import BulkReader, Source
 from cas.objects.chains import Place
-from cas.storage.codec import DELTA, RECIPE, encode_payloads
-from cas.storage.delta import encode_delta
+from cas.storage.codec import DELTA, RECIPE, compressed_sizes, encode_payloads
+from cas.storage.delta import encode_deltas
 from cas.storage.pack import Made
 from cas.storage.record import DELTA_KINDS, NO_GROUP, RECORD_HEADER_BYTES
 
@@ -88,7 +88,7 @@ class Deltas:
         self._used: Counter[bytes] = Counter()
 
     def encode(self, targets: Sequence[Target]) -> tuple[list[Made | None], list[Made]]:
-        """For each object its delta, or what else was made of it, or None; and second copies.
+        """For each object its delta, or None where it is better whole; and second copies.
 
         A second copy is one more whole copy of a base on which more than
         `DELTA_DEPENDANTS_MAX` deltas hang, for the new pack: damage to one copy then loses none.
@@ -96,10 +96,16 @@ class Deltas:
         made: list[Made | None] = [None] * len(targets)
         second: list[Made] = []
         doubtful: list[int] = []
-        for at, (target, base) in enumerate(zip(targets, self._bases(targets), strict=True)):
-            if base is None or not _is_near(target, base):
-                continue
-            frame = encode_delta(target.content, base.content)
+        near = [
+            (at, target, base)
+            for at, (target, base) in enumerate(zip(targets, self._bases(targets), strict=True))
+            if base is not None and _is_near(target, base)
+        ]
+        frames = encode_deltas(
+            [target.content for _at, target, _base in near],
+            [base.content for _at, _target, base in near],
+        )
+        for (at, target, base), frame in zip(near, frames, strict=True):
             if frame is None:
                 continue
             size_bytes = len(target.content)
@@ -120,18 +126,14 @@ class Deltas:
                 second.append(_whole(base, target.group))
         # Beside what the whole frame takes it shows whether the delta is at most half of it.
         samples = [_sample(targets[at].content) for at in doubtful]
-        for at, sample, (codec, payload) in zip(
-            doubtful, samples, encode_payloads(samples), strict=True
+        for at, sample, sample_bytes in zip(
+            doubtful, samples, compressed_sizes(samples), strict=True
         ):
-            target, delta = targets[at], made[at]
+            delta = made[at]
             assert delta is not None
-            size_bytes = len(target.content)
-            whole_bytes = len(payload) * size_bytes // len(sample)
-            if len(delta[3]) + _EDGE_BYTES - ID_BYTES <= whole_bytes // 2:
-                continue
-            made[at] = None
-            if len(sample) == size_bytes:
-                made[at] = (target.id, target.kind, codec, payload, size_bytes, 0, target.group)
+            whole_bytes = sample_bytes * len(targets[at].content) // len(sample)
+            if len(delta[3]) + _EDGE_BYTES - ID_BYTES > whole_bytes // 2:
+                made[at] = None
         return made, second
 
     def _wants_second(self, target: Target, base: _Base) -> bool:

@@ -124,6 +124,14 @@ def encode_payloads(contents: Sequence[bytes], level: int = ZSTD_LEVEL) -> list[
     return result
 
 
+def compressed_sizes(contents: Sequence[bytes], level: int = ZSTD_LEVEL) -> list[int]:
+    """How long the frame of each would be, to compare with; nothing is decoded again."""
+    compressor: Any = _compressor(level)
+    if not contents or not all(contents):
+        return [len(compressor.compress(content)) for content in contents]
+    return list(map(len, compressor.multi_compress_to_buffer(list(contents), threads=1)))
+
+
 def decode_frames(frames: Sequence[bytes | memoryview], raw_bytes: Sequence[int]) -> Any:
     """Contents of many zstd payloads, in one call that holds no GIL; None when one is not plain.
 

@@ -29,7 +29,12 @@ DELTA_SMALL_BYTES: Final = 64
 
 _WINDOW_LOG_MIN: Final = 10
 _TABLE_SHIFT: Final = 3
+_FAST_WINDOW_LOG: Final = 18
+_FAST_LEVEL: Final = 1
+"""Content and base of 128 KiB and more: a fifth less time for a twelfth more bytes."""
 _BLOCK_BYTES: Final = 128 * 1024
+_PROVED_BYTES: Final = 256 * 1024
+"""Decoded in one call: the memory of larger ones is new each time."""
 _FRAME_HEAD_BYTES: Final = 6
 """Magic, one byte of flags, one byte of window (RFC 8878 section 3.1.1)."""
 
@@ -48,10 +53,11 @@ def _parameters(window_log: int) -> zstandard.ZstdCompressionParameters:
 
         # Tables as for a content of both lengths: those for the content alone lose 2 %. Levels
         # from 6 on are slower and worse, they have no table of long matches.
+        level = ZSTD_LEVEL if window_log < _FAST_WINDOW_LOG else _FAST_LEVEL
         make = zstandard.ZstdCompressionParameters.from_level
-        tables = make(ZSTD_LEVEL, source_size=1 << window_log)
+        tables = make(level, source_size=1 << window_log)
         found = make(
-            ZSTD_LEVEL,
+            level,
             source_size=1 << window_log,
             window_log=window_log,
             # Where nothing repeats, a base of megabytes is found again only by enough of it.
@@ -71,6 +77,27 @@ def encode_delta(content: bytes, base: bytes) -> bytes | None:
     Both hold at most `DELTA_BYTES_MAX` bytes. Releases the GIL while it compresses. The frame
     was decoded again and compared.
     """
+    (frame,) = encode_deltas([content], [base])
+    return frame
+
+
+def encode_deltas(contents: Sequence[bytes], bases: Sequence[bytes]) -> list[bytes | None]:
+    """`encode_delta` of each. The frames are decoded again in few calls: a thread that wants the
+    interpreter back after each of them waits for it each time.
+    """
+    frames = [_frame(*each) for each in zip(contents, bases, strict=True)]
+    found: list[bytes | None] = []
+    first = size_bytes = 0
+    for at, (content, base) in enumerate(zip(contents, bases, strict=True), 1):
+        size_bytes += len(content) + len(base)
+        if size_bytes >= _PROVED_BYTES or at == len(frames):
+            part = slice(first, at)
+            found += _proved(frames[part], bases[part], contents[part])
+            first, size_bytes = at, 0
+    return found
+
+
+def _frame(content: bytes, base: bytes) -> bytes:
     import zstandard
 
     dictionary = zstandard.ZstdCompressionDict(base, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
@@ -78,13 +105,26 @@ def encode_delta(content: bytes, base: bytes) -> bytes | None:
         dict_data=dictionary,
         compression_params=_parameters(_window_log(len(base) + len(content))),
     )
-    frame = compressor.compress(content)
-    try:
-        if decode_delta(frame, base, len(content)) != content:
-            return None
-    except CorruptObject:
-        return None
-    return frame
+    return compressor.compress(content)
+
+
+def _proved(
+    frames: Sequence[bytes], bases: Sequence[bytes], contents: Sequence[bytes]
+) -> list[bytes | None]:
+    """Frames that give their contents; None in place of one that does not."""
+    decoded = decode_deltas(frames, bases, [len(content) for content in contents])
+    if decoded is not None:
+        return [
+            frame if bytes(again) == content else None
+            for frame, again, content in zip(frames, decoded, contents, strict=True)
+        ]
+    if len(frames) == 1:
+        return [None]
+    middle = len(frames) // 2
+    return [
+        *_proved(frames[:middle], bases[:middle], contents[:middle]),
+        *_proved(frames[middle:], bases[middle:], contents[middle:]),
+    ]
 
 
 def decode_delta(frame: bytes | memoryview, base: Any, raw_bytes: int) -> bytes:
