@@ -52,6 +52,7 @@ class Connections:
         self._parked: list[apsw.Connection] = []
         # What is read-only cannot sync, and what lives in memory need not.
         self._log = None if read_only or anchor is not None else Log(path, gate, vfs)
+        self._inode = 0 if self._log is None else _inode(path)
         self._closed = False
         # What a memory catalog lives in: it is gone when its last connection closes.
         self._anchor = anchor
@@ -143,6 +144,8 @@ class Connections:
         except Exception as failure:
             try:
                 self._renew(log)
+            except Closed:
+                raise
             except Exception as second:
                 raise OutcomeUnknown(
                     f"The commit was written, and syncing it failed ({failure}); it may not "
@@ -153,6 +156,7 @@ class Connections:
     def _renew(self, log: Log) -> None:
         with self.writer_lock:
             self.check()
+            self.check_file()
             self.gate.enter()
             try:
                 log.renew()
@@ -165,6 +169,7 @@ class Connections:
         Nothing may be added to such a log, and nothing copied from it. Raises `StorageFailed`.
         """
         if self._log is not None:
+            self.check_file()
             try:
                 self._log.renew()
             except Exception as error:
@@ -174,6 +179,18 @@ class Connections:
                     path=self.path,
                     errno=None,
                 ) from error
+
+    def check_file(self) -> None:
+        """Refuse a handle whose catalog is another file by now. Raises `Closed`.
+
+        Only where `doubt` stands at the gate, which whoever puts another file there leaves
+        behind: it costs a call to the system, which a commit does not have.
+        """
+        if self._inode != _inode(self.path):
+            raise Closed(
+                f"{self.path} is not the file that was opened: it was removed, or the store was "
+                "repaired. Open the store again.",
+            )
 
     def check(self) -> None:
         """Refuse a closed handle, and one of the parent process. Raises `Closed`, `ForkedStore`."""
@@ -236,3 +253,11 @@ class Connections:
             if connection is not None:
                 with suppress(apsw.Error):
                     connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+
+
+def _inode(path: str) -> int:
+    """Inode of a file, 0 where there is none."""
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return 0

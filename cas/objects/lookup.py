@@ -19,8 +19,8 @@ from cas.catalog.catalog import Catalog, CatalogReader, PackRow
 from cas.clock import Clock
 from cas.errors import CasError, Corrupt, CorruptPack
 from cas.limits import FOOTER_CACHE_BYTES, SPILL_BYTES
-from cas.objects.inline import InlineProof
 from cas.objects.packs import Copy, PackInfo, State, bit_is_set, file_name, pack_name, read_footer
+from cas.objects.proof import FileProof, InlineProof
 from cas.objects.runs import RunFolder
 from cas.objects.slots import SlotTables
 from cas.storage.bucket import Bucket
@@ -60,6 +60,7 @@ class Lookup:
         self._fresh = False
         self._unreadable: dict[int, Corrupt] = {}
         self._proof = InlineProof(catalog)
+        self._files = FileProof(bucket)
         self.inline_count = 0
         self.inline_bytes = 0
 
@@ -208,10 +209,13 @@ class Lookup:
                     self._folder.drop(run)
             self._runs = self._cover(whole, self._uncovered(whole), self.state.packs)
 
-    def hidden_by(self) -> Corrupt | None:
-        """Why a miss may be wrong all the same: an installed pack whose footer cannot be read."""
+    def hidden_by(self, id: bytes) -> Corrupt | None:
+        """Why a miss of `id` may be wrong all the same: a footer that is not what it was."""
         packs = self.state.packs
         self._unreadable.update(self._proof.faults(packs))
+        # The index has seen this id, or one that begins like it, in these.
+        seen = {n for run in self._load_index() for n, _slot in run.find(prefix_of(id))}
+        self._unreadable.update(self._files.faults(packs[n] for n in seen if n in packs))
         return next((error for n, error in list(self._unreadable.items()) if n in packs), None)
 
     def _gone(self, state: State, number: int, slot: int) -> bool:

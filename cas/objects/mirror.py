@@ -91,6 +91,16 @@ def _sound(rows: Sequence[EntryRow], after: int) -> Sequence[EntryRow]:
     return rows
 
 
+def cut(rows: Sequence[EntryRow]) -> Iterator[Sequence[EntryRow]]:
+    """Entries that follow each other, in runs that a segment each can hold."""
+    rest = list(rows)
+    while (end := _full(rest)) is not None:
+        yield rest[:end]
+        rest = rest[end:]
+    if rest:
+        yield rest
+
+
 def _full(rows: Sequence[EntryRow]) -> int | None:
     """How many of these entries make a segment that is full, None where they do not."""
     weights = accumulate(len(row.entry) for row in rows)

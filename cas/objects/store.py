@@ -164,7 +164,7 @@ class ObjectStore:
             again = True
 
     def _missing(self, id: bytes) -> ObjectNotFound | CorruptObject:
-        hidden = self.lookup.hidden_by()
+        hidden = self.lookup.hidden_by(id)
         if hidden is not None:
             return CorruptObject(
                 f"Object {id.hex()} cannot be found while a pack is damaged: {hidden}",

@@ -52,6 +52,14 @@ class Files:
         else:
             os.fdatasync(fd)
 
+    def sync_file(self, path: str) -> None:
+        """Make the bytes of a file durable that somebody else has written."""
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            Files.sync(self, fd)
+        finally:
+            os.close(fd)
+
     def close(self, fd: int) -> None:
         """Give up the descriptor."""
         os.close(fd)

@@ -65,6 +65,15 @@ class RecordingFiles(Files):
             raise
         self._recorder.synced(file)
 
+    def sync_file(self, path: str) -> None:
+        file = self._recorder.number_of(path)
+        try:
+            self._before("sync", path, file)
+        except OSError:
+            self._recorder.synced(file, ok=False)
+            raise
+        self._recorder.synced(file)
+
     def close(self, fd: int) -> None:
         _file, path, _size = self._open.pop(fd)
         try:

@@ -258,6 +258,12 @@ class Recorder:
         with self._lock:
             self.ops.append(Sync(target, ok))
 
+    def number_of(self, path: str) -> int:
+        """Number of the file at `path`."""
+        with self._lock:
+            folder, name = self._resolve(path)
+            return self._folders[folder][name]
+
     def folder_of(self, path: str) -> int:
         """Number of the folder that holds `path`."""
         with self._lock:

@@ -1,7 +1,8 @@
-"""An object that hides behind a turned bit of an inline footer is damaged, not absent."""
+"""An object that hides behind a turned bit of a footer is damaged, not absent."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from cas.catalog.statements import SqliteReader
 from cas.errors import Corrupt, ObjectNotFound
 from cas.history.store import Store
 from cas.model.ids import BlobId
-from cas.objects.inline import InlineProof
+from cas.objects.proof import InlineProof
+from cas.storage.pack import FOOTER_HEAD_BYTES, SLOT_BYTES
 from tests.unit.kit import commits, tamper
 
 ABSENT = BlobId(b"\x07" * 32)
@@ -94,3 +96,29 @@ def test_others_may_commit_while_a_miss_is_proved(store: Store) -> None:
 
     packs[999] = Growing()
     assert proof.faults(packs) == {}
+
+
+def test_a_turned_bit_behind_a_kept_index_is_damage(store: Store) -> None:
+    """An id that turned in a footer, of which a kept index knows, is told as damage, not as
+    absent; what was never there is absent, and what stands elsewhere is read.
+    """
+    ids = [store.put(b"%d" % at) for at in range(40)]
+    store.spill()
+    store.get(ids[0])
+    store.close()
+    (file,) = Path(store.location, "packs").glob("*.pack")
+    data = bytearray(file.read_bytes())
+    with cas.open(store.location) as other:
+        (pack,) = other.objects.lookup.refresh().packs.values()
+        number = other.objects.lookup.footer(pack).find(ids[7])
+        # Its last byte: the index keeps the first ones.
+        data[pack.body_bytes + FOOTER_HEAD_BYTES + number * SLOT_BYTES + 31] ^= 1
+    file.write_bytes(data)
+    with cas.open(store.location) as other:
+        with pytest.raises(ObjectNotFound):
+            other.open(ABSENT)
+        for ask in (other.get, other.open, other.size):
+            with pytest.raises(Corrupt) as told:
+                ask(ids[7])
+            assert file.name in told.value.message
+        assert other.get(ids[8]) == b"8"

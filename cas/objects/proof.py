@@ -1,7 +1,8 @@
-"""Whether the footers of inline packs are what was written.
+"""Whether footers are what was written, asked when an object is not found.
 
 Floor 3; docs/format.md section 6.3. Invariant: nobody is told that an object is absent on the word
-of an inline footer that was not compared with its digest.
+of a footer that was not compared with its digest: no inline one, and none of a file in which the
+index has seen the object.
 
 Footers of inline packs are taken as the catalog gives them: their digest covers the header in the
 pack's body, and to read 4,096 bodies would cost an opening tens of milliseconds. An object that is
@@ -11,11 +12,12 @@ so that is when they are proved, each once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from cas.catalog.catalog import Catalog
 from cas.errors import Corrupt
-from cas.objects.packs import PackInfo
+from cas.objects.packs import PackInfo, read_footer
+from cas.storage.bucket import Bucket
 from cas.storage.pack import decode_inline
 
 _AT_ONCE = 64
@@ -46,4 +48,28 @@ class InlineProof:
                             found[number] = error
                 after = rows[-1][0]
         self._proved = inline
+        return found
+
+
+class FileProof:
+    """Proves pack files of one store. Any thread.
+
+    An index that was kept over a restart has seen a footer that a bit has turned in since; a slot
+    is read from it alone, and may name another object now.
+    """
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+        self._proved: set[str] = set()
+
+    def faults(self, packs: Iterable[PackInfo]) -> dict[int, Corrupt]:
+        """What is wrong with the footers of these packs, by number; each is read once."""
+        found: dict[int, Corrupt] = {}
+        for pack in packs:
+            if pack.file is not None and pack.file not in self._proved:
+                try:
+                    read_footer(self._bucket, pack.file)
+                    self._proved.add(pack.file)
+                except Corrupt as error:
+                    found[pack.number] = error
         return found
