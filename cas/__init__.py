@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cas.assembly import adopt, init, open
+    from cas.assembly import adopt, init, open, plan_repair, salvage
     from cas.commands.backup import backup, prove, restore_store
     from cas.commands.copying import copy
     from cas.errors import (
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0.dev0"
 
 _ROOMS = {
-    "cas.assembly": ("adopt", "init", "open"),
+    "cas.assembly": ("adopt", "init", "open", "plan_repair", "salvage"),
     "cas.commands.backup": ("backup", "prove", "restore_store"),
     "cas.commands.copying": ("copy",),
     "cas.maintenance.backups.carry": ("Damage",),
@@ -143,8 +143,10 @@ __all__ = [
     "copy",
     "init",
     "open",
+    "plan_repair",
     "prove",
     "restore_store",
+    "salvage",
 ]
 
 

@@ -7,13 +7,13 @@ at all, however many processes create it at once; nothing is created unless aske
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 from cas.catalog.adopt import adopt_catalog
 from cas.catalog.sqlite import memory_catalog, open_catalog
 from cas.clock import Clock, SystemClock
-from cas.errors import NotAStore, StoreNotFound
+from cas.errors import CasError, CorruptCatalog, NotAStore, StoreNotFound
 from cas.history.later import Later
 from cas.history.store import Store
 from cas.maintenance.folder import CACHE as CACHE
@@ -30,9 +30,17 @@ if TYPE_CHECKING:
     from cas.history.core import Core
     from cas.history.upkeep import GcPlan, GcResult
     from cas.maintenance import gc
+    from cas.maintenance import repair as repairs
+    from cas.maintenance import salvage as salvages
+    from cas.maintenance.findings import OnProgress
     from cas.maintenance.gc import Collector
+    from cas.maintenance.repair import RepairPlan
+    from cas.maintenance.salvage import SalvageReport
 else:
+    # Who opens a store has no need of them.
     gc = Later("cas.maintenance.gc")
+    repairs = Later("cas.maintenance.repair")
+    salvages = Later("cas.maintenance.salvage")
 
 STORE_FOLDER: Final = ".cas"
 
@@ -62,7 +70,7 @@ def open(
         return assemble(ObjectStore(catalog, MemoryBucket(), clock), place)
     folder = os.path.abspath(place)
     if not os.path.exists(os.path.join(folder, CATALOG)):
-        if not create or read_only:
+        if not create or read_only or _is_bereft(folder):
             raise _no_store(folder)
         init(folder, deltas=deltas, clock=clock)
     catalog = open_catalog(
@@ -101,7 +109,71 @@ class LaterUpkeep:
         return self._load().collect(core, grace_us, plan, mirror)
 
 
-def _no_store(folder: str) -> StoreNotFound | NotAStore:
+def plan_repair(
+    path: str | os.PathLike[str],
+    *,
+    sources: Iterable[str | os.PathLike[str]] = (),
+    prefer: str = "",
+    upto: int | None = None,
+    keep_loose: bool | None = None,
+    accept_loss: bool = False,
+    rebuild: bool = False,
+    clock: Clock | None = None,
+    progress: OnProgress = None,
+) -> RepairPlan:
+    """What is wrong with the store in a folder, and what a repair would do; `apply` does it.
+
+    Where the catalog is missing, damaged or an old one, it is made again from the packs and from
+    what can be read of it; `rebuild` asks for that. Else damaged packs and objects are made good:
+    from other copies, and from `sources`, stores or folders that may have the bytes.
+
+    Where packs hold journals that disagree, `prefer` names the hash of the newest entry of the
+    right one. `upto` ends the journal at an earlier entry. `keep_loose`: whether a rebuild keeps
+    objects that no entry leads to. `accept_loss`: whether it goes on when something is lost for
+    good, and keeps what can be read. Raises `StoreNotFound`, `NotAStore`, `NewerFormat`,
+    `StorageFailed`.
+    """
+    wishes = repairs.Wishes(
+        tuple(os.fspath(source) for source in sources),
+        prefer,
+        upto,
+        keep_loose,
+        accept_loss,
+        rebuild or upto is not None,
+    )
+    return repairs.plan_repair(os.fspath(path), wishes, clock or SystemClock(), open, progress)
+
+
+def salvage(
+    path: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    prefer: str = "",
+    clock: Clock | None = None,
+) -> SalvageReport:
+    """Copy everything that can be read of the store in a folder into a new store at `target`.
+
+    The source is not changed. What could not be read stands in the report. `prefer` is that of
+    `plan_repair`. Raises `StoreNotFound`, `NewerFormat`, `StorageFailed`, `CannotRepair`, and for
+    `target` what `init` does.
+    """
+    return salvages.salvage(
+        os.fspath(path), os.fspath(target), clock or SystemClock(), open, prefer=prefer
+    )
+
+
+def _is_bereft(folder: str) -> bool:
+    """Whether a folder is a store but for its catalog."""
+    return all(os.path.isdir(os.path.join(folder, name)) for name in (PACKS, LOCKS))
+
+
+def _no_store(folder: str) -> CasError:
+    if _is_bereft(folder):
+        return CorruptCatalog(
+            f"The catalog of the store at {folder} is missing; put it back, or let `cas repair` "
+            "make it from the packs.",
+            detail="missing",
+        )
     if os.path.isdir(folder) and os.listdir(folder):
         return NotAStore(
             f"{folder} is not a store; make one elsewhere with `cas init PATH`.", path=folder
@@ -121,6 +193,8 @@ def init(path: str | os.PathLike[str], *, deltas: bool = True, clock: Clock | No
     if os.path.exists(os.path.join(folder, CATALOG)):
         open(folder, read_only=True).close()
         return False
+    if _is_bereft(folder):
+        raise _no_store(folder)
     return build(folder, clock or SystemClock(), deltas=deltas)
 
 
@@ -152,7 +226,7 @@ def discover(start: str, environ: str | None) -> str:
     folder = os.path.abspath(start)
     while True:
         candidate = os.path.join(folder, STORE_FOLDER)
-        if os.path.exists(os.path.join(candidate, CATALOG)):
+        if os.path.exists(os.path.join(candidate, CATALOG)) or _is_bereft(candidate):
             return candidate
         above = os.path.dirname(folder)
         if above == folder:

@@ -280,6 +280,12 @@ class CorruptBackup(Corrupt):
     code = "corrupt-backup"
 
 
+class CannotRepair(Corrupt):
+    """A repair cannot go on without a decision, or without more bytes. Fields: `path`."""
+
+    code = "cannot-repair"
+
+
 class MissingPack(Corrupt):
     """The catalog names a pack file that the bucket does not have. Fields: `pack`."""
 

@@ -59,6 +59,8 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "restore-store": ("backup", "Make a store of a backup."),
     "gc": ("gc", "Give back the space of what nothing leads to."),
     "copy": ("copy", "Copy a store, or branches and tags of it, into another."),
+    "repair": ("repair", "Make a damaged store good."),
+    "salvage": ("repair", "Copy everything that can be read into a new store."),
     "stats": ("stats", "Show what the store holds and what it takes."),
     "bench": ("bench", "Measure what a store does on this machine and this disk."),
 }

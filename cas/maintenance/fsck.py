@@ -11,7 +11,7 @@ that it is known what exists before anything is missed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
 from cas.catalog.catalog import CatalogReader, PackRow
@@ -27,6 +27,7 @@ from cas.maintenance.known import Known
 from cas.maintenance.packs import Pack, PackBytes, PackSurvey
 from cas.maintenance.records import RecordCheck
 from cas.model.ids import Kind, digest_parts
+from cas.model.values import frozen
 from cas.objects.content import read_spans
 from cas.objects.packs import file_name
 from cas.storage.codec import RECIPE
@@ -47,6 +48,29 @@ def fsck(store: Store, *, progress: OnProgress = None) -> Report:
     for a handle that cannot be used, and nothing for damage.
     """
     return _Check(store, progress).run()
+
+
+@frozen
+class Examination:
+    """A report, and what a repair needs to know of it.
+
+    `damaged` names, by id, the packs in which a copy of an object is damaged; `lost` are those of
+    which no copy is whole, `missing` what something names and nobody has. `refused` are packs
+    whose header or footer is damaged, `absent` those that are not there.
+    """
+
+    report: Report
+    damaged: Mapping[bytes, tuple[str, ...]]
+    lost: frozenset[bytes]
+    missing: frozenset[bytes]
+    refused: tuple[Pack, ...]
+    absent: tuple[PackRow, ...]
+
+
+def examine(store: Store, *, progress: OnProgress = None) -> Examination:
+    """`fsck`, with what a repair needs beside the report."""
+    check = _Check(store, progress)
+    return check.examined(check.run())
 
 
 class _Check:
@@ -75,6 +99,18 @@ class _Check:
         # Without the whole list of packs nothing can be said to be missing.
         self._blind = False
         self._objects_done = self._bytes_done = self._bytes_total = 0
+
+    def examined(self, report: Report) -> Examination:
+        """What a repair needs to know, once `run` has ended."""
+        survey, records = self._survey, self._records
+        return Examination(
+            report,
+            {id: tuple(label for label, _why in found) for id, found in records.bad.items()},
+            frozenset(records.lost),
+            frozenset(self._graph.missing.keys() - survey.hidden.keys()),
+            tuple(survey.refused),
+            tuple(survey.absent),
+        )
 
     def run(self) -> Report:
         self._report("catalog")

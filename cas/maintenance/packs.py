@@ -95,6 +95,10 @@ class PackSurvey:
         """Objects that lie whole in a pack whose header or footer is damaged -> its label."""
         self.newest_birth_us = 0
         self.vanished: list[PackRow] = []
+        self.refused: list[Pack] = []
+        """Packs whose header or footer is damaged."""
+        self.absent: list[PackRow] = []
+        """Packs that the catalog names and that are not there."""
 
     def survey(self, rows: Iterable[PackRow], vectors: Mapping[int, bytes]) -> None:
         """Read header and footer of every pack; one that is not there goes to `vanished`."""
@@ -124,6 +128,7 @@ class PackSurvey:
 
     def missing(self, row: PackRow) -> None:
         """Tell of a pack of `vanished` that the catalog still names."""
+        self.absent.append(row)
         label = _label(row)
         self._findings.add(
             "pack-missing",
@@ -251,6 +256,7 @@ class PackSurvey:
 
     def _tell(self, pack: Pack, header_fault: str | None, footer_holds: bool) -> None:
         """Tell of a pack that readers refuse, and find its objects by their records."""
+        self.refused.append(pack)
         hidden, whole = self._scan(pack)
         found = (
             f"{whole} whole objects were found by their records: rebuild the store from its packs"

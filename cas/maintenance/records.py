@@ -8,7 +8,7 @@ decoding and hashing, and what belongs to no record is a gap.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Final
@@ -65,6 +65,8 @@ class RecordCheck:
         """(base id, depth of the copy that needs it, its pack) of deltas that do not decode."""
         self._deltas = DeltaCheck(objects, self._delta_fault, self._edge_differs)
         self.content_bytes = 0
+        self.lost: set[bytes] = set()
+        """Objects of which no copy is whole; known after `finish`."""
         self.moved = False
         """Whether a pack was gone between the survey and the reading of it."""
 
@@ -211,6 +213,11 @@ class RecordCheck:
         else:
             self._findings.add("object-lost", id.hex(), f"Object {id.hex()} is damaged: {why}.")
 
+    @property
+    def bad(self) -> Mapping[bytes, Sequence[tuple[str, str]]]:
+        """(pack, why) of each damaged copy, by id."""
+        return self._bad
+
     def finish(self) -> None:
         """Tell of damaged copies: whether another one is whole."""
         if not self._bad:
@@ -238,6 +245,7 @@ class RecordCheck:
                     "or restore the pack from a backup."
                 )
                 self._findings.add("object-lost", id.hex(), message, (id,))
+                self.lost.add(id)
 
     # -- reading -----------------------------------------------------------------------------
 

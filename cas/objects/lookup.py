@@ -209,12 +209,12 @@ class Lookup:
                     self._folder.drop(run)
             self._runs = self._cover(whole, self._uncovered(whole), self.state.packs)
 
-    def hidden_by(self, id: bytes) -> Corrupt | None:
+    def hidden_by(self, id: bytes | None = None) -> Corrupt | None:
         """Why a miss of `id` may be wrong all the same: a footer that is not what it was."""
         packs = self.state.packs
         self._unreadable.update(self._proof.faults(packs))
-        # The index has seen this id, or one that begins like it, in these.
-        seen = {n for run in self._load_index() for n, _slot in run.find(prefix_of(id))}
+        runs = self._load_index() if id else ()  # which have seen it, or one that begins like it
+        seen = {n for run in runs for n, _slot in run.find(prefix_of(id or b""))}
         self._unreadable.update(self._files.faults(packs[n] for n in seen if n in packs))
         return next((error for n, error in list(self._unreadable.items()) if n in packs), None)
 

@@ -1,0 +1,143 @@
+"""Where a repair may take bytes from: another store, or a folder with files.
+
+Floor 5. Invariant: an origin is read and never written, and what it gives is compared with the id
+that was asked for by whoever asks.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Protocol
+
+from cas.clock import Clock
+from cas.errors import CasError, PathNotFound
+from cas.history.store import Store
+from cas.limits import STRUCTURED_BYTES_MAX, WHOLE_BLOB_BYTES_MAX
+from cas.maintenance.folder import CATALOG, PACKS
+from cas.model.ids import Kind, digest_parts
+from cas.objects.content import cut
+from cas.storage.bucket import Bucket
+from cas.storage.local import LocalBucket
+
+_PIECE_BYTES = 1 << 20
+
+
+class Origin(Protocol):
+    """One place that may have what is missing."""
+
+    @property
+    def label(self) -> str:
+        """What a report calls it."""
+
+    @property
+    def packs(self) -> Bucket | None:
+        """Its pack files, where it is a store."""
+
+    def read(self, id: bytes) -> tuple[int, bytes] | None:
+        """(kind, content) of an object, or None."""
+
+    def close(self) -> None:
+        """Give up what is open."""
+
+
+class StoreOrigin:
+    """Another store: a backup, a copy, or any that holds the same content."""
+
+    def __init__(self, path: str, store: Store, clock: Clock) -> None:
+        self.label = path
+        self._store = store
+        self._packs = LocalBucket(os.path.join(path, PACKS), clock)
+
+    @property
+    def packs(self) -> Bucket | None:
+        """Its pack files."""
+        return self._packs
+
+    def read(self, id: bytes) -> tuple[int, bytes] | None:
+        """The object, verified."""
+        with suppress(CasError):
+            return self._store.objects.read(id)
+        return None
+
+    def close(self) -> None:
+        """Give up its handle."""
+        self._packs.close()
+        self._store.close()
+
+
+class FileOrigin:
+    """A folder, or one file: blobs by the hash of whole files, and of the chunks of large ones.
+
+    All is read once, when the first object is asked for.
+    """
+
+    packs: Bucket | None = None
+
+    def __init__(self, path: str) -> None:
+        self.label = path
+        self._path = path
+        # id -> (path, offset, bytes).
+        self._known: dict[bytes, tuple[str, int, int]] | None = None
+
+    def read(self, id: bytes) -> tuple[int, bytes] | None:
+        """The blob, as the file gives it now."""
+        if self._known is None:
+            self._known = {}
+            self._walk()
+        place = self._known.get(id)
+        if place is None:
+            return None
+        path, offset, length = place
+        try:
+            with open(path, "rb") as file:
+                file.seek(offset)
+                return int(Kind.BLOB), file.read(length)
+        except OSError:
+            return None
+
+    def _walk(self) -> None:
+        if os.path.isfile(self._path):
+            self._take(self._path)
+            return
+        for top, folders, names in os.walk(self._path):
+            folders.sort()
+            for name in sorted(names):
+                path = os.path.join(top, name)
+                if os.path.isfile(path) and not os.path.islink(path):
+                    self._take(path)
+
+    def _take(self, path: str) -> None:
+        assert self._known is not None
+        known = self._known
+        try:
+            size = os.path.getsize(path)
+            with open(path, "rb") as file:
+                if size <= STRUCTURED_BYTES_MAX:
+                    data = file.read()
+                    known.setdefault(digest_parts((data,)), (path, 0, len(data)))
+                    file.seek(0)
+                if size > WHOLE_BLOB_BYTES_MAX:
+                    at = 0
+                    for chunk in cut(file):
+                        known.setdefault(digest_parts((chunk,)), (path, at, len(chunk)))
+                        at += len(chunk)
+        except OSError:
+            return
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def origin_at(path: str, clock: Clock, open_store: Callable[[str], Store]) -> Origin:
+    """The origin at a path: a store where there is one, else a folder or file.
+
+    Raises `PathNotFound`, and what `open_store` raises.
+    """
+    path = os.path.abspath(path)
+    if os.path.exists(os.path.join(path, CATALOG)):
+        return StoreOrigin(path, open_store(path), clock)
+    if os.path.exists(path):
+        return FileOrigin(path)
+    raise PathNotFound(f"There is nothing at {path} to take bytes from.", path=path)

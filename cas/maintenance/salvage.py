@@ -1,0 +1,215 @@
+"""Salvage: everything of a store that can be read, copied into a new one.
+
+Floor 5; implements docs/design/015. Invariant: the source is read and never written; what is copied
+was hashed, and in the new store everything that exists is whole. What could not be copied is told.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Final
+
+from cas.clock import Clock
+from cas.errors import CannotRepair, CasError, StoreNotFound
+from cas.history.store import Store
+from cas.limits import ID_BYTES
+from cas.maintenance.admission import admit
+from cas.maintenance.evidence import Evidence, Folder, gather
+from cas.maintenance.rebuild import Rebuild, plan_rebuild, thinned_by
+from cas.model.ids import Kind, ObjectId, TreeId
+from cas.model.names import short_ref
+from cas.model.objects import Commit, EntryKind, Tag
+from cas.model.values import frozen
+from cas.objects.batch import Batch
+from cas.storage.codec import RECIPE
+from cas.trees.node import DIRECTORY, NodeStore
+
+SALVAGED: Final = "heads/salvaged/"
+"""Where files of a branch go whose history is not whole."""
+
+_KEPT_MAX: Final = 1000
+_SKIPPED: Final = frozenset((int(Kind.REFS), int(Kind.SEGMENT)))
+
+
+@frozen
+class SalvageReport:
+    """What was copied, and what was not. `refs` stand as they were; `partial` are branches of
+    which the readable files are one commit below `salvaged/`; `lost_refs` have nothing. `lost`
+    are objects that could not be read, `lost_paths` files (`main:docs/a.md`) that miss there;
+    of both the first thousand.
+    """
+
+    object_count: int
+    refs: tuple[str, ...]
+    partial: tuple[str, ...]
+    lost_refs: tuple[str, ...]
+    lost_count: int
+    lost: tuple[ObjectId, ...]
+    lost_paths: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether all of it could be copied."""
+        return not (self.lost_count or self.partial or self.lost_refs)
+
+
+def salvage(
+    path: str,
+    target: str,
+    clock: Clock,
+    open_store: Callable[..., Store],
+    *,
+    prefer: str = "",
+) -> SalvageReport:
+    """Copy what can be read at `path` into a new store at `target`. Raises `StoreNotFound`,
+    `CannotRepair` where packs disagree on the journal, and for `target` what `cas.open` does.
+    """
+    folder = Folder(os.path.abspath(path))
+    evidence = gather(folder, clock) if os.path.isdir(folder.packs) else None
+    if evidence is None:
+        raise StoreNotFound(f"There is nothing of a store at {folder.path}.", path=folder.path)
+    try:
+        plan = plan_rebuild(evidence, prefer=prefer, keep_loose=True, accept_loss=True)
+        if plan.refs is None:
+            raise CannotRepair(
+                f"The packs at {folder.path} hold journals that disagree; look which is right "
+                "with `cas repair --dry-run`, and name its hash with `--tip`.",
+                path=folder.path,
+            )
+        with open_store(target, create=True) as store:
+            return _Copy(evidence, plan, store).run()
+    finally:
+        evidence.objects.close()
+
+
+class _Copy:
+    def __init__(self, evidence: Evidence, plan: Rebuild, target: Store) -> None:
+        self._evidence = evidence
+        self._objects = evidence.objects
+        self._plan = plan
+        self._target = target
+        self._lost: set[bytes] = set(plan.admission.missing)
+        self._lost_paths: list[str] = []
+        self._count = 0
+        self._admitted = plan.admission.admitted
+
+    def run(self) -> SalvageReport:
+        """Objects first, then the refs that lead to them in one transaction."""
+        assert self._plan.refs is not None
+        with self._target.objects.batch() as batch:
+            self._copy_objects(batch)
+        admitted = self._admitted
+        whole: dict[str, ObjectId] = {}
+        broken: dict[str, tuple[int, bytes]] = {}
+        for ref, (kind, id, _seq) in sorted(self._plan.refs.state.items()):
+            if not ref.startswith(("heads/", "tags/")):
+                continue
+            if id in admitted and self._target.has(ObjectId(id)):
+                whole[ref] = ObjectId(id)
+            else:
+                broken[ref] = kind, id
+        partial = [ref for ref, value in broken.items() if self._files_of(ref, *value)]
+        if whole:
+            with self._target.begin(author="cas salvage", message="what could be read") as tx:
+                for ref, target in whole.items():
+                    tx.move(ref, target)
+                tx.commit()
+        return SalvageReport(
+            self._count,
+            tuple(map(short_ref, whole)),
+            tuple(map(short_ref, partial)),
+            tuple(short_ref(ref) for ref in broken if ref not in partial),
+            len(self._lost),
+            tuple(ObjectId(id) for id in sorted(self._lost)[:_KEPT_MAX]),
+            tuple(self._lost_paths[:_KEPT_MAX]),
+        )
+
+    def _copy_objects(self, batch: Batch) -> None:
+        """Blobs first: of what names one that cannot be read, nothing is taken as it is."""
+        self._copy_kinds(batch, blobs=True)
+        found = self._evidence.found
+        if self._lost:
+            found.exist.difference_update(self._lost)
+            found.recipes[:] = [row for row in found.recipes if row[0] not in self._lost]
+            assert self._plan.refs is not None
+            self._admitted = admit(found, thinned_by(self._evidence, self._plan.refs)).admitted
+        self._copy_kinds(batch, blobs=False)
+
+    def _copy_kinds(self, batch: Batch, *, blobs: bool) -> None:
+        admitted = self._admitted
+        done: set[bytes] = set()
+        for source in self._evidence.found.sources:
+            for slot in source.footer.slots():
+                id = slot.id
+                if (slot.kind == Kind.BLOB) != blobs or slot.kind in _SKIPPED:
+                    continue
+                if id in done or id not in admitted:
+                    continue
+                done.add(id)
+                try:
+                    if slot.codec == RECIPE:
+                        with self._objects.open(id) as stream:
+                            self._target.core.put_content(batch, stream)
+                    else:
+                        kind, content = self._objects.read(id)
+                        batch.add(id, kind, content)
+                    self._count += 1
+                except CasError:
+                    self._lost.add(id)
+
+    # -- refs that are not whole -----------------------------------------------------------------
+
+    def _files_of(self, ref: str, kind: int, id: bytes) -> bool:
+        """Commit the readable files of a ref as one commit; False where there is none."""
+        name = SALVAGED + ref.partition("/")[2]
+        try:
+            if kind == Kind.TAG:
+                id = Tag.decode(self._objects.get(id, Kind.TAG), verified=True).target
+            commit = Commit.decode(self._objects.get(id, Kind.COMMIT), verified=True)
+        except CasError:
+            return False
+        nodes = self._objects.tree_nodes(DIRECTORY)
+        with self._target.begin(
+            author=commit.author, message=f"salvaged of {short_ref(ref)}: {commit.message}"
+        ) as tx:
+            edit = tx.branch(name)
+            found = False
+            for path, entry_kind, blob in self._walk(nodes, commit.tree, b"", short_ref(ref)):
+                try:
+                    content = self._objects.read(blob)[1]
+                except CasError:
+                    self._miss(short_ref(ref), path, blob)
+                    continue
+                edit.put(path, content, kind=EntryKind(entry_kind))
+                found = True
+            if found:
+                tx.commit()
+        return found
+
+    def _walk(
+        self, nodes: NodeStore, tree: TreeId | bytes, prefix: bytes, ref: str
+    ) -> Iterator[tuple[bytes, int, bytes]]:
+        """(path, kind, blob) of every file below a directory, as far as its nodes can be read."""
+        waiting = [(bytes(tree), prefix)]
+        while waiting:
+            id, above = waiting.pop()
+            try:
+                node = nodes.load(id)
+            except CasError:
+                self._miss(ref, above or b".", id)
+                continue
+            for at, name in enumerate(node.names):
+                child = node.ids[at * ID_BYTES : (at + 1) * ID_BYTES]
+                if node.level:
+                    waiting.append((child, above))
+                elif node.tags[at] == EntryKind.TREE:
+                    waiting.append((child, above + name + b"/"))
+                else:
+                    yield above + name, int(node.tags[at]), child
+
+    def _miss(self, ref: str, path: bytes, id: bytes) -> None:
+        self._lost.add(id)
+        with suppress(UnicodeError):
+            self._lost_paths.append(f"{ref}:{os.fsdecode(path)}")
