@@ -316,6 +316,14 @@ class BlobReader(io.RawIOBase):
         """Bytes of the blob."""
         return self._size
 
+    def spans(self) -> Iterator[tuple[bytes, int, int]] | None:
+        """(chunk id, offset, size) of its chunks in order; None for what lies in one piece."""
+        return None if self._recipe is None else walk_recipe(self._recipe, self._load)
+
+    def load(self, chunk: bytes) -> bytes:
+        """Verified content of one of its chunks, alone."""
+        return self._load(chunk, Kind.BLOB)
+
     def tell(self) -> int:
         return self._position
 

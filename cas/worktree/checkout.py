@@ -44,6 +44,7 @@ from cas.model.ids import Kind
 from cas.model.names import printable
 from cas.model.objects import EntryKind
 from cas.model.values import frozen
+from cas.objects.ahead import contents_ahead
 from cas.objects.bulk import Ahead, BulkReader, Content, Found
 from cas.objects.store import ObjectStore, wrong_kind
 from cas.storage.files import translate
@@ -58,7 +59,6 @@ __all__ = ["RestorePlan", "RestoreReport", "plan_restore", "restore"]
 _EXECUTABLE: Final = int(EntryKind.EXECUTABLE)
 
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_STREAM_BYTES: Final = 1 << 20
 _GROUPS_AHEAD: Final = 4
 _NAMES_SHOWN: Final = 5
 _CHANGED: Final = (errno.ELOOP, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENOENT)
@@ -242,9 +242,9 @@ class _Writer:
         try:
             content = found.content
             if content is None:
-                stream = self._objects.open(found.id)
-                for part in iter(lambda: stream.read(_STREAM_BYTES), b""):
-                    _write(file, part)
+                with closing(contents_ahead(self._objects, found.id)) as parts:
+                    for part in parts:
+                        _write(file, part)
             elif os.write(file, content) != len(content):
                 os.lseek(file, 0, os.SEEK_SET)
                 _write(file, content)
