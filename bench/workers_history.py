@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from hashlib import sha1
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,92 @@ class History(Cas):
             if done.entry is None or self.store.view().ref(f"heads/one/{seq}") is not None:
                 raise AssertionError(f"entry {seq} was not undone")
         return {"seconds": seconds}
+
+    def do_room(self, request: Request) -> dict[str, Any]:
+        """A folder of this writer alone with `entries` names in it."""
+        self.room = request["folder"]
+        self.entries = request["entries"]
+        with self.store.begin(author="bench", message="room") as tx:
+            branch = tx.branch(self.branch)
+            for number in range(self.entries):
+                branch[f"{self.room}/{entry_name(number)}"] = b"%d" % number
+            tx.commit()
+        return {}
+
+    def do_prepare_room(self, request: Request) -> dict[str, Any]:
+        """Names in that folder and contents for at most `count` commits."""
+        self.prepared = [
+            (f"{self.room}/{name}", content) for name, content in self.work(request["count"])
+        ]
+        return {}
+
+    def do_race_room(self, request: Request) -> dict[str, Any]:
+        """Commits from `start` to `stop`, and how many of them were shown a conflict."""
+        ahead = request["start"] - time.monotonic()
+        time.sleep(max(0.0, ahead))
+        commits = conflicts = 0
+        for name, content in self.prepared:
+            if time.monotonic() >= request["stop"]:
+                break
+            try:
+                self.commit(name, content)
+                commits += 1
+            except self.cas.RefConflict:
+                conflicts += 1
+        enough = commits < len(self.prepared)
+        return {"commits": commits, "conflicts": conflicts, "valid": enough and ahead >= 0}
+
+    def do_import_git(self, request: Request) -> dict[str, Any]:
+        """Seconds of taking in a folder of git, the close that carries the rest included."""
+        take = importlib.import_module("cas.worktree.gitrefs").import_git
+        started = time.perf_counter()
+        report = take(self.store, request["git"])
+        return {"seconds": time.perf_counter() - started, "commits": report.commit_count}
+
+    def do_compare_git(self, request: Request) -> dict[str, Any]:
+        """Compare the tree of every commit with the one that git names."""
+        values = importlib.import_module("cas.worktree.gitvalues")
+        known: dict[bytes, bytes] = {}
+        seen: set[bytes] = set()
+        for ref in self.store.view().refs():
+            for id, commit in self.store.log(ref.target):
+                if id in seen:
+                    continue
+                seen.add(id)
+                git = commit.extras[values.KEY]
+                if self._git_tree(commit.tree, git.get("odd", ()), known) != git["tree"]:
+                    raise AssertionError(f"{id} has another tree than {git['id'].hex()} in git")
+        return {"trees": len(seen)}
+
+    def _git_tree(self, root: bytes, odd: Any, known: dict[bytes, bytes]) -> bytes:
+        """What git calls a directory of the store; `odd` is what git has beside it."""
+        if not odd and root in known:
+            return known[root]
+        paths = importlib.import_module("cas.trees.paths")
+        nodes = self.store.objects.tree_nodes(importlib.import_module("cas.trees.node").DIRECTORY)
+        rows: dict[bytes, tuple[bytes, bytes]] = {}
+        below: dict[bytes, list[Any]] = {}
+        for path, mode, id in odd:
+            name, slash, rest = path.partition(b"/")
+            if slash:
+                below.setdefault(name, []).append((rest, mode, id))
+            else:
+                rows[name] = (mode, id)
+        for name, entry in paths.list_directory(root, (), nodes):
+            if entry.is_tree:
+                rows[name] = (b"40000", self._git_tree(entry.id, below.get(name, ()), known))
+            elif name not in rows:
+                if entry.id not in known:
+                    data = self.store.get(entry.id)
+                    known[entry.id] = sha1(b"blob %d\0" % len(data) + data).digest()
+                mode = {1: b"100644", 2: b"100755", 3: b"120000"}[int(entry.kind)]
+                rows[name] = (mode, known[entry.id])
+        order = sorted(rows, key=lambda name: name + b"/" * (rows[name][0] == b"40000"))
+        data = b"".join(b"%b %b\0%b" % (rows[name][0], name, rows[name][1]) for name in order)
+        id = sha1(b"tree %d\0" % len(data) + data).digest()
+        if not odd:
+            known[root] = id
+        return id
 
     def do_history(self, request: Request) -> dict[str, Any]:
         """A folder, then `count` commits of one file each, here and in a git folder beside it."""

@@ -18,7 +18,7 @@ from cas.model.objects import Commit, Tag
 
 KEY: Final = "git"
 _TIME_S_MAX: Final = 253_402_300_799  # the end of the year 9999
-_PERSON: Final = re.compile(rb"(.*?) ?(-?[0-9]{1,18}) ([+-][0-9]{4})", re.DOTALL)
+_PERSON: Final = re.compile(rb"(.*?) ?(-?[0-9]{1,18}) ([+-][0-9]{1,9})", re.DOTALL)
 _TREE_ENTRY: Final = re.compile(rb"([0-7]+) ([^\0]+)\0(.{20})", re.DOTALL)
 
 _MODES: Final = frozenset((b"100644", b"100755", b"120000", b"40000"))
@@ -91,9 +91,12 @@ def _id_of(id: bytes, line: bytes, key: bytes) -> bytes:
 
 
 def _person(id: bytes, line: bytes, key: bytes) -> Person:
-    match = _PERSON.fullmatch(line, len(key))
-    if match is None or not line.startswith(key):
+    if not line.startswith(key):
         raise _bad(id, "commit")
+    match = _PERSON.fullmatch(line, len(key))
+    if match is None:
+        # Old programs wrote lines that git reads all the same: the whole commit is kept beside.
+        return Person(line[len(key) :], 0, b"+0000")
     return Person(match[1], int(match[2]), match[3])
 
 

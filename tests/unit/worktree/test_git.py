@@ -392,7 +392,7 @@ TIMES = st.integers(-(10**17), 10**17)
 @given(
     name=NAMES,
     times=st.tuples(TIMES, TIMES),
-    zone=st.sampled_from([b"+0000", b"-1200", b"+9999"]),
+    zone=st.sampled_from([b"+0000", b"-1200", b"+9999", b"+051800", b"-7", b"", b"EST", b"0000"]),
     message=st.binary(max_size=40),
     parents=st.integers(0, 70),
 )
