@@ -323,6 +323,69 @@ def test_a_backup_beside_writers_is_one_moment(tmp_path: Path) -> None:
     assert cas.prove(place)[0].ok
 
 
+COLLECTING = """
+import os, sys, cas
+from cas.history.retain import stage_raise
+number = 0
+with cas.open(sys.argv[1]) as store:
+    while True:
+        number += 1
+        with store.begin() as tx:
+            tx.branch("draft")["big"] = os.urandom(300_000)
+            tx.branch("main")["n"] = os.urandom(70_000)
+            tx.branch("main")["small"] = b"%d" % number
+            tx.commit()
+        with store.begin() as tx:
+            tx.delete("heads/draft")
+            entry = tx.commit()
+        with store.begin() as tx:
+            stage_raise(store.core, tx, entry.seq, {})
+            tx.commit()
+        store.put(os.urandom(80_000))
+        result = store.gc(grace_us=0)
+        if number % 4 == 0:
+            store.spill()
+        print(result.object_count, flush=True)
+"""
+
+
+def test_a_backup_beside_the_collector_is_whole(tmp_path: Path, note: Note) -> None:
+    """While another process gives up objects and removes packs, every backup is one state: what
+    its refs and its horizon need is there, what had been given up is not; older positions stay.
+    """
+    place, folder = tmp_path / "backup", tmp_path / "store"
+    cas.init(folder)
+    counts: Counter[str] = Counter()
+    collector = _child(COLLECTING, str(folder))
+    positions: list[int] = []
+    try:
+        with cas.open(folder, read_only=True) as store:
+            for round in range(scaled(12)):
+                counts["objects given up"] += sum(int(_line(collector)) for _ in range(2))
+                report = cas.backup(store, place)
+                counts["backups"] += 1
+                positions.append(report.seq)
+                target = tmp_path / f"restored-{round}"
+                cas.restore_store(place, target)
+                with cas.open(target) as other:
+                    assert fsck(other).ok
+                    assert len(other.snapshot("main")["n"]) == 70_000
+    finally:
+        collector.kill()
+        collector.wait()
+        assert collector.stdout is not None
+        collector.stdout.close()
+    assert counts["objects given up"] > counts["backups"]
+    assert cas.prove(place)[0].ok
+    for number, seq in enumerate(positions[:-1]):
+        target = tmp_path / f"older-{number}"
+        cas.restore_store(place, target, seq=seq)
+        with cas.open(target) as other:
+            assert fsck(other).ok
+            assert len(other.snapshot("main")["n"]) == 70_000
+    note("backups beside the collector", "gc in a loop", **counts)
+
+
 def _line(child: subprocess.Popen[str]) -> str:
     assert child.stdout is not None
     return child.stdout.readline()

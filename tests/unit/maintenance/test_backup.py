@@ -7,9 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import cas
 from cas.catalog.place import ancestor
+from cas.clock import SystemClock
 from cas.errors import (
     BackupMismatch,
     BackupNotFound,
@@ -34,6 +37,7 @@ from cas.maintenance.findings import Progress
 from cas.maintenance.fsck import fsck
 from cas.model.encoding import decode, encode
 from cas.model.ids import BlobId, ObjectId
+from cas.testing.stores import SMALL, build, scratch
 from tests.unit.kit import commits, reopened, tamper, write
 
 LARGE = 70_000
@@ -795,3 +799,87 @@ def test_a_full_disk_ends_a_backup_and_a_restore(store: Store, small_disk: Path)
     with pytest.raises(StorageFull):
         cas.restore_store(elsewhere, small_disk / "again")
     assert [entry.name for entry in small_disk.iterdir()] == ["backup"]
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(
+                st.just("commit"),
+                st.sampled_from(["main", "side"]),
+                st.dictionaries(st.sampled_from("abc"), st.binary(max_size=30), min_size=1),
+            ),
+            st.tuples(st.just("big"), st.just(""), st.just({})),
+            st.tuples(st.just("spill"), st.just(""), st.just({})),
+            st.tuples(st.just("give up"), st.just(""), st.just({})),
+            st.tuples(st.just("delete"), st.sampled_from(["main", "side"]), st.just({})),
+            st.tuples(st.just("backup"), st.just(""), st.just({})),
+            st.tuples(st.just("restore and go on"), st.just(""), st.just({})),
+        ),
+        min_size=2,
+        max_size=14,
+    ),
+    st.data(),
+)
+def test_any_history_can_be_restored_at_any_position(
+    steps: list[tuple[str, str, dict[str, bytes]]], data: st.DataObject
+) -> None:
+    """Whatever happens between backups, also losing the store and going on with a restored one:
+    each position shows the files that it showed, and objects that were given up stay so.
+    """
+    with scratch() as folder:
+        place = os.path.join(folder, "backup")
+        store = build_small(os.path.join(folder, "store"))
+        expected: dict[int, dict[str, dict[str, bytes]]] = {0: {}}
+        loose: list[BlobId] = []
+        gone: set[BlobId] = set()
+        reached = -1
+        try:
+            for number, (what, branch, files) in enumerate(steps):
+                if what == "commit":
+                    seq = write(store, branch, {**files, "number": b"%d" % number}).seq
+                    expected[seq] = files_of(store)
+                elif what == "big":
+                    loose += big(store, 1)
+                elif what == "spill":
+                    store.spill()
+                elif what == "give up" and loose:
+                    gone.add(loose.pop())
+                    condemn(store, set(gone))
+                elif what == "delete" and store.view().ref(f"heads/{branch}"):
+                    with store.begin() as tx:
+                        tx.delete(f"heads/{branch}")
+                        seq = tx.commit().seq
+                    expected[seq] = files_of(store)
+                elif what == "backup":
+                    reached = cas.backup(store, place).seq
+                    kept = list(loose)
+                elif what == "restore and go on" and reached >= 0:
+                    store.close()
+                    target = os.path.join(folder, f"store-{number}")
+                    cas.restore_store(place, target)
+                    store = build_small(target)
+                    expected = {seq: was for seq, was in expected.items() if seq <= reached}
+                    loose = list(kept)
+                    gone = {id for id in gone if not store.has(id)}
+            if reached < 0:
+                return
+            for seq in {reached, data.draw(st.integers(0, reached))}:
+                target = os.path.join(folder, f"at-{seq}")
+                cas.restore_store(place, target, seq=seq)
+                with cas.open(target) as other:
+                    assert fsck(other).ok
+                    assert files_of(other) == expected[seq]
+                    if seq == reached:
+                        assert all(other.has(id) for id in kept)
+            assert cas.prove(place)[0].ok
+        finally:
+            store.close()
+
+
+def build_small(folder: str) -> Store:
+    """A store whose thresholds a few steps cross."""
+    if not os.path.exists(folder):
+        cas.init(folder)
+    return build(folder, clock=SystemClock(), thresholds=SMALL)
