@@ -21,6 +21,7 @@ from cas.model.objects import Commit, EntryKind, TreeEntry
 from cas.objects.batch import Batch
 from cas.objects.content import Readable
 from cas.trees import paths
+from cas.trees.diff import diff
 from cas.trees.node import DIRECTORY, EMPTY_DATA, Value
 
 Path = tuple[bytes, ...]
@@ -263,10 +264,8 @@ class BranchEdit(MutableMapping[str, bytes]):
         parent = self._parent
         if self._replaced or commit.conflicts or (parent is not None and parent.conflicts):
             return False
-        differences = paths.diff_paths(self._base_tree, commit.tree, self._nodes)
-        for count, (path, _old, _new) in enumerate(differences):
-            if count == FOLLOW_CHANGES_MAX or self._concerns(path):
-                return False
+        if self._is_concerned(commit.tree):
+            return False
         if self.base is not None and self._based_on is None:
             self._based_on = bytes(self.base.target)
         self.base = actual
@@ -275,16 +274,31 @@ class BranchEdit(MutableMapping[str, bytes]):
         self._parent = commit
         return True
 
-    def _concerns(self, path: Path) -> bool:
-        """Whether a file that others changed was read or written here, or lies above or below
-        what was.
+    def _is_concerned(self, tree: bytes) -> bool:
+        """Whether others changed what was read or written here, on the way to this tree.
+
+        Directories are entered only on the way to something of that: what others did elsewhere
+        is not even read, for often everybody else waits at the gate meanwhile.
         """
-        if self._read_all or path in self._above or path in self._reads_above:
-            return True
-        return any(
-            path[:length] in self.staged or path[:length] in self._reads
-            for length in range(1, len(path) + 1)
-        )
+        count = 0
+        stack: list[tuple[Path, bytes, bytes]] = [((), self._base_tree, tree)]
+        while stack:
+            above, old_root, new_root = stack.pop()
+            for name, old, new in diff(DIRECTORY, old_root, new_root, self._nodes):
+                path = (*above, name)
+                count += 1
+                if count > FOLLOW_CHANGES_MAX or self._concerns(path):
+                    return True
+                if path in self._above or path in self._reads_above:
+                    before, after = _folder(old), _folder(new)
+                    if before is None or after is None:
+                        return True
+                    stack.append((path, before, after))
+        return False
+
+    def _concerns(self, path: Path) -> bool:
+        """Whether exactly what lies at a path was read or written here, or all was listed."""
+        return self._read_all or path in self.staged or path in self._reads
 
     # -- reading -----------------------------------------------------------------------------
 
@@ -368,3 +382,10 @@ class BranchEdit(MutableMapping[str, bytes]):
         if self._replaced:
             staged.append((b"", _TREE, bytes(self.tree)))
         return self.ref, self.allow_empty, staged
+
+
+def _folder(value: Value | None) -> bytes | None:
+    """Root of the directory that a value is, the empty one where nothing is; None for a file."""
+    if value is None:
+        return DIRECTORY.empty
+    return value[1] if value[0] == _TREE else None
