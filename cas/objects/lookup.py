@@ -285,7 +285,7 @@ class Lookup:
         alive = set(reader.pack_numbers()) if moved else packs.keys()
         added = reader.packs(old.version)
         changed = reader.vectors(old.version)
-        gone = [packs.pop(number) for number in list(packs) if number not in alive]
+        gone = [packs.pop(number) for number in packs.keys() - alive] if moved else []
         fresh = [self._admit(row) for row in added]
         packs.update((pack.number, pack) for pack in fresh)
         # Readers take the state first and the index then, so the index is never the older one.
