@@ -69,6 +69,8 @@ def _about(found: Stats) -> list[tuple[str, str]]:
         mirrored = f"up to entry {found.mirrored_seq:,}" if found.mirrored_seq else "not yet"
         entries += f"; in packs too: {mirrored}"
     rows.append(("journal", entries))
+    if found.verified_us is not None:
+        rows.append(("checked", f"every byte of every pack file since {when(found.verified_us)}"))
     return rows
 
 
@@ -99,6 +101,7 @@ def _fields(found: Stats) -> dict[str, Any]:
         "chunked": {"count": found.chunked_count, "size": found.chunked_bytes},
         "entries": found.entry_count,
         "mirrored": found.mirrored_seq,
+        "verified": None if found.verified_us is None else when(found.verified_us, exact=True),
         "branches": found.branch_count,
         "tags": found.tag_count,
         "oldest": None if found.oldest_us is None else when(found.oldest_us, exact=True),

@@ -72,13 +72,40 @@ CODES: Final[Mapping[str, tuple[Severity, str]]] = {
 """Every code that a finding can have: its severity and what it means. Append-only."""
 
 
+_REBUILD: Final = "cas repair --rebuild"
+_MEND: Final = "cas repair"
+_FETCH: Final = "cas repair --from PATH"
+
+REPAIRS: Final[Mapping[str, str]] = {
+    "catalog-unreadable": _MEND,
+    "catalog-damaged": _MEND,
+    "catalog-behind": _MEND,
+    "pack-row": _REBUILD,
+    "pack-missing": _FETCH,
+    "pack-unreadable": _FETCH,
+    "pack-header": _MEND,
+    "pack-footer": _MEND,
+    "record-header": _MEND,
+    "storage-edge": _FETCH,
+    "copy-damaged": _MEND,
+    "object-lost": _FETCH,
+    "object-missing": _FETCH,
+    "journal-entry": _REBUILD,
+    "journal-row": _REBUILD,
+    "checkpoint": _REBUILD,
+    "session-open": "cas gc",
+    "pack-unnamed": "cas gc",
+}
+"""The command that helps against a code; one without is repaired from where the content came."""
+
+
 @frozen
 class Finding:
     """One thing that is not as it should be.
 
     `message` is one sentence with the next step. `subject` is the pack, object, entry or file
     it is about; `affected` names refs (`main`) and paths (`main:docs/a.md`) that need it, at
-    most `AFFECTED_MAX` of them.
+    most `AFFECTED_MAX` of them. `repair` is the command that would help, empty where none does.
     """
 
     severity: Severity
@@ -86,6 +113,7 @@ class Finding:
     message: str
     subject: str
     affected: tuple[str, ...] = ()
+    repair: str = ""
 
 
 @frozen
@@ -99,6 +127,8 @@ class Report:
     content_bytes: int
     pack_count: int
     entry_count: int
+    unread_count: int = 0
+    """Pack files of which not every byte was read, because less was asked for."""
 
     @property
     def ok(self) -> bool:
@@ -143,6 +173,10 @@ class Findings:
         if self._counts[code] <= PER_CODE_MAX:
             self._drafts.append(_Draft(code, message, subject, tuple(ids)))
 
+    def plain(self) -> list[tuple[str, str, str]]:
+        """(code, subject, message) of each."""
+        return [(draft.code, draft.subject, draft.message) for draft in self._drafts]
+
     def lost_ids(self) -> set[bytes]:
         """Objects that some finding says cannot be read."""
         return {id for draft in self._drafts for id in draft.ids}
@@ -151,7 +185,14 @@ class Findings:
         """All findings, the worst first; `places` tells which refs and paths need an object."""
         order = list(Severity)
         found = [
-            Finding(CODES[d.code][0], d.code, d.message, d.subject, _affected(d.ids, places))
+            Finding(
+                CODES[d.code][0],
+                d.code,
+                d.message,
+                d.subject,
+                _affected(d.ids, places),
+                REPAIRS.get(d.code, ""),
+            )
             for d in self._drafts
         ]
         for code, count in sorted(self._counts.items()):

@@ -1,8 +1,8 @@
 """Check a store: every byte, every edge, every entry of the journal.
 
 Floor 5. Invariant: whatever is damaged, a check ends with a report; findings are values, and
-the first one stops nothing. It writes nothing, holds no lock, and reads the store as it stands:
-writers may go on beside it.
+the first one stops nothing. It writes nothing but a note in the cache, holds no lock, and reads
+the store as it stands: writers may go on beside it.
 
 The order matters. The head of the journal is taken first and the packs after it, so that what
 the entries up to that head name must be there; all footers come before the first record, so
@@ -11,8 +11,9 @@ that it is known what exists before anything is missed.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from cas.catalog.catalog import CatalogReader, PackRow
 from cas.errors import CasError, CorruptObject
@@ -20,18 +21,23 @@ from cas.history.horizon import horizon_now, is_thinned
 from cas.history.store import Store
 from cas.maintenance.affected import places_of
 from cas.maintenance.chain import JournalCheck
+from cas.maintenance.extent import WHOLE, Extent, Ledger, Level, Selection
 from cas.maintenance.findings import Finding, Findings, OnProgress, Progress, Report, Severity
 from cas.maintenance.folder import strangers
 from cas.maintenance.graph import Graph
 from cas.maintenance.known import Known
 from cas.maintenance.packs import Pack, PackBytes, PackSurvey
 from cas.maintenance.records import RecordCheck
+from cas.maintenance.spread import hand_out
 from cas.model.ids import Kind, digest_parts
 from cas.model.values import frozen
 from cas.objects.content import read_spans
 from cas.objects.packs import file_name
 from cas.storage.codec import RECIPE
 from cas.trees.node import REFS
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 __all__ = ["Finding", "Progress", "Report", "Severity", "fsck"]
 
@@ -41,13 +47,22 @@ ROUNDS_MAX: Final = 8
 _T = TypeVar("_T")
 
 
-def fsck(store: Store, *, progress: OnProgress = None) -> Report:
-    """Read and check everything in a store; what is wrong stands in the report.
+def fsck(
+    store: Store,
+    *,
+    extent: Extent = WHOLE,
+    executor: Executor | None = None,
+    progress: OnProgress = None,
+) -> Report:
+    """Read and check everything in a store, or as far as `extent` says; what is wrong stands in
+    the report.
 
-    `progress` is called from this thread, about once a MiB. Raises `Closed` and `ForkedStore`
-    for a handle that cannot be used, and nothing for damage.
+    With an `executor`, any of `concurrent.futures` whose workers reach the folder, they read the
+    pack files. `progress` is called from this thread, about once a MiB. Raises `Invalid`, `Closed`
+    and `ForkedStore` for what cannot be done, and nothing for damage.
     """
-    return _Check(store, progress).run()
+    extent.check()
+    return _Check(store, progress, extent, executor).run()
 
 
 @frozen
@@ -74,8 +89,18 @@ def examine(store: Store, *, progress: OnProgress = None) -> Examination:
 
 
 class _Check:
-    def __init__(self, store: Store, progress: OnProgress) -> None:
+    def __init__(
+        self,
+        store: Store,
+        progress: OnProgress,
+        extent: Extent = WHOLE,
+        executor: Executor | None = None,
+    ) -> None:
         self._store = store
+        self._level = extent.level
+        self._executor = executor if os.path.isdir(store.location) else None
+        self._ledger = Ledger(store.objects.cache)
+        self._selection = Selection(extent, self._ledger, store.objects.clock)
         self._objects = store.objects
         self._catalog = store.objects.catalog
         self._progress = progress
@@ -135,6 +160,7 @@ class _Check:
             self._tell_missing()
             self._unnamed_packs()
         self._leftovers()
+        unread = self._remember()
         lost = self._findings.lost_ids()
         places = places_of(lost, self._journal.refs, self._objects.read) if lost else {}
         return Report(
@@ -143,7 +169,18 @@ class _Check:
             self._records.content_bytes,
             len(self._survey.packs),
             self._journal.entry_count,
+            unread,
         )
+
+    def _remember(self) -> int:
+        """Note which packs were read in full and are good; how many were not read in full."""
+        files = [pack.label for pack in self._survey.packs if pack.file is not None]
+        if self._level is not Level.BYTES:
+            return len(files)
+        bad = {label for found in self._records.bad.values() for label, _why in found}
+        bad |= {subject for _code, subject, _message in self._findings.plain()}
+        self._ledger.save(self._selection.read, bad, files)
+        return len(set(files) - self._selection.read.keys())
 
     def _read(self, table: str, read: Callable[[CatalogReader], _T]) -> _T | None:
         """Something of the catalog, or None after telling that it cannot be read."""
@@ -197,7 +234,7 @@ class _Check:
             self._survey.survey(rows, {number: bits for number, _version, bits in vectors})
             packs = self._survey.packs[first:]
             self._bytes_total += sum([pack.body_bytes for pack in packs])
-            self._records.run(packs, self._survey.learn)
+            self._read_packs(packs)
             vanished, self._survey.vanished = self._survey.vanished, []
             gone = self._vanished(vanished)
             if not gone and not self._records.moved:
@@ -208,6 +245,33 @@ class _Check:
             "packs",
             "Packs were replaced faster than they could be read; check again when less is written.",
         )
+
+    def _read_packs(self, packs: Sequence[Pack]) -> None:
+        """Read what is asked for of these packs; with an executor, its workers read the files."""
+        learn, run = self._survey.learn, self._records.run
+        if self._level is Level.STRUCTURE:
+            learn()
+            return
+        self._records.structured_only = self._level is Level.CLOSURE
+        if self._executor is None or self._level is Level.CLOSURE:
+            chosen = self._selection.chosen(packs) if self._level is Level.BYTES else iter(packs)
+            run(chosen, learn)
+            return
+        run([pack for pack in packs if pack.file is None], learn)
+        self._records.structured_only = True
+        files = {
+            pack.label: pack for pack in self._selection.chosen(packs) if pack.file is not None
+        }
+        run(files.values(), learn)
+        for verdict in hand_out(self._executor, self._store.location, files.values()):
+            known = {(id, label) for id, found in self._records.bad.items() for label, _ in found}
+            for id, label, why in verdict.bad:
+                if (id, label) not in known and label in files:
+                    self._records.damaged(id, files[label], why)
+            for fault in verdict.faults:
+                if fault not in self._findings.plain():
+                    self._findings.add(*fault)
+            self._records.content_bytes += verdict.content_bytes
 
     def _rows(self, after: int) -> Sequence[PackRow] | None:
         return self._read("pack", lambda reader: reader.packs(after))

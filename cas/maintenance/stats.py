@@ -9,6 +9,7 @@ from __future__ import annotations
 from cas.catalog.catalog import PackRow
 from cas.errors import Corrupt
 from cas.history.store import Store
+from cas.maintenance.extent import Ledger
 from cas.maintenance.folder import FolderBytes, measure
 from cas.maintenance.known import Known, code_of, split_code
 from cas.model.ids import Kind
@@ -40,7 +41,8 @@ class Stats:
     `duplicate_*` is what further copies of objects take, which a later compaction frees.
     `chunked_*` are blobs kept as a recipe, and what they would be as one piece. `files` are bytes
     on the disk by what they are; its cache may be deleted at any time. `mirrored_seq` is the last
-    entry that packs hold as well: up to there a lost catalog can be rebuilt.
+    entry that packs hold as well: up to there a lost catalog can be rebuilt. Since `verified_us`
+    every byte of every pack file was read by a check and found good; None where one never was.
     """
 
     kinds: tuple[KindStats, ...]
@@ -59,6 +61,7 @@ class Stats:
     oldest_us: int | None
     newest_us: int | None
     mirrored_seq: int
+    verified_us: int | None
     files: FolderBytes
 
     @property
@@ -166,6 +169,9 @@ def stats(store: Store) -> Stats:
         oldest_us=store.entry(1).time_us if head_seq else None,
         newest_us=store.entry(head_seq).time_us if head_seq else None,
         mirrored_seq=mirrored_seq,
+        verified_us=Ledger(objects.cache).oldest_us(
+            file_name(row.name) for row in rows if row.name is not None
+        ),
         files=measure(store.location),
     )
 
