@@ -35,9 +35,8 @@ if TYPE_CHECKING:
     from cas.history.store import Store
     from cas.history.transaction import Transaction
     from cas.history.undo import RefClash, RefMove, RestorePlan, Undone, UndoPlan
+    from cas.history.upkeep import BackupReport, Damage
     from cas.history.view import Ref, View
-    from cas.maintenance.backups.carry import Damage
-    from cas.maintenance.backups.make import BackupReport
     from cas.maintenance.backups.prove import Fault, ProofReport
     from cas.maintenance.backups.restore import RestoreReport
     from cas.maintenance.copying import CopyReport, RefCopy
@@ -51,8 +50,6 @@ _ROOMS = {
     "cas.assembly": ("adopt", "init", "open", "plan_repair", "salvage"),
     "cas.commands.backup": ("backup", "prove", "restore_store"),
     "cas.commands.copying": ("copy",),
-    "cas.maintenance.backups.carry": ("Damage",),
-    "cas.maintenance.backups.make": ("BackupReport",),
     "cas.maintenance.backups.prove": ("Fault", "ProofReport"),
     "cas.maintenance.backups.restore": ("RestoreReport",),
     "cas.maintenance.copying": ("CopyReport", "RefCopy"),
@@ -78,6 +75,7 @@ _ROOMS = {
     "cas.history.store": ("Store",),
     "cas.history.transaction": ("Transaction",),
     "cas.history.undo": ("RefClash", "RefMove", "RestorePlan", "UndoPlan", "Undone"),
+    "cas.history.upkeep": ("BackupReport", "Damage"),
     "cas.history.view": ("Ref", "View"),
     "cas.model.entry": ("Entry", "Event"),
     "cas.model.ids": ("BlobId", "CommitId", "ObjectId", "TreeId"),

@@ -28,16 +28,18 @@ from cas.storage.memory import MemoryBucket
 
 if TYPE_CHECKING:
     from cas.history.core import Core
-    from cas.history.upkeep import GcPlan, GcResult
+    from cas.history.upkeep import BackupReport, GcPlan, GcResult
     from cas.maintenance import gc
     from cas.maintenance import repair as repairs
     from cas.maintenance import salvage as salvages
+    from cas.maintenance.backups import make as backups
     from cas.maintenance.findings import OnProgress
     from cas.maintenance.gc import Collector
     from cas.maintenance.repair import RepairPlan
     from cas.maintenance.salvage import SalvageReport
 else:
     # Who opens a store has no need of them.
+    backups = Later("cas.maintenance.backups.make")
     gc = Later("cas.maintenance.gc")
     repairs = Later("cas.maintenance.repair")
     salvages = Later("cas.maintenance.salvage")
@@ -83,20 +85,25 @@ def open(
 
 def assemble(objects: ObjectStore, location: str) -> Store:
     """The handle over objects, with those who look after it."""
-    return Store(objects, location, LaterUpkeep(objects))
+    return Store(objects, location, LaterUpkeep(objects, location))
 
 
 class LaterUpkeep:
     """Upkeep that is loaded when it is first asked for: few programs collect."""
 
-    def __init__(self, objects: ObjectStore) -> None:
+    def __init__(self, objects: ObjectStore, location: str) -> None:
         self._objects = objects
+        self._location = location
         self._collector: Collector | None = None
 
     def _load(self) -> Collector:
         if self._collector is None:
             self._collector = gc.Collector(self._objects)
         return self._collector
+
+    def backup(self, place: str, accept_damage: bool) -> BackupReport:
+        """Into a folder."""
+        return backups.backup(self._objects, self._location, place, accept_damage=accept_damage)
 
     def plan_gc(self, core: Core, grace_us: int) -> GcPlan:
         """`Collector.plan_gc`."""

@@ -15,6 +15,7 @@ from cas.history.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from os import PathLike
 
     from cas.aio.streams import AsyncSource
     from cas.history.blame import BlamedEntry, BlamedLine
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from cas.history.retention import RetentionPolicy
     from cas.history.snapshot import Change, Snapshot
     from cas.history.undo import RestorePlan, Undone, UndoPlan
-    from cas.history.upkeep import GcPlan, GcResult
+    from cas.history.upkeep import BackupReport, GcPlan, GcResult
     from cas.history.view import Ref
     from cas.model.entry import Entry
     from cas.model.ids import BlobId, CommitId, ObjectId
@@ -393,6 +394,18 @@ class StoreCalls(Face[Store]):
         Raises as `plan_gc` and `apply_gc` do.
         """
         return await self._run(lambda: self.sync.gc(grace_us=grace_us))
+
+    async def backup(
+        self, place: str | PathLike[str], *, accept_damage: bool = False
+    ) -> BackupReport:
+        """Back the store up into a folder, which is made where there is none: what is new there.
+
+        One moment of the store, whoever writes meanwhile; verified on its way. Damage in the
+        store is told as `CorruptPack` and nothing is recorded, unless it is accepted. Raises
+        `BackupMismatch`, `NotABackup`, `Busy`, `Invalid`, and what a write raises. With progress:
+        `cas.backup`; the way back: `cas.restore_store`.
+        """
+        return await self._run(lambda: self.sync.backup(place, accept_damage=accept_damage))
 
     async def spill(self) -> int:
         """Gather inline packs into a pack file now; how many were gathered."""

@@ -16,7 +16,7 @@ from cas.clock import Clock, SystemClock
 from cas.errors import NotAStore, StorageFailed
 from cas.history.later import Later
 from cas.history.store import Store
-from cas.maintenance.backups.make import BackupReport
+from cas.history.upkeep import BackupReport
 from cas.maintenance.backups.make import backup as make_backup
 from cas.maintenance.backups.vault import PROOFS, open_vault, refuse_nested
 from cas.maintenance.findings import OnProgress
@@ -60,10 +60,14 @@ def backup(
     as `CorruptPack`, and nothing is recorded, unless `accept_damage`. Raises `BackupMismatch`,
     `NotABackup`, `Busy`, `Invalid` for a folder inside the store, and what a write raises.
     """
-    folder = os.path.abspath(os.fspath(place))
-    refuse_nested(store.location, folder)
-    with open_vault(folder, store.objects.clock, write=True, files=files) as vault:
-        return make_backup(store, vault, accept_damage=accept_damage, progress=progress)
+    return make_backup(
+        store.objects,
+        store.location,
+        os.fspath(place),
+        accept_damage=accept_damage,
+        progress=progress,
+        files=files,
+    )
 
 
 def restore_store(

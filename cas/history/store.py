@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from os import PathLike, fspath
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from cas.history.keeping import Keeping
 from cas.history.later import Later
 from cas.history.snapshot import Change, Snapshot
 from cas.history.timeline import Timeline
-from cas.history.upkeep import GcPlan, GcResult, Upkeep
+from cas.history.upkeep import BackupReport, GcPlan, GcResult, Upkeep
 from cas.history.verbs import HistoryVerbs
 from cas.history.view import Ref, View
 from cas.history.watch import Hooks, Watching
@@ -346,6 +347,16 @@ class Store(HistoryVerbs, Keeping, Watching):
             if turn is None:
                 raise Unavailable("Another gc is at work on this store; try again when it is done.")
             return keeper.collect(self.core, grace_us, plan, self.mirror)
+
+    def backup(self, place: str | PathLike[str], *, accept_damage: bool = False) -> BackupReport:
+        """Back the store up into a folder, which is made where there is none: what is new there.
+
+        One moment of the store, whoever writes meanwhile; verified on its way. Damage in the
+        store is told as `CorruptPack` and nothing is recorded, unless it is accepted. Raises
+        `BackupMismatch`, `NotABackup`, `Busy`, `Invalid`, and what a write raises. With progress:
+        `cas.backup`; the way back: `cas.restore_store`.
+        """
+        return self._keeper().backup(fspath(place), accept_damage)
 
     def _keeper(self) -> Upkeep:
         if self._upkeep is None:

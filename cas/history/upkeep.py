@@ -118,8 +118,39 @@ class GcResult:
         return sum(row.stored_bytes for row in self.rows)
 
 
+@frozen
+class Damage:
+    """What is wrong with one pack: the objects of it that are damaged, or why all of it is."""
+
+    pack: str
+    ids: tuple[bytes, ...]
+    reason: str
+
+
+@frozen
+class BackupReport:
+    """What a backup did. `increment` is its number, and `seq` the entry that it reaches;
+    `written` is False when nothing had changed since the last. Bytes are those added to the vault.
+    `damaged` are objects of the store that cannot be read, known from earlier backups too.
+    """
+
+    place: str
+    increment: int
+    seq: int
+    written: bool
+    pack_count: int
+    new_packs: int
+    new_entries: int
+    new_bytes: int
+    damage: tuple[Damage, ...]
+    damaged: tuple[bytes, ...]
+
+
 class Upkeep(Protocol):
-    """Who collects for one store. Any thread."""
+    """Who collects for one store, and who backs it up. Any thread."""
+
+    def backup(self, place: str, accept_damage: bool) -> BackupReport:
+        """Back the store up into a folder."""
 
     def plan_gc(self, core: Core, grace_us: int) -> GcPlan:
         """What `collect` would do."""

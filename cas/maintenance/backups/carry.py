@@ -16,6 +16,7 @@ from typing import Final
 
 from cas.catalog.catalog import PackRow
 from cas.errors import CasError, Corrupt, MissingPack
+from cas.history.upkeep import Damage as Damage
 from cas.limits import ID_BYTES, MIB
 from cas.model.ids import body_hasher, digest_blob, digest_of
 from cas.model.values import frozen
@@ -32,15 +33,6 @@ _GROUP_BYTES: Final = 8 * MIB
 _GROUP_COUNT: Final = 1024
 _WORKERS: Final = 2
 """Files under way at once: one is hashed while another is synced."""
-
-
-@frozen
-class Damage:
-    """What is wrong with one pack: the objects of it that are damaged, or why all of it is."""
-
-    pack: str
-    ids: tuple[bytes, ...]
-    reason: str
 
 
 @frozen

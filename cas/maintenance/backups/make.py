@@ -11,6 +11,7 @@ behind the last backup, the bodies of new inline packs, and one line a pack.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Final
 
@@ -24,7 +25,7 @@ from cas.errors import (
     MissingPack,
     ObjectNotFound,
 )
-from cas.history.store import Store
+from cas.history.upkeep import BackupReport as BackupReport
 from cas.limits import MIB, PACK_BYTES_TARGET
 from cas.maintenance.backups.capture import Captured, capture, is_same_lineage
 from cas.maintenance.backups.carry import Damage, carry_packs, check_file, damaged_inline
@@ -40,14 +41,18 @@ from cas.maintenance.backups.vault import (
     IncrementWriter,
     Vault,
     check_of,
+    open_vault,
     origin_of,
+    refuse_nested,
 )
 from cas.maintenance.findings import OnProgress, Progress
 from cas.model.entry import Entry, entry_hash, genesis_hash
 from cas.model.ids import Kind
 from cas.model.segment import Segment
-from cas.model.values import evolve, frozen
+from cas.model.values import evolve
 from cas.objects.packs import file_name
+from cas.objects.store import ObjectStore
+from cas.storage.files import OS_FILES, Files
 
 ROUNDS_MAX: Final = 8
 """How often the store is looked at anew because packs were replaced while they were copied."""
@@ -58,42 +63,32 @@ _DAMAGED_MAX: Final = 1000
 """Damaged objects that an increment names."""
 
 
-@frozen
-class BackupReport:
-    """What a backup did. `increment` is its number, and `seq` the entry that it reaches;
-    `written` is False when nothing had changed since the last. Bytes are those added to the vault.
-    """
-
-    place: str
-    increment: int
-    seq: int
-    written: bool
-    pack_count: int
-    new_packs: int
-    new_entries: int
-    new_bytes: int
-    damage: tuple[Damage, ...]
-    damaged: tuple[bytes, ...]
-    """Objects of the store that cannot be read, known from earlier backups too."""
-
-
 def backup(
-    store: Store, vault: Vault, *, accept_damage: bool = False, progress: OnProgress = None
+    objects: ObjectStore,
+    location: str,
+    place: str,
+    *,
+    accept_damage: bool = False,
+    progress: OnProgress = None,
+    files: Files = OS_FILES,
 ) -> BackupReport:
-    """Back a store up into a vault that is open to write.
+    """Back the store at `location` up into a folder.
 
     Raises `BackupMismatch`, `Corrupt` for what is damaged in the store (nothing is recorded then,
     unless the damage is accepted, which the increment tells), `Busy` when packs are replaced
     faster than they can be copied, and what either side refuses.
     """
-    return _Backup(store, vault, accept_damage, progress).run()
+    folder = os.path.abspath(place)
+    refuse_nested(location, folder)
+    with open_vault(folder, objects.clock, write=True, files=files) as vault:
+        return _Backup(objects, vault, accept_damage, progress).run()
 
 
 class _Backup:
     def __init__(
-        self, store: Store, vault: Vault, accept_damage: bool, progress: OnProgress
+        self, objects: ObjectStore, vault: Vault, accept_damage: bool, progress: OnProgress
     ) -> None:
-        self._objects = store.objects
+        self._objects = objects
         self._vault = vault
         self._accept = accept_damage
         self._progress = progress

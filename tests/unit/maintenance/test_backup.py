@@ -127,6 +127,19 @@ def test_a_backup_gives_back_the_store(store: Store, place: Path) -> None:
         commits(other, 2)
 
 
+def test_a_store_backs_itself_up(store: Store, place: Path) -> None:
+    """`store.backup` is `cas.backup`; a handle in memory can be backed up too."""
+    commits(store, 2)
+    done = store.backup(place)
+    assert (done.seq, done.written, done.place) == (2, True, str(place))
+    assert not cas.backup(store, place).written
+    with cas.open(":memory:") as memory:
+        write(memory, files={"n": b"1"})
+        memory.backup(place.with_name("memory"))
+        with restored(place.with_name("memory")) as other:
+            assert files_of(other) == files_of(memory)
+
+
 def test_an_empty_store_can_be_backed_up(store: Store, place: Path) -> None:
     """A store without an entry comes back as one without an entry."""
     assert cas.backup(store, place).seq == 0
