@@ -17,6 +17,7 @@ ROWS: dict[str, Callable[[Context], None]] = {
     "threads": rows_batch.row_threads,
     "memories": rows_batch.row_memories,
     "scale": rows_batch.row_scale,
+    "files": rows_states.row_files,
     "large": rows_large.row_large,
     "states": rows_states.row_states,
 }
@@ -80,6 +81,7 @@ BARS: tuple[Bar, ...] = (
         show="us",
     ),
     Bar("L3", "10,000,000 objects, RssAnon", "<=", 250e6, "scale-10000000/cas/memory", show="MB"),
+    Bar("L4", "1,000,000 files, RssAnon", "<=", 250e6, "files-1000000/cas/first_memory", show="MB"),
     Bar("M1", "C: first set", "<=", 0.7, "large/cas/first", "large/borg/first"),
     Bar("M2", "C: edited set", "<=", 0.65, "large/cas/edited", "large/borg/edited"),
     Bar("M3", "C: restore", "<=", 0.7, "large/cas/restore", "large/borg/restore"),

@@ -8,16 +8,20 @@ commands in fresh processes. "git-packed" is a bare clone of git's repository: o
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import attrs
 
 from bench import corpus, harness
-from bench.context import Context
+from bench.context import MILLION, Context
 from bench.harness import Contender, Series, Step
 from bench.peers import Git, Tool, output_of
 from bench.product import Cas
 from bench.rows_folder import differing
+
+MEMORY_FOLDER = Path("/dev/shm")
 
 Six = list[tuple[str, Tool, Path]]
 """Name, tool, and a home that holds the six states."""
@@ -58,6 +62,27 @@ def row_states(ctx: Context) -> None:
     _check(ctx, row, six)
     for which, number in (("oldest", 0), ("newest", len(ctx.states()) - 1)):
         _restore(ctx, row, [one for one in six if one[0] != "cas-whole"], which, number)
+
+
+def row_files(ctx: Context) -> None:
+    """A folder of a million files saved, and saved again: RssAnon. The folder is in memory."""
+    if ctx.product.lacks("init", "snapshot") is not None or not MEMORY_FOLDER.is_dir():
+        ctx.skip("a million files", f"no snapshot yet, or no {MEMORY_FOLDER}")
+        return
+    count = MILLION // 100 if ctx.quick else MILLION
+    folder = MEMORY_FOLDER / f"cas-bench-{os.getpid()}"
+    try:
+        for number in range(count):
+            place = folder / f"folder-{number // 1000:04d}"
+            if number % 1000 == 0:
+                place.mkdir(parents=True)
+            (place / f"file-{number % 1000:04d}.txt").write_bytes(b"content of file %d\n" % number)
+        home = ctx.new_home(ctx.product, "files")
+        for quantity in ("first_memory", "again_memory"):
+            peak = harness.peak_anonymous(ctx.product.save(home, folder, quantity))
+            ctx.run.one(f"files-{count}/cas/{quantity}", peak, "B", "43 bytes of path each")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _save(tool: Tool, home: Path, states: list[Path]) -> list[float]:

@@ -187,6 +187,14 @@ def digests_of(kinds: Iterable[int], contents: Iterable[bytes | memoryview]) -> 
     return digests
 
 
+def derive_parts(context: str, parts: Iterable[bytes | memoryview]) -> bytes:
+    """`derive` of data that comes in parts."""
+    hasher = blake3(derive_key_context=context)
+    for part in parts:
+        hasher.update(part)
+    return hasher.digest()
+
+
 def derive(context: str, data: bytes | memoryview) -> bytes:
     """BLAKE3 in derive-key mode: 32 bytes bound to `context`."""
     return blake3(data, derive_key_context=context).digest()

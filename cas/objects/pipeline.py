@@ -26,6 +26,8 @@ from cas.storage.record import COMMON_GROUP
 GROUP_BYTES: Final = 1 << 20
 GROUP_COUNT_MAX: Final = 512
 IN_FLIGHT_BYTES_MAX: Final = 16 << 20
+_ITEM_BYTES: Final = 256
+"""About what an object takes beside its content: else 800,000 tiny ones would be in flight."""
 
 
 class Submitted(NamedTuple):
@@ -125,7 +127,7 @@ class Pipeline:
             self._dispatch()
             group = self._group
         group.items.append(item)
-        group.size_bytes += len(item.content)
+        group.size_bytes += len(item.content) + _ITEM_BYTES
         return full
 
     def _dispatch(self) -> None:

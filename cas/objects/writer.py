@@ -8,16 +8,19 @@ names it yet. Used by one thread.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Final
 
 from blake3 import blake3
 
 from cas.errors import Closed, CorruptPack
-from cas.limits import ID_BYTES, PACK_SLOTS_MAX
+from cas.limits import FOOTER_CACHE_BYTES, ID_BYTES
 from cas.model.ids import body_hasher
 from cas.model.values import frozen
 from cas.objects.packs import file_name
 from cas.objects.parts import Parts
 from cas.objects.pipeline import Pipeline, Submitted
+from cas.objects.sealed import StoredFooter
 from cas.storage.bucket import Upload
 from cas.storage.codec import DELTA, RAW
 from cas.storage.header import PACK_HEADER_BYTES, PackHeader
@@ -29,6 +32,11 @@ from cas.storage.pack import (
     Slot,
     decode_footer,
 )
+
+_SLOTS_MAX: Final = 1 << 16
+"""A pack of tiny objects is ended here: its slots and their numbers are 250 bytes of memory each
+until it is.
+"""
 
 
 @frozen
@@ -58,6 +66,8 @@ class FileWriter:
         self._in_flight: set[bytes] = set()
         self._sealed: list[SealedPack] = []
         self._runs: list[Run] = []
+        # Of all sealed packs; what is beyond the bound is read again when it is asked for.
+        self._footer_bytes = 0
         self._upload: Upload | None = None
         self._builder: PackBuilder | None = None
         # Number of the record of each id in the pack at hand.
@@ -147,7 +157,7 @@ class FileWriter:
 
     def _roll_if_full(self, builder: PackBuilder) -> None:
         full = builder.body_bytes >= self._parts.thresholds.pack_bytes
-        if full or len(builder) >= PACK_SLOTS_MAX // 2:
+        if full or len(builder) >= _SLOTS_MAX:
             self._roll()
 
     def _roll(self) -> None:
@@ -163,6 +173,9 @@ class FileWriter:
         self._upload = self._builder = None
         footer = self._read_back(file, builder, footer_bytes)
         self._runs.append(run_of(len(self._sealed), name, footer))
+        self._footer_bytes += footer.memory_bytes
+        if self._footer_bytes > FOOTER_CACHE_BYTES:
+            footer = StoredFooter(footer, partial(self._parts.bucket.read, file))
         self._sealed.append(SealedPack(name, builder.body_bytes, footer, None, None))
         self._numbers.clear()
         if due := due_merge(self._runs):

@@ -18,7 +18,11 @@ from cas.storage.bucket import BucketFile, UnfinishedFile
 from cas.storage.files import OS_FILES, Files, translate
 
 _TEMPORARY = ".tmp"
-_OPEN_FILES_MAX = 128
+_OPEN_FILES_MAX = 512
+_OPEN_FILES_SHARE = 4
+"""Of the descriptors that a process may have, one in so many: random reads of more packs than that
+open a file for nearly each.
+"""
 _BUFFER_BYTES = 1 << 20
 
 
@@ -116,6 +120,9 @@ class LocalBucket:
         # Descriptors stay open: a pack that gc removes under a reader can still be read to its
         # end, and a read costs one system call instead of three.
         self._descriptors: OrderedDict[str, _Open] = OrderedDict()
+        self._descriptors_max = min(
+            _OPEN_FILES_MAX, max(0, os.sysconf("SC_OPEN_MAX")) // _OPEN_FILES_SHARE
+        )
         self._closed = False
 
     def create(self, owner: str = "") -> LocalUpload:
@@ -157,7 +164,7 @@ class LocalBucket:
         with self._lock:
             if not self._closed:
                 self._descriptors.setdefault(name, opened)
-            if len(self._descriptors) > _OPEN_FILES_MAX:
+            if len(self._descriptors) > self._descriptors_max:
                 self._descriptors.popitem(last=False)
         return opened
 

@@ -12,18 +12,19 @@ walk that read it is therefore kept with an inode that no file has, and is read 
 
 from __future__ import annotations
 
+import mmap
 import os
 import struct
 from array import array
 from collections.abc import Iterator
 from itertools import chain
-from operator import attrgetter
-from typing import Final
+from operator import attrgetter, eq
+from typing import Any, Final
 
 from cas.errors import Corrupt
 from cas.limits import ID_BYTES
 from cas.model.encoding import decode, encode
-from cas.model.ids import derive, digest_blob
+from cas.model.ids import derive_parts, digest_blob
 from cas.model.values import frozen
 
 Status = tuple[int, int, int, int, int]
@@ -36,9 +37,10 @@ _KIND_MASK: Final = 0o170000
 _FIELDS: Final = 5
 _STATUS_BYTES: Final = 8 * _FIELDS
 _CHUNK: Final = 2048
-_MAGIC: Final = b"casSTAT1"
-_CONTEXT: Final = "cas 2026-11 stat cache v1"
+_MAGIC: Final = b"casSTAT2"
+_CONTEXT: Final = "cas 2026-11 stat cache v2"
 _HEAD: Final = struct.Struct("=8s16s16s4Q")
+_PART_BYTES: Final = 4 << 20
 _SUFFIX: Final = ".stat"
 _KEPT: Final = 64
 """Pictures kept of different folders; the oldest goes first."""
@@ -72,21 +74,83 @@ class Key:
         return digest_blob(self.options + b"\0" + self.folder)[:16].hex() + _SUFFIX
 
 
+class Paths:
+    """Absolute paths in order, each with a NUL behind it: a million take 50 MB and not 90."""
+
+    __slots__ = ("_starts", "_text")
+
+    def __init__(self) -> None:
+        self._text: bytearray | memoryview = bytearray()
+        self._starts: array[int] | memoryview = array("Q")
+
+    @classmethod
+    def of(cls, text: memoryview, starts: memoryview) -> Paths:
+        """Those of a file that was proved whole; not to be added to."""
+        paths = cls()
+        paths._text, paths._starts = text, starts.cast("Q")
+        return paths
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, index: int) -> bytes:
+        return bytes(self._text[self._starts[index] : self._start(index + 1) - 1])
+
+    def __iter__(self) -> Iterator[bytes]:
+        for start in range(0, len(self), _CHUNK):
+            yield from self.part(start, min(len(self), start + _CHUNK))
+
+    def part(self, start: int, stop: int) -> list[bytes]:
+        """Some that lie behind each other, at least one."""
+        return bytes(self._text[self._starts[start] : self._start(stop) - 1]).split(b"\0")
+
+    def _start(self, index: int) -> int:
+        return self._starts[index] if index < len(self._starts) else len(self._text)
+
+    def append(self, path: bytes) -> None:
+        """One more."""
+        assert isinstance(self._text, bytearray)
+        assert isinstance(self._starts, array)
+        self._starts.append(len(self._text))
+        self._text += path
+        self._text.append(0)
+
+    def copy(self, other: Paths, start: int, stop: int) -> None:
+        """Append some of another folder's, at least one."""
+        assert isinstance(self._text, bytearray)
+        assert isinstance(self._starts, array)
+        by = len(self._text) - other._starts[start]
+        self._text += other._text[other._starts[start] : other._start(stop)]
+        self._starts.extend([at + by for at in other._starts[start:stop]])
+
+    def truncate(self, length: int) -> None:
+        """Drop those from `length` on."""
+        assert isinstance(self._text, bytearray)
+        assert isinstance(self._starts, array)
+        del self._text[self._start(length) :]
+        del self._starts[length:]
+
+    def columns(self) -> tuple[memoryview, memoryview]:
+        """Text and starts, as they are written."""
+        return memoryview(self._text), memoryview(self._starts).cast("B")
+
+
 class Picture:
     """Entries of a folder in columns. `paths` are absolute; entry 0 is the folder itself.
 
     `status` holds five numbers an entry, `spans` how many entries a subtree has (1 for what is
-    no directory), `ids` 32 bytes an entry, `numbers` bytes of content.
+    no directory), `ids` 32 bytes an entry, `numbers` bytes of content. Those of a picture that
+    was loaded lie in its file, and are read only.
     """
 
     __slots__ = ("ids", "numbers", "paths", "rules", "spans", "status")
 
     def __init__(self) -> None:
-        self.paths: list[bytes] = []
-        self.status = array("q")
-        self.spans = array("Q")
-        self.ids = bytearray()
-        self.numbers = array("Q")
+        self.paths = Paths()
+        self.status: Any = array("q")
+        self.spans: Any = array("I")
+        self.ids: Any = bytearray()
+        self.numbers: Any = array("Q")
         self.rules: RulesSeen = {}
 
     def __len__(self) -> int:
@@ -112,15 +176,15 @@ class Picture:
 
     def copy(self, other: Picture, start: int, stop: int) -> None:
         """Append entries of another picture."""
-        self.paths += other.paths[start:stop]
-        self.status += other.status[start * _FIELDS : stop * _FIELDS]
-        self.spans += other.spans[start:stop]
+        self.paths.copy(other.paths, start, stop)
+        self.status.frombytes(other.status[start * _FIELDS : stop * _FIELDS].tobytes())
+        self.spans.frombytes(other.spans[start:stop].tobytes())
         self.ids += other.ids[start * ID_BYTES : stop * ID_BYTES]
-        self.numbers += other.numbers[start:stop]
+        self.numbers.frombytes(other.numbers[start:stop].tobytes())
 
     def truncate(self, length: int) -> None:
         """Drop the entries from `length` on."""
-        del self.paths[length:]
+        self.paths.truncate(length)
         del self.status[length * _FIELDS :]
         del self.spans[length:]
         del self.ids[length * ID_BYTES :]
@@ -134,7 +198,8 @@ class Picture:
 
     def mode(self, index: int) -> int:
         """Mode of an entry."""
-        return self.status[index * _FIELDS]
+        mode: int = self.status[index * _FIELDS]
+        return mode
 
     def status_of(self, index: int) -> Status:
         """Status of an entry."""
@@ -153,14 +218,18 @@ class Picture:
         """Entries of a kind, as `stat.S_IFMT` gives it."""
         return sum([mode & _KIND_MASK == kind for mode in self.status[::_FIELDS]])
 
+    def columns(self) -> tuple[memoryview, ...]:
+        """Everything but the ignore files, as it is written."""
+        columns = (self.status, self.spans, self.numbers, self.ids)
+        return (*(memoryview(column).cast("B") for column in columns), *self.paths.columns())
+
     def equals(self, other: Picture | None) -> bool:
         """Whether another picture says the same."""
-        return self is other or (
-            other is not None
-            and self.status == other.status
-            and self.ids == other.ids
-            and self.paths == other.paths
-            and self.rules == other.rules
+        if other is None or self is other:
+            return self is other
+        both = zip(self.columns(), other.columns(), strict=True)
+        return self.rules == other.rules and all(
+            len(one) == len(two) and all(map(eq, _parts(one), _parts(two))) for one, two in both
         )
 
     def changed(self) -> list[int]:
@@ -168,15 +237,21 @@ class Picture:
         found: list[int] = []
         paths = self.paths
         for start in range(0, len(paths), _CHUNK):
-            part = paths[start : start + _CHUNK]
+            part = paths.part(start, min(len(paths), start + _CHUNK))
             try:
                 now = array("q", chain.from_iterable(map(_fields_of, map(os.lstat, part))))
             except (OSError, OverflowError):
                 now = array("q", chain.from_iterable(map(_look, part)))
-            before = self.status[start * _FIELDS : (start + len(part)) * _FIELDS]
-            if now != before:
-                found += _differing(before.tobytes(), now.tobytes(), start)
+            before = self.status[start * _FIELDS : (start + len(part)) * _FIELDS].tobytes()
+            if now.tobytes() != before:
+                found += _differing(before, now.tobytes(), start)
         return found
+
+
+def _parts(column: memoryview) -> Iterator[bytes]:
+    """A column in pieces: one as large as a folder of a million files is not copied whole."""
+    for start in range(0, len(column), _PART_BYTES):
+        yield bytes(column[start : start + _PART_BYTES])
 
 
 def _look(path: bytes) -> Status:
@@ -220,61 +295,60 @@ def unsettled(status: Status) -> Status:
 
 
 def load(cache: str, key: Key) -> Picture | None:
-    """The picture of a folder, or None when there is none, or none to be trusted."""
+    """The picture of a folder, or None when there is none, or none to be trusted.
+
+    It lies in its file, mapped: a later picture takes the file's name and not its place.
+    """
     try:
         with open(os.path.join(cache, key.file_name), "rb") as file:
-            data = file.read()
-    except OSError:
+            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except (OSError, ValueError):
         return None
-    body, digest = memoryview(data)[:-ID_BYTES], data[-ID_BYTES:]
-    if len(body) < _HEAD.size or derive(_CONTEXT, body) != digest:
+    body, digest = data[:-ID_BYTES], data[-ID_BYTES:]
+    if len(body) < _HEAD.size or derive_parts(_CONTEXT, (body,)) != digest:
         return None
     magic, store_id, lineage_id, count, *lengths = _HEAD.unpack_from(body)
     if (magic, store_id, lineage_id) != (_MAGIC, key.store_id, key.lineage_id):
         return None
     at = _HEAD.size
     parts: list[memoryview] = []
-    for length in (_STATUS_BYTES * count, 8 * count, 8 * count, ID_BYTES * count, *lengths):
+    columns = (_STATUS_BYTES * count, 4 * count, 8 * count, ID_BYTES * count, lengths[0])
+    for length in (*columns, 8 * count, *lengths[1:]):
         parts.append(body[at : at + length])
         at += length
-    status, spans, numbers, ids, paths, rules, options = parts
-    if at != len(body) or options != key.options:
+    status, spans, numbers, ids, text, starts, rules, options = parts
+    if at != len(body) or options != key.options or not count:
         return None
     picture = Picture()
-    picture.status.frombytes(status)
-    picture.spans.frombytes(spans)
-    picture.numbers.frombytes(numbers)
-    picture.ids = bytearray(ids)
-    picture.paths = bytes(paths).split(b"\0")
+    picture.status, picture.spans = status.cast("q"), spans.cast("I")
+    picture.numbers, picture.ids = numbers.cast("Q"), ids
+    picture.paths = Paths.of(text, starts)
     try:
         picture.rules = dict(decode(bytes(rules), verified=True))
     except (Corrupt, TypeError, ValueError):
         return None
-    if len(picture.paths) != count or picture.paths[0] != key.folder:
-        return None
-    return picture
+    return picture if picture.paths[0] == key.folder else None
 
 
 def save(cache: str, key: Key, picture: Picture, token: bytes) -> None:
     """Keep a picture; where that is impossible it is done without. `token`: random bytes."""
-    paths = b"\0".join(picture.paths)
+    columns = picture.columns()
     rules = encode([[path, ids] for path, ids in sorted(picture.rules.items())])
     head = _HEAD.pack(
         _MAGIC,
         key.store_id,
         key.lineage_id,
         len(picture),
-        len(paths),
+        len(columns[4]),
         len(rules),
         len(key.options),
     )
-    columns = (picture.status, picture.spans, picture.numbers, picture.ids)
-    body = b"".join((head, *columns, paths, rules, key.options))
+    parts: tuple[bytes | memoryview, ...] = (head, *columns, rules, key.options)
     path = os.path.join(cache, key.file_name)
     temporary = f"{path}.{token.hex()}.tmp"
     try:
         with open(temporary, "xb") as file:
-            file.writelines((body, derive(_CONTEXT, body)))
+            file.writelines((*parts, derive_parts(_CONTEXT, parts)))
         os.rename(temporary, path)
         _prune(cache)
     except OSError:

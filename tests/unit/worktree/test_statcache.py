@@ -405,7 +405,20 @@ def test_pictures_come_back_as_they_were(
         found = statcache.load(str(place), key)
     assert found is not None
     assert found.equals(picture)
-    assert (found.spans, found.numbers) == (picture.spans, picture.numbers)
+    assert list(found.paths) == [entry[0] for entry in entries] == list(picture.paths)
+    assert found.columns() == picture.columns()
+    # What was loaded lies in its file: parts of it go into the next picture.
+    middle, end = len(entries) // 2, len(entries)
+    again = statcache.Picture()
+    again.copy(found, 0, end)
+    again.truncate(middle)
+    if middle < end:
+        again.copy(found, middle, end)
+    again.rules = rules
+    assert again.equals(found)
+    assert found.equals(again)
+    again.truncate(middle)
+    assert not again.equals(found)
 
 
 # -- any sequence of changes -----------------------------------------------------------------
