@@ -221,6 +221,12 @@ GC_GRACE_US: Final = 14 * DAY_US
 GC_CREDIT_US: Final = DAY_US
 """What one run of gc adds to the age of a pack at the most, whatever the clock says."""
 
+GC_MOVED_BYTES_MAX: Final = 4 * GIB
+"""What one run of gc writes anew at the most, to make room."""
+
+GC_WASTE_MIN: Final = 0.08
+"""The part of a pack file that nobody needs from which on it is written anew."""
+
 GC_LATE_SLOTS_MAX: Final = 1000
 """Slots that may have come since gc looked for it to look at them inside the gate."""
 

@@ -17,7 +17,7 @@ from typing import Final
 from cas.catalog.catalog import CatalogReader, CatalogWriter, Head
 from cas.errors import Unavailable
 from cas.limits import GC_LATE_SLOTS_MAX
-from cas.maintenance.reach import DROPPED, FREE, GONE, KEEPING, KEPT, Marks
+from cas.maintenance.reach import DROPPED, FREE, GONE, KEEPING, KEPT, REPLACED, Marks
 from cas.maintenance.roots import Roots, entries, named_in
 from cas.model.values import frozen
 from cas.objects.packs import PackInfo, pack_name
@@ -30,7 +30,7 @@ ROUNDS_MAX: Final = 1000
 _ENTRIES_MAX: Final = 200
 _ALL: Final = 1 << 62
 
-_GOING: Final = frozenset((FREE, GONE, DROPPED))
+_GOING: Final = frozenset((FREE, GONE, DROPPED, REPLACED))
 _BITS = bytes(0x31 if color in _GOING else 0x30 for color in range(256))
 
 
@@ -65,7 +65,7 @@ class Condemnation:
             if not self._doomed():
                 return None
             with catalog.write() as writer:
-                if self._follow(writer, GC_LATE_SLOTS_MAX):
+                if self._follow(writer, GC_LATE_SLOTS_MAX) and not self._marks.restore():
                     return self._condemn(writer)
         raise Unavailable("The store is written to faster than gc can follow; try again later.")
 
@@ -97,7 +97,7 @@ class Condemnation:
         return [
             number
             for number, colors in self._marks.colors.items()
-            if FREE in colors or DROPPED in colors or _is_empty(colors)
+            if FREE in colors or DROPPED in colors or REPLACED in colors or _is_empty(colors)
         ]
 
     def _condemn(self, writer: CatalogWriter) -> Condemned:

@@ -17,10 +17,13 @@ from typing import Any
 from cas.errors import Invalid
 from cas.history.core import Core
 from cas.history.upkeep import GcPlan, GcResult, GcRow
+from cas.limits import GC_MOVED_BYTES_MAX, GC_WASTE_MIN
 from cas.maintenance.ages import Ages
+from cas.maintenance.compact import compact
 from cas.maintenance.condemn import Condemnation
 from cas.maintenance.leftovers import Leftovers, find_leftovers, remove_leftovers
 from cas.maintenance.reach import DROPPED, FREE, GONE, Marks
+from cas.maintenance.reencode import reencode
 from cas.maintenance.roots import Roots, read_roots
 from cas.model.ids import Kind
 from cas.model.values import frozen
@@ -74,11 +77,18 @@ class Collector:
             mark = self._mark(core, grace_us if before is None else before.grace_us)
             if before is not None:
                 mark.marks.spare(before.marks)
+            moved = reencode(objects, mark.marks, GC_MOVED_BYTES_MAX)
+            mark.marks.keep_bases()
             found = self._plan(mark)
             kept = store_refs(core, mark.roots.horizon)
             done = Condemnation(objects, mark.roots, mark.marks).run(kept)
         self._ages.advance(mark.marks.packs, objects.clock.wall_us())
-        if done is not None and done.file_count:
+        moved += compact(
+            objects, waste_min=GC_WASTE_MIN, bytes_max=max(0, GC_MOVED_BYTES_MAX - moved)
+        )
+        with objects.catalog.read() as reader:
+            listed = bool(reader.unlinked())
+        if listed:
             mirror()
         removed = remove_unlinked(objects.catalog, objects.bucket)
         removed += remove_leftovers(objects, mark.leftovers)
@@ -92,7 +102,7 @@ class Collector:
             file_count=removed,
             file_bytes=mark.leftovers.size_bytes + (0 if done is None else done.file_bytes),
             session_count=len(mark.leftovers.sessions),
-            moved_bytes=0,
+            moved_bytes=moved,
             waiting_count=found.waiting_count,
         )
 
@@ -104,6 +114,7 @@ class Collector:
         objects.catalog.harden(reading=True)
         marks = Marks(objects, roots.thinned)
         marks.begin()
+        marks.deferring = True
         marks.keep(roots.kept, "a ref or an event")
         marks.keep_kind(Kind.SEGMENT)
         marks.drop(roots.dropped)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from cas.catalog.catalog import CatalogReader, PackRow
 from cas.errors import CasError, CorruptObject, MissingPack, NotCanonical
@@ -29,7 +29,7 @@ from cas.objects.packs import PackInfo, file_name, pack_name
 from cas.objects.store import ObjectStore
 from cas.storage.codec import RECIPE, ZSTD
 from cas.storage.index import Run, prefix_of, run_of
-from cas.storage.pack import SLOT_BYTES, Footer, decode_footer
+from cas.storage.pack import EDGE_BASE, SLOT_BYTES, Footer, decode_footer
 
 FREE: Final = 0
 """Nothing that is kept, and nothing that was given up, leads here."""
@@ -41,6 +41,8 @@ GONE: Final = 3
 DROPPED: Final = 4
 """Only states before the horizon led here."""
 DROPPING: Final = 5
+REPLACED: Final = 6
+"""A copy that another stands for: it goes, and its object stays."""
 
 _KIND_AT: Final = 48
 """Where a slot says its kind."""
@@ -51,6 +53,18 @@ _SMALL_SLOTS: Final = 4096
 
 _WORTH_KEEPING: Final = frozenset((FREE, DROPPED, DROPPING))
 _WORTH_DROPPING: Final = frozenset((FREE,))
+
+
+class Lost(NamedTuple):
+    """A delta that is kept and whose base is not."""
+
+    number: int
+    slot: int
+    id: bytes
+    base: bytes
+    kind: int
+    group: int
+    raw_bytes: int
 
 
 class Marks:
@@ -70,6 +84,8 @@ class Marks:
         self._runs: list[Run] = []
         self._ids: dict[bytes, list[tuple[int, int]]] = defaultdict(list)
         self._waiting: set[int] = set()
+        self.deferring = False
+        """While it is set, the base of a delta is not kept for its sake: see `lost_bases`."""
 
     # -- which packs there are ---------------------------------------------------------------
 
@@ -211,6 +227,50 @@ class Marks:
         self._spread_copies(list(self._waiting))
         self._sweep(KEEPING, KEPT, _WORTH_KEEPING)
 
+    # -- bases ---------------------------------------------------------------------------------
+
+    def lost_bases(self) -> list[Lost]:
+        """Deltas that are kept while no copy of their base is."""
+        found = []
+        for number, colors in list(self.colors.items()):
+            footer = self._footer(number)
+            if footer is None or not footer.edge_count:
+                continue
+            for edge in footer.edges():
+                kept = edge.role == EDGE_BASE and colors[edge.slot] == KEPT
+                if kept and not self._is_kept(edge.id):
+                    slot = footer.slot(edge.slot)
+                    kind, group, size_bytes = slot.kind, slot.group, slot.raw_bytes
+                    found.append(Lost(number, edge.slot, slot.id, edge.id, kind, group, size_bytes))
+        return found
+
+    def _is_kept(self, id: bytes) -> bool:
+        colors = self.colors
+        return any(colors[n][slot] == KEPT for n, slot in self.places(id) if n in colors)
+
+    def replace(self, items: Iterable[Lost]) -> None:
+        """Note copies for which others stand now, that are newer than the mark."""
+        for item in items:
+            self.colors[item.number][item.slot] = REPLACED
+
+    def keep_bases(self) -> None:
+        """Keep what the deltas that are left hang on (E5); from here on nothing is deferred."""
+        self.deferring = False
+        self.keep({item.base for item in self.lost_bases()}, "a delta")
+
+    def restore(self) -> bool:
+        """Keep replaced copies after all whose new copy does not stand; whether there were any."""
+        found = False
+        for number, colors in self.colors.items():
+            for slot in _positions(colors, REPLACED, colors.find(REPLACED), len(colors)):
+                footer = self._footer(number)
+                if footer is not None and not self._is_kept(footer.id_at(slot)):
+                    colors[slot] = KEEPING
+                    self._waiting.add(number)
+                    found = True
+        self._sweep(KEEPING, KEPT, _WORTH_KEEPING)
+        return found
+
     def _spread_copies(self, numbers: Iterable[int]) -> None:
         for number in numbers:
             footer, colors = self._footer(number), self.colors.get(number)
@@ -296,7 +356,9 @@ class Marks:
                 places.append(Place(pack, offset, size, raw, kind, codec, depth, group))
         if stored:
             for edge in footer.edges():
-                if edge.slot in stored and not self._mark(edge.id, todo, wanted) and strict:
+                if edge.slot not in stored or (self.deferring and edge.role == EDGE_BASE):
+                    continue
+                if not self._mark(edge.id, todo, wanted) and strict:
                     raise _missing(edge.id, f"a copy of {footer.id_at(edge.slot).hex()}")
         order = sorted(range(len(ids)), key=lambda at: places[at].offset)
         for some in _groups(order, places):

@@ -19,7 +19,7 @@ the same note often enough begins a spill of its own, and the first gives its up
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from cas.catalog.catalog import CatalogReader, Turn
@@ -332,7 +332,7 @@ class Spill:
             rows = run.batch.install(writer, head)
             exists = None
             if head.removal_version > run.state.version:
-                exists = _still_existing(writer, run.gathered, self._objects)
+                exists = still_existing(writer, run.gathered, self._objects)
             outputs = []
             for row, footer in rows:
                 bits = bytearray((footer.count + 7) // 8)
@@ -351,7 +351,7 @@ class Spill:
     def _remove(self, wanted: list[PackInfo], outputs: list[Output]) -> bool:
         """Take gathered packs out, if what replaces them still stands; whether it does."""
         with self._objects.catalog.write() as writer:
-            if not _stand(writer, outputs):
+            if not stand(writer, outputs):
                 return False
             alive = set(writer.pack_numbers())
             present = [pack for pack in wanted if pack.number in alive]
@@ -402,7 +402,7 @@ def _wanted(
             yield Submitted(id, kind, payload, codec, raw_bytes, depth, group)
 
 
-def _still_existing(
+def still_existing(
     reader: CatalogReader, gathered: list[PackInfo], objects: ObjectStore
 ) -> set[bytes]:
     """Ids of which a gathered copy exists in this state of the catalog."""
@@ -417,7 +417,7 @@ def _still_existing(
     }
 
 
-def _stand(reader: CatalogReader, outputs: list[Output]) -> bool:
+def stand(reader: CatalogReader, outputs: Sequence[Output]) -> bool:
     """Whether every new copy still exists: nobody has taken it for the redundant one."""
     alive = set(reader.pack_numbers())
     vectors = {number: bits for number, _version, bits in reader.vectors()}

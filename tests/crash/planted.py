@@ -215,7 +215,7 @@ def _remove_first(patch: pytest.MonkeyPatch) -> None:
         return install(self, run)
 
     patch.setattr(Spill, "_install", other_way)
-    patch.setattr(spill, "_still_existing", _Everything)
+    patch.setattr(spill, "still_existing", _Everything)
 
 
 class _Everything:
@@ -263,7 +263,7 @@ def _delete_first(patch: pytest.MonkeyPatch) -> None:
 
 @_bug("spill brings back what was condemned while it ran", "condemned in a spill")
 def _resurrect(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(spill, "_still_existing", _Everything)
+    patch.setattr(spill, "still_existing", _Everything)
 
 
 # -- making a store --------------------------------------------------------------------------

@@ -7,14 +7,18 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 
 import cas
 from cas.history.retain import stage_raise
 from cas.history.store import Store
+from cas.maintenance.compact import Load, choose
 from cas.maintenance.fsck import fsck
 from cas.model.ids import Kind, digest_blob
+from cas.objects.packs import PackInfo
+from cas.testing.versions import put_on, versions_of
 from cas.trees.node import encode_node
 from tests.unit.kit import ManualClock, commits, reopened, write
 
@@ -318,3 +322,56 @@ def test_a_file_of_a_newer_catalog_stays(store: Store, tmp_path: Path) -> None:
     with cas.open(store.location) as old:
         assert old.gc(grace_us=0).file_count == 0
         assert [f.code for f in fsck(old).findings] == ["catalog-behind"]
+
+
+def folder_bytes(store: Store) -> int:
+    """Bytes of all pack files."""
+    return sum(f.stat().st_size for f in Path(store.location, "packs").iterdir())
+
+
+def test_a_base_that_nobody_else_needs_goes(store: Store, rng: Random) -> None:
+    """Deltas of what goes are stored anew, one whole and the others on it; all read the same."""
+    contents = versions_of(rng.randbytes(60_000), 6)
+    store.put(contents[0])
+    put_on(store, contents[0], contents[1:3])
+    put_on(store, contents[2], contents[3:])
+    for number in (2, 4, 5):
+        write(store, "main", {f"v{number}": contents[number]})
+    assert store.gc(grace_us=0).moved_bytes > 0
+    assert exists(store, *contents) == [False, False, True, False, True, True]
+    assert fsck(store).findings == ()
+    with reopened(store) as other:
+        for number in (2, 4, 5):
+            assert other.snapshot("main")[f"v{number}"] == contents[number]
+    assert folder_bytes(store) < 1.3 * 60_000
+    assert store.plan_gc(grace_us=0).is_empty
+
+
+def test_mostly_wasted_packs_are_written_anew(store: Store) -> None:
+    """What lives in a pack that lost most of its objects moves, and the old file goes."""
+    kept, gone = os.urandom(100_000), [os.urandom(60_000) for _ in range(40)]
+    store.put_many([kept, *gone])
+    write(store, "main", {"kept": kept})
+    assert folder_bytes(store) > 2_000_000
+    done = store.gc(grace_us=0)
+    assert done.object_count == 40
+    assert folder_bytes(store) < 120_000
+    assert store.snapshot("main")["kept"] == kept
+    assert fsck(store).findings == ()
+
+
+def test_packs_to_write_anew_are_chosen_by_waste() -> None:
+    """The most wasteful come first, small ones only where there are many, within the bound."""
+
+    def load(number: int, live: int, total: int) -> Load:
+        return Load(PackInfo(number, f"{number}", total, None), live, total)
+
+    def numbers(loads: list[Load], bytes_max: int = 10_000) -> list[int]:
+        chosen = choose(loads, waste_min=0.1, pack_bytes=800, bytes_max=bytes_max)
+        return [pack.number for pack in chosen]
+
+    assert numbers([load(1, 950, 1000), load(2, 500, 1000), load(3, 100, 1000)]) == [3, 2]
+    assert numbers([load(1, 950, 1000), load(2, 500, 1000), load(3, 100, 1000)], 400) == [3]
+    assert numbers([load(at, 50, 50) for at in range(7)]) == []
+    assert numbers([load(at, 50, 50) for at in range(8)]) == list(range(8))
+    assert numbers([load(1, 0, 1000)], 0) == [1]

@@ -1,0 +1,172 @@
+"""Compaction: what lives in packs that are mostly waste, or small, is written anew.
+
+Floor 5; implements docs/design/001, rules E4 and E9. Invariant: every object that exists before
+exists after, in every state a crash can leave; a record moves as it lies, of several copies the
+one of the least rank, so that nothing which hangs on a copy is left hanging.
+
+Which packs are worth it is a pure decision over live and stored bytes, within a bound of bytes
+that are moved in one run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from cas.errors import Corrupt, Unavailable
+from cas.limits import DELTA_DEPTH_MAX, MIB
+from cas.maintenance.moving import install_moved, remove_moved
+from cas.objects.packs import PackInfo, State, bit_is_set
+from cas.objects.pipeline import Submitted
+from cas.objects.store import ObjectStore
+from cas.storage.codec import RECIPE
+from cas.storage.pack import PACK_HEADER_BYTES, SLOT_BYTES
+from cas.storage.record import RECORD_HEADER_BYTES
+
+_RUN_BYTES: Final = 1 * MIB
+_MERGE_MIN: Final = 8
+"""Small packs that are worth one new one."""
+
+
+class Load(NamedTuple):
+    """What a pack file holds: bytes of records and slots that live, and all of them."""
+
+    pack: PackInfo
+    live_bytes: int
+    all_bytes: int
+
+    @property
+    def waste(self) -> float:
+        """The part of it that nobody needs."""
+        return 1 - self.live_bytes / self.all_bytes if self.all_bytes else 0.0
+
+
+def choose(
+    loads: Iterable[Load], *, waste_min: float, pack_bytes: int, bytes_max: int
+) -> list[PackInfo]:
+    """The packs to write anew, the most wasteful first: those with `waste_min` or more, and
+    small ones where there are many, as long as no more than `bytes_max` live bytes are moved.
+    """
+    loads = list(loads)
+    wasteful = [load for load in loads if load.waste >= waste_min]
+    small = [load for load in loads if load.waste < waste_min and load.live_bytes < pack_bytes // 8]
+    if len(small) < _MERGE_MIN:
+        small = []
+    chosen: list[PackInfo] = []
+    moved = 0
+    for load in sorted(wasteful, key=lambda load: -load.waste) + small:
+        if moved + load.live_bytes <= bytes_max:
+            chosen.append(load.pack)
+            moved += load.live_bytes
+    return chosen
+
+
+def loads_of(objects: ObjectStore, state: State) -> Iterator[Load]:
+    """What each pack file holds that has a deletion vector, or is small."""
+    small_bytes = objects.thresholds.pack_bytes // 8
+    for pack in state.packs.values():
+        bits = state.vectors.get(pack.number)
+        if pack.file is None or (bits is None and pack.body_bytes >= small_bytes):
+            continue
+        try:
+            footer = objects.lookup.footer(pack)
+        except Corrupt:
+            continue  # what cannot be read stays where it is
+        all_bytes = pack.body_bytes - PACK_HEADER_BYTES + SLOT_BYTES * footer.count
+        live = all_bytes
+        for slot, row in enumerate(footer.rows()) if bits is not None else ():
+            if bit_is_set(bits, slot):
+                live -= row[2] + RECORD_HEADER_BYTES + SLOT_BYTES
+        yield Load(pack, live, all_bytes)
+
+
+def compact(objects: ObjectStore, *, waste_min: float, bytes_max: int) -> int:
+    """Write what lives in wasteful packs anew, and take these out; bytes moved.
+
+    Raises `StorageFull` and other errors of storage: what was there is there then.
+    """
+    state = objects.lookup.refresh()
+    chosen = choose(
+        loads_of(objects, state),
+        waste_min=waste_min,
+        pack_bytes=objects.thresholds.pack_bytes,
+        bytes_max=bytes_max,
+    )
+    if not chosen:
+        return 0
+    best = _best(objects, state, chosen)
+    batch = objects.new_batch()
+    moved = 0
+    try:
+        for pack in chosen:
+            for items in _live(objects, state, pack):
+                wanted = [item for item in items if _is_best(best, item, pack)]
+                batch.rewrite(wanted)
+                moved += sum(len(item.content) for item in wanted)
+        if batch.is_empty:
+            batch.abandon()
+            outputs = []
+        else:
+            outputs = install_moved(objects, batch, state, chosen)
+    except Unavailable as error:
+        batch.abandon(error)
+        if type(error) is not Unavailable:
+            raise
+        return 0
+    except BaseException as error:
+        batch.abandon(error)
+        raise
+    remove_moved(objects, chosen, outputs)
+    return moved
+
+
+def _is_best(best: Mapping[bytes, tuple[int, int]], item: Submitted, pack: PackInfo) -> bool:
+    place = _rank(item), pack.number
+    return best.get(item.id, place) == place
+
+
+def _rank(item: Submitted) -> int:
+    return DELTA_DEPTH_MAX + 1 if item.codec == RECIPE else item.depth
+
+
+def _best(
+    objects: ObjectStore, state: State, packs: Sequence[PackInfo]
+) -> Mapping[bytes, tuple[int, int]]:
+    """Of each object that several of these packs hold, rank and pack of the copy to take."""
+    seen: set[bytes] = set()
+    twice: set[bytes] = set()
+    for pack in packs:
+        ids = set(objects.lookup.footer(pack).ids())
+        twice |= seen & ids
+        seen |= ids
+    best: dict[bytes, tuple[int, int]] = {}
+    for pack in packs if twice else ():
+        for items in _live(objects, state, pack, only=twice):
+            for item in items:
+                place = _rank(item), pack.number
+                best[item.id] = min(place, best.get(item.id, place))
+    return best
+
+
+def _live(
+    objects: ObjectStore, state: State, pack: PackInfo, only: set[bytes] | None = None
+) -> Iterator[list[Submitted]]:
+    """The live records of a pack file in the order in which they lie, about a MiB at a time."""
+    footer = objects.lookup.footer(pack)
+    bits = state.vectors.get(pack.number)
+    group: list[Submitted] = []
+    size_bytes = 0
+    for slot in footer.by_offset():
+        if bit_is_set(bits, slot):
+            continue
+        id, offset, stored, raw, kind, codec, depth, _flags, group_number = footer.slot(slot)
+        if only is not None and id not in only:
+            continue
+        payload = objects.stored(pack, offset + RECORD_HEADER_BYTES, stored)
+        group.append(Submitted(id, kind, payload, codec, raw, depth, group_number))
+        size_bytes += stored
+        if size_bytes >= _RUN_BYTES:
+            yield group
+            group, size_bytes = [], 0
+    if group:
+        yield group

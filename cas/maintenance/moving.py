@@ -1,0 +1,148 @@
+"""Installing new copies of what exists, and taking out the packs that they stand for.
+
+Floor 5; implements docs/design/001, rules E4 and E9. Invariant: the install believes nothing that
+the copying saw: a slot none of whose sources exists any more is born gone, and so is one that
+needs a base which exists neither in the output nor in the store, of less depth than its own. What
+is taken out goes in a transaction of its own, which looks whether all new copies still stand.
+
+Every new copy has at most the rank of those it stands for, so that nothing which hangs on these
+loses what it hangs on, and no writer has to be told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from cas.catalog.catalog import CatalogReader, CatalogWriter
+from cas.errors import Unavailable
+from cas.objects.batch import Batch
+from cas.objects.packs import PackInfo, State, bit_is_set, pack_name
+from cas.objects.spill import stand
+from cas.objects.store import ObjectStore
+from cas.storage.codec import RECIPE
+from cas.storage.pack import EDGE_BASE, Footer
+
+
+class Output(NamedTuple):
+    """A new pack: its number, its footer, and the bits it was installed with."""
+
+    number: int
+    footer: Footer
+    bits: bytes
+
+
+def install_moved(
+    objects: ObjectStore, batch: Batch, state: State, sources: Sequence[PackInfo]
+) -> list[Output]:
+    """Name the packs of a batch that holds new copies of objects of `sources`, as these were in
+    `state`. Raises what `Batch.install` raises, and `Unavailable` where a source was taken out
+    meanwhile, by whoever else moves: nothing is named then.
+    """
+    batch.seal()
+    with objects.catalog.write() as writer:
+        head = writer.head()
+        gone = _died(objects, writer, state, sources)
+        objects.lookup.refresh(writer)
+        rows = batch.install(writer, head)
+        footers = [footer for _row, footer in rows]
+        dead = [bytearray((footer.count + 7) // 8) for footer in footers]
+        for id in gone:
+            for footer, bits in zip(footers, dead, strict=True):
+                if (slot := footer.find(id)) >= 0:
+                    _set(bits, slot)
+        while _strike_baseless(objects, footers, dead):
+            pass
+        outputs = []
+        for (row, footer), bits in zip(rows, dead, strict=True):
+            if any(bits):
+                writer.set_vector(row.number, row.number, bytes(bits))
+            outputs.append(Output(row.number, footer, bytes(bits)))
+    batch.resolved()
+    return outputs
+
+
+def _died(
+    objects: ObjectStore, reader: CatalogReader, state: State, sources: Sequence[PackInfo]
+) -> set[bytes]:
+    """Ids of which a copy in the sources stopped existing since `state`."""
+    if reader.head().removal_version == state.removal_version:
+        return set()
+    alive = set(reader.pack_numbers())
+    if any(pack.number not in alive for pack in sources):
+        raise Unavailable("What was to be moved was moved by another; try again later.")
+    changed = {number: bits for number, _version, bits in reader.vectors(state.version)}
+    gone: set[bytes] = set()
+    for pack in sources:
+        bits, before = changed.get(pack.number), state.vectors.get(pack.number)
+        if bits is not None:
+            footer = objects.lookup.footer(pack)
+            for slot in range(footer.count):
+                if bit_is_set(bits, slot) and not bit_is_set(before, slot):
+                    gone.add(footer.id_at(slot))
+    return gone
+
+
+def _set(bits: bytearray, slot: int) -> None:
+    bits[slot >> 3] |= 1 << (slot & 7)
+
+
+def _strike_baseless(
+    objects: ObjectStore, footers: Sequence[Footer], dead: Sequence[bytearray]
+) -> bool:
+    """Set the bits of deltas whose base is nowhere; whether there was one.
+
+    The snapshot is that of the transaction without the outputs: what these hold themselves is
+    looked up in their footers.
+    """
+    found = False
+    for footer, bits in zip(footers, dead, strict=True):
+        for edge in footer.edges():
+            if edge.role != EDGE_BASE or bit_is_set(bytes(bits), edge.slot):
+                continue
+            depth = footer.slot(edge.slot).depth
+            if not _has_base(objects, footers, dead, edge.id, depth):
+                _set(bits, edge.slot)
+                found = True
+    return found
+
+
+def _has_base(
+    objects: ObjectStore,
+    footers: Sequence[Footer],
+    dead: Sequence[bytearray],
+    id: bytes,
+    depth: int,
+) -> bool:
+    for footer, bits in zip(footers, dead, strict=True):
+        slot = footer.find(id)
+        if slot >= 0 and not bit_is_set(bytes(bits), slot) and footer.slot(slot).depth < depth:
+            return True
+    return any(
+        copy.slot.codec != RECIPE and copy.slot.depth < depth for copy in objects.lookup.copies(id)
+    )
+
+
+def remove_moved(
+    objects: ObjectStore, sources: Sequence[PackInfo], outputs: Sequence[Output]
+) -> bool:
+    """Take the sources out, if every new copy still stands; whether it was so."""
+    with objects.catalog.write() as writer:
+        if not stand(writer, list(outputs)):
+            return False
+        remove_packs(writer, _present(writer, sources))
+    objects.lookup.refresh()
+    return True
+
+
+def _present(reader: CatalogReader, packs: Sequence[PackInfo]) -> list[PackInfo]:
+    alive = set(reader.pack_numbers())
+    return [pack for pack in packs if pack.number in alive]
+
+
+def remove_packs(writer: CatalogWriter, packs: Sequence[PackInfo]) -> None:
+    """Take out rows of packs of which every object has another copy."""
+    if packs:
+        head = writer.head()
+        writer.add_unlinked([pack_name(p.file) for p in packs if p.file is not None], head.seq)
+        writer.remove_packs([pack.number for pack in packs], head.version + 1, head.condemn_seq)
