@@ -17,13 +17,14 @@ from typing import Final
 
 from cas.catalog.engine import connect
 from cas.errors import CasError, OutcomeUnknown
+from cas.history.retain import stage_raise
 from cas.history.store import Store
 from cas.history.transaction import Transaction
 from cas.limits import KIB, MIB, Thresholds
 from cas.model.ids import BlobId, Kind, digest_of
 from cas.storage.files import OS_FILES, Files
 from cas.testing.model import Expected, Model, Progress
-from cas.testing.recorder import Hook, Recorder
+from cas.testing.recorder import Beside, Recorder
 from cas.testing.stores import SMALL, SteppedClock, build
 from cas.testing.versions import put_on, versions_of
 
@@ -144,8 +145,11 @@ class Driver:
         key: str | None = None,
         tag: str | None = None,
         delete: str | None = None,
+        forget: bool = False,
     ) -> None:
-        """Commit changes to branches (None removes a path), events, a tag of the first branch."""
+        """Commit changes to branches (None removes a path), events, a tag of the first branch;
+        `forget` raises the horizon to what is there.
+        """
         model = self.model
         refs = {name: dict(files) for name, files in model.entries[-1].refs.items()}
         for branch, files in changes.items():
@@ -180,6 +184,8 @@ class Driver:
                     tx.tag(tag, self.store.resolve("main"))
                 if delete is not None:
                     tx.delete(delete)
+                if forget:
+                    stage_raise(self.store.core, tx, self.store.view().seq, {})
                 entry = tx.commit()
                 assert entry.seq == len(model.entries) - 1, "an entry has another number"
         except OutcomeUnknown as error:
@@ -328,20 +334,6 @@ def _second(driver: Driver) -> None:
     driver.commit(changes, store=driver.second)
 
 
-class _Beside:
-    """Does something at the first sync of a pack file, when its writer holds no gate."""
-
-    def __init__(self, hook: Hook, act: Callable[[], None]) -> None:
-        self._hook = hook
-        self._act: Callable[[], None] | None = act
-
-    def before(self, call: str, path: str, handle: object, size_bytes: int) -> None:
-        if self._act is not None and call == "sync" and path.endswith(".tmp"):
-            act, self._act = self._act, None
-            act()
-        self._hook.before(call, path, handle, size_bytes)
-
-
 def _crossed(driver: Driver, step: Callable[[Driver], None], other: Callable[[], None]) -> None:
     """A step, and in its middle what another handle does; one after the other if unwatched."""
     _ = driver.second
@@ -350,7 +342,7 @@ def _crossed(driver: Driver, step: Callable[[Driver], None], other: Callable[[],
         step(driver)
         return
     hook = driver.recorder.hook
-    driver.recorder.hook = _Beside(hook, other)
+    driver.recorder.hook = Beside(hook, other)
     try:
         step(driver)
     finally:
@@ -378,6 +370,31 @@ def _spill(driver: Driver) -> None:
 def _mirror(driver: Driver) -> None:
     _commit(driver)
     driver.store.mirror()
+
+
+def _gc(driver: Driver) -> None:
+    """A branch comes and goes, is forgotten, and what it held is collected."""
+    _draft(driver)
+    _collect(driver)
+
+
+def _collect(driver: Driver) -> None:
+    driver.store.gc()
+
+
+def _draft(driver: Driver) -> None:
+    name = f"draft/{driver.fresh(2).hex()}"
+    main = {f"kept/{driver.fresh(2).hex()}": driver.fresh(LARGE)}
+    draft = {"data": driver.fresh(LARGE), "deep/note": driver.fresh(50)}
+    driver.commit({"main": main, name: draft})
+    driver.commit({}, delete="heads/" + name)
+    driver.commit({}, forget=True)
+
+
+def _gc_crossed(driver: Driver) -> None:
+    """A commit of another handle while gc writes what it moves."""
+    _draft(driver)
+    _crossed(driver, _collect, lambda: _second(driver))
 
 
 def _wal(driver: Driver) -> None:
@@ -425,6 +442,8 @@ STEPS: Final[Mapping[str, Callable[[Driver], None]]] = {
     "spill beside a commit": _spill_crossed,
     "put beside a spill": _put_crossed,
     "mirror": _mirror,
+    "gc": _gc,
+    "gc beside a commit": _gc_crossed,
     "wal": _wal,
     "passive": _passive,
     "reopen": _reopen,

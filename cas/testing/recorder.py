@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Protocol
 
 import attrs
@@ -274,3 +274,17 @@ def _labels(image: Image) -> Iterator[tuple[int, str]]:
     yield ROOT, "."
     for path, number in image.walk():
         yield number, path
+
+
+class Beside:
+    """Does something at the first sync of a pack file, when its writer holds no gate."""
+
+    def __init__(self, hook: Hook, act: Callable[[], None]) -> None:
+        self._hook = hook
+        self._act: Callable[[], None] | None = act
+
+    def before(self, call: str, path: str, handle: object, size_bytes: int) -> None:
+        if self._act is not None and call == "sync" and path.endswith(".tmp"):
+            act, self._act = self._act, None
+            act()
+        self._hook.before(call, path, handle, size_bytes)

@@ -22,13 +22,15 @@ WORKLOADS = {
     "a spill by itself": ("put",) + ("commit",) * 8,
     "a spill of packs and files": ("commit", "put file", "commit", "put many", "spill", "commit"),
     "mirrors of the journal": ("commit", "mirror", "tag", "mirror", "put", "mirror", "reopen"),
+    "collections": ("versions", "commit", "gc", "put", "gc", "spill", "commit"),
+    "a collection beside a commit": ("commit", "gc beside a commit", "put file"),
     "checkpoints of the log": ("commit", "wal", "multi", "passive", "commit file", "wal", "commit"),
     "two handles in each other": ("put beside a spill", "commit", "spill beside a commit"),
     "two handles": ("commit", "second", "multi", "second", "commit", "spill", "second", "commit"),
 }
 """Explored from their first step to their close."""
 
-LETTERS = tuple(name for name in STEPS if name not in ("stream", "put files"))
+LETTERS = tuple(name for name in STEPS if name not in ("stream", "put files", "gc beside a commit"))
 """What sequences are made of: the two left out weigh a megabyte a state."""
 
 
