@@ -24,8 +24,8 @@ from cas.objects.many import load_many
 from cas.objects.packs import Copy, PackInfo, bit_is_set, file_name, read_footer
 from cas.objects.store import ObjectStore
 from cas.storage.bucket import Bucket
-from cas.storage.codec import RECIPE, decode_payload
-from cas.storage.pack import Footer, Slot, decode_inline
+from cas.storage.codec import RAW, RECIPE, ZSTD, decode_payload
+from cas.storage.pack import Footer, decode_inline
 from cas.storage.record import RECIPE_PAYLOAD_BYTES
 
 _PART_BYTES: Final = 1 * MIB
@@ -191,25 +191,31 @@ def _is_whole(objects: ObjectStore, copy: Copy) -> bool:
 
 
 def damaged_inline(
-    body: bytes, footer_bytes: bytes, bits: bytes | None, label: str
+    objects: ObjectStore, number: int, body: bytes, footer_bytes: bytes, bits: bytes | None
 ) -> Damage | None:
     """What is wrong with an inline pack."""
+    label = f"inline pack {number}"
     try:
         footer = decode_inline(body, footer_bytes, label)
     except Corrupt as error:
         return Damage(label, (), str(error))
+    pack = PackInfo(number, None, len(body), footer)
     ids = tuple(
         slot.id
-        for number, slot in enumerate(footer.slots())
-        if not bit_is_set(bits, number) and not _gives(slot, body)
+        for at, slot in enumerate(footer.slots())
+        if not bit_is_set(bits, at) and not _gives(objects, Copy(pack, slot), body)
     )
     return Damage(label, ids, "objects do not give their content") if ids else None
 
 
-def _gives(slot: Slot, body: bytes) -> bool:
+def _gives(objects: ObjectStore, copy: Copy, body: bytes) -> bool:
+    slot = copy.slot
     payload = body[slot.payload_offset : slot.payload_offset + slot.stored_bytes]
     if slot.codec == RECIPE:
         return len(payload) == RECIPE_PAYLOAD_BYTES and payload[:ID_BYTES] == slot.id
+    if slot.codec not in (RAW, ZSTD):
+        # It needs others to be decoded; the store knows how.
+        return _is_whole(objects, copy)
     try:
         content = decode_payload(slot.codec, payload, slot.raw_bytes)
     except Corrupt:

@@ -128,7 +128,7 @@ def _bring_packs(
                 raise
             continue
         for number, (footer, body) in captured.inline.items():
-            _refuse(damaged_inline(body, footer, captured.bits(number), f"inline pack {number}"))
+            _refuse(damaged_inline(objects, number, body, footer, captured.bits(number)))
         for file in there - named.keys():
             bucket.delete(file)
         bucket.sync()

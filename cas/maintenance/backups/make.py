@@ -130,8 +130,7 @@ class _Backup:
             if self._is_unchanged(captured):
                 assert self._newest is not None
                 return self._answer(self._newest.number, captured, written=False)
-            if self._carry(captured):
-                self._check_inline(captured)
+            if self._carry(captured) and self._check_inline(captured):
                 self._refuse_damage()
                 self._vault.packs.sync()
                 return self._answer(self._write(captured), captured, written=True)
@@ -213,12 +212,16 @@ class _Backup:
             for row in captured.rows
         )
 
-    def _check_inline(self, captured: Captured) -> None:
+    def _check_inline(self, captured: Captured) -> bool:
+        """Look for damage in inline packs; False when one was replaced meanwhile."""
         for number, (footer, body) in captured.inline.items():
-            bits = captured.bits(number)
-            damage = damaged_inline(body, footer, bits, f"inline pack {number}")
+            try:
+                damage = damaged_inline(self._objects, number, body, footer, captured.bits(number))
+            except MissingPack:
+                return False
             if damage is not None:
                 self._damage.append(damage)
+        return True
 
     def _refuse_damage(self) -> None:
         if self._damage and not self._accept:
