@@ -40,6 +40,7 @@ def raced(race: Race, seed: str, *program: str) -> History:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1_500)  # 100,000 transactions: a minute or two where nobody else is at work
 @pytest.mark.parametrize("small", [False, True], ids=["as it is", "spills and checkpoints"])
 def test_recorded_histories_are_strictly_serializable(
     small: bool, rng: random.Random, record_property: Callable[[str, object], None]
