@@ -28,7 +28,7 @@ from typing import Final, Protocol
 from cas.model.ids import blob_hasher, digest_parts
 from cas.storage.pack import Footer
 
-MERGE_FACTOR: Final = 8
+MERGE_FACTOR: Final = 4
 _MAGIC: Final = b"casIDX2" + (b"<" if sys.byteorder == "little" else b">")
 _HEAD = struct.Struct("<8s16sQQB")
 _BODY_AT: Final = _HEAD.size + 32
@@ -259,14 +259,14 @@ def run_of(number: int, name: bytes, footer: Footer) -> Run:
 
 
 def due_merge(runs: Sequence[Run]) -> list[Run]:
-    """The runs to merge next: eight or more of one size class, or none.
+    """The runs to merge next: four or more of one size class, or none.
 
     A damaged run is never one of them: what is merged gets a digest of its own, and would be
     believed when it says no.
     """
     classes: dict[int, list[Run]] = {}
     for run in runs:
-        classes.setdefault(max(run.count, 1).bit_length() // 3, []).append(run)
+        classes.setdefault(max(run.count, 1).bit_length() // 2, []).append(run)
     for level in sorted(classes):
         if len(classes[level]) >= MERGE_FACTOR:
             whole = [run for run in classes[level] if run.is_whole()]
