@@ -53,12 +53,14 @@ def open(
     create: bool = False,
     read_only: bool = False,
     deltas: bool = True,
+    dictionaries: bool = True,
     clock: Clock | None = None,
 ) -> Store:
     """Open the store in a folder; `create=True` makes it when there is none.
 
-    `deltas` is for a store that is made here: whether objects may be stored as deltas of older
-    versions. It is written down in the store and holds for good.
+    `deltas` and `dictionaries` are for a store that is made here: whether objects may be stored
+    as deltas of older versions, and small ones beside a dictionary made of others, which holds
+    parts of them. Both are written down in the store and hold for good.
 
     `":memory:"` gives a store that lives as long as its handle. Raises `StoreNotFound`,
     `NotAStore`, `NewerFormat`, `UnsafeFilesystem`, `UnsafeEngine`, `ReadOnly`, `Corrupt`, and,
@@ -67,14 +69,14 @@ def open(
     clock = clock or SystemClock()
     place = os.fspath(path)
     if place == ":memory:":
-        meta = new_meta(clock, deltas)
+        meta = new_meta(clock, deltas, dictionaries)
         catalog = memory_catalog(meta, meta.store_id.hex())
         return assemble(ObjectStore(catalog, MemoryBucket(), clock), place)
     folder = os.path.abspath(place)
     if not os.path.exists(os.path.join(folder, CATALOG)):
         if not create or read_only or _is_bereft(folder):
             raise _no_store(folder)
-        init(folder, deltas=deltas, clock=clock)
+        init(folder, deltas=deltas, dictionaries=dictionaries, clock=clock)
     catalog = open_catalog(
         os.path.join(folder, CATALOG), os.path.join(folder, LOCKS), read_only=read_only
     )
@@ -190,7 +192,13 @@ def _no_store(folder: str) -> CasError:
     )
 
 
-def init(path: str | os.PathLike[str], *, deltas: bool = True, clock: Clock | None = None) -> bool:
+def init(
+    path: str | os.PathLike[str],
+    *,
+    deltas: bool = True,
+    dictionaries: bool = True,
+    clock: Clock | None = None,
+) -> bool:
     """Make a store in a folder that is missing or empty; False when there is one already.
 
     Atomic and idempotent: it is built beside its place and renamed into it, so of many that
@@ -202,7 +210,7 @@ def init(path: str | os.PathLike[str], *, deltas: bool = True, clock: Clock | No
         return False
     if _is_bereft(folder):
         raise _no_store(folder)
-    return build(folder, clock or SystemClock(), deltas=deltas)
+    return build(folder, clock or SystemClock(), deltas=deltas, dictionaries=dictionaries)
 
 
 def adopt(path: str | os.PathLike[str], *, fork: bool, clock: Clock | None = None) -> bool:

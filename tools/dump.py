@@ -40,6 +40,7 @@ from cas.objects.packs import file_name  # noqa: E402
 from cas.storage.header import PACK_HEADER_BYTES, decode_header  # noqa: E402
 from cas.storage.pack import (  # noqa: E402
     TRAILER_BYTES,
+    WHOLE_PACK,
     check_footer,
     decode_footer,
     footer_length,
@@ -145,9 +146,10 @@ class Dump:
                     f"slot {number}: {slot.id.hex()} @{slot.offset} {kind_name(slot.kind)} "
                     f"{CODECS.get(slot.codec, slot.codec)} {slot.stored_bytes} -> {slot.raw_bytes}"
                 )
-            for edge in footer.edges():
+            for edge in footer.all_edges():
                 role = ROLES.get(edge.role, str(edge.role))
-                yield f"edge: slot {edge.slot} needs {role} {edge.id.hex()}"
+                who = "the pack" if edge.slot == WHOLE_PACK else f"slot {edge.slot}"
+                yield f"edge: {who} needs {role} {edge.id.hex()}"
             decode_footer(head, data, label)
             check_footer(footer, label)
         except Corrupt as error:

@@ -59,10 +59,11 @@ class ReadBlock:
 class WriteBlock:
     """`with catalog.write()`: the gate, then BEGIN IMMEDIATE, then COMMIT or ROLLBACK."""
 
-    __slots__ = ("_changes", "_connection", "_connections", "_writer")
+    __slots__ = ("_changes", "_connection", "_connections", "_durable", "_writer")
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: Connections, *, durable: bool = True) -> None:
         self._connections = connections
+        self._durable = durable
 
     def __enter__(self) -> CatalogWriter:
         connections = self._connections
@@ -121,7 +122,8 @@ class WriteBlock:
             connections.gate.leave()
             connections.writer_lock.release()
         if changed:
-            connections.cover(self._writer.mark)
+            if self._durable:
+                connections.cover(self._writer.mark)
         elif error is not None:
             # What the block saw of others may stand in its error.
             with suppress(CasError):

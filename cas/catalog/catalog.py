@@ -16,6 +16,9 @@ from cas.model.values import frozen
 DELTAS: Final = "deltas"
 """Feature: objects may be stored as deltas of others."""
 
+DICTIONARIES: Final = "dictionaries"
+"""Feature: objects may be stored beside a dictionary that many of them share."""
+
 
 @frozen
 class Meta:
@@ -218,8 +221,11 @@ class Catalog(Protocol):
     def read(self) -> AbstractContextManager[CatalogReader]:
         """One state, for as long as the block lasts. Never blocks and is never blocked."""
 
-    def write(self) -> AbstractContextManager[CatalogWriter]:
+    def write(self, *, durable: bool = True) -> AbstractContextManager[CatalogWriter]:
         """The write transaction: queues at the gate, commits when the block ends normally.
+
+        `durable=False`: a power failure may take back what it did, until a later transaction is
+        durable; for what means nothing once this process is gone.
 
         The wait behind other writers has no limit: they are served in turn. An exception from
         the block rolls back and goes on. Raises `Busy` when a program that does not queue at

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from cas.catalog.catalog import DELTAS, Meta
+from cas.catalog.catalog import DELTAS, DICTIONARIES, Meta
 from cas.catalog.place import Place
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 APPLICATION_ID: Final = 0x63617331
 SCHEMA_VERSION: Final = 1
 
-KNOWN_FEATURES: Final[frozenset[str]] = frozenset((DELTAS,))
+KNOWN_FEATURES: Final[frozenset[str]] = frozenset((DELTAS, DICTIONARIES))
 """Names of optional parts of the format that this version understands."""
 
 # The body of an inline pack is the last column, so that its footer is read without it. No

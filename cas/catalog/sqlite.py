@@ -70,8 +70,8 @@ class SqliteCatalog:
     def read(self) -> ReadBlock:
         return ReadBlock(self._connections)
 
-    def write(self) -> WriteBlock:
-        return WriteBlock(self._connections)
+    def write(self, *, durable: bool = True) -> WriteBlock:
+        return WriteBlock(self._connections, durable=durable)
 
     def harden(self, *, reading: bool = False) -> None:
         self._connections.harden(reading=reading)

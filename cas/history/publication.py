@@ -44,8 +44,8 @@ from cas.model.ids import CommitId, Kind, ObjectId, TreeId
 from cas.model.names import POLICIES
 from cas.model.objects import Commit
 from cas.model.values import frozen
-from cas.objects.batch import Batch, not_committed
-from cas.objects.committer import Group
+from cas.objects.batch import Batch
+from cas.objects.committer import Group, not_committed
 from cas.storage.pack import Footer
 from cas.trees.node import EMPTY_DATA, REFS
 

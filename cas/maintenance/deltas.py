@@ -20,7 +20,9 @@ from cas.objects.bulk import Ahead, BulkReader
 from cas.objects.chains import Link, Place, link_of, resolve
 from cas.objects.packs import Copy, PackInfo
 from cas.objects.store import ObjectStore
+from cas.storage.codec import DICTIONARY
 from cas.storage.pack import EDGE_BASE, Slot
+from cas.storage.record import TAG_BYTES
 
 _WAITING_MAX: Final = 1 << 14
 _WAITING_BYTES_MAX: Final = 8 * MIB
@@ -158,7 +160,9 @@ def _copy(pack: Pack, row: Row) -> Copy:
 
 
 def dependants(survey: PackSurvey, source: PackBytes, ids: set[bytes]) -> Mapping[bytes, int]:
-    """How many objects hang on each of these: deltas of it, deltas of those, and so on."""
+    """How many objects hang on each of these: deltas of it, deltas of those, and so on, and those
+    that stand beside it as their dictionary.
+    """
     below: dict[bytes, set[bytes]] = {}
     for pack in survey.packs:
         try:
@@ -168,6 +172,14 @@ def dependants(survey: PackSurvey, source: PackBytes, ids: set[bytes]) -> Mappin
         for number, role, base in footer.edges():
             if role == EDGE_BASE and not survey.is_gone(pack, number):
                 below.setdefault(base, set()).add(footer.id_at(number))
+        for dictionary in ids.intersection(footer.dictionaries()):
+            tag = dictionary[:TAG_BYTES]
+            for number, slot in enumerate(footer.slots()):
+                if slot.codec == DICTIONARY and not survey.is_gone(pack, number):
+                    start = slot.payload_offset
+                    with suppress(CasError):
+                        if source.read(pack, start, TAG_BYTES) == tag:
+                            below.setdefault(dictionary, set()).add(slot.id)
     return {id: len(_all_below(id, below)) for id in ids if id in below}
 
 

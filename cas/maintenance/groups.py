@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from cas.errors import CasError
 from cas.maintenance.packs import Pack, PackBytes
-from cas.storage.codec import DELTA, RAW, RECIPE, ZSTD, decode_frames
+from cas.storage.codec import DELTA, DICTIONARY, RAW, RECIPE, ZSTD, decode_frames
+from cas.storage.dictionary import Dictionary
 from cas.storage.pack import Footer
 from cas.storage.record import RECORD_HEADER_BYTES, encode_record_header
 
@@ -26,8 +27,14 @@ _ROWS_MAX: Final = 1 << 15
 _ROW_BYTES: Final = 512
 """About what a row and a view of its payload take: what bounds a group of tiny objects."""
 
+_FRAMED: Final = frozenset((ZSTD, DICTIONARY))
+
 Row = tuple[bytes, int, int, int, int, int, int, int, int]
 """A slot: id, offset, stored, raw, kind, codec, depth, flags, group."""
+
+
+DictionaryOf = Callable[[bytes, int], "Dictionary | None"]
+"""The dictionary of a payload of codec 4 and of a group; None where it cannot be had."""
 
 
 class Piece:
@@ -40,12 +47,28 @@ class Piece:
     bytes are checked and their meaning is not.
     """
 
-    __slots__ = ("contents", "copies", "deltas", "faults", "gone", "needs", "pack", "rows")
+    __slots__ = (
+        "beside",
+        "contents",
+        "copies",
+        "deltas",
+        "faults",
+        "gone",
+        "needs",
+        "pack",
+        "rows",
+    )
 
     def __init__(
-        self, pack: Pack, rows: list[Row], needs: dict[bytes, bytes], gone: set[bytes]
+        self,
+        pack: Pack,
+        rows: list[Row],
+        needs: dict[bytes, bytes],
+        gone: set[bytes],
+        beside: DictionaryOf | None = None,
     ) -> None:
         self.pack = pack
+        self.beside = beside
         self.rows = rows
         self.needs = needs
         self.gone = gone
@@ -55,6 +78,18 @@ class Piece:
         self.faults: list[tuple[str, str]] = []
 
 
+class _Frames:
+    """Frames that are decoded in one call, and where their contents go."""
+
+    __slots__ = ("decoded", "payloads", "places", "sizes")
+
+    def __init__(self) -> None:
+        self.payloads: list[Any] = []
+        self.sizes: list[int] = []
+        self.places: list[tuple[list[Any], int]] = []
+        self.decoded: Any = None
+
+
 class Group:
     """Pieces that are read, decoded and judged together."""
 
@@ -62,10 +97,8 @@ class Group:
         self.pieces: list[Piece] = []
         self.size_bytes = 0
         self.done = threading.Event()
-        self._frames: list[memoryview] = []
-        self._sizes: list[int] = []
-        self._decoded: Any = None
-        self._targets: list[tuple[list[Any], list[int]]] = []
+        # By what they stand beside; None: by themselves.
+        self._frames: dict[Dictionary | None, _Frames] = {}
 
     def take(self, piece: Piece, source: PackBytes) -> None:
         """Read the records of a piece; frames among them wait for `place`."""
@@ -88,8 +121,8 @@ class Group:
         says of it; gives how much its frames hold. One pass, while the rows are at hand.
         """
         view = memoryview(buffer)
-        contents, copies, deltas, framed = piece.contents, piece.copies, piece.deltas, []
-        frames, sizes = self._frames, self._sizes
+        contents, copies, deltas = piece.contents, piece.copies, piece.deltas
+        alone = self._frames.setdefault(None, _Frames())
         framed_bytes = 0
         for row in piece.rows:
             _id, offset, stored, raw, kind, codec, depth, _flags, group = row
@@ -98,13 +131,7 @@ class Group:
             if buffer[offset - start : body] != said:
                 piece.faults.append(_header_fault(piece.pack, row))
             payload = view[body : body + stored]
-            if codec == ZSTD:
-                framed.append(len(contents))
-                frames.append(payload)
-                sizes.append(raw)
-                framed_bytes += raw
-                contents.append(None)
-            elif codec == RAW:
+            if codec == RAW:
                 contents.append(payload)
             elif codec == RECIPE:
                 # Judged in another way than contents.
@@ -112,30 +139,45 @@ class Group:
             elif codec == DELTA:
                 deltas.append((row, bytes(payload)))
             else:
+                frames: _Frames | None = alone
+                if codec == DICTIONARY:
+                    frames = self._beside(piece, bytes(payload), group)
+                if frames is not None:
+                    frames.places.append((contents, len(contents)))
+                    frames.payloads.append(payload)
+                    frames.sizes.append(raw)
+                    framed_bytes += raw
                 contents.append(None)
         if copies or deltas:
             piece.rows = [row for row in piece.rows if row[5] != RECIPE and row[5] != DELTA]
-        self._targets.append((contents, framed))
         return framed_bytes
+
+    def _beside(self, piece: Piece, payload: bytes, group: int) -> _Frames | None:
+        """Where a payload of codec 4 is put; None where its dictionary cannot be had."""
+        dictionary = None if piece.beside is None else piece.beside(payload, group)
+        return None if dictionary is None else self._frames.setdefault(dictionary, _Frames())
 
     def decode(self) -> None:
         """Decompress the frames; any thread, and it holds no GIL while it does. Never raises."""
         try:
-            if self._frames:
-                self._decoded = decode_frames(self._frames, self._sizes)
+            for dictionary, frames in self._frames.items():
+                if not frames.payloads:
+                    continue
+                if dictionary is None:
+                    frames.decoded = decode_frames(frames.payloads, frames.sizes)
+                else:
+                    payloads = [bytes(payload) for payload in frames.payloads]
+                    frames.decoded = dictionary.decode_many(payloads, frames.sizes)
         finally:
             # What did not decode, for whatever reason, is tried alone by the caller.
             self.done.set()
 
     def place(self) -> None:
         """Put decoded contents beside their rows; where one failed, all of them stay None."""
-        if self._decoded is None:
-            return
-        at = 0
-        for contents, positions in self._targets:
-            for position in positions:
-                contents[position] = self._decoded[at]
-                at += 1
+        for frames in self._frames.values():
+            if frames.decoded is not None:
+                for at, (contents, position) in enumerate(frames.places):
+                    contents[position] = frames.decoded[at]
 
 
 def _header_fault(pack: Pack, row: Row) -> tuple[str, str]:
@@ -165,7 +207,7 @@ def parts(footer: Footer) -> Iterator[list[Row]]:
             part.append(row)
             stored = row[2]
             end = row[1] + RECORD_HEADER_BYTES + stored
-            size += stored + _ROW_BYTES + (row[3] if row[5] == ZSTD else 0)
+            size += stored + _ROW_BYTES + (row[3] if row[5] in _FRAMED else 0)
             if size >= GROUP_BYTES:
                 yield part
                 part, size = [], 0

@@ -17,8 +17,8 @@ from typing import NamedTuple
 from cas.catalog.catalog import CatalogReader, CatalogWriter
 from cas.errors import Unavailable
 from cas.objects.batch import Batch
+from cas.objects.gather import stand
 from cas.objects.packs import PackInfo, State, bit_is_set, pack_name
-from cas.objects.spill import stand
 from cas.objects.store import ObjectStore
 from cas.storage.codec import RECIPE
 from cas.storage.pack import EDGE_BASE, Footer

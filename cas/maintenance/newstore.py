@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 
-from cas.catalog.catalog import DELTAS, Meta
+from cas.catalog.catalog import DELTAS, DICTIONARIES, Meta
 from cas.catalog.host import check_filesystem
 from cas.catalog.sqlite import FORMAT_VERSION, create_catalog
 from cas.clock import Clock
@@ -27,6 +27,7 @@ def build(
     files: Files = OS_FILES,
     vfs: str | None = None,
     deltas: bool = True,
+    dictionaries: bool = True,
     fill: Callable[[str], None] | None = None,
 ) -> bool:
     """`init` where no store was found, with the calls to the system passed in: tests do that.
@@ -46,7 +47,8 @@ def build(
         for name in (PACKS, LOCKS, CACHE):
             files.mkdir(os.path.join(building, name))
         if fill is None:
-            create_catalog(os.path.join(building, CATALOG), new_meta(clock, deltas), vfs=vfs)
+            made = new_meta(clock, deltas, dictionaries)
+            create_catalog(os.path.join(building, CATALOG), made, vfs=vfs)
         else:
             fill(building)
         files.sync_folder(building)
@@ -74,9 +76,9 @@ def _remove(folder: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def new_meta(clock: Clock, deltas: bool) -> Meta:
+def new_meta(clock: Clock, deltas: bool, dictionaries: bool) -> Meta:
     """What a store that is made now says of itself."""
-    features = (DELTAS,) if deltas else ()
+    features = (DELTAS,) * deltas + (DICTIONARIES,) * dictionaries
     return Meta(clock.random(16), clock.random(16), FORMAT_VERSION, features, clock.wall_us())
 
 

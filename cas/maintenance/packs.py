@@ -280,7 +280,7 @@ class PackSurvey:
             pack.label,
         ):
             payload = self._bytes.read(pack, offset + RECORD_HEADER_BYTES, header.stored_bytes)
-            id = id_of_record(header, payload)
+            id = id_of_record(header, payload, self._objects.dictionaries)
             if id is not None and len(self.hidden) < IDS_KEPT_MAX:
                 found.append(id)
                 whole += header.codec != RECIPE

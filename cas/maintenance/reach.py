@@ -27,7 +27,7 @@ from cas.objects.chains import Place
 from cas.objects.children import children
 from cas.objects.packs import PackInfo, file_name, pack_name
 from cas.objects.store import ObjectStore
-from cas.storage.codec import RECIPE, ZSTD
+from cas.storage.codec import DICTIONARY, RECIPE, ZSTD
 from cas.storage.index import Run, prefix_of, run_of
 from cas.storage.pack import EDGE_BASE, SLOT_BYTES, Footer, decode_footer
 
@@ -347,9 +347,12 @@ class Marks:
         ids: list[bytes] = []
         places: list[Place] = []
         stored: set[int] = set()
+        beside = False
         for slot, row in zip(slots, footer.pick(slots), strict=True):
             id, offset, size, raw, kind, codec, depth, _flags, group = row
-            if codec > ZSTD:
+            if codec == DICTIONARY:
+                beside = True
+            elif codec > ZSTD:
                 stored.add(slot)
             if kind != Kind.BLOB and codec != RECIPE:
                 ids.append(id)
@@ -360,6 +363,10 @@ class Marks:
                     continue
                 if not self._mark(edge.id, todo, wanted) and strict:
                     raise _missing(edge.id, f"a copy of {footer.id_at(edge.slot).hex()}")
+        # One that needs a dictionary keeps all of its pack's: mostly there is one.
+        for dictionary in footer.dictionaries() if beside else ():
+            if not self._mark(dictionary, todo, wanted) and strict:
+                raise _missing(dictionary, f"copies in {pack.label}")
         order = sorted(range(len(ids)), key=lambda at: places[at].offset)
         for some in _groups(order, places):
             named = self._children([ids[at] for at in some], [places[at] for at in some], strict)

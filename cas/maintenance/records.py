@@ -17,17 +17,15 @@ from cas.errors import CasError
 from cas.limits import ID_BYTES
 from cas.maintenance.deltas import DeltaCheck, dependants
 from cas.maintenance.findings import Findings
-from cas.maintenance.groups import GROUP_BYTES, Decoder, Group, Piece, Row, parts
+from cas.maintenance.groups import GROUP_BYTES, Decoder, DictionaryOf, Group, Piece, Row, parts
 from cas.maintenance.packs import IDS_KEPT_MAX, Pack, PackBytes, PackSurvey
 from cas.model.ids import digests_of
+from cas.objects.packs import PackInfo
 from cas.objects.store import ObjectStore
-from cas.storage.codec import DELTA, RECIPE, decode_payload
+from cas.storage.codec import DELTA, DICTIONARY, RECIPE, decode_payload
+from cas.storage.dictionary import Dictionary
 from cas.storage.header import PACK_HEADER_BYTES
-from cas.storage.pack import (
-    EDGE_BASE,
-    EDGE_RECIPE,
-    Footer,
-)
+from cas.storage.pack import EDGE_BASE, EDGE_RECIPE, Footer
 from cas.storage.record import RECORD_HEADER_BYTES
 
 Named = tuple[bytes, int, bytes]
@@ -170,6 +168,11 @@ class RecordCheck:
                 alone.deltas.append((row, payload))
                 self._deltas.take(alone)
                 return None
+            if row[5] == DICTIONARY:
+                footer = self._survey.footer(pack, self._bytes)
+                info = PackInfo(pack.number, pack.file, pack.body_bytes, footer)
+                found = self._objects.dictionaries.of(info, payload, row[8])
+                return found.decode(payload, row[3])
             return decode_payload(row[5], payload, row[3])
         except CasError as error:
             if self._is_named(pack):
@@ -282,6 +285,7 @@ class RecordCheck:
         if self._survey.has_gone(pack):
             ids = enumerate(footer.ids())
             gone = {id for number, id in ids if self._survey.is_gone(pack, number)}
+        beside = self._beside(PackInfo(pack.number, pack.file, pack.body_bytes, footer))
         end = PACK_HEADER_BYTES
         for rows in parts(footer):
             self._compare_edges(pack, rows, recipes, bases)
@@ -292,7 +296,7 @@ class RecordCheck:
             if rows[0][1] != end:
                 self._gap(pack, end, rows[0][1])
             end = rows[-1][1] + RECORD_HEADER_BYTES + rows[-1][2]
-            yield Piece(pack, rows, needs, gone)
+            yield Piece(pack, rows, needs, gone, beside)
         if end != pack.body_bytes and not self.structured_only:
             self._gap(pack, end, pack.body_bytes)
 
@@ -305,6 +309,17 @@ class RecordCheck:
             f"{pack.label} has {abs(start - end)} bytes at {min(start, end)} that belong to "
             f"{whose}; restore the pack from a backup.",
         )
+
+    def _beside(self, pack: PackInfo) -> DictionaryOf:
+        """What gives the dictionary of a payload in this pack."""
+
+        def find(payload: bytes, group: int) -> Dictionary | None:
+            try:
+                return self._objects.dictionaries.of(pack, payload, group)
+            except CasError:
+                return None  # told of when the record is tried alone
+
+        return find
 
     @staticmethod
     def _edges(footer: Footer) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:

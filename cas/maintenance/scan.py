@@ -7,12 +7,14 @@ between the records that are given is no record, whatever is damaged before it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Final
 
 from cas.errors import Corrupt
 from cas.limits import ID_BYTES
 from cas.model.ids import digest_of
-from cas.storage.codec import RECIPE, decode_payload
+from cas.objects.dictionaries import Dictionaries
+from cas.storage.codec import DICTIONARY, RECIPE, decode_payload
 from cas.storage.header import PACK_HEADER_BYTES
 from cas.storage.record import MAGIC, RECORD_HEADER_BYTES, RecordHeader, decode_record_header
 
@@ -53,11 +55,21 @@ def _next_magic(read: Read, start: int, end: int) -> int:
     return end
 
 
-def id_of_record(header: RecordHeader, payload: bytes) -> bytes | None:
-    """Id of the object that a record holds; None when it does not decode on its own."""
+def id_of_record(
+    header: RecordHeader, payload: bytes, dictionaries: Dictionaries | None = None
+) -> bytes | None:
+    """Id of the object that a record holds; None when it does not decode on its own, or beside a
+    dictionary that is at hand. Of several that begin alike the first that gives content counts.
+    """
     if header.codec == RECIPE:
         return payload[:ID_BYTES]
     try:
+        if header.codec == DICTIONARY:
+            like = [] if dictionaries is None else dictionaries.like(payload, header.group)
+            for dictionary in like:
+                with suppress(Corrupt):
+                    return digest_of(header.kind, dictionary.decode(payload, header.raw_bytes))
+            return None
         return digest_of(header.kind, decode_payload(header.codec, payload, header.raw_bytes))
     except Corrupt:
         return None

@@ -25,21 +25,20 @@ from cas.errors import (
     ForkedStore,
     OutcomeUnknown,
     SessionExpired,
-    StorageFailed,
 )
 from cas.limits import INLINE_OBJECT_BYTES_MAX, INLINE_TRANSACTION_BYTES_MAX
 from cas.model.ids import Kind, digest_of, digests_of
-from cas.model.values import evolve
+from cas.objects.packs import file_name
 from cas.objects.parts import Parts
 from cas.objects.pipeline import Submitted
 from cas.objects.relied import check_relied, named_by
+from cas.objects.sessions import begin_session
 from cas.objects.writer import FileWriter, SealedPack
+from cas.objects.young import Young
 from cas.storage.codec import RAW, RECIPE, encode_payload
-from cas.storage.header import PackHeader
-from cas.storage.pack import SLOT_BYTES, Footer, Record, build_inline
+from cas.storage.dictionary import Dictionary
+from cas.storage.pack import SLOT_BYTES, Footer, Record
 from cas.storage.record import RECORD_HEADER_BYTES
-
-_NO_SESSION = bytes(16)
 
 _YOUNG_RAW_BYTES_MAX = 2048
 """A young blob up to this size lies as it is: compressing it would cost a commit more than the
@@ -81,6 +80,8 @@ class Batch:
         self._session: SessionRow | None = None
         self._release: Callable[[], None] | None = None
         self._sealed: list[SealedPack] | None = None
+        self._young = Young(parts)
+        self._small_sealed: SealedPack | None = None
         self._done = False
         self._pid = os.getpid()
         # Set once a transaction may have named the sealed packs: behind which version.
@@ -191,15 +192,16 @@ class Batch:
             self._file.add(Submitted(id, Kind.BLOB, payload, RECIPE, size_bytes))
         self.written_count += 1
 
-    def rewrite(self, items: Iterable[Submitted]) -> None:
+    def rewrite(self, items: Iterable[Submitted], *, proved: bool = True) -> None:
         """Stage another copy, in a pack file, of objects that exist and are not staged yet.
 
-        What comes encoded is taken as it is, so that the pack states no digest of its body.
+        What comes encoded is taken as it is, so that the pack states no digest of its body; nor
+        where contents are not `proved` to be those of their ids.
         """
         if self._file is None:
             self._file = self._begin_file()
         wanted = list(items)
-        if any(item.codec is not None for item in wanted):
+        if not proved or any(item.codec is not None for item in wanted):
             self._file.vouch_no_more()
         self._file.add_many(wanted)
 
@@ -249,15 +251,18 @@ class Batch:
 
     # -- sealing and installing --------------------------------------------------------------
 
-    def seal(self) -> list[SealedPack]:
-        """Make every byte durable that does not travel in the installing transaction."""
+    def seal(self, *, direct: bool = False) -> list[SealedPack]:
+        """Make every byte durable that does not travel in the installing transaction.
+
+        `direct`: nothing will be added, so that much of it may become a pack file of its own.
+        """
         if self._done or self._file is not None:
             self.check_open()
         if self._sealed is None:
             if self._file is not None:
                 self._sealed = self._file.finish()
             elif self._small:
-                self._sealed = [self._inline_pack()]
+                self._sealed = [self._small_pack(direct=direct)]
             else:
                 self._sealed = []
         return self._sealed
@@ -284,13 +289,23 @@ class Batch:
             self._hits = mark.hits
         self._sealed = None
 
-    def _inline_pack(self) -> SealedPack:
-        meta = self._parts.meta
-        header = PackHeader(
-            meta.store_id, meta.lineage_id, _NO_SESSION, self._parts.clock.wall_us()
-        )
-        body, footer_bytes, footer = build_inline(header, self._small.values())
-        return SealedPack(None, footer.body_bytes, footer, footer_bytes, body)
+    def beside(self, group: int) -> Dictionary | None:
+        """The dictionary that small blobs of a group are written with, if there is one."""
+        return self._young.beside(group)
+
+    def use(self, dictionary: Dictionary, group: int) -> None:
+        """Write small blobs of a group with this dictionary, of which the batch stages a copy."""
+        self._young.use(dictionary, group)
+        codec, payload = encode_payload(dictionary.content)
+        size_bytes = len(dictionary.content)
+        self.rewrite([Submitted(dictionary.id, Kind.BLOB, payload, codec, size_bytes, 0, group)])
+
+    def _small_pack(self, *, direct: bool) -> SealedPack:
+        """All that lies in memory, as one pack."""
+        self._small_sealed = self._young.pack(self._small, self._begin_session if direct else None)
+        if self._young.needs is not None:
+            self._hits.add(self._young.needs)
+        return self._small_sealed
 
     def add_late(self, objects: Iterable[tuple[bytes, int, bytes]]) -> None:
         """Add small objects (id, kind, content) inside the gate, after `seal`.
@@ -305,7 +320,7 @@ class Batch:
             elif id not in self._small:
                 self._small[id] = (id, kind, 0, content, len(content))
         if self._file is not None and self._small:
-            self.seal().append(self._inline_pack())
+            self.seal().append(self._small_pack(direct=False))
 
     def install(self, writer: CatalogWriter, head: Head) -> list[tuple[PackRow, Footer]]:
         """Name the sealed packs inside a write transaction.
@@ -348,8 +363,12 @@ class Batch:
         """Look up again what this batch names and does not write (E6)."""
         bases = self._file.bases if self._file is not None else {}
         staged = (self._read(self, id) for id in self._structured)
+        named = named_by(self._hits, staged)
+        if self._file is not None:
+            # A dictionary stands alone: no delta is one.
+            named.update(dict.fromkeys(self._file.dictionaries, 1))
         self._lookup.refresh(writer)
-        check_relied(self._lookup, named_by(self._hits, staged), bases, self.holds)
+        check_relied(self._lookup, named, bases, self.holds)
 
     def installed(self, rows: list[tuple[PackRow, Footer]], head: Head) -> None:
         """After the transaction: the packs are part of the store."""
@@ -391,6 +410,9 @@ class Batch:
         with suppress(CasError):
             if self._file is not None:
                 self._file.abort(sealed=unnamed)
+            small = self._small_sealed
+            if small is not None and small.name is not None and unnamed:
+                self._parts.bucket.delete(file_name(small.name))
         self._close()
         if self._session is not None and unnamed:
             # A row that cannot be removed now is fenced off by gc.
@@ -406,27 +428,16 @@ class Batch:
 
     # -- pack files --------------------------------------------------------------------------
 
+    def _begin_session(self) -> SessionRow:
+        """Say that pack files are being written which no row names yet."""
+        if self._session is None:
+            self._session, self._release = begin_session(self._parts, self._condemn_seq)
+        return self._session
+
     def _begin_file(self) -> FileWriter:
-        parts = self._parts
-        session = SessionRow(
-            parts.clock.random(16),
-            int.from_bytes(parts.clock.random(6), "big"),
-            self._condemn_seq,
-            0,
-            parts.clock.wall_us(),
-        )
-        # Before the row is there: what nobody holds is taken for dead.
-        self._release = parts.catalog.hold(session.fence)
-        try:
-            with parts.catalog.write() as writer:
-                head = writer.head()
-                writer.put_session(evolve(session, base_seq=head.seq))
-        except OutcomeUnknown as error:
-            # Whether the row is there or not: nobody will use this session.
-            raise not_committed(error) from error
-        self._session = session
+        session = self._begin_session()
         self._hints = {} if self._hints is None else self._hints
-        file = FileWriter(parts, session.id, self._hints)
+        file = FileWriter(self._parts, session.id, self.beside, self._hints)
         file.add_many(
             Submitted(id, kind, payload, None if codec == RAW else codec, raw_bytes)
             for id, kind, codec, payload, raw_bytes in self._small.values()
@@ -434,13 +445,3 @@ class Batch:
         self._small.clear()
         self._small_bytes = 0
         return file
-
-
-def not_committed(error: OutcomeUnknown) -> CasError:
-    """The error to raise once a lost answer has turned out to be no."""
-    cause = error.__cause__
-    if isinstance(cause, CasError):
-        return cause
-    return StorageFailed(
-        f"The commit failed and nothing was committed: {cause or error}", path="", errno=None
-    )

@@ -18,9 +18,11 @@ from cas.errors import CasError, Corrupt, NotFound
 from cas.limits import KIB, MIB
 from cas.model.ids import digests_of
 from cas.objects.chains import Link, Place, link_of, resolve
+from cas.objects.dictionaries import Dictionaries
 from cas.objects.lookup import Lookup
 from cas.objects.packs import Copy, PackInfo, bit_is_set
-from cas.storage.codec import DELTA, RAW, RECIPE, ZSTD, decode_frames
+from cas.storage.codec import DELTA, DICTIONARY, RAW, RECIPE, ZSTD, decode_frames
+from cas.storage.dictionary import Dictionary
 from cas.storage.pack import Footer
 from cas.storage.record import RECORD_HEADER_BYTES
 
@@ -61,9 +63,13 @@ class Source(Protocol):
     def stored(self, pack: PackInfo, start: int, length: int) -> bytes:
         """Bytes of a pack, not verified."""
 
+    @property
+    def dictionaries(self) -> Dictionaries:
+        """What payloads of codec 4 stand beside."""
+
 
 _NOWHERE: Final = Place(PackInfo(-1, None, 0, None), 0, 0, 0, 0, -1, 0, 0)
-_READABLE: Final = frozenset((RAW, ZSTD, DELTA))
+_READABLE: Final = frozenset((RAW, ZSTD, DELTA, DICTIONARY))
 
 
 class _Table:
@@ -155,13 +161,17 @@ class BulkReader:
     def fetch(self, places: Sequence[Place]) -> list[Content | None]:
         """Contents of whole copies, payloads of deltas; None for what could not be had."""
         contents: list[Content | None] = [None] * len(places)
-        framed: list[int] = []
+        framed: dict[Dictionary | None, list[int]] = {}
         for run in _runs(places):
             self._read_run(places, run, contents, framed)
-        if framed:
-            frames: list[Any] = [contents[at] for at in framed]
-            decoded = decode_frames(frames, [places[at].raw_bytes for at in framed])
-            for number, at in enumerate(framed):
+        for dictionary, which in framed.items():
+            frames: list[Any] = [contents[at] for at in which]
+            sizes = [places[at].raw_bytes for at in which]
+            if dictionary is None:
+                decoded = decode_frames(frames, sizes)
+            else:
+                decoded = dictionary.decode_many(frames, sizes)
+            for number, at in enumerate(which):
                 contents[at] = None if decoded is None else decoded[number]
         return contents
 
@@ -187,7 +197,7 @@ class BulkReader:
         places: Sequence[Place],
         run: list[int],
         contents: list[Content | None],
-        framed: list[int],
+        framed: dict[Dictionary | None, list[int]],
     ) -> None:
         """Payloads of records that lie near each other, in one read."""
         first, last = places[run[0]], places[run[-1]]
@@ -199,12 +209,20 @@ class BulkReader:
             return
         start -= RECORD_HEADER_BYTES
         for at in run:
-            _pack, offset, stored, raw, _kind, codec, _depth, _group = places[at]
-            if codec == ZSTD:
-                framed.append(at)
-            elif codec == RAW and raw != stored:
+            pack, offset, stored, raw, _kind, codec, _depth, group = places[at]
+            if codec == RAW and raw != stored:
                 continue
-            contents[at] = buffer[offset - start : offset - start + stored]
+            payload: Content = buffer[offset - start : offset - start + stored]
+            if codec == ZSTD:
+                framed.setdefault(None, []).append(at)
+            elif codec == DICTIONARY:
+                payload = bytes(payload)
+                try:
+                    dictionary = self._objects.dictionaries.of(pack, payload, group)
+                except (Corrupt, NotFound):
+                    continue
+                framed.setdefault(dictionary, []).append(at)
+            contents[at] = payload
 
 
 def _place(copy: Copy) -> Place:

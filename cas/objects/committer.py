@@ -20,7 +20,7 @@ from copy import copy
 from typing import Any, Final
 
 from cas.catalog.catalog import Catalog, CatalogWriter
-from cas.errors import CasError, ForkedStore, OutcomeUnknown
+from cas.errors import CasError, ForkedStore, OutcomeUnknown, StorageFailed
 
 GROUP_MAX: Final = 64
 """Members of one transaction: it stays at the gate well under 50 ms."""
@@ -222,3 +222,13 @@ def _again(error: Exception) -> Exception:
         return error
     found.__cause__ = error
     return found
+
+
+def not_committed(error: OutcomeUnknown) -> CasError:
+    """The error to raise once a lost answer has turned out to be no."""
+    cause = error.__cause__
+    if isinstance(cause, CasError):
+        return cause
+    return StorageFailed(
+        f"The commit failed and nothing was committed: {cause or error}", path="", errno=None
+    )

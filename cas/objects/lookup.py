@@ -18,8 +18,9 @@ from typing import NamedTuple
 from cas.catalog.catalog import Catalog, CatalogReader, PackRow
 from cas.clock import Clock
 from cas.errors import CasError, Corrupt, CorruptPack
-from cas.limits import FOOTER_CACHE_BYTES, SPILL_BYTES
+from cas.limits import FOOTER_CACHE_BYTES, SPILL_BYTES, THRESHOLDS, Thresholds
 from cas.objects.packs import Copy, PackInfo, State, bit_is_set, file_name, pack_name, read_footer
+from cas.objects.places import Places
 from cas.objects.proof import FileProof, InlineProof
 from cas.objects.runs import RunFolder
 from cas.objects.slots import SlotTables
@@ -31,6 +32,9 @@ _LAG_MIN, _LAG_MAX = 256, 2048
 """Versions that the snapshot may fall behind a writer that never has to look anything up: as many
 as weigh twice what a spill waits for. Most are spilled by then, and need not be looked at at all.
 """
+
+_YOUNG_IDS_MAX = 1 << 16
+"""Young objects of which a handle keeps the places in memory: 15 MB at the most."""
 
 
 class Stamp(NamedTuple):
@@ -44,14 +48,20 @@ class Stamp(NamedTuple):
 class Lookup:
     """Finds copies by id. `cache` is a folder for index runs, or None to keep them in memory."""
 
-    def __init__(self, catalog: Catalog, bucket: Bucket, clock: Clock, cache: str | None) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        bucket: Bucket,
+        clock: Clock,
+        cache: str | None,
+        thresholds: Thresholds = THRESHOLDS,
+    ) -> None:
         self._catalog = catalog
         self._bucket = bucket
         self._folder = RunFolder(cache, catalog, clock)
         self._lock = threading.RLock()
-        self._inline: dict[bytes, tuple[int, int]] = {}
-        # The older copies of what two writers put inline at the same time.
-        self._more: dict[bytes, tuple[tuple[int, int], ...]] = {}
+        self._young = Places()
+        self._inline = self._young.first
         self._runs: list[Run] | None = None
         self._slots = SlotTables(bucket)
         self._footers: OrderedDict[int, Footer] = OrderedDict()
@@ -63,6 +73,9 @@ class Lookup:
         self._files = FileProof(bucket)
         self.inline_count = 0
         self.inline_bytes = 0
+        self._small_max = min(thresholds.spill_small_pack_bytes, thresholds.pack_bytes // 2)
+        self.small_bytes = 0
+        """Bytes of pack files so small that a spill gathers them."""
 
     # -- finding -----------------------------------------------------------------------------
 
@@ -140,13 +153,11 @@ class Lookup:
     def copies(self, id: bytes) -> Iterator[Copy]:
         """Every copy the index knows in the snapshot at hand."""
         state = self.state
-        place = self._inline.get(id)
-        if place is not None:
-            for number, slot_number in (place, *self._more.get(id, ())):
-                pack = state.packs.get(number)
-                if pack is None or pack.footer is None or self._gone(state, number, slot_number):
-                    continue
-                yield Copy(pack, pack.footer.slot(slot_number))
+        for number, slot_number in self._young.all(id):
+            pack = state.packs.get(number)
+            if pack is None or pack.footer is None or self._gone(state, number, slot_number):
+                continue
+            yield Copy(pack, pack.footer.slot(slot_number))
         runs = self._runs
         if runs is None:
             runs = self._load_index()
@@ -315,11 +326,16 @@ class Lookup:
                     with suppress(CasError):
                         self.refresh()
                 return
+            # A small file is about to be gathered: an index of its own would cost more than it
+            # gives before it is thrown away.
+            young = row.name is None or (
+                row.body_bytes < self._small_max and len(self._inline) < _YOUNG_IDS_MAX
+            )
             info = PackInfo(
                 row.number,
                 None if row.name is None else file_name(row.name),
                 row.body_bytes,
-                footer if row.name is None else None,
+                footer if young else None,
                 True,
             )
             # The mapping only grows here, so it is shared and not copied for each commit.
@@ -327,7 +343,7 @@ class Lookup:
             assert isinstance(packs, dict)
             packs[row.number] = info
             self._remember(info)
-            if info.file is not None:
+            if not young:
                 self._keep_footer(row.number, footer)
                 # Behind the line above: a merge leaves out what is not in the snapshot.
                 if self._runs is not None:
@@ -352,39 +368,26 @@ class Lookup:
         return PackInfo(row.number, None, row.body_bytes, footer)
 
     def _remember(self, pack: PackInfo) -> None:
-        if pack.footer is None:
-            return
-        inline = self._inline
-        number = pack.number
-        ids = pack.footer.ids()
-        for id in inline.keys() & ids:
-            self._more[id] = (inline[id], *self._more.get(id, ()))
-        inline.update([(id, (number, slot)) for slot, id in enumerate(ids)])
-        self.inline_count += 1
-        self.inline_bytes += pack.body_bytes
+        self._count(pack, 1)
+        if pack.footer is not None:
+            self._young.remember(pack.number, pack.footer.ids())
 
     def _forget(self, pack: PackInfo) -> None:
+        self._count(pack, -1)
         if pack.footer is not None:
-            self.inline_count -= 1
-            self.inline_bytes -= pack.body_bytes
-            for id in pack.footer.ids():
-                self._forget_place(id, pack.number)
+            self._young.forget(pack.number, pack.footer.ids())
         self._unreadable.pop(pack.number, None)
         self._slots.forget(pack.number)
         footer = self._footers.pop(pack.number, None)
         if footer is not None:
             self._footer_bytes -= footer.memory_bytes
 
-    def _forget_place(self, id: bytes, number: int) -> None:
-        more = self._more.pop(id, ())
-        if not more:
-            if self._inline.get(id, (0, 0))[0] == number:
-                del self._inline[id]
-            return
-        left = [place for place in (self._inline[id], *more) if place[0] != number]
-        self._inline[id] = left[0]
-        if len(left) > 1:
-            self._more[id] = tuple(left[1:])
+    def _count(self, pack: PackInfo, sign: int) -> None:
+        if pack.file is None:
+            self.inline_count += sign
+            self.inline_bytes += sign * pack.body_bytes
+        elif pack.body_bytes < self._small_max:
+            self.small_bytes += sign * pack.body_bytes
 
     # -- the index ---------------------------------------------------------------------------
 
@@ -427,7 +430,7 @@ class Lookup:
         """
         runs = list(covering)
         for pack in packs:
-            if pack.file is None:
+            if pack.file is None or pack.footer is not None:
                 continue
             try:
                 run = run_of(pack.number, pack_name(pack.file), self.footer(pack))

@@ -10,23 +10,28 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from cas.errors import CorruptPack
+from cas.limits import DICTIONARIES_A_PACK_MAX
 from cas.model.values import frozen
 from cas.storage.bucket import Bucket
 from cas.storage.header import PACK_HEADER_BYTES, PackHeader, decode_header
 from cas.storage.pack import (
+    EDGE_BYTES,
     FOOTER_HEAD_BYTES,
+    SLOT_BYTES,
     TRAILER_BYTES,
     Footer,
     Slot,
     check_footer,
     decode_footer,
+    decode_footer_head,
     footer_length,
 )
 
 
 @frozen
 class PackInfo:
-    """An installed pack. `file` is None and `footer` kept for an inline one.
+    """An installed pack. `file` is None for an inline one; `footer` is kept for that, and for a
+    small file that this handle has just written.
 
     `own`: this handle has made it, and its footer here is the one that it wrote.
     """
@@ -79,6 +84,20 @@ def bit_is_set(bits: bytes | None, slot: int) -> bool:
     if bits is None or slot >> 3 >= len(bits):
         return False
     return bool(bits[slot >> 3] >> (slot & 7) & 1)
+
+
+def read_dictionaries(bucket: Bucket, pack: PackInfo) -> list[bytes]:
+    """What a pack file's footer names as dictionaries, without the footer's digest: two short
+    reads. Whoever uses one proves it by its id. Raises `CorruptPack`, `MissingPack`.
+    """
+    file = pack.file
+    assert file is not None
+    start = pack.body_bytes
+    count, edge_count = decode_footer_head(bucket.read(file, start, FOOTER_HEAD_BYTES), file)
+    few = min(edge_count, DICTIONARIES_A_PACK_MAX)
+    start += FOOTER_HEAD_BYTES + count * SLOT_BYTES + (edge_count - few) * EDGE_BYTES
+    edges = bucket.read(file, start, few * EDGE_BYTES) if few else b""
+    return Footer(0, few, 0, b"", edges).dictionaries()
 
 
 def read_footer(bucket: Bucket, file: str) -> tuple[PackHeader, Footer]:

@@ -10,6 +10,7 @@ from cas.clock import Clock
 from cas.errors import MissingPack
 from cas.limits import Thresholds
 from cas.model.values import frozen
+from cas.objects.dictionaries import Dictionaries
 from cas.objects.lookup import Lookup
 from cas.objects.packs import Copy, PackInfo
 from cas.storage.bucket import Bucket
@@ -17,13 +18,14 @@ from cas.storage.bucket import Bucket
 
 @frozen
 class Parts:
-    """The two ports, the clock, the look-up over them, and when to tidy up."""
+    """The two ports, the clock, the look-up over them, when to tidy up, and the dictionaries."""
 
     catalog: Catalog
     bucket: Bucket
     clock: Clock
     lookup: Lookup
     thresholds: Thresholds
+    dictionaries: Dictionaries
 
     @property
     def meta(self) -> Meta:

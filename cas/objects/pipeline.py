@@ -14,14 +14,16 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
+from cas.limits import DICTIONARIES_A_PACK_MAX
 from cas.objects.bulk import Source
 from cas.objects.deltas import Deltas, Target, may_have_base
-from cas.storage.codec import ZSTD, decode_payload, encode_payloads
+from cas.storage.codec import DICTIONARY, RAW, ZSTD, decode_payload, encode_payloads
+from cas.storage.dictionary import Dictionary, takes_dictionary
 from cas.storage.pack import Made
-from cas.storage.record import COMMON_GROUP
+from cas.storage.record import COMMON_GROUP, NO_GROUP, TAG_BYTES
 
 GROUP_BYTES: Final = 1 << 20
 GROUP_COUNT_MAX: Final = 512
@@ -29,11 +31,15 @@ IN_FLIGHT_BYTES_MAX: Final = 16 << 20
 _ITEM_BYTES: Final = 256
 """About what an object takes beside its content: else 800,000 tiny ones would be in flight."""
 
+_DICTIONARIES_MAX: Final = DICTIONARIES_A_PACK_MAX // 2
+"""Dictionaries that the records of one group need: they fit into any pack that is begun anew."""
+
 
 class Submitted(NamedTuple):
     """One object on its way into a pack file. `codec` is None until a worker has encoded it;
     what comes encoded already (`content` is a payload then) passes through, with its `depth`.
-    `base` is the id of an installed object that it may become a delta of.
+    `base` is the id of an installed object that it may become a delta of; beside a payload of
+    codec 4, that of its dictionary.
     """
 
     id: bytes
@@ -60,29 +66,57 @@ def _with_base(item: Submitted, base: bytes | None) -> Submitted:
     return item._replace(content=content, codec=None, base=base)
 
 
+Beside = Callable[[int], "Dictionary | None"]
+"""The dictionary that contents of a group are encoded beside; None: there is none."""
+
+
 class _Group:
-    __slots__ = ("done", "error", "items", "records", "size_bytes")
+    __slots__ = ("done", "error", "items", "records", "size_bytes", "used")
 
     def __init__(self) -> None:
         self.items: list[Submitted] = []
+        # Dictionaries that its records need, by tag: what comes encoded first.
+        self.used: dict[bytes, bytes] = {}
         self.size_bytes = 0
         self.records: list[Made] = []
         self.error: BaseException | None = None
         self.done = threading.Event()
 
-    def encode(self, deltas: Deltas) -> None:
+    def takes(self, dictionary: bytes) -> bool:
+        """Whether a record that needs this dictionary may join: so many fit into one pack."""
+        known = self.used.get(dictionary[:TAG_BYTES])
+        return known == dictionary or (known is None and len(self.used) < _DICTIONARIES_MAX)
+
+    def encode(self, deltas: Deltas, beside: Beside) -> None:
         """Make records of the items; runs in a worker."""
         made, second = self._deltas(deltas)
-        contents = [i.content for i in self.items if i.codec is None and i.id not in made]
-        encoded = iter(encode_payloads(contents))
+        todo = [i for i in self.items if i.codec is None and i.id not in made]
+        small = self._small(todo, beside)
+        encoded = iter(encode_payloads([i.content for i in todo if i.id not in small]))
         for id, kind, content, codec, raw_bytes, depth, group, _base in self.items:
             if id in made:
                 self.records.append(made[id])
                 continue
             if codec is None:
-                codec, content = next(encoded)
+                codec, content = small[id] if id in small else next(encoded)
             self.records.append((id, kind, codec, content, raw_bytes, depth, group))
         self.records += second
+
+    def _small(self, items: Sequence[Submitted], beside: Beside) -> dict[bytes, tuple[int, bytes]]:
+        """(codec, payload) by id of those that are encoded beside a dictionary."""
+        found: dict[bytes, tuple[int, bytes]] = {}
+        for group in {item.group for item in items} - {NO_GROUP}:
+            dictionary = beside(group)
+            if dictionary is None or not self.takes(dictionary.id):
+                continue
+            taken = [i for i in items if i.group == group and takes_dictionary(i.kind, i.content)]
+            payloads = dictionary.encode([item.content for item in taken])
+            if any(payloads):
+                self.used[dictionary.tag] = dictionary.id
+            for item, payload in zip(taken, payloads, strict=True):
+                whole = RAW, item.content
+                found[item.id] = whole if payload is None else (DICTIONARY, payload)
+        return found
 
     def _deltas(self, deltas: Deltas) -> tuple[dict[bytes, Made], list[Made]]:
         """Deltas by id of the items that become one, and second copies of their bases."""
@@ -102,7 +136,13 @@ class _Group:
 class Pipeline:
     """Worker threads that compress; they end with `close` and never outlive the process."""
 
-    def __init__(self, source: Source, hints: dict[bytes, bytes] | None = None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        hints: dict[bytes, bytes] | None = None,
+        beside: Beside = lambda _group: None,
+    ) -> None:
+        self._beside = beside
         self._hints = {} if hints is None else hints
         self._deltas = Deltas(source)
         self._group = _Group()
@@ -122,10 +162,15 @@ class Pipeline:
         """Take one object; `drain` gives its record. Whether now is a time to drain."""
         group = self._group
         full = group.size_bytes >= GROUP_BYTES or len(group.items) >= GROUP_COUNT_MAX
+        dictionary = item.base if item.codec == DICTIONARY else None
+        if dictionary is not None:
+            full = full or not group.takes(dictionary)
         if full:
             # Only now: who gives an object says what it may be a delta of when it was taken.
             self._dispatch()
             group = self._group
+        if dictionary is not None:
+            group.used[dictionary[:TAG_BYTES]] = dictionary
         group.items.append(item)
         group.size_bytes += len(item.content) + _ITEM_BYTES
         return full
@@ -140,8 +185,9 @@ class Pipeline:
         self._queue.append(group)
         self._ready.release()
 
-    def drain(self, *, everything: bool = False) -> Iterator[list[Made]]:
-        """Records that are ready, in order and in groups of about a MiB.
+    def drain(self, *, everything: bool = False) -> Iterator[tuple[list[Made], list[bytes]]]:
+        """Records that are ready, in order and in groups of about a MiB, and the dictionaries
+        that those of a group need.
 
         Waits while too much is in flight, or for all of it.
         """
@@ -156,7 +202,7 @@ class Pipeline:
             self._in_flight_bytes -= group.size_bytes
             if group.error is not None:
                 raise group.error
-            yield group.records
+            yield group.records, list(group.used.values())
 
     def pending(self, id: bytes) -> Submitted | None:
         """The object of this id, if it has not been drained yet. Linear: for rare reads."""
@@ -186,7 +232,7 @@ class Pipeline:
                     return
                 continue
             try:
-                group.encode(self._deltas)
+                group.encode(self._deltas, self._beside)
             except BaseException as error:
                 group.error = error
             group.done.set()

@@ -19,21 +19,23 @@ the same note often enough begins a spill of its own, and the first gives its up
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final
 
-from cas.catalog.catalog import CatalogReader, Turn
+from cas.catalog.catalog import DICTIONARIES, Turn
 from cas.errors import Corrupt
 from cas.limits import Thresholds
 from cas.model.ids import Kind, digest_of
 from cas.objects.batch import Batch
+from cas.objects.gather import Output, footer_of, is_settled, live, stand, still_existing, wanted
 from cas.objects.mirror import MIRRORED, stage_segments
-from cas.objects.packs import PackInfo, State, bit_is_set, pack_name
-from cas.objects.pipeline import Submitted
+from cas.objects.packs import PackInfo, State, pack_name
 from cas.objects.store import ObjectStore
+from cas.objects.training import Training
 from cas.objects.unlink import remove_unlinked
-from cas.storage.pack import FOOTER_HEAD_BYTES, Footer, decode_inline
-from cas.storage.record import RECORD_HEADER_BYTES
+from cas.storage.dictionary import Dictionary
+from cas.storage.pack import Footer
+from cas.storage.record import COMMON_GROUP, TAG_BYTES
 
 GATHER_SLICE: Final = 64
 """Packs gathered after one commit: a few milliseconds."""
@@ -47,8 +49,11 @@ REMOVE_AFTER: Final = 512
 PATIENCE: Final = 64
 """Commits after which a spill of another handle that made no step is taken for forgotten."""
 
-Output = tuple[int, Footer, bytes]
-"""A new pack: number, footer, and the bits it was installed with."""
+_COPIES: Final = 2
+"""Copies of the dictionary that is written with."""
+
+_REST_MAX: Final = 64
+"""Spills that go by, at the most, after one that found no dictionary worth having."""
 
 
 class _Run:
@@ -69,6 +74,7 @@ class _Run:
         self.gathered: list[PackInfo] = []
         self.seen: set[bytes] = set()
         self.depths: dict[bytes, int] = {}
+        self.sources = {pack.number: pack for pack in sources}
         self.inline = {pack.number: pack for pack in sources if pack.file is None}
         self.files = [pack for pack in sources if pack.file is not None]
         self.after = 0
@@ -76,6 +82,17 @@ class _Run:
         # What is installed, and how many of the gathered packs are removed since.
         self.outputs: list[Output] | None = None
         self.removed = 0
+        self.training: Training | None = None
+        self.learns = True
+        # A dictionary of which the new packs have a copy that is none of a gathered one.
+        self.made: Dictionary | None = None
+
+    def use(self, dictionary: Dictionary | None) -> None:
+        """Write with a dictionary, and write a copy of it."""
+        if dictionary is not None and dictionary.id not in self.seen:
+            self.batch.use(dictionary, COMMON_GROUP)
+            self.seen.add(dictionary.id)
+            self.made = dictionary
 
 
 class Spill:
@@ -89,6 +106,8 @@ class Spill:
         self._thresholds = objects.thresholds
         self._wait_count = objects.thresholds.spill_packs
         self._wait_bytes = objects.thresholds.spill_bytes
+        # Spills until the next look for a dictionary, and how many it was the last time.
+        self._rest = self._rested = 0
 
     @property
     def due(self) -> bool:
@@ -97,7 +116,7 @@ class Spill:
         return (
             self._run is not None
             or lookup.inline_count >= self._wait_count
-            or lookup.inline_bytes >= self._wait_bytes
+            or lookup.inline_bytes + lookup.small_bytes >= self._wait_bytes
         )
 
     def step(self) -> None:
@@ -123,7 +142,7 @@ class Spill:
             run = self._run
             assert run is not None
             while self._run is not None:
-                self._guarded(REMOVE_SLICE, turn)
+                self._guarded(REMOVE_SLICE, turn, wait=True)
             return len(run.gathered)
 
     def _is_lost(self, note: bytes) -> bool:
@@ -179,7 +198,7 @@ class Spill:
                 self.abandon()
                 return
             while self._run is not None:
-                self._guarded(REMOVE_SLICE, turn)
+                self._guarded(REMOVE_SLICE, turn, wait=True)
 
     def abandon(self, error: BaseException | None = None) -> None:
         """Forget a spill that was begun: nothing of it counts yet."""
@@ -201,13 +220,24 @@ class Spill:
             # One small file alone is where it should be.
             sources = [pack for pack in sources if pack.file is None]
         self._run = _Run(objects, state, seq, sources)
+        if DICTIONARIES in objects.meta.features:
+            objects.dictionaries.look_again(COMMON_GROUP)
+            least = self._thresholds.dictionary_samples_bytes
+            self._rest -= 1
+            if self._rest < 0 and sum(pack.body_bytes for pack in sources) >= least:
+                current = objects.dictionaries.current(COMMON_GROUP)
+                self._run.training = Training(objects, sources, current, least)
         return True
 
-    def _guarded(self, slice_packs: int, turn: Turn | None) -> None:
+    def _guarded(self, slice_packs: int, turn: Turn | None, *, wait: bool = False) -> None:
         run = self._run
         assert run is not None
         try:
-            if self._gather(run, slice_packs) or self._settle(run, slice_packs):
+            if (
+                self._learn(run, slice_packs, wait=wait)
+                or self._gather(run, slice_packs)
+                or self._settle(run, slice_packs)
+            ):
                 run.steps += 1
                 if turn is not None:
                     turn.leave(run.name + run.steps.to_bytes(8, "big"))
@@ -217,16 +247,19 @@ class Spill:
             self._run = run
             # Not again with the next commit: a full disk is not emptied by trying.
             lookup = self._objects.lookup
-            self._wait_bytes = lookup.inline_bytes + self._thresholds.spill_bytes
-            self._wait_count = lookup.inline_count + self._thresholds.spill_packs
+            self._wait(lookup.inline_count, lookup.inline_bytes + lookup.small_bytes)
             self.abandon(error)
             if turn is not None:
                 turn.leave(b"")
             raise
         if turn is not None:
             turn.leave(b"")
-        self._wait_count = self._thresholds.spill_packs
-        self._wait_bytes = self._thresholds.spill_bytes
+        # Nor again for what could not be gathered, or is small when it was.
+        left = run.sources.keys() - {pack.number for pack in run.gathered}
+        made_bytes = sum([footer.body_bytes for _number, footer, _bits in run.outputs or ()])
+        left_bytes = sum([run.sources[number].body_bytes for number in left])
+        small = made_bytes < self._thresholds.spill_small_pack_bytes
+        self._wait(len(left), left_bytes + made_bytes * small)
 
     def _settle(self, run: _Run, slice_packs: int) -> bool:
         """What comes when all is gathered, a step a call: mirror the journal, seal, install,
@@ -254,6 +287,33 @@ class Spill:
         self._objects.lookup.refresh()
         return stands and run.removed < len(run.gathered)
 
+    def _wait(self, left_count: int, left_bytes: int) -> None:
+        """Begin the next one when as much as makes one due has come to what was left."""
+        self._wait_count = left_count + self._thresholds.spill_packs
+        self._wait_bytes = left_bytes + self._thresholds.spill_bytes
+
+    def _learn(self, run: _Run, limit: int, *, wait: bool) -> bool:
+        """Look for a dictionary that pays for what will be gathered; whether that goes on."""
+        if not run.learns:
+            return False
+        if run.training is not None:
+            if run.training.step(limit, wait=wait):
+                return True
+            found, run.training = run.training.found, None
+            self._rested = 0 if found is not None else min(2 * self._rested + 1, _REST_MAX)
+            self._rest = self._rested
+            run.use(found)
+        dictionaries, current = self._objects.dictionaries, run.batch.beside(COMMON_GROUP)
+        # All that is written beside it hangs on it: a second pack has a copy too.
+        if (
+            run.made is None
+            and current is not None
+            and dictionaries.copies(current.id, COMMON_GROUP) < _COPIES
+        ):
+            run.use(current)
+        run.learns = False
+        return False
+
     def _gather(self, run: _Run, limit: int) -> bool:
         """Stage new copies of the live objects of the next packs; False when there are none.
 
@@ -276,13 +336,19 @@ class Spill:
             if footer.edge_count:
                 run.depths.update((slot.id, slot.depth) for slot in footer.slots() if slot.depth)
             bits = run.state.vectors.get(pack.number)
-            if bits is None and not twice:
+            beside = run.batch.beside(COMMON_GROUP)
+            if bits is None and not twice and is_settled(footer, beside):
                 run.batch.copy_pack(body, footer)
                 seen.update(ids)
             else:
-                wanted = list(_wanted(footer, body, bits, seen))
-                run.batch.rewrite(wanted)
-                seen.update(item.id for item in wanted)
+                dictionaries = self._objects.dictionaries
+                tags = {id[:TAG_BYTES]: id for id in footer.dictionaries()}
+                items = [
+                    wanted(dictionaries, pack, tags, body, slot, beside)
+                    for slot in live(footer, bits, seen)
+                ]
+                run.batch.rewrite(items, proved=False)
+                seen.update(item.id for item in items)
         return found
 
     def _are_good(self, batch: Batch, ids: set[bytes]) -> bool:
@@ -303,7 +369,7 @@ class Spill:
                 if pack is None:
                     continue
                 try:
-                    footer = _footer_of(pack, footer_bytes or b"", body)
+                    footer = footer_of(pack, footer_bytes or b"", body)
                 except Corrupt:
                     run.missed = True
                     continue
@@ -334,11 +400,12 @@ class Spill:
             if head.removal_version > run.state.version:
                 exists = still_existing(writer, run.gathered, self._objects)
             outputs = []
+            own = None if run.made is None else run.made.id
             for row, footer in rows:
                 bits = bytearray((footer.count + 7) // 8)
                 if exists is not None:
                     for number, (id, _, _, _, kind, *_) in enumerate(footer.rows()):
-                        if id not in exists and kind != Kind.SEGMENT:
+                        if id not in exists and id != own and kind != Kind.SEGMENT:
                             bits[number >> 3] |= 1 << (number & 7)
                 if any(bits):
                     writer.set_vector(row.number, row.number, bytes(bits))
@@ -346,6 +413,8 @@ class Spill:
             if run.mirrored > (writer.cursor(MIRRORED) or 0):
                 writer.set_cursor(MIRRORED, run.mirrored)
         run.batch.resolved()
+        if run.made is not None:
+            self._objects.dictionaries.use(run.made, COMMON_GROUP)
         return outputs
 
     def _remove(self, wanted: list[PackInfo], outputs: list[Output]) -> bool:
@@ -366,20 +435,6 @@ class Spill:
         return True
 
 
-def _footer_of(pack: PackInfo, footer_bytes: bytes, body: bytes) -> Footer:
-    """The footer of an inline pack as it was read back. Raises `CorruptPack`.
-
-    One slot that is wrong would make the footer of the new pack wrong, and hide everything in
-    it: so it is the one that this handle made, byte by byte, or it is checked in full.
-    """
-    known = pack.footer
-    if pack.own and known is not None and len(body) == known.body_bytes:
-        start = FOOTER_HEAD_BYTES
-        if footer_bytes[start : start + len(known.table)] == known.table and not known.edge_count:
-            return known
-    return decode_inline(body, footer_bytes, pack.label)
-
-
 def _is_young(pack: PackInfo, thresholds: Thresholds) -> bool:
     return pack.file is None or pack.body_bytes < thresholds.spill_small_pack_bytes
 
@@ -388,40 +443,3 @@ def _are_low(run: _Run, footer: Footer, ids: set[bytes]) -> bool:
     """Whether none of these objects has less depth in this pack than where it was taken from."""
     deep = ids & run.depths.keys()
     return all(footer.slot(footer.find(id)).depth >= run.depths[id] for id in deep)
-
-
-def _wanted(
-    footer: Footer, body: bytes, bits: bytes | None, seen: set[bytes]
-) -> Iterator[Submitted]:
-    """The live records of a pack that no other gathered pack had."""
-    for number, row in enumerate(footer.rows()):
-        id, offset, stored, raw_bytes, kind, codec, depth, _flags, group = row
-        if id not in seen and not bit_is_set(bits, number):
-            start = offset + RECORD_HEADER_BYTES
-            payload = body[start : start + stored]
-            yield Submitted(id, kind, payload, codec, raw_bytes, depth, group)
-
-
-def still_existing(
-    reader: CatalogReader, gathered: list[PackInfo], objects: ObjectStore
-) -> set[bytes]:
-    """Ids of which a gathered copy exists in this state of the catalog."""
-    alive = set(reader.pack_numbers())
-    vectors = {number: bits for number, _version, bits in reader.vectors()}
-    return {
-        id
-        for pack in gathered
-        if pack.number in alive
-        for number, id in enumerate(objects.lookup.footer(pack).ids())
-        if not bit_is_set(vectors.get(pack.number), number)
-    }
-
-
-def stand(reader: CatalogReader, outputs: Sequence[Output]) -> bool:
-    """Whether every new copy still exists: nobody has taken it for the redundant one."""
-    alive = set(reader.pack_numbers())
-    vectors = {number: bits for number, _version, bits in reader.vectors()}
-    return all(
-        number in alive and vectors.get(number, bytes(len(bits))) == bits
-        for number, _footer, bits in outputs
-    )

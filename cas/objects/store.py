@@ -28,11 +28,12 @@ from cas.errors import (
 )
 from cas.limits import ID_BYTES, MIB, NODE_CACHE_BYTES, SPILL_BYTES, THRESHOLDS, Thresholds
 from cas.model.ids import Kind, digest_of
-from cas.objects.batch import Batch, not_committed
+from cas.objects.batch import Batch
+from cas.objects.beside import Beside
 from cas.objects.bodies import BytesCache
-from cas.objects.chains import may_be_base
-from cas.objects.committer import Committer, Group
+from cas.objects.committer import Committer, Group, not_committed
 from cas.objects.content import BlobReader, check_whole, read_spans
+from cas.objects.dictionaries import Dictionaries
 from cas.objects.lookup import Lookup
 from cas.objects.many import find_many, load_many
 from cas.objects.nodes import NodeCache, TreeNodes
@@ -40,7 +41,7 @@ from cas.objects.packs import Copy, PackInfo
 from cas.objects.parts import Parts
 from cas.objects.promises import stale_copies
 from cas.storage.bucket import Bucket
-from cas.storage.codec import DELTA, RECIPE, decode_payload
+from cas.storage.codec import DELTA, DICTIONARY, RECIPE, decode_payload
 from cas.storage.delta import decode_delta, delta_base
 from cas.storage.pack import Footer
 from cas.storage.record import RECIPE_PAYLOAD_BYTES, RECORD_HEADER_BYTES, encode_record_header
@@ -55,7 +56,6 @@ _KINDS: Final = frozenset(map(int, Kind))
 
 _BODIES_BYTES: Final = 2 * SPILL_BYTES
 """All that is inline between two spills, and what a slow spill leaves."""
-_BASES_BYTES: Final = 8 * MIB  # contents that deltas stand on
 
 _GROUP_COUNT: Final = 1024
 _GROUP_BYTES: Final = 16 * MIB
@@ -80,12 +80,13 @@ class ObjectStore:
         self.thresholds = thresholds
         self.cache = cache
         """Folder for files that may be deleted at any time, or None."""
-        self.lookup = Lookup(catalog, bucket, clock, cache)
+        self.lookup = Lookup(catalog, bucket, clock, cache, thresholds)
         self.committer = Committer(catalog)
-        self._parts = Parts(catalog, bucket, clock, self.lookup, thresholds)
+        self.dictionaries = Dictionaries(self.lookup, bucket, self.stored)
+        self._parts = Parts(catalog, bucket, clock, self.lookup, thresholds, self.dictionaries)
         self._nodes = NodeCache(NODE_CACHE_BYTES)
         self._bodies: BytesCache[int] = BytesCache(_BODIES_BYTES)
-        self._bases: BytesCache[bytes] = BytesCache(_BASES_BYTES)
+        self._beside = Beside(self.lookup, self._load)
 
     @property
     def meta(self) -> Meta:
@@ -133,7 +134,9 @@ class ObjectStore:
     def _read_group(
         self, ids: list[bytes], copies: list[Copy | None]
     ) -> Iterator[tuple[bytes, int, bytes]]:
-        loaded = load_many(self.stored, self.bucket.read, self._load, ids, copies)
+        loaded = load_many(
+            self.stored, self.bucket.read, self._load, self.dictionaries.of, ids, copies
+        )
         for id, found in zip(ids, loaded, strict=True):
             kind, content = self._read_again(id) if found is None else found
             yield id, kind, content
@@ -178,7 +181,11 @@ class ObjectStore:
         slot = copy.slot
         payload = self.payload(copy)
         if slot.codec == DELTA:
-            content = self._from_base(copy, payload, set() if tried is None else tried)
+            content = self._beside.delta(copy, payload, set() if tried is None else tried)
+        elif slot.codec == DICTIONARY:
+            content = self.dictionaries.of(copy.pack, payload, slot.group).decode(
+                payload, slot.raw_bytes
+            )
         elif slot.codec == RECIPE:
             recipe = self._recipe(copy, payload)
             check_whole(slot.raw_bytes)
@@ -196,40 +203,6 @@ class ObjectStore:
         if slot.kind not in _KINDS or digest_of(slot.kind, content) != slot.id:
             raise _damaged(copy)
         return slot.kind, content
-
-    def _from_base(self, copy: Copy, payload: bytes, tried: set[tuple[int, int]]) -> bytes:
-        """Content of a delta, from the first copy of its base that serves.
-
-        Depth falls with each step, so this ends after `DELTA_DEPTH_MAX` of them; no copy is
-        tried twice for one content. Raises `CorruptObject`.
-        """
-        slot = copy.slot
-        base = delta_base(payload)
-        key = b"%s%d/%d" % (base, slot.kind, slot.group)
-        if known := self._bases.get(key):
-            return decode_delta(memoryview(payload)[ID_BYTES:], known, slot.raw_bytes)
-        failure: CasError | None = None
-        for other in self.lookup.copies(base):
-            below, place = other.slot, (other.pack.number, other.slot.offset)
-            of = slot.depth, slot.kind, slot.group
-            if place in tried or not may_be_base(
-                below.codec, below.depth, below.kind, below.group, of
-            ):
-                continue
-            try:
-                _kind, content = self._load(other, tried)
-            except (Corrupt, NotFound) as error:
-                tried.add(place)
-                failure = error
-                continue
-            self._bases.put(key, content)
-            return decode_delta(memoryview(payload)[ID_BYTES:], content, slot.raw_bytes)
-        raise CorruptObject(
-            f"Object {slot.id.hex()} in {copy.pack.label} is a delta of {base.hex()}, and no copy "
-            f"of that serves ({failure or 'there is none of smaller depth'}); run `cas fsck`.",
-            id=slot.id,
-            pack=copy.pack.label,
-        )
 
     def _recipe(self, copy: Copy, payload: bytes) -> bytes:
         """Id of the recipe of a recipe copy. Raises `CorruptObject`."""
@@ -385,7 +358,7 @@ class ObjectStore:
             batch.abandon()
             self.catalog.harden()
             return
-        batch.seal()
+        batch.seal(direct=True)
 
         def install(writer: CatalogWriter, _group: Group) -> Installed:
             head = writer.head()
@@ -425,7 +398,7 @@ class ObjectStore:
     def close(self) -> None:
         """Give up the handles of the bucket and the catalog."""
         self._bodies.clear()
-        self._bases.clear()
+        self._beside.clear()
         self.catalog.close()
         self.bucket.close()
 

@@ -19,19 +19,20 @@ from cas.model.ids import body_hasher
 from cas.model.values import frozen
 from cas.objects.packs import file_name
 from cas.objects.parts import Parts
-from cas.objects.pipeline import Pipeline, Submitted
+from cas.objects.pipeline import Beside, Pipeline, Submitted
 from cas.objects.sealed import StoredFooter
-from cas.storage.bucket import Upload
-from cas.storage.codec import DELTA, RAW
+from cas.storage.bucket import Bucket, Upload
+from cas.storage.codec import DELTA, DICTIONARY, RAW
 from cas.storage.header import PACK_HEADER_BYTES, PackHeader
 from cas.storage.index import Run, due_merge, merge_runs, prefix_of, run_of
 from cas.storage.pack import (
     Footer,
     Made,
-    PackBuilder,
     Slot,
     decode_footer,
 )
+from cas.storage.packing import PackBuilder
+from cas.storage.record import TAG_BYTES
 
 _SLOTS_MAX: Final = 1 << 16
 """A pack of tiny objects is ended here: its slots and their numbers are 250 bytes of memory each
@@ -58,11 +59,16 @@ class FileWriter:
     """
 
     def __init__(
-        self, parts: Parts, session_id: bytes, hints: dict[bytes, bytes] | None = None
+        self,
+        parts: Parts,
+        session_id: bytes,
+        beside: Beside,
+        hints: dict[bytes, bytes] | None = None,
     ) -> None:
         self._parts = parts
         self._session_id = session_id
-        self._pipeline = Pipeline(parts, hints)
+        self._beside = beside
+        self._pipeline = Pipeline(parts, hints, beside)
         self._in_flight: set[bytes] = set()
         self._sealed: list[SealedPack] = []
         self._runs: list[Run] = []
@@ -80,6 +86,8 @@ class FileWriter:
         """Installed objects that copies written here are deltas of, each with the depth that a
         copy of it has to stay below.
         """
+        self.dictionaries: set[bytes] = set()
+        """Those that copies written here stand beside."""
 
     def add(self, item: Submitted) -> None:
         """Take one object; its id must be new to this writer. Raises `Closed` after a failure."""
@@ -96,8 +104,8 @@ class FileWriter:
         if self._failed:
             raise _failed_before()
         try:
-            for records in self._pipeline.drain(everything=everything):
-                self._write(records)
+            for records, dictionaries in self._pipeline.drain(everything=everything):
+                self._write(records, dictionaries)
         except BaseException:
             self._failed = True
             raise
@@ -111,7 +119,7 @@ class FileWriter:
         """Append all records of another pack as they lie; none of its ids may be here."""
         self.vouch_no_more()
         self._drain(everything=True)
-        builder = self._builder or self._begin()
+        builder = self._builder_for(footer.dictionaries())
         first = len(builder)
         builder.copy(body, footer)
         self._numbers.update(zip(footer.ids(), range(first, first + footer.count), strict=True))
@@ -138,8 +146,18 @@ class FileWriter:
         self._vouched = False
         self._hasher = None
 
-    def _write(self, records: list[Made]) -> None:
+    def _builder_for(self, dictionaries: list[bytes]) -> PackBuilder:
+        """The pack at hand, or another where it cannot have so many dictionaries."""
         builder = self._builder or self._begin()
+        if dictionaries and not builder.use(dictionaries):
+            self._roll()
+            builder = self._begin()
+            builder.use(dictionaries)
+        self.dictionaries.update(dictionaries)
+        return builder
+
+    def _write(self, records: list[Made], dictionaries: list[bytes]) -> None:
+        builder = self._builder_for(dictionaries)
         records = [record for record in records if self._is_new(record[0])]
         for record in records:
             if record[2] == DELTA:
@@ -171,7 +189,9 @@ class FileWriter:
         file = file_name(name)
         upload.seal(file)
         self._upload = self._builder = None
-        footer = self._read_back(file, builder, footer_bytes)
+        footer = read_back(
+            self._parts.bucket, file, builder.header, builder.body_bytes, footer_bytes
+        )
         self._runs.append(run_of(len(self._sealed), name, footer))
         self._footer_bytes += footer.memory_bytes
         if self._footer_bytes > FOOTER_CACHE_BYTES:
@@ -181,19 +201,6 @@ class FileWriter:
         if due := due_merge(self._runs):
             merged = merge_runs(due, range(len(self._sealed)))
             self._runs = [run for run in self._runs if run not in due] + [merged]
-
-    def _read_back(self, file: str, builder: PackBuilder, footer_bytes: bytes) -> Footer:
-        bucket = self._parts.bucket
-        header = bucket.read(file, 0, PACK_HEADER_BYTES)
-        stored = bucket.read(file, builder.body_bytes, len(footer_bytes))
-        if header != builder.header or stored != footer_bytes:
-            raise CorruptPack(
-                f"The pack {file} reads back other bytes than were written; nothing was "
-                "committed. Check the disk.",
-                pack=file,
-                offset=-1,
-            )
-        return decode_footer(header, stored, file)
 
     def finish(self) -> list[SealedPack]:
         """Write and seal what is left; every file is durable when this returns."""
@@ -218,30 +225,47 @@ class FileWriter:
                     yield pack, pack.footer.slot(number)
 
     def read(self, id: bytes) -> tuple[int, int, bytes, int] | None:
-        """(kind, codec, payload, raw bytes) of an object this writer was given."""
+        """(kind, codec, payload, raw bytes) of an object this writer was given.
+
+        What stands beside a dictionary is given as content, raw.
+        """
         if id in self._in_flight:
             item = self._pipeline.pending(id)
             assert item is not None
-            return (
-                item.kind,
-                RAW if item.codec is None else item.codec,
-                item.content,
-                item.raw_bytes,
-            )
+            if item.codec == DICTIONARY:
+                assert item.base is not None
+                return self._plain(item.kind, item.base, item.group, item.content, item.raw_bytes)
+            codec = RAW if item.codec is None else item.codec
+            return item.kind, codec, item.content, item.raw_bytes
         number = self._numbers.get(id)
         if number is not None:
             assert self._builder is not None
             assert self._upload is not None
             slot = self._builder.slot(number)
             payload = self._upload.read(slot.payload_offset, slot.stored_bytes)
+            if slot.codec == DICTIONARY:
+                needs = self._builder.dictionary(payload)
+                return self._plain(slot.kind, needs, slot.group, payload, slot.raw_bytes)
             return slot.kind, slot.codec, payload, slot.raw_bytes
         for pack, slot in self._rolled(id):
             assert pack.name is not None
             payload = self._parts.bucket.read(
                 file_name(pack.name), slot.payload_offset, slot.stored_bytes
             )
+            if slot.codec == DICTIONARY:
+                named = pack.footer.dictionaries()
+                needs = next(id for id in named if payload.startswith(id[:TAG_BYTES]))
+                return self._plain(slot.kind, needs, slot.group, payload, slot.raw_bytes)
             return slot.kind, slot.codec, payload, slot.raw_bytes
         return None
+
+    def _plain(
+        self, kind: int, dictionary: bytes, group: int, payload: bytes, raw_bytes: int
+    ) -> tuple[int, int, bytes, int]:
+        found = self._beside(group)
+        if found is None or found.id != dictionary:
+            found = self._parts.dictionaries.get(dictionary, group)
+        return kind, RAW, found.decode(payload, raw_bytes), raw_bytes
 
     def abort(self, *, sealed: bool) -> None:
         """Remove the file at hand, and the `sealed` ones if nothing names them."""
@@ -255,6 +279,23 @@ class FileWriter:
     def close(self) -> None:
         """Stop the compressors."""
         self._pipeline.close()
+
+
+def read_back(
+    bucket: Bucket, file: str, header: bytes, body_bytes: int, footer_bytes: bytes
+) -> Footer:
+    """The footer of a file that was just sealed, if both ends are what was written. Raises
+    `CorruptPack`.
+    """
+    stored = bucket.read(file, body_bytes, len(footer_bytes))
+    if bucket.read(file, 0, PACK_HEADER_BYTES) != header or stored != footer_bytes:
+        raise CorruptPack(
+            f"The pack {file} reads back other bytes than were written; nothing was "
+            "committed. Check the disk.",
+            pack=file,
+            offset=-1,
+        )
+    return decode_footer(header, stored, file)
 
 
 def _failed_before() -> Closed:

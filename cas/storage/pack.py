@@ -8,26 +8,30 @@ a file in a bucket or, while small, two columns of a catalog row.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from operator import lt
 from typing import Final, NamedTuple
 
 from cas.errors import CorruptPack
-from cas.limits import ID_BYTES, PACK_SLOTS_MAX, STRUCTURED_BYTES_MAX
+from cas.limits import (
+    DICTIONARIES_A_PACK_MAX,
+    ID_BYTES,
+    PACK_SLOTS_MAX,
+    STRUCTURED_BYTES_MAX,
+)
 from cas.model.ids import Kind, digest_blob
-from cas.storage.codec import DELTA, RAW, RECIPE, ZSTD
+from cas.storage.codec import RAW, ZSTD
 from cas.storage.header import PACK_HEADER_BYTES as PACK_HEADER_BYTES
 from cas.storage.header import PackHeader as PackHeader
 from cas.storage.header import decode_header as decode_header
 from cas.storage.record import (
-    COMMON_GROUP,
     RECORD_HEADER_BYTES,
+    TAG_BYTES,
     RecordHeader,
     check_record,
-    encode_record_header,
 )
-from cas.storage.slots import SLOT, codec_max, shifted
+from cas.storage.slots import SLOT
 
 FOOTER_MAGIC: Final = b"casFOOT\n"
 END_MAGIC: Final = b"\xcaSE1"
@@ -40,6 +44,7 @@ _TRAILER = struct.Struct("<32sI4s")
 SLOT_BYTES: Final = SLOT.size
 TRAILER_BYTES: Final = _TRAILER.size
 FOOTER_HEAD_BYTES: Final = _FOOTER.size
+EDGE_BYTES: Final = _EDGE.size
 encode_slot: Final = SLOT.pack
 
 EDGE_BASE: Final = 1
@@ -49,10 +54,15 @@ _FEW: Final = 16
 """Slots up to which a footer remembers its ids: an inline pack is asked for them four times."""
 
 EDGES_A_SLOT: Final = 2
-"""A copy needs a base and a dictionary, or a recipe."""
+"""A copy needs a base, or a recipe; one more is kept free."""
+
+WHOLE_PACK: Final = (1 << 32) - 1
+"""In the place of a slot number: the edge is of every copy of codec 4 in the pack."""
 
 _DIGEST_BYTES: Final = 32
-_SLOTS_AND_EDGES_MAX: Final = PACK_SLOTS_MAX * (SLOT_BYTES + EDGES_A_SLOT * _EDGE.size)
+_SLOTS_AND_EDGES_MAX: Final = (
+    PACK_SLOTS_MAX * (SLOT_BYTES + EDGES_A_SLOT * _EDGE.size) + DICTIONARIES_A_PACK_MAX * _EDGE.size
+)
 
 assert SLOT_BYTES == 56 == _OFFSET.size
 
@@ -196,8 +206,35 @@ class Footer:
         return self._slots
 
     def edges(self) -> list[Edge]:
-        """All storage edges, ascending by slot."""
+        """What single copies need, ascending by slot; what the pack needs is in `dictionaries`."""
+        if not self._edges:
+            return []
+        return [Edge._make(e) for e in _EDGE.iter_unpack(self._edges) if e[0] != WHOLE_PACK]
+
+    @property
+    def has_edges(self) -> bool:
+        """Whether any single copy needs something beside itself."""
+        edges = self._edges
+        return bool(edges) and _EDGE.unpack_from(edges)[0] != WHOLE_PACK
+
+    def all_edges(self) -> list[Edge]:
+        """Every edge as it is written."""
         return [Edge._make(e) for e in _EDGE.iter_unpack(self._edges)]
+
+    def dictionaries(self) -> list[bytes]:
+        """Ids of the dictionaries that copies of codec 4 in this pack need, ascending."""
+        found: list[bytes] = []
+        for start in range(len(self._edges) - _EDGE.size, -1, -_EDGE.size):
+            slot, _role, id = _EDGE.unpack_from(self._edges, start)
+            if slot != WHOLE_PACK:
+                break
+            found.append(id)
+        return found[::-1]
+
+
+def encode_edges(edges: Iterable[Edge]) -> bytes:
+    """Edges as they are written; the caller has sorted them."""
+    return b"".join([_EDGE.pack(*edge) for edge in edges])
 
 
 def encode_footer(
@@ -212,7 +249,7 @@ def encode_footer(
         (
             _FOOTER.pack(FOOTER_MAGIC, len(slots), len(edges), body_bytes),
             *slots,
-            *[_EDGE.pack(*edge) for edge in edges],
+            encode_edges(edges),
             body_digest,
         )
     )
@@ -230,6 +267,20 @@ def footer_length(trailer: bytes, pack: str) -> int:
     raise CorruptPack(f"The end of {pack} is damaged; run `cas fsck`.", pack=pack, offset=-1)
 
 
+def decode_footer_head(data: bytes, pack: str) -> tuple[int, int]:
+    """Slots and edges that the beginning of a footer states. Raises `CorruptPack`."""
+    magic, count, edge_count, _body_bytes = _FOOTER.unpack(data)
+    if magic != FOOTER_MAGIC or not _is_possible(count, edge_count):
+        raise CorruptPack(f"The footer of {pack} is damaged.", pack=pack, offset=-1)
+    return count, edge_count
+
+
+def _is_possible(count: int, edge_count: int) -> bool:
+    if count > PACK_SLOTS_MAX:
+        return False
+    return edge_count <= EDGES_A_SLOT * count + min(count, DICTIONARIES_A_PACK_MAX)
+
+
 def decode_footer(header: bytes, data: bytes, pack: str, *, verified: bool = False) -> Footer:
     """The footer of a pack, from its header's 80 bytes and the footer's. Raises `CorruptPack`.
 
@@ -240,7 +291,7 @@ def decode_footer(header: bytes, data: bytes, pack: str, *, verified: bool = Fal
     magic, count, edge_count, body_bytes = _FOOTER.unpack_from(data)
     slots_end = FOOTER_HEAD_BYTES + count * SLOT_BYTES
     edges_end = slots_end + edge_count * _EDGE.size
-    many = count > PACK_SLOTS_MAX or edge_count > EDGES_A_SLOT * count
+    many = not _is_possible(count, edge_count)
     # Whether a digest of the body stands behind the edges is told by the length.
     trailer_at = len(data) - TRAILER_BYTES
     if magic != FOOTER_MAGIC or many or trailer_at - edges_end not in (0, _DIGEST_BYTES):
@@ -285,44 +336,18 @@ def check_footer(footer: Footer, pack: str) -> None:
         # overlaps that leave as many bytes unused.
         raise CorruptPack(f"Records of {pack} overlap; run `cas fsck`.", pack=pack, offset=-1)
     before = Edge(-1, 0, b"")
-    for edge in footer.edges():
-        if edge <= before or edge.slot >= footer.count or not 1 <= edge.role <= EDGE_RECIPE:
+    for edge in footer.all_edges():
+        known = edge.role in (EDGE_BASE, EDGE_DICTIONARY, EDGE_RECIPE)
+        if edge.slot == WHOLE_PACK:
+            known = edge.role == EDGE_DICTIONARY
+        elif edge.slot >= footer.count:
+            known = False
+        if edge <= before or not known:
             raise CorruptPack(f"An edge of {pack} is damaged.", pack=pack, offset=-1)
         before = edge
-
-
-def build_inline(header: PackHeader, records: Iterable[Record]) -> tuple[bytes, bytes, Footer]:
-    """A whole small pack at once: (body, footer bytes, footer).
-
-    What `PackBuilder` gives, in one function: each small commit makes one.
-    """
-    head = header.encode()
-    parts = [head]
-    offset = PACK_HEADER_BYTES
-    rows: list[tuple[bytes, bytes]] = []
-    recipes: list[tuple[bytes, bytes]] = []
-    for id, kind, codec, payload, raw_bytes in records:
-        stored = len(payload)
-        parts.append(encode_record_header(kind, codec, 0, COMMON_GROUP, stored, raw_bytes))
-        parts.append(payload)
-        flags = 0 if kind == 1 else 1
-        slot = SLOT.pack(id, offset, stored, raw_bytes, kind, codec, 0, flags, COMMON_GROUP)
-        rows.append((id, slot))
-        offset += RECORD_HEADER_BYTES + stored
-        if codec == RECIPE:
-            recipes.append((id, payload[ID_BYTES:]))
-    rows.sort()
-    slots = b"".join([slot for _id, slot in rows])
-    edges = b""
-    if recipes:
-        numbers = {id: number for number, (id, _slot) in enumerate(rows)}
-        found = sorted(Edge(numbers[id], EDGE_RECIPE, target) for id, target in recipes)
-        edges = b"".join([_EDGE.pack(*edge) for edge in found])
-    start = _FOOTER.pack(FOOTER_MAGIC, len(rows), len(recipes), offset) + slots + edges
-    footer_bytes = start + _TRAILER.pack(
-        digest_blob(head + start), len(start) + TRAILER_BYTES, END_MAGIC
-    )
-    return b"".join(parts), footer_bytes, Footer(len(rows), len(recipes), offset, slots, edges)
+    tags = [id[:TAG_BYTES] for id in footer.dictionaries()]
+    if len(tags) > DICTIONARIES_A_PACK_MAX or len(tags) != len(set(tags)):
+        raise CorruptPack(f"Dictionaries of {pack} are too many, or alike.", pack=pack, offset=-1)
 
 
 def decode_inline(body: bytes, footer_bytes: bytes, pack: str) -> Footer:
@@ -333,77 +358,6 @@ def decode_inline(body: bytes, footer_bytes: bytes, pack: str) -> Footer:
         raise CorruptPack(f"The footer of {pack} is not its own.", pack=pack, offset=-1)
     check_footer(footer, pack)
     return footer
-
-
-class PackBuilder:
-    """Writes one pack: header, records in the order given, footer. Used by one thread.
-
-    `write` receives the bytes in order. Ids must be new to this pack; the caller knows.
-    """
-
-    def __init__(self, header: PackHeader, write: Callable[[bytes], object]) -> None:
-        self.header = header.encode()
-        self._write = write
-        # Encoded as they are written: a pack that is copied brings its slots as bytes.
-        self._slots: list[bytes] = []
-        # (id of the copy, role, id of what it needs) of each copy that is not whole.
-        self._edges: list[tuple[bytes, int, bytes]] = []
-        self.body_bytes = PACK_HEADER_BYTES
-        write(self.header)
-
-    def __len__(self) -> int:
-        return len(self._slots)
-
-    def add_many(self, records: Iterable[Made]) -> None:
-        """Append records. What a copy needs beside itself is read from its payload."""
-        parts: list[bytes] = []
-        offset, slots = self.body_bytes, self._slots
-        for id, kind, codec, payload, raw_bytes, depth, group in records:
-            stored = len(payload)
-            parts.append(encode_record_header(kind, codec, depth, group, stored, raw_bytes))
-            parts.append(payload)
-            flags = 0 if kind == 1 else 1
-            slots.append(
-                encode_slot(id, offset, stored, raw_bytes, kind, codec, depth, flags, group)
-            )
-            offset += RECORD_HEADER_BYTES + stored
-            if codec > ZSTD:
-                self._note_edge(id, codec, payload)
-        self._write(b"".join(parts))
-        self.body_bytes = offset
-
-    def copy(self, body: bytes, footer: Footer) -> None:
-        """Append the records of another pack as they lie: all of them.
-
-        Records hold no offsets, so a pack moves as one piece and only its slots are shifted.
-        """
-        self._slots += shifted(footer.table, self.body_bytes - PACK_HEADER_BYTES)
-        if codec_max(footer.table) > ZSTD:
-            for id, offset, stored, _raw, _kind, codec, _depth, _flags, _group in footer.rows():
-                if codec > ZSTD:
-                    start = offset + RECORD_HEADER_BYTES
-                    self._note_edge(id, codec, body[start : start + stored])
-        self._write(body[PACK_HEADER_BYTES:])
-        self.body_bytes += len(body) - PACK_HEADER_BYTES
-
-    def _note_edge(self, id: bytes, codec: int, payload: bytes) -> None:
-        if codec == RECIPE:
-            self._edges.append((id, EDGE_RECIPE, payload[ID_BYTES:]))
-        elif codec == DELTA:
-            self._edges.append((id, EDGE_BASE, payload[:ID_BYTES]))
-
-    def slot(self, number: int) -> Slot:
-        """The slot of the record that was added as `number`-th; before `footer` only."""
-        return Slot._make(SLOT.unpack(self._slots[number]))
-
-    def footer(self, body_digest: bytes = b"") -> bytes:
-        """The footer; the caller writes it behind the body or keeps it in a row."""
-        slots = sorted(self._slots)
-        edges: list[Edge] = []
-        if self._edges:
-            numbers = {slot[:ID_BYTES]: number for number, slot in enumerate(slots)}
-            edges = sorted(Edge(numbers[id], role, target) for id, role, target in self._edges)
-        return encode_footer(self.header, slots, edges, self.body_bytes, body_digest)
 
 
 def decode_slot(data: bytes) -> Slot:

@@ -22,6 +22,8 @@ STRUCTURED: Final = 1
 _FIELDS = struct.Struct("<4sBBBBIIQ")
 _CRC = struct.Struct("<I")
 RECORD_HEADER_BYTES: Final = _FIELDS.size + _CRC.size
+TAG_BYTES: Final = 4
+"""How much of the id of its dictionary a payload of codec 4 begins with."""
 RECIPE_PAYLOAD_BYTES: Final = 2 * ID_BYTES
 
 DELTA_KINDS: Final = frozenset((int(Kind.BLOB), int(Kind.TREE), int(Kind.REFS)))
@@ -87,6 +89,8 @@ def check_record(header: RecordHeader, pack: str, offset: int) -> None:
         fault = f"a delta of {raw} bytes in {stored}"
     elif codec == RECIPE and (kind != Kind.BLOB or stored != RECIPE_PAYLOAD_BYTES):
         fault = "a recipe payload that is none"
+    elif codec == DICTIONARY and (group == NO_GROUP or stored <= TAG_BYTES or raw == 0):
+        fault = f"{raw} bytes in {stored} beside a dictionary, in group {group}"
     elif codec != RECIPE and max(raw, stored) > STRUCTURED_BYTES_MAX:
         fault = f"{max(raw, stored)} bytes in one record"
     elif codec == RAW and raw != stored:

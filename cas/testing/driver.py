@@ -23,6 +23,7 @@ from cas.history.transaction import Transaction
 from cas.limits import KIB, MIB, Thresholds
 from cas.model.ids import BlobId, Kind, digest_of
 from cas.storage.files import OS_FILES, Files
+from cas.testing.memories import ENOUGH, memories_of
 from cas.testing.model import Expected, Model, Progress
 from cas.testing.recorder import Beside, Recorder
 from cas.testing.stores import SMALL, SteppedClock, build
@@ -100,6 +101,11 @@ class Driver:
             raise failure
 
     # -- what the steps are made of ----------------------------------------------------------
+
+    @property
+    def draw(self) -> random.Random:
+        """What contents are drawn from."""
+        return self._random
 
     def fresh(self, size_bytes: int) -> bytes:
         """New content that does not compress."""
@@ -251,6 +257,12 @@ def _put_file(driver: Driver) -> None:
 def _put_files(driver: Driver) -> None:
     """More than one group of the compressors, so that the batch rolls to a second pack."""
     contents = [driver.fresh(LARGE) for _ in range(16)]
+    driver.put(contents, lambda: driver.store.put_many(contents))
+
+
+def _memories(driver: Driver) -> None:
+    """Enough of what is alike for a dictionary, and for a pack file of its own."""
+    contents = memories_of(driver.draw, ENOUGH)
     driver.put(contents, lambda: driver.store.put_many(contents))
 
 
@@ -429,6 +441,7 @@ STEPS: Final[Mapping[str, Callable[[Driver], None]]] = {
     "put many": _put_many,
     "put file": _put_file,
     "put files": _put_files,
+    "memories": _memories,
     "versions": _versions,
     "stream": _stream,
     "commit": _commit,

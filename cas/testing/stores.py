@@ -32,6 +32,8 @@ SMALL: Final = Thresholds(
     checkpoint_bytes=64 * KIB,
     mirror_entries=4,
     mirror_bytes=64 * KIB,
+    direct_bytes=8 * KIB,
+    dictionary_samples_bytes=32 * KIB,
 )
 """Thresholds that a handful of steps crosses."""
 

@@ -233,10 +233,10 @@ def _spill_unsynced(patch: pytest.MonkeyPatch) -> None:
     guarded, sync = Spill._guarded, RecordingFiles.sync
     inside: list[bool] = []
 
-    def careless(self: Spill, *given: Any) -> None:
+    def careless(self: Spill, *given: Any, **how: Any) -> None:
         inside.append(True)
         try:
-            guarded(self, *given)
+            guarded(self, *given, **how)
         finally:
             inside.pop()
 

@@ -18,6 +18,7 @@ WORKLOADS = {
     "pack files": ("commit file", "put file", "multi", "commit file", "reopen"),
     "a batch of two pack files": ("put files",),
     "deltas and a spill of them": ("versions", "commit", "versions", "spill", "versions"),
+    "dictionaries": ("memories", "spill", "memories", "put many", "spill", "reopen", "memories"),
     "a stream with a recipe": ("stream", "commit", "reopen"),
     "a spill by itself": ("put",) + ("commit",) * 8,
     "a spill of packs and files": ("commit", "put file", "commit", "put many", "spill", "commit"),

@@ -21,10 +21,8 @@ from cas.model.ids import CommitId, Kind, ObjectId, TreeId, digest_of
 from cas.model.objects import Commit, EntryKind, Recipe, Tag
 from cas.storage.codec import DELTA, RAW, RECIPE
 from cas.storage.header import PackHeader
-from cas.storage.pack import (
-    Made,
-    PackBuilder,
-)
+from cas.storage.pack import Made
+from cas.storage.packing import PackBuilder
 from cas.trees.build import build
 from cas.trees.node import DIRECTORY, EMPTY_DATA, REFS, Flavour, Item, Node, encode_node, id_of
 

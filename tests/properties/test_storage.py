@@ -38,14 +38,13 @@ from cas.storage.index import (
 from cas.storage.pack import (
     FOOTER_HEAD_BYTES,
     TRAILER_BYTES,
-    PackBuilder,
     Record,
-    build_inline,
     decode_inline,
     encode_footer,
     encode_slot,
     footer_length,
 )
+from cas.storage.packing import PackBuilder, build_inline
 from cas.storage.record import (
     RECORD_HEADER_BYTES,
     RecordHeader,

@@ -32,6 +32,7 @@ from cas.maintenance.fsck import fsck
 from cas.model.entry import Entry
 from cas.model.ids import BlobId, digest_blob
 from cas.testing import stores
+from cas.testing.memories import ENOUGH, memories_of
 from cas.testing.versions import put_on, versions_of
 from tests.stateful.oracle import Ref, State, Work, inside, read_state
 from tests.stateful.remote import Remote
@@ -127,6 +128,16 @@ class StoreMachine(RuleBasedStateMachine):
         else:
             for base, content in pairwise(contents):
                 put_on(self.handles[1 - which], base, [content])
+        self.blobs.update(contents)
+
+    @rule(which=WHICH, seed=st.integers(0, 3), spill=st.booleans())
+    def memories(self, which: int, seed: int, spill: bool) -> None:
+        """Many that are alike: they make a dictionary, or stand beside it."""
+        contents = memories_of(random.Random(seed), ENOUGH)
+        ids = self.handles[which].put_many(contents)
+        if spill:
+            self.handles[1 - which].spill()
+        assert list(self.handles[1 - which].get_many(ids)) == contents
         self.blobs.update(contents)
 
     # -- transactions ------------------------------------------------------------------------

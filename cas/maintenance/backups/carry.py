@@ -167,7 +167,14 @@ def damaged_in(
 
 def _damaged(objects: ObjectStore, copies: list[Copy | None]) -> Iterator[bytes]:
     ids = [copy.slot.id for copy in copies if copy is not None]
-    loaded = load_many(objects.stored, objects.bucket.read, objects.verified, ids, copies)
+    loaded = load_many(
+        objects.stored,
+        objects.bucket.read,
+        objects.verified,
+        objects.dictionaries.of,
+        ids,
+        copies,
+    )
     for copy, found in zip(copies, loaded, strict=True):
         if copy is not None and found is None and not _is_whole(objects, copy):
             yield copy.slot.id

@@ -38,8 +38,10 @@ from cas.objects.packs import read_footer
 from cas.storage.bucket import Bucket, Upload
 from cas.storage.codec import decode_payload, encode_payloads
 from cas.storage.files import OS_FILES, Files, translate
+from cas.storage.header import PackHeader
 from cas.storage.local import LocalBucket
-from cas.storage.pack import TRAILER_BYTES, PackBuilder, PackHeader
+from cas.storage.pack import TRAILER_BYTES
+from cas.storage.packing import PackBuilder
 from cas.storage.record import COMMON_GROUP
 
 PACKS: Final = "packs"

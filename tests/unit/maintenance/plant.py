@@ -15,11 +15,7 @@ from cas.maintenance.fsck import fsck
 from cas.model.entry import Entry, entry_hash
 from cas.model.ids import Kind, digest_of
 from cas.storage.header import PackHeader
-from cas.storage.pack import (
-    Edge,
-    encode_footer,
-    encode_slot,
-)
+from cas.storage.pack import WHOLE_PACK, Edge, encode_footer, encode_slot
 from cas.storage.record import encode_record_header
 
 
@@ -50,7 +46,8 @@ def install(
 ) -> int:
     """Install a pack of these records, whatever they say; gives its number.
 
-    `edges` are (id of the copy, role, id it needs). With a name (16 bytes) it is a file.
+    `edges` are (id of the copy, role, id it needs); without an id it is of the whole pack. With
+    a name (16 bytes) it is a file.
     """
     meta = store.objects.meta
     head = (header or PackHeader(meta.store_id, meta.lineage_id, bytes(16), 1)).encode()
@@ -65,6 +62,7 @@ def install(
         body += first + made.payload + made.gap
     slots.sort()
     numbers = {slot[0]: number for number, slot in enumerate(slots)}
+    numbers[b""] = WHOLE_PACK
     needs = sorted(Edge(numbers[id], role, target) for id, role, target in edges)
     footer = encode_footer(head, [encode_slot(*slot) for slot in slots], needs, len(body))
     with store.objects.catalog.write() as writer:

@@ -236,7 +236,7 @@ def test_a_footer_that_states_more_than_it_may_is_not_read() -> None:
         footer_length(trailer, "it")
     head = PackHeader(bytes(16), bytes(16), bytes(16), 1).encode()
     slot = (bytes(32), 80, 1, 1, 1, 0, 0, 0, 0)
-    edges = [pack_module.Edge(0, 1, bytes([n]) * 32) for n in range(3)]
+    edges = [pack_module.Edge(0, 1, bytes([n]) * 32) for n in range(4)]
     with pytest.raises(CorruptPack):
         decode_footer(head, encode_footer(head, [encode_slot(*slot)], edges, 200), "it")
 

@@ -140,7 +140,7 @@ def test_a_store_without_the_feature_imports_no_deltas(tmp_path: Path, rng: rand
 
     for deltas, expected in ((False, False), (True, True)):
         with cas.open(tmp_path / f"store {deltas}", create=True, deltas=deltas) as opened:
-            assert opened.objects.meta.features == (("deltas",) if deltas else ())
+            assert opened.objects.meta.features == ("deltas",) * deltas + ("dictionaries",)
             for number in range(3):
                 for name in range(40):
                     content = text(random.Random(name), 2000)

@@ -31,6 +31,6 @@ def _roll(batch: Batch) -> None:
     """End the pack file at hand, as its size would."""
     file = batch._file
     assert file is not None
-    for records in file._pipeline.drain(everything=True):
-        file._write(records)
+    for records, dictionaries in file._pipeline.drain(everything=True):
+        file._write(records, dictionaries)
     file._roll()

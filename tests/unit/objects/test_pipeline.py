@@ -47,9 +47,9 @@ def test_all_comes_out_in_order(sizes: list[int]) -> None:
     records = []
     for item in items:
         pipeline.submit(item)
-        for group in pipeline.drain():
+        for group, _needs in pipeline.drain():
             records += group
-    for group in pipeline.drain(everything=True):
+    for group, _needs in pipeline.drain(everything=True):
         records += group
     pipeline.close()
     assert [record[0] for record in records] == [item.id for item in items]
@@ -66,7 +66,7 @@ def test_what_is_encoded_passes_through() -> None:
     done = Submitted(b"d" * 32, 1, b"payload as it is", 2, 12345)
     for item in (plain[0], done, plain[1]):
         pipeline.submit(item)
-    (records,) = pipeline.drain(everything=True)
+    ((records, _needs),) = pipeline.drain(everything=True)
     pipeline.close()
     assert records[1] == (b"d" * 32, 1, 2, b"payload as it is", 12345, 0, 1)
     assert [record[0] for record in records] == [plain[0].id, b"d" * 32, plain[1].id]
@@ -80,7 +80,7 @@ def test_pending_objects_are_found() -> None:
         pipeline.submit(item)
     assert [pipeline.pending(item.id) for item in items] == items
     assert pipeline.pending(b"x" * 32) is None
-    assert sum(map(len, pipeline.drain(everything=True))) == 3
+    assert sum(len(records) for records, _needs in pipeline.drain(everything=True)) == 3
     assert pipeline.pending(items[0].id) is None
     pipeline.close()
 
@@ -101,11 +101,11 @@ def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for item in items_of([1 << 20] * 20):
         pipeline.submit(item)
         gate.release()
-        for group in pipeline.drain():
+        for group, _needs in pipeline.drain():
             drained += len(group)
         assert pipeline._in_flight_bytes <= 4 << 20
     gate.release(20)
-    drained += sum(map(len, pipeline.drain(everything=True)))
+    drained += sum(len(records) for records, _needs in pipeline.drain(everything=True))
     assert drained == 20
     pipeline.close()
 

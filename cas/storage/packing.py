@@ -1,0 +1,176 @@
+"""Packs in the making: records in, a sealed run of bytes out.
+
+Floor 2; implements docs/format.md section 6. Invariant: what is built here is what
+`cas.storage.pack` reads; a footer names every object that a copy in it needs beside itself.
+Used by one thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from cas.errors import Invalid
+from cas.limits import DICTIONARIES_A_PACK_MAX, ID_BYTES
+from cas.storage.codec import DELTA, DICTIONARY, RECIPE, ZSTD
+from cas.storage.header import PACK_HEADER_BYTES, PackHeader
+from cas.storage.pack import (
+    EDGE_BASE,
+    EDGE_DICTIONARY,
+    EDGE_RECIPE,
+    WHOLE_PACK,
+    Edge,
+    Footer,
+    Made,
+    Record,
+    Slot,
+    encode_edges,
+    encode_footer,
+    encode_slot,
+)
+from cas.storage.record import (
+    COMMON_GROUP,
+    RECORD_HEADER_BYTES,
+    TAG_BYTES,
+    encode_record_header,
+)
+from cas.storage.slots import SLOT, shifted
+
+
+def build_inline(
+    header: PackHeader, records: Iterable[Record], dictionary: bytes | None = None
+) -> tuple[bytes, bytes, Footer]:
+    """A whole small pack at once: (body, footer bytes, footer).
+
+    What `PackBuilder` gives, in one function: each small commit makes one. `dictionary` is the
+    id of the one that records of codec 4 need.
+    """
+    head = header.encode()
+    parts = [head]
+    offset = PACK_HEADER_BYTES
+    rows: list[tuple[bytes, bytes]] = []
+    recipes: list[tuple[bytes, bytes]] = []
+    for id, kind, codec, payload, raw_bytes in records:
+        stored = len(payload)
+        parts.append(encode_record_header(kind, codec, 0, COMMON_GROUP, stored, raw_bytes))
+        parts.append(payload)
+        flags = 0 if kind == 1 else 1
+        slot = SLOT.pack(id, offset, stored, raw_bytes, kind, codec, 0, flags, COMMON_GROUP)
+        rows.append((id, slot))
+        offset += RECORD_HEADER_BYTES + stored
+        if codec == RECIPE:
+            recipes.append((id, payload[ID_BYTES:]))
+    rows.sort()
+    slots = [slot for _id, slot in rows]
+    found: list[Edge] = []
+    if recipes:
+        numbers = {id: number for number, (id, _slot) in enumerate(rows)}
+        found = sorted(Edge(numbers[id], EDGE_RECIPE, target) for id, target in recipes)
+    if dictionary is not None:
+        found.append(Edge(WHOLE_PACK, EDGE_DICTIONARY, dictionary))
+    footer_bytes = encode_footer(head, slots, found, offset)
+    footer = Footer(len(rows), len(found), offset, b"".join(slots), encode_edges(found))
+    return b"".join(parts), footer_bytes, footer
+
+
+class PackBuilder:
+    """Writes one pack: header, records in the order given, footer. Used by one thread.
+
+    `write` receives the bytes in order. Ids must be new to this pack; the caller knows.
+    """
+
+    def __init__(self, header: PackHeader, write: Callable[[bytes], object]) -> None:
+        self.header = header.encode()
+        self._write = write
+        # Encoded as they are written: a pack that is copied brings its slots as bytes.
+        self._slots: list[bytes] = []
+        # (id of the copy, role, id of what it needs) of each copy that is not whole.
+        self._edges: list[tuple[bytes, int, bytes]] = []
+        # Dictionaries by the tag that payloads name them with, and the tags that were met.
+        self._dictionaries: dict[bytes, bytes] = {}
+        self._tags: set[bytes] = set()
+        self.body_bytes = PACK_HEADER_BYTES
+        write(self.header)
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def use(self, dictionaries: Iterable[bytes]) -> bool:
+        """Say which dictionaries records may name from now on; False when they are too many for
+        one pack, or two of them begin alike: they need a pack of their own then.
+        """
+        known = self._dictionaries
+        more = {id[:TAG_BYTES]: id for id in dictionaries}
+        if any(known.get(tag, id) != id for tag, id in more.items()):
+            return False
+        if len(known.keys() | more.keys()) > DICTIONARIES_A_PACK_MAX:
+            return False
+        known.update(more)
+        return True
+
+    def dictionary(self, payload: bytes) -> bytes:
+        """Id of the dictionary that a payload of codec 4 names."""
+        return self._dictionaries[payload[:TAG_BYTES]]
+
+    def add_many(self, records: Iterable[Made]) -> None:
+        """Append records. What a copy needs beside itself is read from its payload."""
+        parts: list[bytes] = []
+        offset, slots = self.body_bytes, self._slots
+        for id, kind, codec, payload, raw_bytes, depth, group in records:
+            stored = len(payload)
+            parts.append(encode_record_header(kind, codec, depth, group, stored, raw_bytes))
+            parts.append(payload)
+            flags = 0 if kind == 1 else 1
+            slots.append(
+                encode_slot(id, offset, stored, raw_bytes, kind, codec, depth, flags, group)
+            )
+            offset += RECORD_HEADER_BYTES + stored
+            if codec > ZSTD:
+                self._note_edge(id, codec, payload)
+        self._write(b"".join(parts))
+        self.body_bytes = offset
+
+    def copy(self, body: bytes, footer: Footer) -> None:
+        """Append the records of another pack as they lie: all of them.
+
+        Records hold no offsets, so a pack moves as one piece and only its slots are shifted. The
+        caller has said with `use` which dictionaries it needs.
+        """
+        self._slots += shifted(footer.table, self.body_bytes - PACK_HEADER_BYTES)
+        self._tags.update([id[:TAG_BYTES] for id in footer.dictionaries()])
+        if footer.has_edges:
+            for id, offset, stored, _raw, _kind, codec, _depth, _flags, _group in footer.rows():
+                if codec in (RECIPE, DELTA):
+                    start = offset + RECORD_HEADER_BYTES
+                    self._note_edge(id, codec, body[start : start + stored])
+        self._write(body[PACK_HEADER_BYTES:])
+        self.body_bytes += len(body) - PACK_HEADER_BYTES
+
+    def _note_edge(self, id: bytes, codec: int, payload: bytes) -> None:
+        if codec == RECIPE:
+            self._edges.append((id, EDGE_RECIPE, payload[ID_BYTES:]))
+        elif codec == DELTA:
+            self._edges.append((id, EDGE_BASE, payload[:ID_BYTES]))
+        elif codec == DICTIONARY:
+            tag = payload[:TAG_BYTES]
+            if tag not in self._dictionaries:
+                raise Invalid(
+                    f"The copy of {id.hex()} needs a dictionary that nobody named for this pack."
+                )
+            self._tags.add(tag)
+
+    def slot(self, number: int) -> Slot:
+        """The slot of the record that was added as `number`-th; before `footer` only."""
+        return Slot._make(SLOT.unpack(self._slots[number]))
+
+    def footer(self, body_digest: bytes = b"") -> bytes:
+        """The footer; the caller writes it behind the body or keeps it in a row."""
+        slots = sorted(self._slots)
+        edges: list[Edge] = []
+        if self._edges:
+            numbers = {slot[:ID_BYTES]: number for number, slot in enumerate(slots)}
+            edges = sorted(Edge(numbers[id], role, target) for id, role, target in self._edges)
+        edges += [
+            Edge(WHOLE_PACK, EDGE_DICTIONARY, id)
+            for id in sorted(self._dictionaries[tag] for tag in self._tags)
+        ]
+        return encode_footer(self.header, slots, edges, self.body_bytes, body_digest)

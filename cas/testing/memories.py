@@ -1,0 +1,32 @@
+"""Small contents that have much in common and little in themselves: what dictionaries are for.
+
+Invariant: equal seeds give equal contents, and no two of one seed are equal.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Final
+
+_TEXT: Final = """
+the sprint review was moved because of a late dependency and we decided that release notes are
+written by whoever closes the issue while customers wait for an answer about billing
+"""
+_WORDS: Final = _TEXT.split()
+_AGENTS: Final = ("planner", "critic", "coder")
+ENOUGH: Final = 260
+"""So many are enough for a dictionary in a store of `cas.testing.stores.SMALL`."""
+
+
+def memories_of(rng: random.Random, count: int) -> list[bytes]:
+    """Notes of an agent, about 200 bytes each."""
+    return [
+        b'{"id": "mem-%016x", "agent": "%s", "kind": "decision", "importance": %d, "text": "%s"}'
+        % (
+            rng.getrandbits(64),
+            rng.choice(_AGENTS).encode(),
+            rng.randrange(10),
+            " ".join(rng.choices(_WORDS, k=rng.randrange(8, 32))).encode(),
+        )
+        for _ in range(count)
+    ]
