@@ -288,7 +288,8 @@ class Lookup:
     def _refresh(self, reader: CatalogReader) -> State:
         head = reader.head()
         old = self.state
-        if self._fresh and head.version == old.version:
+        if self._fresh and head.version <= old.version:
+            # An older reader would bring what was installed since it began a second time.
             return old
         packs = dict(old.packs)
         # All is read before anything is changed: a read that fails leaves the snapshot whole.

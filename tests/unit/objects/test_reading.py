@@ -265,3 +265,19 @@ def test_a_lost_cache_costs_nothing_but_time(store: Store) -> None:
             assert sum(map(len, again.get_many(ids))) == 1_000_000
             with pytest.raises(CasError):
                 again.get(BlobId(bytes(32)))
+
+
+def test_a_snapshot_never_moves_back(store: Store) -> None:
+    """A reader that began before a put shows an older state, which is not taken for the newest."""
+    lookup = store.objects.lookup
+    store.put(b"before")
+    with store.objects.catalog.read() as reader:
+        reader.head()
+        id = store.put(b"meanwhile")
+        newest = lookup.refresh()
+        assert lookup.refresh(reader) is newest
+    assert lookup.refresh().version == newest.version
+    assert len(list(lookup.copies(id))) == 1
+    assert lookup.inline_count == 2
+    store.spill()
+    assert store.get(id) == b"meanwhile"
