@@ -10,6 +10,7 @@ Blobs are not read: their footers are, and every structured object.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Final
 
 from cas.errors import CasError
@@ -22,8 +23,9 @@ from cas.objects.chains import Place
 from cas.objects.children import children
 from cas.objects.packs import PackInfo
 from cas.objects.store import ObjectStore
-from cas.storage.codec import DELTA, RECIPE
-from cas.storage.pack import EDGE_BASE, EDGE_RECIPE, Footer
+from cas.storage.codec import DELTA, DICTIONARY, RECIPE
+from cas.storage.pack import EDGE_BASE, EDGE_RECIPE, Footer, Slot
+from cas.storage.record import TAG_BYTES
 
 _BLOB: Final = int(Kind.BLOB)
 Spot = tuple[int, int]
@@ -60,6 +62,7 @@ class Survey:
     refs_nodes: set[bytes] = field(factory=set)
     deltas: list[tuple[int, bytes, bytes, Spot]] = field(factory=list)
     recipes: list[tuple[bytes, bytes, Spot]] = field(factory=list)
+    users: list[tuple[bytes, bytes, Spot]] = field(factory=list)
     refused: set[Spot] = field(factory=set)
     damage: list[Damage] = field(factory=list)
 
@@ -72,7 +75,7 @@ def survey(
     plain: set[bytes] = found.exist
     structured: list[tuple[Source, list[int]]] = []
     for source in sources:
-        numbers = _sort(source, found, plain)
+        numbers = _sort(objects, source, found, plain)
         structured.append((source, numbers))
     reader = BulkReader(objects)
     for source, numbers in structured:
@@ -84,7 +87,7 @@ def survey(
     return found
 
 
-def _sort(source: Source, found: Survey, plain: set[bytes]) -> list[int]:
+def _sort(objects: ObjectStore, source: Source, found: Survey, plain: set[bytes]) -> list[int]:
     """Note the copies of a pack; numbers of the slots that are structured."""
     footer, number = source.footer, source.pack.number
     numbers: list[int] = []
@@ -112,9 +115,23 @@ def _sort(source: Source, found: Survey, plain: set[bytes]) -> list[int]:
             found.deltas.append((slot.depth, slot.id, need, (number, at)))
         elif slot.codec == RECIPE:
             found.recipes.append((slot.id, need, (number, at)))
+        elif slot.codec == DICTIONARY:
+            dictionary = _dictionary(objects, source, slot)
+            found.users.append((slot.id, dictionary, (number, at)))
         else:
             found.refused.add((number, at))
     return numbers
+
+
+def _dictionary(objects: ObjectStore, source: Source, slot: Slot) -> bytes:
+    """Id of the dictionary that a copy of codec 4 needs; nothing where the footer names none."""
+    named = source.footer.dictionaries()
+    if len(named) == 1:
+        return named[0]
+    with suppress(CasError):
+        tag = objects.stored(source.pack, slot.payload_offset, TAG_BYTES)
+        return next((id for id in named if id.startswith(tag)), b"")
+    return b""
 
 
 def _parts(footer: Footer, numbers: Sequence[int]) -> Iterator[list[int]]:
@@ -176,6 +193,14 @@ def _settle_storage(found: Survey) -> None:
     bad = {damage.id for damage in found.damage}
     # An id that only damaged copies hold does not exist; a whole copy elsewhere was read.
     exist -= {id for id in bad if id not in found.edges}
+    alone = set(exist)  # a dictionary needs nothing beside itself
+    for id, dictionary, spot in found.users:
+        if spot in found.refused:
+            continue
+        if dictionary in alone:
+            exist.add(id)
+        else:
+            found.refused.add(spot)
     depths: dict[bytes, int] = {}
     for depth, id, base, spot in sorted(found.deltas):
         if spot in found.refused:
@@ -268,6 +293,9 @@ def reach(found: Survey, allowed: set[bytes], roots: Iterable[bytes]) -> set[byt
     for id, recipe, spot in found.recipes:
         if spot not in found.refused:
             needs.setdefault(id, []).append(recipe)
+    for id, dictionary, spot in found.users:
+        if spot not in found.refused:
+            needs.setdefault(id, []).append(dictionary)
     edges = found.edges
     reached = {id for id in roots if id in allowed}
     waiting = list(reached)

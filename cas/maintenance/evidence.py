@@ -24,10 +24,12 @@ from cas.model.values import field, frozen
 from cas.objects.packs import bit_is_set, pack_name, read_footer
 from cas.objects.store import ObjectStore
 from cas.storage.bucket import Bucket, BucketFile
+from cas.storage.codec import DICTIONARY
+from cas.storage.header import PackHeader, decode_header
 from cas.storage.local import LocalBucket
 from cas.storage.memory import MemoryBucket
-from cas.storage.pack import Footer, Made, PackHeader, decode_header, decode_inline
-from cas.storage.record import RECORD_HEADER_BYTES
+from cas.storage.pack import Footer, Made, decode_inline
+from cas.storage.record import RECORD_HEADER_BYTES, RecordHeader
 
 _BIRTH_UNKNOWN: Final = 0
 
@@ -293,8 +295,11 @@ def _inline_records(remains: Remains, clock: Clock, odd: list[Odd]) -> list[Made
             odd += found.odd
             records.update(found.whole)
             continue
-        for id, offset, stored, raw, kind, codec, depth, _flags, group in footer.rows():
+        for id, offset, stored, raw, kind, codec, depth, flags, group in footer.rows():
             start = offset + RECORD_HEADER_BYTES
             payload = row.body[start : start + stored]
-            records.setdefault(id, (id, kind, codec, payload, raw, depth, group))
+            if codec == DICTIONARY:
+                odd.append((RecordHeader(kind, codec, depth, flags, group, stored, raw), payload))
+            else:
+                records.setdefault(id, (id, kind, codec, payload, raw, depth, group))
     return list(records.values())

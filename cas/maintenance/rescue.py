@@ -17,15 +17,15 @@ from cas.model.values import frozen
 from cas.objects.content import read_spans
 from cas.objects.store import ObjectStore
 from cas.storage.bucket import Bucket
-from cas.storage.codec import DELTA, RECIPE, decode_payload, encode_payload
+from cas.storage.codec import DELTA, DICTIONARY, RECIPE, decode_payload, encode_payload
 from cas.storage.delta import decode_delta
 from cas.storage.pack import (
     Footer,
     Made,
-    PackBuilder,
     PackHeader,
     decode_footer,
 )
+from cas.storage.packing import PackBuilder
 from cas.storage.record import RECORD_HEADER_BYTES, RecordHeader
 
 Odd = tuple[RecordHeader, bytes]
@@ -53,7 +53,7 @@ def rescue(bucket: Bucket, file: str) -> Rescued:
     read = bucket.read
     for offset, header in scan_records(lambda at, length: read(file, at, length), size, file):
         payload = read(file, offset + RECORD_HEADER_BYTES, header.stored_bytes)
-        if header.codec in (RECIPE, DELTA):
+        if header.codec in (RECIPE, DELTA, DICTIONARY):
             odd.append((header, payload))
             continue
         with suppress(CasError):
@@ -64,8 +64,8 @@ def rescue(bucket: Bucket, file: str) -> Rescued:
 
 
 def resolve_odd(objects: ObjectStore, odd: Sequence[Odd]) -> list[Made]:
-    """Deltas as whole records, and recipe copies that rebuild what they say; `objects` holds
-    what they need. What cannot be had is left out.
+    """Deltas, and what stands beside a dictionary, as whole records, and recipe copies that rebuild
+    what they say; `objects` holds what they need. What cannot be had is left out.
     """
     found: dict[bytes, tuple[int, bytes]] = {}
     records: list[Made] = []
@@ -73,6 +73,13 @@ def resolve_odd(objects: ObjectStore, odd: Sequence[Odd]) -> list[Made]:
         with suppress(CasError):
             if header.codec == RECIPE:
                 records += _recipe(objects, header, payload)
+                continue
+            if header.codec == DICTIONARY:
+                content = _beside(objects, header, payload)
+                id = digest_of(header.kind, content)
+                found[id] = header.kind, content
+                codec, stored = encode_payload(content)
+                records.append((id, header.kind, codec, stored, len(content), 0, header.group))
                 continue
             base = payload[:ID_BYTES]
             _kind, below = found[base] if base in found else objects.read(base)
@@ -83,6 +90,14 @@ def resolve_odd(objects: ObjectStore, odd: Sequence[Odd]) -> list[Made]:
                 codec, stored = encode_payload(content)
                 records.append((id, header.kind, codec, stored, len(content), 0, header.group))
     return records
+
+
+def _beside(objects: ObjectStore, header: RecordHeader, payload: bytes) -> bytes:
+    """Content of a record of codec 4, from the first dictionary that gives any."""
+    for dictionary in objects.dictionaries.like(payload, header.group):
+        with suppress(CasError):
+            return dictionary.decode(payload, header.raw_bytes)
+    raise NotFound("No dictionary that begins as a record says gives its content.")
 
 
 def _recipe(objects: ObjectStore, header: RecordHeader, payload: bytes) -> list[Made]:

@@ -33,8 +33,7 @@ _LAG_MIN, _LAG_MAX = 256, 2048
 as weigh twice what a spill waits for. Most are spilled by then, and need not be looked at at all.
 """
 
-_YOUNG_IDS_MAX = 1 << 16
-"""Young objects of which a handle keeps the places in memory: 15 MB at the most."""
+_YOUNG_IDS_MAX = 1 << 16  # whose places are kept in memory: 15 MB at the most
 
 
 class Stamp(NamedTuple):
@@ -74,8 +73,7 @@ class Lookup:
         self.inline_count = 0
         self.inline_bytes = 0
         self._small_max = min(thresholds.spill_small_pack_bytes, thresholds.pack_bytes // 2)
-        self.small_bytes = 0
-        """Bytes of pack files so small that a spill gathers them."""
+        self.small_bytes = 0  # of pack files so small that a spill gathers them
 
     # -- finding -----------------------------------------------------------------------------
 
@@ -327,11 +325,9 @@ class Lookup:
                     with suppress(CasError):
                         self.refresh()
                 return
-            # A small file is about to be gathered: an index of its own would cost more than it
-            # gives before it is thrown away.
-            young = row.name is None or (
-                row.body_bytes < self._small_max and len(self._inline) < _YOUNG_IDS_MAX
-            )
+            # A small file is soon gathered: an index of its own would not be worth it.
+            few = row.body_bytes < self._small_max and len(self._inline) < _YOUNG_IDS_MAX
+            young = row.name is None or few
             info = PackInfo(
                 row.number,
                 None if row.name is None else file_name(row.name),

@@ -472,3 +472,43 @@ def test_a_proposal_is_paid_for() -> None:
     assert propose(SAMPLES[:40], None) is None
     found = propose(SAMPLES, None)
     assert propose(SAMPLES, found) is None
+
+
+# -- beside gc and repair --------------------------------------------------------------------
+
+
+def test_gc_keeps_it_as_long_as_it_is_needed(small: Store) -> None:
+    """A dictionary outlives gc while one object stands beside it, and goes with the last."""
+    contents = filled(small)
+    id = dictionary_of(small)
+    with small.begin(author="a") as tx:
+        for number, content in enumerate(contents[:5]):
+            tx.branch("main")[f"m{number}"] = content
+        tx.commit()
+    small.gc(grace_us=0)
+    assert_reads(small, contents[:5])
+    assert not small.has(BlobId(digest_blob(contents[9])))
+    assert small.objects.lookup.exists(id)
+    assert fsck(small).ok
+
+
+def test_a_lost_catalog_comes_back_with_what_stands_beside_one(small: Store) -> None:
+    """A catalog put together from packs admits what has its dictionary."""
+    contents = filled(small)
+    later = memories_of(random.Random(2), ENOUGH)
+    with small.begin(author="a") as tx:
+        for number, content in enumerate([*contents, *later]):
+            tx.branch("main")[f"m{number}"] = content
+        tx.commit()
+    small.spill()
+    assert codecs(small, contents + later) == {DICTIONARY}
+    folder = small.location
+    small.close()
+    for name in ("catalog.sqlite", "catalog.sqlite-wal", "catalog.sqlite-shm"):
+        Path(folder, name).unlink(missing_ok=True)
+    with cas.plan_repair(folder) as plan:
+        plan.apply()
+    with cas.open(folder) as again:
+        assert_reads(again, contents + later)
+        assert len(again.snapshot("main")) == len(contents + later)
+        assert fsck(again).ok
