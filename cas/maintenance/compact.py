@@ -19,9 +19,9 @@ from cas.maintenance.moving import install_moved, remove_moved
 from cas.objects.packs import PackInfo, State, bit_is_set
 from cas.objects.pipeline import Submitted
 from cas.objects.store import ObjectStore
-from cas.storage.codec import RECIPE
+from cas.storage.codec import DICTIONARY, RECIPE
 from cas.storage.pack import PACK_HEADER_BYTES, SLOT_BYTES
-from cas.storage.record import RECORD_HEADER_BYTES
+from cas.storage.record import RECORD_HEADER_BYTES, TAG_BYTES
 
 _RUN_BYTES: Final = 1 * MIB
 _MERGE_MIN: Final = 8
@@ -154,6 +154,7 @@ def _live(
     """The live records of a pack file in the order in which they lie, about a MiB at a time."""
     footer = objects.lookup.footer(pack)
     bits = state.vectors.get(pack.number)
+    tags = {id[:TAG_BYTES]: id for id in footer.dictionaries()}
     group: list[Submitted] = []
     size_bytes = 0
     for slot in footer.by_offset():
@@ -163,7 +164,8 @@ def _live(
         if only is not None and id not in only:
             continue
         payload = objects.stored(pack, offset + RECORD_HEADER_BYTES, stored)
-        group.append(Submitted(id, kind, payload, codec, raw, depth, group_number))
+        beside = tags.get(payload[:TAG_BYTES]) if codec == DICTIONARY else None
+        group.append(Submitted(id, kind, payload, codec, raw, depth, group_number, beside))
         size_bytes += stored
         if size_bytes >= _RUN_BYTES:
             yield group

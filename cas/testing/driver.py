@@ -23,7 +23,7 @@ from cas.history.transaction import Transaction
 from cas.limits import KIB, MIB, Thresholds
 from cas.model.ids import BlobId, Kind, digest_of
 from cas.storage.files import OS_FILES, Files
-from cas.testing.memories import ENOUGH, memories_of
+from cas.testing.memories import put_memories
 from cas.testing.model import Expected, Model, Progress
 from cas.testing.recorder import Beside, Recorder
 from cas.testing.stores import SMALL, SteppedClock, build
@@ -101,11 +101,6 @@ class Driver:
             raise failure
 
     # -- what the steps are made of ----------------------------------------------------------
-
-    @property
-    def draw(self) -> random.Random:
-        """What contents are drawn from."""
-        return self._random
 
     def fresh(self, size_bytes: int) -> bytes:
         """New content that does not compress."""
@@ -260,12 +255,6 @@ def _put_files(driver: Driver) -> None:
     driver.put(contents, lambda: driver.store.put_many(contents))
 
 
-def _memories(driver: Driver) -> None:
-    """Enough of what is alike for a dictionary, and for a pack file of its own."""
-    contents = memories_of(driver.draw, ENOUGH)
-    driver.put(contents, lambda: driver.store.put_many(contents))
-
-
 def _versions(driver: Driver) -> None:
     """A content, then later ones as deltas of it, then of one of those."""
     contents = versions_of(driver.fresh(3000), 5)
@@ -409,14 +398,6 @@ def _gc_crossed(driver: Driver) -> None:
     _crossed(driver, _collect, lambda: _second(driver))
 
 
-def _wal(driver: Driver) -> None:
-    _checkpoint(driver, "TRUNCATE")
-
-
-def _passive(driver: Driver) -> None:
-    _checkpoint(driver, "PASSIVE")
-
-
 def _checkpoint(driver: Driver, mode: str) -> None:
     import apsw
 
@@ -441,7 +422,7 @@ STEPS: Final[Mapping[str, Callable[[Driver], None]]] = {
     "put many": _put_many,
     "put file": _put_file,
     "put files": _put_files,
-    "memories": _memories,
+    "memories": put_memories,
     "versions": _versions,
     "stream": _stream,
     "commit": _commit,
@@ -457,7 +438,7 @@ STEPS: Final[Mapping[str, Callable[[Driver], None]]] = {
     "mirror": _mirror,
     "gc": _gc,
     "gc beside a commit": _gc_crossed,
-    "wal": _wal,
-    "passive": _passive,
+    "wal": lambda driver: _checkpoint(driver, "TRUNCATE"),
+    "passive": lambda driver: _checkpoint(driver, "PASSIVE"),
     "reopen": _reopen,
 }

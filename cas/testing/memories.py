@@ -6,7 +6,11 @@ Invariant: equal seeds give equal contents, and no two of one seed are equal.
 from __future__ import annotations
 
 import random
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Protocol
+
+from cas.history.store import Store
+from cas.model.ids import BlobId
 
 _TEXT: Final = """
 the sprint review was moved because of a late dependency and we decided that release notes are
@@ -30,3 +34,23 @@ def memories_of(rng: random.Random, count: int) -> list[bytes]:
         )
         for _ in range(count)
     ]
+
+
+class Putter(Protocol):
+    """What `put_memories` needs of a driver."""
+
+    @property
+    def store(self) -> Store:
+        """The handle at hand."""
+
+    def fresh(self, size_bytes: int) -> bytes:
+        """New content."""
+
+    def put(self, contents: Sequence[bytes], call: Callable[[], Iterable[BlobId]]) -> None:
+        """Put what `call` puts."""
+
+
+def put_memories(driver: Putter) -> None:
+    """Enough of what is alike for a dictionary, and for a pack file of its own."""
+    contents = memories_of(random.Random(driver.fresh(8)), ENOUGH)
+    driver.put(contents, lambda: driver.store.put_many(contents))

@@ -512,3 +512,25 @@ def test_a_lost_catalog_comes_back_with_what_stands_beside_one(small: Store) -> 
         assert_reads(again, contents + later)
         assert len(again.snapshot("main")) == len(contents + later)
         assert fsck(again).ok
+
+
+def test_compaction_moves_what_stands_beside_one(small: Store) -> None:
+    """A pack that is mostly waste is written anew, with the dictionary that is left over."""
+    contents = filled(small)
+    later = memories_of(random.Random(2), 4 * ENOUGH)
+    small.put_many(later)
+    kept = [*contents[::20], *later[::20]]
+    with small.begin(author="a") as tx:
+        for number, content in enumerate(kept):
+            tx.branch("main")[f"m{number}"] = content
+        tx.commit()
+    before = sum(pack.body_bytes for pack in small.objects.lookup.refresh().packs.values())
+    small.gc(grace_us=0)
+    small.gc(grace_us=0)
+    after = sum(pack.body_bytes for pack in small.objects.lookup.refresh().packs.values())
+    assert 2 * after < before
+    assert_reads(small, kept)
+    assert DICTIONARY in codecs(small, kept)
+    with reopened(small.location) as again:
+        assert_reads(again, kept)
+        assert fsck(again).ok
