@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     import apsw
 
 _TRIES_MAX: Final = 100_000
-"""Keys that are tried one by one where a table cannot be walked."""
+_FAILURES_MAX: Final = 500
+"""Keys that are tried one by one where a table cannot be walked, and how many may fail in a row."""
 
 
 @frozen
@@ -136,8 +137,16 @@ class _Tables:
             return rows, True
         after, _ = self.all(f"{query} ORDER BY {key} DESC")
         found = {row[0]: row for row in [*after, *rows] if type(row[0]) is int}
+        failed = 0
         for number in self._between(rows, after):
-            found.update((row[0], row) for row in self._one(query, key, number))
+            one = self._one(query, key, number)
+            if one is None:
+                failed += 1
+                if failed > _FAILURES_MAX:
+                    break
+                continue
+            failed = 0
+            found.update((row[0], row) for row in one)
         return [found[number] for number in sorted(found)], False
 
     @staticmethod
@@ -146,8 +155,9 @@ class _Tables:
         last = after[-1][0] if after and type(after[-1][0]) is int else first + _TRIES_MAX
         return iter(range(first + 1, min(last, first + _TRIES_MAX)))
 
-    def _one(self, query: str, key: str, number: int) -> list[Any]:
+    def _one(self, query: str, key: str, number: int) -> list[Any] | None:
+        """The row of a key, as far as there is one; None where that cannot be read."""
         try:
             return list(self._run(f"{query} WHERE {key} = ?", (number,)))
         except Exception:
-            return []
+            return None

@@ -44,7 +44,7 @@ ASIDE: Final = "catalog.damaged-"
 anything.
 """
 
-_SUFFIXES: Final = ("", "-wal", "-shm")
+_SUFFIXES: Final = ("", "-wal")
 
 
 def carry_out(
@@ -118,6 +118,9 @@ def _swap(folder: Folder, gate: FileGate, clock: Clock, files: Files) -> None:
         if os.path.exists(folder.catalog + suffix):
             files.rename(folder.catalog + suffix, aside + suffix)
             files.sync_folder(folder.path)
+    with suppress(FileNotFoundError):
+        # What processes share of the log; it is made anew from it.
+        os.unlink(folder.catalog + "-shm")
     for entry in os.listdir(folder.locks):
         with suppress(OSError):
             os.unlink(os.path.join(folder.locks, entry))

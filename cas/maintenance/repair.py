@@ -96,7 +96,8 @@ class RepairPlan:
         """
         if self.blocked:
             raise CannotRepair(" ".join(self.blocked), path=self.place)
-        self._apply()
+        if self.actions:
+            self._apply()
 
     def close(self) -> None:
         """Give up what the plan holds open."""

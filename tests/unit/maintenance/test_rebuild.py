@@ -408,7 +408,19 @@ def test_no_store_is_no_store(tmp_path: Path) -> None:
         assert "restore a backup" in plan.blocked[0]
 
 
-STEPS = ["commit", "move", "delete", "put", "file", "spill", "mirror", "reopen", "lose", "event"]
+STEPS = [
+    "commit",
+    "move",
+    "delete",
+    "put",
+    "file",
+    "spill",
+    "mirror",
+    "reopen",
+    "lose",
+    "event",
+    "gc",
+]
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow], max_examples=40, deadline=None)
@@ -452,6 +464,8 @@ def test_any_history_comes_back(steps: list[str], tmp_path_factory: pytest.TempP
             store.spill()
         elif step == "mirror":
             store.mirror()
+        elif step == "gc":
+            store.gc(grace_us=0)
         elif step == "reopen":
             store.close()
             store = opened()
