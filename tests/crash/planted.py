@@ -14,7 +14,6 @@ from typing import Any, Final
 import attrs
 import pytest
 
-from cas import assembly
 from cas.catalog import blocks, connections, engine, sqlite
 from cas.catalog.connections import Connections
 from cas.catalog.log import Log
@@ -25,6 +24,7 @@ from cas.history import publication
 from cas.history.branch import BranchEdit
 from cas.history.publication import Publication
 from cas.history.timeline import Timeline
+from cas.maintenance import newstore
 from cas.objects import spill
 from cas.objects import store as object_store
 from cas.objects.batch import Batch
@@ -296,7 +296,7 @@ def _above_unsynced(patch: pytest.MonkeyPatch) -> None:
             only_made(os.path.dirname(path), files)
             files.mkdir(path)
 
-    patch.setattr(assembly, "_make_folders", only_made)
+    patch.setattr(newstore, "_make_folders", only_made)
 
 
 def _skip_folder(patch: pytest.MonkeyPatch, skipped: Callable[[str], bool]) -> None:
