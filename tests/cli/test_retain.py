@@ -146,3 +146,19 @@ def test_what_cannot_be_asked_for_is_told(stocked: Shell, words: tuple[str, ...]
     before = stocked("journal").lines
     stocked("retain", *words, expect=2)
     assert stocked("journal").lines == before
+
+
+def test_why_tells_the_way_to_an_object(stocked: Shell) -> None:
+    """Paths, revisions and ids are explained; what nothing keeps says so; unknown ids end in 3."""
+    assert stocked("why", "main:run.sh").lines[0].startswith("ref: run.sh in commit ")
+    assert stocked("why", "main").lines == ["ref: what main points at"]
+    loose = stocked("put", "-", stdin=b"loose").text.split()[0]
+    assert "nothing keeps blob" in stocked("why", loose[:12]).err
+    document = stocked("why", loose, "--json").document
+    assert (document["kept"], document["kind"], document["reasons"]) == (False, "blob", [])
+    assert "not in this store" in stocked("why", "ab" * 32, expect=3).err
+    stocked("why", "nowhere", expect=3)
+    stocked("why", "main:nowhere", expect=3)
+    grow(stocked, 2)
+    stocked("retain", "--keep-last", "1", *NOW)
+    assert stocked("why", "main~1").lines[0].endswith("by tester: main keeps last 1")

@@ -124,6 +124,7 @@ DOCUMENTS = [
     ],
     ["retain", "--keep-last", "1", "--save"],
     ["retain", "--list"],
+    ["why", "main:run.sh"],
     ["fsck"],
     ["backup", "backup"],
     ["backup", "backup", "--prove"],

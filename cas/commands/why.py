@@ -1,0 +1,33 @@
+"""What somebody means who asks why something is kept.
+
+Floor 8. Invariant: nothing here writes.
+"""
+
+from __future__ import annotations
+
+from cas.commands.target import resolve
+from cas.errors import RevisionNotFound, WrongKind
+from cas.history.revision import split_path
+from cas.history.store import Store
+from cas.maintenance.why import Why, why
+from cas.model.ids import ObjectId, is_abbreviation
+
+
+def explain(store: Store, text: str) -> Why:
+    """Why the object is kept that `REV`, `REV:PATH` or an id names.
+
+    A whole id need not exist. Raises `RevisionNotFound`, `PathNotFound`, `AmbiguousRevision`.
+    """
+    view = store.view()
+    revision, path = split_path(text)
+    if path:
+        return why(store, resolve(view, text).entry.id)
+    lowered = revision.lower()
+    if is_abbreviation(lowered) and len(lowered) == 64:
+        return why(store, ObjectId.parse(lowered))
+    try:
+        return why(store, ObjectId(view.resolve(revision)))
+    except (RevisionNotFound, WrongKind):
+        if not is_abbreviation(lowered):
+            raise
+        return why(store, view.find(revision))
