@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from cas.maintenance.backups.prove import Fault, ProofReport
     from cas.maintenance.backups.restore import RestoreReport
     from cas.maintenance.copying import CopyReport, RefCopy
+    from cas.maintenance.purge import PurgePlan, PurgeResult, plan_purge, purge
+    from cas.maintenance.why import Reason, Why, why
     from cas.model.entry import Entry, Event
     from cas.model.ids import BlobId, CommitId, ObjectId, TreeId
     from cas.model.objects import Commit, EntryKind, TreeEntry
@@ -53,6 +55,8 @@ _ROOMS = {
     "cas.maintenance.backups.prove": ("Fault", "ProofReport"),
     "cas.maintenance.backups.restore": ("RestoreReport",),
     "cas.maintenance.copying": ("CopyReport", "RefCopy"),
+    "cas.maintenance.purge": ("PurgePlan", "PurgeResult", "plan_purge", "purge"),
+    "cas.maintenance.why": ("Reason", "Why", "why"),
     "cas.errors": (
         "CasError",
         "Conflict",
@@ -114,6 +118,9 @@ __all__ = [
     "ObjectId",
     "OutcomeUnknown",
     "ProofReport",
+    "PurgePlan",
+    "PurgeResult",
+    "Reason",
     "Ref",
     "RefClash",
     "RefConflict",
@@ -135,16 +142,20 @@ __all__ = [
     "Undone",
     "Unsupported",
     "View",
+    "Why",
     "__version__",
     "adopt",
     "backup",
     "copy",
     "init",
     "open",
+    "plan_purge",
     "plan_repair",
     "prove",
+    "purge",
     "restore_store",
     "salvage",
+    "why",
 ]
 
 

@@ -112,6 +112,14 @@ class UndoBeforeHorizon(Gone):
     code = "undo-before-horizon"
 
 
+class Purged(Gone):
+    """Content was removed from all history on purpose. Fields: `id`, `reason`, `author`,
+    `time_us`.
+    """
+
+    code = "purged"
+
+
 class Thinned(Gone):
     """A commit has given up its content. Fields: `id`, `boundary`, `reason`, `time_us`."""
 
@@ -362,6 +370,12 @@ class OnHold(NotAllowed):
     """A legal hold keeps this object, and nothing overrides it. Fields: `id`, `hold`."""
 
     code = "on-hold"
+
+
+class WasPurged(NotAllowed):
+    """What is put was purged, and is not taken in again unseen. Fields: `id`."""
+
+    code = "was-purged"
 
 
 class HorizonFixed(NotAllowed):

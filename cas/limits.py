@@ -209,6 +209,12 @@ RETENTION_RULES_MAX: Final = 1_000
 RETENTION_TRIES: Final = 5
 """How often a retention is planned again because branches have moved meanwhile."""
 
+PURGE_TRIES: Final = 20
+"""How often a purge begins its packs anew because others removed copies meanwhile."""
+
+PURGE_WAIT_MS: Final = 30_000
+"""How long a purge waits for readers of older states, for whom the catalog's log has to stay."""
+
 UNDO_SCAN_ENTRIES_MAX: Final = 10_000
 """How far back the newest entry that can be undone is looked for."""
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cas.history.retain import GivenUp, Retained, RetentionPlan
     from cas.history.retention import RetentionPolicy
     from cas.history.snapshot import Change, Snapshot
+    from cas.history.tombstones import Tombstone
     from cas.history.undo import RestorePlan, Undone, UndoPlan
     from cas.history.upkeep import BackupReport, GcPlan, GcResult
     from cas.history.view import Ref
@@ -86,6 +87,20 @@ class StoreCalls(Face[Store]):
         `plan_retention` and `cas retain` go by it. Raises `Invalid`, and what a commit raises.
         """
         return await self._run(lambda: self.sync.set_retention(policy, author=author))
+
+    async def purged(self) -> list[Tombstone]:
+        """The tombstones of all content that was purged, ascending by id."""
+        return await self._run(lambda: self.sync.purged())
+
+    async def put_purged(
+        self, content: bytes | Readable | AsyncSource, *, author: str = ""
+    ) -> BlobId:
+        """`put`, of content that may have been purged: its tombstone is then lifted by the entry.
+
+        Raises what `put` and a commit raise.
+        """
+        given, waits = bridged(content)
+        return await self._run(lambda: self.sync.put_purged(given, author=author), waits=waits)
 
     async def protect(
         self, pattern: str, rule: RefRule | str = "forward", *, author: str = ""
@@ -261,14 +276,18 @@ class StoreCalls(Face[Store]):
         """The versions of paths that applying a plan gives up, newest first, lazily."""
         return Items(self._threads, lambda: self.sync.given_up(plan))
 
-    async def put(self, content: bytes | Readable | AsyncSource) -> BlobId:
+    async def put(
+        self, content: bytes | Readable | AsyncSource, *, allow_purged: bool = False
+    ) -> BlobId:
         """Store bytes, the file at a path (`pathlib.Path`), or what a binary stream gives.
 
         Durable on return, idempotent, any size in bounded memory; `str(id)` is what `b3sum`
-        prints. Raises `Invalid`, `StorageFull`, `StorageFailed`, `Busy`.
+        prints. Content that was purged is refused (`WasPurged`), unless `allow_purged`: then its
+        tombstone is lifted by an entry of the journal. Raises `Invalid`, `StorageFull`,
+        `StorageFailed`, `Busy`.
         """
         given, waits = bridged(content)
-        return await self._run(lambda: self.sync.put(given), waits=waits)
+        return await self._run(lambda: self.sync.put(given, allow_purged=allow_purged), waits=waits)
 
     async def put_many(self, contents: Iterable[bytes | Readable]) -> list[BlobId]:
         """`put` of each, durable together when this returns."""

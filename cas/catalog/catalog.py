@@ -270,6 +270,12 @@ class Catalog(Protocol):
     def is_held(self, number: int) -> bool | None:
         """Whether somebody holds that number; None where the system cannot tell."""
 
+    def scrub(self, *, rewrite: bool) -> bool:
+        """Leave nothing in the engine's files of what was deleted: write them anew (`rewrite`),
+        and empty the log. False while a reader of an older state stands in the way; then try
+        again without `rewrite`. Writers wait meanwhile. Raises as `write` does.
+        """
+
     def check(self) -> Iterator[str]:
         """What the engine itself finds wrong with its file, one sentence each."""
 

@@ -22,6 +22,7 @@ from cas.catalog.gate import FileGate, Gate, NoGate
 from cas.catalog.host import check_engine, check_filesystem
 from cas.catalog.place import NOWHERE, place_of, refuse_moved
 from cas.catalog.schema import APPLICATION_ID, KNOWN_FEATURES, SCHEMA_VERSION, fill
+from cas.catalog.scrub import scrub
 from cas.errors import (
     CorruptCatalog,
     NewerFormat,
@@ -109,6 +110,9 @@ class SqliteCatalog:
 
     def is_held(self, number: int) -> bool | None:
         return self._gate.is_held(number)
+
+    def scrub(self, *, rewrite: bool) -> bool:
+        return scrub(self._connections, rewrite=rewrite)
 
     def check(self) -> Iterator[str]:
         connection = self._connections.take()

@@ -53,6 +53,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "protect": ("keep", "Protect branches and tags."),
     "hold": ("keep", "Keep an object by a legal hold, which nothing overrides."),
     "retain": ("retain", "Give up the content of old commits, by rules."),
+    "purge": ("purge", "Remove content from all history, for good."),
     "why": ("why", "Tell what keeps an object."),
     "fsck": ("fsck", "Check every object, every history and the journal."),
     "backup": ("backup", "Back the store up into another folder."),

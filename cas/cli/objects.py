@@ -13,7 +13,7 @@ from cas.cli.files import write_file
 from cas.cli.form import count, named, size
 from cas.cli.front import Front, pass_front
 from cas.cli.memory import is_large, keep_heap_small
-from cas.cli.options import CasCommand
+from cas.cli.options import CasCommand, default_author
 from cas.commands.objects import open_object, put_files
 
 PART_BYTES: Final = 1 << 20
@@ -21,19 +21,21 @@ PART_BYTES: Final = 1 << 20
 
 @click.command(cls=CasCommand)
 @click.argument("files", metavar="FILE|-...", nargs=-1, required=True)
+@click.option("--allow-purged", is_flag=True, help="Take in what was purged; the journal shows it.")
 @pass_front
-def put(front: Front, files: tuple[str, ...]) -> None:
+def put(front: Front, files: tuple[str, ...], allow_purged: bool) -> None:
     """Store files as objects and print their ids.
 
     FILE is a file, - is standard input. The id is what `b3sum` prints for the same bytes. All
-    are durable when the command returns, or none is.
+    are durable when the command returns, or none is; with --allow-purged one after the other.
     """
     if files.count("-") > 1:
         raise click.UsageError("Standard input can be stored once; name - once.")
     if any(map(is_large, files)):
         keep_heap_small()
     with front.store(write=True) as store:
-        stored = put_files(store, files, sys.stdin.buffer)
+        again = default_author() if allow_purged else None
+        stored = put_files(store, files, sys.stdin.buffer, purged_by=again)
     if front.out.json:
         objects = [{"id": str(s.id), "size": s.size_bytes, **named("file", s.name)} for s in stored]
         front.out.document("put", objects=objects)

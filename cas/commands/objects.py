@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import BinaryIO
 
 from cas.errors import Invalid, NotAllowed, NotFound, StorageFailed
@@ -26,13 +27,27 @@ class Stored:
     size_bytes: int
 
 
-def put_files(store: Store, names: Sequence[str], standard_input: BinaryIO) -> list[Stored]:
+def put_files(
+    store: Store,
+    names: Sequence[str],
+    standard_input: BinaryIO,
+    *,
+    purged_by: str | None = None,
+) -> list[Stored]:
     """Store the files of these names (`-` is `standard_input`), durable together.
 
+    With `purged_by`, an author, what was purged is taken in again: an entry of the journal a file.
     Raises `NotFound`, `NotAllowed`, `Invalid` for a file that cannot be read; then nothing was
     stored.
     """
     stored = []
+    if purged_by is not None:
+        for name in names:
+            with nullcontext(standard_input) if name == "-" else open_file(name) as file:
+                stream = Counted(file)
+                id = store.put_purged(stream, author=purged_by)
+            stored.append(Stored(name, id, stream.count_bytes))
+        return stored
     with store.batch() as batch:
         for name in names:
             if name == "-":

@@ -1,4 +1,4 @@
-"""What somebody means who asks why something is kept.
+"""What somebody means who asks why something is kept, or what has to go.
 
 Floor 8. Invariant: nothing here writes.
 """
@@ -14,20 +14,25 @@ from cas.model.ids import ObjectId, is_abbreviation
 
 
 def explain(store: Store, text: str) -> Why:
-    """Why the object is kept that `REV`, `REV:PATH` or an id names.
+    """Why the object is kept that `REV`, `REV:PATH` or an id names. Raises as `named_object`."""
+    return why(store, named_object(store, text))
 
-    A whole id need not exist. Raises `RevisionNotFound`, `PathNotFound`, `AmbiguousRevision`.
+
+def named_object(store: Store, text: str) -> ObjectId:
+    """The object that `REV`, `REV:PATH` or an id names; a whole id need not exist.
+
+    Raises `RevisionNotFound`, `PathNotFound`, `AmbiguousRevision`, `ObjectNotFound`.
     """
     view = store.view()
     revision, path = split_path(text)
     if path:
-        return why(store, resolve(view, text).entry.id)
+        return resolve(view, text).entry.id
     lowered = revision.lower()
     if is_abbreviation(lowered) and len(lowered) == 64:
-        return why(store, ObjectId.parse(lowered))
+        return ObjectId.parse(lowered)
     try:
-        return why(store, ObjectId(view.resolve(revision)))
+        return ObjectId(view.resolve(revision))
     except (RevisionNotFound, WrongKind):
         if not is_abbreviation(lowered):
             raise
-        return why(store, view.find(revision))
+        return view.find(revision)

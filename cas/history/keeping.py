@@ -24,12 +24,14 @@ from cas.history.policy import (
     rules_at,
 )
 from cas.history.retention import RetentionPolicy, encode_retention
+from cas.history.tombstones import Tombstone, stage_tombstones, tombstone_of, tombstones
 from cas.history.view import View
 from cas.model.entry import Entry
-from cas.model.ids import Kind, ObjectId, is_abbreviation
-from cas.model.names import HOLDS, PINS, POLICY_REF, RETENTION_REF
+from cas.model.ids import BlobId, Kind, ObjectId, is_abbreviation
+from cas.model.names import HOLDS, PINS, POLICY_REF, PURGED_REF, RETENTION_REF
 from cas.model.objects import TAGGED, Tag
 from cas.objects.batch import Batch
+from cas.objects.content import Readable
 
 if TYPE_CHECKING:
     from cas.history.transaction import Transaction
@@ -148,6 +150,35 @@ class Keeping(ABC):
         return self._set_policy(
             RETENTION_REF, None if policy is None else encode_retention(policy), message, author
         )
+
+    # -- what was purged ---------------------------------------------------------------------
+
+    def purged(self) -> list[Tombstone]:
+        """The tombstones of all content that was purged, ascending by id."""
+        return list(tombstones(self.core, self.view().moment))
+
+    def put_purged(self, content: bytes | Readable, *, author: str = "") -> BlobId:
+        """`put`, of content that may have been purged: its tombstone is then lifted by the entry.
+
+        Raises what `put` and a commit raise.
+        """
+        with self.begin(author=author) as tx:
+            id = tx.put(content)
+            moment = self.core.timeline.now()
+            if tombstone_of(self.core, moment, id) is None:
+                tx.message = f"put {id.short}"
+            else:
+                tx.message = f"put {id.short} again, which was purged"
+
+                def lift(batch: Batch) -> ObjectId:
+                    batch.allowed.add(bytes(id))
+                    return stage_tombstones(
+                        self.core, batch, moment, {id: None}, author, tx.message
+                    )
+
+                tx.move(PURGED_REF, tx.stage(lift))
+            tx.commit()
+        return id
 
     # -- protected refs ----------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ from cas.history.core import Core
 from cas.history.policy import check_changes
 from cas.history.thinning import check_horizon
 from cas.history.timeline import Moment, RefValue, follow, ref_conflict
+from cas.history.tombstones import check_tombstones
 from cas.limits import (
     ENTRY_BYTES_MAX,
     ENTRY_CHANGES_MAX,
@@ -249,6 +250,7 @@ class Publication:
         changes = self._changes(plan, moment)
         check_changes(self._core, self._batch, moment, changes)
         check_horizon(self._core, self._batch, moment, changes)
+        check_tombstones(self._core, self._batch, moment, changes)
         seq = head.seq + 1
         root = timeline.edit(moment.root, changes, seq)
         wall_us = self._objects.clock.wall_us()

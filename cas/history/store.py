@@ -21,6 +21,7 @@ from cas.history.keeping import Keeping
 from cas.history.later import Later
 from cas.history.snapshot import Change, Snapshot
 from cas.history.timeline import Timeline
+from cas.history.tombstones import follow
 from cas.history.upkeep import BackupReport, GcPlan, GcResult, Upkeep
 from cas.history.verbs import HistoryVerbs
 from cas.history.view import Ref, View
@@ -69,6 +70,7 @@ class Store(HistoryVerbs, Keeping, Watching):
         self._upkeep = upkeep
         self.location = location
         self.core = Core(objects, Timeline(objects), CommitCache(objects))
+        follow(self.core)
         self._spill = Spill(objects)
         self._spill_lock = threading.Lock()
         self._hooks = Hooks()
@@ -116,12 +118,16 @@ class Store(HistoryVerbs, Keeping, Watching):
 
     # -- objects -----------------------------------------------------------------------------
 
-    def put(self, content: bytes | Readable) -> BlobId:
+    def put(self, content: bytes | Readable, *, allow_purged: bool = False) -> BlobId:
         """Store bytes, the file at a path (`pathlib.Path`), or what a binary stream gives.
 
         Durable on return, idempotent, any size in bounded memory; `str(id)` is what `b3sum`
-        prints. Raises `Invalid`, `StorageFull`, `StorageFailed`, `Busy`.
+        prints. Content that was purged is refused (`WasPurged`), unless `allow_purged`: then its
+        tombstone is lifted by an entry of the journal. Raises `Invalid`, `StorageFull`,
+        `StorageFailed`, `Busy`.
         """
+        if allow_purged:
+            return self.put_purged(content)
         with self.objects.batch() as batch:
             id, _size = self.core.put_content(batch, content)
             batch.promise((id,))

@@ -32,7 +32,7 @@ from cas.history.view import View
 from cas.limits import UNDO_SCAN_ENTRIES_MAX
 from cas.model.entry import Entry, Event
 from cas.model.ids import ObjectId
-from cas.model.names import HEADS, HOLDS, HORIZON_REF, TAGS, printable, short_ref
+from cas.model.names import HEADS, HOLDS, HORIZON_REF, PURGED_REF, TAGS, printable, short_ref
 from cas.model.objects import TreeEntry
 from cas.model.values import frozen
 
@@ -174,9 +174,9 @@ def _check_undo(core: Core, entry: Entry, verb: Verb) -> None:
             boundary=horizon.seq,
         )
     for change in entry.changes:
-        if change.ref == HORIZON_REF:
+        if change.ref in (HORIZON_REF, PURGED_REF):
             raise HorizonFixed(
-                f"Entry {entry.seq} raised the horizon or thinned commits, which cannot be "
+                f"Entry {entry.seq} gave up content (retention or purge), which cannot be "
                 f"{verb}ne.",
                 boundary=horizon.seq,
             )
@@ -307,8 +307,8 @@ def plan_restore(view: View, then: View, target: str | None) -> RestorePlan:
 
 
 def _can_go_back(ref: str) -> bool:
-    """Whether a ref is put back with others: the horizon and legal holds never are."""
-    return ref != HORIZON_REF and not ref.startswith(HOLDS)
+    """Whether a ref is put back with others: horizon, tombstones and legal holds never are."""
+    return ref not in (HORIZON_REF, PURGED_REF) and not ref.startswith(HOLDS)
 
 
 def _moves(view: View, then: View, wanted: Callable[[str], bool]) -> tuple[RefMove, ...]:

@@ -62,6 +62,7 @@ CODES: Final[Mapping[str, tuple[Severity, str]]] = {
     "journal-row": (Severity.DAMAGE, "The columns beside a journal entry contradict it."),
     "ref-name": (Severity.DAMAGE, "A ref has a name that is not allowed."),
     "checkpoint": (Severity.DAMAGE, "A checkpoint of the refs is not that of its entry."),
+    "purge-unfinished": (Severity.WARNING, "A purge was begun and not ended."),
     "session-open": (Severity.NOTICE, "A writer has not ended its session."),
     "pack-unnamed": (Severity.NOTICE, "A pack file that no row of the catalog names."),
     "file-temporary": (Severity.NOTICE, "A file whose writing was never finished."),

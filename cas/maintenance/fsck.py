@@ -19,6 +19,7 @@ from cas.catalog.catalog import CatalogReader, PackRow
 from cas.errors import CasError, CorruptObject
 from cas.history.horizon import horizon_now, is_thinned
 from cas.history.store import Store
+from cas.history.tombstones import purged_ids
 from cas.maintenance.affected import places_of
 from cas.maintenance.chain import JournalCheck
 from cas.maintenance.extent import WHOLE, Extent, Ledger, Level, Selection
@@ -347,8 +348,18 @@ class _Check:
 
     def _tell_missing(self) -> None:
         """Objects that are named and are not there; those found hidden were told of."""
+        none: frozenset[bytes] = frozenset()
+        purged = self._safely(lambda: purged_ids(self._store.core), none)
+        for id in purged:
+            if self._known.get(id) is not None:
+                self._findings.add(
+                    "purge-unfinished",
+                    id.hex(),
+                    f"Object {id.hex()} was to be purged and is still there; run "
+                    f"`cas purge {id.hex()[:12]}` again.",
+                )
         for id, by in self._graph.missing.items():
-            if id not in self._survey.hidden:
+            if id not in self._survey.hidden and id not in purged:
                 self._findings.add(
                     "object-missing",
                     id.hex(),

@@ -176,7 +176,7 @@ class Marks:
         """Keep these objects and all that they lead to. Raises `CorruptObject`."""
         for id in ids:
             if not self._mark(id, KEEPING, _WORTH_KEEPING):
-                raise _missing(id, by)
+                self._miss(id, by)
         self._sweep(KEEPING, KEPT, _WORTH_KEEPING)
 
     def drop(self, ids: Iterable[bytes]) -> None:
@@ -296,6 +296,11 @@ class Marks:
                 self._waiting.add(number)
         return found
 
+    def _miss(self, id: bytes, by: str) -> None:
+        """Raise for an object that is named and is not there, but for one that was purged."""
+        if self._objects.absent.error(id) is None:
+            raise _missing(id, by)
+
     def places(self, id: bytes) -> Iterator[tuple[int, int]]:
         """Where copies of an object may lie."""
         here = self._ids.get(id)
@@ -372,7 +377,7 @@ class Marks:
             named = self._children([ids[at] for at in some], [places[at] for at in some], strict)
             for child in named:
                 if not self._mark(child, todo, wanted) and strict:
-                    raise _missing(child, f"an object in {pack.label}")
+                    self._miss(child, f"an object in {pack.label}")
 
     def _children(self, ids: Sequence[bytes], places: Sequence[Place], strict: bool) -> set[bytes]:
         """What a group of structured objects names."""

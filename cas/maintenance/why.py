@@ -13,8 +13,6 @@ from heapq import heappop, heappush
 from itertools import islice
 from typing import Final
 
-import attrs
-
 from cas.errors import CasError
 from cas.history.core import Core
 from cas.history.horizon import (
@@ -31,6 +29,7 @@ from cas.history.timeline import Moment
 from cas.model.ids import CommitId, Kind, ObjectId
 from cas.model.names import HEADS, HOLDS, PINS, TAGS, short_ref, to_text
 from cas.model.objects import EntryKind, Tag
+from cas.model.values import evolve, frozen
 from cas.objects.children import children
 from cas.storage.pack import EDGE_BASE, EDGE_DICTIONARY
 from cas.trees.cursor import nodes_of
@@ -44,7 +43,7 @@ _DEPTH_MAX: Final = 8
 _ENTRIES: Final = 1024
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Reason:
     """One way from a root. `kind` is its first step:
 
@@ -61,7 +60,7 @@ class Reason:
     seq: int | None = None
 
 
-@attrs.frozen(slots=True)
+@frozen
 class Why:
     """What is known of an object. Without a reason it is loose: nothing keeps it but its grace.
 
@@ -106,6 +105,16 @@ def _why(core: Core, moment: Moment, id: ObjectId, limit: int, depth: int) -> Wh
     return Why(id, kind, tuple(reasons), thinning_of(core, horizon, id))
 
 
+def held(core: Core, moment: Moment, id: ObjectId) -> Reason | None:
+    """A legal hold that covers an object, with the way to it; None where none does."""
+    copy = core.objects.find(id)
+    if copy is None:
+        return None
+    horizon = horizon_at(core, moment)
+    search = _Search(core, moment, horizon, id, Kind(copy.slot.kind))
+    return next(search.under_holds(), None)
+
+
 class _Search:
     """The ways to one object, each told once."""
 
@@ -133,6 +142,11 @@ class _Search:
         yield from self._events()
         if self._kind in (Kind.BLOB, Kind.TREE, Kind.COMMIT, Kind.TAG):
             yield from self._histories(starts)
+
+    def under_holds(self) -> Iterator[Reason]:
+        """Reasons that begin at a legal hold that stands now."""
+        starts = [s for s in self._starts() if s.now and s.live.ref.startswith(HOLDS)]
+        yield from self._histories(starts)
 
     def _starts(self) -> list[_Start]:
         """What refs point at: those of now first, then what they pointed at since the horizon."""
@@ -265,7 +279,7 @@ def _rank(ref: str) -> int:
     return 4
 
 
-@attrs.frozen(slots=True)
+@frozen
 class _Start:
     """A ref, now or in a state behind the horizon."""
 
@@ -307,7 +321,7 @@ def _as_part(core: Core, moment: Moment, id: ObjectId, depth: int) -> Iterator[R
         found = _why(core, moment, user, 1, depth + 1)
         if found.reasons:
             text = f"{what} {user.short}, which is kept: {found.reasons[0].text}"
-            yield attrs.evolve(found.reasons[0], kind="part", text=text)
+            yield evolve(found.reasons[0], kind="part", text=text)
 
 
 def _users(core: Core, id: ObjectId) -> Iterator[tuple[ObjectId, str]]:

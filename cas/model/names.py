@@ -31,6 +31,8 @@ POLICY_REF: Final = "policy/refs"
 """The ref that leads to the rules which protect refs."""
 RETENTION_REF: Final = "policy/retention"
 """The ref that leads to the rules of what is kept for how long."""
+PURGED_REF: Final = "policy/purged"
+"""The ref that leads to the tombstones of what was purged."""
 HORIZON_REF: Final = "policy/horizon"
 """The ref that leads to how far back the store can be read, and what was thinned."""
 
@@ -38,7 +40,7 @@ _REF_BAD = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|@\{|\.\.")
 # Most names, told in one call; the others are looked at one rule at a time.
 _PLAIN_NAME = re.compile(rb"[^/\0.][^/\0]{0,254}").fullmatch
 _KEPT = re.compile(r"(?:pins|holds)/[0-9a-f]{64}")
-_POLICY_REFS: Final = frozenset((POLICY_REF, RETENTION_REF, HORIZON_REF))
+_POLICY_REFS: Final = frozenset((POLICY_REF, RETENTION_REF, HORIZON_REF, PURGED_REF))
 _LOOKS_LIKE_ID = re.compile(r"(?=.*[a-fA-F])[0-9a-fA-F]{8,64}")
 
 

@@ -83,12 +83,12 @@ class Batch:
         self._young = Young(parts)
         self._small_sealed: SealedPack | None = None
         self._done = False
+        # Purged ids that this batch brings back on purpose; whether it counts as a removal.
+        self.allowed, self.counts = set[bytes](), False
         self._pid = os.getpid()
         # Set once a transaction may have named the sealed packs: behind which version.
-        self._offered = False
-        self._version = 0
-        self.written_count = 0
-        self.written_bytes = 0
+        self._offered, self._version = False, 0
+        self.written_count = self.written_bytes = 0
 
     @property
     def inherited(self) -> bool:
@@ -340,6 +340,7 @@ class Batch:
                 )
         if head.condemn_seq != self._condemn_seq:
             self._check_relied(writer)
+        self._parts.absent.refuse_packs(self.seal(), head.condemn_seq, self.allowed)
         rows = []
         number = self._version = head.version
         self._offered = True
@@ -350,6 +351,8 @@ class Batch:
             rows.append((row, pack.footer))
         if self._session is not None:
             writer.drop_session(self._session.id)
+        if self.counts:
+            writer.record_removal(number + 1, head.condemn_seq + 1)
         return rows
 
     def confirm(self, reader: CatalogReader) -> None:
@@ -363,7 +366,8 @@ class Batch:
         """Look up again what this batch names and does not write (E6)."""
         bases = self._file.bases if self._file is not None else {}
         staged = (self._read(self, id) for id in self._structured)
-        named = named_by(self._hits, staged)
+        purged = self._parts.absent.refuse(self._hits, writer.head().condemn_seq, self.allowed)
+        named = named_by(self._hits, staged, purged)
         if self._file is not None:
             # A dictionary stands alone: no delta is one.
             named.update(dict.fromkeys(self._file.dictionaries, 1))

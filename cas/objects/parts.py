@@ -10,6 +10,7 @@ from cas.clock import Clock
 from cas.errors import MissingPack
 from cas.limits import Thresholds
 from cas.model.values import frozen
+from cas.objects.absent import Absent
 from cas.objects.dictionaries import Dictionaries
 from cas.objects.lookup import Lookup
 from cas.objects.packs import Copy, PackInfo
@@ -25,6 +26,7 @@ class Parts:
     clock: Clock
     lookup: Lookup
     thresholds: Thresholds
+    absent: Absent
     dictionaries: Dictionaries
 
     @property

@@ -24,15 +24,20 @@ ANY: Final = PLAIN + 1
 """Rank that every copy is below."""
 
 
-def named_by(hits: Iterable[bytes], staged: Iterable[tuple[int, bytes]]) -> dict[bytes, int]:
+def named_by(
+    hits: Iterable[bytes],
+    staged: Iterable[tuple[int, bytes]],
+    purged: frozenset[bytes] = frozenset(),
+) -> dict[bytes, int]:
     """What was found, and what structured objects (kind, content) name, each with the rank that
-    a copy of it has to be below.
+    a copy of it has to be below. What names a purged object goes on naming it; a recipe cannot.
     """
     named = dict.fromkeys(hits, ANY)
     for kind, content in staged:
         rank = PLAIN if kind == Kind.RECIPE else ANY
         for child in children(kind, content):
-            named[child] = min(rank, named.get(child, ANY))
+            if rank == PLAIN or child not in purged:
+                named[child] = min(rank, named.get(child, ANY))
     return named
 
 

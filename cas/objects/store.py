@@ -28,6 +28,7 @@ from cas.errors import (
 )
 from cas.limits import ID_BYTES, MIB, NODE_CACHE_BYTES, SPILL_BYTES, THRESHOLDS, Thresholds
 from cas.model.ids import Kind, digest_of
+from cas.objects.absent import Absent
 from cas.objects.batch import Batch
 from cas.objects.beside import Beside
 from cas.objects.bodies import BytesCache
@@ -81,9 +82,11 @@ class ObjectStore:
         self.cache = cache
         """Folder for files that may be deleted at any time, or None."""
         self.lookup = Lookup(catalog, bucket, clock, cache, thresholds)
-        self.committer = Committer(catalog)
+        self.committer, self.absent = Committer(catalog), Absent()
         self.dictionaries = Dictionaries(self.lookup, bucket, self.stored)
-        self._parts = Parts(catalog, bucket, clock, self.lookup, thresholds, self.dictionaries)
+        self._parts = Parts(
+            catalog, bucket, clock, self.lookup, thresholds, self.absent, self.dictionaries
+        )
         self._nodes = NodeCache(NODE_CACHE_BYTES)
         self._bodies: BytesCache[int] = BytesCache(_BODIES_BYTES)
         self._beside = Beside(self.lookup, self._load)
@@ -96,7 +99,7 @@ class ObjectStore:
     # -- reading -----------------------------------------------------------------------------
 
     def read(self, id: bytes) -> tuple[int, bytes]:
-        """(kind, content) of an object, verified. Raises `ObjectNotFound`, `Corrupt`.
+        """(kind, content) of an object, verified. Raises `ObjectNotFound`, `Purged`, `Corrupt`.
 
         For a blob stored as a recipe the whole content is put together in memory.
         """
@@ -166,9 +169,10 @@ class ObjectStore:
                 raise failure or self._missing(id)
             again = True
 
-    def _missing(self, id: bytes) -> ObjectNotFound | CorruptObject:
-        hidden = self.lookup.hidden_by(id)
-        if hidden is not None:
+    def _missing(self, id: bytes) -> CasError:
+        if (purged := self.absent.error(id)) is not None:
+            return purged
+        if (hidden := self.lookup.hidden_by(id)) is not None:
             return CorruptObject(
                 f"Object {id.hex()} cannot be found while a pack is damaged: {hidden}",
                 id=id,

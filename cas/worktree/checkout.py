@@ -35,6 +35,7 @@ from cas.errors import (
     CorruptObject,
     Invalid,
     NotFound,
+    Purged,
     StorageFailed,
     WouldOverwrite,
 )
@@ -400,9 +401,14 @@ def would_overwrite(paths: tuple[str, ...]) -> WouldOverwrite:
     )
 
 
-def _damaged(found: list[tuple[bytes, CasError]]) -> CorruptObject:
+def _damaged(found: list[tuple[bytes, CasError]]) -> CasError:
     paths = [os.fsdecode(path) for path, _error in found]
     first = found[0][1]
+    if all(isinstance(error, Purged) for _path, error in found):
+        return Purged(
+            f"The contents of these were purged: {_listed(paths)}. All the rest was written.",
+            **{**first.fields, "paths": paths},
+        )
     return CorruptObject(
         f"The contents of these are damaged or missing: {_listed(paths)}. All the rest was "
         "written. Run `cas fsck`.",

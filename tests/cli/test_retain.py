@@ -162,3 +162,37 @@ def test_why_tells_the_way_to_an_object(stocked: Shell) -> None:
     grow(stocked, 2)
     stocked("retain", "--keep-last", "1", *NOW)
     assert stocked("why", "main~1").lines[0].endswith("by tester: main keeps last 1")
+
+
+def test_a_purge_is_told_done_and_listed(stocked: Shell) -> None:
+    """A dry run tells what would be done; then reading ends in 3 with a code of its own."""
+    stocked("write", "main:key", stdin=b"SECRET 12345")
+    id = stocked("show", "main:key", "--json").document["id"]
+    shown = stocked("purge", "main:key", "--dry-run")
+    assert "1 pack would be written anew" in shown.err
+    assert stocked("cat", "main:key").out == b"SECRET 12345"
+    stocked("purge", "main:key", expect=2)
+    done = stocked("purge", "main:key", "--reason", "leaked", "--author", "ada")
+    assert "no file of the store holds it" in done.err
+    for words in (["cat", "main:key"], ["get", id]):
+        problem = stocked(*words, "--json", expect=3).problem
+        assert problem["code"] == "purged"
+        assert problem["fields"]["reason"] == "leaked"
+    assert "key" in stocked("ls", "main").text
+    problem = stocked("restore", "main", "back", "--json", expect=3).problem
+    assert (problem["code"], problem["fields"]["paths"]) == ("purged", ["key"])
+    assert (stocked.folder / "back" / "run.sh").exists()
+    assert stocked("purge").lines[0].startswith(id[:12])
+    assert stocked("purge", "--json").document["purged"][0]["author"] == "ada"
+    stocked.write("key", b"SECRET 12345")
+    assert stocked("put", "key", "--json", expect=6).problem["code"] == "was-purged"
+    stocked("write", "main:again", stdin=b"SECRET 12345", expect=6)
+    stocked("fsck")
+    assert stocked("put", "key", "--allow-purged").text.strip() == id
+    assert stocked("purge").out == b""
+    assert stocked("cat", "main:key").out == b"SECRET 12345"
+    stocked("purge", "--reason", "x", expect=2)
+    stocked("purge", "main", "--reason", "x", expect=2)
+    stocked("purge", "ab" * 32, "--reason", "x", expect=3)
+    stocked("hold", "main", "-m", "case")
+    assert stocked("purge", id, "--reason", "x", "--json", expect=6).problem["code"] == "on-hold"

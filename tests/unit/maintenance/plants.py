@@ -16,7 +16,9 @@ from typing import Any
 import cas
 from cas.errors import StorageFailed
 from cas.history.store import Store
+from cas.history.tombstones import Tombstone
 from cas.limits import NODE_SINGLE_ENTRIES_MAX
+from cas.maintenance.purge import _bury
 from cas.model.entry import Event, RefChange
 from cas.model.ids import Kind, ObjectId, TreeId, digest_of
 from cas.model.objects import Commit, EntryKind, Recipe, Tag
@@ -353,6 +355,12 @@ def _session_left(store: Store) -> str:
     return bytes(16).hex()
 
 
+def _purge_begun(store: Store) -> str:
+    id = store.put(b"half purged")
+    _bury(store, Tombstone(id, Kind.BLOB, 11, "leaked", "ada", 5))
+    return id.hex()
+
+
 def _file_left(store: Store) -> str:
     Path(store.location, "packs", "0a.tmp").write_bytes(b"half")
     return os.path.join("packs", "0a.tmp")
@@ -453,6 +461,7 @@ PLANTS: dict[str, list[Callable[[Store], Any]]] = {
     "ref-name": [_bad_ref_name],
     "checkpoint": [_checkpoint_wrong, _checkpoint_nowhere],
     "session-open": [_session_left],
+    "purge-unfinished": [_purge_begun],
     "pack-unnamed": [_unnamed_pack],
     "file-temporary": [_file_left],
     "file-unknown": [_stranger],

@@ -1,0 +1,46 @@
+"""Writing a catalog file anew, so that nothing is left in it of what was deleted.
+
+Floor 2; implements docs/format.md section 5.9. Invariant: inside the gate; to the engine it is a
+commit like any other, whole or not at all, and what the catalog says is the same before and after.
+
+SQLite leaves what it deletes in free pages, and inside pages, until something else is written
+there; and the log keeps every page as it was. VACUUM builds the file from what is live, and
+truncating the log behind it leaves nothing older.
+"""
+
+from __future__ import annotations
+
+from cas.catalog.connections import Connections
+from cas.catalog.engine import translate
+
+
+def scrub(connections: Connections, *, rewrite: bool) -> bool:
+    """Rewrite the file, unless that was done before, and empty the log.
+
+    False while somebody still reads an older state, for whom the log has to stay: try again with
+    `rewrite=False`. Raises what a commit raises.
+    """
+    gate = connections.gate
+    with connections.writer_lock:
+        connections.check()
+        marks = gate.enter_marked()
+        try:
+            if marks.doubt:
+                connections.settle()
+            connection = connections.writer()
+            try:
+                if rewrite:
+                    # The copy that VACUUM makes is as large as the file.
+                    connection.execute("PRAGMA temp_store=FILE")
+                    gate.before_commit()
+                    connection.execute("VACUUM")
+                    gate.after_commit()
+                    connection.execute("PRAGMA temp_store=MEMORY")
+                row = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            except Exception as error:
+                connections.drop_writer()
+                translate(error, connections.path)
+        finally:
+            gate.leave()
+    busy = 0 if row is None else row[0]
+    return not busy

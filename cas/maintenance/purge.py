@@ -1,0 +1,421 @@
+"""Purge: content is removed from all history, although commits go on naming it.
+
+Floor 5; implements docs/format.md section 5.9. Invariant: success is told only when no file of the
+store holds the content any more; until then running the same purge again goes on where the one
+before stopped. All else that the packs concerned held exists throughout.
+
+In this order: an entry with the tombstone, from which on nobody puts the content again; one
+transaction that installs new copies of everything else and takes the old packs out; the mirror;
+the old files; the catalog file, written anew, and its log, emptied; a look at every file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from cas.catalog.catalog import CatalogWriter
+from cas.errors import (
+    Busy,
+    CasError,
+    CorruptCatalog,
+    Invalid,
+    OnHold,
+    Unavailable,
+    WrongKind,
+)
+from cas.history.core import Core
+from cas.history.store import Store
+from cas.history.tombstones import Tombstone, purged_ids, stage_tombstones, tombstone_of
+from cas.limits import PURGE_TRIES, PURGE_WAIT_MS
+from cas.maintenance.leftovers import find_leftovers, remove_leftovers
+from cas.maintenance.why import held
+from cas.model.entry import Entry
+from cas.model.ids import Kind, ObjectId
+from cas.model.names import PURGED_REF
+from cas.model.values import frozen
+from cas.objects.batch import Batch
+from cas.objects.children import children
+from cas.objects.packs import Copy, PackInfo, bit_is_set, file_name, pack_name, read_footer
+from cas.objects.pipeline import Submitted
+from cas.objects.store import ObjectStore
+from cas.objects.unlink import remove_unlinked
+from cas.storage.codec import DELTA, RECIPE
+from cas.storage.pack import EDGE_BASE, Footer, Slot
+from cas.storage.record import RECORD_HEADER_BYTES
+
+EVENT: Final = "cas.purge"
+"""Type of the event in the entry of a purge; its headers are `id` and `reason`."""
+
+
+@frozen
+class PurgePlan:
+    """What purging content would do. `size_bytes`: of the content.
+
+    `part_ids` are the chunks of large content that nothing else uses, and the recipe: they go
+    with it. `shared_ids` are chunks that other content has too: they stay. `pack_count` packs
+    would be written anew, and `dependent_count` objects that are stored as deltas of it.
+    """
+
+    id: ObjectId
+    size_bytes: int
+    part_ids: tuple[ObjectId, ...]
+    shared_ids: tuple[ObjectId, ...]
+    pack_count: int
+    dependent_count: int
+
+
+@frozen
+class PurgeResult:
+    """What a purge has done: the plan it went by, and the tombstone that stays.
+
+    `entry` is None where the tombstone was there before, and this run has gone on.
+    """
+
+    plan: PurgePlan
+    tombstone: Tombstone
+    entry: Entry | None
+
+
+@frozen
+class _Scene:
+    """Where something that goes lies, in one state of the catalog."""
+
+    version: int
+    removal_version: int
+    packs: tuple[PackInfo, ...]
+    vectors: dict[int, bytes]
+    dependants: frozenset[bytes]
+    # Pack -> slots of delta copies whose base goes, in packs that stay.
+    deltas: dict[int, tuple[int, ...]]
+
+
+def plan_purge(store: Store, id: ObjectId) -> PurgePlan:
+    """What `purge` would do; writes nothing.
+
+    Raises `ObjectNotFound`, `WrongKind` for what is no blob, `OnHold`, and what reading raises.
+    """
+    core, objects = store.core, store.objects
+    moment = store.view().moment
+    stone = tombstone_of(core, moment, id)
+    if stone is None or objects.has(id):
+        kind, size_bytes = objects.measure(None, id)
+        if kind != Kind.BLOB:
+            raise WrongKind(
+                f"{id.short} is a {Kind(kind).name.lower()}; content is purged, so name the blob "
+                "of a file.",
+                id=id,
+                expected=Kind.BLOB,
+                actual=Kind(kind),
+            )
+    else:
+        size_bytes = stone.size_bytes
+    hold = held(core, moment, id)
+    if hold is not None:
+        raise OnHold(
+            f"{id.short} cannot be purged: {hold.text}. Lift the legal hold first (`cas hold -d`).",
+            id=id,
+            hold=hold.ref,
+        )
+    parts, shared = _parts(core, id)
+    scene = _survey(objects, {bytes(id), *map(bytes, parts)})
+    return PurgePlan(id, size_bytes, parts, shared, len(scene.packs), len(scene.dependants))
+
+
+def purge(store: Store, id: ObjectId, *, reason: str, author: str = "") -> PurgeResult:
+    """Remove content from all history. Hashes and journal still verify; reads raise `Purged`.
+
+    When this returns no file of the store holds it. Run it again after an error: it goes on.
+    Raises `Invalid` without a reason, what `plan_purge` and a commit raise, `Busy` where a reader
+    of an older state keeps the log for too long, and `Unavailable` where others write faster, or
+    still write what has to go.
+    """
+    if not reason.strip():
+        raise Invalid("A purge needs a reason; say why the content has to go.")
+    core, objects = store.core, store.objects
+    plan = plan_purge(store, id)
+    stone = tombstone_of(core, store.view().moment, id)
+    entry = None
+    if stone is None:
+        clock = objects.clock
+        stone = Tombstone(id, Kind.BLOB, plan.size_bytes, reason, author, clock.wall_us())
+        entry = _bury(store, stone)
+    # With what a purge before, which was cut short, has left.
+    goes = {bytes(id), *map(bytes, plan.part_ids), *purged_ids(core)}
+    for _ in range(PURGE_TRIES):
+        if _take_out(objects, _survey(objects, goes), goes):
+            break
+    else:
+        raise Unavailable("The store is written to faster than purge can follow; run it again.")
+    _unlink(store)
+    _scrub(objects)
+    _prove(objects, goes)
+    return PurgeResult(plan, stone, entry)
+
+
+def _bury(store: Store, stone: Tombstone) -> Entry:
+    """The entry that says so. From here on nobody puts it again."""
+    core, id = store.core, stone.id
+    with store.begin(author=stone.author, message=f"purge {id.short}: {stone.reason}") as tx:
+        moment = core.timeline.now()
+
+        def stage(batch: Batch) -> ObjectId:
+            return stage_tombstones(core, batch, moment, {id: stone}, tx.author, tx.message)
+
+        tx.move(PURGED_REF, tx.stage(stage))
+        tx.event(EVENT, b"", {"id": id.hex(), "reason": stone.reason})
+        return tx.commit()
+
+
+# -- what goes with it -----------------------------------------------------------------------------
+
+
+def _parts(core: Core, id: ObjectId) -> tuple[tuple[ObjectId, ...], tuple[ObjectId, ...]]:
+    """(parts of large content that nothing else uses, parts that something else uses)."""
+    objects = core.objects
+    mine: set[bytes] = set()
+    for copy in objects.lookup.copies(id):
+        if copy.slot.codec == RECIPE:
+            stack = [objects.payload(copy)[32:64]]
+            while stack:
+                part = stack.pop()
+                if part in mine:
+                    continue
+                mine.add(part)
+                found = objects.find(part)
+                if found is not None and found.slot.kind == Kind.RECIPE:
+                    stack += children(Kind.RECIPE, objects.get(part, Kind.RECIPE))
+    if not mine:
+        return (), ()
+    shared = _used_elsewhere(core, id, mine)
+    going = sorted(ObjectId(part) for part in mine - shared)
+    return tuple(going), tuple(sorted(ObjectId(part) for part in shared))
+
+
+def _used_elsewhere(core: Core, id: ObjectId, parts: set[bytes]) -> set[bytes]:
+    """Parts that objects outside, copies of other blobs, or the journal name."""
+    objects, used = core.objects, set[bytes]()
+    state = objects.lookup.ensure()
+    for number, pack in state.packs.items():
+        footer, bits = objects.lookup.footer(pack), state.vectors.get(number)
+        for slot_number, slot in enumerate(footer.slots()):
+            if bit_is_set(bits, slot_number):
+                continue
+            if slot.codec == RECIPE and slot.id != id:
+                payload = objects.payload(Copy(pack, slot))
+                used |= parts.intersection([payload[32:64]])
+            elif slot.kind in (Kind.TREE, Kind.TAG, Kind.RECIPE) and slot.id not in parts:
+                named = children(slot.kind, objects.verified(Copy(pack, slot))[1])
+                used |= parts.intersection(named)
+    for entry in core.timeline.entries(0):
+        used |= parts.intersection([bytes(e.blob) for e in entry.events if e.blob is not None])
+    # What a part that stays is put together from stays too.
+    stack = list(used)
+    while stack:
+        part = stack.pop()
+        found = objects.find(part)
+        if found is not None and found.slot.kind == Kind.RECIPE:
+            below = set(children(Kind.RECIPE, objects.get(part, Kind.RECIPE))) - used
+            used |= below
+            stack += below
+    return used & parts
+
+
+# -- packs -----------------------------------------------------------------------------------------
+
+
+def _survey(objects: ObjectStore, goes: set[bytes]) -> _Scene:
+    """Every pack that holds something of it, dead copies included, and every delta of it."""
+    with objects.catalog.read() as reader:
+        state = objects.lookup.refresh(reader)
+    packs: list[PackInfo] = []
+    dependants: set[bytes] = set()
+    deltas: dict[int, tuple[int, ...]] = {}
+    for number, pack in state.packs.items():
+        footer, bits = objects.lookup.footer(pack), state.vectors.get(number)
+        concerned = not goes.isdisjoint(footer.ids())
+        if concerned:
+            packs.append(pack)
+        slots = [
+            edge.slot
+            for edge in (footer.edges() if footer.edge_count else ())
+            if edge.role == EDGE_BASE and edge.id in goes and not bit_is_set(bits, edge.slot)
+        ]
+        users = {slot: footer.id_at(slot) for slot in slots}
+        dependants.update(user for user in users.values() if user not in goes)
+        if slots and not concerned:
+            deltas[number] = tuple(slots)
+    return _Scene(
+        state.version,
+        state.removal_version,
+        tuple(packs),
+        dict(state.vectors),
+        frozenset(dependants),
+        deltas,
+    )
+
+
+def _take_out(objects: ObjectStore, scene: _Scene, goes: set[bytes]) -> bool:
+    """Install what stays anew and take the packs out; False, and nothing done, if others moved."""
+    if not scene.packs and not scene.deltas:
+        return True
+    batch = objects.new_batch()
+    try:
+        for group in _staying(objects, scene, goes):
+            batch.rewrite(group)
+        batch.seal()
+        with objects.catalog.write() as writer:
+            head = writer.head()
+            done = head.removal_version == scene.removal_version and _is_quiet(
+                objects, writer, scene, goes
+            )
+            if done:
+                rows = [] if batch.is_empty else batch.install(writer, head)
+                version = head.version + len(rows) + 1
+                for number, slots in scene.deltas.items():
+                    bits = _with_bits(objects, scene, number, slots)
+                    writer.set_vector(number, version, bits)
+                files = [pack_name(pack.file) for pack in scene.packs if pack.file is not None]
+                writer.add_unlinked(files, head.seq)
+                numbers = [pack.number for pack in scene.packs]
+                writer.remove_packs(numbers, version, head.condemn_seq + 1)
+        if done and not batch.is_empty:
+            batch.resolved()
+        else:
+            batch.abandon()
+    except BaseException as error:
+        batch.abandon(error)
+        raise
+    objects.lookup.refresh()
+    return done
+
+
+def _is_quiet(objects: ObjectStore, writer: CatalogWriter, scene: _Scene, goes: set[bytes]) -> bool:
+    """Whether nothing that came since holds, or hangs on, what goes."""
+    for row in writer.packs(scene.version):
+        file = None if row.name is None else file_name(row.name)
+        pack = PackInfo(row.number, file, row.body_bytes, None)
+        if row.name is None:
+            objects.lookup.refresh(writer)
+            known = objects.lookup.ensure().packs.get(row.number)
+            if known is None:
+                return False
+            pack = known
+        footer = objects.lookup.footer(pack)
+        if not goes.isdisjoint(footer.ids()) or any(edge.id in goes for edge in footer.edges()):
+            return False
+    return True
+
+
+def _with_bits(objects: ObjectStore, scene: _Scene, number: int, slots: Iterable[int]) -> bytes:
+    footer = objects.lookup.footer(objects.lookup.ensure().packs[number])
+    bits = bytearray(scene.vectors.get(number, bytes((footer.count + 7) // 8)))
+    for slot in slots:
+        bits[slot >> 3] |= 1 << (slot & 7)
+    return bytes(bits)
+
+
+def _staying(objects: ObjectStore, scene: _Scene, goes: set[bytes]) -> Iterator[list[Submitted]]:
+    """New copies of what the packs held besides, as it lies; what hung on it is encoded anew."""
+    chosen = _choose(objects, scene, goes)
+    for pack in scene.packs:
+        footer = objects.lookup.footer(pack)
+        body = objects.stored(pack, 0, footer.body_bytes)
+        yield [
+            _record(slot, body)
+            for number, slot in enumerate(footer.slots())
+            if chosen.get(slot.id) == (pack.number, number)
+        ]
+    for id in sorted(scene.dependants):
+        kind, content = objects.read(id)
+        yield [Submitted(id, kind, content, None, len(content))]
+
+
+def _choose(objects: ObjectStore, scene: _Scene, goes: set[bytes]) -> dict[bytes, tuple[int, int]]:
+    """Which copy of each object that stays is taken over: the lowest that reads."""
+    found: dict[bytes, list[tuple[int, int, int]]] = {}
+    packs = {pack.number: pack for pack in scene.packs}
+    footers: dict[int, Footer] = {n: objects.lookup.footer(p) for n, p in packs.items()}
+    for number, footer in footers.items():
+        bits = scene.vectors.get(number)
+        for at, slot in enumerate(footer.slots()):
+            stays = slot.id not in goes and slot.id not in scene.dependants
+            if stays and not bit_is_set(bits, at):
+                rank = 255 if slot.codec == RECIPE else slot.depth if slot.codec == DELTA else 0
+                found.setdefault(slot.id, []).append((rank, number, at))
+    chosen = {}
+    for id, copies in found.items():
+        copies.sort()
+        for _rank, number, at in copies if len(copies) > 1 else ():
+            try:
+                objects.verified(Copy(packs[number], footers[number].slot(at)))
+            except CasError:
+                continue
+            chosen[id] = number, at
+            break
+        else:
+            # The only one, or none reads: it is as good in its new place as in the old one.
+            chosen[id] = copies[0][1:]
+    return chosen
+
+
+def _record(slot: Slot, body: bytes) -> Submitted:
+    start = slot.offset + RECORD_HEADER_BYTES
+    payload = body[start : start + slot.stored_bytes]
+    return Submitted(
+        slot.id, slot.kind, payload, slot.codec, slot.raw_bytes, slot.depth, slot.group
+    )
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+def _unlink(store: Store) -> None:
+    """Remove every file that no pack row names any more."""
+    objects = store.objects
+    with objects.catalog.read() as reader:
+        listed = [row.seq for row in reader.unlinked()]
+    if listed and store.mirror() < max(listed):
+        raise CorruptCatalog(
+            "The content is out of the packs, and its old files stay: damage stands in the way of "
+            "the mirror. Run `cas fsck`, then this purge again.",
+            detail="mirror",
+        )
+    remove_unlinked(objects.catalog, objects.bucket)
+    remove_leftovers(objects, find_leftovers(objects))
+
+
+def _scrub(objects: ObjectStore) -> None:
+    """Leave nothing in the catalog's files of what was deleted."""
+    clock = objects.clock
+    end_ms = clock.monotonic_ms() + PURGE_WAIT_MS
+    done = objects.catalog.scrub(rewrite=True)
+    while not done:
+        if clock.monotonic_ms() > end_ms:
+            raise Busy(
+                "The content is gone from packs and catalog, but not from the catalog's log: a "
+                "reader holds an older state. Run this purge again when it has ended.",
+                waited_ms=PURGE_WAIT_MS,
+            )
+        clock.sleep_ms(20)
+        done = objects.catalog.scrub(rewrite=False)
+
+
+def _prove(objects: ObjectStore, goes: set[bytes]) -> None:
+    """Look at every file that is there. Raises `Unavailable` where one still has it."""
+    scene = _survey(objects, goes)
+    if scene.packs or scene.deltas:
+        raise Unavailable("The content came back while it was purged; run the purge again.")
+    named = {pack.file for pack in objects.lookup.ensure().packs.values()}
+    for file in objects.bucket.list():
+        if file.name in named:
+            continue
+        try:
+            _header, footer = read_footer(objects.bucket, file.name)
+        except CasError:
+            continue  # no pack, or none that is whole: fsck tells of it
+        if not goes.isdisjoint(footer.ids()):
+            raise Unavailable(
+                f"A writer at work has the content in {file.name}; it will be refused. Run this "
+                "purge again when it has ended."
+            )
