@@ -11,10 +11,9 @@ the old files; the catalog file, written anew, and its log, emptied; a look at e
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Final
 
-from cas.catalog.catalog import CatalogWriter
 from cas.errors import (
     Busy,
     CasError,
@@ -29,6 +28,7 @@ from cas.history.store import Store
 from cas.history.tombstones import Tombstone, purged_ids, stage_tombstones, tombstone_of
 from cas.limits import PURGE_TRIES, PURGE_WAIT_MS
 from cas.maintenance.leftovers import find_leftovers, remove_leftovers
+from cas.maintenance.takeout import survey, take_out
 from cas.maintenance.why import held
 from cas.model.entry import Entry
 from cas.model.ids import Kind, ObjectId
@@ -36,13 +36,14 @@ from cas.model.names import PURGED_REF
 from cas.model.values import frozen
 from cas.objects.batch import Batch
 from cas.objects.children import children
-from cas.objects.packs import Copy, PackInfo, bit_is_set, file_name, pack_name, read_footer
-from cas.objects.pipeline import Submitted
+from cas.objects.packs import Copy, bit_is_set, read_footer
 from cas.objects.store import ObjectStore
 from cas.objects.unlink import remove_unlinked
-from cas.storage.codec import DELTA, RECIPE
-from cas.storage.pack import EDGE_BASE, Footer, Slot
-from cas.storage.record import RECORD_HEADER_BYTES
+from cas.storage.codec import RECIPE
+from cas.storage.pack import EDGE_DICTIONARY
+
+_WINDOW_BYTES: Final = 8
+"""So much of purged content in a dictionary is enough for it to go."""
 
 EVENT: Final = "cas.purge"
 """Type of the event in the entry of a purge; its headers are `id` and `reason`."""
@@ -77,19 +78,6 @@ class PurgeResult:
     entry: Entry | None
 
 
-@frozen
-class _Scene:
-    """Where something that goes lies, in one state of the catalog."""
-
-    version: int
-    removal_version: int
-    packs: tuple[PackInfo, ...]
-    vectors: dict[int, bytes]
-    dependants: frozenset[bytes]
-    # Pack -> slots of delta copies whose base goes, in packs that stay.
-    deltas: dict[int, tuple[int, ...]]
-
-
 def plan_purge(store: Store, id: ObjectId) -> PurgePlan:
     """What `purge` would do; writes nothing.
 
@@ -118,7 +106,7 @@ def plan_purge(store: Store, id: ObjectId) -> PurgePlan:
             hold=hold.ref,
         )
     parts, shared = _parts(core, id)
-    scene = _survey(objects, {bytes(id), *map(bytes, parts)})
+    scene = survey(objects, {bytes(id), *map(bytes, parts)})
     return PurgePlan(id, size_bytes, parts, shared, len(scene.packs), len(scene.dependants))
 
 
@@ -142,8 +130,9 @@ def purge(store: Store, id: ObjectId, *, reason: str, author: str = "") -> Purge
         entry = _bury(store, stone)
     # With what a purge before, which was cut short, has left.
     goes = {bytes(id), *map(bytes, plan.part_ids), *purged_ids(core)}
+    goes |= _dictionaries(objects, goes)
     for _ in range(PURGE_TRIES):
-        if _take_out(objects, _survey(objects, goes), goes):
+        if take_out(objects, survey(objects, goes), goes):
             break
     else:
         raise Unavailable("The store is written to faster than purge can follow; run it again.")
@@ -221,149 +210,27 @@ def _used_elsewhere(core: Core, id: ObjectId, parts: set[bytes]) -> set[bytes]:
     return used & parts
 
 
-# -- packs -----------------------------------------------------------------------------------------
-
-
-def _survey(objects: ObjectStore, goes: set[bytes]) -> _Scene:
-    """Every pack that holds something of it, dead copies included, and every delta of it."""
-    with objects.catalog.read() as reader:
-        state = objects.lookup.refresh(reader)
-    packs: list[PackInfo] = []
-    dependants: set[bytes] = set()
-    deltas: dict[int, tuple[int, ...]] = {}
-    for number, pack in state.packs.items():
-        footer, bits = objects.lookup.footer(pack), state.vectors.get(number)
-        concerned = not goes.isdisjoint(footer.ids())
-        if concerned:
-            packs.append(pack)
-        slots = [
-            edge.slot
-            for edge in (footer.edges() if footer.edge_count else ())
-            if edge.role == EDGE_BASE and edge.id in goes and not bit_is_set(bits, edge.slot)
-        ]
-        users = {slot: footer.id_at(slot) for slot in slots}
-        dependants.update(user for user in users.values() if user not in goes)
-        if slots and not concerned:
-            deltas[number] = tuple(slots)
-    return _Scene(
-        state.version,
-        state.removal_version,
-        tuple(packs),
-        dict(state.vectors),
-        frozenset(dependants),
-        deltas,
-    )
-
-
-def _take_out(objects: ObjectStore, scene: _Scene, goes: set[bytes]) -> bool:
-    """Install what stays anew and take the packs out; False, and nothing done, if others moved."""
-    if not scene.packs and not scene.deltas:
-        return True
-    batch = objects.new_batch()
-    try:
-        for group in _staying(objects, scene, goes):
-            batch.rewrite(group)
-        batch.seal()
-        with objects.catalog.write() as writer:
-            head = writer.head()
-            done = head.removal_version == scene.removal_version and _is_quiet(
-                objects, writer, scene, goes
-            )
-            if done:
-                rows = [] if batch.is_empty else batch.install(writer, head)
-                version = head.version + len(rows) + 1
-                for number, slots in scene.deltas.items():
-                    bits = _with_bits(objects, scene, number, slots)
-                    writer.set_vector(number, version, bits)
-                files = [pack_name(pack.file) for pack in scene.packs if pack.file is not None]
-                writer.add_unlinked(files, head.seq)
-                numbers = [pack.number for pack in scene.packs]
-                writer.remove_packs(numbers, version, head.condemn_seq + 1)
-        if done and not batch.is_empty:
-            batch.resolved()
-        else:
-            batch.abandon()
-    except BaseException as error:
-        batch.abandon(error)
-        raise
-    objects.lookup.refresh()
-    return done
-
-
-def _is_quiet(objects: ObjectStore, writer: CatalogWriter, scene: _Scene, goes: set[bytes]) -> bool:
-    """Whether nothing that came since holds, or hangs on, what goes."""
-    for row in writer.packs(scene.version):
-        file = None if row.name is None else file_name(row.name)
-        pack = PackInfo(row.number, file, row.body_bytes, None)
-        if row.name is None:
-            objects.lookup.refresh(writer)
-            known = objects.lookup.ensure().packs.get(row.number)
-            if known is None:
-                return False
-            pack = known
+def _dictionaries(objects: ObjectStore, goes: set[bytes]) -> set[bytes]:
+    """Dictionaries that hold some of it word for word: they were made of it, or of its like."""
+    state = objects.lookup.ensure()
+    found: set[bytes] = set()
+    for pack in state.packs.values():
         footer = objects.lookup.footer(pack)
-        if not goes.isdisjoint(footer.ids()) or any(edge.id in goes for edge in footer.edges()):
-            return False
-    return True
+        if footer.edge_count:
+            found.update(edge.id for edge in footer.edges() if edge.role == EDGE_DICTIONARY)
+    contents = [objects.read(id)[1] for id in goes if found and objects.has(id)]
+    return {id for id in found if _shares(objects.read(id)[1], contents)}
 
 
-def _with_bits(objects: ObjectStore, scene: _Scene, number: int, slots: Iterable[int]) -> bytes:
-    footer = objects.lookup.footer(objects.lookup.ensure().packs[number])
-    bits = bytearray(scene.vectors.get(number, bytes((footer.count + 7) // 8)))
-    for slot in slots:
-        bits[slot >> 3] |= 1 << (slot & 7)
-    return bytes(bits)
-
-
-def _staying(objects: ObjectStore, scene: _Scene, goes: set[bytes]) -> Iterator[list[Submitted]]:
-    """New copies of what the packs held besides, as it lies; what hung on it is encoded anew."""
-    chosen = _choose(objects, scene, goes)
-    for pack in scene.packs:
-        footer = objects.lookup.footer(pack)
-        body = objects.stored(pack, 0, footer.body_bytes)
-        yield [
-            _record(slot, body)
-            for number, slot in enumerate(footer.slots())
-            if chosen.get(slot.id) == (pack.number, number)
-        ]
-    for id in sorted(scene.dependants):
-        kind, content = objects.read(id)
-        yield [Submitted(id, kind, content, None, len(content))]
-
-
-def _choose(objects: ObjectStore, scene: _Scene, goes: set[bytes]) -> dict[bytes, tuple[int, int]]:
-    """Which copy of each object that stays is taken over: the lowest that reads."""
-    found: dict[bytes, list[tuple[int, int, int]]] = {}
-    packs = {pack.number: pack for pack in scene.packs}
-    footers: dict[int, Footer] = {n: objects.lookup.footer(p) for n, p in packs.items()}
-    for number, footer in footers.items():
-        bits = scene.vectors.get(number)
-        for at, slot in enumerate(footer.slots()):
-            stays = slot.id not in goes and slot.id not in scene.dependants
-            if stays and not bit_is_set(bits, at):
-                rank = 255 if slot.codec == RECIPE else slot.depth if slot.codec == DELTA else 0
-                found.setdefault(slot.id, []).append((rank, number, at))
-    chosen = {}
-    for id, copies in found.items():
-        copies.sort()
-        for _rank, number, at in copies if len(copies) > 1 else ():
-            try:
-                objects.verified(Copy(packs[number], footers[number].slot(at)))
-            except CasError:
-                continue
-            chosen[id] = number, at
-            break
-        else:
-            # The only one, or none reads: it is as good in its new place as in the old one.
-            chosen[id] = copies[0][1:]
-    return chosen
-
-
-def _record(slot: Slot, body: bytes) -> Submitted:
-    start = slot.offset + RECORD_HEADER_BYTES
-    payload = body[start : start + slot.stored_bytes]
-    return Submitted(
-        slot.id, slot.kind, payload, slot.codec, slot.raw_bytes, slot.depth, slot.group
+def _shares(dictionary: bytes, contents: Iterable[bytes]) -> bool:
+    """Whether a piece of any content stands in a dictionary."""
+    size = _WINDOW_BYTES
+    pieces = {dictionary[at : at + size] for at in range(len(dictionary) - size + 1)}
+    return any(
+        any(content[at : at + size] in pieces for at in range(len(content) - size + 1))
+        if len(content) >= size
+        else content in dictionary
+        for content in contents
     )
 
 
@@ -403,7 +270,7 @@ def _scrub(objects: ObjectStore) -> None:
 
 def _prove(objects: ObjectStore, goes: set[bytes]) -> None:
     """Look at every file that is there. Raises `Unavailable` where one still has it."""
-    scene = _survey(objects, goes)
+    scene = survey(objects, goes)
     if scene.packs or scene.deltas:
         raise Unavailable("The content came back while it was purged; run the purge again.")
     named = {pack.file for pack in objects.lookup.ensure().packs.values()}

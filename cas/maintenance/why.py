@@ -335,6 +335,8 @@ def _users(core: Core, id: ObjectId) -> Iterator[tuple[ObjectId, str]]:
         except CasError:
             continue
         for edge in footer.edges() if footer.edge_count else ():
+            if edge.slot >= footer.count:
+                continue  # of the pack as a whole
             user = footer.id_at(edge.slot)
             if edge.id == id and user not in told and not lookup.is_gone(number, edge.slot):
                 told.add(user)

@@ -19,10 +19,11 @@ from cas.maintenance.backups.refill import VaultImage, recheckpoint, refill
 from cas.maintenance.backups.vault import Vault
 from cas.maintenance.findings import OnProgress, Progress
 from cas.model.entry import Entry
-from cas.model.ids import Kind
-from cas.model.names import HORIZON_REF
+from cas.model.ids import Kind, ObjectId
+from cas.model.names import HORIZON_REF, PURGED_REF
 from cas.model.objects import Commit
 from cas.model.values import frozen
+from cas.objects.batch import Batch
 from cas.objects.children import children
 from cas.objects.packs import file_name
 from cas.objects.store import ObjectStore
@@ -186,6 +187,7 @@ def _refuse_exchanged(line: PackLine, check: bytes) -> None:
 def settle(store: Store, image: VaultImage) -> None:
     """Say in a store what its state knew and its position did not. Raises `Gone`."""
     if image.seq < image.state.seq:
+        _keep_tombstones(store, image)
         _keep_horizon(store, image)
         _refuse_hollow(store, image)
 
@@ -215,6 +217,26 @@ def _keep_horizon(store: Store, image: VaultImage) -> None:
         tx.commit()
 
 
+def _keep_tombstones(store: Store, image: VaultImage) -> None:
+    """Carry over what was purged between the position and its state, likewise: it is gone too."""
+    found: list[ObjectId] = []
+    for seq, data in enumerate(image.entries(), start=1):
+        if image.seq < seq <= image.state.seq:
+            change = Entry.decode(data).target(PURGED_REF)
+            found += [] if change is None else [change]
+    if not found:
+        return
+    target = found[-1]
+
+    def carry(batch: Batch) -> ObjectId:
+        batch.counts = True
+        return target
+
+    with store.begin(message=f"purged before entry {image.state.seq} of the backup") as tx:
+        tx.move(PURGED_REF, tx.stage(carry))
+        tx.commit()
+
+
 def _refuse_hollow(store: Store, image: VaultImage) -> None:
     """Raise `Gone` unless what the refs name at this position is there: commits back to the
     first, and the files of each commit that a ref names.
@@ -241,6 +263,8 @@ def _lacking(objects: ObjectStore, target: bytes, seen: set[bytes]) -> bytes | N
         if id in seen:
             continue
         copy = objects.find(id)
+        if copy is None and objects.absent.error(id) is not None:
+            continue
         if copy is None:
             return id
         if copy.slot.kind == Kind.BLOB:

@@ -372,7 +372,7 @@ def test_a_purge_that_was_cut_short_is_told_and_goes_on(
     store: Store, rng: random.Random, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Behind each step an error may come: fsck tells of it, and the next purge ends it."""
-    for step in ("_take_out", "_unlink", "_scrub", "_prove"):
+    for step in ("take_out", "_unlink", "_scrub", "_prove"):
         secret = secret_of(rng)
         spilled(store, secret)
         id = store.put(secret)
@@ -385,7 +385,7 @@ def test_a_purge_that_was_cut_short_is_told_and_goes_on(
             with pytest.raises(cas.Unavailable):
                 purge(store, id, reason="x")
         codes = {finding.code for finding in fsck(store).findings}
-        assert ("purge-unfinished" in codes) == (step == "_take_out")
+        assert ("purge-unfinished" in codes) == (step == "take_out")
         write(store, "main", {f"after {step}": b"1"})
         other = secret_of(rng)
         inline(store, other)
@@ -462,3 +462,26 @@ def test_copies_that_do_not_exist_any_more_go_too(store: Store, rng: random.Rand
     purge(store, id, reason="x")
     assert traces(store, needles_of(secret)) == []
     check(store)
+
+
+def test_backups_know_what_was_purged(store: Store, rng: random.Random, tmp_path: Path) -> None:
+    """A backup of a purged store proves; a restore to before the purge knows of it all the same."""
+    secret = secret_of(rng)
+    inline(store, secret)
+    id = store.put(secret)
+    before = store.view().seq
+    purge(store, id, reason="leaked")
+    write(store, "main", {"later": b"1"})
+    cas.backup(store, tmp_path / "backup")
+    report, _file = cas.prove(tmp_path / "backup")
+    assert report.ok
+    for seq in (None, before):
+        place = tmp_path / f"restored-{seq}"
+        cas.restore_store(tmp_path / "backup", place, seq=seq)
+        with cas.open(place) as restored:
+            with pytest.raises(Purged):
+                restored.get(id)
+            with pytest.raises(WasPurged):
+                restored.put(secret)
+            check(restored)
+    assert traces(store, needles_of(secret)) == []
