@@ -109,7 +109,15 @@ def tombstones(core: Core, moment: Moment) -> Iterator[Tombstone]:
 
 def purged_ids(core: Core) -> frozenset[bytes]:
     """Ids that are purged in the newest state. Raises `Corrupt`."""
-    root = root_at(core, core.timeline.now())
+    return _ids(core, root_at(core, core.timeline.now()))
+
+
+def ids_below(core: Core, target: bytes) -> frozenset[bytes]:
+    """Ids that are purged where `policy/purged` points at this. Raises `Corrupt`."""
+    return _ids(core, _root(core, None, target))
+
+
+def _ids(core: Core, root: bytes) -> frozenset[bytes]:
     if root == DIRECTORY.empty:
         return frozenset()
     nodes = core.objects.tree_nodes(DIRECTORY)

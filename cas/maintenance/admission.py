@@ -233,8 +233,14 @@ class Admission:
     missing: set[bytes]
 
 
-def admit(found: Survey, thinned: Callable[[bytes], bool] = lambda _id: False) -> Admission:
-    """From the bottom up: what is whole. A thinned commit needs its parents and nothing else."""
+def admit(
+    found: Survey,
+    thinned: Callable[[bytes], bool] = lambda _id: False,
+    purged: frozenset[bytes] = frozenset(),
+) -> Admission:
+    """From the bottom up: what is whole. A thinned commit needs its parents and nothing else, and
+    nobody lacks what was purged.
+    """
     exist = set(found.exist)
     plain = set(found.exist)
     exist.update(id for id, recipe, spot in found.recipes if spot not in found.refused)
@@ -247,7 +253,7 @@ def admit(found: Survey, thinned: Callable[[bytes], bool] = lambda _id: False) -
             if not exist.issuperset(named):
                 if id in found.commits and thinned(id):
                     named = list(found.commits[id])
-                lacks = [child for child in named if child not in exist]
+                lacks = [child for child in named if child not in exist and child not in purged]
                 if lacks:
                     lacking[id] = lacks
         missing.update(child for lacks in lacking.values() for child in lacks)

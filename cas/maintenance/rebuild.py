@@ -16,12 +16,13 @@ from cas.errors import CasError, NotCanonical
 from cas.history.core import CommitCache, Core
 from cas.history.horizon import read_horizon
 from cas.history.timeline import Timeline
+from cas.history.tombstones import ids_below
 from cas.maintenance.admission import Admission, Survey, admit, bits_of, reach
 from cas.maintenance.evidence import Evidence
 from cas.maintenance.lineages import Claim, Disagreement, Journal, Tip, choose, claim_of
 from cas.model.entry import Entry
 from cas.model.ids import Kind, ObjectId
-from cas.model.names import HORIZON_REF
+from cas.model.names import HORIZON_REF, PURGED_REF
 from cas.model.segment import Segment
 from cas.model.values import field, frozen
 from cas.trees.cursor import nodes_of, scan
@@ -124,7 +125,7 @@ def plan_rebuild(
     entries = [Entry.decode(row.entry, verified=True) for row in chosen.rows]
     refs = _refs(evidence, chosen, entries)
     thinned = thinned_by(evidence, refs)
-    admission = admit(found, thinned)
+    admission = admit(found, thinned, purged_by(evidence, refs))
     allowed = admission.admitted
     if accept_loss:
         allowed = admission.admitted | admission.incomplete
@@ -292,6 +293,19 @@ def thinned_by(evidence: Evidence, refs: Refs) -> Callable[[bytes], bool]:
     except CasError:
         return lambda _id: False
     return partial(_is_among, frozenset(names))
+
+
+def purged_by(evidence: Evidence, refs: Refs) -> frozenset[bytes]:
+    """What was purged, as the refs say."""
+    value = refs.state.get(PURGED_REF)
+    if value is None:
+        return frozenset()
+    objects = evidence.objects
+    try:
+        core = Core(objects, Timeline(objects), CommitCache(objects))
+        return ids_below(core, value[1])
+    except CasError:
+        return frozenset()
 
 
 def _is_among(names: frozenset[bytes], id: bytes) -> bool:

@@ -17,7 +17,7 @@ from cas.history.store import Store
 from cas.limits import ID_BYTES
 from cas.maintenance.admission import admit
 from cas.maintenance.evidence import Evidence, Folder, gather
-from cas.maintenance.rebuild import Rebuild, plan_rebuild, thinned_by
+from cas.maintenance.rebuild import Rebuild, plan_rebuild, purged_by, thinned_by
 from cas.model.ids import Kind, ObjectId, TreeId
 from cas.model.names import short_ref
 from cas.model.objects import Commit, EntryKind, Tag
@@ -134,7 +134,9 @@ class _Copy:
             found.exist.difference_update(self._lost)
             found.recipes[:] = [row for row in found.recipes if row[0] not in self._lost]
             assert self._plan.refs is not None
-            self._admitted = admit(found, thinned_by(self._evidence, self._plan.refs)).admitted
+            evidence, refs = self._evidence, self._plan.refs
+            admission = admit(found, thinned_by(evidence, refs), purged_by(evidence, refs))
+            self._admitted = admission.admitted
         self._copy_kinds(batch, blobs=False)
 
     def _copy_kinds(self, batch: Batch, *, blobs: bool) -> None:

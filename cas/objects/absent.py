@@ -33,7 +33,8 @@ class Absent:
     def __init__(self) -> None:
         self._load: Callable[[], frozenset[bytes]] | None = None
         self._tell: Callable[[bytes], CasError | None] | None = None
-        self._known: tuple[int, frozenset[bytes]] = (0, _NONE)
+        # -1: nobody has asked yet. A catalog that was made anew counts from 0 again.
+        self._known: tuple[int, frozenset[bytes]] = (-1, _NONE)
 
     def follow(
         self, load: Callable[[], frozenset[bytes]], tell: Callable[[bytes], CasError | None]
@@ -44,9 +45,8 @@ class Absent:
     def ids(self, condemn_seq: int) -> frozenset[bytes]:
         """Ids that were purged, as of a condemn sequence or later. Raises `Corrupt`."""
         known = self._known
-        # Before anything was ever removed nothing was purged either.
-        if condemn_seq == known[0] or not condemn_seq or self._load is None:
-            return known[1] if condemn_seq else _NONE
+        if condemn_seq == known[0] or self._load is None:
+            return known[1]
         ids = self._load()
         self._known = condemn_seq, ids
         return ids

@@ -68,6 +68,7 @@ class Batch:
         self._read = read
         self._lookup = parts.lookup
         self._condemn_seq = self._lookup.ensure().condemn_seq
+        parts.absent.ids(self._condemn_seq)  # asked for here, and not inside the gate
         # While small: id -> record, in the order given.
         self._small: dict[bytes, Record] = {}
         self._small_bytes = 0
@@ -82,9 +83,8 @@ class Batch:
         self._sealed: list[SealedPack] | None = None
         self._young = Young(parts)
         self._small_sealed: SealedPack | None = None
-        self._done = False
         # Purged ids that this batch brings back on purpose; whether it counts as a removal.
-        self.allowed, self.counts = set[bytes](), False
+        self.allowed, self.counts, self._done = set[bytes](), False, False
         self._pid = os.getpid()
         # Set once a transaction may have named the sealed packs: behind which version.
         self._offered, self._version = False, 0

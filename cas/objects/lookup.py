@@ -270,7 +270,7 @@ class Lookup:
     # -- the snapshot ------------------------------------------------------------------------
 
     def refresh(self, reader: CatalogReader | None = None) -> State:
-        """Move the snapshot to the newest state (that of `reader` when given)."""
+        """Move the snapshot to the newest state (that of `reader`, unless that is older)."""
         with self._lock:
             if reader is None:
                 with self._catalog.read() as own:

@@ -485,3 +485,36 @@ def test_backups_know_what_was_purged(store: Store, rng: random.Random, tmp_path
                 restored.put(secret)
             check(restored)
     assert traces(store, needles_of(secret)) == []
+
+
+def test_a_rebuilt_catalog_knows_what_was_purged(store: Store, rng: random.Random) -> None:
+    """Directories that name purged content come back from packs alone, and so do tombstones."""
+    secret = secret_of(rng)
+    inline(store, secret)
+    commits(store, 3)
+    id = store.put(secret)
+    purge(store, id, reason="leaked")
+    store.apply(
+        store.plan_retention(
+            RetentionPolicy((KeepRule("heads/*", last=2),), HorizonRule(Span(), 0))
+        )
+    )
+    store.gc(grace_us=0)
+    write(store, "main", {"later": b"1"})
+    store.mirror()
+    head, log = store.resolve("main"), [id for id, _commit in store.log("main")]
+    place = store.location
+    store.close()
+    for path in Path(place).glob("catalog.sqlite*"):
+        path.unlink()
+    with cas.plan_repair(place) as plan:
+        plan.apply()
+    with cas.open(place) as rebuilt:
+        assert rebuilt.resolve("main") == head
+        assert [id for id, _commit in rebuilt.log("main")] == log
+        assert rebuilt.snapshot("main")["beside"] == b"stays"
+        with pytest.raises(Purged):
+            rebuilt.snapshot("main")["secret"]
+        with pytest.raises(WasPurged):
+            rebuilt.put(secret)
+        check(rebuilt)
