@@ -36,5 +36,5 @@ def is_large(file: str) -> bool:
     """Whether a file named on the command line is large, or - is read, which may be."""
     try:
         return file == "-" or os.path.getsize(file) > LARGE_BYTES
-    except OSError:
+    except (OSError, ValueError):
         return False  # whoever opens it tells what is wrong
