@@ -40,7 +40,6 @@ from cas.objects.packs import Copy, bit_is_set, read_footer
 from cas.objects.store import ObjectStore
 from cas.objects.unlink import remove_unlinked
 from cas.storage.codec import RECIPE
-from cas.storage.pack import EDGE_DICTIONARY
 
 _WINDOW_BYTES: Final = 8
 """So much of purged content in a dictionary is enough for it to go."""
@@ -216,8 +215,7 @@ def _dictionaries(objects: ObjectStore, goes: set[bytes]) -> set[bytes]:
     found: set[bytes] = set()
     for pack in state.packs.values():
         footer = objects.lookup.footer(pack)
-        if footer.edge_count:
-            found.update(edge.id for edge in footer.edges() if edge.role == EDGE_DICTIONARY)
+        found.update(footer.dictionaries())
     contents = [objects.read(id)[1] for id in goes if found and objects.has(id)]
     return {id for id in found if _shares(objects.read(id)[1], contents)}
 

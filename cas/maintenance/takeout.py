@@ -46,7 +46,7 @@ def survey(objects: ObjectStore, goes: set[bytes]) -> Scene:
     deltas: dict[int, tuple[int, ...]] = {}
     for number, pack in state.packs.items():
         footer, bits = objects.lookup.footer(pack), state.vectors.get(number)
-        edges = [edge for edge in footer.edges() if edge.id in goes] if footer.edge_count else []
+        edges = [edge for edge in footer.all_edges() if edge.id in goes]
         # A pack that names a dictionary that goes is written anew as a whole.
         concerned = not goes.isdisjoint(footer.ids()) or any(
             edge.role == EDGE_DICTIONARY for edge in edges
@@ -119,7 +119,7 @@ def _is_quiet(objects: ObjectStore, writer: CatalogWriter, scene: Scene, goes: s
                 return False
             pack = known
         footer = objects.lookup.footer(pack)
-        if not goes.isdisjoint(footer.ids()) or any(edge.id in goes for edge in footer.edges()):
+        if not goes.isdisjoint(footer.ids()) or any(edge.id in goes for edge in footer.all_edges()):
             return False
     return True
 

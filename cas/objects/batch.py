@@ -67,8 +67,8 @@ class Batch:
         self._parts = parts
         self._read = read
         self._lookup = parts.lookup
-        self._condemn_seq = self._lookup.ensure().condemn_seq
-        parts.absent.ids(self._condemn_seq)  # asked for here, and not inside the gate
+        seq = self._condemn_seq = self._lookup.ensure().condemn_seq
+        parts.absent.ids(seq)  # asked for here, and not inside the gate
         # While small: id -> record, in the order given.
         self._small: dict[bytes, Record] = {}
         self._small_bytes = 0
@@ -83,12 +83,11 @@ class Batch:
         self._sealed: list[SealedPack] | None = None
         self._young = Young(parts)
         self._small_sealed: SealedPack | None = None
-        # Purged ids that this batch brings back on purpose; whether it counts as a removal.
-        self.allowed, self.counts, self._done = set[bytes](), False, False
-        self._pid = os.getpid()
+        # Purged ids that come back on purpose; whether it counts as a removal.
+        self.allowed, self.counts = set[bytes](), False
+        self._done, self._pid = False, os.getpid()
         # Set once a transaction may have named the sealed packs: behind which version.
-        self._offered, self._version = False, 0
-        self.written_count = self.written_bytes = 0
+        self._offered, self._version, self.written_count, self.written_bytes = False, 0, 0, 0
 
     @property
     def inherited(self) -> bool:
