@@ -257,9 +257,13 @@ def _map(path: str) -> memoryview:
     """
     fd = _open(path)
     try:
-        missing = _MARKS_BYTES - os.fstat(fd).st_size
-        if missing > 0:
-            os.pwrite(fd, bytes(missing), _MARKS_BYTES - missing)
+        if os.fstat(fd).st_size < _MARKS_BYTES:
+            # Many may open a new store at once, and one of them may have committed by now.
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            missing = _MARKS_BYTES - os.fstat(fd).st_size
+            if missing > 0:
+                os.pwrite(fd, bytes(missing), _MARKS_BYTES - missing)
+            fcntl.flock(fd, fcntl.LOCK_UN)
         return memoryview(mmap.mmap(fd, _MARKS_BYTES)).cast("Q")
     finally:
         os.close(fd)

@@ -16,9 +16,8 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import repeat
-from typing import NamedTuple
 
-from cas.catalog.catalog import CatalogReader, CatalogWriter, Head, PackRow, SessionRow
+from cas.catalog.catalog import DELTAS, CatalogReader, CatalogWriter, Head, PackRow, SessionRow
 from cas.errors import (
     CasError,
     Closed,
@@ -30,31 +29,23 @@ from cas.limits import INLINE_OBJECT_BYTES_MAX, INLINE_TRANSACTION_BYTES_MAX
 from cas.model.ids import Kind, digest_of, digests_of
 from cas.objects.packs import file_name
 from cas.objects.parts import Parts
+from cas.objects.patches import Patches
 from cas.objects.pipeline import Submitted
-from cas.objects.relied import check_relied, named_by
+from cas.objects.relied import check_relied
 from cas.objects.sessions import begin_session
 from cas.objects.writer import FileWriter, SealedPack
-from cas.objects.young import Young
-from cas.storage.codec import RAW, RECIPE, encode_payload
+from cas.objects.young import Mark, Young
+from cas.storage.codec import DELTA, RECIPE, encode_payload
 from cas.storage.dictionary import Dictionary
 from cas.storage.pack import SLOT_BYTES, Footer, Record
 from cas.storage.record import RECORD_HEADER_BYTES
+from cas.trees.node import Made
 
 _YOUNG_RAW_BYTES_MAX = 2048
 """A young blob up to this size lies as it is: compressing it would cost a commit more than the
-bytes it saves. Young tree nodes always do: most of their bytes are ids."""
-
+bytes it saves. Tree nodes that are no patches always do: most of their bytes are ids."""
 
 _RECORD_COST_BYTES = RECORD_HEADER_BYTES + SLOT_BYTES
-
-
-class Mark(NamedTuple):
-    """How far a batch had come."""
-
-    records: int
-    small_bytes: int
-    structured: int
-    hits: set[bytes]
 
 
 class Batch:
@@ -82,6 +73,7 @@ class Batch:
         self._release: Callable[[], None] | None = None
         self._sealed: list[SealedPack] | None = None
         self._young = Young(parts)
+        self._patches = Patches(self._lookup, DELTAS in parts.meta.features)
         self._small_sealed: SealedPack | None = None
         # Purged ids that come back on purpose; whether it counts as a removal.
         self.allowed, self.counts = set[bytes](), False
@@ -103,10 +95,7 @@ class Batch:
         if self._done:
             raise Closed("This batch or transaction has ended; begin another.")
         if self.inherited:
-            raise ForkedStore(
-                "This transaction belongs to the parent process; open the store again in the "
-                "child and begin another."
-            )
+            raise ForkedStore("This transaction is the parent's; open the store again and begin.")
 
     # -- staging -----------------------------------------------------------------------------
 
@@ -116,8 +105,10 @@ class Batch:
         self.add(id, kind, content)
         return id
 
-    def add(self, id: bytes, kind: int, content: bytes) -> bool:
-        """Stage an object whose id is known to be right; whether it had to be written."""
+    def add(self, id: bytes, kind: int, content: bytes, made: Made | None = None) -> bool:
+        """Stage an object whose id is known to be right, and perhaps what it was `made` from;
+        whether it had to be written.
+        """
         if self._done:
             self.check_open()
         if id in self._small or (self._file is not None and self._file.holds(id)):
@@ -132,9 +123,12 @@ class Batch:
             self._structured.append(id)
         if self._file is None:
             codec, payload, stored = 0, content, size_bytes
-            if size_bytes > _YOUNG_RAW_BYTES_MAX and kind == 1:  # Kind.BLOB
-                codec, payload = encode_payload(content)
-                stored = len(payload)
+            if kind == 1:  # Kind.BLOB
+                if size_bytes > _YOUNG_RAW_BYTES_MAX:
+                    codec, payload = encode_payload(content)
+                    stored = len(payload)
+            elif made is not None and (patch := self._patches.encode(id, made, size_bytes)):
+                codec, payload, stored = DELTA, patch, len(patch)
             total = self._small_bytes + stored
             if stored <= INLINE_OBJECT_BYTES_MAX and total <= INLINE_TRANSACTION_BYTES_MAX:
                 self._small[id] = (id, kind, codec, payload, size_bytes)
@@ -238,10 +232,9 @@ class Batch:
     def read(self, id: bytes) -> tuple[int, int, bytes, int] | None:
         """(kind, codec, payload, raw bytes) of a staged object."""
         record = self._small.get(id)
-        found = None if record is None else record[1:]
-        if found is None and self._file is not None:
-            found = self._file.read(id)
-        return found
+        if record is not None:
+            return record[1:]
+        return None if self._file is None else self._file.read(id)
 
     @property
     def is_empty(self) -> bool:
@@ -260,10 +253,8 @@ class Batch:
         if self._sealed is None:
             if self._file is not None:
                 self._sealed = self._file.finish()
-            elif self._small:
-                self._sealed = [self._small_pack(direct=direct)]
             else:
-                self._sealed = []
+                self._sealed = [self._small_pack(direct=direct)] if self._small else []
         return self._sealed
 
     @property
@@ -281,8 +272,10 @@ class Batch:
         What went into a pack file stays there and is named by nothing; gc takes it.
         """
         if self._file is None:
-            for id in list(self._small)[mark.records :]:
+            forgotten = list(self._small)[mark.records :]
+            for id in forgotten:
                 del self._small[id]
+            self._patches.forget(forgotten)
             self._small_bytes = mark.small_bytes
             del self._structured[mark.structured :]
             self._hits = mark.hits
@@ -296,12 +289,12 @@ class Batch:
         """Write small blobs of a group with this dictionary, of which the batch stages a copy."""
         self._young.use(dictionary, group)
         codec, payload = encode_payload(dictionary.content)
-        size_bytes = len(dictionary.content)
-        self.rewrite([Submitted(dictionary.id, Kind.BLOB, payload, codec, size_bytes, 0, group)])
+        raw_bytes = len(dictionary.content)
+        self.rewrite([Submitted(dictionary.id, Kind.BLOB, payload, codec, raw_bytes, 0, group)])
 
     def _small_pack(self, *, direct: bool) -> SealedPack:
-        """All that lies in memory, as one pack."""
-        self._small_sealed = self._young.pack(self._small, self._begin_session if direct else None)
+        session = self._begin_session if direct else None
+        self._small_sealed = self._young.pack(self._small, self._patches.depths, session)
         if self._young.needs is not None:
             self._hits.add(self._young.needs)
         return self._small_sealed
@@ -363,15 +356,14 @@ class Batch:
 
     def _check_relied(self, writer: CatalogReader) -> None:
         """Look up again what this batch names and does not write (E6)."""
-        bases = self._file.bases if self._file is not None else {}
-        staged = (self._read(self, id) for id in self._structured)
-        purged = self._parts.absent.refuse(self._hits, writer.head().condemn_seq, self.allowed)
-        named = named_by(self._hits, staged, purged)
+        needs = self._patches.bases()
         if self._file is not None:
             # A dictionary stands alone: no delta is one.
-            named.update(dict.fromkeys(self._file.dictionaries, 1))
+            needs |= self._file.bases | dict.fromkeys(self._file.dictionaries, 1)
+        staged = (self._read(self, id) for id in self._structured)
+        purged = self._parts.absent.refuse(self._hits, writer.head().condemn_seq, self.allowed)
         self._lookup.refresh(writer)
-        check_relied(self._lookup, named, bases, self.holds)
+        check_relied(self._lookup, self._hits, staged, purged, needs, self.holds)
 
     def installed(self, rows: list[tuple[PackRow, Footer]], head: Head) -> None:
         """After the transaction: the packs are part of the store."""
@@ -441,8 +433,9 @@ class Batch:
         session = self._begin_session()
         self._hints = {} if self._hints is None else self._hints
         file = FileWriter(self._parts, session.id, self.beside, self._hints)
+        depth = self._patches.depths.get
         file.add_many(
-            Submitted(id, kind, payload, None if codec == RAW else codec, raw_bytes)
+            Submitted(id, kind, payload, codec or None, raw_bytes, depth(id, 0))
             for id, kind, codec, payload, raw_bytes in self._small.values()
         )
         self._small.clear()

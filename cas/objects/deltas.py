@@ -35,7 +35,8 @@ from cas.storage.record import DELTA_KINDS, NO_GROUP, RECORD_HEADER_BYTES
 TARGET_BYTES_MIN: Final = 192
 """Content below this is stored whole: a delta pays 72 bytes to name its base twice."""
 
-_EDGE_BYTES: Final = ID_BYTES + 40
+EDGE_BYTES: Final = ID_BYTES + 40
+"""What naming a base costs, in the payload and in the footer."""
 _BASE_FACTOR: Final = 4
 _BASE_SLACK_BYTES: Final = 64 * KIB
 """A base much longer than the content costs every read more than it saves."""
@@ -109,7 +110,7 @@ class Deltas:
             if frame is None:
                 continue
             size_bytes = len(target.content)
-            if len(frame) + _EDGE_BYTES > size_bytes // 2:
+            if len(frame) + EDGE_BYTES > size_bytes // 2:
                 continue
             made[at] = (
                 target.id,
@@ -120,7 +121,7 @@ class Deltas:
                 base.depth + 1,
                 target.group,
             )
-            if len(frame) + _EDGE_BYTES > size_bytes // _SURE:
+            if len(frame) + EDGE_BYTES > size_bytes // _SURE:
                 doubtful.append(at)
             elif self._wants_second(target, base):
                 second.append(_whole(base, target.group))
@@ -132,7 +133,7 @@ class Deltas:
             delta = made[at]
             assert delta is not None
             whole_bytes = sample_bytes * len(targets[at].content) // len(sample)
-            if len(delta[3]) + _EDGE_BYTES - ID_BYTES > whole_bytes // 2:
+            if len(delta[3]) + EDGE_BYTES - ID_BYTES > whole_bytes // 2:
                 made[at] = None
         return made, second
 

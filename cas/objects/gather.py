@@ -19,7 +19,7 @@ from cas.objects.pipeline import Submitted
 from cas.objects.store import ObjectStore
 from cas.storage.codec import DICTIONARY, RAW, ZSTD, decode_payload
 from cas.storage.dictionary import DICTIONARY_CONTENT_BYTES_MIN, Dictionary
-from cas.storage.pack import FOOTER_HEAD_BYTES, Footer, Slot, decode_inline
+from cas.storage.pack import Footer, Slot, decode_inline
 from cas.storage.record import TAG_BYTES
 
 Output = tuple[int, Footer, bytes]
@@ -96,10 +96,9 @@ def footer_of(pack: PackInfo, footer_bytes: bytes, body: bytes) -> Footer:
     it: so it is the one that this handle made, byte by byte, or it is checked in full.
     """
     known = pack.footer
-    if pack.own and known is not None and len(body) == known.body_bytes:
-        start = FOOTER_HEAD_BYTES
-        if footer_bytes[start : start + len(known.table)] == known.table and not known.edge_count:
-            return known
+    own = pack.own and known is not None and len(body) == known.body_bytes
+    if own and known is not None and known.stands_in(footer_bytes):
+        return known
     return decode_inline(body, footer_bytes, pack.label)
 
 

@@ -89,8 +89,9 @@ class TreeNodes:
     def save(self, node: Node) -> bytes:
         assert self._batch is not None, "these nodes are read-only"
         id = node.id or id_of(self._flavour, node)
-        if self._batch.add(id, self._kind, node.data):
+        if self._batch.add(id, self._kind, node.data, node.made):
             self.saved_count += 1
             self.saved_bytes += len(node.data)
+        node.made = None
         self._cache.put(id, node)
         return id

@@ -13,6 +13,7 @@ from cas.errors import CorruptPack
 from cas.limits import DICTIONARIES_A_PACK_MAX
 from cas.model.values import frozen
 from cas.storage.bucket import Bucket
+from cas.storage.codec import RECIPE
 from cas.storage.header import PACK_HEADER_BYTES, PackHeader, decode_header
 from cas.storage.pack import (
     EDGE_BYTES,
@@ -26,6 +27,7 @@ from cas.storage.pack import (
     decode_footer_head,
     footer_length,
 )
+from cas.storage.record import COMMON_GROUP
 
 
 @frozen
@@ -64,6 +66,11 @@ class State:
     condemn_seq: int
     packs: Mapping[int, PackInfo]
     vectors: Mapping[int, bytes]
+
+
+def may_have_deltas(slot: Slot) -> bool:
+    """Whether a copy may be the base of deltas of the common group, as far as its slot says."""
+    return slot.codec != RECIPE and slot.group == COMMON_GROUP
 
 
 def file_name(name: bytes) -> str:

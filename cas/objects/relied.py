@@ -43,20 +43,23 @@ def named_by(
 
 def check_relied(
     lookup: Lookup,
-    named: Mapping[bytes, int],
-    bases: Mapping[bytes, int],
+    hits: Iterable[bytes],
+    staged: Iterable[tuple[int, bytes]],
+    purged: frozenset[bytes],
+    needs: Mapping[bytes, int],
     holds: Callable[[bytes], bool],
 ) -> None:
     """Raise `ObjectNotFound` for the first that has no copy of less than its rank.
 
-    `holds` says what the transaction writes itself; a base is never written with what is made of
-    it. The snapshot of `lookup` must be that of the transaction.
+    `needs` are bases and dictionaries, with their ranks; they are never written with what is made
+    of them, and come first, because without them what is `staged` could not be read. `holds` says
+    what the transaction writes itself. The snapshot of `lookup` must be that of the transaction.
     """
-    for id, rank in named.items():
-        if not holds(id) and not _has_copy(lookup, id, rank):
+    for id, rank in needs.items():
+        if not _has_copy(lookup, id, rank):
             raise _condemned(id)
-    for id, depth in bases.items():
-        if not _has_copy(lookup, id, depth):
+    for id, rank in named_by(hits, staged, purged).items():
+        if not holds(id) and not _has_copy(lookup, id, rank):
             raise _condemned(id)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, NamedTuple
 
 from cas.catalog.catalog import DICTIONARIES, SessionRow
 from cas.errors import CasError
@@ -20,7 +20,7 @@ from cas.storage.codec import DICTIONARY, RAW
 from cas.storage.dictionary import Dictionary, takes_dictionary
 from cas.storage.header import PACK_HEADER_BYTES, PackHeader
 from cas.storage.pack import Record
-from cas.storage.packing import build_inline
+from cas.storage.packing import NO_DEPTHS, build_inline
 from cas.storage.record import COMMON_GROUP
 
 NO_SESSION: Final = bytes(16)
@@ -31,6 +31,15 @@ _ENCODED_FROM: Final = 16
 _THREADS: Final = 2
 _THREADED_FROM: Final = 256
 """Contents that are worth a second thread: the library starts it anew in each call."""
+
+
+class Mark(NamedTuple):
+    """How far a batch had come."""
+
+    records: int
+    small_bytes: int
+    structured: int
+    hits: set[bytes]
 
 
 class Young:
@@ -59,10 +68,13 @@ class Young:
         self._beside[group] = dictionary
 
     def pack(
-        self, small: Mapping[bytes, Record], session: Callable[[], SessionRow] | None
+        self,
+        small: Mapping[bytes, Record],
+        depths: Mapping[bytes, int],
+        session: Callable[[], SessionRow] | None,
     ) -> SealedPack:
         """All that a batch has in memory, as one pack; a file where that pays and `session`
-        gives one to write it under.
+        gives one to write it under. `depths` are those of deltas.
         """
         records: Sequence[Record] = list(small.values())
         dictionary = self.beside(COMMON_GROUP) if len(records) >= _ENCODED_FROM else None
@@ -71,8 +83,8 @@ class Young:
             self.needs = dictionary.id if any(self._payloads.values()) else None
         stored_bytes = sum([len(record[3]) for record in records])
         if session is None or stored_bytes < self._parts.thresholds.direct_bytes:
-            return inline_pack(self._parts, records, self.needs)
-        return direct_pack(self._parts, session().id, records, self.needs)
+            return inline_pack(self._parts, records, self.needs, depths)
+        return direct_pack(self._parts, session().id, records, self.needs, depths)
 
     def _encoded(self, records: Sequence[Record], dictionary: Dictionary) -> list[Record]:
         """The records, small blobs among them beside the dictionary."""
@@ -97,22 +109,29 @@ class Young:
 
 
 def inline_pack(
-    parts: Parts, records: Iterable[Record], dictionary: bytes | None = None
+    parts: Parts,
+    records: Iterable[Record],
+    dictionary: bytes | None = None,
+    depths: Mapping[bytes, int] = NO_DEPTHS,
 ) -> SealedPack:
     """A pack whose bytes are to be a row of the catalog."""
     meta = parts.meta
     header = PackHeader(meta.store_id, meta.lineage_id, NO_SESSION, parts.clock.wall_us())
-    body, footer_bytes, footer = build_inline(header, records, dictionary)
+    body, footer_bytes, footer = build_inline(header, records, dictionary, depths)
     return SealedPack(None, footer.body_bytes, footer, footer_bytes, body)
 
 
 def direct_pack(
-    parts: Parts, session_id: bytes, records: Iterable[Record], dictionary: bytes | None
+    parts: Parts,
+    session_id: bytes,
+    records: Iterable[Record],
+    dictionary: bytes | None,
+    depths: Mapping[bytes, int],
 ) -> SealedPack:
     """A pack file of its own, durable when this returns; nothing names it yet."""
     meta, bucket = parts.meta, parts.bucket
     header = PackHeader(meta.store_id, meta.lineage_id, session_id, parts.clock.wall_us())
-    body, footer_bytes, footer = build_inline(header, records, dictionary)
+    body, footer_bytes, footer = build_inline(header, records, dictionary, depths)
     upload = bucket.create()
     name = parts.clock.random(16)
     file = file_name(name)

@@ -1,4 +1,4 @@
-"""Deltas: a zstd frame that has another content as its raw-content dictionary.
+"""Deltas: a zstd frame that has another content as its raw-content dictionary, or a patch.
 
 Floor 2; implements docs/format.md section 6.2 (codec 3). Invariant: `decode_delta` gives exactly
 the bytes that `encode_delta` was given with the same base, or raises `CorruptObject`; what it
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cas.errors import CorruptObject
 from cas.limits import DELTA_BYTES_MAX, ID_BYTES, ZSTD_LEVEL
+from cas.model.patch import apply_patch, is_patch
 from cas.storage.codec import decompressor, is_plain
 
 if TYPE_CHECKING:
@@ -128,15 +129,17 @@ def _proved(
 
 
 def decode_delta(frame: bytes | memoryview, base: Any, raw_bytes: int) -> bytes:
-    """The content of a delta's frame, given its base (any buffer). Raises `CorruptObject`."""
-    import zstandard
-
+    """The content of a delta of either form, given its base. Raises `CorruptObject`."""
     total_bytes = len(base) + raw_bytes
     if not _fits(frame, base, raw_bytes):
         raise CorruptObject(
             f"A delta of {raw_bytes} bytes on {len(base)} is none that a writer makes; "
             "run `cas fsck`."
         )
+    if is_patch(frame):
+        return apply_patch(frame, base, raw_bytes)
+    import zstandard
+
     try:
         joined = decompressor().decompress(
             _spliced(frame, base, total_bytes), max_output_size=total_bytes
@@ -161,6 +164,8 @@ def decode_deltas(
     """
     if not all(map(_fits, frames, bases, raw_bytes)):
         return None
+    if any(map(is_patch, frames)):
+        return _decode_mixed(frames, bases, raw_bytes)
     import zstandard
 
     totals = [len(base) + size for base, size in zip(bases, raw_bytes, strict=True)]
@@ -175,6 +180,30 @@ def decode_deltas(
     return [memoryview(joined)[len(base) :] for joined, base in zip(decoded, bases, strict=True)]
 
 
+def _decode_mixed(
+    frames: Sequence[bytes | memoryview], bases: Sequence[Any], raw_bytes: Sequence[int]
+) -> list[memoryview] | None:
+    """`decode_deltas` where some are patches: these one by one, the frames together."""
+    framed = [at for at, frame in enumerate(frames) if not is_patch(frame)]
+    contents: dict[int, memoryview] = {}
+    if framed:
+        found = decode_deltas(
+            [frames[at] for at in framed],
+            [bases[at] for at in framed],
+            [raw_bytes[at] for at in framed],
+        )
+        if found is None:
+            return None
+        contents.update(zip(framed, found, strict=True))
+    try:
+        for at, frame in enumerate(frames):
+            if is_patch(frame):
+                contents[at] = memoryview(apply_patch(frame, bases[at], raw_bytes[at]))
+    except CorruptObject:
+        return None
+    return [contents[at] for at in range(len(frames))]
+
+
 def delta_base(payload: bytes | memoryview) -> bytes:
     """Id of the base of a delta's payload. Raises `CorruptObject`."""
     if len(payload) <= ID_BYTES:
@@ -187,7 +216,8 @@ def _fits(frame: bytes | memoryview, base: Any, raw_bytes: int) -> bool:
 
     Nothing empty is ever a delta or a base; to zstandard a bound of 0 would mean none.
     """
-    return 0 < raw_bytes <= DELTA_BYTES_MAX and 0 < len(base) <= DELTA_BYTES_MAX and is_plain(frame)
+    lengths_fit = 0 < raw_bytes <= DELTA_BYTES_MAX and 0 < len(base) <= DELTA_BYTES_MAX
+    return lengths_fit and (is_plain(frame) or is_patch(frame))
 
 
 def _spliced(frame: bytes | memoryview, base: Any, total_bytes: int) -> bytes:

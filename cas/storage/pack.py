@@ -205,6 +205,10 @@ class Footer:
         """All slots as they are written, for `cas.storage.slots`."""
         return self._slots
 
+    def stands_in(self, footer_bytes: bytes) -> bool:
+        """Whether encoded footer bytes hold exactly these slots and edges."""
+        return footer_bytes[FOOTER_HEAD_BYTES:-TRAILER_BYTES] == self._slots + self._edges
+
     def edges(self) -> list[Edge]:
         """What single copies need, ascending by slot; what the pack needs is in `dictionaries`."""
         if not self._edges:

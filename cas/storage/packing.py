@@ -7,7 +7,8 @@ Used by one thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
 
 from cas.errors import Invalid
 from cas.limits import DICTIONARIES_A_PACK_MAX, ID_BYTES
@@ -35,36 +36,45 @@ from cas.storage.record import (
 )
 from cas.storage.slots import SLOT, shifted
 
+NO_DEPTHS: Final[Mapping[bytes, int]] = {}
+
 
 def build_inline(
-    header: PackHeader, records: Iterable[Record], dictionary: bytes | None = None
+    header: PackHeader,
+    records: Iterable[Record],
+    dictionary: bytes | None = None,
+    depths: Mapping[bytes, int] = NO_DEPTHS,
 ) -> tuple[bytes, bytes, Footer]:
     """A whole small pack at once: (body, footer bytes, footer).
 
     What `PackBuilder` gives, in one function: each small commit makes one. `dictionary` is the
-    id of the one that records of codec 4 need.
+    id of the one that records of codec 4 need, `depths` are those of deltas.
     """
     head = header.encode()
     parts = [head]
     offset = PACK_HEADER_BYTES
     rows: list[tuple[bytes, bytes]] = []
-    recipes: list[tuple[bytes, bytes]] = []
+    needs: list[tuple[bytes, int, bytes]] = []
     for id, kind, codec, payload, raw_bytes in records:
         stored = len(payload)
-        parts.append(encode_record_header(kind, codec, 0, COMMON_GROUP, stored, raw_bytes))
+        depth = 0
+        if codec == DELTA:
+            depth = depths[id]
+            needs.append((id, EDGE_BASE, payload[:ID_BYTES]))
+        elif codec == RECIPE:
+            needs.append((id, EDGE_RECIPE, payload[ID_BYTES:]))
+        parts.append(encode_record_header(kind, codec, depth, COMMON_GROUP, stored, raw_bytes))
         parts.append(payload)
         flags = 0 if kind == 1 else 1
-        slot = SLOT.pack(id, offset, stored, raw_bytes, kind, codec, 0, flags, COMMON_GROUP)
+        slot = SLOT.pack(id, offset, stored, raw_bytes, kind, codec, depth, flags, COMMON_GROUP)
         rows.append((id, slot))
         offset += RECORD_HEADER_BYTES + stored
-        if codec == RECIPE:
-            recipes.append((id, payload[ID_BYTES:]))
     rows.sort()
     slots = [slot for _id, slot in rows]
     found: list[Edge] = []
-    if recipes:
+    if needs:
         numbers = {id: number for number, (id, _slot) in enumerate(rows)}
-        found = sorted(Edge(numbers[id], EDGE_RECIPE, target) for id, target in recipes)
+        found = sorted([Edge(numbers[id], role, target) for id, role, target in needs])
     if dictionary is not None:
         found.append(Edge(WHOLE_PACK, EDGE_DICTIONARY, dictionary))
     footer_bytes = encode_footer(head, slots, found, offset)

@@ -50,6 +50,9 @@ Item = tuple[bytes, Value]
 Edit = tuple[bytes, Value | None]
 """A name and its new value; None deletes it."""
 
+Made = tuple[bytes, bytes]
+"""The id of the node before an edit, and a patch of it (`cas.model.patch`) that gives this one."""
+
 NO_EXTRAS: Final[dict[str, Any]] = {}
 
 # A node is an array of 6; its level comes first.
@@ -96,6 +99,7 @@ class Node:
 
     `names`: list of bytes, ascending. `tags`: bytes of a leaf, list of counts of an inner node.
     `ids`: 32 bytes an entry. `numbers`: list of int. Not to be changed; threads may share it.
+    `made`: what it was made from, for the store that is to keep it, which forgets it then.
     """
 
     __slots__ = (
@@ -105,6 +109,7 @@ class Node:
         "ids",
         "ids_at",
         "level",
+        "made",
         "names",
         "numbers",
         "tags",
@@ -134,6 +139,7 @@ class Node:
         self.ids_at = ids_at
         self.extras = NO_EXTRAS
         self.id = b""
+        self.made: Made | None = None
 
     def __len__(self) -> int:
         return len(self.names)

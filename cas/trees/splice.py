@@ -4,6 +4,9 @@ Floor 2; implements docs/format.md section 5.1. Invariant: the bytes are those t
 gives for the same columns. A changed value puts 32 bytes of id, and the numbers column, into the
 kept bytes; a new name is put in its place in the kept column of names. Encoding the names is most
 of what a commit would spend here.
+
+Each node that is made so says what it took from the one before (`Node.made`), so that the store
+can keep it as a patch of that one.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from typing import Final
 
 from cas.limits import ID_BYTES
 from cas.model.encoding import ARRAY, EMPTY_MAP, STRING, encode_plain, head, put_bytes
+from cas.model.patch import PATCH_HEAD, PIECE, put_piece
 from cas.trees.node import LEVEL_HEADS, Node, Value, assemble, foreign_extras
 
 _SHORT_NAME_MAX: Final = 23
@@ -20,7 +24,7 @@ _SHORT_NAME_MAX: Final = 23
 
 
 def replace_values(node: Node, changes: Iterable[tuple[int, Value]]) -> Node:
-    """`node` with other values at some positions, by splicing into its bytes."""
+    """`node` with other values at ascending positions, by splicing into its bytes."""
     if node.extras:
         raise foreign_extras(node)
     if not node.ids_at:
@@ -28,9 +32,15 @@ def replace_values(node: Node, changes: Iterable[tuple[int, Value]]) -> Node:
     ids_at, data = node.ids_at, node.data
     new_ids = bytearray(node.ids)
     numbers, tags = node.numbers, node.tags
+    # A patch of the node before: what is kept of it, and what comes between.
+    patch = [PATCH_HEAD]
+    kept = 0
     for index, (tag, child, number) in changes:
         at = index * ID_BYTES
         new_ids[at : at + ID_BYTES] = child
+        at += ids_at
+        patch += put_piece(kept, at - kept, ID_BYTES), child
+        kept = at + ID_BYTES
         if numbers[index] != number:
             if numbers is node.numbers:
                 numbers = numbers.copy()
@@ -38,17 +48,24 @@ def replace_values(node: Node, changes: Iterable[tuple[int, Value]]) -> Node:
         if tags[index] != tag:
             tags = [*tags[:index], tag, *tags[index + 1 :]]
     ids = bytes(new_ids)
+    numbers_at = ids_at + len(ids)
     if numbers is node.numbers:
-        tail = data[ids_at + len(ids) :]
+        tail = data[numbers_at:]
+        patch.append(put_piece(kept, len(data) - kept, 0))
     else:
         tail = encode_plain(numbers) + EMPTY_MAP
+        patch += put_piece(kept, numbers_at - kept, len(tail)), tail
     start = data[:ids_at]
     if tags is not node.tags:
         if not node.level:
             tags = bytes(tags)
-        ids_head = head(STRING, len(ids))
-        start = b"".join((start[: node.tags_at], encode_plain(tags), ids_head))
-    return Node(
+        columns = encode_plain(tags) + head(STRING, len(ids))
+        start = start[: node.tags_at] + columns
+        # Where the first piece began at 0 it begins behind the column now.
+        _start, length, literal = PIECE.unpack(patch[1])
+        patch[1] = put_piece(ids_at, length - ids_at, literal)
+        patch[1:1] = put_piece(0, node.tags_at, len(columns)), columns
+    made = Node(
         node.level,
         node.names,
         tags,
@@ -58,6 +75,9 @@ def replace_values(node: Node, changes: Iterable[tuple[int, Value]]) -> Node:
         node.tags_at,
         len(start),
     )
+    if node.id:
+        made.made = node.id, b"".join(patch)
+    return made
 
 
 def replace_entry(
@@ -66,14 +86,14 @@ def replace_entry(
     """`node` with `start:stop` replaced by one entry, or by none when `name` is None."""
     if node.extras:
         raise foreign_extras(node)
-    column = _splice_names(node, start, stop, name)
+    column, kept = _splice_names(node, start, stop, name)
     names, numbers = node.names.copy(), node.numbers.copy()
     names[start:stop] = () if name is None else (name,)
     numbers[start:stop] = () if name is None else (number,)
     tags = list(node.tags)
     tags[start:stop] = () if name is None else (tag,)
     ids = b"".join((node.ids[: start * ID_BYTES], child, node.ids[stop * ID_BYTES :]))
-    return assemble(
+    made = assemble(
         node.level,
         names,
         column or encode_plain(names),
@@ -81,10 +101,34 @@ def replace_entry(
         ids,
         numbers,
     )
+    if node.id and kept is not None:
+        first, last = node.ids_at + start * ID_BYTES, node.ids_at + stop * ID_BYTES
+        data, ids_at = made.data, made.ids_at
+        begin = data[: len(LEVEL_HEADS[node.level]) + len(head(ARRAY, len(names)))]
+        own = b"" if name is None else put_bytes(name)
+        columns, tail = data[made.tags_at : ids_at], data[ids_at + len(ids) :]
+        parts = (
+            PATCH_HEAD,
+            put_piece(0, 0, len(begin)),
+            begin,
+            put_piece(kept[0], kept[1] - kept[0], len(own)),
+            own,
+            put_piece(kept[2], node.tags_at - kept[2], len(columns)),
+            columns,
+            put_piece(node.ids_at, first - node.ids_at, len(child)),
+            child,
+            put_piece(last, node.ids_at + len(node.ids) - last, len(tail)),
+            tail,
+        )
+        made.made = node.id, b"".join(parts)
+    return made
 
 
-def _splice_names(node: Node, start: int, stop: int, name: bytes | None) -> bytes | None:
-    """The names column with `start:stop` replaced; None where that has to be encoded anew.
+def _splice_names(
+    node: Node, start: int, stop: int, name: bytes | None
+) -> tuple[bytes | None, tuple[int, int, int] | None]:
+    """The names column with `start:stop` replaced, and where in the old bytes names begin, what
+    is replaced begins, and what follows it; None where that has to be encoded anew.
 
     Where the heads of all names are of one length, the place of a name follows from the lengths
     of those before it, which are added up in C.
@@ -100,11 +144,11 @@ def _splice_names(node: Node, start: int, stop: int, name: bytes | None) -> byte
     elif heads_bytes == 2 * count and all(len(n) > _SHORT_NAME_MAX for n in names):
         each = 2
     else:
-        return None
+        return None, None
     first = at + each * start + sum(map(len, names[:start]))
     last = first + each * (stop - start) + sum(map(len, names[start:stop]))
     data = node.data
-    return b"".join(
+    column = b"".join(
         (
             head(ARRAY, count - (stop - start) + (name is not None)),
             data[at:first],
@@ -112,6 +156,7 @@ def _splice_names(node: Node, start: int, stop: int, name: bytes | None) -> byte
             data[last : node.tags_at],
         )
     )
+    return column, (at, first, last)
 
 
 def _find_columns(node: Node) -> None:
