@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 from cas.limits import GC_CREDIT_US
 
@@ -26,19 +26,22 @@ class Ages:
         self._lineage = ""
         self._seen_us = 0
         self._ages: dict[int, int] = {}
+        # What the last run left: the horizon it knew, the version, and packs with what waits.
+        self._quiet: list[Any] = []
 
     def load(self, lineage: bytes) -> None:
         """Read what was saved for this lineage; nothing where that is damaged or another's."""
         if self._path is not None:
-            self._ages, self._seen_us = {}, 0
+            self._ages, self._seen_us, self._quiet = {}, 0, []
             with suppress(OSError, ValueError, TypeError, KeyError):
                 with open(self._path, encoding="utf-8") as file:
                     found = json.load(file)
                 if found["lineage"] == lineage.hex():
                     ages = {int(n): int(age) for n, age in found["ages"].items()}
                     self._ages, self._seen_us = ages, int(found["seen_us"])
+                    self._quiet = list(found["quiet"])
         elif self._lineage != lineage.hex():
-            self._ages, self._seen_us = {}, 0
+            self._ages, self._seen_us, self._quiet = {}, 0, []
         self._lineage = lineage.hex()
 
     def of(self, number: int, now_us: int) -> int | None:
@@ -57,7 +60,12 @@ class Ages:
         self._seen_us = now_us
         if self._path is not None:
             text = json.dumps(
-                {"lineage": self._lineage, "seen_us": now_us, "ages": self._ages},
+                {
+                    "lineage": self._lineage,
+                    "seen_us": now_us,
+                    "ages": self._ages,
+                    "quiet": self._quiet,
+                },
                 separators=(",", ":"),
             )
             with suppress(OSError):
@@ -65,6 +73,28 @@ class Ages:
                     file.write(text)
                 os.replace(self._path + ".tmp", self._path)
 
-    def inherit(self, number: int, sources: Iterable[int]) -> None:
-        """A pack that holds what these held is as old as the youngest of them."""
-        self._ages[number] = min((self._ages.get(n, 0) for n in sources), default=0)
+    def note(self, horizon: str, version: int, left: tuple[int, int], packs: list[int]) -> None:
+        """A run has left nothing but loose objects that wait (how many, bytes), in these packs, as
+        of a version.
+        """
+        self._quiet = [horizon, version, *left, *packs]
+
+    @property
+    def left(self) -> tuple[int, int]:
+        """How many objects waited when a run went by last, and their bytes."""
+        return (self._quiet[2], self._quiet[3]) if len(self._quiet) > 3 else (0, 0)
+
+    def is_quiet(self, horizon: str, numbers: Sequence[int], now_us: int, grace_us: int) -> bool:
+        """Whether nothing can have become garbage that a run would take.
+
+        While the horizon stands, what was led to stays led to; so only what waits, and packs that
+        came since, can hold any, and these are all younger than the grace.
+        """
+        if len(self._quiet) < 4 or self._quiet[0] != horizon:
+            return False
+        version, waiting = self._quiet[1], set(self._quiet[4:])
+        return all(
+            (self.of(number, now_us) or 0) < grace_us
+            for number in numbers
+            if number in waiting or number > version
+        )

@@ -16,6 +16,7 @@ from typing import Any
 
 from cas.errors import Invalid
 from cas.history.core import Core
+from cas.history.horizon import horizon_at
 from cas.history.upkeep import GcPlan, GcResult, GcRow
 from cas.limits import GC_MOVED_BYTES_MAX, GC_WASTE_MIN
 from cas.maintenance.ages import Ages
@@ -26,7 +27,7 @@ from cas.maintenance.reach import DROPPED, FREE, GONE, Marks
 from cas.maintenance.reencode import reencode
 from cas.maintenance.roots import Roots, read_roots
 from cas.model.ids import Kind
-from cas.model.values import frozen
+from cas.model.values import evolve, frozen
 from cas.objects.promises import MARKING
 from cas.objects.store import ObjectStore
 from cas.objects.unlink import remove_unlinked
@@ -46,6 +47,7 @@ class _Mark:
     leftovers: Leftovers
     grace_us: int
     waiting: tuple[int, int]
+    waiting_packs: list[int]
 
 
 class Collector:
@@ -73,8 +75,10 @@ class Collector:
         ):
             raise Invalid("This plan was made by another handle; make one with this one.")
         objects = self._objects
-        with _at_work(objects):
-            mark = self._mark(core, grace_us if before is None else before.grace_us)
+        if before is None and (quiet := self._quiet(core, grace_us)) is not None:
+            return self._finish(mirror, quiet, find_leftovers(objects))
+        with _at_work(objects) as version:
+            mark = self._mark(core, grace_us if before is None else before.grace_us, version)
             if before is not None:
                 mark.marks.spare(before.marks)
             moved = reencode(objects, mark.marks, GC_MOVED_BYTES_MAX)
@@ -82,35 +86,69 @@ class Collector:
             found = self._plan(mark)
             kept = store_refs(core, mark.roots.horizon)
             done = Condemnation(objects, mark.roots, mark.marks).run(kept)
+        if before is None:
+            roots = mark.roots
+            self._ages.note(roots.told, roots.version, mark.waiting, mark.waiting_packs)
         self._ages.advance(mark.marks.packs, objects.clock.wall_us())
-        moved += compact(
-            objects, waste_min=GC_WASTE_MIN, bytes_max=max(0, GC_MOVED_BYTES_MAX - moved)
+        result = GcResult(
+            seq=found.seq,
+            horizon=found.horizon,
+            rows=found.rows if done is not None else (),
+            waiting_count=found.waiting_count,
+            waiting_bytes=found.waiting_bytes,
+            pack_count=0 if done is None else done.pack_count,
+            file_count=0,
+            file_bytes=0 if done is None else done.file_bytes,
+            session_count=0,
+            moved_bytes=moved,
         )
+        return self._finish(mirror, result, mark.leftovers)
+
+    def _quiet(self, core: Core, grace_us: int) -> GcResult | None:
+        """What a run would find, where it need not look: nothing, and what waits."""
+        objects = self._objects
+        now_us = objects.clock.wall_us()
+        with objects.catalog.read() as reader:
+            head = reader.head()
+            self._ages.load(reader.lineage())
+            told = horizon_at(core, core.timeline.now(reader, head))
+            numbers = reader.pack_numbers()
+        if not self._ages.is_quiet(told.root.hex(), numbers, now_us, grace_us):
+            return None
+        self._ages.advance(numbers, now_us)
+        count, size_bytes = self._ages.left
+        return GcResult(head.seq, told.seq, (), count, size_bytes, 0, 0, 0, 0, 0)
+
+    def _finish(
+        self, mirror: Callable[[], int], result: GcResult, leftovers: Leftovers
+    ) -> GcResult:
+        """Write wasteful packs anew, and remove the files that nothing names."""
+        objects = self._objects
+        left_bytes = max(0, GC_MOVED_BYTES_MAX - result.moved_bytes)
+        moved = compact(objects, waste_min=GC_WASTE_MIN, bytes_max=left_bytes)
         with objects.catalog.read() as reader:
             listed = bool(reader.unlinked())
         if listed:
             mirror()
         removed = remove_unlinked(objects.catalog, objects.bucket)
-        removed += remove_leftovers(objects, mark.leftovers)
+        removed += remove_leftovers(objects, leftovers)
         objects.lookup.refresh()
-        return GcResult(
-            seq=found.seq,
-            horizon=found.horizon,
-            waiting_bytes=found.waiting_bytes,
-            rows=found.rows if done is not None else (),
-            pack_count=0 if done is None else done.pack_count,
+        return evolve(
+            result,
             file_count=removed,
-            file_bytes=mark.leftovers.size_bytes + (0 if done is None else done.file_bytes),
-            session_count=len(mark.leftovers.sessions),
-            moved_bytes=moved,
-            waiting_count=found.waiting_count,
+            file_bytes=result.file_bytes + leftovers.size_bytes,
+            session_count=len(leftovers.sessions),
+            moved_bytes=result.moved_bytes + moved,
         )
 
-    def _mark(self, core: Core, grace_us: int) -> _Mark:
+    def _mark(self, core: Core, grace_us: int, version: int | None = None) -> _Mark:
+        """`version`: what was installed behind it counts as newer than the mark."""
         objects = self._objects
         leftovers = find_leftovers(objects)
         with objects.catalog.read() as reader:
             roots = read_roots(core, reader)
+        if version is not None:
+            roots = evolve(roots, version=min(version, roots.version))
         objects.catalog.harden(reading=True)
         marks = Marks(objects, roots.thinned)
         marks.begin()
@@ -123,10 +161,11 @@ class Collector:
         self._ages.load(roots.lineage)
         young = [n for n in marks.packs if (self._ages.of(n, now_us) or 0) < grace_us]
         count, size_bytes = _sum_of(objects, marks, FREE) if young else (0, 0)
+        waiting_packs = [n for n in young if FREE in marks.colors[n]]
         marks.keep_packs(young, dropped=False)
         left = _sum_of(objects, marks, FREE) if count else (0, 0)
         waiting = count - left[0], size_bytes - left[1]
-        return _Mark(objects, roots, marks, leftovers, grace_us, waiting)
+        return _Mark(objects, roots, marks, leftovers, grace_us, waiting, waiting_packs)
 
     def _plan(self, mark: _Mark) -> GcPlan:
         rows, packs = _tally(self._objects, mark.marks)
@@ -146,15 +185,18 @@ class Collector:
 
 
 @contextmanager
-def _at_work(objects: ObjectStore) -> Iterator[None]:
-    """Say to who puts that a run is at work, from before its mark until it has condemned."""
+def _at_work(objects: ObjectStore) -> Iterator[int]:
+    """Say to who puts that a run is at work, from before its mark until it has condemned; the
+    version from which on they know.
+    """
     catalog = objects.catalog
     number = int.from_bytes(objects.clock.random(6), "big") | 1
     release = catalog.hold(number)
     try:
         with catalog.write() as writer:
             writer.set_cursor(MARKING, number)
-        yield
+            version = writer.head().version
+        yield version
         with catalog.write() as writer:
             writer.set_cursor(MARKING, 0)
     finally:

@@ -36,6 +36,8 @@ class Roots:
     horizon: int
     kept: frozenset[bytes]
     dropped: frozenset[bytes]
+    told: str
+    """What the store says of its horizon; the same text is the same horizon and thinned set."""
     thinned: frozenset[bytes]
     """Commits that have given up their content: no edge leads from them to their trees."""
 
@@ -70,6 +72,7 @@ def read_roots(core: Core, reader: CatalogReader, after: int = 0) -> Roots:
         horizon,
         frozenset(kept),
         frozenset(dropped - kept),
+        told.root.hex() if horizon == told.seq else "",
         frozenset(map(bytes, thinned)),
     )
 

@@ -375,3 +375,28 @@ def test_packs_to_write_anew_are_chosen_by_waste() -> None:
     assert numbers([load(at, 50, 50) for at in range(7)]) == []
     assert numbers([load(at, 50, 50) for at in range(8)]) == list(range(8))
     assert numbers([load(1, 0, 1000)], 0) == [1]
+
+
+def test_a_run_with_nothing_new_marks_nothing(store: Store, clock: ManualClock) -> None:
+    """Where nothing can have become garbage the marking is left out; what is new counts again."""
+    write(store, "main", {"a": b"1"})
+    store.put(b"loose")
+    first = store.gc()
+    collector = store._keeper()._collector  # type: ignore[attr-defined]
+    marked: list[int] = []
+    mark = collector._mark
+
+    def counted(*words: object) -> object:
+        marked.append(1)
+        return mark(*words)
+
+    collector._mark = counted
+    write(store, "main", {"b": b"2"})
+    assert store.gc().waiting_count == first.waiting_count == 1
+    assert not marked
+    assert store.gc(grace_us=0).object_count == 1
+    assert marked == [1]
+    forget(store)
+    store.gc()
+    assert marked == [1, 1]
+    assert fsck(store).findings == ()

@@ -1,0 +1,329 @@
+"""Scenes: what a store holds at first, who does what at once, and what must hold at the end.
+
+Invariant: an actor acknowledges only what the store has acknowledged to it; a writer that is
+refused because of what gc took begins again, as a program would.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from itertools import count
+from typing import Any, Final
+
+from cas.assembly import CATALOG, LOCKS, PACKS, assemble
+from cas.catalog.sqlite import open_catalog
+from cas.errors import CasError, NotFound, RefConflict, SessionExpired, Unavailable
+from cas.history.store import Store
+from cas.maintenance.compact import compact
+from cas.model.ids import BlobId, CommitId, Kind, ObjectId, digest_blob, digest_of
+from cas.model.objects import Commit
+from cas.objects.pipeline import Submitted
+from cas.objects.promises import MARKING
+from cas.objects.store import ObjectStore
+from cas.storage.local import LocalBucket
+from cas.testing.oracle import check_objects
+from cas.testing.stores import SMALL, SteppedClock, create
+from cas.testing.versions import put_on, versions_of
+from cas.trees.node import DIRECTORY
+from tests.schedules.baton import Baton, SteppedCatalog
+
+_NAMES = count()
+LARGE: Final = 70_000
+BIG: Final = random.Random(5).randbytes(2 * LARGE)
+
+
+class World:
+    """One store, with a handle for each actor."""
+
+    def __init__(self, folder: str) -> None:
+        self.name = f"schedules {next(_NAMES)}"
+        self.folder = folder
+        create(folder, clock=SteppedClock(f"{self.name} create"))
+        self.baton: Baton | None = None
+        self.promised: list[bytes] = []
+        self.handles: list[Store] = []
+
+    def open(self) -> Store:
+        """A further handle."""
+        clock = SteppedClock(f"{self.name} {len(self.handles)}")
+        opened = open_catalog(
+            os.path.join(self.folder, CATALOG), os.path.join(self.folder, LOCKS), anywhere=True
+        )
+        catalog: Any = SteppedCatalog(opened, self.step)
+        bucket = LocalBucket(os.path.join(self.folder, PACKS), clock)
+        store = assemble(ObjectStore(catalog, bucket, clock, thresholds=SMALL), self.folder)
+        self.handles.append(store)
+        return store
+
+    def step(self) -> None:
+        """A step of the actor that runs, if any does."""
+        if self.baton is not None:
+            self.baton.step()
+
+    def close(self) -> None:
+        """Give everything up."""
+        for store in self.handles:
+            store.objects.close()
+
+    def findings(self) -> list[str]:
+        """What must not be, read by a fresh handle."""
+        store = self.open()
+        found = list(check_objects(store))
+        for ref in store.view().refs():
+            if not store.objects.has(ref.target):
+                found.append(f"{ref.name} points at nothing")
+            elif ref.name.startswith("heads/"):
+                try:
+                    for path, _entry in store.snapshot(ref.target).walk():
+                        store.snapshot(ref.target).read(path)
+                except CasError as error:
+                    found.append(f"{ref.name}: {error}")
+        for id in self.promised:
+            if not store.has(BlobId(id)):
+                found.append(f"a put of {id.hex()[:8]} was acknowledged and is gone")
+        return found
+
+
+Actor = Callable[[], None]
+Scene = Callable[[World], list[Actor]]
+
+C: Final = b"content that is there already"
+OLD: Final = b"o" * 200
+
+
+def _again(act: Callable[[], None]) -> Actor:
+    """Begin again where the store says so, a few times."""
+
+    def run() -> None:
+        for _ in range(8):
+            try:
+                act()
+            except (NotFound, SessionExpired, RefConflict):
+                continue
+            return
+        raise AssertionError("a writer was refused for ever")
+
+    return run
+
+
+def _gc(world: World) -> Actor:
+    store = world.open()
+
+    def run() -> None:
+        try:
+            store.gc(grace_us=0)
+        except Unavailable:
+            return
+
+    return run
+
+
+def dedup(world: World) -> list[Actor]:
+    """A writer stages a tree over content that gc takes for garbage."""
+    first = world.open()
+    first.put(C)
+    writer = world.open()
+
+    def write() -> None:
+        with writer.begin() as tx:
+            tx.branch("main")["deep/file"] = C
+            world.step()
+            tx.commit()
+
+    return [_gc(world), _again(write)]
+
+
+def dedup_twice(world: World) -> list[Actor]:
+    """Two writers, one after the other's commit, over the same garbage."""
+    actors = dedup(world)
+    other = world.open()
+
+    def write() -> None:
+        with other.begin() as tx:
+            tx.branch("other")["file"] = C
+            world.step()
+            tx.commit()
+
+    return [*actors, _again(write)]
+
+
+def ref_move(world: World) -> list[Actor]:
+    """A ref is moved to a commit that nothing leads to."""
+    first = world.open()
+    tree = first.objects
+    with tree.batch() as batch:
+        blob = batch.put(Kind.BLOB, C)
+        del blob
+        commit = Commit(DIRECTORY.empty, (), "a", "m", 5)  # type: ignore[arg-type]
+        batch.add(DIRECTORY.empty, Kind.TREE, _empty())
+        id = CommitId(batch.put(Kind.COMMIT, commit.encode()))
+    writer = world.open()
+
+    def move() -> None:
+        if not writer.objects.has(id):
+            return
+        with writer.begin() as tx:
+            tx.move("heads/found", ObjectId(id))
+            world.step()
+            tx.commit()
+
+    def run() -> None:
+        try:
+            move()
+        except NotFound:
+            return
+
+    return [_gc(world), run]
+
+
+def _empty() -> bytes:
+    from cas.trees.node import EMPTY_DATA
+
+    return EMPTY_DATA
+
+
+def loose_put(world: World) -> list[Actor]:
+    """Content that is garbage is put again, and the put is acknowledged."""
+    first = world.open()
+    id = digest_blob(C)
+    first.put(C)
+    putter = world.open()
+    collector = world.open()
+
+    def put() -> None:
+        inner: Any = putter.objects.catalog
+        with inner.unstepped.read() as reader:
+            begun = bool(reader.cursor(MARKING))
+        putter.put(C)
+        if begun:
+            world.promised.append(id)
+
+    def collect() -> None:
+        collector.gc(grace_us=0)
+
+    return [collect, _again(put)]
+
+
+def bases(world: World) -> list[Actor]:
+    """A writer stores a delta of content that gc takes for garbage."""
+    first = world.open()
+    contents = versions_of(b"".join(b"%d lines of text\n" % at for at in range(600)), 3)
+    first.put_many([contents[0], bytes(LARGE)])
+    writer = world.open()
+
+    def write() -> None:
+        put_on(writer, contents[0], contents[1:])
+        with writer.begin() as tx:
+            tx.branch("main")["v"] = contents[2]
+            world.step()
+            tx.commit()
+
+    return [_gc(world), _again(write)]
+
+
+def _apart(world: World, *, inline: bool) -> bytes:
+    """Garbage in two packs: a parent in one that is moved, its child in one that is not."""
+    first = world.open()
+    child = b"".join(b"%d," % at for at in range(90_000))
+    first.put(child)
+    with first.objects.batch() as batch:
+        node = _node(child)
+        if inline:
+            batch.put(Kind.BLOB, OLD)
+            batch.put(Kind.TREE, node)
+        else:
+            kept = digest_blob(OLD)
+            items = ((digest_of(Kind.TREE, node), Kind.TREE, node), (kept, Kind.BLOB, OLD))
+            batch.rewrite([Submitted(id, kind, data, None, len(data)) for id, kind, data in items])
+    with first.begin() as tx:
+        tx.branch("main")["a"] = OLD
+        tx.commit()
+    return child
+
+
+def moved(world: World) -> list[Actor]:
+    """A spill gathers a parent that gc condemns, together with a child that lies elsewhere."""
+    _apart(world, inline=True)
+    mover = world.open()
+
+    def move() -> None:
+        mover.spill()
+
+    return [_gc(world), move]
+
+
+def compacted(world: World) -> list[Actor]:
+    """Compaction copies a parent that gc condemns, together with a child that lies elsewhere."""
+    _apart(world, inline=False)
+    mover = world.open()
+
+    def move() -> None:
+        compact(mover.objects, waste_min=0.0, bytes_max=1 << 30)
+
+    return [_gc(world), move]
+
+
+def new_parent(world: World) -> list[Actor]:
+    """What was committed and dropped since the mark holds old content, which another then uses."""
+    first = world.open()
+    first.put(C)
+    putter, writer = world.open(), world.open()
+
+    def put() -> None:
+        with putter.objects.batch() as batch:
+            node = _node(C)
+            batch.rely(digest_blob(C))
+            batch.put(Kind.TREE, node)
+
+    def write() -> None:
+        with writer.begin() as tx:
+            tx.branch("main")["sub/name"] = C
+            world.step()
+            tx.commit()
+
+    return [_gc(world), _again(put), _again(write)]
+
+
+def _node(content: bytes) -> bytes:
+    from cas.trees.node import encode_node
+
+    return encode_node(0, [b"name"], b"\x01", digest_blob(content), [len(content)]).data
+
+
+def large_writer(world: World) -> list[Actor]:
+    """A writer of pack files, whose files and session gc looks at."""
+    first = world.open()
+    first.put(C)
+    writer = world.open()
+
+    def write() -> None:
+        with writer.begin() as tx:
+            edit = tx.branch("main")
+            edit["big"] = BIG
+            world.step()
+            edit["c"] = C
+            world.step()
+            tx.commit()
+
+    return [_gc(world), _again(write)]
+
+
+def two_collectors(world: World) -> list[Actor]:
+    """Two runs at once, beside a writer."""
+    return [*dedup(world), _gc(world)]
+
+
+SCENES: Final[dict[str, Scene]] = {
+    "dedup": dedup,
+    "dedup, two writers": dedup_twice,
+    "a ref is moved": ref_move,
+    "a loose put": loose_put,
+    "bases": bases,
+    "spill": moved,
+    "compaction": compacted,
+    "a new parent": new_parent,
+    "a writer of files": large_writer,
+    "two collectors": two_collectors,
+}
