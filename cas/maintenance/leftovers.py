@@ -5,8 +5,9 @@ catalog read second, so that a file whose session has no row there can be named 
 more; a session is ended only where nobody holds its number; files go inside the gate, and only
 while the catalog is of the lineage that was read.
 
-A file that is newer than all that the catalog knows, and of a session that it does not know
-either, stays: it may belong to a newer catalog, in whose place an old one was put.
+A file of a session that the catalog does not know may belong to a newer catalog, in whose place
+an old one was put. It stays if it is newer than all that this one knows; and all such files stay
+if one of them holds entries that are not in the journal, whatever clocks say.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from __future__ import annotations
 from cas.catalog.catalog import CatalogReader, SessionRow
 from cas.errors import CasError
 from cas.model.entry import Entry
+from cas.model.ids import Kind
+from cas.model.segment import Segment
 from cas.model.values import frozen
-from cas.objects.packs import file_name
+from cas.objects.packs import Copy, PackInfo, file_name, read_footer
 from cas.objects.store import ObjectStore
 from cas.objects.unlink import SLICE_FILES
 from cas.storage.bucket import UnfinishedFile
@@ -59,13 +62,17 @@ def find_leftovers(objects: ObjectStore) -> Leftovers:
     dead_ids = {row.id for row in dead}
     living = {row.id for row in sessions} - dead_ids
     files = []
+    unknown = []
     for name, size_bytes in listed:
         header = None if name in named else _header(objects, name)
         if header is None or header.store_id != objects.meta.store_id:
             continue
-        known = header.session_id in dead_ids
-        if known or (header.session_id not in living and header.birth_us <= newest_us):
+        if header.session_id in dead_ids:
             files.append((name, size_bytes))
+        elif header.session_id not in living:
+            unknown.append((name, size_bytes, header.birth_us))
+    if not any(_is_ahead(objects, name) for name, _size, _birth in unknown):
+        files += [(name, size) for name, size, birth_us in unknown if birth_us <= newest_us]
     owners = {id.hex() for id in living}
     unfinished = [file for file in begun if file.owner not in owners and (file.owner or not living)]
     return Leftovers(lineage, tuple(files), tuple(unfinished), tuple(dead))
@@ -76,6 +83,29 @@ def _header(objects: ObjectStore, name: str) -> PackHeader | None:
         return decode_header(objects.bucket.read(name, 0, PACK_HEADER_BYTES), name)
     except CasError:
         return None  # fsck tells of it; what cannot be read is nobody's to remove
+
+
+def _is_ahead(objects: ObjectStore, name: str) -> bool:
+    """Whether a pack file holds entries that are not in the journal: then this is not the catalog
+    that it was written for, and nothing is known of what that one names.
+    """
+    try:
+        _header, footer = read_footer(objects.bucket, name)
+        pack = PackInfo(0, name, footer.body_bytes, None)
+        for slot in footer.slots():
+            if slot.kind != Kind.SEGMENT:
+                continue
+            _kind, content = objects.verified(Copy(pack, slot))
+            segment = Segment.decode(content, verified=True)
+            if not segment.entries:
+                continue
+            with objects.catalog.read() as reader:
+                row = reader.entry(segment.last_seq)
+            if row is None or row.entry != segment.entries[-1]:
+                return True
+    except CasError:
+        return True  # what cannot be read may hold anything
+    return False
 
 
 def _newest_us(objects: ObjectStore, reader: CatalogReader) -> int:

@@ -324,6 +324,26 @@ def test_a_file_of_a_newer_catalog_stays(store: Store, tmp_path: Path) -> None:
         assert [f.code for f in fsck(old).findings] == ["catalog-behind"]
 
 
+def test_files_of_a_newer_catalog_stay_whatever_was_written_since(store: Store) -> None:
+    """An old catalog that was put back and written to, by the same clock: what holds entries that
+    it does not know shows that the files are another's, and a rebuild finds them all.
+    """
+    write(store, "main", {"a": b"1"})
+    store.close()
+    saved = Path(store.location, "catalog.sqlite").read_bytes()
+    with cas.open(store.location) as newer:
+        content = os.urandom(90_000)
+        newer.put(content)
+        write(newer, "main", {"b": b"2"})
+        newer.mirror()
+    files = set(Path(store.location, "packs").iterdir())
+    Path(store.location, "catalog.sqlite").write_bytes(saved)
+    with cas.open(store.location) as old:
+        write(old, "main", {"c": b"3"})
+        assert old.gc(grace_us=0).file_count == 0
+        assert files <= set(Path(store.location, "packs").iterdir())
+
+
 def folder_bytes(store: Store) -> int:
     """Bytes of all pack files."""
     return sum(f.stat().st_size for f in Path(store.location, "packs").iterdir())
