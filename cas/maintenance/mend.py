@@ -13,7 +13,7 @@ from contextlib import suppress
 from cas.catalog.catalog import CatalogWriter, PackRow
 from cas.errors import CasError
 from cas.history.store import Store
-from cas.limits import STRUCTURED_BYTES_MAX
+from cas.limits import ID_BYTES, STRUCTURED_BYTES_MAX
 from cas.maintenance.fsck import Examination
 from cas.maintenance.origins import Origin
 from cas.maintenance.packs import Pack
@@ -27,7 +27,7 @@ from cas.objects.pipeline import Submitted
 from cas.storage.bucket import Bucket
 from cas.storage.codec import RAW, decode_payload
 from cas.storage.memory import MemoryBucket
-from cas.storage.pack import TRAILER_BYTES, Made, decode_footer, footer_length
+from cas.storage.pack import FOOTER_HEAD_BYTES, SLOT_BYTES, Made
 from cas.storage.record import COMMON_GROUP
 
 
@@ -211,8 +211,11 @@ def _rescued(store: Store, pack: Pack) -> Rescued:
     whole = dict(found.whole)
     if pack.file is not None:
         # A slot that the index leads to is read without its footer's digest, and its record
-        # without its own header.
-        for id in _unproved_ids(bucket, name):
+        # without its own header. Where the footer begins the catalog says: a pack without an
+        # end cannot.
+        listed = objects.lookup.state.packs.get(pack.number)
+        body_bytes = pack.body_bytes if listed is None else listed.body_bytes
+        for id in _unproved_ids(bucket, name, body_bytes):
             if id not in whole:
                 with suppress(CasError):
                     kind, content = objects.read(id)
@@ -221,13 +224,15 @@ def _rescued(store: Store, pack: Pack) -> Rescued:
     return Rescued(whole, found.odd)
 
 
-def _unproved_ids(bucket: Bucket, file: str) -> list[bytes]:
-    """Ids that a damaged footer lists, whether they are right or not."""
+def _unproved_ids(bucket: Bucket, file: str, body_bytes: int) -> list[bytes]:
+    """Ids that a damaged footer lists, whether they are right or not: as many slots as stand
+    behind the body, however much of the footer's end is gone. The index leads to each of them.
+    """
     with suppress(CasError):
-        size = bucket.size(file)
-        length = footer_length(bucket.read(file, size - TRAILER_BYTES, TRAILER_BYTES), file)
-        tail = bucket.read(file, size - length, length)
-        return decode_footer(b"", tail, file, verified=True).ids()
+        start = body_bytes + FOOTER_HEAD_BYTES
+        tail = bucket.read(file, start, max(0, bucket.size(file) - start))
+        whole = len(tail) - len(tail) % SLOT_BYTES
+        return [tail[at : at + ID_BYTES] for at in range(0, whole, SLOT_BYTES)]
     return []
 
 

@@ -9,6 +9,7 @@ Where tombstones are kept is known one floor up; it says so by `follow`.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
@@ -35,6 +36,7 @@ class Absent:
         self._tell: Callable[[bytes], CasError | None] | None = None
         # -1: nobody has asked yet. A catalog that was made anew counts from 0 again.
         self._known: tuple[int, frozenset[bytes]] = (-1, _NONE)
+        self._asked = threading.local()
 
     def follow(
         self, load: Callable[[], frozenset[bytes]], tell: Callable[[bytes], CasError | None]
@@ -53,7 +55,14 @@ class Absent:
 
     def error(self, id: bytes) -> CasError | None:
         """What to say of an id that no copy was found of; None for one that was not purged."""
-        return None if self._tell is None else self._tell(id)
+        if self._tell is None or getattr(self._asked, "now", False):
+            # The refs that would tell are themselves what cannot be read.
+            return None
+        self._asked.now = True
+        try:
+            return self._tell(id)
+        finally:
+            self._asked.now = False
 
     def refuse_packs(
         self, packs: Iterable[Sealed], condemn_seq: int, allowed: Iterable[bytes]

@@ -45,8 +45,13 @@ class TestLocalBucket(BucketContract):
         other.delete(pack_name(1))
         assert bucket.read(pack_name(1), 3, 3) == b"def"
 
-    def test_descriptors_are_bounded(self, bucket: Bucket) -> None:
-        """However many files are read, the number of open descriptors stays small."""
+    def test_descriptors_are_bounded(self, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+        """However many files are read, the number of open descriptors stays small: the maximum, or
+        a share of what the process may have.
+        """
+        assert isinstance(bucket, LocalBucket)
+        assert bucket._descriptors_max <= min(512, os.sysconf("SC_OPEN_MAX") // 4)
+        monkeypatch.setattr(bucket, "_descriptors_max", 100)
         for at in range(300):
             put(bucket, pack_name(at), b"x")
         before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else None

@@ -25,12 +25,11 @@ from cas.history.branch import BranchEdit
 from cas.history.publication import Publication
 from cas.history.timeline import Timeline
 from cas.maintenance import newstore
-from cas.objects import spill
+from cas.objects import spill, writer, young
 from cas.objects import store as object_store
 from cas.objects.batch import Batch
 from cas.objects.spill import Spill
 from cas.objects.store import ObjectStore
-from cas.objects.writer import FileWriter
 from cas.storage.local import LocalBucket, LocalUpload
 from cas.storage.pack import decode_footer
 from cas.testing.layers import RecordingFiles
@@ -415,11 +414,12 @@ def _short(patch: pytest.MonkeyPatch) -> None:
             if error.errno != errno.ENOSPC:
                 raise
 
-    def believe(_self: FileWriter, file: str, builder: Any, footer_bytes: bytes) -> Any:
-        return decode_footer(builder.header, footer_bytes, file)
+    def believe(_bucket: Any, file: str, header: bytes, _body_bytes: int, footer: bytes) -> Any:
+        return decode_footer(header, footer, file)
 
     patch.setattr(RecordingFiles, "write", careless)
-    patch.setattr(FileWriter, "_read_back", believe)
+    for room in (writer, young):
+        patch.setattr(room, "read_back", believe)
 
 
 @_bug("errors of the engine come out bare", "faults: an inline commit")

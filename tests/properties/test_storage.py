@@ -25,6 +25,7 @@ from cas.storage.codec import (
 )
 from cas.storage.header import PACK_HEADER_BYTES, PackHeader, decode_header
 from cas.storage.index import (
+    MERGE_FACTOR,
     Merge,
     Run,
     due_merge,
@@ -485,14 +486,14 @@ def test_cut_or_changed_runs_are_told(tmp_path: Path) -> None:
 
 @given(st.lists(st.integers(0, 300_000), max_size=60))
 def test_merging_ends_with_few_runs(counts: list[int]) -> None:
-    """Merging what is due ends, and leaves fewer than eight runs of any size class."""
+    """Merging what is due ends, and leaves fewer than `MERGE_FACTOR` runs of any size class."""
     left = [_run(at, [0] * count) for at, count in enumerate(sorted(c % 50 for c in counts))]
     total = sum(run.count for run in left)
     while due := due_merge(left):
-        assert len(due) >= 8
+        assert len(due) >= MERGE_FACTOR
         left = [run for run in left if run not in due] + [merge_runs(due, range(100))]
     assert sum(run.count for run in left) == total
-    assert len(left) < 8 * 20
+    assert len(left) < MERGE_FACTOR * 20
 
 
 def test_kinds_and_codecs_have_the_numbers_of_the_format() -> None:

@@ -184,6 +184,26 @@ def test_a_pack_that_readers_refuse_is_gathered_anew(store: Store, at: int) -> N
         assert not plan.is_needed
 
 
+@pytest.mark.parametrize("cut", [1, 60, 200])
+def test_what_only_the_index_leads_to_is_kept(store: Store, cut: int) -> None:
+    """The footer's end is gone and a record's header is damaged: the index and the slot, which
+    stands behind the body, still lead to its content, and so they do after the repair.
+    """
+    contents = [os.urandom(500) for _ in range(30)]
+    ids = [store.put(content) for content in contents]
+    store.spill()
+    (copy,) = store.objects.lookup.copies(ids[7])
+    store.close()
+    (file,) = packs(store)
+    data = bytearray(file.read_bytes())
+    data[copy.slot.offset + 9] ^= 1
+    file.write_bytes(data[:-cut])
+    before = readable(Path(store.location), ids)
+    assert before[ids[7]] == contents[7]
+    repair(store.location)
+    assert before.items() <= readable(Path(store.location), ids).items()
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(data=st.data())
 def test_repair_never_loses_what_was_readable(
