@@ -409,16 +409,19 @@ class Threads(Cas):
     def __init__(self, request: Request) -> None:
         if request.get("slow_sync_ms"):
             slow_syncs(request["slow_sync_ms"] / 1_000)
+        self.blocks = 0
         super().__init__(request)
 
     def do_threads(self, request: Request) -> Request:
         """Commits that `threads` threads made in `seconds`, and how long that really took."""
         counts = [0] * request["threads"]
+        # Other contents in each block: what is there already makes no commit, and no sync.
+        self.blocks += 1
         start = threading.Barrier(request["threads"] + 1)
         stop = time.monotonic() + request["seconds"] + 0.1
 
         def commit(which: int) -> None:
-            rng = random.Random(which)
+            rng = random.Random(f"{self.blocks} {which}")
             start.wait()
             while time.monotonic() < stop:
                 with self.store.begin(author="bench", message="m") as tx:

@@ -107,8 +107,8 @@ class SteppedCatalog:
     def read(self) -> AbstractContextManager[CatalogReader]:
         return _Inside(self.unstepped.read(), self._inside, self._step)
 
-    def write(self) -> AbstractContextManager[CatalogWriter]:
-        return _Inside(self.unstepped.write(), self._inside, self._step)
+    def write(self, *, durable: bool = True) -> AbstractContextManager[CatalogWriter]:
+        return _Inside(self.unstepped.write(durable=durable), self._inside, self._step)
 
 
 class _Inside:

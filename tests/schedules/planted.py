@@ -81,9 +81,9 @@ def _storage_hits(patch: pytest.MonkeyPatch) -> None:
 def _own_s0(patch: pytest.MonkeyPatch) -> None:
     seal = Batch.seal
 
-    def late(self: Any) -> Any:
+    def late(self: Any, **how: Any) -> Any:
         self._condemn_seq = self._lookup.refresh().condemn_seq
-        return seal(self)
+        return seal(self, **how)
 
     patch.setattr(Batch, "seal", late)
 
