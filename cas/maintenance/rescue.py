@@ -9,20 +9,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
+from attrs import frozen
+
 from cas.errors import CasError, NotFound
 from cas.limits import ID_BYTES
 from cas.maintenance.scan import scan_records
 from cas.model.ids import Kind, digest_of, digest_parts
-from cas.model.values import frozen
+from cas.objects.children import children
 from cas.objects.content import read_spans
 from cas.objects.store import ObjectStore
 from cas.storage.bucket import Bucket
 from cas.storage.codec import DELTA, DICTIONARY, RECIPE, decode_payload, encode_payload
 from cas.storage.delta import decode_delta
+from cas.storage.header import PackHeader
 from cas.storage.pack import (
     Footer,
     Made,
-    PackHeader,
     decode_footer,
 )
 from cas.storage.packing import PackBuilder
@@ -58,9 +60,17 @@ def rescue(bucket: Bucket, file: str) -> Rescued:
             continue
         with suppress(CasError):
             content = decode_payload(header.codec, payload, header.raw_bytes)
-            id = digest_of(header.kind, content)
+            id = _id_of(header.kind, content)
             whole[id] = (id, header.kind, header.codec, payload, header.raw_bytes, 0, header.group)
     return Rescued(whole, tuple(odd))
+
+
+def _id_of(kind: int, content: bytes) -> bytes:
+    """The id that what a scan found would have. Raises `NotCanonical` for what is no object of its
+    kind: a damaged payload hashes to something too, and no footer says that it should not.
+    """
+    children(kind, content, verified=False)
+    return digest_of(kind, content)
 
 
 def resolve_odd(objects: ObjectStore, odd: Sequence[Odd]) -> list[Made]:
@@ -76,7 +86,7 @@ def resolve_odd(objects: ObjectStore, odd: Sequence[Odd]) -> list[Made]:
                 continue
             if header.codec == DICTIONARY:
                 content = _beside(objects, header, payload)
-                id = digest_of(header.kind, content)
+                id = _id_of(header.kind, content)
                 found[id] = header.kind, content
                 codec, stored = encode_payload(content)
                 records.append((id, header.kind, codec, stored, len(content), 0, header.group))
@@ -84,7 +94,7 @@ def resolve_odd(objects: ObjectStore, odd: Sequence[Odd]) -> list[Made]:
             base = payload[:ID_BYTES]
             _kind, below = found[base] if base in found else objects.read(base)
             content = decode_delta(memoryview(payload)[ID_BYTES:], below, header.raw_bytes)
-            id = digest_of(header.kind, content)
+            id = _id_of(header.kind, content)
             if id not in found:
                 found[id] = header.kind, content
                 codec, stored = encode_payload(content)

@@ -14,7 +14,7 @@ import cas
 from cas.errors import CasError, ObjectNotFound
 from cas.history.store import Store
 from cas.maintenance.fsck import fsck
-from cas.model.ids import BlobId
+from cas.model.ids import BlobId, Kind, digest_of
 from tests.unit.kit import commits, reopened, write
 
 BIG = 70_000
@@ -182,6 +182,32 @@ def test_a_pack_that_readers_refuse_is_gathered_anew(store: Store, at: int) -> N
         assert [again.get(id) for id in ids] == [b"%d" % n for n in range(20)]
     with cas.plan_repair(store.location) as plan:
         assert not plan.is_needed
+
+
+def test_a_damaged_structure_is_not_gathered(store: Store) -> None:
+    """The payload of a node is damaged and the footer is gone: what it hashes to now is no object,
+    and neither the repair nor a rebuild after it takes it for one.
+    """
+    commits(store, 3)
+    write(store, files={"a": b"1", "b": b"2"})
+    tree = store.commit("main").tree
+    store.spill()
+    (copy,) = store.objects.lookup.copies(tree)
+    store.close()
+    (file,) = packs(store)
+    data = bytearray(file.read_bytes())
+    start = copy.slot.payload_offset
+    end = start + copy.slot.stored_bytes
+    data[start + 1] ^= 0x40  # the level becomes a byte string
+    bogus = digest_of(Kind.TREE, bytes(data[start:end]))
+    file.write_bytes(data[:-20])
+    repair(store.location)
+    with cas.open(store.location) as again:
+        assert not again.objects.lookup.exists(bogus)
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{store.location}/catalog.sqlite{suffix}").unlink(missing_ok=True)
+    with cas.plan_repair(store.location, accept_loss=True, keep_loose=True) as plan:
+        plan.apply()
 
 
 @pytest.mark.parametrize("cut", [1, 60, 200])
