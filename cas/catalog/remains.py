@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from attrs import field, frozen
+
 from cas.catalog.catalog import EntryRow
 from cas.catalog.engine import connect
 from cas.catalog.schema import APPLICATION_ID
 from cas.errors import CasError
-from cas.model.values import field, frozen
 
 if TYPE_CHECKING:
     import apsw

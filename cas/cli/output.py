@@ -11,8 +11,9 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import IO, Any, Literal
 
+from attrs import define
+
 from cas.model.names import printable, to_bytes
-from cas.model.values import define
 
 Color = Literal["auto", "always", "never"]
 

@@ -10,11 +10,11 @@ import os
 from typing import Any
 
 import click
+from attrs import field, frozen
 
 from cas.cli.form import plain
 from cas.errors import CasError
 from cas.model.names import printable
-from cas.model.values import field, frozen
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import click
+from attrs import evolve
 
 from cas.cli.form import columns, count, named, size, subject, when
 from cas.cli.front import Front, pass_front
@@ -23,7 +24,6 @@ from cas.history.retention import (
 )
 from cas.history.store import Store
 from cas.model.names import printable
-from cas.model.values import evolve
 
 
 def _number(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:

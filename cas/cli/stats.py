@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any, Final
 
 import click
+from attrs import asdict
 
 from cas.cli.form import columns, count, size, when
 from cas.cli.front import Front, pass_front
 from cas.cli.options import CasCommand
 from cas.maintenance.stats import Stats, stats
-from cas.model.values import asdict
 
 _RIGHT: Final = frozenset((1, 2, 3))
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from attrs import frozen
+
 from cas.commands.target import Target, resolve
 from cas.errors import Invalid
 from cas.history.store import Store
-from cas.model.values import frozen
 from cas.objects.content import Readable
 from cas.worktree.exporter import Form, export_tar, export_zip
 from cas.worktree.unpacker import UnpackReport, unpack_tar

@@ -10,6 +10,8 @@ import json
 import os
 from typing import TYPE_CHECKING, Final
 
+from attrs import evolve
+
 from cas.catalog.catalog import Meta
 from cas.catalog.sqlite import create_catalog, open_catalog
 from cas.clock import Clock, SystemClock
@@ -22,7 +24,6 @@ from cas.maintenance.backups.vault import PROOFS, open_vault, refuse_nested
 from cas.maintenance.findings import OnProgress
 from cas.maintenance.folder import CATALOG, LOCKS, PACKS
 from cas.maintenance.newstore import build
-from cas.model.values import evolve
 from cas.objects.store import ObjectStore
 from cas.storage.files import OS_FILES, Files, translate
 from cas.storage.local import LocalBucket

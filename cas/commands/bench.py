@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+from attrs import frozen
+
 from cas.clock import Clock
 from cas.commands.restore import restore_folder
 from cas.errors import Invalid, StorageFailed
 from cas.history.store import Store
 from cas.limits import MIB
 from cas.model.ids import BlobId
-from cas.model.values import frozen
 from cas.worktree.importer import import_folder
 
 SECONDS: Final = 20.0

@@ -9,6 +9,8 @@ import errno
 import os
 from collections.abc import Iterator
 
+from attrs import frozen
+
 from cas.commands.browse import subtree
 from cas.commands.target import Target, resolve
 from cas.errors import Invalid, RevisionNotFound, StorageFailed
@@ -19,7 +21,6 @@ from cas.history.view import View
 from cas.model.ids import Kind
 from cas.model.names import printable, to_bytes
 from cas.model.objects import EntryKind, TreeEntry
-from cas.model.values import frozen
 from cas.worktree.compare import TEXT_BYTES_MAX, diff_folder, text_diff
 from cas.worktree.values import ImportOptions
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import BinaryIO, Final
 
+from attrs import evolve, frozen
+
 from cas.commands.objects import Counted, open_file
 from cas.commands.target import resolve
 from cas.errors import Invalid, NotAsExpected, PathNotFound, WrongKind
@@ -19,7 +21,6 @@ from cas.history.transaction import Transaction
 from cas.model.ids import CommitId, is_abbreviation
 from cas.model.names import branch_ref, printable, short_ref, split_path, to_text
 from cas.model.objects import EntryKind, TreeEntry
-from cas.model.values import evolve, frozen
 from cas.objects.content import BlobReader, Readable
 
 NOTHING: Final = "none"

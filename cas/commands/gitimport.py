@@ -5,8 +5,9 @@ Floor 8. Invariant: what a result calls imported is durable, and all refs moved 
 
 from __future__ import annotations
 
+from attrs import frozen
+
 from cas.history.store import Store
-from cas.model.values import frozen
 from cas.worktree.gitrefs import ALL_REFS, GitOptions, GitReport, OnCommits, import_git
 
 

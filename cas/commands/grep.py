@@ -19,6 +19,8 @@ from fnmatch import translate
 from itertools import islice
 from typing import Final, NamedTuple
 
+from attrs import frozen
+
 from cas.commands.target import Target, resolve
 from cas.errors import Invalid
 from cas.history.store import Store
@@ -26,7 +28,6 @@ from cas.limits import WHOLE_BLOB_BYTES_MAX
 from cas.model.ids import Kind
 from cas.model.names import to_bytes
 from cas.model.objects import EntryKind, TreeEntry
-from cas.model.values import frozen
 from cas.objects.bulk import BulkReader
 from cas.objects.store import ObjectStore
 

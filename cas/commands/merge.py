@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from attrs import frozen
+
 from cas.commands.target import Target, resolve
 from cas.errors import Invalid
 from cas.history.blame import BlamedEntry, BlamedLine
@@ -16,7 +18,6 @@ from cas.history.conflicts import MergeConflict
 from cas.history.store import Store
 from cas.model.entry import Entry
 from cas.model.ids import CommitId
-from cas.model.values import frozen
 from cas.objects.content import Readable
 
 

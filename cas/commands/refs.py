@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from attrs import frozen
+
 from cas.errors import NotFound, RefExists, RefNotFound
 from cas.history.store import Store
 from cas.history.view import Ref, View
 from cas.model.ids import CommitId, ObjectId
 from cas.model.names import HEADS, branch_ref, short_ref, tag_ref
 from cas.model.objects import Commit, Tag
-from cas.model.values import frozen
 
 
 @frozen

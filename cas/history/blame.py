@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Iterator
 from heapq import heappop, heappush
 from typing import Generic, TypeVar
 
+from attrs import frozen
+
 from cas.errors import Invalid, PathNotFound, WrongKind
 from cas.history.core import Core
 from cas.history.lasting import Commits, lasting
@@ -23,7 +25,6 @@ from cas.history.text import common, lines_of
 from cas.model.ids import CommitId, Kind
 from cas.model.names import to_text
 from cas.model.objects import Commit, TreeEntry
-from cas.model.values import frozen
 from cas.trees import paths
 from cas.trees.cursor import scan
 from cas.trees.diff import diff

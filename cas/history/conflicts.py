@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
+from attrs import frozen
+
 from cas.errors import Invalid, LimitExceeded, NotCanonical
 from cas.history.core import Core
 from cas.limits import STRUCTURED_BYTES_MAX
@@ -17,7 +19,6 @@ from cas.model.encoding import decode, encode, is_extras, shape
 from cas.model.ids import Kind, TreeId
 from cas.model.names import split_path, to_bytes, to_text
 from cas.model.objects import Commit, EntryKind, TreeEntry
-from cas.model.values import frozen
 from cas.objects.batch import Batch
 from cas.trees import paths
 from cas.trees.merge import Reason

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
+from attrs import evolve
+
 from cas.history.core import Core
 from cas.history.horizon import Horizon, horizon_now, is_thinned, thinned_error
 from cas.model.ids import CommitId
 from cas.model.objects import Commit
-from cas.model.values import evolve
 from cas.trees.node import DIRECTORY
 
 

@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
+from attrs import field, frozen
+
 from cas.errors import Invalid, RefConflict, RefNotFound, UnrelatedHistories
 from cas.history.conflicts import (
     CONFLICTS,
@@ -35,7 +37,6 @@ from cas.model.entry import Entry
 from cas.model.ids import CommitId, Kind, ObjectId, TreeId, digest_of
 from cas.model.names import branch_ref, short_ref
 from cas.model.objects import Commit, EntryKind
-from cas.model.values import field, frozen
 from cas.objects.batch import Batch
 from cas.trees.merge import Path, Reason, TreeConflict, is_file, merge_trees, merged_tag
 from cas.trees.node import DIRECTORY, Node, Value, id_of

@@ -14,11 +14,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
+from attrs import frozen
+
 from cas.history.snapshot import Change, ChangeKind
 from cas.limits import RENAME_BYTES_MAX, RENAME_FILE_BYTES_MAX, RENAME_PAIRS_MAX, RENAME_STEPS_MAX
 from cas.model.ids import ObjectId
 from cas.model.objects import EntryKind
-from cas.model.values import frozen
 
 Read = Callable[[ObjectId], bytes]
 """Content of a blob."""

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from attrs import evolve, frozen
+
 from cas.errors import EntryNotFound, Invalid, RefConflict
 from cas.history.core import Core
 from cas.history.horizon import Horizon, Thinning, horizon_at, live_targets, thinned_commits
@@ -26,7 +28,6 @@ from cas.model.entry import Entry
 from cas.model.ids import CommitId, ObjectId, TreeId
 from cas.model.names import HEADS, HOLDS, HORIZON_REF, PINS, TAGS, short_ref, to_text
 from cas.model.objects import Commit, TreeEntry
-from cas.model.values import evolve, frozen
 from cas.objects.batch import Batch
 from cas.trees import paths
 from cas.trees.node import DIRECTORY

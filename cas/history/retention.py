@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
+from attrs import evolve, frozen
+
 from cas.errors import Invalid
 from cas.limits import HORIZON_DAYS, HORIZON_ENTRIES, RETENTION_COUNT_MAX, RETENTION_RULES_MAX
 from cas.model.encoding import decode, encode, is_extras, shape
 from cas.model.names import HEADS, TAGS
-from cas.model.values import evolve, frozen
 
 FOREVER: Final = -1
 """A count without end."""

@@ -18,13 +18,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
+from attrs import frozen
+
 from cas.limits import (
     TEXT_DIFFERENCES_MAX,
     TEXT_MERGE_BYTES_MAX,
     TEXT_WORK_FACTOR,
     TEXT_WORK_MIN,
 )
-from cas.model.values import frozen
 
 _NUL_WITHIN: Final = 8000
 

@@ -13,12 +13,13 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
+from attrs import frozen
+
 from cas.catalog.catalog import CatalogReader, EntryRow, Head
 from cas.errors import CorruptJournal, EntryNotFound, ObjectNotFound, RefConflict, RefExists
 from cas.history.refnodes import RefNodes
 from cas.model.entry import Entry, RefChange, entry_hash
 from cas.model.ids import ObjectId
-from cas.model.values import frozen
 from cas.objects.store import ObjectStore
 from cas.trees.cursor import get, nodes_of, scan
 from cas.trees.edit import apply
@@ -322,13 +323,7 @@ class Timeline:
 
     def value(self, moment: Moment, ref: str) -> RefValue | None:
         """Where a ref pointed in a moment that may have passed long ago."""
-        root, known = self._values
-        if root == moment.root and ref in known:
-            return known[ref]
-        value = self.recall(moment, lambda root: self.get(root, ref))
-        if root == moment.root and len(known) < _VALUES_MAX:
-            known[ref] = value
-        return value
+        return self.recall(moment, lambda root: self.known_value(root, ref))
 
     def known_value(self, root: bytes, ref: str) -> RefValue | None:
         """`get`, remembered for those who ask each new refs tree for the same ref."""

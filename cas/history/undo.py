@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final, Literal
 
+from attrs import frozen
+
 from cas.errors import (
     AmbiguousRevision,
     EntryNotFound,
@@ -34,7 +36,6 @@ from cas.model.entry import Entry, Event
 from cas.model.ids import ObjectId
 from cas.model.names import HEADS, HOLDS, HORIZON_REF, PURGED_REF, TAGS, printable, short_ref
 from cas.model.objects import TreeEntry
-from cas.model.values import frozen
 
 Verb = Literal["undo", "redo"]
 

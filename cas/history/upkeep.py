@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from attrs import field, frozen
+
 from cas.model.ids import Kind
-from cas.model.values import field, frozen
 
 if TYPE_CHECKING:
     from cas.history.core import Core
@@ -33,17 +34,16 @@ class GcRow:
 
 
 @frozen
-class GcPlan:
-    """What `gc` would do. `seq` and `horizon` are the entries it was made at and for.
+class GcFigures:
+    """What goes, in a plan, or went, in a result. `seq` and `horizon` are the entries it was made
+    at and for.
 
-    `waiting_*` are objects that nothing leads to and that stay for the grace (`grace_us`).
-    `pack_count` packs would go whole. `file_*` are files that no pack row names, and
-    `session_count` writers that died.
+    `waiting_*` are objects that nothing leads to and that stay for the grace. `pack_count` packs
+    go whole. `file_*` are files that no pack row names, and `session_count` writers that died.
     """
 
     seq: int
     horizon: int
-    grace_us: int
     rows: tuple[GcRow, ...]
     waiting_count: int
     waiting_bytes: int
@@ -51,18 +51,25 @@ class GcPlan:
     file_count: int
     file_bytes: int
     session_count: int
-    mark: object = field(repr=False, eq=False)
-    """What was marked; for `apply`."""
 
     @property
     def object_count(self) -> int:
-        """Objects that would go."""
+        """Objects of all rows."""
         return sum(row.object_count for row in self.rows)
 
     @property
     def stored_bytes(self) -> int:
         """Bytes that their copies take."""
         return sum(row.stored_bytes for row in self.rows)
+
+
+@frozen
+class GcPlan(GcFigures):
+    """What `gc` would do, with a grace of `grace_us`."""
+
+    grace_us: int
+    mark: object = field(repr=False, eq=False)
+    """What was marked; for `apply`."""
 
     @property
     def is_empty(self) -> bool:
@@ -91,31 +98,10 @@ def _plural(row: GcRow) -> str:
 
 
 @frozen
-class GcResult:
-    """What `gc` has done. `rows` as in the plan, of what went; `file_*` are files that were
-    removed, `moved_bytes` what was written anew to make room.
-    """
+class GcResult(GcFigures):
+    """What `gc` has done; `moved_bytes` is what was written anew to make room."""
 
-    seq: int
-    horizon: int
-    rows: tuple[GcRow, ...]
-    waiting_count: int
-    waiting_bytes: int
-    pack_count: int
-    file_count: int
-    file_bytes: int
-    session_count: int
     moved_bytes: int
-
-    @property
-    def object_count(self) -> int:
-        """Objects that went."""
-        return sum(row.object_count for row in self.rows)
-
-    @property
-    def stored_bytes(self) -> int:
-        """Bytes that their copies took."""
-        return sum(row.stored_bytes for row in self.rows)
 
 
 @frozen

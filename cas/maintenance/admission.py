@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Final
 
+from attrs import field, frozen
+
 from cas.errors import CasError
 from cas.limits import ID_BYTES
 from cas.model.ids import Kind
 from cas.model.objects import Commit
-from cas.model.values import field, frozen
 from cas.objects.bulk import GROUP_BYTES, GROUP_COUNT, BulkReader
 from cas.objects.chains import Place
 from cas.objects.children import children

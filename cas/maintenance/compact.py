@@ -13,14 +13,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from cas.errors import Corrupt, Unavailable
+from cas.errors import Corrupt
 from cas.limits import DELTA_DEPTH_MAX, MIB
-from cas.maintenance.moving import install_moved, remove_moved
+from cas.maintenance.moving import install_moved, moving, remove_moved
 from cas.objects.packs import PackInfo, State, bit_is_set
 from cas.objects.pipeline import Submitted
 from cas.objects.store import ObjectStore
 from cas.storage.codec import DICTIONARY, RECIPE
-from cas.storage.pack import PACK_HEADER_BYTES, SLOT_BYTES
+from cas.storage.header import PACK_HEADER_BYTES
+from cas.storage.pack import (
+    SLOT_BYTES,
+)
 from cas.storage.record import RECORD_HEADER_BYTES, TAG_BYTES
 
 _RUN_BYTES: Final = 1 * MIB
@@ -95,9 +98,9 @@ def compact(objects: ObjectStore, *, waste_min: float, bytes_max: int) -> int:
     if not chosen:
         return 0
     best = _best(objects, state, chosen)
-    batch = objects.new_batch()
+    outputs = None
     moved = 0
-    try:
+    with moving(objects) as batch:
         for pack in chosen:
             for items in _live(objects, state, pack):
                 wanted = [item for item in items if _is_best(best, item, pack)]
@@ -108,14 +111,8 @@ def compact(objects: ObjectStore, *, waste_min: float, bytes_max: int) -> int:
             outputs = []
         else:
             outputs = install_moved(objects, batch, state, chosen)
-    except Unavailable as error:
-        batch.abandon(error)
-        if type(error) is not Unavailable:
-            raise
+    if outputs is None:
         return 0
-    except BaseException as error:
-        batch.abandon(error)
-        raise
     remove_moved(objects, chosen, outputs)
     return moved
 

@@ -14,12 +14,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from attrs import frozen
+
 from cas.catalog.catalog import CatalogReader, CatalogWriter, Head
 from cas.errors import Unavailable
 from cas.limits import GC_LATE_SLOTS_MAX
 from cas.maintenance.reach import DROPPED, FREE, GONE, KEEPING, KEPT, REPLACED, Marks
 from cas.maintenance.roots import Roots, entries, named_in
-from cas.model.values import frozen
 from cas.objects.packs import PackInfo, pack_name
 from cas.objects.store import ObjectStore
 from cas.trees.node import REFS

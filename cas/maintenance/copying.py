@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from attrs import frozen
+
 from cas.errors import (
     BackupMismatch,
     CorruptObject,
@@ -31,7 +33,6 @@ from cas.model.ids import CommitId, Kind, ObjectId
 from cas.model.names import HEADS, TAGS, short_ref
 from cas.model.objects import Commit
 from cas.model.segment import split_ancestry
-from cas.model.values import frozen
 from cas.objects.batch import Batch
 from cas.objects.children import children
 from cas.objects.content import put_stream

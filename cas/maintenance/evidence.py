@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
+from attrs import field, frozen
+
 from cas.catalog.catalog import DELTAS, Meta
 from cas.catalog.remains import Remains, read_remains
 from cas.catalog.sqlite import memory_catalog
@@ -20,7 +22,6 @@ from cas.errors import CasError, Corrupt, CorruptPack
 from cas.maintenance.admission import Source, Survey, survey
 from cas.maintenance.folder import CACHE, CATALOG, LOCKS, PACKS
 from cas.maintenance.rescue import Built, Odd, build_pack, rescue, resolve_odd
-from cas.model.values import field, frozen
 from cas.objects.packs import bit_is_set, pack_name, read_footer
 from cas.objects.store import ObjectStore
 from cas.storage.bucket import Bucket, BucketFile

@@ -14,10 +14,11 @@ from contextlib import suppress
 from enum import Enum
 from typing import Final
 
+from attrs import frozen
+
 from cas.clock import Clock
 from cas.errors import Invalid
 from cas.maintenance.packs import Pack
-from cas.model.values import frozen
 
 _FILE: Final = "checked"
 

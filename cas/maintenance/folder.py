@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from cas.model.values import frozen
+from attrs import frozen
 
 CATALOG: Final = "catalog.sqlite"
 PACKS: Final = "packs"

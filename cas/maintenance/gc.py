@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from attrs import evolve, frozen
+
 from cas.errors import Invalid
 from cas.history.core import Core
 from cas.history.horizon import horizon_at
@@ -27,7 +29,6 @@ from cas.maintenance.reach import DROPPED, FREE, GONE, Marks
 from cas.maintenance.reencode import reencode
 from cas.maintenance.roots import Roots, read_roots
 from cas.model.ids import Kind
-from cas.model.values import evolve, frozen
 from cas.objects.promises import MARKING
 from cas.objects.store import ObjectStore
 from cas.objects.unlink import remove_unlinked

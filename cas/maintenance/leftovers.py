@@ -12,17 +12,18 @@ if one of them holds entries that are not in the journal, whatever clocks say.
 
 from __future__ import annotations
 
+from attrs import frozen
+
 from cas.catalog.catalog import CatalogReader, SessionRow
 from cas.errors import CasError
 from cas.model.entry import Entry
 from cas.model.ids import Kind
 from cas.model.segment import Segment
-from cas.model.values import frozen
 from cas.objects.packs import Copy, PackInfo, file_name, read_footer
 from cas.objects.store import ObjectStore
 from cas.objects.unlink import SLICE_FILES
 from cas.storage.bucket import UnfinishedFile
-from cas.storage.pack import PACK_HEADER_BYTES, PackHeader, decode_header
+from cas.storage.header import PACK_HEADER_BYTES, PackHeader, decode_header
 
 
 @frozen

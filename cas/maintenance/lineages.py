@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from attrs import frozen
+
 from cas.catalog.catalog import EntryRow
 from cas.errors import NotCanonical
 from cas.model.entry import Entry, entry_hash
 from cas.model.segment import Segment, split_ancestry
-from cas.model.values import frozen
 
 
 @frozen

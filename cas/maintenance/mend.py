@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
+from attrs import frozen
+
 from cas.catalog.catalog import CatalogWriter, PackRow
 from cas.errors import CasError
 from cas.history.store import Store
@@ -19,7 +21,6 @@ from cas.maintenance.origins import Origin
 from cas.maintenance.packs import Pack
 from cas.maintenance.rescue import Rescued, rescue, resolve_odd
 from cas.model.ids import Kind, digest_of
-from cas.model.values import frozen
 from cas.objects.batch import Batch
 from cas.objects.children import children
 from cas.objects.packs import bit_is_set, file_name, read_footer

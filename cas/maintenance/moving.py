@@ -11,7 +11,8 @@ loses what it hangs on, and no writer has to be told.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from cas.catalog.catalog import CatalogReader, CatalogWriter
@@ -30,6 +31,20 @@ class Output(NamedTuple):
     number: int
     footer: Footer
     bits: bytes
+
+
+@contextmanager
+def moving(objects: ObjectStore) -> Iterator[Batch]:
+    """A batch for new copies; given up where the block fails. That another was faster with a
+    source is no failure: the block ends there, and nothing was named.
+    """
+    batch = objects.new_batch()
+    try:
+        yield batch
+    except BaseException as error:
+        batch.abandon(error)
+        if type(error) is not Unavailable:
+            raise
 
 
 def install_moved(

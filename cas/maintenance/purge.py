@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from attrs import frozen
+
 from cas.errors import (
     Busy,
     CasError,
@@ -33,7 +35,6 @@ from cas.maintenance.why import held
 from cas.model.entry import Entry
 from cas.model.ids import Kind, ObjectId
 from cas.model.names import PURGED_REF
-from cas.model.values import frozen
 from cas.objects.batch import Batch
 from cas.objects.children import children
 from cas.objects.packs import Copy, bit_is_set, read_footer

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Final
 
+from attrs import field, frozen
+
 from cas.catalog.catalog import EntryRow
 from cas.errors import CasError, NotCanonical
 from cas.history.core import CommitCache, Core
@@ -24,7 +26,6 @@ from cas.model.entry import Entry
 from cas.model.ids import Kind, ObjectId
 from cas.model.names import HORIZON_REF, PURGED_REF
 from cas.model.segment import Segment
-from cas.model.values import field, frozen
 from cas.trees.cursor import nodes_of, scan
 from cas.trees.edit import apply
 from cas.trees.node import DIRECTORY, EMPTY_DATA, REFS, Node, NodeStore, id_of

@@ -15,9 +15,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Final
 
-from cas.errors import Unavailable
 from cas.limits import ID_BYTES
-from cas.maintenance.moving import install_moved
+from cas.maintenance.moving import install_moved, moving
 from cas.maintenance.reach import Lost, Marks
 from cas.objects.batch import Batch
 from cas.objects.packs import PackInfo
@@ -46,20 +45,14 @@ def reencode(objects: ObjectStore, marks: Marks, bytes_max: int) -> int:
         if pack is None:
             return 0  # moved by another meanwhile; its base stays this time
         packs[item.number] = pack
-    batch = objects.new_batch()
+    outputs = None
     written = 0
-    try:
+    with moving(objects) as batch:
         for family in _families(objects, chosen):
             written += _write(objects, batch, family)
         outputs = install_moved(objects, batch, state, list(packs.values()))
-    except Unavailable as error:
-        batch.abandon(error)
-        if type(error) is not Unavailable:
-            raise
+    if outputs is None:
         return 0
-    except BaseException as error:
-        batch.abandon(error)
-        raise
     if not any(any(output.bits) for output in outputs):
         marks.replace(chosen)
     return written

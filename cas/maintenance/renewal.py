@@ -30,10 +30,15 @@ from cas.model.entry import Entry
 from cas.model.ids import Kind, digest_of
 from cas.model.segment import Segment
 from cas.objects.mirror import MIRRORED, cut
-from cas.objects.packs import file_name, pack_name
+from cas.objects.packs import pack_name
+from cas.objects.writer import write_file
 from cas.storage.files import OS_FILES, Files, translate
+from cas.storage.header import PackHeader
 from cas.storage.local import LocalBucket
-from cas.storage.pack import Footer, Made, PackHeader
+from cas.storage.pack import (
+    Footer,
+    Made,
+)
 from cas.storage.record import COMMON_GROUP
 
 REBUILT: Final = "catalog.rebuilt"
@@ -199,16 +204,7 @@ class _Renewal:
 
     def _seal(self, body: bytes, footer_bytes: bytes) -> str:
         """A pack in memory as a durable file; its name."""
-        upload = self._bucket.create()
-        name = file_name(self._clock.random(16))
-        try:
-            upload.write(body)
-            upload.write(footer_bytes)
-            upload.seal(name)
-        except BaseException:
-            upload.abort()
-            raise
-        return name
+        return write_file(self._bucket, self._clock.random(16), body, footer_bytes)
 
     def _opening(self, refs: Refs) -> tuple[bytes, bytes, Footer]:
         """The first pack of the lineage: a segment that names where it comes from, those of what

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Final
 
+from attrs import define, field, frozen
+
 from cas.clock import Clock
 from cas.errors import (
     CannotRepair,
@@ -33,7 +35,6 @@ from cas.maintenance.renewal import carry_out, finish, is_unfinished
 from cas.model.ids import Kind, ObjectId, digest_of
 from cas.model.names import short_ref
 from cas.model.segment import Segment
-from cas.model.values import define, field, frozen
 from cas.objects.packs import file_name, read_footer
 from cas.storage.codec import decode_payload
 from cas.storage.local import LocalBucket

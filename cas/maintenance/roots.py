@@ -16,11 +16,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from attrs import frozen
+
 from cas.catalog.catalog import CatalogReader
 from cas.history.core import Core
 from cas.history.horizon import horizon_at, thinned_commits
 from cas.model.entry import Entry
-from cas.model.values import frozen
 from cas.trees.node import REFS
 
 _ENTRIES: Final = 1024

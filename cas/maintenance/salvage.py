@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Final
 
+from attrs import frozen
+
 from cas.clock import Clock
 from cas.errors import CannotRepair, CasError, StoreNotFound
 from cas.history.store import Store
@@ -21,7 +23,6 @@ from cas.maintenance.rebuild import Rebuild, plan_rebuild, purged_by, thinned_by
 from cas.model.ids import Kind, ObjectId, TreeId
 from cas.model.names import short_ref
 from cas.model.objects import Commit, EntryKind, Tag
-from cas.model.values import frozen
 from cas.objects.batch import Batch
 from cas.storage.codec import RECIPE
 from cas.trees.node import DIRECTORY, NodeStore

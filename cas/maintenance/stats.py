@@ -6,6 +6,8 @@ Memory is that of `Known`: 24 bytes an object once there are many.
 
 from __future__ import annotations
 
+from attrs import frozen
+
 from cas.catalog.catalog import PackRow
 from cas.errors import Corrupt
 from cas.history.store import Store
@@ -13,7 +15,6 @@ from cas.maintenance.extent import Ledger
 from cas.maintenance.folder import FolderBytes, measure
 from cas.maintenance.known import Known, code_of, split_code
 from cas.model.ids import Kind
-from cas.model.values import frozen
 from cas.objects.mirror import MIRRORED
 from cas.objects.packs import bit_is_set, file_name, read_footer
 from cas.objects.store import ObjectStore

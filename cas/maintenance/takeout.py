@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from attrs import frozen
+
 from cas.catalog.catalog import CatalogWriter
 from cas.errors import CasError
-from cas.model.values import frozen
 from cas.objects.packs import Copy, PackInfo, bit_is_set, file_name, pack_name
 from cas.objects.pipeline import Submitted
 from cas.objects.store import ObjectStore

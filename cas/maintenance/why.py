@@ -13,6 +13,8 @@ from heapq import heappop, heappush
 from itertools import islice
 from typing import Final
 
+from attrs import evolve, frozen
+
 from cas.errors import CasError
 from cas.history.core import Core
 from cas.history.horizon import (
@@ -29,7 +31,6 @@ from cas.history.timeline import Moment
 from cas.model.ids import CommitId, Kind, ObjectId
 from cas.model.names import HEADS, HOLDS, PINS, TAGS, short_ref, to_text
 from cas.model.objects import EntryKind, Tag
-from cas.model.values import evolve, frozen
 from cas.objects.children import children
 from cas.storage.pack import EDGE_BASE, EDGE_DICTIONARY
 from cas.trees.cursor import nodes_of

@@ -50,10 +50,8 @@ def encode_plain(value: Any) -> bytes:
 
 _BYTES: Final = tuple(bytes([n]) for n in range(256))
 STRING: Final = 0x40
-TEXT: Final = 0x60
 ARRAY: Final = 0x80
 EMPTY_MAP: Final = b"\xa0"
-NULL: Final = b"\xf6"
 
 
 def head(major: int, length: int) -> bytes:
@@ -74,28 +72,9 @@ def put_uint(number: int) -> bytes:
     return head(0, number)
 
 
-def put_text(text: str) -> bytes:
-    """A text. Raises `Invalid` for one that is not UTF-8."""
-    try:
-        data = text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise Invalid(f"This text cannot be stored as UTF-8: {text[:40]!r}.") from error
-    return head(TEXT, len(data)) + data
-
-
 def put_bytes(data: bytes) -> bytes:
     """A byte string."""
     return head(STRING, len(data)) + data
-
-
-def put_array(items: Sequence[bytes]) -> bytes:
-    """An array of items that are encoded already."""
-    return head(ARRAY, len(items)) + b"".join(items)
-
-
-def put_id(id: bytes | None) -> bytes:
-    """An id of 32 bytes, or null."""
-    return NULL if id is None else b"\x58\x20" + id
 
 
 def plain_map(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final
 
+from attrs import field, frozen
+
 from cas.errors import Invalid
 from cas.limits import ENTRY_BYTES_MAX, ENTRY_CHANGES_MAX, EVENTS_MAX
 from cas.model.encoding import (
@@ -31,7 +33,6 @@ from cas.model.ids import (
     derive,
 )
 from cas.model.objects import check_time
-from cas.model.values import field, frozen
 
 TXID_BYTES: Final = 16
 NO_REQUEST: Final = bytes(32)

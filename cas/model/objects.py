@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any, Final
 
+from attrs import field, frozen
+
 from cas.errors import Invalid, LimitExceeded
 from cas.limits import (
     ACTOR_BYTES_MAX,
@@ -31,7 +33,6 @@ from cas.model.encoding import (
     shape,
 )
 from cas.model.ids import CommitId, Kind, ObjectId, TreeId, digest_of
-from cas.model.values import field, frozen
 
 
 class EntryKind(IntEnum):

@@ -18,7 +18,10 @@ from cas.limits import GC_GRACE_US
 from cas.objects.lookup import Lookup
 from cas.objects.packs import Copy, PackInfo
 from cas.storage.codec import DELTA, encode_payload
-from cas.storage.pack import PACK_HEADER_BYTES, Record, decode_header
+from cas.storage.header import PACK_HEADER_BYTES, decode_header
+from cas.storage.pack import (
+    Record,
+)
 
 MARKING: Final = "marking"
 """Cursor: what the run of gc holds that is at work, 0 where none is."""

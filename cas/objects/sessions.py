@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from attrs import evolve
+
 from cas.catalog.catalog import SessionRow
 from cas.errors import OutcomeUnknown
-from cas.model.values import evolve
 from cas.objects.committer import not_committed
 from cas.objects.parts import Parts
 

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Final
 
+from attrs import frozen
 from blake3 import blake3
 
 from cas.errors import Closed, CorruptPack
 from cas.limits import FOOTER_CACHE_BYTES, ID_BYTES
 from cas.model.ids import body_hasher
-from cas.model.values import frozen
 from cas.objects.packs import file_name
 from cas.objects.parts import Parts
 from cas.objects.pipeline import Beside, Pipeline, Submitted
@@ -279,6 +279,20 @@ class FileWriter:
     def close(self) -> None:
         """Stop the compressors."""
         self._pipeline.close()
+
+
+def write_file(bucket: Bucket, name: bytes, body: bytes, footer_bytes: bytes) -> str:
+    """A pack that is in memory as a file, its bytes durable and its name not yet; the file."""
+    file = file_name(name)
+    upload = bucket.create()
+    try:
+        upload.write(body)
+        upload.write(footer_bytes)
+        upload.seal(file)
+    except BaseException:
+        upload.abort()
+        raise
+    return file
 
 
 def read_back(

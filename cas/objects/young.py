@@ -13,9 +13,8 @@ from typing import Final, NamedTuple
 
 from cas.catalog.catalog import DICTIONARIES, SessionRow
 from cas.errors import CasError
-from cas.objects.packs import file_name
 from cas.objects.parts import Parts
-from cas.objects.writer import SealedPack, read_back
+from cas.objects.writer import SealedPack, read_back, write_file
 from cas.storage.codec import DICTIONARY, RAW
 from cas.storage.dictionary import Dictionary, takes_dictionary
 from cas.storage.header import PACK_HEADER_BYTES, PackHeader
@@ -132,16 +131,8 @@ def direct_pack(
     meta, bucket = parts.meta, parts.bucket
     header = PackHeader(meta.store_id, meta.lineage_id, session_id, parts.clock.wall_us())
     body, footer_bytes, footer = build_inline(header, records, dictionary, depths)
-    upload = bucket.create()
     name = parts.clock.random(16)
-    file = file_name(name)
-    try:
-        upload.write(body)
-        upload.write(footer_bytes)
-        upload.seal(file)
-    except BaseException:
-        upload.abort()
-        raise
+    file = write_file(bucket, name, body, footer_bytes)
     try:
         found = read_back(bucket, file, body[:PACK_HEADER_BYTES], footer.body_bytes, footer_bytes)
         bucket.sync()

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from cas.model.values import frozen
+from attrs import frozen
 
 
 @frozen

@@ -22,9 +22,7 @@ from cas.limits import (
 )
 from cas.model.ids import Kind, digest_blob
 from cas.storage.codec import RAW, ZSTD
-from cas.storage.header import PACK_HEADER_BYTES as PACK_HEADER_BYTES
-from cas.storage.header import PackHeader as PackHeader
-from cas.storage.header import decode_header as decode_header
+from cas.storage.header import PACK_HEADER_BYTES, decode_header
 from cas.storage.record import (
     RECORD_HEADER_BYTES,
     TAG_BYTES,

@@ -19,9 +19,10 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from operator import ge
 
+from attrs import define, field
+
 from cas.errors import Invalid
 from cas.limits import NODE_SINGLE_ENTRIES_MAX
-from cas.model.values import define, field
 from cas.trees import boundary
 from cas.trees.build import Builder, Columns, Summary, keep, summarize
 from cas.trees.node import (

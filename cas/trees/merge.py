@@ -15,11 +15,12 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import Final
 
+from attrs import frozen
+
 from cas.errors import LimitExceeded
 from cas.limits import PATH_DEPTH_MAX
 from cas.model.names import to_text
 from cas.model.objects import EntryKind
-from cas.model.values import frozen
 from cas.trees.diff import Difference, diff
 from cas.trees.node import DIRECTORY, NodeStore, Value
 

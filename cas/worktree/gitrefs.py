@@ -13,13 +13,14 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Final
 
+from attrs import frozen
+
 from cas.errors import InvalidName, NotFound, RefNotFound
 from cas.history.store import Store
 from cas.history.view import Ref, View
 from cas.model.ids import Kind, ObjectId
 from cas.model.names import HEADS, TAGS, check_ref_name, printable
 from cas.model.objects import Tag
-from cas.model.values import frozen
 from cas.objects.batch import Batch
 from cas.worktree import git
 from cas.worktree.git import GitFolder, GitRef, open_git

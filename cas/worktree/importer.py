@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import stat
 
+from attrs import frozen
+
 from cas.catalog.catalog import DELTAS
 from cas.errors import Invalid
 from cas.history.store import Store
 from cas.model.entry import Entry
 from cas.model.ids import CommitId, Kind, TreeId, digest_of
 from cas.model.names import branch_ref, printable
-from cas.model.values import frozen
 from cas.objects.batch import Batch
 from cas.objects.content import Readable, put_stream
 from cas.objects.store import ObjectStore

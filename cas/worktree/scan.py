@@ -17,13 +17,14 @@ import stat
 from bisect import bisect_left
 from typing import Final, Protocol
 
+from attrs import define, field
+
 from cas.catalog.host import filesystem_of
 from cas.errors import Invalid
 from cas.limits import ID_BYTES, WHOLE_BLOB_BYTES_MAX
 from cas.model.ids import Kind, digest_of
 from cas.model.names import printable, to_text
 from cas.model.objects import EntryKind
-from cas.model.values import define, field
 from cas.objects.content import Readable
 from cas.trees.build import Columns, build_columns
 from cas.trees.node import DIRECTORY, NodeStore, Value

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Final
 
+from attrs import frozen
+
 from cas.errors import BadArchive, LimitExceeded, UnsafePath
 from cas.history.store import Store
 from cas.limits import RESTORE_ENTRIES_MAX
@@ -17,7 +19,6 @@ from cas.model.entry import Entry
 from cas.model.ids import CommitId, Kind, TreeId
 from cas.model.names import branch_ref, printable, split_path
 from cas.model.objects import EntryKind
-from cas.model.values import frozen
 from cas.objects.batch import Batch
 from cas.objects.content import Readable, put_stream, read_exactly
 from cas.objects.store import ObjectStore

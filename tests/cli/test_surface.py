@@ -222,17 +222,7 @@ def test_a_terminal_of_another_encoding_ends_no_command(stocked: Shell) -> None:
     assert stocked.process("log", env={"PYTHONIOENCODING": "ascii"}).code == 0
 
 
-HEAVY = (
-    "rich",
-    "pathspec",
-    "pyfastcdc",
-    "zstandard",
-    "sqlite3",
-    "difflib",
-    "email",
-    "asyncio",
-    "attr",
-)
+HEAVY = ("rich", "pathspec", "pyfastcdc", "zstandard", "sqlite3", "difflib", "email", "asyncio")
 LOADED = """
 import sys
 from cas.cli.app import main
@@ -263,7 +253,7 @@ def test_help_loads_no_command_and_no_store(stocked: Shell) -> None:
 
 
 def test_an_unchanged_snapshot_loads_nothing_heavy(stocked: Shell) -> None:
-    """A snapshot of an unchanged folder loads no progress bar, patterns, cutter, diff or attrs."""
+    """A snapshot of an unchanged folder loads no progress bar, patterns, cutter or diff."""
     modules = loaded(stocked.folder, "--quiet", "snapshot", "work")
     assert not modules & {*HEAVY, "cas.worktree.checkout", "cas.worktree.compare", "json"} - {
         "zstandard",  # a commit of a few bytes is compressed like any other

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -48,6 +49,32 @@ def write(
             else:
                 edit[path] = content
         return tx.commit()
+
+
+def take(store: Store, step: str, at: int, folder: str = "") -> bool:
+    """One step of a random history; whether there is one of this name."""
+    if step == "commit":
+        write(store, files={f"{folder}f{at % 4}": b"%d" % at})
+    elif step == "move":
+        with store.begin() as tx:
+            tx.move(f"heads/b{at}", store.resolve("main"))
+            tx.commit()
+    elif step == "delete":
+        for ref in store.branches():
+            if ref.name.startswith("heads/b"):
+                with store.begin() as tx:
+                    tx.delete(ref.name)
+                    tx.commit()
+                break
+    elif step == "put":
+        store.put(b"loose %d" % at)
+    elif step == "file":
+        write(store, files={f"big{at % 3}": bytes([at]) * 70_000 + os.urandom(70_000)})
+    elif step == "spill":
+        store.spill()
+    else:
+        return False
+    return True
 
 
 def commits(store: Store, number: int, branch: str = "main") -> list[Entry]:

@@ -12,13 +12,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from attrs import frozen
+
 from cas.catalog.catalog import CatalogReader, Head, PackRow
 from cas.errors import BackupMismatch, CorruptJournal
 from cas.maintenance.backups.increment import Index
 from cas.maintenance.backups.vault import check_of
 from cas.model.entry import Entry, entry_hash
 from cas.model.segment import split_ancestry
-from cas.model.values import frozen
 from cas.objects.mirror import MIRRORED
 from cas.objects.store import ObjectStore
 from cas.trees.node import REFS

@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+from attrs import frozen
+
 from cas.catalog.catalog import PackRow
 from cas.errors import CasError, Corrupt, MissingPack
 from cas.history.upkeep import Damage as Damage
 from cas.limits import ID_BYTES, MIB
 from cas.model.ids import body_hasher, digest_blob, digest_of
-from cas.model.values import frozen
 from cas.objects.many import load_many
 from cas.objects.packs import Copy, PackInfo, bit_is_set, file_name, read_footer
 from cas.objects.store import ObjectStore

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
+from attrs import frozen
+
 from cas.catalog.catalog import Meta
 from cas.errors import Busy, CorruptPack, MissingPack
 from cas.history.store import Store
@@ -18,7 +20,6 @@ from cas.maintenance.backups.make import ROUNDS_MAX
 from cas.maintenance.backups.refill import PackFill, fork_of, recheckpoint, refill
 from cas.maintenance.backups.vault import origin_of
 from cas.maintenance.findings import OnProgress, Progress
-from cas.model.values import frozen
 from cas.objects.packs import file_name
 from cas.objects.store import ObjectStore
 from cas.storage.bucket import Bucket

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
+from attrs import field, frozen
+
 from cas.errors import CorruptBackup, NewerFormat, NotCanonical
 from cas.limits import ID_BYTES
 from cas.model.encoding import decode, encode, is_extras, is_id, is_uint, shape
-from cas.model.values import field, frozen
 
 INDEX_VERSION: Final = 1
 _UUID_BYTES: Final = 16

@@ -15,6 +15,8 @@ import os
 from collections.abc import Iterator
 from typing import Final
 
+from attrs import evolve
+
 from cas.catalog.catalog import EntryRow, PackRow
 from cas.errors import (
     BackupMismatch,
@@ -49,7 +51,6 @@ from cas.maintenance.findings import OnProgress, Progress
 from cas.model.entry import Entry, entry_hash, genesis_hash
 from cas.model.ids import Kind
 from cas.model.segment import Segment
-from cas.model.values import evolve
 from cas.objects.packs import file_name
 from cas.objects.store import ObjectStore
 from cas.storage.files import OS_FILES, Files

@@ -14,6 +14,8 @@ from __future__ import annotations
 import os
 from typing import Final
 
+from attrs import frozen
+
 from cas.catalog.catalog import Catalog
 from cas.catalog.sqlite import create_catalog, open_catalog
 from cas.clock import Clock
@@ -26,7 +28,6 @@ from cas.maintenance.backups.restore import choose, number_of, settle
 from cas.maintenance.backups.vault import Vault, increment_file
 from cas.maintenance.findings import OnProgress, Progress, Severity
 from cas.maintenance.fsck import fsck
-from cas.model.values import frozen
 from cas.objects.packs import file_name
 from cas.objects.store import ObjectStore
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple, Protocol
 
+from attrs import frozen
+
 from cas.catalog.catalog import Catalog, CatalogWriter, Meta
 from cas.catalog.place import ancestor
 from cas.errors import CorruptBackup
@@ -18,7 +20,6 @@ from cas.limits import MIB
 from cas.maintenance.backups.increment import Index, Origin, State
 from cas.maintenance.backups.vault import Vault
 from cas.model.entry import Entry, entry_hash, genesis_hash
-from cas.model.values import frozen
 from cas.objects.mirror import MIRRORED
 from cas.objects.store import ObjectStore
 from cas.trees.node import REFS

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from attrs import frozen
+
 from cas.catalog.catalog import PackRow
 from cas.errors import CorruptBackup, EntryNotFound, Gone, Invalid, MissingPack
 from cas.history.horizon import read_horizon
@@ -22,7 +24,6 @@ from cas.model.entry import Entry
 from cas.model.ids import Kind, ObjectId
 from cas.model.names import HORIZON_REF, PURGED_REF
 from cas.model.objects import Commit
-from cas.model.values import frozen
 from cas.objects.batch import Batch
 from cas.objects.children import children
 from cas.objects.packs import file_name

@@ -22,7 +22,7 @@ from cas.objects.packs import bit_is_set
 from cas.storage.files import Files
 from cas.testing.stores import SMALL, SteppedClock, build
 from cas.trees.node import encode_node
-from tests.unit.kit import commits, reopened, tamper, write
+from tests.unit.kit import commits, reopened, take, tamper, write
 
 SUFFIXES = ("", "-wal", "-shm")
 
@@ -439,29 +439,12 @@ def test_any_history_comes_back(steps: list[str], tmp_path_factory: pytest.TempP
     store = opened()
     write(store)
     for at, step in enumerate([*steps, "mirror", "lose"]):
-        if step == "commit":
-            write(store, files={f"d/f{at % 4}": b"%d" % at})
+        if take(store, step, at, "d/"):
+            pass
         elif step == "event":
             with store.begin() as tx:
                 tx.event("e", os.urandom(400))
                 tx.commit()
-        elif step == "move":
-            with store.begin() as tx:
-                tx.move(f"heads/b{at}", store.resolve("main"))
-                tx.commit()
-        elif step == "delete":
-            for ref in store.branches():
-                if ref.name.startswith("heads/b"):
-                    with store.begin() as tx:
-                        tx.delete(ref.name)
-                        tx.commit()
-                    break
-        elif step == "put":
-            store.put(b"loose %d" % at)
-        elif step == "file":
-            write(store, files={f"big{at % 3}": bytes([at]) * 70_000 + os.urandom(70_000)})
-        elif step == "spill":
-            store.spill()
         elif step == "mirror":
             store.mirror()
         elif step == "gc":

@@ -20,7 +20,7 @@ from cas.objects.children import children
 from cas.objects.mirror import MIRRORED
 from cas.objects.packs import bit_is_set
 from cas.testing.stores import SMALL, SteppedClock, build
-from tests.unit.kit import commits, reopened, tamper, write
+from tests.unit.kit import commits, reopened, take, tamper, write
 
 
 def segments(store: Store) -> list[Segment]:
@@ -249,25 +249,8 @@ def test_what_segments_say_lies_in_files(
     store = build(folder, clock=SteppedClock(next(seeds)), thresholds=SMALL)
     write(store)
     for at, step in enumerate(steps):
-        if step == "commit":
-            write(store, files={f"f{at % 4}": b"%d" % at})
-        elif step == "move":
-            with store.begin() as tx:
-                tx.move(f"heads/b{at}", store.resolve("main"))
-                tx.commit()
-        elif step == "delete":
-            for ref in store.branches():
-                if ref.name.startswith("heads/b"):
-                    with store.begin() as tx:
-                        tx.delete(ref.name)
-                        tx.commit()
-                    break
-        elif step == "put":
-            store.put(b"loose %d" % at)
-        elif step == "file":
-            write(store, files={f"big{at % 3}": bytes([at]) * 70_000 + os.urandom(70_000)})
-        elif step == "spill":
-            store.spill()
+        if take(store, step, at):
+            pass
         elif step == "mirror":
             assert store.mirror() == store.entry(store.objects.catalog.head_seq()).seq
         else:
