@@ -82,13 +82,9 @@ def tee(command: Sequence[str | Path]) -> tuple[int, list[str]]:
     """Run, pass the output through as it comes, and return it by lines beside the exit code."""
     words = [str(word) for word in command]
     lines: list[str] = []
+    pipe, out = subprocess.PIPE, subprocess.STDOUT
     with subprocess.Popen(
-        words,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
+        words, cwd=ROOT, stdout=pipe, stderr=out, text=True, errors="replace"
     ) as child:
         assert child.stdout is not None
         for line in child.stdout:
@@ -239,6 +235,13 @@ def pytest_environment(seed: str, profile: str) -> None:
     say(f"seed {seed}, profile {profile}: repeat with `test --seed {seed} --profile {profile}`")
 
 
+def seed_of_commit() -> str:
+    """A seed that the checked-out commit decides; without git a random one."""
+    with contextlib.suppress(Failed, OSError):
+        return str(int(capture(["git", "rev-parse", "HEAD"])[:8], 16))
+    return str(random.SystemRandom().randrange(1 << 32))
+
+
 def command_test(arguments: list[str]) -> int:
     """Run the tests; what is not listed below goes to pytest.
 
@@ -371,15 +374,19 @@ CHECK = (("lint",), ("types",), ("test",), ("docs",), ("wheel",), ("versions", "
 def command_check(arguments: list[str]) -> int:
     """Do what CI does: lint, types, test, docs, wheel, versions --quick; every step, then the sum.
 
-    The last line counts the tests of `test`, and each other step as one.
+    The last line counts the tests of `test`, and each other step as one. The seed follows from
+    the commit, so that a red run of it is red again; `test` alone draws a new one each time.
     """
-    parser_of("check", command_check.__doc__).parse_args(arguments)
+    parser = parser_of("check", command_check.__doc__)
+    parser.add_argument("--seed", default=seed_of_commit())
+    seed = parser.parse_args(arguments).seed
     passed = failed = 0
     rows: list[str] = []
     for step in CHECK:
         say(f"\n==== {' '.join(step)} ====")
         started = time.monotonic()
-        code, lines = tee([sys.executable, Path(__file__), *step])
+        seeded = ["--seed", seed] if step[0] in ("test", "versions") else []
+        code, lines = tee([sys.executable, Path(__file__), *step, *seeded])
         sums = tally(lines)
         if step == ("test",):
             bad = sum(sums.get(word, 0) for word in ("failed", "error", "errors"))
