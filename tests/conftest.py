@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.counts import lines, tables
+from tools import services
 
 _SEED_VARIABLE = "CAS_TEST_SEED"
 
@@ -64,7 +66,17 @@ def rng(seed: str, request: pytest.FixtureRequest) -> random.Random:
 
 @pytest.fixture(autouse=True)
 def _no_outside_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A developer's own store or flags in the environment never reach a test."""
+    """A developer's own store, flags or credentials in the environment never reach a test."""
     for name in list(os.environ):
-        if name.startswith("CAS_") and not name.startswith("CAS_TEST_"):
+        if name.startswith(("AWS_", "CAS_")) and not name.startswith("CAS_TEST_"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[services.S3Server]:
+    """A real S3 server with one empty bucket; skips where its package cannot be had."""
+    try:
+        with services.seaweed(tmp_path_factory.mktemp("s3")) as server:
+            yield server
+    except services.Unavailable as error:
+        pytest.skip(str(error))

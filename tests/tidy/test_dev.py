@@ -35,7 +35,7 @@ def test_no_command_and_an_unknown_one_list_them_all() -> None:
     assert call("--help").returncode == 0
 
 
-PROGRAMS = {"demo", "golden", "dump", "simulate", "soak"}
+PROGRAMS = {"demo", "golden", "dump", "services", "simulate", "soak"}
 
 
 @pytest.mark.parametrize("name", sorted(set(dev.COMMANDS) - PROGRAMS))
