@@ -20,6 +20,8 @@ from blake3 import blake3
 from cas.testing.recorder import ROOT, Image, Mark, Names, Op, Recorder, Sync, Truncate, Write
 
 SECTOR_BYTES: Final = 512
+TEARS: Final = 8
+"""At about how many sector edges a write is torn."""
 
 
 @attrs.frozen
@@ -244,5 +246,8 @@ class Replay:
         if not isinstance(op, Write) or len(op.data) < 2:
             return []
         size = len(op.data)
-        edges = {1, size // 2, SECTOR_BYTES, (size - 1) // SECTOR_BYTES * SECTOR_BYTES}
+        sectors = (size - 1) // SECTOR_BYTES
+        every = max(1, sectors // TEARS)
+        edges = {1, size // 2, SECTOR_BYTES, sectors * SECTOR_BYTES}
+        edges.update(number * SECTOR_BYTES for number in range(every, sectors, every))
         return sorted(edge for edge in edges if 0 < edge < size)

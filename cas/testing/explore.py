@@ -1,9 +1,11 @@
 """Run a workload, take its log, and open the store in every state a crash can leave of it.
 
-Invariant: each distinct state (by content) is opened once with the real store, read whole, written
-to, closed and opened again, and some of these recoveries are recorded and cut short in their
-turn; what was seen is judged against the model at every point of the workload at which that
-state can come about. A failure says which operations were done, and can be repeated from that.
+Invariant: each distinct state (by content) is opened and read by SQLite, and what it shows
+(`cas.testing.staging`) is opened with the real store and read whole, once for all states that
+show the same and again for some. Some are written to, closed and opened again, and some of these
+recoveries are recorded and cut short in their turn. What was seen is judged against the model at
+every point of the workload at which that state can come about. A failure says which operations
+were done, and can be repeated from that.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import json
 import os
 import random
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,12 +28,16 @@ from cas.testing.driver import Driver
 from cas.testing.layers import RecordingFiles, RecordingVFS
 from cas.testing.model import Model, Progress
 from cas.testing.oracle import Observation
-from cas.testing.recorder import Image, Mark, Names, Op, Recorder, Sync, Truncate
+from cas.testing.recorder import Image, Mark, Recorder, label
 from cas.testing.recovery import recover
+from cas.testing.staging import Stage
 from cas.testing.stores import SteppedClock, create, scratch
 
 STALE: Final = 0.1
 """How many states are opened beside a shared-memory file full of noise."""
+
+AGAIN: Final = 0.05
+"""How many of the states that show what another has shown are treated as if they did not."""
 
 Prepare = Callable[[Driver], None]
 """Changes a driver before it runs: how the planted bugs come in."""
@@ -80,9 +87,13 @@ def _cut(fields: dict[str, Any]) -> Cut:
 
 @attrs.define
 class Report:
-    """What was tried. `states` counts by the kind of operation behind which the crash came."""
+    """What was tried. `states` counts by the kind of operation behind which the crash came,
+    `steps` by the step of the workload that was under way; `read` are those read whole.
+    """
 
     states: Counter[str] = attrs.field(factory=Counter)
+    steps: Counter[str] = attrs.field(factory=Counter)
+    read: int = 0
     judged: int = 0
     written: int = 0
     nested: int = 0
@@ -91,6 +102,8 @@ class Report:
     def add(self, other: Report) -> None:
         """Take in another report."""
         self.states.update(other.states)
+        self.steps.update(other.steps)
+        self.read += other.read
         self.judged += other.judged
         self.written += other.written
         self.nested += other.nested
@@ -245,6 +258,8 @@ class Explorer:
         self._fail_fast = fail_fast
         self._random = random.Random(f"explorer {recording.seed}")
         self._count = 0
+        self._stage = Stage(tempfile.mkdtemp(dir=folder), recording.place)
+        self._shown: dict[bytes, Observation] = {}
         self.report = Report()
 
     def run(self) -> Report:
@@ -278,6 +293,7 @@ class Explorer:
                     known[same] = key
                     if key not in seen:
                         self.report.states[last] += 1
+                        self.report.steps[progress.step] += 1
                         seen[key] = self._open(image, cut, last)
                 if (key, progress) in judged:
                     continue
@@ -321,20 +337,32 @@ class Explorer:
     # -- one state ---------------------------------------------------------------------------
 
     def _open(self, image: Image, cut: Cut, last: str) -> Observation:
-        """Open a state, look at it, write to it, open it again."""
-        nested = self._random.random() < self._nested
-        write = nested or self._random.random() < self._written
+        """Look at a state; open it where it shows something new, write to it, open it again."""
+        key = self._stage.shown(image, self._noise())
+        known = None if key is None else self._shown.get(key)
+        chance = 1.0 if known is None else AGAIN
+        nested = self._random.random() < self._nested * chance
+        write = nested or self._random.random() < self._written * chance
+        if known is not None and not write:
+            return known
+        self.report.read += 1
         self.report.written += write
         recording = self._recording
         with self._place(image) as folder:
             recorder = Recorder(folder) if nested else None
             place = os.path.join(folder, recording.place)
             observed, model = recover(place, recording.model, self._name(), recorder, write=write)
-        if recorder is None:
-            return observed
-        if not observed.findings:
+        if known is not None and not observed.findings and observed != known:
+            observed = attrs.evolve(observed, findings=("it shows other than its like has shown",))
+        if key is not None and not observed.findings:
+            self._shown[key] = observed
+        if recorder is not None and not observed.findings:
             self._crash_again(recorder, observed, model, cut, last)
         return observed
+
+    def _noise(self) -> bytes | None:
+        """What SQLite shared between processes may have reached the disk, in any state."""
+        return self._random.randbytes(512) if self._random.random() < STALE else None
 
     def _name(self) -> str:
         """A seed that no other recovery of this recording has."""
@@ -377,42 +405,22 @@ class Explorer:
         chosen = list(found.values())
         if len(chosen) > self._nested_states:
             chosen = self._random.sample(chosen, self._nested_states)
+        shown: dict[bytes | None, Observation] = {}
         for inner, progress, image in chosen:
             self.report.nested += 1
-            with self._place(image) as folder:
-                place = os.path.join(folder, self._recording.place)
-                again, _model = recover(place, model, self._name())
+            alike = self._stage.shown(image, self._noise())
+            if alike not in shown or self._random.random() < AGAIN:
+                self.report.read += 1
+                with self._place(image) as folder:
+                    place = os.path.join(folder, self._recording.place)
+                    again, _model = recover(place, model, self._name())
+            else:
+                again = shown[alike]
+            if alike is not None:
+                shown[alike] = again
             findings = oracle.judge(again, model, progress)
             if findings:
                 self._fail(cut, inner, last, findings)
-
-
-def label(op: Op, recorder: Recorder) -> str:
-    """The kind of an operation, by what it is done to: the rows of the table of states."""
-    if isinstance(op, Names):
-        path = recorder.labels[op.folder]
-        names = [name for name, _target in op.changes]
-        return "name " + _sort(names[0] if path == "." else f"{path}/{names[0]}")
-    target = op.target if isinstance(op, Sync) else op.file if not isinstance(op, Mark) else 0
-    path = recorder.labels.get(target, "")
-    if isinstance(op, Sync):
-        if target in recorder.folders:
-            return f"sync of folder {path}"
-        return "sync " + _sort(path)
-    return ("truncate " if isinstance(op, Truncate) else "write ") + _sort(path)
-
-
-def _sort(path: str) -> str:
-    for suffix, name in (
-        ("-wal", "log"),
-        ("-journal", "rollback journal"),
-        (".sqlite", "catalog"),
-        (".tmp", "pack being written"),
-        (".pack", "pack"),
-    ):
-        if path.endswith(suffix):
-            return name
-    return "folder"
 
 
 def explore(

@@ -276,6 +276,34 @@ def _labels(image: Image) -> Iterator[tuple[int, str]]:
         yield number, path
 
 
+def label(op: Op, recorder: Recorder) -> str:
+    """The kind of an operation, by what it is done to: the rows of the table of states."""
+    if isinstance(op, Names):
+        path = recorder.labels[op.folder]
+        names = [name for name, _target in op.changes]
+        return "name " + _sort(names[0] if path == "." else f"{path}/{names[0]}")
+    target = op.target if isinstance(op, Sync) else op.file if not isinstance(op, Mark) else 0
+    path = recorder.labels.get(target, "")
+    if isinstance(op, Sync):
+        if target in recorder.folders:
+            return f"sync of folder {path}"
+        return "sync " + _sort(path)
+    return ("truncate " if isinstance(op, Truncate) else "write ") + _sort(path)
+
+
+def _sort(path: str) -> str:
+    for suffix, name in (
+        ("-wal", "log"),
+        ("-journal", "rollback journal"),
+        (".sqlite", "catalog"),
+        (".tmp", "pack being written"),
+        (".pack", "pack"),
+    ):
+        if path.endswith(suffix):
+            return name
+    return "folder"
+
+
 class Beside:
     """Does something at the first sync of a pack file, when its writer holds no gate."""
 
