@@ -178,6 +178,12 @@ class SessionExpired(Conflict):
     code = "session-expired"
 
 
+class Condemned(Conflict):
+    """A collection took content that this work rested on; nothing was committed. Fields: `id`."""
+
+    code = "condemned"
+
+
 # -- Invalid: the request can never work as it stands; change it -----------------------------
 
 

@@ -66,6 +66,9 @@ def gc_command(front: Front, dry_run: bool, grace: int) -> None:
         return
     front.out.lines(columns([_row(row) for row in found.rows], frozenset((2, 3))))
     front.out.note(_sentence(found))
+    if not found.object_count:
+        for line in _why(found):
+            front.out.note(line)
 
 
 def _row(row: GcRow) -> tuple[str, ...]:
@@ -81,6 +84,25 @@ def _sentence(found: GcPlan | GcResult) -> str:
     if found.waiting_count:
         text += f"; {count(found.waiting_count, 'loose object')} kept for the grace"
     return text
+
+
+_WHY: Final = {
+    "newest": "files that branches and tags point at now",
+    "hold": "covered by legal holds; `cas release` ends one",
+    "pin": "pinned; `cas unpin` ends that",
+    "history": "older commits of branches and tags; `cas retain` gives some up",
+    "horizon": "earlier states inside the horizon, and events; `cas retain --horizon` moves it",
+    "journal": "the journal",
+    "young": "waiting for the grace, or just written; `--grace` shortens it",
+}
+
+
+def _why(found: GcPlan | GcResult) -> list[str]:
+    rows = [
+        (f"  {size(row.stored_bytes)}", count(row.copy_count, "copy", "copies"), _WHY[row.reason])
+        for row in found.kept
+    ]
+    return ["kept:", *columns(rows, frozenset((0, 1)))] if rows else []
 
 
 def _fields(found: GcPlan | GcResult) -> dict[str, Any]:
@@ -104,6 +126,10 @@ def _fields(found: GcPlan | GcResult) -> dict[str, Any]:
         "sessions": found.session_count,
         "waiting": found.waiting_count,
         "waiting_stored": found.waiting_bytes,
+        "kept": [
+            {"reason": row.reason, "copies": row.copy_count, "stored": row.stored_bytes}
+            for row in found.kept
+        ],
     }
 
 

@@ -237,7 +237,8 @@ class Transaction:
 
         With nothing staged that changes anything there is no entry, and the newest one is
         given. Raises `RefConflict` (a ref moved: both sides in its fields), `RefExists`,
-        `TransactionReused`, `SessionExpired`, `Busy`, `StorageFull`, `StorageFailed`: not
+        `TransactionReused`, `SessionExpired`, `Condemned` (a collection took what this rested on:
+        put it again and begin again), `Busy`, `StorageFull`, `StorageFailed`: not
         committed. Raises `OutcomeUnknown` when even the transaction id could not resolve a
         lost answer. The transaction is over in any case.
         """

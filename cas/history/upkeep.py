@@ -8,7 +8,7 @@ above (`cas.maintenance`), which `cas.assembly` hands to the store.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from attrs import field, frozen
 
@@ -33,13 +33,34 @@ class GcRow:
     stored_bytes: int
 
 
+KEPT_REASONS: Final = ("newest", "hold", "pin", "history", "horizon", "journal", "young")
+"""Why copies stay, in the order in which a copy is counted under the first that fits."""
+
+
+@frozen
+class KeptRow:
+    """Copies that stay for one reason, and what they take.
+
+    `reason`: "newest" for the files that branches and tags point at now, "hold"
+    for what else legal holds cover, "pin" for what else pins keep, "history" for what else older
+    commits of refs need, "horizon" for what only earlier states of refs (which `at` and undo
+    reach) and events need, "journal" for its segments, "young" for what nothing leads to and waits
+    for its grace, with all that it names.
+    """
+
+    reason: str
+    copy_count: int
+    stored_bytes: int
+
+
 @frozen
 class GcFigures:
     """What goes, in a plan, or went, in a result. `seq` and `horizon` are the entries it was made
     at and for.
 
     `waiting_*` are objects that nothing leads to and that stay for the grace. `pack_count` packs
-    go whole. `file_*` are files that no pack row names, and `session_count` writers that died.
+    go whole. `kept` says what keeps the rest, as of the newest run that
+    had to look. `file_*` are files that no pack row names, and `session_count` writers that died.
     """
 
     seq: int
@@ -51,6 +72,7 @@ class GcFigures:
     file_count: int
     file_bytes: int
     session_count: int
+    kept: tuple[KeptRow, ...]
 
     @property
     def object_count(self) -> int:

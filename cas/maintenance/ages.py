@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
+from cas.history.upkeep import KeptRow
 from cas.limits import GC_CREDIT_US
 
 _FILE: Final = "gc-ages.json"
@@ -28,11 +29,13 @@ class Ages:
         self._ages: dict[int, int] = {}
         # What the last run left: the horizon it knew, the version, and packs with what waits.
         self._quiet: list[Any] = []
+        self.kept: tuple[KeptRow, ...] = ()
+        """What the last run that marked has found to keep what stayed."""
 
     def load(self, lineage: bytes) -> None:
         """Read what was saved for this lineage; nothing where that is damaged or another's."""
         if self._path is not None:
-            self._ages, self._seen_us, self._quiet = {}, 0, []
+            self._ages, self._seen_us, self._quiet, self.kept = {}, 0, [], ()
             with suppress(OSError, ValueError, TypeError, KeyError):
                 with open(self._path, encoding="utf-8") as file:
                     found = json.load(file)
@@ -40,8 +43,9 @@ class Ages:
                     ages = {int(n): int(age) for n, age in found["ages"].items()}
                     self._ages, self._seen_us = ages, int(found["seen_us"])
                     self._quiet = list(found["quiet"])
+                    self.kept = tuple(KeptRow(str(r), int(n), int(b)) for r, n, b in found["kept"])
         elif self._lineage != lineage.hex():
-            self._ages, self._seen_us, self._quiet = {}, 0, []
+            self._ages, self._seen_us, self._quiet, self.kept = {}, 0, [], ()
         self._lineage = lineage.hex()
 
     def of(self, number: int, now_us: int) -> int | None:
@@ -65,6 +69,7 @@ class Ages:
                     "seen_us": now_us,
                     "ages": self._ages,
                     "quiet": self._quiet,
+                    "kept": [(row.reason, row.copy_count, row.stored_bytes) for row in self.kept],
                 },
                 separators=(",", ":"),
             )
@@ -73,11 +78,19 @@ class Ages:
                     file.write(text)
                 os.replace(self._path + ".tmp", self._path)
 
-    def note(self, horizon: str, version: int, left: tuple[int, int], packs: list[int]) -> None:
+    def note(
+        self,
+        horizon: str,
+        version: int,
+        left: tuple[int, int],
+        packs: list[int],
+        kept: tuple[KeptRow, ...],
+    ) -> None:
         """A run has left nothing but loose objects that wait (how many, bytes), in these packs, as
-        of a version.
+        of a version; `kept` says what keeps the rest.
         """
         self._quiet = [horizon, version, *left, *packs]
+        self.kept = kept
 
     @property
     def left(self) -> tuple[int, int]:

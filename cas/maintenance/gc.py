@@ -19,11 +19,12 @@ from attrs import evolve, frozen
 from cas.errors import Invalid
 from cas.history.core import Core
 from cas.history.horizon import horizon_at
-from cas.history.upkeep import GcPlan, GcResult, GcRow
+from cas.history.upkeep import GcPlan, GcResult, GcRow, KeptRow
 from cas.limits import GC_MOVED_BYTES_MAX, GC_WASTE_MIN
 from cas.maintenance.ages import Ages
 from cas.maintenance.compact import compact
 from cas.maintenance.condemn import Condemnation
+from cas.maintenance.kept import Shares, keep_refs
 from cas.maintenance.leftovers import Leftovers, find_leftovers, remove_leftovers
 from cas.maintenance.reach import DROPPED, FREE, GONE, Marks
 from cas.maintenance.reencode import reencode
@@ -49,6 +50,7 @@ class _Mark:
     grace_us: int
     waiting: tuple[int, int]
     waiting_packs: list[int]
+    kept: tuple[KeptRow, ...]
 
 
 class Collector:
@@ -89,7 +91,7 @@ class Collector:
             done = Condemnation(objects, mark.roots, mark.marks).run(kept)
         if before is None:
             roots = mark.roots
-            self._ages.note(roots.told, roots.version, mark.waiting, mark.waiting_packs)
+            self._ages.note(roots.told, roots.version, mark.waiting, mark.waiting_packs, mark.kept)
         self._ages.advance(mark.marks.packs, objects.clock.wall_us())
         result = GcResult(
             seq=found.seq,
@@ -101,6 +103,7 @@ class Collector:
             file_count=0,
             file_bytes=0 if done is None else done.file_bytes,
             session_count=0,
+            kept=found.kept,
             moved_bytes=moved,
         )
         return self._finish(mirror, result, mark.leftovers)
@@ -118,7 +121,8 @@ class Collector:
             return None
         self._ages.advance(numbers, now_us)
         count, size_bytes = self._ages.left
-        return GcResult(head.seq, told.seq, (), count, size_bytes, 0, 0, 0, 0, 0)
+        kept = self._ages.kept
+        return GcResult(head.seq, told.seq, (), count, size_bytes, 0, 0, 0, 0, kept, 0)
 
     def _finish(
         self, mirror: Callable[[], int], result: GcResult, leftovers: Leftovers
@@ -154,8 +158,8 @@ class Collector:
         marks = Marks(objects, roots.thinned)
         marks.begin()
         marks.deferring = True
-        marks.keep(roots.kept, "a ref or an event")
-        marks.keep_kind(Kind.SEGMENT)
+        shares = Shares(marks)
+        keep_refs(core, shares, roots.refs, roots.kept)
         marks.drop(roots.dropped)
         marks.keep_packs([number for number in marks.packs if number > roots.version])
         now_us = objects.clock.wall_us()
@@ -166,7 +170,9 @@ class Collector:
         marks.keep_packs(young, dropped=False)
         left = _sum_of(objects, marks, FREE) if count else (0, 0)
         waiting = count - left[0], size_bytes - left[1]
-        return _Mark(objects, roots, marks, leftovers, grace_us, waiting, waiting_packs)
+        shares.note("young")
+        kept = shares.rows
+        return _Mark(objects, roots, marks, leftovers, grace_us, waiting, waiting_packs, kept)
 
     def _plan(self, mark: _Mark) -> GcPlan:
         rows, packs = _tally(self._objects, mark.marks)
@@ -181,6 +187,7 @@ class Collector:
             file_count=mark.leftovers.count,
             file_bytes=mark.leftovers.size_bytes,
             session_count=len(mark.leftovers.sessions),
+            kept=mark.kept,
             mark=mark,
         )
 

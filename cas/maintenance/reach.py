@@ -204,7 +204,7 @@ class Marks:
     def keep_kind(self, kind: Kind) -> None:
         """Keep every object of a kind, whatever leads to it."""
         for number in list(self.packs):
-            footer = self._footer(number)
+            footer = self.footer(number)
             colors = self.colors.get(number)
             if footer is None or colors is None:
                 continue
@@ -233,7 +233,7 @@ class Marks:
         """Deltas that are kept while no copy of their base is."""
         found = []
         for number, colors in list(self.colors.items()):
-            footer = self._footer(number)
+            footer = self.footer(number)
             if footer is None or not footer.edge_count:
                 continue
             for edge in footer.edges():
@@ -263,7 +263,7 @@ class Marks:
         found = False
         for number, colors in self.colors.items():
             for slot in _positions(colors, REPLACED, colors.find(REPLACED), len(colors)):
-                footer = self._footer(number)
+                footer = self.footer(number)
                 if footer is not None and not self._is_kept(footer.id_at(slot)):
                     colors[slot] = KEEPING
                     self._waiting.add(number)
@@ -273,7 +273,7 @@ class Marks:
 
     def _spread_copies(self, numbers: Iterable[int]) -> None:
         for number in numbers:
-            footer, colors = self._footer(number), self.colors.get(number)
+            footer, colors = self.footer(number), self.colors.get(number)
             if footer is None or colors is None:
                 continue
             for slot in _positions(colors, KEEPING, colors.find(KEEPING), len(colors)):
@@ -322,14 +322,14 @@ class Marks:
             colors = self.colors.get(number)
             while colors is not None and (first := colors.find(todo)) >= 0:
                 slots = _positions(colors, todo, first, _AT_ONCE)
-                footer = self._footer(number)
+                footer = self.footer(number)
                 if footer is None:
                     break
                 for slot in slots:
                     colors[slot] = done
                 self._trace(number, footer, slots, todo, wanted)
 
-    def _footer(self, number: int) -> Footer | None:
+    def footer(self, number: int) -> Footer | None:
         """The footer of a pack; None when the pack was removed meanwhile."""
         pack = self.packs.get(number)
         if pack is None:

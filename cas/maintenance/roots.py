@@ -39,6 +39,8 @@ class Roots:
     dropped: frozenset[bytes]
     told: str
     """What the store says of its horizon; the same text is the same horizon and thinned set."""
+    refs: tuple[tuple[str, int, bytes], ...]
+    """Refs as they point now: name, kind, target; all of them are kept."""
     thinned: frozenset[bytes]
     """Commits that have given up their content: no edge leads from them to their trees."""
 
@@ -50,7 +52,8 @@ def read_roots(core: Core, reader: CatalogReader, after: int = 0) -> Roots:
     """
     head = reader.head()
     begun = [session.base_seq for session in reader.sessions()]
-    told = horizon_at(core, core.timeline.now(reader, head))
+    now = core.timeline.now(reader, head)
+    told = horizon_at(core, now)
     horizon = min(told.seq, head.seq, *begun)
     # While a session looks back further, what it sees is whole.
     thinned = thinned_commits(core, told) if horizon == told.seq else ()
@@ -66,6 +69,7 @@ def read_roots(core: Core, reader: CatalogReader, after: int = 0) -> Roots:
         blobs, targets = named_in(entry)
         kept.update(blobs)
         (kept if entry.seq > horizon else dropped).update(targets)
+    refs = () if after else core.timeline.list(now.root)
     return Roots(
         reader.lineage(),
         head.seq,
@@ -74,6 +78,7 @@ def read_roots(core: Core, reader: CatalogReader, after: int = 0) -> Roots:
         frozenset(kept),
         frozenset(dropped - kept),
         told.root.hex() if horizon == told.seq else "",
+        tuple((ref, value.kind, bytes(value.target)) for ref, value in refs),
         frozenset(map(bytes, thinned)),
     )
 

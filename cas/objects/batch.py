@@ -317,8 +317,8 @@ class Batch:
     def install(self, writer: CatalogWriter, head: Head) -> list[tuple[PackRow, Footer]]:
         """Name the sealed packs inside a write transaction.
 
-        Raises `SessionExpired` when gc fenced the session off, `ObjectNotFound` when something
-        relied on was condemned; the transaction must then be rolled back and the work redone.
+        Raises `SessionExpired` when gc fenced the session off, `Condemned` when what it relied
+        on was condemned; the transaction must then be rolled back and the work redone.
         """
         if self._done:
             self.check_open()
@@ -349,7 +349,7 @@ class Batch:
 
     def confirm(self, reader: CatalogReader) -> None:
         """For a batch that writes nothing: what it found must exist in this state of the
-        catalog too. Raises `ObjectNotFound`.
+        catalog too. Raises `Condemned`.
         """
         if self._hits and reader.head().condemn_seq != self._condemn_seq:
             self._check_relied(reader)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from cas.errors import ObjectNotFound
+from cas.errors import Condemned
 from cas.limits import DELTA_DEPTH_MAX
 from cas.model.ids import Kind
 from cas.objects.children import children
@@ -49,7 +49,7 @@ def check_relied(
     needs: Mapping[bytes, int],
     holds: Callable[[bytes], bool],
 ) -> None:
-    """Raise `ObjectNotFound` for the first that has no copy of less than its rank.
+    """Raise `Condemned` for the first that has no copy of less than its rank.
 
     `needs` are bases and dictionaries, with their ranks; they are never written with what is made
     of them, and come first, because without them what is `staged` could not be read. `holds` says
@@ -71,9 +71,9 @@ def _has_copy(lookup: Lookup, id: bytes, rank: int) -> bool:
     )
 
 
-def _condemned(id: bytes) -> ObjectNotFound:
-    return ObjectNotFound(
-        f"Object {id.hex()} was condemned while this transaction ran; nothing was "
-        "committed. Begin it again.",
+def _condemned(id: bytes) -> Condemned:
+    return Condemned(
+        f"Object {id.hex()} was condemned while this transaction ran, for nothing led to it; "
+        "nothing was committed. Put it again, then begin the transaction again.",
         id=id,
     )

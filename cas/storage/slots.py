@@ -7,6 +7,8 @@ every record what it said before, but for where it lies.
 from __future__ import annotations
 
 import struct
+import sys
+from array import array
 from typing import Final
 
 from cas.errors import LimitExceeded
@@ -15,8 +17,17 @@ from cas.limits import ID_BYTES, PACK_BYTES_MAX
 SLOT: Final = struct.Struct("<32sIIQBBBBI")
 _OFFSET_BYTES: Final = 4
 _CODEC_AT: Final = 49
+_STORED_WORD: Final = 9
 _OFFSET_TOP_AT: Final = 35
 _OFFSET_END: Final = 1 << 32
+
+
+def stored_lengths(table: bytes) -> array[int]:
+    """The stored length that each slot states."""
+    words = array("I", table)
+    if sys.byteorder == "big":
+        words.byteswap()
+    return words[_STORED_WORD :: SLOT.size // 4]
 
 
 def codec_max(table: bytes) -> int:

@@ -17,9 +17,9 @@ import apsw
 
 from cas.catalog import engine
 from cas.errors import (
+    Condemned,
     Corrupt,
     ForkedStore,
-    ObjectNotFound,
     RefConflict,
     SessionExpired,
     StorageFailed,
@@ -254,7 +254,7 @@ def _condemned_hit() -> list[str]:
             _condemn(collector, id)
             try:
                 tx.commit()
-            except ObjectNotFound:
+            except Condemned:
                 return []
         return ["a commit names an object that gc took", *oracle.check_objects(open_store())]
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from cas.assembly import CATALOG, LOCKS, PACKS, assemble
 from cas.catalog.sqlite import open_catalog
-from cas.errors import CasError, NotFound, RefConflict, SessionExpired, Unavailable
+from cas.errors import CasError, Condemned, NotFound, RefConflict, SessionExpired, Unavailable
 from cas.history.store import Store
 from cas.maintenance.compact import compact
 from cas.model.ids import BlobId, CommitId, Kind, ObjectId, digest_blob, digest_of
@@ -100,7 +100,7 @@ def _again(act: Callable[[], None]) -> Actor:
         for _ in range(8):
             try:
                 act()
-            except (NotFound, SessionExpired, RefConflict):
+            except (Condemned, NotFound, SessionExpired, RefConflict):
                 continue
             return
         raise AssertionError("a writer was refused for ever")
@@ -172,7 +172,7 @@ def ref_move(world: World) -> list[Actor]:
     def run() -> None:
         try:
             move()
-        except NotFound:
+        except (Condemned, NotFound):
             return
 
     return [_gc(world), run]

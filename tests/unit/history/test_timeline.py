@@ -12,7 +12,7 @@ import pytest
 import cas
 from cas.catalog.catalog import EntryRow
 from cas.clock import SystemClock
-from cas.errors import CorruptJournal, EntryNotFound, Invalid, ObjectNotFound
+from cas.errors import Condemned, CorruptJournal, EntryNotFound, Invalid
 from cas.history import refnodes
 from cas.history.store import Store
 from cas.history.timeline import Moment
@@ -132,7 +132,7 @@ def test_a_checkpoint_relies_on_nothing_condemned(tmp_path: Path) -> None:
             version = writer.head().version + 1
             writer.record_removal(version, 1)
             writer.set_vector(number, version, bytes([1 << (slot % 8)]))
-        with pytest.raises(ObjectNotFound, match="Begin it again"):
+        with pytest.raises(Condemned, match="begin the transaction again"):
             tx.commit()
         with store.begin() as tx:
             tx.delete("heads/b")

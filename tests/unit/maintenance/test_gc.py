@@ -12,6 +12,7 @@ from random import Random
 import pytest
 
 import cas
+from cas.errors import Condemned
 from cas.history.retain import stage_raise
 from cas.history.store import Store
 from cas.maintenance.compact import Load, choose
@@ -75,6 +76,32 @@ def test_a_dropped_branch_gives_its_space_back(store: Store) -> None:
     assert report.findings == ()
     assert store.plan_gc().is_empty
     assert store.snapshot("main")["a"] == kept
+
+
+def test_a_run_says_what_keeps_the_rest(store: Store, rng: Random) -> None:
+    """Copies are counted once, under what alone keeps them; a run that need not look repeats it."""
+    contents = {name: rng.randbytes(50_000) for name in "nohpuy"}
+    write(store, "main", {"f": contents["o"]})
+    write(store, "main", {"f": contents["n"]})
+    write(store, "held", {"h": contents["h"]})
+    store.hold(store.resolve("held"), reason="case 7")
+    store.pin(store.put(contents["p"]), reason="for later")
+    write(store, "undone", {"u": contents["u"]})
+    with store.begin() as tx:
+        tx.delete("heads/held")
+        tx.delete("heads/undone")
+        tx.commit()
+    store.put(contents["y"])
+    plan = store.plan_gc()
+    assert plan.is_empty
+    found = {row.reason: row.stored_bytes for row in plan.kept}
+    for reason in ("newest", "hold", "pin", "history", "horizon", "young"):
+        assert 50_000 <= found[reason] <= 60_000, (reason, found)
+    lookup = store.objects.lookup
+    state = lookup.refresh()
+    slots = sum(lookup.footer(pack).count for pack in state.packs.values())
+    assert sum(row.copy_count for row in plan.kept) == slots
+    assert store.gc().kept == plan.kept == store.gc().kept
 
 
 def test_a_plan_removes_nothing(store: Store) -> None:
@@ -239,13 +266,18 @@ def test_a_put_beside_a_run_writes_another_copy(store: Store) -> None:
 
 
 def test_a_transaction_that_relied_on_what_went_is_refused(store: Store) -> None:
-    """A commit whose objects rest on what was condemned meanwhile fails whole, and again goes."""
-    store.put(b"gone")
+    """A commit whose objects rest on what was condemned meanwhile fails whole, with a conflict
+    that names the content; put again and begun again, it goes.
+    """
+    gone = store.put(b"gone")
     with store.begin() as tx:
         tx.branch("main")["f"] = b"gone"
         store.gc(grace_us=0)
-        with pytest.raises(cas.NotFound, match="Begin it again"):
+        with pytest.raises(Condemned, match="Put it again") as caught:
             tx.commit()
+    assert isinstance(caught.value, cas.Conflict)
+    assert (caught.value.code, caught.value.id, caught.value.exit_code) == ("condemned", gone, 4)
+    assert not store.branches()
     write(store, "main", {"f": b"gone"})
     assert store.snapshot("main")["f"] == b"gone"
     assert fsck(store).findings == ()

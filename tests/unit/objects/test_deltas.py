@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import cas
-from cas.errors import CasError, CorruptObject, ObjectNotFound
+from cas.errors import CasError, Condemned, CorruptObject, ObjectNotFound
 from cas.history.store import Store
 from cas.limits import DELTA_DEPENDANTS_MAX, DELTA_DEPTH_MAX
 from cas.maintenance.fsck import fsck
@@ -366,7 +366,7 @@ def test_a_base_that_was_condemned_meanwhile_stops_the_commit(
         head = writer.head()
         writer.set_vector(copy.pack.number, head.version + 1, b"\x01")
         writer.remove_packs([], head.version + 1, head.condemn_seq + 1)
-    with pytest.raises(ObjectNotFound, match="was condemned"):
+    with pytest.raises(Condemned, match="was condemned"):
         store.objects.commit(batch)
     batch.abandon()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import cas
-from cas.errors import ObjectNotFound
+from cas.errors import Condemned
 from cas.history.store import Store
 from cas.limits import DELTA_DEPTH_MAX
 from cas.maintenance.fsck import fsck
@@ -111,7 +111,7 @@ def test_a_base_that_lost_its_copy_stops_the_commit(store: Store, rng: random.Ra
             if any(bits):
                 writer.set_vector(pack.number, head.version + 1, bytes(bits))
         writer.remove_packs([], head.version + 1, head.condemn_seq + 1)
-    with pytest.raises(ObjectNotFound, match="was condemned"):
+    with pytest.raises(Condemned, match="was condemned"):
         tx.commit()
 
 
