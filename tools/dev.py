@@ -180,7 +180,7 @@ def command_wheel(arguments: list[str]) -> int:
         sources = {
             path.relative_to(ROOT).as_posix()
             for path in (ROOT / "cas").rglob("*")
-            if path.is_file() and path.suffix in (".py", ".typed", ".sql")
+            if path.is_file() and path.suffix in (".py", ".typed", ".sql", ".npz", ".md")
         }
         if lost := sorted(sources - packed):
             raise Failed(f"the wheel lacks {', '.join(lost)}")

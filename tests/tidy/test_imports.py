@@ -13,11 +13,12 @@ from tests.tidy.source import ROOT, Module, assert_clean, imports_of, plant, rea
 
 # Library -> rooms or modules (below `cas.`) that may import it; None = everywhere but floor 0.
 LIBRARIES: dict[str, tuple[str, ...] | None] = {
-    "apsw": ("catalog",),
+    "apsw": ("catalog", "recall"),
     "attrs": None,
     "blake3": ("model", "objects", "trees"),
     "cbor2": ("model.encoding",),
     "click": ("cli",),
+    "numpy": ("recall",),
     "pathspec": ("worktree",),
     "pygit2": ("worktree.git",),
     "pyfastcdc": ("objects", "storage.chunker"),

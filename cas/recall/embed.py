@@ -1,0 +1,125 @@
+"""Text into vectors: the port, and the model that comes with the package.
+
+Floor 7. Invariant: equal text gives the same vector, alone or in a batch, on every machine; a
+vector is only ever compared with those of the same `identity`. Any thread may use it.
+
+The model is a table of one vector a word piece, distilled from a sentence transformer (see
+`tools/embedder.py`). The vector of a text is the sum of its pieces' rows, as whole numbers, brought
+to length one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from cas.errors import Corrupt, Unsupported
+from cas.history.later import Later
+from cas.recall.wordpiece import WordPieces
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Vectors = NDArray[np.float32]
+else:
+    np = Later("numpy")
+
+MODEL: Final = Path(__file__).parent / "data" / "minilm-256.npz"
+MODEL_SHA256: Final = "6d8724cd0fc09cb1f5848b6a0567cf1fd28b81801b0a5e52e61da1284448a5fe"
+NAME: Final = "minilm-static-256"
+
+_CHARS_MAX: Final = 32_768
+"""Of a longer text this much is embedded: the mean of so many words hardly moves any more."""
+
+
+class Embedder(Protocol):
+    """What turns texts into vectors. Called from any thread.
+
+    `identity` names the model and its data, so that vectors of another are told apart.
+    """
+
+    @property
+    def identity(self) -> str:
+        """The model and its data."""
+
+    @property
+    def dimensions(self) -> int:
+        """Numbers in a vector."""
+
+    def embed(self, texts: Sequence[str]) -> Any:
+        """One vector a text: an array of shape (texts, dimensions) of float32, or what numpy
+        makes one of. They need not have length one.
+        """
+
+
+def need_numpy() -> None:
+    """Raises `Unsupported` where numpy is missing."""
+    try:
+        np.ndarray  # noqa: B018 - the first use imports it
+    except ImportError as error:
+        raise Unsupported(
+            "Vectors need numpy: pip install 'agent-cas[search]'. Full text and queries work "
+            "without it.",
+            extra="search",
+        ) from error
+
+
+class StaticEmbedder:
+    """The model that comes with the package: 256 dimensions, offline, numpy only."""
+
+    def __init__(self, path: Path = MODEL, sha256: str = MODEL_SHA256) -> None:
+        need_numpy()
+        data = path.read_bytes()
+        digest = hashlib.sha256(data).hexdigest()
+        if digest != sha256:
+            raise Corrupt(
+                f"{path} is not the model that this version was made with (SHA-256 {digest}, not "
+                f"{sha256}); install the package again.",
+                path=str(path),
+            )
+        with np.load(BytesIO(data), allow_pickle=False) as model:
+            self._rows = model["rows"].astype(np.float32)
+            pieces = model["pieces"].tobytes().decode("utf-8").split("\n")
+        self._pieces = WordPieces(pieces)
+        self._identity = f"{NAME}:{digest[:16]}"
+
+    @property
+    def identity(self) -> str:
+        """The model and its data."""
+        return self._identity
+
+    @property
+    def dimensions(self) -> int:
+        """Numbers in a vector."""
+        return int(self._rows.shape[1])
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """One vector of length one a text; that of a text without words is all zeros."""
+        rows, pieces = self._rows, self._pieces
+        sums = np.zeros((len(texts), self.dimensions), np.float32)
+        for number, text in enumerate(texts):
+            ids = pieces.ids(text[:_CHARS_MAX])
+            # Twice as fast as a sum along an axis, and as exact: whole numbers below 2^24.
+            sums[number] = np.ones(len(ids), np.float32) @ rows[ids]
+        exact = sums.astype(np.float64)
+        # Squares of whole numbers: exact as well, so that no order of adding shows.
+        norms = np.sqrt((exact * exact).sum(axis=1, keepdims=True))
+        return (exact / np.where(norms == 0, 1.0, norms)).astype(np.float32)
+
+
+_default: StaticEmbedder | None = None
+_default_lock = threading.Lock()
+
+
+def default_embedder() -> StaticEmbedder:
+    """The model of the package, loaded once a process. Raises `Unsupported` without numpy."""
+    global _default
+    with _default_lock:
+        if _default is None:
+            _default = StaticEmbedder()
+        return _default

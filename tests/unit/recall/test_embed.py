@@ -1,0 +1,82 @@
+"""The embedder of the package: its data, its word pieces, its vectors."""
+
+from __future__ import annotations
+
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cas.errors import Corrupt, Unsupported
+from cas.recall import embed
+from cas.recall.embed import MODEL, StaticEmbedder, default_embedder
+from cas.recall.wordpiece import WORD_CHARS_MAX, WordPieces, words_of
+
+
+def test_the_model_is_the_one_that_is_pinned(tmp_path: Path) -> None:
+    """Data that differs in one byte from what the package pins is refused."""
+    assert default_embedder().identity.startswith("minilm-static-256:")
+    data = bytearray(MODEL.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged = tmp_path / "model.npz"
+    damaged.write_bytes(data)
+    with pytest.raises(Corrupt, match="install the package again"):
+        StaticEmbedder(damaged)
+
+
+def test_a_text_has_one_vector_alone_and_in_a_batch(rng: random.Random) -> None:
+    """A text's vector does not depend, in one bit, on what is embedded beside it."""
+    words = ["release", "branch", "the", "of", "deploy", "café", "東京", "x_1", "zstandard"]
+    texts = [" ".join(rng.choices(words, k=rng.randrange(60))) for _ in range(300)]
+    together = default_embedder().embed(texts)
+    for number in rng.sample(range(300), 40):
+        assert (default_embedder().embed([texts[number]])[0] == together[number]).all()
+
+
+def test_texts_that_mean_the_same_lie_nearer_than_others() -> None:
+    """A paraphrase that shares no word is nearer than a text about something else."""
+    near, text, far = default_embedder().embed(
+        [
+            "how do we ship a new version",
+            "deploying the release to production",
+            "the cat sat on the mat and slept",
+        ]
+    )
+    assert near @ text > far @ text + 0.2
+
+
+@given(st.text())
+def test_any_text_has_a_vector(text: str) -> None:
+    """Every text gives a vector of length one, or of zeros where no word of it is known."""
+    (vector,) = default_embedder().embed([text])
+    length = float(np.linalg.norm(vector))
+    assert length == pytest.approx(1, abs=1e-5) or length == 0
+    if words_of(text) == []:
+        assert length == 0
+
+
+def test_word_pieces_are_the_longest_that_fit() -> None:
+    """A word is cut into the longest pieces from its front; what cannot be cut is unknown."""
+    pieces = WordPieces(["[UNK]", "un", "##able", "##a", "able", "a", ",", "cafe", "東"])
+    assert pieces.ids("Unable,able") == [1, 2, 6, 4]
+    assert pieces.ids("CAFÉ 東a") == [7, 8, 5]
+    assert pieces.ids("unbble " + "a" * (WORD_CHARS_MAX + 1)) == [0, 0]
+    assert pieces.ids("") == []
+
+
+def test_control_characters_do_not_part_words() -> None:
+    """What a BERT tokenizer drops is dropped: controls and accents; blanks of all kinds part."""
+    assert words_of("a\x00b\u200bc é\u3000d\x1fe") == ["abc", "e", "de"]
+    assert words_of("a\tb\nc\x07d") == ["a", "b", "cd"]
+
+
+def test_without_numpy_the_error_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing numpy is a typed error that names the extra."""
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    monkeypatch.setattr(embed, "np", embed.Later("numpy"))
+    with pytest.raises(Unsupported, match=r"agent-cas\[search\]"):
+        StaticEmbedder()
