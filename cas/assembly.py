@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final
 from cas.catalog.adopt import adopt_catalog
 from cas.catalog.sqlite import memory_catalog, open_catalog
 from cas.clock import Clock, SystemClock
-from cas.errors import CasError, CorruptCatalog, NotAStore, StoreNotFound
-from cas.history.later import Later
+from cas.errors import CasError, CorruptCatalog, Invalid, NotAStore, StoreNotFound
 from cas.history.store import Store
+from cas.later import Later
 from cas.maintenance.folder import CACHE as CACHE
 from cas.maintenance.folder import CATALOG as CATALOG
 from cas.maintenance.folder import LOCKS as LOCKS
@@ -23,8 +23,8 @@ from cas.maintenance.folder import PACKS as PACKS
 from cas.maintenance.newstore import build as build
 from cas.maintenance.newstore import new_meta
 from cas.objects.store import ObjectStore
-from cas.storage.local import LocalBucket
 from cas.storage.memory import MemoryBucket
+from cas.storage.place import address_in, bucket_in
 
 if TYPE_CHECKING:
     from cas.history.core import Core
@@ -37,12 +37,14 @@ if TYPE_CHECKING:
     from cas.maintenance.gc import Collector
     from cas.maintenance.repair import RepairPlan
     from cas.maintenance.salvage import SalvageReport
+    from cas.storage import remote
 else:
     # Who opens a store has no need of them.
     backups = Later("cas.maintenance.backups.make")
     gc = Later("cas.maintenance.gc")
     repairs = Later("cas.maintenance.repair")
     salvages = Later("cas.maintenance.salvage")
+    remote = Later("cas.storage.remote")
 
 STORE_FOLDER: Final = ".cas"
 
@@ -54,17 +56,22 @@ def open(
     read_only: bool = False,
     deltas: bool = True,
     dictionaries: bool = True,
+    bucket: str | None = None,
     clock: Clock | None = None,
 ) -> Store:
     """Open the store in a folder; `create=True` makes it when there is none.
+
+    `bucket` is where the packs of a store that is made here lie: `s3://BUCKET/PREFIX`, a prefix
+    of its own. The store remembers it; who names it again says that it is this one.
 
     `deltas` and `dictionaries` are for a store that is made here: whether objects may be stored
     as deltas of older versions, and small ones beside a dictionary made of others, which holds
     parts of them. Both are written down in the store and hold for good.
 
     `":memory:"` gives a store that lives as long as its handle. Raises `StoreNotFound`,
-    `NotAStore`, `NewerFormat`, `UnsafeFilesystem`, `UnsafeEngine`, `ReadOnly`, `Corrupt`, and,
-    unless `read_only`, `StoreMoved` for a folder that was copied or moved: `adopt` settles it.
+    `NotAStore`, `NewerFormat`, `UnsafeFilesystem`, `UnsafeEngine`, `ReadOnly`, `Corrupt`,
+    `Unsupported` and `AccessDenied` for a bucket, what `init` raises, and, unless `read_only`,
+    `StoreMoved` for a folder that was copied or moved: `adopt` settles it.
     """
     clock = clock or SystemClock()
     place = os.fspath(path)
@@ -76,13 +83,29 @@ def open(
     if not os.path.exists(os.path.join(folder, CATALOG)):
         if not create or read_only or _is_bereft(folder):
             raise _no_store(folder)
-        init(folder, deltas=deltas, dictionaries=dictionaries, clock=clock)
+        init(folder, deltas=deltas, dictionaries=dictionaries, bucket=bucket, clock=clock)
+    if bucket is not None:
+        _refuse_other_bucket(folder, bucket)
     catalog = open_catalog(
         os.path.join(folder, CATALOG), os.path.join(folder, LOCKS), read_only=read_only
     )
-    bucket = LocalBucket(os.path.join(folder, PACKS), clock)
+    try:
+        packs = bucket_in(folder, clock)
+    except BaseException:
+        catalog.close()
+        raise
     cache = os.path.join(folder, CACHE)
-    return assemble(ObjectStore(catalog, bucket, clock, cache), folder)
+    return assemble(ObjectStore(catalog, packs, clock, cache), folder)
+
+
+def _refuse_other_bucket(folder: str, bucket: str) -> None:
+    """Raise `Invalid` unless the packs of the store in a folder lie in this bucket."""
+    there = address_in(folder)
+    if there is None or remote.parse_address(bucket).label != remote.parse_address(there).label:
+        raise Invalid(
+            f"The packs of the store at {folder} lie in {there or 'the folder itself'}; where they "
+            "lie is settled when a store is made. Copy it to have them elsewhere."
+        )
 
 
 def assemble(objects: ObjectStore, location: str) -> Store:
@@ -173,7 +196,7 @@ def salvage(
 
 def _is_bereft(folder: str) -> bool:
     """Whether a folder is a store but for its catalog."""
-    return all(os.path.isdir(os.path.join(folder, name)) for name in (PACKS, LOCKS))
+    return all(os.path.exists(os.path.join(folder, name)) for name in (PACKS, LOCKS))
 
 
 def _no_store(folder: str) -> CasError:
@@ -197,20 +220,29 @@ def init(
     *,
     deltas: bool = True,
     dictionaries: bool = True,
+    bucket: str | None = None,
     clock: Clock | None = None,
 ) -> bool:
     """Make a store in a folder that is missing or empty; False when there is one already.
 
+    `bucket` is a prefix of an object store for its packs, `s3://BUCKET/PREFIX`. The server is
+    tried out first: one that overwrites what it was told not to is refused.
+
     Atomic and idempotent: it is built beside its place and renamed into it, so of many that
-    try at once one makes it and the others find it. Raises `NotAStore`, `UnsafeFilesystem`.
+    try at once one makes it and the others find it. Raises `NotAStore`, `UnsafeFilesystem`, and
+    for a bucket `UnsafeBucket`, `BucketTaken`, `AccessDenied`, `StorageFailed`, `Unsupported`.
     """
     folder = os.path.abspath(os.fspath(path))
     if os.path.exists(os.path.join(folder, CATALOG)):
+        if bucket is not None:
+            _refuse_other_bucket(folder, bucket)
         open(folder, read_only=True).close()
         return False
     if _is_bereft(folder):
         raise _no_store(folder)
-    return build(folder, clock or SystemClock(), deltas=deltas, dictionaries=dictionaries)
+    return build(
+        folder, clock or SystemClock(), deltas=deltas, dictionaries=dictionaries, bucket=bucket
+    )
 
 
 def adopt(path: str | os.PathLike[str], *, fork: bool, clock: Clock | None = None) -> bool:
@@ -227,6 +259,11 @@ def adopt(path: str | os.PathLike[str], *, fork: bool, clock: Clock | None = Non
     catalog = os.path.join(folder, CATALOG)
     if not os.path.exists(catalog):
         raise _no_store(folder)
+    if fork and (there := address_in(folder)) is not None:
+        raise Invalid(
+            f"The copy at {folder} and its original have their packs in one place, {there}; two "
+            "stores would delete each other's. Make a fork with `cas copy`."
+        )
     lineage_id = (clock or SystemClock()).random(16) if fork else None
     return adopt_catalog(catalog, os.path.join(folder, LOCKS), lineage_id)
 

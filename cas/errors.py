@@ -172,6 +172,12 @@ class BackupMismatch(Conflict):
     code = "backup-mismatch"
 
 
+class BucketTaken(Conflict):
+    """Another store keeps its packs below this prefix. Fields: `path`."""
+
+    code = "bucket-taken"
+
+
 class SessionExpired(Conflict):
     """The session was fenced off; begin the work again. Fields: `session`."""
 
@@ -338,7 +344,7 @@ class StorageFull(Unavailable):
 
 
 class StorageFailed(Unavailable):
-    """The operating system refused an I/O operation. Fields: `path`, `errno`."""
+    """An I/O operation failed, here or on a bucket's server. Fields: `path`, `errno`."""
 
     code = "storage-failed"
 
@@ -364,6 +370,12 @@ class ReadOnly(NotAllowed):
     """The store was opened read-only, or its folder cannot be written. Fields: `path`."""
 
     code = "read-only"
+
+
+class AccessDenied(NotAllowed):
+    """A bucket refuses the credentials, or there are none. Fields: `path`."""
+
+    code = "access-denied"
 
 
 class RefProtected(NotAllowed):
@@ -434,3 +446,9 @@ class UnsafeFilesystem(Unsupported):
     """Write-ahead logging is unsafe on this file system. Fields: `path`, `filesystem`."""
 
     code = "unsafe-filesystem"
+
+
+class UnsafeBucket(Unsupported):
+    """The server of a bucket overwrites what it was told not to. Fields: `path`, `reason`."""
+
+    code = "unsafe-bucket"

@@ -265,6 +265,16 @@ FOOTER_CACHE_BYTES: Final = 8 * MIB
 
 CATALOG_CACHE_KIB: Final = 4096
 
+BUCKET_READ_S: Final = 60
+BUCKET_WRITE_S: Final = 600
+"""How long one request to the server of a bucket may take: a part of 8 MiB on its way here, or a
+whole pack on its way there over a line of 1 Mbit/s.
+"""
+
+BUCKET_RETRIES: Final = 5
+BUCKET_RETRY_S: Final = 60
+"""How often, and until when, a request that failed is sent again; pauses double from 0.1 s."""
+
 assert PACK_BYTES_TARGET + WHOLE_BLOB_BYTES_MAX + STRUCTURED_BYTES_MAX < PACK_BYTES_MAX < 1 << 32
 assert WHOLE_BLOB_BYTES_MAX >= 2 * CHUNK_BYTES_MAX, "a recipe has at least two chunks"
 assert CHUNK_BYTES_MIN < CHUNK_BYTES_MEAN < CHUNK_BYTES_MAX

@@ -258,6 +258,7 @@ def open(
     *,
     create: bool = False,
     read_only: bool = False,
+    bucket: str | None = None,
     clock: Clock | None = None,
     threads: int = THREADS,
 ) -> Opening[AsyncStore]:
@@ -270,7 +271,9 @@ def open(
         pool = Threads(threads)
         try:
             sync = await pool.run(
-                lambda: open_store(path, create=create, read_only=read_only, clock=clock),
+                lambda: open_store(
+                    path, create=create, read_only=read_only, bucket=bucket, clock=clock
+                ),
                 discard=lambda store: store.close(),
             )
         except BaseException:

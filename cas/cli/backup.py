@@ -161,9 +161,10 @@ def _tell_proof(out: Output, report: ProofReport, file: str) -> None:
 @click.argument("target", metavar="TARGET", type=FOLDER)
 @_AT
 @_ACCEPT
+@click.option("--bucket", metavar="URL", help="Where the packs of the store lie, as in init.")
 @pass_front
 def restore_store_command(
-    front: Front, place: str, target: str, at: str | None, accept_damage: bool
+    front: Front, place: str, target: str, at: str | None, accept_damage: bool, bucket: str | None
 ) -> None:
     """Make a store of a backup.
 
@@ -180,6 +181,7 @@ def restore_store_command(
             seq=None if moment is None else moment.seq,
             time_us=None if moment is None else moment.time_us,
             accept_damage=accept_damage,
+            bucket=bucket,
             progress=bar.check,
         )
     front.exit_code = Corrupt.exit_code if report.damage else 0

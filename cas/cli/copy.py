@@ -20,6 +20,7 @@ from cas.model.names import printable, short_ref
 @click.argument("source", metavar="SRC", type=FOLDER)
 @click.argument("target", metavar="DST", type=FOLDER)
 @click.argument("names", metavar="[BRANCH|TAG]...", nargs=-1)
+@click.option("--bucket", metavar="URL", help="Where the packs of a new store lie, as in init.")
 @click.option("--force", is_flag=True, help="Move branches and tags that are elsewhere in DST.")
 @click.option("-m", "--message", metavar="TEXT", default="", help="What the entry in DST says.")
 @click.option("--author", metavar="NAME", help="Else CAS_AUTHOR, else user@host.")
@@ -29,6 +30,7 @@ def copy_command(
     source: str,
     target: str,
     names: tuple[str, ...],
+    bucket: str | None,
     force: bool,
     message: str,
     author: str | None,
@@ -50,7 +52,7 @@ def copy_command(
                     f"There is no store at {target}; make one with `cas init {target}`.",
                     path=target,
                 )
-            report = copy(original, target, progress=bar.check)
+            report = copy(original, target, bucket=bucket, progress=bar.check)
         else:
             with open_store(target) as other:
                 report = copy(
@@ -60,6 +62,7 @@ def copy_command(
                     force=force,
                     author=who,
                     message=message,
+                    bucket=bucket,
                     progress=bar.check,
                 )
     if front.out.json:

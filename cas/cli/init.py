@@ -20,19 +20,30 @@ _NOTES: Final = {
 
 @click.command("init", cls=CasCommand)
 @click.argument("path", metavar="[PATH]", required=False, type=click.Path(file_okay=False))
+@click.option(
+    "--bucket",
+    metavar="URL",
+    help="Keep the packs in an object store: s3://BUCKET/PREFIX, a prefix of its own.",
+)
 @click.option("--fork", is_flag=True, help="PATH is a copy of a store that goes on elsewhere.")
 @click.option("--moved", is_flag=True, help="PATH is a store that was moved or brought back.")
 @pass_front
-def init_command(front: Front, path: str | None, fork: bool, moved: bool) -> None:
+def init_command(
+    front: Front, path: str | None, bucket: str | None, fork: bool, moved: bool
+) -> None:
     """Make a store.
 
     PATH itself becomes the store: a folder that is missing or empty. Without it the store is
     made where --store or CAS_STORE says, else in .cas. A store that is there already is left
-    as it is. With --fork or --moved no store is made: they say what happened to one that is
-    refused because its folder was copied or moved.
+    as it is. With --bucket the packs lie in an object store, whose server is tried out first;
+    credentials come from AWS_PROFILE, AWS_ACCESS_KEY_ID and the like. With --fork or --moved no
+    store is made: they say what happened to one that is refused because its folder was copied or
+    moved.
     """
     if fork and moved:
         raise click.UsageError("Say --fork or --moved, not both.")
+    if bucket and (fork or moved):
+        raise click.UsageError("Where packs lie is settled already; leave --bucket out.")
     settle = "fork" if fork else "moved" if moved else None
     place = path
     if place is None:
@@ -40,7 +51,7 @@ def init_command(front: Front, path: str | None, fork: bool, moved: bool) -> Non
         place = named if named is not None else os.environ.get("CAS_STORE") or STORE_FOLDER
     if place in ("", ":memory:"):
         raise click.UsageError(f"A store is a folder, not {place!r}; name one.")
-    done = init(place) if settle is None else adopt(place, fork=fork)
+    done = init(place, bucket=bucket) if settle is None else adopt(place, fork=fork)
     folder = os.path.abspath(place)
     if front.out.json:
         created, settled = done and settle is None, settle if done else None

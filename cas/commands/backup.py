@@ -16,17 +16,17 @@ from cas.catalog.catalog import Meta
 from cas.catalog.sqlite import create_catalog, open_catalog
 from cas.clock import Clock, SystemClock
 from cas.errors import NotAStore, StorageFailed
-from cas.history.later import Later
 from cas.history.store import Store
 from cas.history.upkeep import BackupReport
+from cas.later import Later
 from cas.maintenance.backups.make import backup as make_backup
 from cas.maintenance.backups.vault import PROOFS, open_vault, refuse_nested
 from cas.maintenance.findings import OnProgress
-from cas.maintenance.folder import CATALOG, LOCKS, PACKS
+from cas.maintenance.folder import CATALOG, LOCKS
 from cas.maintenance.newstore import build
 from cas.objects.store import ObjectStore
 from cas.storage.files import OS_FILES, Files, translate
-from cas.storage.local import LocalBucket
+from cas.storage.place import bucket_in
 
 if TYPE_CHECKING:
     from cas.maintenance.backups import prove as proving
@@ -79,6 +79,7 @@ def restore_store(
     time_us: int | None = None,
     accept_damage: bool = False,
     progress: OnProgress = None,
+    bucket: str | None = None,
     clock: Clock | None = None,
     files: Files = OS_FILES,
 ) -> RestoreReport:
@@ -86,8 +87,9 @@ def restore_store(
 
     It is the store as it was after entry `seq`, or at a time (µs since 1970 UTC), else the newest
     that was backed up. It has the ids, refs and journal of the original up to there, and a lineage
-    of its own. The folder appears whole or not at all. Raises `BackupNotFound`, `CorruptBackup`,
-    `EntryNotFound`, `Gone`, `NotAStore`, and what a write raises.
+    of its own; with `bucket` its packs lie there, as in `cas.init`. The folder appears whole or
+    not at all. Raises `BackupNotFound`, `CorruptBackup`, `EntryNotFound`, `Gone`, `NotAStore`,
+    and what `init` and a write raise.
     """
     source, folder = (os.path.abspath(os.fspath(path)) for path in (place, target))
     refuse_nested(source, folder)
@@ -108,7 +110,7 @@ def restore_store(
             finally:
                 objects.close()
 
-        if not build(folder, clock, files=files, fill=fill):
+        if not build(folder, clock, files=files, fill=fill, bucket=bucket):
             refuse_taken(folder)
     return evolve(done[0], target=folder)
 
@@ -118,7 +120,7 @@ def open_new(building: str, meta: Meta, clock: Clock, files: Files = OS_FILES) -
     path = os.path.join(building, CATALOG)
     create_catalog(path, meta)
     catalog = open_catalog(path, os.path.join(building, LOCKS))
-    return ObjectStore(catalog, LocalBucket(os.path.join(building, PACKS), clock, files), clock)
+    return ObjectStore(catalog, bucket_in(building, clock, files), clock)
 
 
 def refuse_taken(folder: str) -> None:

@@ -17,10 +17,10 @@ from cas.maintenance.backups.clone import LiveImage, clone
 from cas.maintenance.backups.vault import refuse_nested
 from cas.maintenance.copying import CopyReport, RefCopy, copy_refs, forward
 from cas.maintenance.findings import OnProgress
-from cas.maintenance.folder import CATALOG, PACKS
+from cas.maintenance.folder import CATALOG
 from cas.maintenance.newstore import build
 from cas.storage.files import OS_FILES, Files
-from cas.storage.local import LocalBucket
+from cas.storage.place import bucket_in
 
 
 def copy(
@@ -32,13 +32,15 @@ def copy(
     author: str = "",
     message: str = "",
     progress: OnProgress = None,
+    bucket: str | None = None,
     clock: Clock | None = None,
     files: Files = OS_FILES,
 ) -> CopyReport:
     """Copy a store, or with `names` branches and tags of it, into another store.
 
     A folder that is missing or empty becomes a copy of the whole store, as of one moment, in a
-    lineage of its own; it appears whole or not at all. A store (an open one) that was made as such
+    lineage of its own; it appears whole or not at all; with `bucket` its packs lie there, as in
+    `cas.init`. A store (an open one) that was made as such
     a copy, and has no entries of its own, is brought up to the source: objects that it lacks, and
     the journal's entries as they stand. With `names` any store takes what these reach, as one
     entry; branches that are there move only forward, unless `force`.
@@ -46,6 +48,8 @@ def copy(
     Raises `BackupMismatch`, `RefConflict`, `RefNotFound`, `Thinned`, `NotAStore`, `Corrupt` for
     what is damaged in the source, and what a write raises.
     """
+    if bucket is not None and (names or isinstance(target, Store)):
+        raise Invalid("Where the packs of a store lie is settled when it is made.")
     if isinstance(target, Store):
         if target.location == source.location:
             raise Invalid("A store is not copied into itself; name another one.")
@@ -65,27 +69,32 @@ def copy(
     if names:
         raise Invalid("Branches are copied into a store that is open; make one first.")
     refuse_taken(folder)
-    return _whole(source, folder, clock or SystemClock(), files, progress)
+    return _whole(source, folder, bucket, clock or SystemClock(), files, progress)
 
 
 def _whole(
-    source: Store, folder: str, clock: Clock, files: Files, progress: OnProgress
+    source: Store,
+    folder: str,
+    bucket: str | None,
+    clock: Clock,
+    files: Files,
+    progress: OnProgress,
 ) -> CopyReport:
     done: list[tuple[LiveImage, int]] = []
 
     def fill(building: str) -> None:
-        bucket = LocalBucket(os.path.join(building, PACKS), clock, files)
+        packs = bucket_in(building, clock, files)
         done.append(
             clone(
                 source,
-                bucket,
+                packs,
                 lambda meta: open_new(building, meta, clock, files),
                 clock.random(16),
                 progress=progress,
             )
         )
 
-    if not build(folder, clock, files=files, fill=fill):
+    if not build(folder, clock, files=files, fill=fill, bucket=bucket):
         refuse_taken(folder)
     image, size_bytes = done[0]
     view = source.at(image.seq)

@@ -18,7 +18,6 @@ from cas.errors import CasError, EntryNotFound, Invalid, Unavailable, Unsupporte
 from cas.history.core import CommitCache, Core, warn
 from cas.history.horizon import check_seq, horizon_now
 from cas.history.keeping import Keeping
-from cas.history.later import Later
 from cas.history.snapshot import Change, Snapshot
 from cas.history.timeline import Timeline
 from cas.history.tombstones import follow
@@ -26,6 +25,7 @@ from cas.history.upkeep import BackupReport, GcPlan, GcResult, Upkeep
 from cas.history.verbs import HistoryVerbs
 from cas.history.view import Ref, View
 from cas.history.watch import Hooks, Watching
+from cas.later import Later
 from cas.limits import GC_GRACE_US
 from cas.model.entry import Entry, txid_from_key
 from cas.model.ids import BlobId, CommitId, Kind, ObjectId

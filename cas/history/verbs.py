@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, overload
 
 from cas.history.core import Core
-from cas.history.later import Later
 from cas.history.view import View
+from cas.later import Later
 from cas.model.ids import ObjectId
 
 if TYPE_CHECKING:

@@ -29,11 +29,11 @@ from cas.history.horizon import (
     horizon_now,
     thinning_of,
 )
-from cas.history.later import Later
 from cas.history.log import newest_first, path_log
 from cas.history.revision import When, parse_range, parse_revision
 from cas.history.snapshot import Change, Snapshot
 from cas.history.timeline import Moment, RefValue
+from cas.later import Later
 from cas.limits import ID_BYTES
 from cas.model.ids import CommitId, Kind, ObjectId, is_abbreviation
 from cas.model.names import HEADS, TAGS, short_ref, split_path

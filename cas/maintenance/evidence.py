@@ -7,6 +7,7 @@ reading code of the store serves the rebuild too.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from cas.catalog.catalog import DELTAS, Meta
 from cas.catalog.remains import Remains, read_remains
 from cas.catalog.sqlite import memory_catalog
 from cas.clock import Clock
-from cas.errors import CasError, Corrupt, CorruptPack
+from cas.errors import CasError, Corrupt, CorruptPack, StorageFailed
 from cas.maintenance.admission import Source, Survey, survey
 from cas.maintenance.folder import CACHE, CATALOG, LOCKS, PACKS
 from cas.maintenance.rescue import Built, Odd, build_pack, rescue, resolve_odd
@@ -27,9 +28,9 @@ from cas.objects.store import ObjectStore
 from cas.storage.bucket import Bucket, BucketFile
 from cas.storage.codec import DICTIONARY
 from cas.storage.header import PackHeader, decode_header
-from cas.storage.local import LocalBucket
 from cas.storage.memory import MemoryBucket
 from cas.storage.pack import Footer, Made, decode_inline
+from cas.storage.place import bucket_in
 from cas.storage.record import RECORD_HEADER_BYTES, RecordHeader
 
 _BIRTH_UNKNOWN: Final = 0
@@ -121,7 +122,10 @@ def stamp_of(folder: Folder, bucket: Bucket) -> Stamp:
 def _files(bucket: Bucket) -> list[BucketFile]:
     try:
         return [f for f in bucket.list() if len(f.name) == 37 and _is_name(f.name)]
-    except CasError:
+    except StorageFailed as error:
+        # A folder that is not there has no packs. A server that does not answer may have many.
+        if error.fields.get("errno") != errno.ENOENT:
+            raise
         return []
 
 
@@ -139,7 +143,7 @@ def gather(
 
     Raises `NewerFormat`, `StorageFailed`.
     """
-    bucket = LocalBucket(folder.packs, clock)
+    bucket = bucket_in(folder.path, clock)
     stamp = stamp_of(folder, bucket)
     remains = read_remains(folder.catalog)
     good: list[PackFile] = []
@@ -235,7 +239,7 @@ class _Provisional:
     def __init__(
         self,
         folder: Folder,
-        bucket: LocalBucket,
+        bucket: Bucket,
         meta: Meta,
         clock: Clock,
         good: list[PackFile],

@@ -13,8 +13,10 @@ from typing import Final
 
 from attrs import frozen
 
+from cas.storage import place
+
 CATALOG: Final = "catalog.sqlite"
-PACKS: Final = "packs"
+PACKS: Final = place.PACKS
 LOCKS: Final = "locks"
 CACHE: Final = "cache"
 
@@ -75,6 +77,6 @@ def strangers(location: str) -> list[tuple[str, bool]]:
         if top == PACKS and slash:
             if not _PACK.fullmatch(rest):
                 found.append((name, rest.endswith(_TEMPORARY)))
-        elif name not in (CATALOG, CATALOG + "-wal", CATALOG + "-shm"):
+        elif name not in (CATALOG, CATALOG + "-wal", CATALOG + "-shm", PACKS):
             found.append((name, False))
     return sorted(found)

@@ -10,14 +10,22 @@ import errno
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from cas.catalog.catalog import DELTAS, DICTIONARIES, Meta
 from cas.catalog.host import check_filesystem
 from cas.catalog.sqlite import FORMAT_VERSION, create_catalog
 from cas.clock import Clock
 from cas.errors import NotAStore
+from cas.later import Later
 from cas.maintenance.folder import CACHE, CATALOG, LOCKS, PACKS
 from cas.storage.files import OS_FILES, Files, translate
+
+if TYPE_CHECKING:
+    from cas.storage import remote
+    from cas.storage.remote import BucketRecord
+else:
+    remote = Later("cas.storage.remote")
 
 
 def build(
@@ -29,12 +37,15 @@ def build(
     deltas: bool = True,
     dictionaries: bool = True,
     fill: Callable[[str], None] | None = None,
+    bucket: str | None = None,
 ) -> bool:
     """`init` where no store was found, with the calls to the system passed in: tests do that.
 
     `fill` is given the folder before it has its name, and makes the catalog and what else it
-    begins with; without it the store is empty.
+    begins with; without it the store is empty. `bucket` is the address of a prefix for the packs,
+    which is claimed for the store. Raises as `remote.claim` does where it cannot be.
     """
+    address = None if bucket is None else remote.parse_address(bucket)
     parent = os.path.dirname(folder)
     building = os.path.join(parent, f".{os.path.basename(folder)}.{clock.random(8).hex()}.new")
     try:
@@ -43,9 +54,15 @@ def build(
         files.mkdir(building)
     except OSError as error:
         translate(error, folder)
+    claimed: BucketRecord | None = None
     try:
-        for name in (PACKS, LOCKS, CACHE):
+        for name in (LOCKS, CACHE):
             files.mkdir(os.path.join(building, name))
+        if address is None:
+            files.mkdir(os.path.join(building, PACKS))
+        else:
+            claimed = remote.claim(address, clock)
+            remote.write_record(os.path.join(building, PACKS), claimed, files)
         if fill is None:
             made = new_meta(clock, deltas, dictionaries)
             create_catalog(os.path.join(building, CATALOG), made, vfs=vfs)
@@ -55,7 +72,7 @@ def build(
         files.rename(building, folder)
         files.sync_folder(parent)
     except OSError as error:
-        _remove(building)
+        _remove(building, claimed, clock)
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             if os.path.exists(os.path.join(folder, CATALOG)):
                 return False
@@ -64,12 +81,14 @@ def build(
             ) from error
         translate(error, folder)
     except BaseException:
-        _remove(building)
+        _remove(building, claimed, clock)
         raise
     return True
 
 
-def _remove(folder: str) -> None:
+def _remove(folder: str, claimed: BucketRecord | None, clock: Clock) -> None:
+    if claimed is not None:
+        remote.release(claimed, clock)
     # Loaded here: it brings three compression libraries, and this is the rare case.
     import shutil
 

@@ -15,11 +15,11 @@ from cas.clock import Clock
 from cas.errors import CasError, PathNotFound
 from cas.history.store import Store
 from cas.limits import STRUCTURED_BYTES_MAX, WHOLE_BLOB_BYTES_MAX
-from cas.maintenance.folder import CATALOG, PACKS
+from cas.maintenance.folder import CATALOG
 from cas.model.ids import Kind, digest_parts
 from cas.objects.content import cut
 from cas.storage.bucket import Bucket
-from cas.storage.local import LocalBucket
+from cas.storage.place import bucket_in
 
 _PIECE_BYTES = 1 << 20
 
@@ -48,7 +48,7 @@ class StoreOrigin:
     def __init__(self, path: str, store: Store, clock: Clock) -> None:
         self.label = path
         self._store = store
-        self._packs = LocalBucket(os.path.join(path, PACKS), clock)
+        self._packs = bucket_in(path, clock)
 
     @property
     def packs(self) -> Bucket | None:

@@ -32,13 +32,14 @@ from cas.model.segment import Segment
 from cas.objects.mirror import MIRRORED, cut
 from cas.objects.packs import pack_name
 from cas.objects.writer import write_file
+from cas.storage.bucket import Bucket
 from cas.storage.files import OS_FILES, Files, translate
 from cas.storage.header import PackHeader
-from cas.storage.local import LocalBucket
 from cas.storage.pack import (
     Footer,
     Made,
 )
+from cas.storage.place import bucket_in
 from cas.storage.record import COMMON_GROUP
 
 REBUILT: Final = "catalog.rebuilt"
@@ -63,14 +64,14 @@ def carry_out(
     folder = plan.evidence.folder
     try:
         for path in (folder.locks, folder.packs):
-            if not os.path.isdir(path):
+            if not os.path.exists(path):
                 files.mkdir(path)
         gate = FileGate(folder.locks)
     except OSError as error:
         translate(error, folder.path)
     gate.enter()
     try:
-        bucket = LocalBucket(folder.packs, clock, files)
+        bucket = bucket_in(folder.path, clock, files)
         if stamp_of(folder, bucket) != plan.evidence.stamp:
             raise NotAsExpected(
                 f"{folder.path} has changed since it was looked at; nothing was done. See that "
@@ -146,7 +147,7 @@ class _Renewal:
     """The new packs and the new catalog; nothing of them counts before the swap."""
 
     def __init__(
-        self, plan: Rebuild, bucket: LocalBucket, clock: Clock, files: Files, vfs: str | None
+        self, plan: Rebuild, bucket: Bucket, clock: Clock, files: Files, vfs: str | None
     ) -> None:
         self._plan = plan
         self._evidence = plan.evidence

@@ -36,9 +36,10 @@ from cas.model.ids import Kind, ObjectId, digest_of
 from cas.model.names import short_ref
 from cas.model.segment import Segment
 from cas.objects.packs import file_name, read_footer
+from cas.storage.bucket import Bucket
 from cas.storage.codec import decode_payload
-from cas.storage.local import LocalBucket
 from cas.storage.pack import Footer
+from cas.storage.place import bucket_in
 
 _SHOWN: Final = 1000
 
@@ -174,7 +175,7 @@ def why_rebuild(folder: Folder, clock: Clock, open_store: OpenStore) -> str | No
 
 def _newest_mirror(folder: Folder, clock: Clock, names: set[bytes], store_id: bytes) -> int:
     """Seq of the newest entry in segments of pack files that the catalog does not name."""
-    bucket = LocalBucket(folder.packs, clock)
+    bucket = bucket_in(folder.path, clock)
     known = {file_name(name) for name in names}
     newest = 0
     try:
@@ -193,7 +194,7 @@ def _newest_mirror(folder: Folder, clock: Clock, names: set[bytes], store_id: by
     return newest
 
 
-def _ends_of_segments(bucket: LocalBucket, file: str, footer: Footer) -> Iterator[int]:
+def _ends_of_segments(bucket: Bucket, file: str, footer: Footer) -> Iterator[int]:
     for slot in footer.slots():
         if slot.kind == Kind.SEGMENT:
             with suppress(CasError):

@@ -16,13 +16,13 @@ from attrs import frozen
 from cas.catalog.sqlite import open_catalog
 from cas.clock import SystemClock
 from cas.maintenance.findings import Findings
-from cas.maintenance.folder import CATALOG, LOCKS, PACKS
+from cas.maintenance.folder import CATALOG, LOCKS
 from cas.maintenance.known import Known
 from cas.maintenance.packs import Pack, PackSurvey
 from cas.maintenance.records import RecordCheck
 from cas.objects.packs import file_name
 from cas.objects.store import ObjectStore
-from cas.storage.local import LocalBucket
+from cas.storage.place import bucket_in
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -48,7 +48,7 @@ def verify(location: str, names: Sequence[str]) -> Verdict:
     catalog = open_catalog(
         os.path.join(location, CATALOG), os.path.join(location, LOCKS), read_only=True
     )
-    objects = ObjectStore(catalog, LocalBucket(os.path.join(location, PACKS), clock), clock)
+    objects = ObjectStore(catalog, bucket_in(location, clock), clock)
     try:
         findings = Findings()
         survey = PackSurvey(objects, Known(), findings)

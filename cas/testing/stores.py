@@ -21,7 +21,7 @@ from cas.history.store import Store
 from cas.limits import KIB, MIB, THRESHOLDS, Thresholds
 from cas.objects.store import ObjectStore
 from cas.storage.files import OS_FILES, Files
-from cas.storage.local import LocalBucket
+from cas.storage.place import bucket_in
 
 SMALL: Final = Thresholds(
     pack_bytes=128 * KIB,
@@ -84,7 +84,7 @@ def build(
         # Tests write to copies and to images of crashed folders all the time.
         anywhere=True,
     )
-    bucket = LocalBucket(os.path.join(folder, assembly.PACKS), clock, files)
+    bucket = bucket_in(folder, clock, files)
     cache = os.path.join(folder, assembly.CACHE) if cached else None
     objects = ObjectStore(catalog, bucket, clock, cache, thresholds=thresholds)
     return assembly.assemble(objects, folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,9 @@ from cas.errors import ReadOnly
 from cas.storage.bucket import Bucket
 from cas.storage.local import LocalBucket
 from cas.storage.memory import MemoryBucket
+from cas.storage.s3 import S3Bucket
 from cas.testing.bucket_contract import BucketContract, pack_name, put
+from tools.services import S3Server
 
 
 class TestMemoryBucket(BucketContract):
@@ -70,3 +73,34 @@ class TestLocalBucket(BucketContract):
         tmp_path.chmod(0o500)
         with pytest.raises(ReadOnly):
             LocalBucket(str(tmp_path), SystemClock()).create()
+
+
+class TestObjectStoreInMemory(BucketContract):
+    @pytest.fixture(autouse=True)
+    def _library(self) -> None:
+        self.obstore: Any = pytest.importorskip("obstore")
+        self.stores: dict[Path, Any] = {}
+
+    def open_bucket(self, folder: Path) -> Bucket:
+        store = self.stores.setdefault(folder, self.obstore.store.MemoryStore())
+        return S3Bucket(self.obstore, store, SystemClock(), "memory:")
+
+
+class TestS3Bucket(BucketContract):
+    @pytest.fixture(autouse=True)
+    def _server(self, s3_server: S3Server) -> None:
+        self.obstore: Any = pytest.importorskip("obstore")
+        self.server = s3_server
+
+    def open_bucket(self, folder: Path) -> Bucket:
+        server = self.server
+        store = self.obstore.store.S3Store(
+            server.bucket,
+            prefix=str(folder).strip("/"),
+            endpoint=server.endpoint,
+            access_key_id=server.access_key,
+            secret_access_key=server.secret_key,
+            region="us-east-1",
+            client_options={"allow_http": True},
+        )
+        return S3Bucket(self.obstore, store, SystemClock(), "s3://test")

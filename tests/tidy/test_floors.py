@@ -12,6 +12,7 @@ FLOORS: dict[str, int] = {
     "errors": 0,
     "limits": 0,
     "clock": 0,
+    "later": 0,
     "model": 1,
     "storage": 2,
     "catalog": 2,

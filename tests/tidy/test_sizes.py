@@ -14,7 +14,9 @@ FILE_LINES_MAX = 450
 FUNCTION_LINES_MAX = 80
 
 # What may be longer, and how long: "path" or "path:function". Each line says why in a comment.
-ALLOWED: dict[str, int] = {}
+ALLOWED: dict[str, int] = {
+    "cas/errors.py": 560,  # one tree, read as a table: a class is six lines
+}
 
 
 def check_sizes(root: Path, allowed: Mapping[str, int] = ALLOWED) -> list[str]:

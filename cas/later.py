@@ -1,6 +1,6 @@
 """Rooms that are loaded when they are first used, because few programs use them.
 
-Floor 4. Invariant: what is loaded later is also imported for the type checker, so that it counts
+Floor 0. Invariant: what is loaded later is also imported for the type checker, so that it counts
 as an import like any other: strictly down, and in no ring.
 """
 

@@ -1,0 +1,41 @@
+"""Where the packs of a store lie: in its folder, or in a bucket that a file in it names.
+
+Floor 2; implements docs/format.md sections 8 and 8.3. Invariant: whoever opens the packs of a
+store comes through here. What only buckets need is loaded where there is one.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from cas.clock import Clock
+from cas.later import Later
+from cas.storage.bucket import Bucket
+from cas.storage.files import OS_FILES, Files
+from cas.storage.local import LocalBucket
+
+if TYPE_CHECKING:
+    from cas.storage import remote
+else:
+    remote = Later("cas.storage.remote")
+
+PACKS: Final = "packs"
+"""A folder of pack files, or a file that says in which bucket they lie."""
+
+
+def bucket_in(folder: str, clock: Clock, files: Files = OS_FILES) -> Bucket:
+    """The bucket of the store in a folder.
+
+    Raises `Unsupported`, `AccessDenied`, `CorruptCatalog`, `NewerFormat`, `StorageFailed`.
+    """
+    path = os.path.join(folder, PACKS)
+    if os.path.isfile(path):
+        return remote.open_recorded(path, clock)
+    return LocalBucket(path, clock, files)
+
+
+def address_in(folder: str) -> str | None:
+    """The address of the bucket of the store in a folder; None where its packs lie there."""
+    path = os.path.join(folder, PACKS)
+    return remote.read_record(path).address.url if os.path.isfile(path) else None

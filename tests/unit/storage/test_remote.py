@@ -1,0 +1,189 @@
+"""Claims, probes and the file of a store whose packs lie in a bucket."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+import cas
+from cas.clock import SystemClock
+from cas.errors import (
+    AccessDenied,
+    BucketTaken,
+    CorruptCatalog,
+    Invalid,
+    NewerFormat,
+    StorageFailed,
+    UnsafeBucket,
+)
+from cas.storage import connect as connecting
+from cas.storage.address import parse_address
+from cas.storage.connect import connect
+from cas.storage.probe import probe
+from tests.servers.careless import CarelessServer, careless
+from tools.services import S3Server
+
+pytest.importorskip("obstore")
+
+SECRET = "swordfish-swordfish"
+
+
+def keys(monkeypatch: pytest.MonkeyPatch, **more: str) -> None:
+    """Credentials in the environment, as a user has them."""
+    found = {"AWS_ACCESS_KEY_ID": "someone", "AWS_SECRET_ACCESS_KEY": SECRET, **more}
+    for name, value in found.items():
+        monkeypatch.setenv(name, value)
+
+
+def at(server: CarelessServer, prefix: str = "a") -> str:
+    """An address on a server of the tests."""
+    return f"s3://bucket/{prefix}?endpoint={server.endpoint}"
+
+
+@pytest.fixture
+def real(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """A prefix on a real server, whose credentials are in the environment."""
+    for name, value in s3_server.environment().items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{s3_server.bucket}{tmp_path}"
+
+
+def test_a_server_that_honours_conditions_is_recorded(real: str, tmp_path: Path) -> None:
+    """The probe finds one winner, and its result stands in the store."""
+    cas.init(tmp_path / "store", bucket=real)
+    document = json.loads((tmp_path / "store" / "packs").read_text())
+    found = document["probe"]
+    assert (found["create"], found["winners"], found["stale"]) == (True, 1, "refused")
+    assert document["url"] == real
+    bucket = connect(parse_address(real), SystemClock())
+    assert list(bucket.list()) == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("ignores-create", "replaced the first"),
+        ("ignores-match", "If-Match"),
+        ("loses-metadata", "metadata"),
+        ("lets-racers-win", "8 were accepted"),
+    ],
+)
+def test_a_server_that_ignores_conditions_is_refused(
+    fault: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No store is made where a put that should fail does not, and nothing is left there."""
+    keys(monkeypatch)
+    with careless(fault) as server:
+        with pytest.raises(UnsafeBucket, match=words):
+            cas.init(tmp_path / "store", bucket=at(server))
+        assert server.objects == {}
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_careful_server_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server of these tests passes when it has no fault: it is the fault that is refused."""
+    keys(monkeypatch)
+    with careless() as server:
+        cas.init(tmp_path / "store", bucket=at(server))
+        assert list(server.objects) == ["/bucket/a/cas-store.json"]
+        bucket = connect(parse_address(at(server)), SystemClock())
+        assert probe(bucket).winners == 1
+
+
+def test_a_prefix_belongs_to_one_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second store below a prefix is refused, and its refusal clears nothing."""
+    keys(monkeypatch)
+    with careless() as server:
+        with cas.open(tmp_path / "one", create=True, bucket=at(server)) as store:
+            oid = store.put(os.urandom(200_000))
+            with pytest.raises(BucketTaken):
+                cas.init(tmp_path / "two", bucket=at(server))
+            assert len(store.get(oid)) == 200_000
+        assert not (tmp_path / "two").exists()
+        assert cas.init(tmp_path / "one", bucket=at(server)) is False
+        cas.init(tmp_path / "two", bucket=at(server, "b"))
+        with pytest.raises(Invalid, match="lie in"):
+            cas.open(tmp_path / "one", bucket=at(server, "b"))
+
+
+def test_a_store_in_a_folder_is_not_opened_as_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Naming a bucket for a store that has its packs in its folder is refused."""
+    keys(monkeypatch)
+    cas.init(tmp_path / "store")
+    with careless() as server, pytest.raises(Invalid, match="the folder itself"):
+        cas.open(tmp_path / "store", create=True, bucket=at(server))
+
+
+def test_a_copied_folder_does_not_become_a_fork_on_the_same_packs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two stores never share a prefix: a fork of a copied folder is refused."""
+    keys(monkeypatch)
+    with careless() as server:
+        cas.init(tmp_path / "one", bucket=at(server))
+        os.rename(tmp_path / "one", tmp_path / "two")
+        with pytest.raises(Invalid, match="cas copy"):
+            cas.adopt(tmp_path / "two", fork=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("", CorruptCatalog),
+        ("[]", CorruptCatalog),
+        ('{"schema": "cas.bucket", "version": 1}', CorruptCatalog),
+        ('{"schema": "other", "version": 1}', CorruptCatalog),
+        ('{"schema": "cas.bucket", "version": 2}', NewerFormat),
+    ],
+)
+def test_a_damaged_file_is_told(
+    text: str, error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that does not say where the packs lie is an error that names it, at each opening."""
+    keys(monkeypatch)
+    with careless() as server:
+        cas.init(tmp_path / "store", bucket=at(server))
+        (tmp_path / "store" / "packs").write_text(text)
+        with pytest.raises(error, match="packs"):
+            cas.open(tmp_path / "store")
+
+
+def test_a_server_out_of_reach_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its server a store opens and says what it cannot do; nothing is called missing, and
+    a repair does not begin.
+    """
+    keys(monkeypatch)
+    monkeypatch.setattr(connecting, "BUCKET_RETRIES", 0)
+    with (
+        careless() as server,
+        cas.open(tmp_path / "store", create=True, bucket=at(server)) as store,
+    ):
+        oid = store.put(os.urandom(200_000))
+    with cas.open(tmp_path / "store") as store, pytest.raises(StorageFailed):
+        store.get(oid)
+    with pytest.raises(StorageFailed):
+        cas.plan_repair(tmp_path / "store", rebuild=True)
+
+
+def test_no_secret_is_told(
+    real: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A refused key says so; key and token stand in no message, field, log, repr or file."""
+    keys(monkeypatch, AWS_SESSION_TOKEN=SECRET)
+    bucket = connect(parse_address(real), SystemClock())
+    with pytest.raises(AccessDenied) as caught:
+        cas.init(tmp_path / "store", bucket=real)
+    told = f"{caught.value!r} {caught.value.fields} {bucket!r} {vars(bucket)} {caplog.text}"
+    cause: BaseException | None = caught.value
+    while cause is not None:
+        told += f" {cause!r}"
+        cause = cause.__cause__ or cause.__context__
+    assert SECRET not in told
+    assert os.listdir(tmp_path) == []
