@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from cas.errors import Corrupt, Unsupported
-from cas.history.later import Later
+from cas.later import Later
 from cas.recall.wordpiece import WordPieces
 
 if TYPE_CHECKING:
