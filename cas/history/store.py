@@ -71,6 +71,7 @@ class Store(HistoryVerbs, Keeping, Watching):
         self.location = location
         self.core = Core(objects, Timeline(objects), CommitCache(objects))
         follow(self.core)
+        self._get = objects.quick.get
         self._spill = Spill(objects)
         self._spill_lock = threading.Lock()
         self._hooks = Hooks()
@@ -151,14 +152,14 @@ class Store(HistoryVerbs, Keeping, Watching):
 
     def get(self, id: ObjectId | str) -> bytes:
         """Content of a blob, verified. Raises `ObjectNotFound`, `WrongKind`, `Corrupt`."""
-        return self.objects.get(self.find(id), Kind.BLOB)
+        if not isinstance(id, ObjectId):
+            id = self.find(id)
+        content = self._get(id)
+        return self.objects.get(id, Kind.BLOB) if content is None else content
 
     def get_many(self, ids: Iterable[ObjectId]) -> Iterator[bytes]:
         """Contents of blobs in the order given, read in the order in which they lie."""
-        for id, kind, content in self.objects.get_many(ids):
-            if kind != 1:  # Kind.BLOB; comparing with the member costs more than it looks
-                self.objects.get(id, Kind.BLOB)
-            yield content
+        return self.objects.blobs(ids)
 
     def open(self, id: ObjectId | str) -> BlobReader:
         """A blob as a readable, seekable stream in bounded memory."""

@@ -94,7 +94,7 @@ class Marks:
         lookup = self._objects.lookup
         # Its runs are checked against their digests: a damaged one would hide what is kept.
         lookup.is_certain(lookup.stamp(), again=True)
-        state, runs, _tables = lookup.view()
+        state, runs = lookup.view()
         hidden = lookup.hidden_by()
         if hidden is not None:
             raise hidden

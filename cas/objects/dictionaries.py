@@ -87,7 +87,7 @@ class Dictionaries:
         """Ids of the dictionaries that copies in a pack need, not verified. Raises `Corrupt`."""
         footer = pack.footer
         if footer is None:
-            footer = self._lookup.view()[2].get(pack.number)
+            footer = self._lookup.tables.get(pack.number)
         return read_dictionaries(self._bucket, pack) if footer is None else footer.dictionaries()
 
     def get(self, id: bytes, group: int) -> Dictionary:

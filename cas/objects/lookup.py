@@ -13,19 +13,29 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import NamedTuple
 
 from cas.catalog.catalog import Catalog, CatalogReader, PackRow
 from cas.clock import Clock
 from cas.errors import CasError, Corrupt, CorruptPack
 from cas.limits import FOOTER_CACHE_BYTES, SPILL_BYTES, THRESHOLDS, Thresholds
-from cas.objects.packs import Copy, PackInfo, State, bit_is_set, file_name, pack_name, read_footer
+from cas.objects.packs import (
+    Copy,
+    PackInfo,
+    Stamp,
+    State,
+    bit_is_set,
+    file_name,
+    pack_name,
+    read_footer,
+)
 from cas.objects.places import Places
+from cas.objects.plan import Plan
 from cas.objects.proof import FileProof, InlineProof
-from cas.objects.runs import RunFolder
+from cas.objects.runs import RunFolder, fits, uncovered
 from cas.objects.slots import SlotTables
 from cas.storage.bucket import Bucket
-from cas.storage.index import Run, due_merge, prefix_of, prefixes_of, run_of
+from cas.storage.index import Run, prefix_of, prefixes_of, run_of
+from cas.storage.merging import due_merge
 from cas.storage.pack import Footer, Slot, decode_footer
 
 _LAG_MIN, _LAG_MAX = 256, 2048
@@ -34,14 +44,6 @@ as weigh twice what a spill waits for. Most are spilled by then, and need not be
 """
 
 _YOUNG_IDS_MAX = 1 << 16  # whose places are kept in memory: 15 MB at the most
-
-
-class Stamp(NamedTuple):
-    """What a look-up was made from."""
-
-    version: int
-    removal_version: int
-    runs: Sequence[Run] | None
 
 
 class Lookup:
@@ -63,6 +65,9 @@ class Lookup:
         self._inline = self._young.first
         self._runs: list[Run] | None = None
         self._slots = SlotTables(bucket)
+        self.tables: Mapping[int, Footer] = self._slots.tables
+        # Dropped with whatever it was made of, but for packs that are only added.
+        self.plan: Plan | None = None
         self._footers: OrderedDict[int, Footer] = OrderedDict()
         self._footer_bytes = 0
         self.state = State(0, 0, 0, {}, {})
@@ -87,7 +92,7 @@ class Lookup:
             runs = self._load_index()
             state = self.state
         prefix = prefix_of(id)
-        packs, vectors, tables = state.packs, state.vectors, self._slots.tables
+        packs, vectors, tables = state.packs, state.vectors, self.tables
         for run in runs:
             for number, slot_number in run.find(prefix):
                 pack = packs.get(number)
@@ -135,11 +140,17 @@ class Lookup:
                     candidates += [id for id in ids if prefix_of(id) in there]
         return {id for id in candidates if self.has(id)}
 
-    def view(self) -> tuple[State, Sequence[Run], Mapping[int, Footer]]:
-        """What a look-up of many begins with: packs, index, and the tables of slots at hand."""
+    def view(self) -> tuple[State, Sequence[Run]]:
+        """What is installed, and the index over it."""
         self._runs or self._load_index()
-        state = self.state
-        return state, self._runs or (), self._slots.tables
+        return self.state, self._runs or ()
+
+    def make_plan(self) -> Plan:
+        """The plan of the snapshot at hand."""
+        with self._lock:
+            runs = self._load_index()
+            self.plan = Plan(self.state, runs, self.tables, self._inline)
+            return self.plan
 
     def exists(self, id: bytes) -> bool:
         """Whether the snapshot at hand has a copy, whatever state the index is in."""
@@ -216,7 +227,7 @@ class Lookup:
             for run in runs:
                 if run not in whole:
                     self._folder.drop(run)
-            self._runs = self._cover(whole, self._uncovered(whole), self.state.packs)
+            self._runs = self._cover(whole, uncovered(whole, self.state.packs), self.state.packs)
 
     def hidden_by(self, id: bytes | None = None) -> Corrupt | None:
         """Why a miss of `id` may be wrong all the same: a footer that is not what it was."""
@@ -264,6 +275,7 @@ class Lookup:
             self._footer_bytes += footer.memory_bytes
             while self._footer_bytes > FOOTER_CACHE_BYTES and len(self._footers) > 1:
                 gone, old = self._footers.popitem(last=False)
+                self.plan = None
                 self._slots.take_back(gone)
                 self._footer_bytes -= old.memory_bytes
 
@@ -309,7 +321,7 @@ class Lookup:
         for number, _version, bits in changed:
             vectors[number] = bits
         self.state = State(head.version, head.removal_version, head.condemn_seq, packs, vectors)
-        self._fresh = True
+        self._fresh, self.plan = True, None
         return self.state
 
     def installed(self, row: PackRow, footer: Footer, previous_version: int) -> None:
@@ -396,27 +408,13 @@ class Lookup:
             loaded: list[Run] = []
             covered: set[int] = set()
             for run in self._folder.load():
-                if covered.isdisjoint(run.packs) and self._fits(run):
+                if covered.isdisjoint(run.packs) and fits(run, self.state.packs):
                     loaded.append(run)
                     covered.update(run.packs)
                 else:
                     self._folder.drop(run)
-            self._runs = self._cover(loaded, self._uncovered(loaded), self.state.packs)
+            self._runs = self._cover(loaded, uncovered(loaded, self.state.packs), self.state.packs)
             return self._runs
-
-    def _uncovered(self, runs: Sequence[Run]) -> list[PackInfo]:
-        covered = {number for run in runs for number in run.packs}
-        return [pack for pack in self.state.packs.values() if pack.number not in covered]
-
-    def _fits(self, run: Run) -> bool:
-        """Whether a run speaks of packs of this catalog: one copied back from yesterday may
-        have given their numbers to others.
-        """
-        packs = self.state.packs
-        known = [
-            (packs[n], name) for n, name in zip(run.packs, run.names, strict=True) if n in packs
-        ]
-        return bool(known) and all(pack.file == file_name(name) for pack, name in known)
 
     def _cover(
         self, covering: Sequence[Run], packs: list[PackInfo], alive: Mapping[int, PackInfo]
@@ -425,7 +423,7 @@ class Lookup:
 
         It is given whole or not at all: half an index would say no where yes is right.
         """
-        runs = list(covering)
+        self.plan, runs = None, list(covering)
         for pack in packs:
             if pack.file is None or pack.footer is not None:
                 continue
@@ -436,7 +434,8 @@ class Lookup:
                 self._unreadable[pack.number] = error
                 continue
             runs.append(self._folder.save(run))
-        while due := due_merge(runs):
+        added = sum([run.count for run in runs[len(covering) :]])
+        while due := due_merge(runs, added):
             merged = self._folder.merge(due, alive)
             runs = [run for run in runs if run not in due] + [merged]
             for run in due:

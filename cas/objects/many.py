@@ -12,11 +12,9 @@ from typing import Final
 
 from cas.errors import Corrupt, NotFound
 from cas.model.ids import Kind, digests_of
-from cas.objects.lookup import Lookup
-from cas.objects.packs import Copy, PackInfo, bit_is_set
+from cas.objects.packs import Copy, PackInfo
 from cas.storage.codec import DICTIONARY, RAW, ZSTD, decode_frames, decode_payload
 from cas.storage.dictionary import Dictionary
-from cas.storage.index import prefixes_of
 from cas.storage.record import RECORD_HEADER_BYTES
 
 _KINDS: Final = frozenset(map(int, Kind))
@@ -24,38 +22,6 @@ _FRAMED: Final = frozenset((ZSTD, DICTIONARY))
 
 Loaded = tuple[int, bytes]
 """Kind and content."""
-
-
-def find_many(lookup: Lookup, ids: Sequence[bytes]) -> list[Copy | None]:
-    """`Lookup.find` of each, in one go."""
-    state, runs, tables = lookup.view()
-    packs, vectors = state.packs, state.vectors
-    prefixes = prefixes_of(ids)
-    found: list[Copy | None] = [None] * len(ids)
-    waiting: Sequence[int] = range(len(ids))
-    for run in runs:
-        left = []
-        places = run.find_each([prefixes[at] for at in waiting])
-        for at, place in zip(waiting, places, strict=True):
-            if place is not None:
-                number, slot_number = place
-                pack, table = packs.get(number), tables.get(number)
-                if (
-                    pack is not None
-                    and table is not None
-                    and slot_number < table.count
-                    and not bit_is_set(vectors.get(number), slot_number)
-                ):
-                    slot = table.slot(slot_number)
-                    if slot[0] == ids[at]:
-                        found[at] = Copy(pack, slot)
-                        continue
-            left.append(at)
-        waiting = left
-    # Young objects, those of packs without a table, and whatever is odd.
-    for at in waiting:
-        found[at] = lookup.find(ids[at])
-    return found
 
 
 def load_many(

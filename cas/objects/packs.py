@@ -6,7 +6,7 @@ of the catalog; a copy counts only while its pack is in it and its bit is clear.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from attrs import frozen
@@ -16,6 +16,7 @@ from cas.limits import DICTIONARIES_A_PACK_MAX
 from cas.storage.bucket import Bucket
 from cas.storage.codec import RECIPE
 from cas.storage.header import PACK_HEADER_BYTES, PackHeader, decode_header
+from cas.storage.index import Run
 from cas.storage.pack import (
     EDGE_BYTES,
     FOOTER_HEAD_BYTES,
@@ -67,6 +68,14 @@ class State:
     condemn_seq: int
     packs: Mapping[int, PackInfo]
     vectors: Mapping[int, bytes]
+
+
+class Stamp(NamedTuple):
+    """What a look-up was made from."""
+
+    version: int
+    removal_version: int
+    runs: Sequence[Run] | None
 
 
 def may_have_deltas(slot: Slot) -> bool:

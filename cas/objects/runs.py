@@ -7,12 +7,28 @@ opened for reading only, costs memory and time and nothing else. Used under the 
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from cas.catalog.catalog import Catalog
 from cas.clock import Clock
-from cas.storage.index import Merge, Run, load_runs, save_run
+from cas.objects.packs import PackInfo, file_name
+from cas.storage.index import Run, load_runs, save_run
+from cas.storage.merging import Merge
+
+
+def uncovered(runs: Iterable[Run], packs: Mapping[int, PackInfo]) -> list[PackInfo]:
+    """The packs that no run speaks of."""
+    covered = {number for run in runs for number in run.packs}
+    return [pack for pack in packs.values() if pack.number not in covered]
+
+
+def fits(run: Run, packs: Mapping[int, PackInfo]) -> bool:
+    """Whether a run speaks of packs of this catalog: one copied back from yesterday may
+    have given their numbers to others.
+    """
+    known = [(packs[n], name) for n, name in zip(run.packs, run.names, strict=True) if n in packs]
+    return bool(known) and all(pack.file == file_name(name) for pack, name in known)
 
 
 class RunFolder:

@@ -26,7 +26,7 @@ from cas.errors import (
     OutcomeUnknown,
     WrongKind,
 )
-from cas.limits import ID_BYTES, MIB, NODE_CACHE_BYTES, SPILL_BYTES, THRESHOLDS, Thresholds
+from cas.limits import ID_BYTES, NODE_CACHE_BYTES, SPILL_BYTES, THRESHOLDS, Thresholds
 from cas.model.ids import Kind, digest_of
 from cas.objects.absent import Absent
 from cas.objects.batch import Batch
@@ -36,11 +36,11 @@ from cas.objects.committer import Committer, Group, not_committed
 from cas.objects.content import BlobReader, check_whole, read_spans
 from cas.objects.dictionaries import Dictionaries
 from cas.objects.lookup import Lookup
-from cas.objects.many import find_many, load_many
 from cas.objects.nodes import NodeCache, TreeNodes
 from cas.objects.packs import Copy, PackInfo
 from cas.objects.parts import Parts
 from cas.objects.promises import stale_copies
+from cas.objects.quick import GROUP_COUNT, Loaded, QuickReader
 from cas.storage.bucket import Bucket
 from cas.storage.codec import DELTA, DICTIONARY, RECIPE, decode_payload
 from cas.storage.delta import decode_delta, delta_base
@@ -57,10 +57,6 @@ _KINDS: Final = frozenset(map(int, Kind))
 
 _BODIES_BYTES: Final = 2 * SPILL_BYTES
 """All that is inline between two spills, and what a slow spill leaves."""
-
-_GROUP_COUNT: Final = 1024
-_GROUP_BYTES: Final = 16 * MIB
-"""`get_many` holds this much, or one object if that is larger."""
 
 
 class ObjectStore:
@@ -90,6 +86,7 @@ class ObjectStore:
         self._nodes = NodeCache(NODE_CACHE_BYTES)
         self._bodies: BytesCache[int] = BytesCache(_BODIES_BYTES)
         self._beside = Beside(self.lookup, self._load)
+        self.quick = QuickReader(self.lookup, bucket, self.dictionaries, self.stored)
 
     @property
     def meta(self) -> Meta:
@@ -118,31 +115,34 @@ class ObjectStore:
             raise wrong_kind(id, kind, found)
         return content
 
-    def get_many(self, ids: Iterable[bytes]) -> Iterator[tuple[bytes, int, bytes]]:
-        """(id, kind, content) of each id, in the order given; reads lie in pack order.
+    def blobs(self, ids: Iterable[bytes]) -> Iterator[bytes]:
+        """`get` of each blob, in the order given; reads lie in pack order.
 
-        Raises as `read` does, when it comes to the id. Groups bound memory.
+        Raises as `get` does, when it comes to the id. Groups bound memory.
         """
-        waiting = iter(ids)
-        while group := list(islice(waiting, _GROUP_COUNT)):
-            copies = find_many(self.lookup, group)
-            start = size_bytes = 0
-            for at, copy in enumerate(copies, start=1):
-                if copy is not None:
-                    size_bytes += copy[1].raw_bytes
-                if size_bytes >= _GROUP_BYTES or at == len(group):
-                    yield from self._read_group(group[start:at], copies[start:at])
-                    start, size_bytes = at, 0
+        for group, kinds, contents in self._groups(ids):
+            if None not in contents and kinds.count(1) == len(kinds):
+                yield from contents  # type: ignore[misc]
+                continue
+            for id, kind, content in zip(group, kinds, contents, strict=True):
+                yield self.get(id, Kind.BLOB) if content is None or kind != 1 else content
 
-    def _read_group(
-        self, ids: list[bytes], copies: list[Copy | None]
-    ) -> Iterator[tuple[bytes, int, bytes]]:
-        loaded = load_many(
-            self.stored, self.bucket.read, self._load, self.dictionaries.of, ids, copies
-        )
-        for id, found in zip(ids, loaded, strict=True):
-            kind, content = self._read_again(id) if found is None else found
-            yield id, kind, content
+    def get_many(self, ids: Iterable[bytes]) -> Iterator[tuple[bytes, int, bytes]]:
+        """(id, kind, content) of each id, as `blobs` gives them, of any kind."""
+        for group, kinds, contents in self._groups(ids):
+            for id, kind, content in zip(group, kinds, contents, strict=True):
+                if content is None:
+                    yield id, *self._read_again(id)
+                else:
+                    yield id, kind, content
+
+    def _groups(self, ids: Iterable[bytes]) -> Iterator[tuple[list[bytes], *Loaded]]:
+        waiting = iter(ids)
+        while group := list(islice(waiting, GROUP_COUNT)):
+            start = 0
+            for kinds, contents in self.quick.get_many(group):
+                yield group[start : start + len(kinds)], kinds, contents
+                start += len(kinds)
 
     def _read_again(self, id: bytes) -> tuple[int, bytes]:
         """Read with every copy there is."""

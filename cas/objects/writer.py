@@ -24,7 +24,8 @@ from cas.objects.sealed import StoredFooter
 from cas.storage.bucket import Bucket, Upload
 from cas.storage.codec import DELTA, DICTIONARY, RAW
 from cas.storage.header import PACK_HEADER_BYTES, PackHeader
-from cas.storage.index import Run, due_merge, merge_runs, prefix_of, run_of
+from cas.storage.index import Run, prefix_of, run_of
+from cas.storage.merging import due_merge, merge_runs
 from cas.storage.pack import (
     Footer,
     Made,

@@ -34,6 +34,16 @@ _WINDOW_BYTE_MAX: Final = ZSTD_WINDOW_LOG_MAX - 10 << 3
 """The byte that says a window of just the limit: exponent above 10, then 3 bits of mantissa."""
 
 
+_FRAME_MAGIC: Final = b"\x28\xb5\x2f\xfd"
+SIZED_FROM: Final = 6
+"""Of a frame as the encoder writes it: magic number, flags, window."""
+
+SIZED_BYTES_MAX: Final = 1 << 20
+"""What is decoded in one step, at the word of a slot that was not checked."""
+SIZED_HEADS: dict[int, bytes] = {}
+_HEADS_MAX: Final = 1 << 12
+
+
 class _Local(threading.local):
     compressors: dict[int, zstandard.ZstdCompressor]
     decompressor: zstandard.ZstdDecompressor | None
@@ -172,6 +182,82 @@ def is_plain(frame: bytes | memoryview) -> bool:
         if at + 3 > end:
             return False
         block = int.from_bytes(frame[at : at + 3], "little")
+
+
+def sized_frame(payload: bytes, raw_bytes: int) -> bytes:
+    """The frame of a payload under a head that states `raw_bytes`, and no window beside it.
+
+    The library then decodes it in one step, into just that many bytes, in a call for many as in
+    a call for one; a frame that holds another number is refused. The six bytes in front that the
+    encoder writes (RFC 8878 section 3.1.1) say nothing more. Raises `CorruptObject` beyond
+    `SIZED_BYTES_MAX`.
+    """
+    head = SIZED_HEADS.get(raw_bytes)
+    if head is None:
+        head = sized_head(raw_bytes)
+    return head + payload[SIZED_FROM:]
+
+
+def sized_head(raw_bytes: int) -> bytes:
+    """What stands in front of a sized frame. Raises `CorruptObject`."""
+    if not 0 < raw_bytes <= SIZED_BYTES_MAX:
+        raise CorruptObject(f"A frame of {raw_bytes} bytes is not decoded in one step.")
+    if raw_bytes < 256:
+        head = _FRAME_MAGIC + b"\x20" + raw_bytes.to_bytes(1, "little")
+    elif raw_bytes < 256 + (1 << 16):
+        head = _FRAME_MAGIC + b"\x60" + (raw_bytes - 256).to_bytes(2, "little")
+    else:
+        head = _FRAME_MAGIC + b"\xa0" + raw_bytes.to_bytes(4, "little")
+    if len(SIZED_HEADS) < _HEADS_MAX:
+        SIZED_HEADS[raw_bytes] = head
+    return head
+
+
+def decode_sized(payload: bytes, raw_bytes: int) -> bytes:
+    """The content of a zstd payload that is about to be hashed. Raises `CorruptObject`.
+
+    Less is looked at than in `decode_payload`: bytes behind the frame are not seen.
+    """
+    frame = sized_frame(payload, raw_bytes)
+    try:
+        return decompressor().decompress(frame)
+    except Exception as error:
+        raise undecoded(error) from error
+
+
+def undecoded(error: Exception) -> Exception:
+    """What to raise when the library could not decode a frame; any other error as it is."""
+    import zstandard
+
+    if not isinstance(error, zstandard.ZstdError | MemoryError):
+        return error
+    return CorruptObject(f"A frame does not decode ({error}); run `cas fsck`.")
+
+
+def decode_sized_many(
+    frames: Sequence[bytes], raw_bytes: Sequence[int], threads: int = 1
+) -> list[bytes] | None:
+    """Contents of many sized frames, in one call that holds no GIL; None if one does not decode."""
+    return decode_steps(decompressor(), frames, raw_bytes, threads)
+
+
+def decode_steps(
+    with_: Any, frames: Sequence[bytes], raw_bytes: Sequence[int], threads: int
+) -> list[bytes] | None:
+    """`decode_sized_many` with a decompressor of one's own."""
+    if not frames:
+        return []
+    try:
+        found = with_.multi_decompress_to_buffer(
+            frames,
+            decompressed_sizes=struct.pack(f"={len(frames)}Q", *raw_bytes),
+            threads=threads,
+        )
+    except Exception as error:
+        if not isinstance(undecoded(error), CorruptObject):
+            raise
+        return None
+    return [segment.tobytes() for segment in found]
 
 
 def decode_payload(codec: int, payload: bytes, raw_bytes: int) -> bytes:

@@ -23,7 +23,7 @@ from cas.limits import (
     STRUCTURED_BYTES_MAX,
     ZSTD_WINDOW_LOG_MAX,
 )
-from cas.storage.codec import is_plain
+from cas.storage.codec import SIZED_FROM, SIZED_HEADS, decode_steps, is_plain, sized_head, undecoded
 from cas.storage.record import TAG_BYTES
 
 if TYPE_CHECKING:
@@ -177,6 +177,33 @@ class Dictionary:
                 "run `cas fsck`."
             )
         return content
+
+    def decode_sized(self, payload: bytes, raw_bytes: int) -> bytes:
+        """The content of a payload that is about to be hashed, as `codec.decode_sized` gives it.
+
+        Raises `CorruptObject`.
+        """
+        head = SIZED_HEADS.get(raw_bytes) or sized_head(raw_bytes)
+        try:
+            decompressor = self._decompressors.pop()
+        except IndexError:
+            decompressor = self._decompressor()
+        try:
+            content = decompressor.decompress(head + payload[SIZED_FROM:])
+        except Exception as error:
+            raise undecoded(error) from error
+        self._decompressors.append(decompressor)
+        return content
+
+    def decode_sized_many(
+        self, frames: Sequence[bytes], raw_bytes: Sequence[int], threads: int = 1
+    ) -> list[bytes] | None:
+        """`codec.decode_sized_many` beside this dictionary."""
+        decompressor = self._decompressor()
+        found = decode_steps(decompressor, frames, raw_bytes, threads)
+        if found is not None:
+            self._decompressors.append(decompressor)
+        return found
 
     def decode_many(self, payloads: Sequence[Any], raw_bytes: Sequence[int]) -> Any:
         """Contents of many payloads in one call that holds no GIL; None when one is not plain.

@@ -8,9 +8,7 @@ checked (`Run.is_whole`) and whose packs are named as the catalog names them.
 A run covers a set of packs, whose slots are numbered through. An entry is one number of 64 bits:
 in front as many bits of the id as there is room for, behind them the number of the slot. Entries
 stand ascending, and fences say where each stretch of them begins, so that a look-up touches one
-stretch however long the run is. Runs are merged eight at a time, a slice of ids after the other,
-so that there are O(log n) of them, each entry is rewritten O(log n) times, and a merge of any
-length holds one slice.
+stretch however long the run is.
 """
 
 from __future__ import annotations
@@ -21,26 +19,45 @@ import struct
 import sys
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from cas.model.ids import blob_hasher, digest_parts
 from cas.storage.pack import Footer
 
-MERGE_FACTOR: Final = 4
 _MAGIC: Final = b"casIDX2" + (b"<" if sys.byteorder == "little" else b">")
 _HEAD = struct.Struct("<8s16sQQB")
 _BODY_AT: Final = _HEAD.size + 32
 _PACK = struct.Struct("=QQ16s")
 _SUFFIX: Final = ".run"
 
-_SLICE_COUNT: Final = 1 << 16
+TOP: Final = (1 << 64) - 1
 _PLACE_BITS_MAX: Final = 36
 """More slots than this says are in no run that a writer made."""
 
 _STRETCH_BITS: Final = 3
 """Entries between two fences, as a power of two: 8, half a byte of fences for each entry."""
+
+
+_COPIED_MAX: Final = 1 << 18
+"""Entries of a run that are searched in memory, 2 MiB: an array is quicker than what is mapped."""
+
+
+class Search(NamedTuple):
+    """How a run is searched, for those who do it in their own loop.
+
+    `keys` end with one that is above all others, or with none where the run is long. `clear` takes
+    the bits of an entry away that number its slot, `mask` is the greatest number they say, and
+    `shift` leaves the bits of an id that choose a stretch. Slots of pack n begin at `bounds[n]`.
+    """
+
+    keys: Sequence[int]
+    fences: Sequence[int]
+    shift: int
+    clear: int
+    mask: int
+    bounds: Sequence[int]
 
 
 class Run:
@@ -98,6 +115,16 @@ class Run:
                 self._whole = digest_parts(parts) == bytes(view[_HEAD.size : _BODY_AT])
         return self._whole
 
+    def search(self) -> Search:
+        """What `find` works with."""
+        keys, fences = self.keys, self._fences
+        if self.count <= _COPIED_MAX:
+            keys = copied("Q", keys)
+            keys.append(TOP)
+            fences = copied("I", fences)
+        mask = (1 << self.bits) - 1
+        return Search(keys, fences, self._shift, TOP ^ mask, mask, self._bounds)
+
     def find(self, prefix: int) -> Sequence[tuple[int, int]]:
         """(pack, slot) of every entry with this prefix; nearly always none or one."""
         keys, bits, fences = self.keys, self.bits, self._fences
@@ -136,30 +163,6 @@ class Run:
         except (IndexError, ValueError):
             # Damaged fences: each is asked for by itself, and has its own answer.
             return {prefix for prefix in prefixes if self.find(prefix)}
-
-    def find_each(self, prefixes: Iterable[int]) -> list[tuple[int, int] | None]:
-        """The first place that `find` gives for each, in one go; None where there is none."""
-        keys, bits, shift, fences = self.keys, self.bits, self._shift, self._fences
-        bounds, packs, count = self._bounds, self.packs, self.count
-        mask, last = (1 << bits) - 1, bounds[-1]
-        search, locate = bisect_left, bisect_right
-        found: list[tuple[int, int] | None] = []
-        try:
-            for prefix in prefixes:
-                stretch = prefix >> shift
-                sought = prefix >> bits << bits
-                at = search(keys, sought, fences[stretch], fences[stretch + 1])
-                key = keys[at] if at < count else -1
-                number = key & mask
-                if key < 0 or key - number != sought or number >= last:
-                    found.append(None)
-                    continue
-                pack = locate(bounds, number) - 1
-                found.append((packs[pack], number - bounds[pack]))
-        except (IndexError, ValueError):
-            # Damaged fences: each is asked for by itself, and has its own answer.
-            return [next(iter(self.find(prefix)), None) for prefix in prefixes]
-        return found
 
     def find_range(self, low: int, high: int) -> Iterable[tuple[int, int]]:
         """(pack, slot) of every entry with a prefix from `low` to `high`, both included, and
@@ -202,6 +205,13 @@ class Run:
             prefix = self.keys[at] >> self.bits << self.bits
             for pack, slot in self._places_at(at):
                 yield prefix, pack, slot
+
+
+def copied(code: str, numbers: Sequence[int]) -> array[int]:
+    """Numbers of an array, or of a mapped one, in another array."""
+    found = array(code)
+    found.frombytes(memoryview(numbers).cast("B"))  # type: ignore[arg-type]
+    return found
 
 
 def prefix_of(id: bytes) -> int:
@@ -255,117 +265,39 @@ def run_of(number: int, name: bytes, footer: Footer) -> Run:
     return Run([number], [name], [footer.count], keys_of(prefixes, bits), bits)
 
 
-# -- merging ---------------------------------------------------------------------------------
-
-
-def due_merge(runs: Sequence[Run]) -> list[Run]:
-    """The runs to merge next: four or more of one size class, or none.
-
-    A damaged run is never one of them: what is merged gets a digest of its own, and would be
-    believed when it says no.
-    """
-    classes: dict[int, list[Run]] = {}
-    for run in runs:
-        classes.setdefault(max(run.count, 1).bit_length() // 2, []).append(run)
-    for level in sorted(classes):
-        if len(classes[level]) >= MERGE_FACTOR:
-            whole = [run for run in classes[level] if run.is_whole()]
-            if len(whole) >= MERGE_FACTOR:
-                return whole
-    return []
-
-
-class Merge:
-    """The entries of several runs whose pack is in `live`, as the parts of one run."""
-
-    def __init__(self, runs: Sequence[Run], live: Container[int]) -> None:
-        self._runs = runs
-        covered = [
-            (run, at) for run in runs for at, number in enumerate(run.packs) if number in live
-        ]
-        self.packs = [run.packs[at] for run, at in covered]
-        self.names = [run.names[at] for run, at in covered]
-        self.slots = [run.slots[at] for run, at in covered]
-        # Never fewer than a source had: what it cut off its prefixes is not known any more.
-        self.bits = max([place_bits(self.slots), *[run.bits for run in runs]])
-        # Where the slots of each pack begin in the merged run.
-        self._starts = dict(zip(self.packs, accumulate(self.slots, initial=0), strict=False))
-
-    def parts(self) -> Iterator[array[int]]:
-        """The merged entries, ascending, in slices of about `_SLICE_COUNT`."""
-        total = sum(run.count for run in self._runs)
-        slice_bits = (total // _SLICE_COUNT).bit_length()
-        done = [0] * len(self._runs)
-        for number in range(1, (1 << slice_bits) + 1):
-            rows: list[int] = []
-            for which, run in enumerate(self._runs):
-                start, end = done[which], run.count
-                if number < 1 << slice_bits:
-                    end = bisect_left(run.keys, number << 64 - slice_bits, start)
-                done[which] = end
-                rows += self._moved(run, run.keys[start:end])
-            # Sorted stretches behind each other: Python's sort finds them and only merges.
-            rows.sort()
-            yield array("Q", rows)
-
-    def _moved(self, run: Run, keys: Sequence[int]) -> list[int]:
-        """Entries of a run with their slots numbered as in the merged one."""
-        bits, mask = self.bits, (1 << run.bits) - 1
-        bounds = [0, *accumulate(run.slots)]
-        starts = [self._starts.get(number, -1) for number in run.packs]
-        shifts = {start - bound for start, bound in zip(starts, bounds, strict=False)}
-        if -1 not in starts and len(shifts) == 1:
-            (by,) = shifts
-            return [(key >> bits << bits) + ((key & mask) + by) for key in keys]
-        moved = []
-        for key in keys:
-            number = key & mask
-            pack = bisect_right(bounds, number) - 1
-            if pack < len(starts) and starts[pack] >= 0:
-                moved.append((key >> bits << bits) + number - bounds[pack] + starts[pack])
-        return moved
-
-    def run(self) -> Run:
-        """The merged run, in memory."""
-        keys = array("Q")
-        for part in self.parts():
-            keys.extend(part)
-        return Run(self.packs, self.names, self.slots, keys, self.bits)
-
-    def save(self, folder: str, name: str, lineage_id: bytes) -> Run:
-        """The merged run in a file; it is never whole in memory if the file can be written."""
-        found = _write(self, folder, name, lineage_id)
-        return self.run() if found is None else found
-
-
-def merge_runs(runs: Sequence[Run], live: Container[int]) -> Run:
-    """One run in memory of the entries whose pack is in `live`."""
-    return Merge(runs, live).run()
-
-
 # -- files -----------------------------------------------------------------------------------
 
 
-class _Parts(Protocol):
+class Parts(Protocol):
     """What makes a run: packs and entries."""
 
     @property
-    def packs(self) -> Sequence[int]: ...
+    def packs(self) -> Sequence[int]:
+        """Numbers of the packs."""
+
     @property
-    def names(self) -> Sequence[bytes]: ...
+    def names(self) -> Sequence[bytes]:
+        """Names of their files."""
+
     @property
-    def slots(self) -> Sequence[int]: ...
+    def slots(self) -> Sequence[int]:
+        """How many slots each has."""
+
     @property
-    def bits(self) -> int: ...
-    def parts(self) -> Iterable[Sequence[int]]: ...
+    def bits(self) -> int:
+        """Bits of an entry that number the slot."""
+
+    def parts(self) -> Iterable[Sequence[int]]:
+        """The entries, ascending."""
 
 
 def save_run(run: Run, folder: str, name: str, lineage_id: bytes) -> Run:
     """Write a run to the cache folder and map it; the run itself when that is impossible."""
-    return _write(run, folder, name, lineage_id) or run
+    return write_run(run, folder, name, lineage_id) or run
 
 
-def _write(run: _Parts, folder: str, name: str, lineage_id: bytes) -> Run | None:
+def write_run(run: Parts, folder: str, name: str, lineage_id: bytes) -> Run | None:
+    """`save_run`, of entries that come in parts; None where nothing can be written."""
     path = os.path.join(folder, name + _SUFFIX)
     temporary = path + ".tmp"
     hasher, count = blob_hasher(), 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tracemalloc
+from bisect import bisect_left, bisect_right
 from pathlib import Path
 
 import pytest
@@ -25,17 +26,14 @@ from cas.storage.codec import (
 )
 from cas.storage.header import PACK_HEADER_BYTES, PackHeader, decode_header
 from cas.storage.index import (
-    MERGE_FACTOR,
-    Merge,
     Run,
-    due_merge,
     keys_of,
     load_run,
     load_runs,
-    merge_runs,
     place_bits,
     save_run,
 )
+from cas.storage.merging import MERGE_FACTOR, Merge, due_merge, merge_runs
 from cas.storage.pack import (
     FOOTER_HEAD_BYTES,
     TRAILER_BYTES,
@@ -392,13 +390,23 @@ def test_merged_runs_hold_what_lives(made: tuple[list[Run], Entries], live: set[
 
 @given(runs(), st.lists(st.integers(0, (1 << 64) - 1)))
 def test_asking_for_many_is_asking_for_each(made: tuple[list[Run], Entries], no: list[int]) -> None:
-    """`among` names the prefixes for which `find` has a place, and no other."""
+    """`among` names the prefixes for which `find` has a place, and no other; who searches in a
+    loop of their own finds the same.
+    """
     parts, entries = made
     for run in (*parts, merge_runs(parts, range(10))):
         asked = [*entries, *no]
         assert run.among(asked) == {prefix for prefix in asked if run.find(prefix)}
-        each = [next(iter(run.find(prefix)), None) for prefix in asked]
-        assert run.find_each(asked) == each
+        keys, fences, shift, clear, mask, bounds = run.search()
+        for prefix in asked:
+            sought, at = prefix & clear, prefix >> shift
+            place = bisect_left(keys, sought, fences[at], fences[at + 1])
+            number = keys[place] - sought
+            pack = bisect_right(bounds, number) - 1
+            # An id of ones alone meets the entry behind the last one, whose pack there is not.
+            none = number > mask or pack == len(run.packs)
+            found = () if none else (run.packs[pack], number - bounds[pack])
+            assert found == next(iter(run.find(prefix)), ())
 
 
 @given(runs(), st.integers(0, (1 << 64) - 1), st.integers(0, (1 << 64) - 1))
@@ -494,6 +502,15 @@ def test_merging_ends_with_few_runs(counts: list[int]) -> None:
         left = [run for run in left if run not in due] + [merge_runs(due, range(100))]
     assert sum(run.count for run in left) == total
     assert len(left) < MERGE_FACTOR * 20
+    assert len(due_merge(left, added=total)) in (0, len(left))
+
+
+def test_packs_that_came_behind_as_many_join_all_small_runs() -> None:
+    """What is a quarter of the small runs or more makes one of them; what is less waits."""
+    left = [_run(1, [0] * 300), _run(2, [0] * 20), _run(3, [0] * 100)]
+    assert due_merge(left, added=100) == []
+    assert due_merge(left, added=105) == left
+    assert due_merge(left[:1], added=300) == []
 
 
 def test_kinds_and_codecs_have_the_numbers_of_the_format() -> None:

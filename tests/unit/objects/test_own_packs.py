@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from cas.history.store import Store
-from cas.storage.index import MERGE_FACTOR
+from cas.storage.merging import MERGE_FACTOR
 
 
 def test_each_pack_file_put_by_a_handle_is_found_by_it(store: Store) -> None:

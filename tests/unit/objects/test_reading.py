@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -12,8 +13,8 @@ import cas
 from cas.errors import AmbiguousRevision, CasError, Closed, ObjectNotFound, WrongKind
 from cas.history.store import Store
 from cas.model.ids import BlobId, Kind, digest_blob
+from cas.objects import quick
 from cas.objects import store as module
-from cas.objects.packs import Copy
 from tests.unit.kit import commits, reopened, write
 
 
@@ -29,23 +30,26 @@ def test_many_are_given_in_the_order_asked(store: Store) -> None:
     assert list(store.get_many(iter([]))) == []
 
 
-@pytest.mark.parametrize("limit", ["_GROUP_COUNT", "_GROUP_BYTES"])
+@pytest.mark.parametrize("limit", ["GROUP_COUNT", "_GROUP_BYTES"])
 def test_groups_of_many_are_bounded(
     store: Store, limit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No more than a group of contents is held, and no more ids than the largest group has."""
-    monkeypatch.setattr(module, limit, 10 if limit == "_GROUP_COUNT" else 1000)
+    if limit == "GROUP_COUNT":
+        monkeypatch.setattr(module, limit, 10)
+    else:
+        monkeypatch.setattr(quick, limit, 1000)
     contents = [b"%100d" % at for at in range(95)]
     ids = [store.put(content) for content in contents]
     asked: list[BlobId] = []
     groups: list[int] = []
-    read_group = store.objects._read_group
+    load = store.objects.quick._load
 
-    def counted(ids: list[bytes], copies: list[Copy | None]) -> Iterator[tuple[bytes, int, bytes]]:
+    def counted(ids: Sequence[bytes], lots: Any) -> quick.Loaded:
         groups.append(len(ids))
-        return read_group(ids, copies)
+        return load(ids, lots)
 
-    monkeypatch.setattr(store.objects, "_read_group", counted)
+    monkeypatch.setattr(store.objects.quick, "_load", counted)
 
     def ask() -> object:
         for id in ids:
@@ -55,7 +59,7 @@ def test_groups_of_many_are_bounded(
     for at, content in enumerate(store.get_many(ask())):  # type: ignore[arg-type]
         assert content == contents[at]
         assert sum(groups) <= at + 10
-        assert len(asked) <= at + module._GROUP_COUNT
+        assert len(asked) <= at + module.GROUP_COUNT
     assert len(asked) == sum(groups) == 95
 
 

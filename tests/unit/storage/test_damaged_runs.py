@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import cas
-from cas.storage.index import MERGE_FACTOR, Run, due_merge
+from cas.storage.index import Run
+from cas.storage.merging import MERGE_FACTOR, due_merge
 
 _BODY = 100_000
 """Bytes of a blob that goes to a pack file of its own."""

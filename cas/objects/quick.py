@@ -1,0 +1,298 @@
+"""Blobs on the short way: index, slot, one read, one frame, one hash, in as few calls as can be.
+
+Floor 3. Invariant: what is given here was hashed and has the id that was asked for, and lay in a
+copy that exists in the snapshot at hand. Everything else, from a damaged frame to a delta, is
+None: the caller asks the long way, which tries every copy, and which says what is wrong. Any
+thread.
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from itertools import repeat
+from operator import sub
+from typing import Final, NamedTuple
+
+from cas.errors import Corrupt, NotFound
+from cas.model.ids import Kind, blob_digests, digest_blob, digests_of
+from cas.objects.dictionaries import Dictionaries
+from cas.objects.lookup import Lookup
+from cas.objects.packs import PackInfo, bit_is_set
+from cas.objects.plan import Shelf
+from cas.storage.bucket import Bucket
+from cas.storage.codec import (
+    DICTIONARY,
+    RAW,
+    SIZED_FROM,
+    SIZED_HEADS,
+    ZSTD,
+    decode_sized,
+    decode_sized_many,
+    sized_head,
+)
+from cas.storage.dictionary import Dictionary
+from cas.storage.index import prefixes_of
+from cas.storage.pack import SLOT_BYTES
+from cas.storage.record import COMMON_GROUP, RECORD_HEADER_BYTES, TAG_BYTES
+from cas.storage.slots import SLOT
+
+GROUP_COUNT: Final = 1024
+_PACK_STEP: Final = float(1 << 32)
+"""More than any offset: a pack behind another, and in it record behind record."""
+
+_GROUP_BYTES: Final = 16 << 20
+"""Contents of one call are not more than this, but for one that is longer."""
+
+_THREADS: Final = 2
+_THREADED_FROM: Final = 256
+"""Frames that are worth a second thread: the library starts it anew in each call."""
+
+_PLACE: Final = struct.Struct("<32sIIQII")
+assert _PLACE.size == SLOT_BYTES
+
+_Place = tuple[int, int, int, int, int, int]
+"""Offset of a record, whose it is in the group, stored and raw bytes, kind and codec, and group."""
+
+_Lot = tuple[Shelf, list[_Place]]
+"""What is wanted of one pack."""
+
+_KINDS: Final = frozenset(map(int, Kind))
+
+Loaded = tuple[list[int], list[bytes | None]]
+"""Kinds and contents."""
+
+_ODD: Final = (IndexError, ValueError, struct.error, Corrupt, NotFound)
+"""What a damaged index or pack leads to; the long way finds out which."""
+
+_from_bytes = int.from_bytes
+_slot_at = SLOT.unpack_from
+
+
+class QuickReader:
+    """Reads blobs of one store."""
+
+    def __init__(
+        self,
+        lookup: Lookup,
+        bucket: Bucket,
+        dictionaries: Dictionaries,
+        stored: Callable[[PackInfo, int, int], bytes],
+    ) -> None:
+        self._lookup = lookup
+        self._bucket = bucket
+        self._dictionaries = dictionaries
+        self._stored = stored
+
+    def get(self, id: bytes) -> bytes | None:
+        """Content of a blob, or None."""
+        plan = self._lookup.plan or self._lookup.make_plan()
+        if id in plan.young:
+            return None
+        prefix = _from_bytes(id[:8], "big")
+        try:
+            for keys, fences, shift, clear, mask, bounds, shelves, run in plan.views:
+                sought, at = prefix & clear, prefix >> shift
+                number = keys[bisect_left(keys, sought, fences[at], fences[at + 1])] - sought
+                if number > mask:
+                    continue
+                at = bisect_right(bounds, number) - 1
+                shelf = shelves[at] or plan.shelf(run, shelves, at)
+                if shelf is None:
+                    return None
+                file, table, vector, beside, pack = shelf
+                number -= bounds[at]
+                found, offset, stored, raw, kind, codec, _depth, _flags, group = _slot_at(
+                    table, number * SLOT_BYTES
+                )
+                # A blob (kind 1), this one, and not deleted.
+                if found != id or kind != 1 or (vector and bit_is_set(vector, number)):
+                    return None
+                payload = self._bucket.read(file, offset + RECORD_HEADER_BYTES, stored)
+                if codec == DICTIONARY:
+                    tag = payload[:TAG_BYTES]
+                    if group != COMMON_GROUP:
+                        return None
+                    dictionary = beside.get(tag)
+                    if dictionary is None:
+                        beside[tag] = dictionary = self._dictionaries.of(pack, tag, group)
+                    content = dictionary.decode_sized(payload, raw)
+                elif codec == ZSTD:
+                    content = decode_sized(payload, raw)
+                elif codec == RAW:
+                    content = payload
+                else:
+                    return None
+                return content if digest_blob(content) == id else None
+        except _ODD:
+            pass
+        return None
+
+    def get_many(self, ids: Sequence[bytes]) -> Iterator[Loaded]:
+        """Kinds and contents of objects, in parts and in the order given; a content is None where
+        it is not to be had here. For `GROUP_COUNT` ids at the most.
+        """
+        lots, raw_bytes = self._find(ids)
+        if raw_bytes <= _GROUP_BYTES or len(ids) == 1:
+            yield self._load(ids, lots)
+            return
+        middle = len(ids) >> 1
+        yield from self.get_many(ids[:middle])
+        yield from self.get_many(ids[middle:])
+
+    def _find(self, ids: Sequence[bytes]) -> tuple[list[_Lot], int]:
+        """Where the objects lie, pack by pack, as `get` finds it; and how long they are in all."""
+        plan = self._lookup.plan or self._lookup.make_plan()
+        prefixes = every = prefixes_of(ids)
+        waiting: Sequence[int] = range(len(ids))
+        lots: list[_Lot] = []
+        alone: list[int] = []
+        total_bytes = 0
+        place_at = _PLACE.unpack_from
+        for keys, fences, shift, clear, mask, bounds, shelves, run in plan.views:
+            left: list[int] = []
+            of_run: dict[int, _Lot] = {}
+            numbers = _numbers(keys, fences, shift, clear, mask, prefixes)
+            for at, number in zip(waiting, numbers, strict=True):
+                if number > mask:
+                    left.append(at)
+                    continue
+                which = bisect_right(bounds, number) - 1
+                try:
+                    lot = of_run.get(which)
+                    if lot is None:
+                        shelf = shelves[which] or plan.shelf(run, shelves, which)
+                        if shelf is None:
+                            alone.append(at)
+                            continue
+                        lot = of_run[which] = shelf, []
+                    (_file, table, vector, _beside, _pack), places = lot
+                    number -= bounds[which]
+                    id, offset, stored, raw, word, group = place_at(table, number * SLOT_BYTES)
+                except _ODD:
+                    left.append(at)
+                    continue
+                if id != ids[at] or (vector and bit_is_set(vector, number)):
+                    left.append(at)
+                    continue
+                places.append((offset, at, stored, raw, word, group))
+                total_bytes += raw
+            lots += of_run.values()
+            waiting = left
+            prefixes = tuple([every[at] for at in left])
+        # Young objects, those of packs whose slots are not in memory, and whatever is odd.
+        for at in (*alone, *waiting):
+            copy = self._lookup.find(ids[at])
+            if copy is not None:
+                pack, (_id, offset, stored, raw, kind, codec, _depth, _flags, group) = copy
+                place = offset, at, stored, raw, kind | codec << 8, group
+                lots.append((Shelf(pack.file or "", b"", None, {}, pack), [place]))
+                total_bytes += raw
+        return lots, total_bytes
+
+    def _load(self, ids: Sequence[bytes], lots: Sequence[_Lot]) -> Loaded:
+        """What was found, read in the order in which it lies."""
+        kinds = [1] * len(ids)
+        numbers: list[int] = []
+        found: list[bytes] = []
+        frames: dict[Dictionary | None, _Frames] = {}
+        for shelf, places in sorted(lots, key=_pack_of):
+            places.sort()
+            for _offset, at, _stored, _raw, word, _group in places:
+                if word & 0xFF != 1:
+                    kinds[at] = word & 0xFF
+            self._read(shelf, places, numbers, found, frames)
+        for beside, (whole, sizes, owners) in frames.items():
+            threads = _THREADS if len(whole) >= _THREADED_FROM else 1
+            if beside is None:
+                decoded = decode_sized_many(whole, sizes, threads)
+            else:
+                decoded = beside.decode_sized_many(whole, sizes, threads)
+            if decoded is not None:
+                numbers += owners
+                found += decoded
+        if kinds.count(1) == len(kinds):
+            digests = blob_digests(found)
+        else:
+            # No hash is known of a kind that there is not: what it is has to be said elsewhere.
+            digests = digests_of([kinds[at] if kinds[at] in _KINDS else 1 for at in numbers], found)
+        contents: list[bytes | None] = [None] * len(ids)
+        for at, content, digest in zip(numbers, found, digests, strict=True):
+            if digest == ids[at] and kinds[at] in _KINDS:
+                contents[at] = content
+        return kinds, contents
+
+    def _read(
+        self,
+        shelf: Shelf,
+        places: Sequence[_Place],
+        numbers: list[int],
+        found: list[bytes],
+        frames: dict[Dictionary | None, _Frames],
+    ) -> None:
+        """Read records of one pack: contents that lie as they are, and frames under their heads."""
+        file, _table, _vector, _beside, pack = shelf
+        read, heads = self._bucket.read, SIZED_HEADS
+        last: tuple[bytes, int] | None = None
+        into = _Frames([], [], [])
+        for offset, at, stored, raw, word, group in places:
+            try:
+                if file:
+                    payload = read(file, offset + RECORD_HEADER_BYTES, stored)
+                else:
+                    payload = self._stored(pack, offset + RECORD_HEADER_BYTES, stored)
+                codec = word >> 8 & 0xFF
+                if codec == DICTIONARY:
+                    which = payload[:TAG_BYTES], group
+                    if which != last:
+                        beside = self._dictionaries.of(pack, payload, group)
+                        into, last = frames.setdefault(beside, _Frames([], [], [])), which
+                elif codec == ZSTD:
+                    into, last = frames.setdefault(None, _Frames([], [], [])), None
+                else:
+                    if codec == RAW:
+                        numbers.append(at)
+                        found.append(payload)
+                    continue
+                frame = (heads.get(raw) or sized_head(raw)) + payload[SIZED_FROM:]
+            except _ODD:
+                continue
+            into[0].append(frame)
+            into[1].append(raw)
+            into[2].append(at)
+
+
+def _pack_of(lot: _Lot) -> int:
+    return lot[0].pack.number
+
+
+def _numbers(
+    keys: Sequence[int],
+    fences: Sequence[int],
+    shift: int,
+    clear: int,
+    mask: int,
+    prefixes: Sequence[int],
+) -> Sequence[int]:
+    """What is left of the entry at or behind each id when the id's part is taken away: the number
+    of a slot where it is not greater than `mask`. No step of Python for each.
+    """
+    sought = [prefix & clear for prefix in prefixes]
+    stretches = [prefix >> shift for prefix in prefixes]
+    first = map(fences.__getitem__, stretches)
+    behind = map(fences.__getitem__, [stretch + 1 for stretch in stretches])
+    try:
+        places = map(bisect_left, repeat(keys), sought, first, behind)
+        return list(map(sub, map(keys.__getitem__, places), sought))
+    except (IndexError, ValueError):
+        # Behind the last entry of a long run, or damaged: each is asked for alone.
+        return [mask + 1] * len(prefixes)
+
+
+class _Frames(NamedTuple):
+    """What is decoded in one call: frames, bytes of the contents, and whose they are."""
+
+    frames: list[bytes]
+    sizes: list[int]
+    owners: list[int]
