@@ -387,9 +387,15 @@ def _draft(driver: Driver) -> None:
     name = f"draft/{driver.fresh(2).hex()}"
     main = {f"kept/{driver.fresh(2).hex()}": driver.fresh(LARGE)}
     draft = {"data": driver.fresh(LARGE), "deep/note": driver.fresh(50)}
-    driver.commit({"main": main, name: draft})
-    driver.commit({}, delete="heads/" + name)
-    driver.commit({}, forget=True)
+    for change in (
+        lambda: driver.commit({"main": main, name: draft}),
+        lambda: driver.commit({}, delete="heads/" + name),
+        lambda: driver.commit({}, forget=True),
+    ):
+        refused = len(driver.refused)
+        change()
+        if len(driver.refused) > refused or driver.doubts:
+            return
 
 
 def _gc_crossed(driver: Driver) -> None:

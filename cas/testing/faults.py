@@ -18,6 +18,7 @@ import json
 import os
 import random
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -29,9 +30,10 @@ from cas.errors import CasError
 from cas.testing import oracle
 from cas.testing.crash import Cut, Replay
 from cas.testing.driver import Driver
-from cas.testing.explore import Prepare
+from cas.testing.explore import AGAIN, Prepare
 from cas.testing.layers import RecordingFiles, RecordingVFS
 from cas.testing.model import Model, Progress
+from cas.testing.oracle import Observation
 from cas.testing.recorder import (
     Image,
     Injected,
@@ -44,10 +46,14 @@ from cas.testing.recorder import (
     scan,
 )
 from cas.testing.recovery import recover
+from cas.testing.staging import Stage
 from cas.testing.stores import SteppedClock, create, scratch
 
 SPACE: Final = frozenset(("create", "write", "link", "mkdir", "open"))
 """Calls that can find the disk full."""
+
+AFTERWARDS: Final = ("commit", "put", "commit file")
+"""What the handle has to do once the fault has passed: the first of these, or more of them."""
 
 SYNCS: Final = frozenset(("sync", "sync folder"))
 
@@ -200,19 +206,36 @@ class Sweep:
         *,
         prepare: Prepare | None = None,
         power_cuts: int = 4,
+        written: float = 1.0,
         fail_fast: bool = False,
     ) -> None:
+        """`power_cuts` is how many of the states that a power cut leaves are looked at after each
+        fault; `written` how many of those that show something new are written to as well.
+        """
         self.before = tuple(before)
         self.steps = tuple(steps)
         self.seed = str(seed)
         self._prepare = prepare
         self._power_cuts = power_cuts
         self._fail_fast = fail_fast
+        self._written = written
+        self._random = random.Random(f"looks {self.seed}")
+        self._shown: dict[object, Observation] = {}
+        self._stage: Stage | None = None
         self.report = FaultReport()
 
-    def run(self, *, chosen: Sequence[Fault] | None = None, share: float = 1.0) -> FaultReport:
-        """Every fault that fits, or those chosen; `share` of them, drawn by the seed."""
+    def run(
+        self,
+        *,
+        chosen: Sequence[Fault] | None = None,
+        share: float = 1.0,
+        most: int | None = None,
+    ) -> FaultReport:
+        """Every fault that fits, or those chosen; `share` of them or at `most` so many, drawn by
+        the seed.
+        """
         with scratch() as folder:
+            self._stage = Stage(tempfile.mkdtemp(dir=folder), "")
             template = os.path.join(folder, "template")
             create(template, clock=SteppedClock(f"{self.seed} create"))
             driver = Driver(template, seed=f"{self.seed} before")
@@ -222,6 +245,8 @@ class Sweep:
             model = driver.model
             calls = self._one(folder, template, model, None)
             faults = chosen if chosen is not None else list(self._fitting(calls, share))
+            if most is not None and len(faults) > most:
+                faults = random.Random(f"most {self.seed}").sample(faults, most)
             for fault in faults:
                 self._one(folder, template, model, fault)
                 if self._fail_fast and self.report.failures:
@@ -259,7 +284,7 @@ class Sweep:
                 with suppress(CasError):
                     driver.close()
                 vfs.close()
-            findings += self._look(place, driver.model, driver.progress, "a close")
+            findings += self._look_at(scan(place), folder, driver, driver.progress, "a close")
         finally:
             shutil.rmtree(place)
         if fault is not None:
@@ -302,7 +327,7 @@ class Sweep:
         refused = len(driver.refused)
         driver.step = "afterwards"
         try:
-            driver.run(("commit", "put", "commit file"))
+            driver.run(AFTERWARDS[: self._random.choices((1, 2, 3), (6, 3, 1))[0]])
         except Exception as error:
             return [*findings, f"afterwards {type(error).__name__}: {error}"]
         findings += [f"refused afterwards: {error}" for error in driver.refused[refused:]]
@@ -347,18 +372,27 @@ class Sweep:
     def _look_at(
         self, image: Image, folder: str, driver: Driver, progress: Progress, what: str
     ) -> list[str]:
-        other = os.path.join(folder, "other")
-        os.mkdir(other)
-        try:
-            image.write_to(other)
-            return self._look(other, driver.model, progress, what)
-        finally:
-            shutil.rmtree(other)
-
-    def _look(self, place: str, model: Model, progress: Progress, what: str) -> list[str]:
-        self.report.opened += 1
-        observed, _after = recover(place, model, f"{self.seed} {what}")
-        return [f"after {what}: {f}" for f in oracle.judge(observed, model, progress)]
+        """Judge what an image shows; the store is opened where that is not known yet."""
+        assert self._stage is not None
+        model = driver.model
+        key = self._stage.shown(image)
+        like = (key, tuple(model.puts), len(model.entries), repr(model.entries[-1]))
+        known = None if key is None else self._shown.get(like)
+        chance = 1.0 if known is None else AGAIN
+        write = self._random.random() < self._written * chance
+        observed = known if known is not None and not write else None
+        if observed is None:
+            self.report.opened += 1
+            other = os.path.join(folder, "other")
+            os.mkdir(other)
+            try:
+                image.write_to(other)
+                observed, _after = recover(other, model, f"{self.seed} {what}", write=write)
+            finally:
+                shutil.rmtree(other)
+            if not observed.findings:
+                self._shown[like] = observed
+        return [f"after {what}: {found}" for found in oracle.judge(observed, model, progress)]
 
 
 def _target(op: Op) -> int | None:

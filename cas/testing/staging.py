@@ -23,6 +23,22 @@ from cas.testing.recorder import Image
 _NOISE_BYTES: Final = 32 * 1024
 
 
+def shown_in(folder: str, packs: str) -> bytes:
+    """The key of what a store that stands in a folder shows now, while it is open elsewhere."""
+    connection = apsw.Connection(
+        os.path.join(folder, "catalog.sqlite"), flags=apsw.SQLITE_OPEN_READWRITE
+    )
+    try:
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        digest = blake3(connection.serialize("main"))
+    finally:
+        connection.close(True)
+    for name in sorted(os.listdir(packs)):
+        with open(os.path.join(packs, name), "rb") as file:
+            digest.update(name.encode() + blake3(file.read()).digest())
+    return digest.digest()
+
+
 class Stage:
     """A folder in which one image after another is laid out; only what differs is written."""
 

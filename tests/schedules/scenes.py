@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable
-from itertools import count
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, NamedTuple
 
 from cas.assembly import CATALOG, LOCKS, PACKS, assemble
 from cas.catalog.sqlite import open_catalog
@@ -24,23 +24,26 @@ from cas.objects.promises import MARKING
 from cas.objects.store import ObjectStore
 from cas.storage.local import LocalBucket
 from cas.testing.oracle import check_objects
-from cas.testing.stores import SMALL, SteppedClock, create
+from cas.testing.stores import SMALL, SteppedClock
 from cas.testing.versions import put_on, versions_of
-from cas.trees.node import DIRECTORY
+from cas.trees.node import DIRECTORY, EMPTY_DATA, encode_node
 from tests.schedules.baton import Baton, SteppedCatalog
 
-_NAMES = count()
 LARGE: Final = 70_000
 BIG: Final = random.Random(5).randbytes(2 * LARGE)
 
 
 class World:
-    """One store, with a handle for each actor."""
+    """One store, with a handle for each actor.
 
-    def __init__(self, folder: str) -> None:
-        self.name = f"schedules {next(_NAMES)}"
+    Handles draw from clocks that the name and their number decide, so that equal schedules leave
+    equal bytes. A world that goes on with the folder of another needs another name: two handles of
+    one clock would draw the same names for packs.
+    """
+
+    def __init__(self, folder: str, name: str) -> None:
+        self.name = name
         self.folder = folder
-        create(folder, clock=SteppedClock(f"{self.name} create"))
         self.baton: Baton | None = None
         self.promised: list[bytes] = []
         self.handles: list[Store] = []
@@ -87,7 +90,14 @@ class World:
 
 
 Actor = Callable[[], None]
-Scene = Callable[[World], list[Actor]]
+
+
+class Scene(NamedTuple):
+    """What the store holds at first, and who does what at once."""
+
+    prepare: Callable[[Store], None]
+    act: Callable[[World], list[Actor]]
+
 
 C: Final = b"content that is there already"
 OLD: Final = b"o" * 200
@@ -120,10 +130,12 @@ def _gc(world: World) -> Actor:
     return run
 
 
+def _old(store: Store) -> None:
+    store.put(C)
+
+
 def dedup(world: World) -> list[Actor]:
     """A writer stages a tree over content that gc takes for garbage."""
-    first = world.open()
-    first.put(C)
     writer = world.open()
 
     def write() -> None:
@@ -149,16 +161,19 @@ def dedup_twice(world: World) -> list[Actor]:
     return [*actors, _again(write)]
 
 
+FOUND: Final = Commit(DIRECTORY.empty, (), "a", "m", 5).encode()  # type: ignore[arg-type]
+
+
+def _found(store: Store) -> None:
+    with store.objects.batch() as batch:
+        batch.put(Kind.BLOB, C)
+        batch.add(DIRECTORY.empty, Kind.TREE, EMPTY_DATA)
+        batch.put(Kind.COMMIT, FOUND)
+
+
 def ref_move(world: World) -> list[Actor]:
     """A ref is moved to a commit that nothing leads to."""
-    first = world.open()
-    tree = first.objects
-    with tree.batch() as batch:
-        blob = batch.put(Kind.BLOB, C)
-        del blob
-        commit = Commit(DIRECTORY.empty, (), "a", "m", 5)  # type: ignore[arg-type]
-        batch.add(DIRECTORY.empty, Kind.TREE, _empty())
-        id = CommitId(batch.put(Kind.COMMIT, commit.encode()))
+    id = CommitId(digest_of(Kind.COMMIT, FOUND))
     writer = world.open()
 
     def move() -> None:
@@ -178,17 +193,9 @@ def ref_move(world: World) -> list[Actor]:
     return [_gc(world), run]
 
 
-def _empty() -> bytes:
-    from cas.trees.node import EMPTY_DATA
-
-    return EMPTY_DATA
-
-
 def loose_put(world: World) -> list[Actor]:
     """Content that is garbage is put again, and the put is acknowledged."""
-    first = world.open()
     id = digest_blob(C)
-    first.put(C)
     putter = world.open()
     collector = world.open()
 
@@ -206,26 +213,29 @@ def loose_put(world: World) -> list[Actor]:
     return [collect, _again(put)]
 
 
+CONTENTS: Final = versions_of(b"".join(b"%d lines of text\n" % at for at in range(600)), 3)
+
+
+def _base(store: Store) -> None:
+    store.put_many([CONTENTS[0], bytes(LARGE)])
+
+
 def bases(world: World) -> list[Actor]:
     """A writer stores a delta of content that gc takes for garbage."""
-    first = world.open()
-    contents = versions_of(b"".join(b"%d lines of text\n" % at for at in range(600)), 3)
-    first.put_many([contents[0], bytes(LARGE)])
     writer = world.open()
 
     def write() -> None:
-        put_on(writer, contents[0], contents[1:])
+        put_on(writer, CONTENTS[0], CONTENTS[1:])
         with writer.begin() as tx:
-            tx.branch("main")["v"] = contents[2]
+            tx.branch("main")["v"] = CONTENTS[2]
             world.step()
             tx.commit()
 
     return [_gc(world), _again(write)]
 
 
-def _apart(world: World, *, inline: bool) -> bytes:
+def _apart(first: Store, *, inline: bool) -> None:
     """Garbage in two packs: a parent in one that is moved, its child in one that is not."""
-    first = world.open()
     # Too long for its pack to be gathered beside the parent's.
     child = random.Random(1).randbytes(1_200_000)
     first.put(child)
@@ -241,12 +251,10 @@ def _apart(world: World, *, inline: bool) -> bytes:
     with first.begin() as tx:
         tx.branch("main")["a"] = OLD
         tx.commit()
-    return child
 
 
 def moved(world: World) -> list[Actor]:
     """A spill gathers a parent that gc condemns, together with a child that lies elsewhere."""
-    _apart(world, inline=True)
     mover = world.open()
 
     def move() -> None:
@@ -257,7 +265,6 @@ def moved(world: World) -> list[Actor]:
 
 def compacted(world: World) -> list[Actor]:
     """Compaction copies a parent that gc condemns, together with a child that lies elsewhere."""
-    _apart(world, inline=False)
     mover = world.open()
 
     def move() -> None:
@@ -268,8 +275,6 @@ def compacted(world: World) -> list[Actor]:
 
 def new_parent(world: World) -> list[Actor]:
     """What was committed and dropped since the mark holds old content, which another then uses."""
-    first = world.open()
-    first.put(C)
     putter, writer = world.open(), world.open()
 
     def put() -> None:
@@ -288,15 +293,11 @@ def new_parent(world: World) -> list[Actor]:
 
 
 def _node(content: bytes) -> bytes:
-    from cas.trees.node import encode_node
-
     return encode_node(0, [b"name"], b"\x01", digest_blob(content), [len(content)]).data
 
 
 def large_writer(world: World) -> list[Actor]:
     """A writer of pack files, whose files and session gc looks at."""
-    first = world.open()
-    first.put(C)
     writer = world.open()
 
     def write() -> None:
@@ -317,14 +318,14 @@ def two_collectors(world: World) -> list[Actor]:
 
 
 SCENES: Final[dict[str, Scene]] = {
-    "dedup": dedup,
-    "dedup, two writers": dedup_twice,
-    "a ref is moved": ref_move,
-    "a loose put": loose_put,
-    "bases": bases,
-    "spill": moved,
-    "compaction": compacted,
-    "a new parent": new_parent,
-    "a writer of files": large_writer,
-    "two collectors": two_collectors,
+    "dedup": Scene(_old, dedup),
+    "dedup, two writers": Scene(_old, dedup_twice),
+    "a ref is moved": Scene(_found, ref_move),
+    "a loose put": Scene(_old, loose_put),
+    "bases": Scene(_base, bases),
+    "spill": Scene(partial(_apart, inline=True), moved),
+    "compaction": Scene(partial(_apart, inline=False), compacted),
+    "a new parent": Scene(_old, new_parent),
+    "a writer of files": Scene(_old, large_writer),
+    "two collectors": Scene(_old, two_collectors),
 }

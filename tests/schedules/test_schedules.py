@@ -3,52 +3,78 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 
 import pytest
 
-from cas.testing.stores import scratch
+from cas.assembly import PACKS
+from cas.testing.staging import shown_in
+from cas.testing.stores import SMALL, SteppedClock, build, create, scratch
 from tests.crash.reporting import Note
 from tests.schedules.baton import Baton, Decision, schedules
 from tests.schedules.planted import BUGS
 from tests.schedules.scenes import SCENES, World
 
-RUNS = int(os.environ.get("CAS_TEST_SCHEDULES", "120"))
-"""Interleavings of each scene."""
+COUNTS = {"quick": 60, "deep": 1_000_000}
+RUNS = int(os.environ.get("CAS_TEST_SCHEDULES", "0")) or COUNTS.get(
+    os.environ.get("CAS_TEST_PROFILE", "full"), 5_200
+)
+"""Interleavings of each scene: those with the fewest preemptions first, or all with so many."""
 
-PREEMPTIONS = 3
+PREEMPTIONS = 3 if RUNS > 100_000 else 6
+FOR_A_BUG = 480
+"""Interleavings in which a planted bug has to be found."""
 
 
 def explore(scene: str, runs_max: int, *, until_found: bool = False) -> tuple[int, list[str]]:
     """Interleavings that were run, and what was wrong in them."""
     wrong: list[str] = []
+    # What stands at the end, and what was promised: looked at once.
+    good: set[tuple[bytes, ...]] = set()
+    prepare, act = SCENES[scene]
 
     def run(choices: Sequence[int]) -> list[Decision]:
-        with scratch() as folder:
-            return judged(World(os.path.join(folder, "store")), choices)
+        place = os.path.join(folder, "store")
+        shutil.copytree(template, place)
+        try:
+            return judged(World(place, scene), choices)
+        finally:
+            shutil.rmtree(place)
 
     def judged(world: World, choices: Sequence[int]) -> list[Decision]:
         try:
-            actors = SCENES[scene](world)
+            actors = act(world)
             world.baton = baton = Baton(actors, choices)
             baton.run()
             world.baton = None
             how = [decision.chosen for decision in baton.decisions]
             wrong.extend(f"{scene} {how}: {type(e).__name__}: {e}" for e in baton.errors)
-            if not baton.errors:
-                wrong.extend(f"{scene} {how}: {finding}" for finding in world.findings())
+            end = (shown_in(world.folder, os.path.join(world.folder, PACKS)), *world.promised)
+            if not baton.errors and end not in good:
+                found = world.findings()
+                wrong.extend(f"{scene} {how}: {finding}" for finding in found)
+                if not found:
+                    good.add(end)
             return baton.decisions
         finally:
             world.close()
 
     made = 0
-    for _schedule in schedules(run, PREEMPTIONS, runs_max):
-        made += 1
-        if wrong and until_found:
-            break
+    with scratch() as folder:
+        template = os.path.join(folder, "template")
+        create(template, clock=SteppedClock(f"{scene} create"))
+        with build(template, clock=SteppedClock(f"{scene} before"), thresholds=SMALL) as store:
+            prepare(store)
+        for _schedule in schedules(run, PREEMPTIONS, runs_max):
+            made += 1
+            if wrong and until_found:
+                break
     return made, wrong
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(3_000)
 @pytest.mark.parametrize("scene", SCENES)
 def test_no_interleaving_loses_anything(scene: str, note: Note) -> None:
     """Whoever goes on when: what is acknowledged is there, and what exists is whole."""
@@ -62,6 +88,6 @@ def test_each_planted_bug_is_found(name: str, monkeypatch: pytest.MonkeyPatch, n
     """With a rule taken out some interleaving of its scene goes wrong."""
     scene, plant = BUGS[name]
     plant(monkeypatch)
-    made, wrong = explore(scene, 4 * RUNS, until_found=True)
+    made, wrong = explore(scene, FOR_A_BUG, until_found=True)
     note("interleavings until a planted bug of gc is found", name, runs=made)
     assert wrong, f"{made} interleavings of {scene!r} found nothing"
