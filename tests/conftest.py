@@ -44,8 +44,10 @@ def pytest_report_header() -> str:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print what tests counted; name the seed again after a failure: -q hides the header."""
-    reports = terminalreporter.stats.get("passed", []) + terminalreporter.stats.get("failed", [])
-    counted = tables(item for report in reports for item in report.user_properties)
+    # The report of a teardown carries what all three phases of a test have recorded.
+    reports = [one for found in terminalreporter.stats.values() for one in found]
+    last = [one for one in reports if getattr(one, "when", "") == "teardown"]
+    counted = tables(item for report in last for item in report.user_properties)
     for name, table in counted.items():
         terminalreporter.write_line("\n".join(["", *lines(name, table)]))
     if terminalreporter.stats.get("failed") or terminalreporter.stats.get("error"):

@@ -151,7 +151,7 @@ def write_table() -> int:
             self.properties: list[tuple[str, object]] = []
 
         def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-            if report.when == "call":
+            if report.when == "teardown":
                 self.properties += report.user_properties
 
     collector = Collector()

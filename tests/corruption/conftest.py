@@ -49,16 +49,8 @@ def sample(rng: random.Random) -> Sample[int]:
 def tally(
     request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
 ) -> Iterator[Tally]:
-    """Counts outcomes; printed at the end of the run."""
+    """Counts outcomes; the summary of the run prints them."""
     found = Tally(request.node.name)
     yield found
-    record_property("corruption", str(found))
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what each test of the sweep has counted."""
-    for reports in terminalreporter.stats.values():
-        for report in reports:
-            for name, value in getattr(report, "user_properties", ()):
-                if name == "corruption" and report.when == "teardown":
-                    terminalreporter.write_line(f"corruption: {value}")
+    row = request.node.originalname
+    record_property("counts", {"table": "damaged bytes", "row": row, "counts": dict(found.counts)})
