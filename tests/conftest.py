@@ -6,13 +6,16 @@ The seed comes from `tools/dev.py test --seed N` (or `CAS_TEST_SEED`), reaches h
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.arsenal import arsenal
 from tests.counts import lines, tables
 from tools import services
 
@@ -50,6 +53,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     counted = tables(item for report in last for item in report.user_properties)
     for name, table in counted.items():
         terminalreporter.write_line("\n".join(["", *lines(name, table)]))
+    if searched := arsenal(counted):
+        terminalreporter.write_line("\n".join(["", *searched]))
+    if place := os.environ.get("CAS_TEST_COUNTS"):
+        Path(place).write_text(json.dumps(counted))
     if terminalreporter.stats.get("failed") or terminalreporter.stats.get("error"):
         terminalreporter.write_line(pytest_report_header())
 

@@ -4,7 +4,7 @@
 `simulate.py` explores crashes of random sequences of steps and faults under random calls until its
 time is over, from a seed that it prints. `--triples` explores every three steps in a row.
 `--replay FILE` repeats a failure that a test or this program has written down. `--table` runs the
-tests of `tests/crash` and writes what they counted into docs/testing.md.
+searching tests (half an hour), or takes the counts of a run, and writes docs/testing.md.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import random
+import subprocess
 import sys
 import tempfile
 import time
@@ -140,33 +141,37 @@ def crash_again(failure: Failure) -> Iterator[Failure]:
 # -- the table -------------------------------------------------------------------------------
 
 
-def write_table() -> int:
-    """Run the tests of the crash room and write their counts into the document."""
-    import pytest
+ROOMS = ("crash", "schedules", "corruption", "fuzz", "stateful/test_serializable.py")
+"""Of `tests`: those that count towards the arsenal."""
 
-    from tests.counts import lines, tables
+SHOWN = ("crash states by the step that was under way", "faults", "damaged bytes")
+"""Tables that the document shows below the arsenal."""
 
-    class Collector:
-        def __init__(self) -> None:
-            self.properties: list[tuple[str, object]] = []
 
-        def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-            if report.when == "teardown":
-                self.properties += report.user_properties
+def write_table(place: str | None) -> int:
+    """Write what a run has counted into the document; without its counts, run the tests first."""
+    from tests.arsenal import arsenal, board_lines
+    from tests.counts import lines
 
-    collector = Collector()
     os.chdir(ROOT)
-    code = pytest.main(["tests/crash"], plugins=[collector])
-    if code != 0:
-        say("the tests failed, so nothing was written")
-        return int(code)
+    with tempfile.TemporaryDirectory(prefix="cas-counts-") as folder:
+        if place is None:
+            place = os.path.join(folder, "counts.json")
+            rooms = [f"tests/{room}" for room in ROOMS]
+            command = [sys.executable, "-m", "pytest", "-n", "2", *rooms]
+            code = subprocess.run(
+                command, env={**os.environ, "CAS_TEST_COUNTS": place}, check=False
+            ).returncode
+            if code != 0:
+                say("the tests failed, so nothing was written")
+                return code
+        counted = json.loads(Path(place).read_text())
+    parts = [arsenal(counted), *(lines(name, counted[name]) for name in SHOWN if name in counted)]
+    written = "\n\n".join("\n".join(part) for part in [*parts, board_lines()])
     text = DOCUMENT.read_text()
     before, _, rest = text.partition(OPENING)
     _old, _, after = rest.partition(CLOSING)
-    counted = "\n\n".join(
-        "\n".join(lines(name, table)) for name, table in tables(collector.properties).items()
-    )
-    DOCUMENT.write_text(f"{before}{OPENING}\n\n{counted}\n\n{CLOSING}{after}")
+    DOCUMENT.write_text(f"{before}{OPENING}\n\n{written}\n\n{CLOSING}{after}")
     say(f"{DOCUMENT.relative_to(ROOT)} is written")
     return 0
 
@@ -181,11 +186,14 @@ def main() -> int:
     parser.add_argument("--triples", action="store_true", help="every three steps in a row")
     parser.add_argument("--replay", metavar="FILE", help="repeat a failure")
     parser.add_argument("--table", action="store_true", help="write docs/testing.md")
+    parser.add_argument(
+        "--counts", metavar="FILE", help="for --table: what a run wrote to CAS_TEST_COUNTS"
+    )
     options = parser.parse_args()
     # A spill that is put off under a fault is what is looked for here, not news.
     logging.getLogger("cas").setLevel(logging.ERROR)
     if options.table:
-        return write_table()
+        return write_table(options.counts)
     if options.replay:
         return 1 if replay(options.replay) else 0
     if options.triples:

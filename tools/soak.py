@@ -1,18 +1,22 @@
 #!/usr/bin/env python3
-"""Random transactions of many processes until so many are done, each history checked.
+"""Each search of the arsenal at its longer bar, with a limit of time, and what it reached.
 
-`soak.py` runs races (`cas/testing/races.py`) one after the other, each in a fresh store, with
-processes killed in between, and checks that every history is strictly serializable. Two in a row
-differ in their thresholds and in how many processes and threads there are. A history that is
-refused is kept in a file, and `--check FILE` looks at it again.
+`soak.py` takes the measures of `tests/arsenal.py` one after the other (or those given with
+`--only`), runs the tests that count towards each again and again with new seeds until the bar of a
+soak or the limit is reached, and writes the result into docs/testing.md. A failure ends it; the
+test has printed how to repeat it. `--transactions` runs races of processes alone
+(`cas/testing/races.py`); a history that is refused is kept, and `--check FILE` looks at it again.
+`--decoder NAME --input HEX` gives one input to one decoder once more.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import pickle
 import random
+import subprocess
 import sys
 import tempfile
 import time
@@ -26,6 +30,21 @@ from cas.testing.attempts import History  # noqa: E402
 from cas.testing.races import Race, run  # noqa: E402
 from cas.testing.serializable import check  # noqa: E402
 from cas.testing.stores import scratch  # noqa: E402
+from tests.arsenal import MEASURES, Measure, reached  # noqa: E402
+
+DOCUMENT = ROOT / "docs" / "testing.md"
+OPENING, CLOSING = "<!-- soak: written by tools/soak.py -->", "<!-- end of soak -->"
+
+TESTS: dict[str, tuple[list[str], str]] = {
+    "crash": (["tests/crash/test_states.py", "-k", "random"], "full"),
+    "faults": (["tests/crash/test_faults.py"], "full"),
+    "kills": (["tests/crash/test_processes.py", "-k", "killed"], "full"),
+    "damage": (["tests/corruption/test_bits.py"], "full"),
+    "histories": (["tests/stateful/test_serializable.py", "-k", "recorded"], "deep"),
+    "interleavings": (["tests/schedules", "-k", "loses"], "deep"),
+    "fuzz": (["tests/fuzz"], "deep"),
+}
+"""What one round of each family runs, and its profile; in the order of `MEASURES`."""
 
 RACES = (
     Race(processes=3, threads=2, count=5_000, kills=6),
@@ -38,6 +57,72 @@ RACES = (
 def say(text: str) -> None:
     """Print at once."""
     print(text, flush=True)
+
+
+# -- families --------------------------------------------------------------------------------
+
+
+def family(name: str, measure: Measure, seed: int, minutes: float) -> tuple[int, float, int]:
+    """(how much was reached, in how many seconds, exit code)."""
+    draw = random.Random(f"{seed} {name}")
+    started, total, code, slowest = time.monotonic(), 0, 0, 0.0
+    words, profile = TESTS[name]
+    while code == 0 and total < measure.soak:
+        began = time.monotonic()
+        # A round is whole or is not begun; the first always is.
+        if total and began - started + slowest > minutes * 60:
+            break
+        count, code = one_round(words, profile, draw.randrange(1 << 32), measure)
+        total += count
+        slowest = max(slowest, time.monotonic() - began)
+        say(f"{measure.name}: {total:,} of {measure.soak:,}")
+    return total, time.monotonic() - started, code
+
+
+def one_round(words: list[str], profile: str, seed: int, measure: Measure) -> tuple[int, int]:
+    """Run the tests of a family once; what they counted, and the exit code."""
+    with tempfile.TemporaryDirectory(prefix="cas-soak-") as folder:
+        place = Path(folder) / "counts.json"
+        environment = {
+            **os.environ,
+            "CAS_TEST_COUNTS": str(place),
+            "CAS_TEST_PROFILE": profile,
+            "CAS_TEST_SEED": str(seed),
+        }
+        say(f"seed {seed}, profile {profile}: {' '.join(words)}")
+        command = [sys.executable, "-m", "pytest", "-q", "-n", "2", *words]
+        code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+        counted = json.loads(place.read_text()) if place.exists() else {}
+    return reached(measure, counted), code
+
+
+def soak_all(only: list[str], seed: int, minutes: float) -> int:
+    """Every family that was asked for; its results go into the document."""
+    for name, measure in zip(TESTS, MEASURES, strict=True):
+        if only and name not in only:
+            continue
+        total, seconds, code = family(name, measure, seed, minutes)
+        if code:
+            return 1
+        record(measure, total, seconds, seed)
+    return 0
+
+
+def record(measure: Measure, total: int, seconds: float, seed: int) -> None:
+    """Write the row of a measure, in place of the one that an earlier soak has written."""
+    text = DOCUMENT.read_text()
+    before, _, rest = text.partition(OPENING)
+    old, _, after = rest.partition(CLOSING)
+    rows = {line.split(" | ")[0]: line for line in old.splitlines() if line.startswith("| ")}
+    head = "| measure | wanted of a soak | reached | minutes | seed |"
+    rows.pop(head.split(" | ")[0], None)
+    key = f"| {measure.name}"
+    rows[key] = f"{key} | {measure.soak:,} | {total:,} | {seconds / 60:.1f} | {seed} |"
+    table = "\n".join([head, "|---|---:|---:|---:|---:|", *rows.values()])
+    DOCUMENT.write_text(f"{before}{OPENING}\n\n{table}\n\n{CLOSING}{after}")
+
+
+# -- histories alone -------------------------------------------------------------------------
 
 
 def soak(seed: int, transactions: int) -> int:
@@ -70,22 +155,38 @@ def keep(history: History, findings: list[str]) -> None:
     say(f"  look at it again: python3 tools/dev.py soak --check {path}")
 
 
+def look_again(path: str) -> int:
+    """Check a history that was kept."""
+    with open(path, "rb") as file:
+        findings = check(pickle.load(file))
+    say("\n".join(findings) or "it is strictly serializable")
+    return 1 if findings else 0
+
+
 def main() -> int:
     """Do what was asked."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
-    parser.add_argument("--transactions", type=int, default=200_000, help="how many (200,000)")
+    parser.add_argument("--only", action="append", default=[], choices=list(TESTS))
+    parser.add_argument("--minutes", type=float, default=30, help="of each family (30)")
+    parser.add_argument("--transactions", type=int, metavar="N", help="only so many, in races")
     parser.add_argument("--check", metavar="FILE", help="check a history that was kept (a pickle)")
+    parser.add_argument("--decoder", help="give `--input` to this decoder")
+    parser.add_argument("--input", metavar="HEX", default="")
     options = parser.parse_args()
     if options.check:
-        with open(options.check, "rb") as file:
-            findings = check(pickle.load(file))
-        say("\n".join(findings) or "it is strictly serializable")
-        return 1 if findings else 0
-    say(f"seed {options.seed} (the system schedules processes, so it does not repeat a run)")
-    return soak(options.seed, options.transactions)
+        return look_again(options.check)
+    if options.decoder:
+        from tests.fuzz.targets import TARGETS
+
+        say(f"well formed: {TARGETS[options.decoder](bytes.fromhex(options.input))}")
+        return 0
+    say(f"seed {options.seed} (the system schedules processes, so it does not repeat a race)")
+    if options.transactions:
+        return soak(options.seed, options.transactions)
+    return soak_all(options.only, options.seed, options.minutes)
 
 
 if __name__ == "__main__":

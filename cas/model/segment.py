@@ -78,7 +78,15 @@ class Segment:
             "a segment's ancestry is 24 bytes a lineage",
         )
         features = rest.pop("features", "")
-        shape(type(features) is str, "a segment's features are text")
+        shape(
+            type(features) is str and " ".join(features.split()) == features,
+            "a segment's features are words with a space between two",
+        )
+        shape(
+            # What says nothing is not written: one value, one encoding.
+            all(extras.get(key, True) for key in ("ancestry", "features")),
+            "a segment has no empty ancestry and no empty features",
+        )
         shape(bool(entries) or first_seq == 1, "a segment without entries stands before entry 1")
         return cls(first_seq, tuple(entries), lineage, ancestry, tuple(features.split()), rest)
 

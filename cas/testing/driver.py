@@ -385,17 +385,17 @@ def _collect(driver: Driver) -> None:
 
 def _draft(driver: Driver) -> None:
     name = f"draft/{driver.fresh(2).hex()}"
-    main = {f"kept/{driver.fresh(2).hex()}": driver.fresh(LARGE)}
-    draft = {"data": driver.fresh(LARGE), "deep/note": driver.fresh(50)}
-    for change in (
-        lambda: driver.commit({"main": main, name: draft}),
+    kept, large, other = driver.fresh(2).hex(), driver.fresh(LARGE), driver.fresh(LARGE)
+    files = {"main": {f"kept/{kept}": large}, name: {"data": other, "note": driver.fresh(50)}}
+    changes: tuple[Callable[[], None], ...] = (
+        lambda: driver.commit(files),
         lambda: driver.commit({}, delete="heads/" + name),
         lambda: driver.commit({}, forget=True),
-    ):
-        refused = len(driver.refused)
-        change()
-        if len(driver.refused) > refused or driver.doubts:
-            return
+    )
+    refused = len(driver.refused)
+    for change in changes:
+        if len(driver.refused) == refused and not driver.doubts:
+            change()
 
 
 def _gc_crossed(driver: Driver) -> None:

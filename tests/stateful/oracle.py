@@ -126,8 +126,9 @@ def _seq(state: State, name: str) -> int:
 
 
 def read_state(store: Store, seq: int) -> State:
-    """The refs of a store after an entry, read through the store."""
+    """Branches and tags of a store after an entry, read through the store."""
     view = store.at(seq)
     return {
-        ref.name: Ref(dict(view.snapshot(ref.target)), ref.target, ref.seq) for ref in view.refs()
+        ref.name: Ref(dict(view.snapshot(ref.target)), ref.target, ref.seq)
+        for ref in (*view.branches(), *view.tags())
     }
