@@ -29,6 +29,8 @@ _GROUPED_BYTES_MAX: Final = 16 * KIB
 _GROUP_BYTES: Final = 1 * MIB
 _GROUP_COUNT: Final = 1024
 """Small contents that are hashed, looked up and staged in one go."""
+_EVEN_BYTES_MAX: Final = 2 * KIB
+"""Contents of which a group needs no bound of its own: it is twice `_GROUP_BYTES` at the most."""
 
 
 def warn(text: str) -> None:
@@ -109,6 +111,11 @@ class Core:
 
     def put_contents(self, batch: Batch, contents: Iterable[object]) -> Iterator[bytes]:
         """`put_content` of each; small bytes go in groups. Ids in the order given."""
+        if type(contents) is list and set(map(type, contents)) == {bytes}:
+            # Whole groups, where all of them are short.
+            while contents and max(map(len, contents[:_GROUP_COUNT])) <= _EVEN_BYTES_MAX:
+                yield from batch.put_blobs(contents[:_GROUP_COUNT])
+                contents = contents[_GROUP_COUNT:]
         group: list[bytes] = []
         size_bytes = 0
         for content in contents:

@@ -28,7 +28,7 @@ from cas.history.watch import Hooks, Watching
 from cas.later import Later
 from cas.limits import GC_GRACE_US
 from cas.model.entry import Entry, txid_from_key
-from cas.model.ids import BlobId, CommitId, Kind, ObjectId
+from cas.model.ids import BlobId, CommitId, Kind, ObjectId, blob_ids
 from cas.model.objects import Commit
 from cas.objects.batch import Batch
 from cas.objects.content import BlobReader, Readable
@@ -138,7 +138,7 @@ class Store(HistoryVerbs, Keeping, Watching):
     def put_many(self, contents: Iterable[bytes | Readable]) -> list[BlobId]:
         """`put` of each, durable together when this returns."""
         with self.objects.batch() as batch:
-            ids = [BlobId(id) for id in self.core.put_contents(batch, contents)]
+            ids = blob_ids(self.core.put_contents(batch, contents))
             batch.promise(ids)
         self._after_write()
         return ids

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import IntEnum
+from functools import partial
 from typing import Final, Self
 
 from blake3 import blake3
@@ -73,6 +74,14 @@ class BlobId(ObjectId):
     """Id of a blob: what `b3sum` prints for its content."""
 
     __slots__ = ()
+
+
+def blob_ids(digests: Iterable[bytes]) -> list[BlobId]:
+    """The ids of these digests, which are known to be some."""
+    return list(map(_as_blob_id, digests))
+
+
+_as_blob_id: Callable[[bytes], BlobId] = partial(bytes.__new__, BlobId)
 
 
 class TreeId(ObjectId):

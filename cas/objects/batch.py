@@ -18,15 +18,9 @@ from contextlib import suppress
 from itertools import repeat
 
 from cas.catalog.catalog import DELTAS, CatalogReader, CatalogWriter, Head, PackRow, SessionRow
-from cas.errors import (
-    CasError,
-    Closed,
-    ForkedStore,
-    OutcomeUnknown,
-    SessionExpired,
-)
+from cas.errors import CasError, Closed, ForkedStore, OutcomeUnknown, SessionExpired
 from cas.limits import INLINE_OBJECT_BYTES_MAX, INLINE_TRANSACTION_BYTES_MAX
-from cas.model.ids import Kind, digest_of, digests_of
+from cas.model.ids import Kind, blob_digests, digest_of
 from cas.objects.packs import file_name
 from cas.objects.parts import Parts
 from cas.objects.patches import Patches
@@ -117,8 +111,7 @@ class Batch:
             self._hits.add(id)
             return False
         size_bytes = len(content)
-        self.written_count += 1
-        self.written_bytes += size_bytes
+        self._count(1, size_bytes)
         if kind != 1:  # Kind.BLOB
             self._structured.append(id)
         if self._file is None:
@@ -150,30 +143,42 @@ class Batch:
     def put_blobs(self, contents: Sequence[bytes]) -> list[bytes]:
         """`put` of many blobs: hashed, looked up and staged in one go; their ids in order."""
         self.check_open()
-        ids = digests_of(repeat(1, len(contents)), contents)
+        ids = blob_digests(contents)
         known = self._lookup.known(ids)
         self._hits |= known
-        small, left = self._small, 0
-        if self._file is None:
-            left = INLINE_TRANSACTION_BYTES_MAX - self._small_bytes
+        small, left = self._small, self._room()
+        sizes = list(map(len, contents))
+        cost_bytes = sum(sizes) + _RECORD_COST_BYTES * len(ids)
+        if not known and cost_bytes <= left and max(sizes, default=0) <= _YOUNG_RAW_BYTES_MAX:
+            rows = zip(ids, repeat(1), repeat(0), contents, sizes, strict=False)
+            more = dict(zip(ids, rows, strict=True))
+            if len(more) == len(ids) and small.keys().isdisjoint(more):
+                small.update(more)  # the common case: no step of Python for each
+                self._small_bytes += cost_bytes
+                self._count(len(ids), sum(sizes))
+                return ids
         for id, content in zip(ids, contents, strict=True):
             if id in known or id in small:
                 continue
             size_bytes = len(content)
-            cost_bytes = size_bytes + RECORD_HEADER_BYTES + SLOT_BYTES
+            cost_bytes = size_bytes + _RECORD_COST_BYTES
             if size_bytes > _YOUNG_RAW_BYTES_MAX or cost_bytes > left:
                 # What has to be compressed, or no longer fits, goes the way of a single one.
                 self.add(id, Kind.BLOB, content)
-                left = 0
-                if self._file is None:
-                    left = INLINE_TRANSACTION_BYTES_MAX - self._small_bytes
+                left = self._room()
                 continue
             small[id] = (id, 1, 0, content, size_bytes)
             left -= cost_bytes
             self._small_bytes += cost_bytes
-            self.written_count += 1
-            self.written_bytes += size_bytes
+            self._count(1, size_bytes)
         return ids
+
+    def _room(self) -> int:
+        return 0 if self._file else INLINE_TRANSACTION_BYTES_MAX - self._small_bytes
+
+    def _count(self, count: int, size_bytes: int) -> None:
+        self.written_count += count
+        self.written_bytes += size_bytes
 
     def add_recipe_copy(self, id: bytes, recipe: bytes, size_bytes: int) -> None:
         """Stage a copy of blob `id` that is rebuilt by `recipe`."""

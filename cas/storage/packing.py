@@ -7,7 +7,8 @@ Used by one thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate, chain, repeat
 from typing import Final
 
 from cas.errors import Invalid
@@ -33,8 +34,15 @@ from cas.storage.record import (
     RECORD_HEADER_BYTES,
     TAG_BYTES,
     encode_record_header,
+    encode_record_headers,
 )
 from cas.storage.slots import SLOT, shifted
+
+_MANY: Final = 32
+"""Records that are made column by column: with fewer, that takes longer."""
+
+_Need = tuple[bytes, int, bytes]
+"""Id of a copy, what it needs, and the id of that."""
 
 NO_DEPTHS: Final[Mapping[bytes, int]] = {}
 
@@ -50,12 +58,15 @@ def build_inline(
     What `PackBuilder` gives, in one function: each small commit makes one. `dictionary` is the
     id of the one that records of codec 4 need, `depths` are those of deltas.
     """
+    given = list(records)
+    if len(given) >= _MANY:
+        return _build_many(header, given, dictionary, depths)
     head = header.encode()
     parts = [head]
     offset = PACK_HEADER_BYTES
-    rows: list[tuple[bytes, bytes]] = []
-    needs: list[tuple[bytes, int, bytes]] = []
-    for id, kind, codec, payload, raw_bytes in records:
+    slots: list[bytes] = []
+    needs: list[_Need] = []
+    for id, kind, codec, payload, raw_bytes in given:
         stored = len(payload)
         depth = 0
         if codec == DELTA:
@@ -66,20 +77,73 @@ def build_inline(
         parts.append(encode_record_header(kind, codec, depth, COMMON_GROUP, stored, raw_bytes))
         parts.append(payload)
         flags = 0 if kind == 1 else 1
-        slot = SLOT.pack(id, offset, stored, raw_bytes, kind, codec, depth, flags, COMMON_GROUP)
-        rows.append((id, slot))
+        slots.append(
+            encode_slot(id, offset, stored, raw_bytes, kind, codec, depth, flags, COMMON_GROUP)
+        )
         offset += RECORD_HEADER_BYTES + stored
-    rows.sort()
-    slots = [slot for _id, slot in rows]
+    return _sealed(head, b"".join(parts), slots, needs, dictionary, offset)
+
+
+def _build_many(
+    header: PackHeader,
+    records: list[Record],
+    dictionary: bytes | None,
+    depths: Mapping[bytes, int],
+) -> tuple[bytes, bytes, Footer]:
+    """`build_inline` of a batch: the same bytes, column by column."""
+    ids, kinds, codecs, payloads, raws = zip(*records, strict=True)
+    needs: list[_Need] = []
+    deep: Sequence[int] = bytes(len(records))
+    if not {DELTA, RECIPE}.isdisjoint(codecs):
+        deep = [depths[id] if codec == DELTA else 0 for id, codec in zip(ids, codecs, strict=True)]
+        for id, codec, payload in zip(ids, codecs, payloads, strict=True):
+            if codec == DELTA:
+                needs.append((id, EDGE_BASE, payload[:ID_BYTES]))
+            elif codec == RECIPE:
+                needs.append((id, EDGE_RECIPE, payload[ID_BYTES:]))
+    stored = list(map(len, payloads))
+    ends = [size_bytes + RECORD_HEADER_BYTES for size_bytes in stored]
+    *offsets, end = accumulate(ends, initial=PACK_HEADER_BYTES)
+    flags = [kind != 1 for kind in kinds]
+    slots = list(
+        map(
+            encode_slot,
+            ids,
+            offsets,
+            stored,
+            raws,
+            kinds,
+            codecs,
+            deep,
+            flags,
+            repeat(COMMON_GROUP),
+        )
+    )
+    head = header.encode()
+    headers = encode_record_headers(kinds, codecs, deep, COMMON_GROUP, stored, raws)
+    body = b"".join([head, *chain.from_iterable(zip(headers, payloads, strict=True))])
+    return _sealed(head, body, slots, needs, dictionary, end)
+
+
+def _sealed(
+    head: bytes,
+    body: bytes,
+    slots: list[bytes],
+    needs: list[_Need],
+    dictionary: bytes | None,
+    offset: int,
+) -> tuple[bytes, bytes, Footer]:
+    # A slot begins with its id.
+    slots.sort()
     found: list[Edge] = []
     if needs:
-        numbers = {id: number for number, (id, _slot) in enumerate(rows)}
+        numbers = {slot[:ID_BYTES]: number for number, slot in enumerate(slots)}
         found = sorted([Edge(numbers[id], role, target) for id, role, target in needs])
     if dictionary is not None:
         found.append(Edge(WHOLE_PACK, EDGE_DICTIONARY, dictionary))
     footer_bytes = encode_footer(head, slots, found, offset)
-    footer = Footer(len(rows), len(found), offset, b"".join(slots), encode_edges(found))
-    return b"".join(parts), footer_bytes, footer
+    footer = Footer(len(slots), len(found), offset, b"".join(slots), encode_edges(found))
+    return body, footer_bytes, footer
 
 
 class PackBuilder:
