@@ -94,6 +94,18 @@ class BackupNotFound(NotFound):
     code = "backup-not-found"
 
 
+class AggregateNotFound(NotFound):
+    """The collection has no aggregate of this id. Fields: `type`, `id`."""
+
+    code = "aggregate-not-found"
+
+
+class ContextNotFound(NotFound):
+    """The workspace has no bounded context of this name. Fields: `context`."""
+
+    code = "context-not-found"
+
+
 class Gone(NotFound):
     """It existed and was given up on purpose. Fields: `id` or `seq`, `boundary`."""
 
@@ -178,6 +190,24 @@ class BucketTaken(Conflict):
     code = "bucket-taken"
 
 
+class AggregateExists(Conflict):
+    """An aggregate of this id is there already. Fields: `type`, `id`."""
+
+    code = "aggregate-exists"
+
+
+class AggregateConflict(Conflict):
+    """Another unit of work changed the same fields. Fields: `type`, `id`, `conflicts`."""
+
+    code = "aggregate-conflict"
+
+
+class ConditionFailed(Conflict):
+    """What a unit of work relied on has come or gone since. Fields: `condition`, `found`."""
+
+    code = "condition-failed"
+
+
 class SessionExpired(Conflict):
     """The session was fenced off; begin the work again. Fields: `session`."""
 
@@ -258,6 +288,20 @@ class UnsafePath(Invalid):
     """Writing there could leave the target directory. Fields: `path`, `reason`."""
 
     code = "unsafe-path"
+
+
+class InvalidRecord(Invalid):
+    """A field is not as its type says. Fields: `type`, `id`, `field`, `reason`."""
+
+    code = "invalid-record"
+
+
+class ImpossibleState(Invalid):
+    """A state cannot follow the one that stands. Fields: `type`, `id`, `state`, `asked`,
+    `allowed`.
+    """
+
+    code = "impossible-state"
 
 
 # -- Corrupt: bytes are not what they were; stop and run fsck --------------------------------
@@ -452,3 +496,15 @@ class UnsafeBucket(Unsupported):
     """The server of a bucket overwrites what it was told not to. Fields: `path`, `reason`."""
 
     code = "unsafe-bucket"
+
+
+class NewerSchema(Unsupported):
+    """A record needs a newer version of its type. Fields: `type`, `version`, `known`."""
+
+    code = "newer-schema"
+
+
+class UnknownType(Unsupported):
+    """This program has no such type of aggregate. Fields: `type`."""
+
+    code = "unknown-type"

@@ -260,6 +260,15 @@ GC_WASTE_MIN: Final = 0.08
 GC_LATE_SLOTS_MAX: Final = 1000
 """Slots that may have come since gc looked for it to look at them inside the gate."""
 
+AGGREGATE_ID_BYTES_MAX: Final = 200
+"""Length of the id of an aggregate; a few more bytes make a name or a path of it."""
+
+RECORD_BYTES_MAX: Final = 1 * MIB
+"""Length of the record of an aggregate: what is longer is content and belongs in an artifact."""
+
+RECORD_DEPTH_MAX: Final = 8
+"""Levels of lists and maps in a field of any type; a record nests three levels around it."""
+
 NODE_CACHE_BYTES: Final = 32 * MIB
 FOOTER_CACHE_BYTES: Final = 8 * MIB
 
@@ -289,6 +298,8 @@ assert (
     NODE_NAME_BYTES_MAX + ENTRY_NAME_BYTES_MAX + NODE_ENTRIES_MAX * (3 + ID_BYTES + 18) + 64
     < NODE_BYTES_MAX
 )
+assert RECORD_DEPTH_MAX + 3 < STRUCTURED_DEPTH_MAX
+assert AGGREGATE_ID_BYTES_MAX < ENTRY_NAME_BYTES_MAX
 assert ENTRY_BYTES_MAX + 1 * KIB < STRUCTURED_BYTES_MAX, "a segment holds any entry"
 assert WHOLE_BLOB_BYTES_MAX < STRUCTURED_BYTES_MAX < WHOLE_READ_BYTES_MAX
 assert RESTORE_ENTRIES_UNCOUNTED < RESTORE_ENTRIES_MAX <= WALK_ENTRIES_MAX

@@ -16,6 +16,7 @@ LIBRARIES: dict[str, tuple[str, ...] | None] = {
     "apsw": ("catalog", "recall"),
     "attrs": None,
     "blake3": ("model", "objects", "trees"),
+    "cattrs": ("workspace.strict",),
     "cbor2": ("model.encoding",),
     "boto3": ("storage.credentials",),
     "click": ("cli",),

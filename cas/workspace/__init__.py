@@ -1,0 +1,1 @@
+"""The domain: aggregates, collections, units of work, contexts and events over one store."""

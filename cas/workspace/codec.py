@@ -1,0 +1,237 @@
+"""Aggregates as records: canonical CBOR with type name and schema version, strict both ways.
+
+Floor 6. A record is the array [type name, schema version, fields, extras] in the encoding of
+docs/format.md section 3, in which a record may also hold floats in their shortest form. Invariant:
+`from_record(to_record(x)) == x`, equal values have equal bytes, and a value of another type than
+the field says is refused by a message that names the field, never converted.
+
+cattrs writes one function a class; the hooks of `strict` take its coercions away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple, TypeVar
+
+import attrs
+
+from cas.errors import CasError, Invalid, InvalidRecord, NewerSchema, UnknownType
+from cas.limits import RECORD_BYTES_MAX
+from cas.model.encoding import decode, encode
+from cas.workspace.registry import (
+    Aggregate,
+    AggregateType,
+    Fields,
+    not_valid,
+    type_named,
+    type_of,
+)
+from cas.workspace.strict import check_type, field_reader, field_writer, reader_of, writer_of
+
+T = TypeVar("T", bound=Aggregate)
+
+
+class Record(NamedTuple):
+    """A record as it is stored, before it is taken for a value."""
+
+    type: str
+    version: int
+    fields: Fields
+
+
+# -- values ------------------------------------------------------------------------------------
+
+
+def to_record(value: Aggregate) -> bytes:
+    """The bytes of an aggregate's record. Raises `InvalidRecord`, `LimitExceeded`."""
+    type = type_of(value.__class__)
+    return encode_record(Record(type.name, type.version, to_fields(value)))
+
+
+def to_fields(value: Aggregate) -> Fields:
+    """The fields of an aggregate as plain values, those that its type does not know included.
+
+    Raises `InvalidRecord` naming the field.
+    """
+    type = type_of(value.__class__)
+    write = _writer(type.cls)
+    try:
+        fields = write(value)
+    except Exception as error:
+        raise _bad_value(type, value, error) from error
+    return {**value.unknown, **fields} if value.unknown else fields
+
+
+def from_record(data: bytes, *, expected: AggregateType | None = None) -> Aggregate:
+    """The aggregate of a record, brought up to the newest version of its type.
+
+    Raises `UnknownType`, `NewerSchema`, `InvalidRecord`, `NotCanonical`.
+    """
+    record = decode_record(data)
+    type = type_named(record.type) if expected is None else expected
+    if record.type != type.name:
+        raise InvalidRecord(
+            f"This is a record of type {record.type!r}, where one of {type.name!r} should be.",
+            type=type.name,
+            id=None,
+            field=None,
+            reason=f"is of type {record.type!r}",
+        )
+    return from_fields(type, upcast(type, record))
+
+
+def from_fields(type: AggregateType, fields: Fields) -> Aggregate:
+    """The aggregate of plain fields of the newest version. Raises `InvalidRecord`."""
+    extra = fields.keys() - type.fields.keys()
+    if extra and type.unknown == "refuse":
+        name = min(extra)
+        raise not_valid(type.name, _id_of(fields), name, "is not known to its type, which refuses")
+    kept = {name: fields[name] for name in sorted(extra)}
+    known = {name: fields[name] for name in fields if name not in kept} if extra else fields
+    read = _reader(type.cls)
+    try:
+        value = read(known, type.cls)
+    except Exception as error:
+        raise _bad_fields(type, known, error) from error
+    return value.evolve(unknown=kept) if kept else value
+
+
+def upcast(type: AggregateType, record: Record) -> Fields:
+    """The fields of a record as the newest version has them. Raises `NewerSchema`,
+    `InvalidRecord`.
+    """
+    version, fields = record.version, record.fields
+    if version > type.version:
+        raise NewerSchema(
+            f"This {type.name} was written with version {version} of its type; this program knows "
+            f"version {type.version}. Use a newer program.",
+            type=type.name,
+            version=version,
+            known=type.version,
+        )
+    while version < type.version:
+        try:
+            fields = type.upcasters[version](dict(fields))
+        except CasError:
+            raise
+        except Exception as error:
+            raise InvalidRecord(
+                f"{type.name} {_id_of(record.fields)!r} cannot be brought from version {version} "
+                f"to {version + 1}: {error!r}.",
+                type=type.name,
+                id=_id_of(record.fields),
+                field=None,
+                reason=f"upcaster {version} failed",
+            ) from error
+        version += 1
+    return fields
+
+
+_WRITERS: Final[dict[type, Callable[[Any], Fields]]] = {}
+_READERS: Final[dict[type, Callable[[Any, Any], Aggregate]]] = {}
+"""What cattrs has written for each class; two threads may write one twice."""
+
+
+def _writer(cls: type[Aggregate]) -> Callable[[Any], Fields]:
+    found = _WRITERS.get(cls)
+    if found is None:
+        check_type(type_of(cls))
+        found = _WRITERS[cls] = writer_of(cls)
+    return found
+
+
+def _reader(cls: type[Aggregate]) -> Callable[[Any, Any], Aggregate]:
+    found = _READERS.get(cls)
+    if found is None:
+        check_type(type_of(cls))
+        found = _READERS[cls] = reader_of(cls)
+    return found
+
+
+# -- bytes -------------------------------------------------------------------------------------
+
+
+def encode_record(record: Record) -> bytes:
+    """The canonical bytes of a record. Raises `InvalidRecord`."""
+    data = encode([record.type, record.version, record.fields, {}])
+    if len(data) > RECORD_BYTES_MAX:
+        raise InvalidRecord(
+            f"The record of {record.type} {_id_of(record.fields)!r} has {len(data):,} bytes, more "
+            f"than {RECORD_BYTES_MAX:,}; keep long content as an artifact and link it.",
+            type=record.type,
+            id=_id_of(record.fields),
+            field=None,
+            reason="is too long",
+        )
+    return data
+
+
+def decode_record(data: bytes) -> Record:
+    """What a record's bytes say; the bytes were compared with their id. Raises `NotCanonical`,
+    `InvalidRecord`.
+    """
+    parts = decode(data, verified=True)
+    if type(parts) is list and len(parts) == 4:
+        name, version, fields, _extras = parts
+        if type(name) is str and type(version) is int and version > 0 and type(fields) is dict:
+            return Record(name, version, fields)
+    raise InvalidRecord(
+        "This file of a collection is no record: one is an array of type, version, fields and "
+        "extras. Write aggregates through a workspace only.",
+        type=None,
+        id=None,
+        field=None,
+        reason="is no record",
+    )
+
+
+def _id_of(fields: Mapping[str, Any]) -> str | None:
+    id = fields.get("id")
+    return id if isinstance(id, str) else None
+
+
+# -- what is wrong, said by field ----------------------------------------------------------------
+
+
+def _bad_value(type: AggregateType, value: Aggregate, error: Exception) -> CasError:
+    """Which field of a value cannot be stored."""
+    for name, each in type.fields.items():
+        try:
+            field_writer(each.type)(getattr(value, name))
+        except Exception as found:
+            return not_valid(type.name, value.id, name, _reason(found))
+    return not_valid(type.name, value.id, "?", _reason(error))
+
+
+def _bad_fields(type: AggregateType, fields: Fields, error: Exception) -> CasError:
+    """Which field of a record is not as the type says."""
+    id = _id_of(fields)
+    if isinstance(error, InvalidRecord) and error.fields.get("field"):
+        return error
+    for name, each in type.fields.items():
+        if name not in fields:
+            if each.default is attrs.NOTHING:
+                return not_valid(type.name, id, name, "is missing")
+            continue
+        try:
+            field_reader(each.type)(fields[name], each.type)
+        except Exception as found:
+            return not_valid(type.name, id, name, _reason(found))
+    if isinstance(error, CasError):
+        return error
+    return not_valid(type.name, id, "?", _reason(error))
+
+
+def _reason(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, Invalid):
+        return str(error).rstrip(".")
+    return f"is not as its type says ({error})"
+
+
+def typed(value: Aggregate, cls: type[T]) -> T:
+    """The value, which is of this class. Raises `UnknownType`."""
+    if not isinstance(value, cls):
+        raise UnknownType(f"{value!r} is no {cls.__name__}.", type=cls.__name__)
+    return value

@@ -1,0 +1,152 @@
+"""Where aggregates lie: branches of contexts, paths of records, and the way back from a diff.
+
+Floor 6. Invariant: in a context's tree an aggregate's record is the file COLLECTION/ID, content
+of artifacts is files/NAME, and all else that the workspace keeps there begins with a dot; a
+context's branches are heads/CONTEXT/BRANCH. From a path alone follows what lies there, so that a
+difference of two trees says which aggregates changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, Literal
+
+from attrs import frozen
+
+from cas.history.core import Core
+from cas.history.snapshot import Snapshot
+from cas.model.entry import Entry
+from cas.model.ids import BlobId, CommitId, TreeId
+from cas.model.names import HEADS, check_ref_name
+from cas.model.objects import TreeEntry
+from cas.trees.node import DIRECTORY
+from cas.workspace.registry import AggregateType, type_in
+
+MAIN: Final = "main"
+"""The branch of a context that a workspace works on unless it says another."""
+FILES: Final = "files"
+CONFLICTS: Final = ".conflicts"
+STREAMS: Final = ".streams"
+
+PlaceKind = Literal["record", "file", "conflict", "event", "other"]
+
+
+@frozen
+class Place:
+    """What a path of a context's tree is for. `id` is that of the aggregate, or a file's name."""
+
+    kind: PlaceKind
+    collection: str
+    id: str
+
+
+@frozen
+class RecordChange:
+    """An aggregate whose record differs. `old` and `new` are blob ids of records, None: none.
+
+    `type` is None where this program does not know the collection.
+    """
+
+    context: str
+    branch: str
+    collection: str
+    id: str
+    old: BlobId | None
+    new: BlobId | None
+    type: AggregateType | None
+
+
+def context_branch(context: str, branch: str = MAIN) -> str:
+    """The branch of the store that a context's branch is. Raises `InvalidName`."""
+    name = f"{context}/{branch}"
+    check_ref_name(HEADS + name)
+    return name
+
+
+def context_of(ref: str) -> tuple[str, str] | None:
+    """(context, branch) of a full ref name; None for a ref of no context."""
+    if not ref.startswith(HEADS):
+        return None
+    context, slash, branch = ref[len(HEADS) :].partition("/")
+    return (context, branch) if slash else None
+
+
+def record_path(type: AggregateType, id: str) -> str:
+    """Where the record of an aggregate lies in its context's tree."""
+    return f"{type.collection}/{id}"
+
+
+def file_path(name: str) -> str:
+    """Where the content of an artifact lies."""
+    return f"{FILES}/{name}"
+
+
+def conflict_path(type: AggregateType, id: str) -> str:
+    """Where an open conflict of an aggregate lies."""
+    return f"{CONFLICTS}/{type.collection}/{id}"
+
+
+def stream_path(type: AggregateType, id: str) -> str:
+    """The folder of the events of an event-sourced aggregate."""
+    return f"{STREAMS}/{type.collection}/{id}"
+
+
+def place_of(path: str) -> Place:
+    """What lies at a path of a context's tree."""
+    first, _, rest = path.partition("/")
+    if not rest:
+        return Place("other", "", path)
+    if first == FILES:
+        return Place("file", "", rest)
+    if first in (CONFLICTS, STREAMS):
+        collection, _, id = rest.partition("/")
+        if first == CONFLICTS:
+            return Place("conflict", collection, id)
+        return Place("event", collection, id.rpartition("/")[0])
+    if first.startswith("."):
+        return Place("other", "", path)
+    return Place("record", first, rest)
+
+
+def snapshot_of(core: Core, commit: CommitId | None) -> Snapshot:
+    """The files of a commit; of None an empty snapshot."""
+    if commit is None:
+        return Snapshot(core.objects, TreeId(DIRECTORY.empty), None, None)
+    found = core.commits.get(commit)
+    return Snapshot(core.objects, found.tree, found, commit)
+
+
+def changed_records(
+    core: Core, ref: str, old: CommitId | None, new: CommitId | None
+) -> Iterator[RecordChange]:
+    """Aggregates whose records differ between two commits of a context's branch, by path.
+
+    Reads only what differs. Nothing for a ref of no context.
+    """
+    where = context_of(ref)
+    if where is None:
+        return
+    for change in snapshot_of(core, old).diff(snapshot_of(core, new)):
+        place = place_of(change.path)
+        if place.kind == "record":
+            yield RecordChange(
+                *where,
+                place.collection,
+                place.id,
+                _blob(change.old),
+                _blob(change.new),
+                type_in(place.collection),
+            )
+
+
+def entry_changes(core: Core, entry: Entry) -> Iterator[RecordChange]:
+    """All aggregates that a journal entry changed, context by context."""
+    for change in entry.changes:
+        if context_of(change.ref) is not None:
+            old = None if change.old is None else CommitId(change.old)
+            new = None if change.new is None else CommitId(change.new)
+            yield from changed_records(core, change.ref, old, new)
+
+
+def _blob(entry: TreeEntry | None) -> BlobId | None:
+    return None if entry is None else BlobId(entry.id)

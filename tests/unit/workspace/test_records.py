@@ -1,0 +1,290 @@
+"""Records: strict both ways, canonical, and readable by every later version of their type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cas.clock import SystemClock
+from cas.errors import Invalid, InvalidName, InvalidRecord, NewerSchema, UnknownType
+from cas.limits import RECORD_BYTES_MAX, RECORD_DEPTH_MAX
+from cas.model.encoding import decode, encode
+from cas.model.ids import BlobId
+from cas.workspace import artifacts, planning
+from cas.workspace.codec import Record, encode_record, from_fields, from_record, to_record
+from cas.workspace.links import Link, check_id, new_id
+from cas.workspace.memories import Memory
+from cas.workspace.parts import part
+from cas.workspace.registry import Aggregate, aggregate, type_named, type_of, types
+from tests.unit.kit import ManualClock
+from tests.unit.workspace.strategies import aggregates
+
+DELIVERED = ["agent", "artifact", "decision", "memory", "project", "run", "sprint"]
+# Importing a module is what declares its types.
+DECLARING = (artifacts, planning)
+
+
+@aggregate("t_ticket", collection="t_tickets", context="support", unknown="refuse")
+class Ticket(Aggregate):
+    """A type that a user might define."""
+
+    title: str = part(searchable="text")
+    votes: int = part(default=0, rule="counter")
+    size: Mapping[str, int] = part(factory=dict, rule="map")
+    any: Any = part(default=None)
+
+
+def first_to_second(fields: dict[str, Any]) -> dict[str, Any]:
+    """Version 2 has one name where version 1 had two."""
+    return {"id": fields["id"], "name": f"{fields['first']} {fields['last']}"}
+
+
+def second_to_third(fields: dict[str, Any]) -> dict[str, Any]:
+    """Version 3 counts."""
+    return {**fields, "count": len(fields["name"])}
+
+
+@aggregate(
+    "t_person",
+    version=3,
+    collection="t_people",
+    upcasters={1: first_to_second, 2: second_to_third},
+)
+class Person(Aggregate):
+    """A type with a past."""
+
+    name: str = part()
+    count: int = part()
+
+
+# What versions 1 and 2 of `t_person` once wrote, byte by byte.
+GOLDEN = {
+    1: "8468745f706572736f6e01a3626964626130646c617374684c6f76656c61636565666972737463416461a0",
+    2: "8468745f706572736f6e02a2626964626130646e616d656c416461204c6f76656c616365a0",
+    3: "8468745f706572736f6e03a3626964626130646e616d656c416461204c6f76656c61636565636f756e740ca0",
+}
+
+
+@pytest.mark.parametrize("name", DELIVERED)
+@given(data=st.data())
+def test_a_record_gives_back_the_aggregate(name: str, data: st.DataObject) -> None:
+    """What was written is read, equal in every field, and equal values have equal bytes."""
+    value = data.draw(aggregates(type_named(name)))
+    record = to_record(value)
+    again = from_record(record)
+    assert again == value
+    assert to_record(again) == record
+    assert encode(decode(record, verified=True)) == record
+
+
+def test_all_types_of_the_issue_are_delivered() -> None:
+    """Project, Sprint, Agent, Artifact, Memory, Decision and Run come with the package."""
+    assert {t.name for t in types()} >= set(DELIVERED)
+    assert type_of(Memory).searchable["text"] == "text"
+    assert type_of(Memory).rules["tags"] == "union"
+
+
+@pytest.mark.parametrize("version", sorted(GOLDEN))
+def test_every_older_version_is_read(version: int) -> None:
+    """A record of each version of a type, kept as bytes, gives the aggregate of the newest."""
+    data = bytes.fromhex(GOLDEN[version])
+    assert from_record(data) == Person(id="a0", name="Ada Lovelace", count=12)
+
+
+def test_a_future_version_is_refused_by_name() -> None:
+    """A record of a version that this program does not know is an error that says so."""
+    data = encode_record(Record("t_person", 4, {"id": "a0"}))
+    with pytest.raises(NewerSchema, match=r"version 4 .* knows version 3") as caught:
+        from_record(data)
+    assert (caught.value.type, caught.value.version, caught.value.known) == ("t_person", 4, 3)
+
+
+def test_an_upcaster_that_fails_names_the_record() -> None:
+    """A record that an upcaster cannot take is an error with its id and the version."""
+    data = encode_record(Record("t_person", 1, {"id": "a0"}))
+    with pytest.raises(InvalidRecord, match="'a0' cannot be brought from version 1 to 2"):
+        from_record(data)
+
+
+WRONG: list[tuple[str, Any]] = [
+    ("text", 5),
+    ("text", b"x"),
+    ("text", "\ud800"),
+    ("agent", None),
+    ("tags", "abc"),
+    ("tags", ["a"]),
+    ("tags", frozenset({1})),
+    ("importance", 1),
+    ("importance", "0.5"),
+    ("importance", float("nan")),
+    ("importance", True),
+    ("at", datetime(2026, 1, 1)),
+    ("at", 7),
+    ("trust", "trusted"),
+    ("source", "sprint:s1"),
+    ("supersedes", frozenset({"x"})),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG)
+def test_a_value_of_another_type_is_refused_by_field(name: str, value: Any) -> None:
+    """Nothing is converted: a wrong value is an error that names its field."""
+    good = Memory(id="m", agent="a", text="t")
+    with pytest.raises(InvalidRecord) as caught:
+        to_record(attrs.evolve(good, **{name: value}))
+    assert caught.value.field == name
+    assert caught.value.id == "m"
+
+
+PLAIN_WRONG: list[tuple[str, Any]] = [
+    ("text", 5),
+    ("importance", 1),
+    ("importance", 2.0),
+    ("tags", ["a", "a"]),
+    ("tags", "ab"),
+    ("tags", {"a": 1}),
+    ("at", 1.5),
+    ("trust", "good"),
+    ("source", ["sprint"]),
+    ("source", ["sprint", "s", b"short"]),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), PLAIN_WRONG)
+def test_a_record_of_another_type_is_refused_by_field(name: str, value: Any) -> None:
+    """Stored fields that are not as the type says are an error that names the field."""
+    fields = {"id": "m", "agent": "a", "text": "t", name: value}
+    with pytest.raises(InvalidRecord) as caught:
+        from_fields(type_named("memory"), fields)
+    assert caught.value.field == name
+
+
+def test_a_missing_field_is_named() -> None:
+    """A record without a field that has no default is an error that names it."""
+    with pytest.raises(InvalidRecord, match="'text' of memory 'm' is missing"):
+        from_fields(type_named("memory"), {"id": "m", "agent": "a"})
+
+
+def test_unknown_fields_are_kept() -> None:
+    """What a newer program wrote comes back when an older one has edited the aggregate."""
+    fields = {"id": "m", "agent": "a", "text": "t", "mood": ["calm"], "zeal": 1.5}
+    value = from_fields(type_named("memory"), fields)
+    assert isinstance(value, Memory)
+    written = decode(to_record(value.evolve(text="new")), verified=True)[2]
+    assert (written["mood"], written["zeal"], written["text"]) == (["calm"], 1.5, "new")
+
+
+def test_unknown_fields_are_refused_where_the_type_says_so() -> None:
+    """A type with `unknown="refuse"` refuses a record with a field that it does not know."""
+    with pytest.raises(InvalidRecord) as caught:
+        from_fields(type_named("t_ticket"), {"id": "m", "title": "a", "extra": 1})
+    assert caught.value.field == "extra"
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=3), st.lists))
+def test_a_field_of_any_type_holds_what_json_does(value: Any) -> None:
+    """A field of type Any gives back lists, maps, numbers and text as they were, or refuses."""
+    ticket = Ticket(id="t", title="x", any=value)
+    if depth(value) > RECORD_DEPTH_MAX:
+        with pytest.raises(InvalidRecord, match="nested deeper"):
+            to_record(ticket)
+    else:
+        assert from_record(to_record(ticket)) == ticket
+
+
+def depth(value: Any) -> int:
+    """Levels of lists in a value."""
+    return 1 + max(map(depth, value), default=0) if isinstance(value, list) else 0
+
+
+def test_a_field_of_any_type_refuses_what_no_record_holds() -> None:
+    """An object in a field of type Any is an error that names the field."""
+    for value in (object(), {1: 2}, [1 << 64], float("inf"), {"a": {"b": {1}}}):
+        with pytest.raises(InvalidRecord) as caught:
+            to_record(Ticket(id="t", title="x", any=value))
+        assert caught.value.field == "any"
+
+
+def test_a_record_has_a_maximum() -> None:
+    """A record that is too long says that long content belongs in an artifact."""
+    with pytest.raises(InvalidRecord, match="keep long content as an artifact"):
+        to_record(Memory(id="m", agent="a", text="x" * (RECORD_BYTES_MAX + 1)))
+
+
+def test_what_is_no_record_is_told() -> None:
+    """A file of a collection that holds something else is an error, not a traceback."""
+    for value in (1, [1, 2], ["memory", 0, {}, {}], ["memory", 1, [], {}]):
+        with pytest.raises(InvalidRecord, match="is no record"):
+            from_record(encode(value))
+    with pytest.raises(UnknownType, match="knows no type 'nobody'"):
+        from_record(encode_record(Record("nobody", 1, {"id": "x"})))
+    with pytest.raises(InvalidRecord, match="type 'memory'"):
+        from_record(to_record(Memory(id="m", agent="a", text="")), expected=type_of(Ticket))
+
+
+@pytest.mark.parametrize("id", ["", "a/b", ".", "..", "a\nb", " a", "a ", "x" * 201, "\ud800"])
+def test_what_is_no_id_is_refused(id: str) -> None:
+    """An id that no tree could name, or that nobody could print, is refused when it is made."""
+    with pytest.raises(InvalidName):
+        Memory(id=id, agent="a", text="t")
+
+
+def test_ids_of_artifacts_are_paths() -> None:
+    """An artifact may be named by a path, whose parts follow the rules of paths."""
+    assert check_id("reviews/s12.md", path=True) == "reviews/s12.md"
+    for id in ("a//b", "/a", "a/", "a/../b"):
+        with pytest.raises(InvalidName):
+            check_id(id, path=True)
+
+
+def test_generated_ids_sort_by_time() -> None:
+    """Ids made later sort later, and all are valid."""
+    clock = ManualClock()
+    ids = []
+    for _ in range(50):
+        clock.now_us += 1_000
+        ids.append(check_id(new_id(clock)))
+    assert ids == sorted(set(ids))
+    assert {len(id) for id in ids} == {26}
+    assert new_id(SystemClock()) != new_id(SystemClock())
+
+
+def test_links_are_written_and_read() -> None:
+    """A link is TYPE:ID in text, with @BLOB when it is pinned; anything else is refused."""
+    pinned = Link("sprint", "s@1", BlobId(b"\x07" * 32))
+    assert Link.parse(str(pinned)) == pinned
+    assert str(Memory(id="m", agent="a", text="t").link) == "memory:m"
+    for text in ("", "memory", ":x", "memory:"):
+        with pytest.raises(Invalid):
+            Link.parse(text)
+
+
+def test_a_type_that_cannot_be_is_refused() -> None:
+    """Bad names, missing upcasters, clashes and fields that no record holds are told at once."""
+    with pytest.raises(Invalid, match="cannot name a type"):
+        aggregate("Bad Name")(type("A", (Aggregate,), {}))
+    with pytest.raises(Invalid, match="workspace's own"):
+        aggregate("t_x", collection="files")(type("A", (Aggregate,), {}))
+    with pytest.raises(Invalid, match="needs one upcaster from each"):
+        aggregate("t_x", version=2)(type("A", (Aggregate,), {}))
+    with pytest.raises(Invalid, match="clashes with"):
+        aggregate("memory")(type("A", (Aggregate,), {}))
+    with pytest.raises(Invalid, match="below `Aggregate`"):
+        aggregate("t_x")(type("A", (), {}))  # type: ignore[type-var]
+
+    @aggregate("t_strange")
+    class Strange(Aggregate):
+        """A field of a class that no record holds."""
+
+        thing: complex = part(default=1j)
+
+    with pytest.raises(Invalid, match="'thing' of type 't_strange' is a <class 'complex'>"):
+        to_record(Strange(id="x"))
+    with pytest.raises(UnknownType):
+        type_of(Aggregate)
