@@ -45,6 +45,19 @@ if TYPE_CHECKING:
     from cas.model.entry import Entry, Event
     from cas.model.ids import BlobId, CommitId, ObjectId, TreeId
     from cas.model.objects import Commit, EntryKind, TreeEntry
+    from cas.workspace.artifacts import Artifact, ArtifactKind
+    from cas.workspace.contexts import Context
+    from cas.workspace.events import DomainEvent, Position
+    from cas.workspace.links import Link
+    from cas.workspace.memories import Memory, Trust
+    from cas.workspace.parts import part
+    from cas.workspace.planning import Agent, Decision, Project, Run, Sprint
+    from cas.workspace.projections import Projection
+    from cas.workspace.registry import Aggregate, aggregate
+    from cas.workspace.streams import Sourced, StreamEvent
+    from cas.workspace.subscriptions import EventSubscription, carry, subscribe
+    from cas.workspace.work import UnitOfWork
+    from cas.workspace.workspace import Workspace
 
 __version__ = "0.1.0.dev0"
 
@@ -84,10 +97,27 @@ _ROOMS = {
     "cas.model.entry": ("Entry", "Event"),
     "cas.model.ids": ("BlobId", "CommitId", "ObjectId", "TreeId"),
     "cas.model.objects": ("Commit", "EntryKind", "TreeEntry"),
+    "cas.workspace.artifacts": ("Artifact", "ArtifactKind"),
+    "cas.workspace.contexts": ("Context",),
+    "cas.workspace.events": ("DomainEvent", "Position"),
+    "cas.workspace.links": ("Link",),
+    "cas.workspace.memories": ("Memory", "Trust"),
+    "cas.workspace.parts": ("part",),
+    "cas.workspace.planning": ("Agent", "Decision", "Project", "Run", "Sprint"),
+    "cas.workspace.projections": ("Projection",),
+    "cas.workspace.registry": ("Aggregate", "aggregate"),
+    "cas.workspace.streams": ("Sourced", "StreamEvent"),
+    "cas.workspace.subscriptions": ("EventSubscription", "carry", "subscribe"),
+    "cas.workspace.work": ("UnitOfWork",),
+    "cas.workspace.workspace": ("Workspace",),
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}
 
 __all__ = [
+    "Agent",
+    "Aggregate",
+    "Artifact",
+    "ArtifactKind",
     "BackupReport",
     "BlamedEntry",
     "BlamedLine",
@@ -98,18 +128,24 @@ __all__ = [
     "Commit",
     "CommitId",
     "Conflict",
+    "Context",
     "CopyReport",
     "Corrupt",
     "Damage",
+    "Decision",
+    "DomainEvent",
     "Entry",
     "EntryKind",
     "Event",
+    "EventSubscription",
     "Fault",
     "GivenUp",
     "Gone",
     "HorizonRule",
     "Invalid",
     "KeepRule",
+    "Link",
+    "Memory",
     "MergeConflict",
     "MergePlan",
     "MergeResult",
@@ -117,6 +153,9 @@ __all__ = [
     "NotFound",
     "ObjectId",
     "OutcomeUnknown",
+    "Position",
+    "Project",
+    "Projection",
     "ProofReport",
     "PurgePlan",
     "PurgeResult",
@@ -131,30 +170,41 @@ __all__ = [
     "Retained",
     "RetentionPlan",
     "RetentionPolicy",
+    "Run",
     "Snapshot",
+    "Sourced",
     "Span",
+    "Sprint",
     "Store",
+    "StreamEvent",
     "Transaction",
     "TreeEntry",
     "TreeId",
+    "Trust",
     "Unavailable",
     "UndoPlan",
     "Undone",
+    "UnitOfWork",
     "Unsupported",
     "View",
     "Why",
+    "Workspace",
     "__version__",
     "adopt",
+    "aggregate",
     "backup",
+    "carry",
     "copy",
     "init",
     "open",
+    "part",
     "plan_purge",
     "plan_repair",
     "prove",
     "purge",
     "restore_store",
     "salvage",
+    "subscribe",
     "why",
 ]
 

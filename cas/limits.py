@@ -269,6 +269,18 @@ RECORD_BYTES_MAX: Final = 1 * MIB
 RECORD_DEPTH_MAX: Final = 8
 """Levels of lists and maps in a field of any type; a record nests three levels around it."""
 
+WORK_OPTIMISTIC_MAX: Final = 2
+"""Tries of a unit of work before it queues behind others that try again."""
+
+WORK_ATTEMPTS_MAX: Final = 64
+"""How often a unit of work is tried when others keep changing what it rests on."""
+
+HANDLER_ATTEMPTS_MAX: Final = 3
+"""Tries of a handler before its event becomes a dead letter."""
+
+SUBSCRIPTION_LAG_MAX: Final = 1024
+"""Entries of no interest that a subscription reads again before it saves a position behind them."""
+
 NODE_CACHE_BYTES: Final = 32 * MIB
 FOOTER_CACHE_BYTES: Final = 8 * MIB
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any, Final, Literal
 
 from cas.errors import Invalid, PathNotFound, WrongKind
+from cas.history.clash import Clash, Settle
 from cas.history.conflicts import SIDES, MergeConflict, carried, read_conflicts, to_value
 from cas.history.core import Core
 from cas.history.timeline import RefValue
@@ -76,6 +77,9 @@ class BranchEdit(MutableMapping[str, bytes]):
         self._reads: set[Path] = set()
         self._reads_above: set[Path] = set()
         self._read_all = False
+        # Directories whose every change matters here, and those above them.
+        self._watched: set[Path] = set()
+        self.settle: Settle | None = None
 
     def __repr__(self) -> str:
         return f"<BranchEdit {self.ref}, {len(self.staged)} staged>"
@@ -264,8 +268,13 @@ class BranchEdit(MutableMapping[str, bytes]):
         parent = self._parent
         if self._replaced or commit.conflicts or (parent is not None and parent.conflicts):
             return False
-        if self._is_concerned(commit.tree):
+        clashes = self._clashes(commit.tree)
+        if clashes is None:
             return False
+        if clashes:
+            if self.settle is None:
+                return False
+            self.settle(clashes)
         if self.base is not None and self._based_on is None:
             self._based_on = bytes(self.base.target)
         self.base = actual
@@ -274,31 +283,54 @@ class BranchEdit(MutableMapping[str, bytes]):
         self._parent = commit
         return True
 
-    def _is_concerned(self, tree: bytes) -> bool:
-        """Whether others changed what was read or written here, on the way to this tree.
+    def _clashes(self, tree: bytes) -> list[Clash] | None:
+        """What others changed, on the way to this tree, of what was read, written or is watched.
 
-        Directories are entered only on the way to something of that: what others did elsewhere
-        is not even read, for often everybody else waits at the gate meanwhile.
+        None where that cannot be told. Directories are entered only on the way to something of
+        that: what others did elsewhere is not even read, for often everybody else waits at the
+        gate meanwhile.
         """
         count = 0
-        stack: list[tuple[Path, bytes, bytes]] = [((), self._base_tree, tree)]
+        found: list[Clash] = []
+        stack: list[tuple[Path, bytes, bytes, bool]] = [((), self._base_tree, tree, False)]
         while stack:
-            above, old_root, new_root = stack.pop()
+            above, old_root, new_root, watched = stack.pop()
             for name, old, new in diff(DIRECTORY, old_root, new_root, self._nodes):
                 path = (*above, name)
                 count += 1
-                if count > FOLLOW_CHANGES_MAX or self._concerns(path):
-                    return True
-                if path in self._above or path in self._reads_above:
-                    before, after = _folder(old), _folder(new)
-                    if before is None or after is None:
-                        return True
-                    stack.append((path, before, after))
-        return False
+                if count > FOLLOW_CHANGES_MAX:
+                    return None
+                below = watched or path in self._watched
+                before, after = _folder(old), _folder(new)
+                is_folder = before is not None and after is not None
+                if self._concerns(path) or (below and not is_folder):
+                    found.append(self._clash(path, old, new, below))
+                if path in self._above or path in self._reads_above or below:
+                    if before is not None and after is not None:
+                        stack.append((path, before, after, below))
+                    elif not below:
+                        return None
+        return found
+
+    def _clash(self, path: Path, old: Value | None, new: Value | None, watched: bool) -> Clash:
+        read = self._read_all or path in self._reads
+        before, after = (None if side is None else paths.to_entry(side) for side in (old, new))
+        return Clash(path, before, after, path in self.staged, read, watched)
 
     def _concerns(self, path: Path) -> bool:
         """Whether exactly what lies at a path was read or written here, or all was listed."""
         return self._read_all or path in self.staged or path in self._reads
+
+    def watch(self, path: str | bytes) -> None:
+        """Tell `settle` of everything that others change below a directory, read or not."""
+        parts = split_path(path)
+        self._watched.add(parts)
+        self._reads_above.update(parts[:length] for length in range(1, len(parts)))
+
+    def drop(self, path: str | bytes) -> None:
+        """Stage the removal of a path, whether or not something is there."""
+        self._batch.check_open()
+        self._stage(split_path(path), None)
 
     # -- reading -----------------------------------------------------------------------------
 

@@ -149,6 +149,8 @@ class Publication:
         touches nothing that this transaction has read or written; else both sides are told.
         """
         timeline = self._core.timeline
+        # Before the branches follow: what these stage anew is to stay.
+        self._batch.rewind(self._mark)
         for ref, base in plan.expected.items():
             actual = timeline.value(moment, ref)
             if actual == base:
@@ -157,7 +159,7 @@ class Publication:
             if edit is None or not edit.follow(actual):
                 raise ref_conflict(ref, base, actual, plan.targets.get(ref, (0, None))[1])
             self._staged.expected[ref] = actual
-        self._batch.rewind(self._mark)
+        self._mark = self._batch.mark()
         return self._prepare(plan.request)
 
     def _nothing(self, plan: _Plan) -> Entry:

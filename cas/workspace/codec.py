@@ -18,7 +18,10 @@ import attrs
 from cas.errors import CasError, Invalid, InvalidRecord, NewerSchema, UnknownType
 from cas.limits import RECORD_BYTES_MAX
 from cas.model.encoding import decode, encode
+from cas.model.ids import BlobId, digest_blob
+from cas.workspace.links import Link
 from cas.workspace.registry import (
+    ORIGIN,
     Aggregate,
     AggregateType,
     Fields,
@@ -62,8 +65,11 @@ def to_fields(value: Aggregate) -> Fields:
     return {**value.unknown, **fields} if value.unknown else fields
 
 
-def from_record(data: bytes, *, expected: AggregateType | None = None) -> Aggregate:
-    """The aggregate of a record, brought up to the newest version of its type.
+def from_record(
+    data: bytes, *, expected: AggregateType | None = None, origin: BlobId | None = None
+) -> Aggregate:
+    """The aggregate of a record, brought up to the newest version of its type. `origin` is the
+    record's id, where it is known.
 
     Raises `UnknownType`, `NewerSchema`, `InvalidRecord`, `NotCanonical`.
     """
@@ -77,7 +83,16 @@ def from_record(data: bytes, *, expected: AggregateType | None = None) -> Aggreg
             field=None,
             reason=f"is of type {record.type!r}",
         )
-    return from_fields(type, upcast(type, record))
+    value = from_fields(type, upcast(type, record))
+    if origin is not None:
+        # As its own constructor would: nobody else has the value yet.
+        object.__setattr__(value, ORIGIN, origin)
+    return value
+
+
+def pinned(value: Aggregate) -> Link:
+    """A link to an aggregate as it is now, pinned to the record that it has or would have."""
+    return Link(type_of(value.__class__).name, value.id, BlobId(digest_blob(to_record(value))))
 
 
 def from_fields(type: AggregateType, fields: Fields) -> Aggregate:

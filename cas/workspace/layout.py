@@ -81,9 +81,9 @@ def file_path(name: str) -> str:
     return f"{FILES}/{name}"
 
 
-def conflict_path(type: AggregateType, id: str) -> str:
-    """Where an open conflict of an aggregate lies."""
-    return f"{CONFLICTS}/{type.collection}/{id}"
+def conflict_path(id: str) -> str:
+    """Where an open conflict lies; its id begins with those of what it is about."""
+    return f"{CONFLICTS}/{id}"
 
 
 def stream_path(type: AggregateType, id: str) -> str:
@@ -100,9 +100,8 @@ def place_of(path: str) -> Place:
         return Place("file", "", rest)
     if first in (CONFLICTS, STREAMS):
         collection, _, id = rest.partition("/")
-        if first == CONFLICTS:
-            return Place("conflict", collection, id)
-        return Place("event", collection, id.rpartition("/")[0])
+        kind: PlaceKind = "conflict" if first == CONFLICTS else "event"
+        return Place(kind, collection, id.rpartition("/")[0])
     if first.startswith("."):
         return Place("other", "", path)
     return Place("record", first, rest)

@@ -15,6 +15,7 @@ import attrs
 from attrs import field, frozen
 
 from cas.errors import Invalid, InvalidRecord, UnknownType
+from cas.model.ids import BlobId
 from cas.workspace.links import Link, check_id
 from cas.workspace.parts import Rule, Searchable, Unknown, part, rule_of, searchable_of
 
@@ -24,9 +25,10 @@ Upcaster = Callable[[Fields], Fields]
 """Makes the fields of the next version of those of one version."""
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
-_RESERVED: Final = ("files", "contexts")
+_RESERVED: Final = ("files", "sites")
 A = TypeVar("A")
 KEPT: Final = "unknown"
+ORIGIN: Final = "origin"
 """The attribute that holds fields of which the type knows nothing."""
 
 
@@ -36,20 +38,24 @@ def _check_own_id(instance: Any, _attribute: Any, value: object) -> None:
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(part, field))
-def _base(cls: type[A]) -> type[A]:
+def base(cls: type[A]) -> type[A]:
+    """Make a class that types stand on, and that is none itself."""
     return attrs.frozen(kw_only=True)(cls)
 
 
-@_base
+@base
 class Aggregate:
     """What every aggregate is: a frozen value with an id, which is its identity in its type.
 
     `unknown` holds fields that a newer program wrote and this one does not know; they are
-    written back as they were.
+    written back as they were. `origin` is the record that the value was read from, and stays with
+    what `evolve` makes of it, so that saving an old value is a merge and loses nothing; it is no
+    part of the value.
     """
 
     id: str = part(validator=_check_own_id)
     unknown: Mapping[str, Any] = field(factory=dict, repr=False, hash=False)
+    origin: BlobId | None = field(default=None, repr=False, eq=False)
 
     @property
     def link(self) -> Link:
@@ -81,6 +87,11 @@ class AggregateType:
     def rules(self) -> Mapping[str, Rule]:
         """The merge rule of each field, the id left out."""
         return {name: rule_of(each) for name, each in self.fields.items() if name != "id"}
+
+    @property
+    def sums(self) -> bool:
+        """Whether two equal edits are two edits: a counter counts both, a list keeps both."""
+        return any(rule in ("counter", "append") for rule in self.rules.values())
 
     @property
     def searchable(self) -> Mapping[str, Searchable]:
@@ -125,7 +136,11 @@ def aggregate(
             raise Invalid(f"An aggregate is a class below `Aggregate`; {cls!r} is none.")
         made: type[T] = attrs.frozen(kw_only=True)(cls)
         folder = collection or f"{name}s"
-        fields = {each.name: each for each in attrs.fields(cast("Any", made)) if each.name != KEPT}
+        fields = {
+            each.name: each
+            for each in attrs.fields(cast("Any", made))
+            if each.name not in (KEPT, ORIGIN)
+        }
         found = AggregateType(
             name,
             version,

@@ -24,7 +24,7 @@ from cas.limits import RECORD_DEPTH_MAX
 from cas.model.encoding import encode
 from cas.model.ids import BlobId, CommitId, ObjectId
 from cas.workspace.links import Link
-from cas.workspace.registry import KEPT, Aggregate, AggregateType
+from cas.workspace.registry import KEPT, ORIGIN, Aggregate, AggregateType
 
 if TYPE_CHECKING:
     import cattrs
@@ -193,13 +193,18 @@ def reader_of(cls: Any) -> Callable[[Any, Any], Any]:
 def _left_out(cls: type, hooks: dict[str, Any]) -> dict[str, Any]:
     """The hooks of a class; fields that its type does not know are no field for cattrs."""
     if issubclass(cls, Aggregate):
-        hooks[KEPT] = gen.override(omit=True)
+        hooks[KEPT] = hooks[ORIGIN] = gen.override(omit=True)
     return hooks
 
 
 @lru_cache(maxsize=1)
 def _converter() -> cattrs.Converter:
     return cattrs.Converter(detailed_validation=False, prefer_attrib_converters=False)
+
+
+def plain_value(value: Any) -> Any:
+    """A value of lists, maps, text, numbers and bytes as a record holds it. Raises `Invalid`."""
+    return _plain(value)
 
 
 def field_writer(kind: Any) -> Callable[[Any], Any]:
@@ -352,6 +357,8 @@ def check_type(type: AggregateType) -> None:
     """Refuse a type one of whose fields no record can hold. Raises `Invalid`."""
     cls: Any = type.cls
     for each in attrs.fields(attrs.resolve_types(cls)):
+        if each.name not in type.fields:
+            continue
         try:
             _in(each.type)
         except Invalid as error:

@@ -20,7 +20,7 @@ def test_a_path_says_what_lies_there() -> None:
     assert place_of("memories/m1").kind == "record"
     assert place_of("artifacts/a/b.md").id == "a/b.md"
     assert place_of("files/a/b.md").kind == "file"
-    assert place_of(".conflicts/memories/m1").id == "m1"
+    assert place_of(".conflicts/memories/m1/c1").id == "m1"
     assert (place_of(".streams/accounts/a/0").kind, place_of(".streams/accounts/a/0").id) == (
         "event",
         "a",

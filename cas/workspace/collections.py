@@ -1,0 +1,199 @@
+"""Typed collections inside a unit of work, with the verbs of memories and artifacts.
+
+Floor 6. Invariant: whatever is staged here is part of the one commit of its unit of work.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from typing import Generic, TypeVar
+
+from cas.errors import InvalidRecord
+from cas.objects.content import Readable
+from cas.workspace.artifacts import Artifact, ArtifactKind
+from cas.workspace.codec import pinned
+from cas.workspace.layout import file_path
+from cas.workspace.links import Link
+from cas.workspace.memories import Memory, Trust
+from cas.workspace.reading import Where
+from cas.workspace.registry import Aggregate, type_of
+from cas.workspace.strict import EPOCH
+from cas.workspace.unit import UnitCore
+
+T = TypeVar("T", bound=Aggregate)
+Target = Aggregate | Link
+"""What is linked: an aggregate as it is now, which pins the link, or a link as it stands."""
+
+
+def link_to(target: Target) -> Link:
+    """A link to a target, pinned where an aggregate is given."""
+    return pinned(target) if isinstance(target, Aggregate) else target
+
+
+class UnitCollection(Generic[T]):
+    """The aggregates of one type, as a unit of work sees and changes them."""
+
+    def __init__(self, unit: UnitCore, cls: type[T]) -> None:
+        self._unit = unit
+        self._cls = cls
+        self.type = type_of(cls)
+
+    def get(self, id: str) -> T:
+        """The aggregate of this id; the reading is recorded. Raises `AggregateNotFound`."""
+        return self._unit.get(self._cls, id)
+
+    def find_one(self, id: str) -> T | None:
+        """The aggregate of this id, or None."""
+        return self._unit.find_one(self._cls, id)
+
+    def find(self, where: Where | None = None, *, guard: bool = False) -> Iterator[T]:
+        """The aggregates of which `where` is true; with `guard` the answer is a condition."""
+        return self._unit.find(self._cls, where, guard=guard)
+
+    def add(self, value: T) -> T:
+        """Stage a new aggregate. Raises `AggregateExists`."""
+        return self._unit.add(value)
+
+    def save(self, value: T) -> T:
+        """Stage a new aggregate, or what became of one. See `UnitOfWork.save`."""
+        return self._unit.save(value)
+
+    def remove(self, value: T | str) -> None:
+        """Stage a removal, by value or id. Raises `AggregateNotFound`."""
+        self._unit.remove(self.get(value) if isinstance(value, str) else value)
+
+
+def _now(unit: UnitCore) -> datetime:
+    return EPOCH + timedelta(microseconds=unit.clock.wall_us())
+
+
+class UnitMemories(UnitCollection[Memory]):
+    """Memories in a unit of work."""
+
+    def __init__(self, unit: UnitCore) -> None:
+        super().__init__(unit, Memory)
+
+    def note(
+        self,
+        text: str,
+        *,
+        agent: str = "",
+        kind: str = "note",
+        importance: float = 0.5,
+        tags: Iterable[str] = (),
+        source: Target | None = None,
+        trust: Trust | str = Trust.UNVERIFIED,
+        valid_from: datetime | None = None,
+        valid_to: datetime | None = None,
+        supersedes: Iterable[Target] = (),
+        at: datetime | None = None,
+        id: str = "",
+    ) -> Memory:
+        """Stage a new memory of the actor, or of another agent. Gives it.
+
+        A source that is given as an aggregate is pinned to what it is now. `at` is now unless
+        said; a caller who retries with a key gives `id` and `at`.
+        """
+        made = Memory(
+            id=id or self._unit.new_id(),
+            agent=agent or self._unit.actor,
+            text=text,
+            kind=kind,
+            importance=importance,
+            tags=frozenset(tags),
+            source=None if source is None else link_to(source),
+            trust=_trust(trust),
+            at=at or _now(self._unit),
+            valid_from=valid_from,
+            valid_to=valid_to,
+            supersedes=frozenset(link_to(each).loose for each in supersedes),
+        )
+        return self._unit.add(made) if id else self._unit.add_fresh(made)
+
+
+def _trust(value: Trust | str) -> Trust:
+    try:
+        return Trust(value)
+    except ValueError as error:
+        named = ", ".join(Trust)
+        raise InvalidRecord(
+            f"Trust is one of {named}, not {value!r}. Nothing was stored.",
+            type="memory",
+            id=None,
+            field="trust",
+            reason=f"is one of {named}",
+        ) from error
+
+
+class UnitArtifacts(UnitCollection[Artifact]):
+    """Artifacts in a unit of work."""
+
+    def __init__(self, unit: UnitCore) -> None:
+        super().__init__(unit, Artifact)
+
+    def put(
+        self,
+        name: str,
+        content: bytes | Readable,
+        *,
+        kind: ArtifactKind | None = None,
+        media_type: str = "",
+        title: str = "",
+        tags: Iterable[str] = (),
+        made_from: Iterable[Target] = (),
+        cites: Iterable[Target] = (),
+        run: Target | None = None,
+    ) -> Artifact:
+        """Stage an artifact, or a new version of it: content of any size, as bytes, a path
+        (`pathlib.Path`) or a readable stream. Gives its record.
+
+        What `made_from` and `cites` name is pinned where an aggregate is given. What is not said
+        stays as it was; the media type is guessed from the name.
+        """
+        old = self.find_one(name)
+        edit = self._unit.edit(self.type.context)
+        blob = edit.put(file_path(name), content)
+        entry = edit.entry(file_path(name))
+        assert entry is not None
+        origins = frozenset(link_to(each) for each in (*made_from, *cites))
+        guessed = media_type or mimetypes.guess_type(name)[0] or "application/octet-stream"
+        if old is None:
+            made = Artifact(
+                id=name,
+                content=blob,
+                size_bytes=entry.size,
+                kind=kind or ArtifactKind.ARTIFACT,
+                media_type=guessed,
+                title=title,
+                tags=frozenset(tags),
+                made_by=self._unit.actor,
+                made_from=origins,
+                run=None if run is None else link_to(run),
+                at=_now(self._unit),
+            )
+            return self._unit.save(made)
+        made = old.evolve(
+            content=blob,
+            size_bytes=entry.size,
+            kind=kind or old.kind,
+            media_type=media_type or old.media_type,
+            title=title or old.title,
+            tags=old.tags | frozenset(tags),
+            made_by=self._unit.actor,
+            made_from=origins or old.made_from,
+            run=old.run if run is None else link_to(run),
+            at=_now(self._unit),
+        )
+        return self._unit.save(made)
+
+    def read(self, name: str) -> bytes:
+        """The content of an artifact, what is staged included. Raises `PathNotFound`."""
+        return self._unit.edit(self.type.context)[file_path(name)]
+
+    def remove(self, value: Artifact | str) -> None:
+        """Stage the removal of an artifact and its content; its history stays."""
+        name = value if isinstance(value, str) else value.id
+        super().remove(value)
+        self._unit.edit(self.type.context).drop(file_path(name))

@@ -1,0 +1,384 @@
+"""From a folder of the old kind into a workspace, and back.
+
+Floor 6. The old kind is a folder with artifacts/, data/, code/ and docs/, JSON files beside what
+they describe, and memories, sprints and projects as JSON. Invariant: nothing is lost and nothing
+is guessed silently: every file becomes an artifact with its bytes under its own path, what was
+understood of a JSON file becomes an aggregate besides, and what was not is told. The import is
+one unit of work; doing it again changes only what differs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast
+
+from attrs import field, frozen
+
+from cas.errors import CasError, Invalid, InvalidName, WouldOverwrite
+from cas.limits import RECORD_BYTES_MAX
+from cas.model.entry import Entry
+from cas.model.ids import digest_blob
+from cas.model.names import printable
+from cas.workspace.artifacts import ArtifactKind
+from cas.workspace.links import check_id
+from cas.workspace.memories import Memory
+from cas.workspace.planning import Project, ProjectState, Sprint, SprintState
+from cas.workspace.registry import Aggregate
+from cas.workspace.work import UnitOfWork
+from cas.workspace.workspace import Workspace
+
+A = TypeVar("A", bound=Aggregate)
+
+FOLDERS: Final = {
+    "artifacts": ArtifactKind.ARTIFACT,
+    "data": ArtifactKind.DATA,
+    "code": ArtifactKind.CODE,
+    "docs": ArtifactKind.DOCUMENT,
+}
+_SIDECARS: Final = (".meta.json", ".metadata.json", ".json")
+_SPRINTS: Final = {
+    "planned": SprintState.PLANNED,
+    "planning": SprintState.PLANNED,
+    "todo": SprintState.PLANNED,
+    "active": SprintState.ACTIVE,
+    "in_progress": SprintState.ACTIVE,
+    "running": SprintState.ACTIVE,
+    "review": SprintState.REVIEW,
+    "closed": SprintState.CLOSED,
+    "done": SprintState.CLOSED,
+    "completed": SprintState.CLOSED,
+    "cancelled": SprintState.CANCELLED,
+}
+
+
+@frozen
+class NotUnderstood:
+    """Something that was kept as it is, or could not be taken in, and why."""
+
+    path: str
+    reason: str
+
+
+@frozen
+class ImportReport:
+    """What an import did: files taken in and left as they were, aggregates made, and the rest."""
+
+    entry: Entry | None
+    files: int
+    unchanged: int
+    aggregates: int
+    not_understood: tuple[NotUnderstood, ...] = field(repr=False)
+
+
+class _Import:
+    """One import on its way."""
+
+    def __init__(self, root: Path, uow: UnitOfWork) -> None:
+        self.root = root
+        self.uow = uow
+        self.files = self.unchanged = self.aggregates = 0
+        self.told: list[NotUnderstood] = []
+
+    def tell(self, path: str, reason: str) -> None:
+        self.told.append(NotUnderstood(printable(path), reason))
+
+    def run(self) -> None:
+        names = set()
+        paths = []
+        for path, file in self._walk():
+            names.add(path)
+            paths.append((path, file))
+        for path, file in paths:
+            described = self._sidecar_of(path, names)
+            about = self._about(path, names)
+            self._take(path, file, about)
+            if path.endswith(".json") and described is None:
+                self._understand(path, file)
+
+    def _walk(self) -> Iterator[tuple[str, Path]]:
+        """(path below the root, file) of each regular file, in order; the others are told."""
+        stack = [self.root]
+        while stack:
+            folder = stack.pop()
+            below = []
+            for item in sorted(os.scandir(folder), key=lambda each: each.name):
+                place = Path(item.path)
+                path = place.relative_to(self.root).as_posix()
+                if item.is_symlink():
+                    self.tell(path, "is a link, which is not followed and was not taken in")
+                elif item.is_dir():
+                    below.append(place)
+                elif not item.is_file():
+                    self.tell(path, "is no regular file and was not taken in")
+                elif self._may_be(path):
+                    yield path, place
+            stack += reversed(below)
+
+    def _may_be(self, path: str) -> bool:
+        try:
+            check_id(path, path=True)
+        except InvalidName as error:
+            self.tell(path, f"cannot be the name of an artifact: {error.reason}")
+            return False
+        return True
+
+    def _sidecar_of(self, path: str, names: set[str]) -> str | None:
+        """The file that a JSON file beside it describes."""
+        for ending in _SIDECARS:
+            if path.endswith(ending) and path[: -len(ending)] in names:
+                return path[: -len(ending)]
+        return None
+
+    def _about(self, path: str, names: set[str]) -> dict[str, Any]:
+        """What the JSON file beside a file says of it."""
+        for ending in _SIDECARS:
+            if path + ending in names:
+                found = self._json(path + ending, self.root / (path + ending))
+                if isinstance(found, dict):
+                    return found
+                self.tell(path + ending, "describes a file and is no JSON object")
+        return {}
+
+    def _json(self, path: str, file: Path) -> Any:
+        try:
+            if file.stat().st_size > RECORD_BYTES_MAX:
+                self.tell(path, "is too long to be looked at; its bytes were kept")
+                return None
+            return json.loads(file.read_bytes())
+        except ValueError as error:
+            self.tell(path, f"is no valid JSON ({error}); its bytes were kept")
+        return None
+
+    def _take(self, path: str, file: Path, about: dict[str, Any]) -> None:
+        """The file as an artifact, unless it is one already."""
+        top = path.split("/", 1)[0]
+        kind = FOLDERS.get(top) if "/" in path else None
+        if kind is None:
+            kind = ArtifactKind.DATA if path.endswith(".json") else ArtifactKind.ARTIFACT
+            if not path.endswith(".json"):
+                self.tell(path, "lies outside artifacts, data, code and docs; kept as an artifact")
+        old = self.uow.artifacts.find_one(path)
+        said = _Said(about)
+        title, media_type = said.text("title", "name"), said.text("media_type", "mime_type")
+        tags, by = said.texts("tags"), said.text("author", "agent", "created_by")
+        for key in said.left():
+            self.tell(path, f"its description has {key!r}, which means nothing here; kept as JSON")
+        self.files += 1
+        if old is not None and _same(file, old.content, old.size_bytes):
+            self.unchanged += 1
+            return
+        made = self.uow.artifacts.put(
+            path, cast("Any", file), kind=kind, media_type=media_type, title=title, tags=tags
+        )
+        if by:
+            self.uow.artifacts.save(made.evolve(made_by=by))
+
+    # -- aggregates ----------------------------------------------------------------------------
+
+    def _understand(self, path: str, file: Path) -> None:
+        """Make aggregates of a JSON file that holds such."""
+        lowered = path.lower()
+        make: Callable[[str, dict[str, Any]], Aggregate] | None = None
+        for word, maker in (("memor", _memory), ("sprint", _sprint), ("project", _project)):
+            if word in lowered:
+                make = maker
+        if make is None:
+            if "/" not in path:
+                self.tell(path, "is JSON of no known kind; kept as an artifact")
+            return
+        found = self._json(path, file)
+        rows = _rows(found)
+        if rows is None:
+            if found is not None:
+                self.tell(path, "is JSON of no known shape; kept as an artifact")
+            return
+        for number, row in enumerate(rows):
+            place = path if len(rows) == 1 else f"{path}[{number}]"
+            try:
+                if not isinstance(row, dict):
+                    raise Invalid("is no JSON object.")
+                self._save(make(place, row))
+            except CasError as error:
+                self.tell(place, f"was kept as JSON only: {error}")
+
+    def _save(self, value: Aggregate) -> None:
+        old = self.uow.find_one(value.__class__, value.id)
+        if old is None:
+            self.uow.add(value)
+        elif old == value:
+            return
+        else:
+            self.uow.save(value.evolve(origin=old.origin))
+        self.aggregates += 1
+
+
+class _Said:
+    """A JSON object, and which of its keys were used."""
+
+    def __init__(self, found: dict[str, Any]) -> None:
+        self._found = found
+        self._used: set[str] = set()
+
+    def get(self, *names: str) -> Any:
+        """The value of the first of these keys that is there."""
+        for name in names:
+            if name in self._found:
+                self._used.add(name)
+                return self._found[name]
+        return None
+
+    def text(self, *names: str) -> str:
+        """Text, empty where there is none."""
+        value = self.get(*names)
+        return value if isinstance(value, str) else "" if value is None else str(value)
+
+    def texts(self, *names: str) -> frozenset[str]:
+        """A set of texts."""
+        value = self.get(*names)
+        many = value if isinstance(value, list) else [] if value is None else [value]
+        return frozenset(str(each) for each in many)
+
+    def time(self, *names: str) -> datetime | None:
+        """A time in RFC 3339, UTC unless it says another zone. Raises `Invalid`."""
+        value = self.get(*names)
+        if value is None or value == "":
+            return None
+        try:
+            found = datetime.fromisoformat(str(value).replace("Z", "+00:00"))
+        except ValueError as error:
+            raise Invalid(f"{value!r} is no time.") from error
+        return found if found.tzinfo else found.replace(tzinfo=_UTC)
+
+    def left(self) -> list[str]:
+        """Keys that nothing asked for."""
+        return sorted(self._found.keys() - self._used)
+
+
+_UTC: Final = datetime.fromisoformat("1970-01-01T00:00:00+00:00").tzinfo
+
+
+def _rows(found: Any) -> list[Any] | None:
+    """The objects of a JSON document: a list, an object, or an object that holds one list."""
+    if isinstance(found, list):
+        return found
+    if isinstance(found, dict):
+        lists = [value for value in found.values() if isinstance(value, list)]
+        if len(found) == 1 and lists:
+            return lists[0]
+        return [found]
+    return None
+
+
+def _id(said: _Said, place: str) -> str:
+    """The id that an object has, or one that follows from its place."""
+    given = said.get("id", "uuid", "key")
+    text = str(given) if given is not None else place.removesuffix(".json")
+    return text.replace("/", ".").replace("[", ".").replace("]", "").strip()
+
+
+def _memory(place: str, row: dict[str, Any]) -> Memory:
+    said = _Said(row)
+    text = said.text("text", "content", "memory")
+    if not text:
+        raise Invalid("has no text.")
+    importance = said.get("importance")
+    made = Memory(
+        id=_id(said, place),
+        agent=said.text("agent", "agent_id", "author") or "unknown",
+        text=text,
+        kind=said.text("kind", "type") or "note",
+        importance=float(importance) if isinstance(importance, int | float) else 0.5,
+        tags=said.texts("tags"),
+        at=said.time("at", "created_at", "timestamp"),
+    )
+    return _with_rest(made, said)
+
+
+def _sprint(place: str, row: dict[str, Any]) -> Sprint:
+    said = _Said(row)
+    state = said.text("state", "status").lower() or "planned"
+    if state not in _SPRINTS:
+        raise Invalid(f"has the state {state!r}, which no sprint has.")
+    id = _id(said, place)
+    made = Sprint(
+        id=id,
+        name=said.text("name", "title") or id,
+        goal=said.text("goal", "description"),
+        state=_SPRINTS[state],
+        started=said.time("started", "start", "start_date"),
+        ended=said.time("ended", "end", "end_date"),
+        tags=said.texts("tags"),
+    )
+    return _with_rest(made, said)
+
+
+def _project(place: str, row: dict[str, Any]) -> Project:
+    said = _Said(row)
+    state = said.text("state", "status").lower() or "active"
+    id = _id(said, place)
+    made = Project(
+        id=id,
+        name=said.text("name", "title") or id,
+        description=said.text("description"),
+        state=ProjectState(state) if state in set(ProjectState) else ProjectState.ACTIVE,
+        tags=said.texts("tags"),
+    )
+    return _with_rest(made, said)
+
+
+def _with_rest(made: A, said: _Said) -> A:
+    """The aggregate with what was said beyond its fields, kept as fields it does not know."""
+    rest = {f"old_{name}": said.get(name) for name in said.left()}
+    return made.evolve(unknown=rest) if rest else made
+
+
+def _same(file: Path, id: bytes, size_bytes: int) -> bool:
+    return file.stat().st_size == size_bytes and digest_blob(file.read_bytes()) == id
+
+
+def import_folder(space: Workspace, folder: str | os.PathLike[str], *, actor: str) -> ImportReport:
+    """Take a folder of the old kind in, as one unit of work; tells what it did not understand.
+
+    Raises `Invalid` when there is no such folder, and what a commit raises.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise Invalid(f"{root} is no folder; name the folder of the old workspace.")
+    before = space.store.view().seq
+    with space.unit_of_work(actor, f"import of {root.name}") as uow:
+        work = _Import(root, uow)
+        work.run()
+        changed = work.files > work.unchanged or work.aggregates
+        if changed:
+            uow.event("workspace.imported", {"files": work.files, "aggregates": work.aggregates})
+        entry = uow.commit() if changed else None
+    made = entry if entry is not None and entry.seq > before else None
+    return ImportReport(made, work.files, work.unchanged, work.aggregates, tuple(work.told))
+
+
+def export_folder(space: Workspace, folder: str | os.PathLike[str]) -> int:
+    """Write the contents of all artifacts into a folder that is empty or not there; how many.
+
+    What `import_folder` took in comes out as it was. Raises `WouldOverwrite`.
+    """
+    root = Path(folder)
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise WouldOverwrite(
+            f"{root} is not empty; nothing was written. Name a new or empty folder.",
+            paths=[str(root)],
+        )
+    root.mkdir(parents=True, exist_ok=True)
+    artifacts = space.now().artifacts
+    count = 0
+    for artifact in artifacts:
+        target = root / artifact.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with artifacts.open(artifact.name) as source, open(target, "xb") as out:
+            while chunk := source.read(1 << 20):
+                out.write(chunk)
+        count += 1
+    return count

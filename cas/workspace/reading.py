@@ -1,0 +1,202 @@
+"""Reading aggregates: one context's tree at one moment, typed collections over it.
+
+Floor 6. Invariant: what a reader gives was decoded from one commit of its context; it never
+changes. Any thread may use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
+
+from attrs import frozen
+
+from cas.errors import AggregateNotFound, ContextNotFound
+from cas.history.core import Core
+from cas.history.snapshot import Snapshot
+from cas.history.view import View
+from cas.model.ids import BlobId, CommitId, Kind
+from cas.model.objects import Commit
+from cas.objects.content import BlobReader
+from cas.workspace.codec import from_record, typed
+from cas.workspace.layout import MAIN, context_branch, file_path, record_path, snapshot_of
+from cas.workspace.registry import Aggregate, AggregateType, type_of
+
+T = TypeVar("T", bound=Aggregate)
+Where = Callable[[Any], bool]
+"""A predicate over aggregates."""
+
+
+@frozen
+class Version(Generic[T]):
+    """One version of an aggregate: the commit that made it, and what it was then, None: removed."""
+
+    commit: CommitId
+    author: str
+    message: str
+    time_us: int
+    value: T | None
+
+
+class Reader:
+    """All contexts as of one view, on one branch."""
+
+    def __init__(self, core: Core, view: View, branch: str = MAIN) -> None:
+        self.core = core
+        self.view = view
+        self.branch = branch
+        self._snapshots: dict[str, Snapshot] = {}
+
+    @property
+    def seq(self) -> int:
+        """The journal entry that it stands after."""
+        return self.view.seq
+
+    def snapshot(self, context: str) -> Snapshot:
+        """The files of a context; empty where nothing was written yet."""
+        found = self._snapshots.get(context)
+        if found is None:
+            ref = self.view.ref("heads/" + context_branch(context, self.branch))
+            commit = None if ref is None else CommitId(ref.target)
+            found = self._snapshots[context] = snapshot_of(self.core, commit)
+        return found
+
+    def preset(self, context: str, snapshot: Snapshot) -> None:
+        """Take these files for those of a context."""
+        self._snapshots[context] = snapshot
+
+    def record(self, type: AggregateType, id: str) -> BlobId | None:
+        """The record of an aggregate; None where there is none."""
+        entry = self.snapshot(type.context).entry(record_path(type, id))
+        return None if entry is None or entry.is_tree else BlobId(entry.id)
+
+    def load(self, type: AggregateType, record: BlobId) -> Aggregate:
+        """The aggregate of a record."""
+        data = self.core.objects.get(record, Kind.BLOB)
+        return from_record(data, expected=type, origin=record)
+
+    def records(self, type: AggregateType) -> Iterator[tuple[str, BlobId]]:
+        """(id, record) of all aggregates of a type, in the order of ids."""
+        snapshot = self.snapshot(type.context)
+        folder = snapshot.entry(type.collection)
+        if folder is None or not folder.is_tree:
+            return
+        skip = len(type.collection) + 1
+        found = (
+            ((path[skip:], entry) for path, entry in snapshot.walk(type.collection))
+            if type.path_ids
+            else snapshot.entries(type.collection)
+        )
+        for id, entry in found:
+            yield id, BlobId(entry.id)
+
+
+class Collection(Generic[T]):
+    """The aggregates of one type, as of one moment."""
+
+    def __init__(self, reader: Reader, cls: type[T]) -> None:
+        self._reader = reader
+        self._cls = cls
+        self.type = type_of(cls)
+
+    def __repr__(self) -> str:
+        return f"<Collection {self.type.collection} after entry {self._reader.seq}>"
+
+    def get(self, id: str) -> T:
+        """The aggregate of this id. Raises `AggregateNotFound`."""
+        found = self.find_one(id)
+        if found is None:
+            raise not_found(self.type, id)
+        return found
+
+    def find_one(self, id: str) -> T | None:
+        """The aggregate of this id, or None."""
+        record = self._reader.record(self.type, id)
+        return None if record is None else self._load(record)
+
+    def _load(self, record: BlobId) -> T:
+        return typed(self._reader.load(self.type, record), self._cls)
+
+    def __contains__(self, id: object) -> bool:
+        return isinstance(id, str) and self._reader.record(self.type, id) is not None
+
+    def __iter__(self) -> Iterator[T]:
+        return self.find()
+
+    def ids(self) -> Iterator[str]:
+        """All ids, ascending."""
+        return (id for id, _record in self._reader.records(self.type))
+
+    def find(self, where: Where | None = None) -> Iterator[T]:
+        """The aggregates of which `where` is true, all without it, in the order of ids.
+
+        Reads the whole collection, a group of records at a time.
+        """
+        group: list[BlobId] = []
+        for _id, record in self._reader.records(self.type):
+            group.append(record)
+            if len(group) == _GROUP:
+                yield from self._matching(group, where)
+                group = []
+        yield from self._matching(group, where)
+
+    def _matching(self, records: list[BlobId], where: Where | None) -> Iterator[T]:
+        contents = self._reader.core.objects.get_many(records)
+        for record, (_id, _kind, data) in zip(records, contents, strict=True):
+            value = typed(from_record(data, expected=self.type, origin=record), self._cls)
+            if where is None or where(value):
+                yield value
+
+    def history(self, id: str) -> Iterator[Version[T]]:
+        """The versions of an aggregate, newest first, with who made each. Nothing is lost by an
+        edit: what it was is here. Raises `AggregateNotFound` when there never was one.
+        """
+        reader, path = self._reader, record_path(self.type, id)
+        snapshot = reader.snapshot(self.type.context)
+        log = [] if snapshot.id is None else list(reader.view.log(snapshot.id, path=path))
+        if not log:
+            raise not_found(self.type, id)
+        return (self._version(commit_id, commit, path) for commit_id, commit in log)
+
+    def _version(self, id: CommitId, commit: Commit, path: str) -> Version[T]:
+        entry = snapshot_of(self._reader.core, id).entry(path)
+        value = None if entry is None else self._load(BlobId(entry.id))
+        return Version(id, commit.author, commit.message, commit.time_us, value)
+
+
+class ArtifactFiles:
+    """The contents of artifacts, by name."""
+
+    def __init__(self, reader: Reader, context: str) -> None:
+        self._reader = reader
+        self._context = context
+
+    def read(self, name: str) -> bytes:
+        """The content of an artifact. Raises `PathNotFound`."""
+        return self._reader.snapshot(self._context).read(file_path(name))
+
+    def open(self, name: str) -> BlobReader:
+        """The content as a seekable stream, of any size. Raises `PathNotFound`."""
+        return self._reader.snapshot(self._context).open(file_path(name))
+
+
+_GROUP = 1024
+
+
+def not_found(type: AggregateType, id: str) -> AggregateNotFound:
+    """The error for an aggregate that is not there."""
+    return AggregateNotFound(
+        f"There is no {type.name} {id!r}; list the collection {type.collection!r}, or ask for a "
+        "moment at which it was there.",
+        type=type.name,
+        id=id,
+    )
+
+
+def no_context(name: str, known: list[str]) -> ContextNotFound:
+    """The error for a context that was not declared."""
+    return ContextNotFound(
+        f"The workspace has no context {name!r}; declare it, or name one of: "
+        f"{', '.join(known) or 'none yet'}.",
+        context=name,
+    )

@@ -1,0 +1,285 @@
+"""Durable subscriptions: a name, a saved position, a handler; dead letters that are seen.
+
+Floor 6. Invariant: an event is handed out at least once, and what its handler stages in the unit of
+work it is given takes effect exactly once, because the position moves in the same commit. An
+event whose handler keeps failing becomes a dead letter in such a commit, and the next one follows.
+
+Source and target may be two stores: the position lives where the effects do. That is how events are
+carried to a context that lives elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+
+from cas.errors import AggregateConflict, ConditionFailed, Invalid, RefConflict, Unavailable
+from cas.limits import HANDLER_ATTEMPTS_MAX, SUBSCRIPTION_LAG_MAX
+from cas.workspace.contexts import HOME
+from cas.workspace.events import DomainEvent, Position, type_filter
+from cas.workspace.parts import part
+from cas.workspace.registry import Aggregate, aggregate
+from cas.workspace.work import UnitOfWork
+from cas.workspace.workspace import Workspace, to_position
+
+Handler = Callable[[DomainEvent, UnitOfWork], object]
+"""What is done about an event. What it stages in the unit of work is committed with the position;
+for an effect elsewhere it must bear being called twice with one event."""
+
+
+@aggregate("subscription", context=HOME)
+class Saved(Aggregate):
+    """Where a subscription stands; its id is its name."""
+
+    seq: int = part(default=0)
+    index: int = part(default=-1)
+    source: str = part(default="")
+    # Whose move it was: two that make the same move are still two, and one of them is refused.
+    turn: str = part(default="")
+    handled_count: int = part(default=0, rule="counter")
+    dead_count: int = part(default=0, rule="counter")
+
+    @property
+    def position(self) -> Position:
+        """The position behind what was handled."""
+        return Position(self.seq, self.index)
+
+
+@aggregate("dead_letter", context=HOME)
+class DeadLetter(Aggregate):
+    """An event whose handler kept failing. Its id is SUBSCRIPTION@POSITION."""
+
+    subscription: str = part(searchable="keyword")
+    type: str = part(searchable="keyword")
+    seq: int = part()
+    index: int = part()
+    error: str = part(searchable="text")
+    attempts: int = part(default=1)
+
+
+class EventSubscription:
+    """A named reader of the event log. Make one with `space.subscribe`; one thread uses it, any
+    number of processes may run one of the same name.
+    """
+
+    def __init__(
+        self,
+        source: Workspace,
+        target: Workspace,
+        name: str,
+        types: Collection[str] | None,
+        attempts_max: int,
+    ) -> None:
+        if attempts_max < 1:
+            raise Invalid(f"`attempts_max` is 1 or more, not {attempts_max}.")
+        type_filter(types)
+        self.name = name
+        self._source = source
+        self._target = target
+        self._types = types
+        self._attempts_max = attempts_max
+        self._actor = f"subscription {name}"
+
+    @property
+    def saved(self) -> Saved:
+        """Where it stands, and how much it has handled."""
+        found = self._target.collection(Saved).find_one(self.name)
+        return self._checked(found)
+
+    def _checked(self, found: Saved | None) -> Saved:
+        saved = found or Saved(id=self.name, source=self._source.store.id)
+        if saved.source != self._source.store.id:
+            raise Invalid(
+                f"The subscription {self.name!r} reads the store {saved.source}, not "
+                f"{self._source.store.id}; choose another name."
+            )
+        return saved
+
+    @property
+    def position(self) -> Position:
+        """The position behind what was handled."""
+        return self.saved.position
+
+    def poll(self, handler: Handler, *, limit: int | None = None, batch_count: int = 1) -> int:
+        """Hand out the events that wait, each in a commit with the position; how many there were.
+
+        With `batch_count` so many share a commit. Another process with the same name takes turns:
+        each event takes effect once. A handler that raises is tried again, and then its event
+        becomes a dead letter; `Unavailable` (busy, disk full) is passed on instead.
+        """
+        count = 0
+        while limit is None or count < limit:
+            position = self.position
+            most = batch_count if limit is None else min(batch_count, limit - count)
+            events = list(self._source.events(position, self._types, limit=max(most, 1)))
+            if not events:
+                self._pass_by(position)
+                return count
+            count += self._handle(handler, events, position)
+        return count
+
+    def _handle(self, handler: Handler, events: list[DomainEvent], position: Position) -> int:
+        try:
+            return self._commit(handler, events, position)
+        except _CONFLICTS:
+            # Another one was faster, or what the handler read has changed: look again.
+            return 0
+        except Unavailable:
+            raise
+        except Exception as error:
+            if len(events) > 1:
+                # One of them fails: find out which, by themselves.
+                return self._handle(handler, events[:1], position)
+            return self._again(handler, events[0], position, error)
+
+    def _commit(self, handler: Handler, events: list[DomainEvent], position: Position) -> int:
+        cause = events[0] if len(events) == 1 else None
+        with self._target.unit_of_work(self._actor, "events", cause=cause) as uow:
+            self._move(uow, position, events[-1].position, handled=len(events))
+            for event in events:
+                handler(event, uow)
+            uow.commit()
+        return len(events)
+
+    def _again(
+        self, handler: Handler, event: DomainEvent, position: Position, error: Exception
+    ) -> int:
+        attempts = 1
+        while attempts < self._attempts_max:
+            attempts += 1
+            try:
+                return self._commit(handler, [event], position)
+            except _CONFLICTS:
+                return 0
+            except Unavailable:
+                raise
+            except Exception as failure:
+                error = failure
+        with self._target.unit_of_work(self._actor, "a dead letter", cause=event) as uow:
+            self._move(uow, position, event.position, dead=1)
+            letter = DeadLetter(
+                id=f"{self.name}@{event.id}",
+                subscription=self.name,
+                type=event.type,
+                seq=event.position.seq,
+                index=event.position.index,
+                error=f"{type(error).__name__}: {error}"[:2000],
+                attempts=attempts,
+            )
+            if uow.find_one(DeadLetter, letter.id) is None:
+                uow.add(letter)
+            try:
+                uow.commit()
+            except _CONFLICTS:
+                return 0
+        return 1
+
+    def _move(
+        self, uow: UnitOfWork, before: Position, after: Position, *, handled: int = 0, dead: int = 0
+    ) -> None:
+        """Stage the new position, if the old one still stands. Raises `AggregateConflict`."""
+        old = self._checked(uow.find_one(Saved, self.name))
+        if old.position != before:
+            raise AggregateConflict(
+                f"The subscription {self.name!r} stands elsewhere by now.",
+                type="subscription",
+                id=self.name,
+                conflicts=(),
+                removed="",
+            )
+        uow.save(
+            old.evolve(
+                seq=after.seq,
+                index=after.index,
+                turn=uow.new_id(),
+                handled_count=old.handled_count + handled,
+                dead_count=old.dead_count + dead,
+            )
+        )
+
+    def _pass_by(self, position: Position) -> None:
+        """Save the position behind much that was of no interest, so that it is not read again."""
+        newest = self._source.last_event()
+        if newest.seq - position.seq < SUBSCRIPTION_LAG_MAX:
+            return
+        try:
+            with self._target.unit_of_work(self._actor, "nothing of interest") as uow:
+                self._move(uow, position, newest)
+                uow.commit()
+        except _CONFLICTS:
+            return
+
+    def run(self, handler: Handler, *, stop: Callable[[], bool], pause_ms: float = 250) -> int:
+        """Poll, wait for more, and go on until `stop()` says so; how many events were handled.
+
+        A commit of this handle is seen at once, one of others when its wait of at most `pause_ms`
+        is over.
+        """
+        count = 0
+        with self._source.store.follow() as entries:
+            while not stop():
+                count += self.poll(handler)
+                if not stop():
+                    entries.poll(pause_ms)
+        return count
+
+    def rewind(self, to: Position | int | str = 0, *, actor: str = "") -> None:
+        """Hand out again what is behind a position: replay. Also skips forward."""
+        position = to_position(to)
+        with self._target.unit_of_work(actor or self._actor, f"to {position}") as uow:
+            self._move(uow, self.position, position)
+            uow.commit()
+
+    def dead_letters(self) -> Iterator[DeadLetter]:
+        """The events of this subscription that nobody could handle."""
+        return self._target.collection(DeadLetter).find(lambda d: d.subscription == self.name)
+
+    def retry(self, letter: DeadLetter, handler: Handler) -> None:
+        """Hand a dead letter out once more; when that succeeds it is gone. Raises what the
+        handler raises.
+        """
+        before = Position(letter.seq, letter.index - 1)
+        start = before if letter.index > 0 else Position(letter.seq - 1)
+        event = next(iter(self._source.events(start, [letter.type], limit=1)))
+        with self._target.unit_of_work(self._actor, "a dead letter again", cause=event) as uow:
+            handler(event, uow)
+            uow.remove(uow.get(DeadLetter, letter.id))
+            uow.commit()
+
+
+_CONFLICTS = (AggregateConflict, ConditionFailed, RefConflict)
+
+
+def subscribe(
+    source: Workspace,
+    name: str,
+    types: Collection[str] | None = None,
+    *,
+    target: Workspace | None = None,
+    attempts_max: int = HANDLER_ATTEMPTS_MAX,
+) -> EventSubscription:
+    """A subscription of this name; it begins at the first event, or where it was left.
+
+    With `target` effects and position live in another store, and each event takes effect there
+    exactly once.
+    """
+    return EventSubscription(source, target or source, name, types, attempts_max)
+
+
+def carry(source: Workspace, target: Workspace, name: str, types: Collection[str]) -> int:
+    """Record the events of these types of one store in another, each once; how many there were.
+
+    A carried event has its actor and place of origin in its headers (`carried-from`,
+    `carried-by`). Call it again to go on; a process that ends at any moment loses and doubles none.
+    """
+    subscription = subscribe(source, name, types, target=target)
+
+    def record(event: DomainEvent, uow: UnitOfWork) -> None:
+        headers = dict(event.headers)
+        headers["carried-from"] = f"{source.store.id}/{event.id}"
+        headers["carried-by"] = event.actor
+        uow.transaction.event(event.type, event.body(), headers)
+
+    return subscription.poll(record, batch_count=_CARRIED)
+
+
+_CARRIED = 64

@@ -1,0 +1,316 @@
+"""A unit of work: aggregates of any contexts and their events, visible together or not at all.
+
+Floor 6. Invariants: nothing is visible before `commit` returns, and leaving the block without it
+rolls back; one commit is one journal entry. What others changed meanwhile is merged by the rules
+of its type where this unit has written it, and refuses the commit where this unit has only read
+it or made it a condition; nobody's change is lost without a conflict that says so.
+
+It stands on the transactions of history: reads are recorded, a branch that moved is followed, and
+what clashes is settled here, inside the gate after the first try, so that nobody starves. One
+thread uses a unit of work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
+
+from cas.errors import AggregateExists, Invalid, TransactionReused
+from cas.history.branch import BranchEdit
+from cas.history.store import Store
+from cas.history.transaction import Transaction
+from cas.model.entry import Entry
+from cas.model.ids import BlobId, CommitId
+from cas.workspace.codec import from_record, to_record, typed
+from cas.workspace.contexts import Context
+from cas.workspace.events import encode_event
+from cas.workspace.layout import context_branch, record_path, snapshot_of
+from cas.workspace.links import Link, new_id
+from cas.workspace.reading import Reader, Where, not_found
+from cas.workspace.registry import Aggregate, AggregateType, type_of
+from cas.workspace.settling import Condition, Settler
+from cas.workspace.streams import Sourced, after, event_path, next_event
+
+T = TypeVar("T", bound=Aggregate)
+S = TypeVar("S", bound=Sourced)
+OnConflict = Literal["raise", "keep"]
+"""What becomes of fields that no rule merges: the commit is refused, or a conflict is kept."""
+
+Key = tuple[str, str]
+
+
+class Asked:
+    """What a unit of work was begun with."""
+
+    def __init__(
+        self,
+        actor: str,
+        message: str,
+        key: str | None,
+        branch: str,
+        on_conflict: OnConflict,
+        headers: Mapping[str, str],
+    ) -> None:
+        if on_conflict not in ("raise", "keep"):
+            raise Invalid(f"on_conflict is raise or keep, not {on_conflict!r}.")
+        self.actor = actor
+        self.message = message
+        self.key = key
+        self.branch = branch
+        self.on_conflict = on_conflict
+        self.headers = headers
+
+
+class UnitCore:
+    """Begin one with `space.unit_of_work(actor=…)`; end it with `commit`."""
+
+    def __init__(
+        self, store: Store, reader: Reader, asked: Asked, declared: Mapping[str, Context]
+    ) -> None:
+        self._store = store
+        self._declared = declared
+        self._asked = asked
+        self._reader = reader
+        self.already: Entry | None = None
+        """The entry that a unit of work with this key has made before: this one will do nothing."""
+        if asked.key is not None:
+            self.already = store.outcome(asked.key)
+        self._tx: Transaction = store.begin(
+            author=asked.actor, message=asked.message, key=asked.key
+        )
+        self._edits: dict[str, tuple[BranchEdit, Settler]] = {}
+        # What this unit has made of aggregates; None: removed.
+        self._staged: dict[Key, Aggregate | None] = {}
+
+    @property
+    def actor(self) -> str:
+        """Who."""
+        return self._asked.actor
+
+    @property
+    def clock(self) -> Any:
+        """The store's clock."""
+        return self._store.objects.clock
+
+    @property
+    def transaction(self) -> Transaction:
+        """The transaction below, for what is no aggregate."""
+        return self._tx
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.rollback()
+
+    def edit(self, context: str) -> BranchEdit:
+        """The branch of a context, as this unit of work changes it."""
+        return self._edit(context)[0]
+
+    def _edit(self, context: str) -> tuple[BranchEdit, Settler]:
+        found = self._edits.get(context)
+        if found is None:
+            edit = self._tx.branch(context_branch(context, self._asked.branch))
+            settler = Settler(self._store, self._tx, edit, self._asked.on_conflict)
+            edit.settle = settler
+            found = self._edits[context] = edit, settler
+        return found
+
+    # -- reading -----------------------------------------------------------------------------
+
+    def get(self, cls: type[T], id: str) -> T:
+        """The aggregate of this id, as this unit of work sees it; the reading is recorded.
+
+        Raises `AggregateNotFound`.
+        """
+        found = self.find_one(cls, id)
+        if found is None:
+            raise not_found(type_of(cls), id)
+        return found
+
+    def find_one(self, cls: type[T], id: str) -> T | None:
+        """`get`, or None where there is none: that, too, is recorded."""
+        type = type_of(cls)
+        if (type.name, id) in self._staged:
+            staged = self._staged[type.name, id]
+            return None if staged is None else typed(staged, cls)
+        found = self._stored(type, id)
+        return None if found is None else typed(found, cls)
+
+    def _stored(self, type: AggregateType, id: str) -> Aggregate | None:
+        record = self._record(type, id)
+        if record is None:
+            return None
+        return from_record(self._tx.get(record), expected=type, origin=record)
+
+    def _record(self, type: AggregateType, id: str) -> BlobId | None:
+        entry = self.edit(type.context).entry(record_path(type, id))
+        return None if entry is None or entry.is_tree else BlobId(entry.id)
+
+    def find(self, cls: type[T], where: Where | None = None, *, guard: bool = False) -> Iterator[T]:
+        """The aggregates of which `where` is true, in the order of ids, with what is staged here.
+
+        The whole collection is read. With `guard` the answer becomes a condition: the commit is
+        refused if one that matches has come, changed or gone since.
+        """
+        type = type_of(cls)
+        if guard:
+            self.ensure(cls, where or _always, f"the {type.collection} that were found")
+        base = self._base(type)
+        own = {id: value for (name, id), value in self._staged.items() if name == type.name}
+        for id, record in base.records(type):
+            value = own.pop(id) if id in own else base.load(type, record)
+            if value is not None and (where is None or where(value)):
+                yield typed(value, cls)
+        for _id, added in sorted(own.items()):
+            if added is not None and (where is None or where(added)):
+                yield typed(added, cls)
+
+    def _base(self, type: AggregateType) -> Reader:
+        """What the context was when this unit of work began on it."""
+        edit = self.edit(type.context)
+        reader = Reader(self._store.core, self._reader.view, self._asked.branch)
+        commit = None if edit.base is None else CommitId(edit.base.target)
+        reader.preset(type.context, snapshot_of(self._store.core, commit))
+        return reader
+
+    def ensure(self, cls: type[T], where: Where, what: str = "") -> None:
+        """Commit only if nothing of which `where` is true comes, changes or goes meanwhile.
+
+        `what` names the condition in the error, `ConditionFailed`.
+        """
+        type = type_of(cls)
+        edit, settler = self._edit(type.context)
+        settler.conditions.append(Condition(type, where, what or f"a condition on {type.name}s"))
+        edit.watch(type.collection)
+
+    # -- writing -----------------------------------------------------------------------------
+
+    def new_id(self) -> str:
+        """A fresh id; later ones sort later."""
+        return new_id(self._store.objects.clock)
+
+    def add(self, value: T) -> T:
+        """Stage a new aggregate. Raises `AggregateExists`, `InvalidRecord`."""
+        type = type_of(value.__class__)
+        if self.find_one(value.__class__, value.id) is not None:
+            raise AggregateExists(
+                f"There is a {type.name} {value.id!r} already; get it and save what becomes of it, "
+                "or choose another id.",
+                type=type.name,
+                id=value.id,
+            )
+        return self._stage(type, value)
+
+    def add_fresh(self, value: T) -> T:
+        """`add` of an aggregate whose id was made here and that nobody can have."""
+        return self._stage(type_of(value.__class__), value)
+
+    def emit(self, value: S, type: str, data: Mapping[str, Any] | None = None) -> S:
+        """Record an event of an event-sourced aggregate and apply it; gives the new state.
+
+        The event joins the aggregate's stream and the journal (as TYPE OF AGGREGATE.TYPE), the
+        state is saved with it. Raises what `apply` raises, and at the commit `AggregateConflict`
+        when others have added to the stream.
+        """
+        kind = type_of(value.__class__)
+        event = next_event(value, type, data or {}, self.actor, self.clock.wall_us())
+        state = self.save(after(value, event))
+        self.edit(kind.context)[event_path(kind, value.id, event.number)] = event.encode()
+        self.event(f"{kind.name}.{type}", event.data, about=state)
+        return state
+
+    def save(self, value: T) -> T:
+        """Stage an aggregate: a new one, or what became of one that was read.
+
+        One that was read before others changed it is merged with what stands, by the rules of its
+        type. Raises `AggregateExists` for a new one whose id is taken, `AggregateConflict` where
+        the rules do not bring both together, `InvalidRecord`.
+        """
+        type = type_of(value.__class__)
+        if value.origin is None:
+            return value if self._is_staged(type, value) else self.add(value)
+        if (type.name, value.id) in self._staged:
+            return self._stage(type, value)
+        current = self._record(type, value.id)
+        if current != value.origin:
+            merged = self._edit(type.context)[1].merge_old(type, value, current)
+            return typed(self._stage(type, merged), value.__class__)
+        return self._stage(type, value)
+
+    def _is_staged(self, type: AggregateType, value: Aggregate) -> bool:
+        """Whether this unit has made the aggregate before; then it is staged anew."""
+        if self._staged.get((type.name, value.id)) is None:
+            return False
+        self._stage(type, value)
+        return True
+
+    def _stage(self, type: AggregateType, value: T) -> T:
+        record = to_record(value)
+        context = self._declared.get(type.context)
+        if context is not None:
+            context.check_type(type)
+            context.check_bytes(type, value.id, len(record))
+        self.edit(type.context)[record_path(type, value.id)] = record
+        self._staged[type.name, value.id] = value
+        return value
+
+    def remove(self, value: Aggregate) -> None:
+        """Stage the removal of an aggregate; its history stays. Raises `AggregateNotFound`."""
+        type = type_of(value.__class__)
+        if self.find_one(value.__class__, value.id) is None:
+            raise not_found(type, value.id)
+        self.edit(type.context).drop(record_path(type, value.id))
+        self._staged[type.name, value.id] = None
+
+    def event(
+        self,
+        type: str,
+        data: Mapping[str, Any] | None = None,
+        *,
+        about: Aggregate | Link | None = None,
+        context: str = "",
+    ) -> None:
+        """Record a domain event in the same commit: a type such as `sprint.closed`, plain values,
+        the aggregate that it is about. Raises `Invalid`, `LimitExceeded`.
+        """
+        link = about.link if isinstance(about, Aggregate) else about
+        if not context and isinstance(about, Aggregate):
+            context = type_of(about.__class__).context
+        body, headers = encode_event(type, data or {}, link, context, self._asked.headers)
+        self._tx.event(type, body, headers)
+
+    # -- ending ------------------------------------------------------------------------------
+
+    def rollback(self) -> None:
+        """Forget everything; harmless when said twice, or after a commit."""
+        self._tx.rollback()
+
+    def commit(self) -> Entry:
+        """Make everything visible and durable; gives the journal entry.
+
+        With nothing staged there is none, and the newest is given. A unit whose key has
+        committed before gives that entry and does nothing. Raises `AggregateConflict`,
+        `ConditionFailed`, `RefConflict`: look at both sides and do the work again
+        (`space.run` does); and what a transaction raises. It is over in any case.
+        """
+        if self.already is not None:
+            self.rollback()
+            return self.already
+        try:
+            return self._tx.commit()
+        except TransactionReused as error:
+            # Somebody with the same key was faster: the work is done.
+            return self._store.entry(error.seq)
+        finally:
+            self._staged.clear()
+
+
+def _always(_value: Any) -> bool:
+    return True

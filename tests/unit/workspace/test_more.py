@@ -1,0 +1,370 @@
+"""Events, subscriptions, projections, streams, contexts and branches of a workspace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import cas
+from cas.errors import (
+    AggregateConflict,
+    AggregateNotFound,
+    Invalid,
+    InvalidRecord,
+    LimitExceeded,
+    NotAllowed,
+    RefNotFound,
+)
+from cas.workspace.contexts import Context
+from cas.workspace.events import Position
+from cas.workspace.parts import part
+from cas.workspace.planning import Sprint
+from cas.workspace.projections import Projection
+from cas.workspace.registry import aggregate
+from cas.workspace.streams import Sourced, StreamEvent
+from cas.workspace.subscriptions import carry, subscribe
+from cas.workspace.workspace import Workspace
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Iterator[Workspace]:
+    """An empty workspace."""
+    with cas.open(tmp_path / "s", create=True) as store:
+        yield Workspace(store)
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[Workspace]:
+    """An empty workspace in another store."""
+    with cas.open(tmp_path / "t", create=True) as store:
+        yield Workspace(store)
+
+
+def say(space: Workspace, *types: str, actor: str = "a") -> cas.Entry:
+    """Record events in one entry."""
+    with space.unit_of_work(actor) as uow:
+        for number, type in enumerate(types):
+            uow.event(type, {"n": number}, context="planning")
+        return uow.commit()
+
+
+# -- events --------------------------------------------------------------------------------------
+
+
+def test_events_are_read_from_any_position(space: Workspace) -> None:
+    """Events come in order behind a position, of the types asked for, with their data whole."""
+    say(space, "a.x", "b.y", "a.z")
+    with space.unit_of_work("b", correlation="talk") as uow:
+        uow.memories.note("x")
+        uow.event("a.long", {"text": "y" * 5_000})
+        uow.commit()
+    assert [e.type for e in space.events()] == ["a.x", "b.y", "a.z", "a.long"]
+    assert [e.id for e in space.events("1.0")] == ["1.1", "1.2", "2.0"]
+    assert [e.id for e in space.events(1)] == ["2.0"]
+    assert [e.type for e in space.events(types=["a.*"])] == ["a.x", "a.z", "a.long"]
+    assert [e.type for e in space.events(types=["b.y"], limit=5)] == ["b.y"]
+    last = list(space.events())[-1]
+    assert (last.data, last.correlation) == ({"text": "y" * 5_000}, "talk")
+    assert Position.parse(last.id) == last.position
+
+
+def test_causes_are_passed_on(space: Workspace) -> None:
+    """What an event causes names it, and belongs to the conversation of its cause."""
+    say(space, "first")
+    (first,) = space.events()
+    with space.unit_of_work("b", cause=first) as uow:
+        uow.event("second")
+        uow.commit()
+    second = list(space.events())[-1]
+    assert (second.cause, second.correlation) == (first.id, first.id)
+    with space.unit_of_work("c", cause=second) as uow:
+        uow.event("third")
+        uow.commit()
+    assert list(space.events())[-1].correlation == first.id
+
+
+# -- subscriptions -------------------------------------------------------------------------------
+
+
+def test_a_subscription_goes_on_where_it_was(space: Workspace) -> None:
+    """A named subscription hands out each event once, over restarts, with its effects."""
+    say(space, "a.one", "b.two")
+
+    def handler(event, uow):
+        uow.memories.note(event.type, id=f"m{event.id}")
+
+    assert subscribe(space, "notes", ["a.*"]).poll(handler) == 1
+    say(space, "a.three")
+    again = subscribe(space, "notes", ["a.*"])
+    assert again.poll(handler) == 1
+    assert again.poll(handler) == 0
+    assert sorted(m.text for m in space.memories) == ["a.one", "a.three"]
+    assert (again.saved.handled_count, again.position) == (2, Position(3, 0))
+
+
+def test_a_batch_shares_a_commit(space: Workspace) -> None:
+    """With `batch_count` several events take effect in one entry."""
+    say(space, *(f"t{n}" for n in range(5)))
+    before = space.store.view().seq
+    seen = []
+    subscription = subscribe(space, "batch")
+    assert subscription.poll(lambda e, _u: seen.append(e.type), batch_count=3, limit=4) == 4
+    assert seen == ["t0", "t1", "t2", "t3"]
+    assert space.store.view().seq == before + 2
+
+
+def test_an_event_that_cannot_be_handled_is_seen(space: Workspace) -> None:
+    """A handler that keeps raising makes a dead letter; the others go on; a retry clears it."""
+    say(space, "good", "bad", "good")
+    tries = []
+
+    def handler(event, uow):
+        tries.append(event.type)
+        uow.memories.note(event.type)
+        if event.type == "bad":
+            raise ValueError("no idea")
+
+    subscription = subscribe(space, "s", attempts_max=2)
+    assert subscription.poll(handler) == 3
+    assert tries == ["good", "bad", "bad", "good"]
+    assert [m.text for m in space.memories] == ["good", "good"]
+    (letter,) = subscription.dead_letters()
+    assert (letter.type, letter.error, letter.attempts) == ("bad", "ValueError: no idea", 2)
+    assert subscription.saved.dead_count == 1
+    with pytest.raises(ValueError, match="no idea"):
+        subscription.retry(letter, handler)
+    subscription.retry(letter, lambda e, uow: uow.memories.note("mended", id="x"))
+    assert list(subscription.dead_letters()) == []
+    assert space.memories.get("x").text == "mended"
+
+
+def test_replay_hands_out_again(space: Workspace) -> None:
+    """Rewound to a position, a subscription hands out what is behind it once more."""
+    say(space, "a", "b", "c")
+    seen = []
+    subscription = subscribe(space, "s")
+    subscription.poll(lambda e, _u: seen.append(e.type))
+    subscription.rewind("1.0")
+    subscription.poll(lambda e, _u: seen.append(e.type))
+    assert seen == ["a", "b", "c", "b", "c"]
+
+
+def test_two_workers_share_a_subscription(space: Workspace) -> None:
+    """Two of one name take turns: each event takes effect once, though both were handed it."""
+    say(space, "a", "b")
+    one, two = subscribe(space, "s"), subscribe(space, "s")
+
+    def handler(event, uow):
+        uow.memories.note(event.type)
+        if event.type == "a" and one.position == Position():
+            two.poll(lambda e, u: u.memories.note(e.type), limit=1)
+
+    one.poll(handler)
+    assert sorted(m.text for m in space.memories) == ["a", "b"]
+    assert one.saved.handled_count == 2
+
+
+def test_events_are_carried_once(space: Workspace, other: Workspace) -> None:
+    """Events of one store come into another once each, whenever the carrier stopped."""
+    say(space, "a.x", "b.y", actor="ada")
+    assert carry(space, other, "from-s", ["a.*"]) == 1
+    say(space, "a.z")
+    assert carry(space, other, "from-s", ["a.*"]) == 1
+    assert carry(space, other, "from-s", ["a.*"]) == 0
+    first, second = other.events(types=["a.*"])
+    assert (first.type, second.type) == ("a.x", "a.z")
+    assert first.headers["carried-from"] == f"{space.store.id}/1.0"
+    assert first.headers["carried-by"] == "ada"
+    with pytest.raises(Invalid, match="reads the store"):
+        carry(other, other, "from-s", ["a.*"])
+
+
+def test_a_projection_is_a_function_and_a_position(space: Workspace) -> None:
+    """A projection folds on from where it was, and gives the same from the first event on."""
+
+    def count(state, event):
+        return {**state, event.type: state.get(event.type, 0) + 1}
+
+    projection = Projection(space, "counts", count, {}, ["a", "b"])
+    say(space, "a", "b", "c")
+    assert projection.catch_up() == {"a": 1, "b": 1}
+    entry = say(space, "a")
+    assert projection.value == {"a": 1, "b": 1}
+    assert projection.catch_up() == projection.rebuild() == {"a": 2, "b": 1}
+    assert projection.rebuild(as_of=entry.seq - 1) == {"a": 1, "b": 1}
+
+
+# -- streams -------------------------------------------------------------------------------------
+
+
+@aggregate("t_account", collection="t_accounts", context="bank", event_sourced=True)
+class Account(Sourced):
+    """An aggregate that is the sum of its events."""
+
+    balance: int = part(default=0)
+
+    def apply(self, event: StreamEvent) -> Account:
+        """The account after an event."""
+        change = event.data["amount"] * (1 if event.type == "deposited" else -1)
+        if self.balance + change < 0:
+            raise Invalid("An account is never below zero.")
+        return self.evolve(balance=self.balance + change)
+
+
+def test_an_event_sourced_aggregate_is_its_events(space: Workspace) -> None:
+    """State is saved with the events, the fold gives the same at every moment and version."""
+    with space.unit_of_work("a") as uow:
+        account = uow.emit(Account.begin("x"), "deposited", {"amount": 10})
+        uow.emit(account, "withdrawn", {"amount": 3})
+        first = uow.commit()
+    with space.unit_of_work("b") as uow:
+        account = uow.emit(uow.get(Account, "x"), "deposited", {"amount": 5})
+        with pytest.raises(Invalid, match="below zero"):
+            uow.emit(account, "withdrawn", {"amount": 99})
+        uow.commit()
+    assert space.collection(Account).get("x") == space.rebuild(Account, "x")
+    assert space.rebuild(Account, "x").balance == 12
+    assert space.at(first.seq).rebuild(Account, "x").balance == 7
+    assert space.rebuild(Account, "x", version=1).balance == 10
+    assert [e.type for e in space.stream(Account, "x")] == ["deposited", "withdrawn", "deposited"]
+    assert [e.type for e in space.events(first.seq)] == ["t_account.deposited"]
+    with pytest.raises(AggregateNotFound):
+        space.rebuild(Account, "nobody")
+
+
+def test_two_writers_of_one_stream_conflict(space: Workspace) -> None:
+    """The second of two units that add to one stream is refused; `run` decides anew."""
+    with space.unit_of_work("a") as uow:
+        uow.emit(Account.begin("x"), "deposited", {"amount": 10})
+        uow.commit()
+    slow = space.unit_of_work("slow")
+    slow.emit(slow.get(Account, "x"), "deposited", {"amount": 1})
+
+    def fast(uow):
+        return uow.emit(uow.get(Account, "x"), "deposited", {"amount": 2})
+
+    assert space.run(fast, "fast").balance == 12
+    with pytest.raises(AggregateConflict):
+        slow.commit()
+    assert space.rebuild(Account, "x") == space.collection(Account).get("x")
+
+
+# -- contexts ------------------------------------------------------------------------------------
+
+
+def test_a_declared_context_has_limits(space: Workspace) -> None:
+    """Types and lengths that a context does not allow are refused; others are as before."""
+    space.declare(Context(id="planning", types=frozenset({"project"})), "admin")
+    space.declare(Context(id="memory", record_bytes_max=250), "admin")
+    with space.unit_of_work("a") as uow:
+        with pytest.raises(NotAllowed, match="does not hold sprint"):
+            uow.sprints.save(Sprint(id="s", name="S"))
+        with pytest.raises(LimitExceeded, match="allows 250"):
+            uow.memories.note("x" * 200)
+        uow.memories.note("short")
+        uow.commit()
+    space.declare(space.contexts()["planning"].evolve(types=frozenset({"sprint"})), "admin")
+    with space.unit_of_work("a") as uow:
+        uow.sprints.save(Sprint(id="s", name="S"))
+        uow.commit()
+    for wrong in ({"id": "a b"}, {"id": "x", "record_bytes_max": 0}):
+        with pytest.raises((cas.Invalid, InvalidRecord)):
+            Context(**wrong)
+    with pytest.raises(Invalid):
+        Context(id="x", publishes=frozenset({"not a type"}))
+
+
+def test_a_context_sees_what_others_publish(space: Workspace) -> None:
+    """A context reads its own events and the published ones of others."""
+    space.declare(Context(id="planning", publishes=frozenset({"sprint.*"})), "admin")
+    say(space, "sprint.closed", "secret.told")
+    with space.unit_of_work("a") as uow:
+        uow.event("note.made", about=uow.memories.note("x"))
+        uow.commit()
+    seen = [e.type for e in space.events(seen_by="memory")]
+    assert seen == ["sprint.closed", "note.made"]
+    assert [e.type for e in space.events(seen_by="planning")] == ["sprint.closed", "secret.told"]
+
+
+# -- branches ------------------------------------------------------------------------------------
+
+
+def put_sprint(space: Workspace, **fields: object) -> None:
+    """Make or change the sprint s1."""
+    with space.unit_of_work("a") as uow:
+        old = uow.sprints.find_one("s1")
+        made = Sprint(id="s1", name="One") if old is None else old
+        uow.sprints.save(made.evolve(**fields))
+        uow.commit()
+
+
+def test_a_branch_is_tried_and_merged(space: Workspace) -> None:
+    """What an agent does on its branch is seen there alone, and comes back merged, in one entry
+    with both parents.
+    """
+    put_sprint(space, notes=("base",))
+    with space.unit_of_work("a") as uow:
+        uow.artifacts.put("doc", b"1\n2\n3\n")
+        uow.commit()
+    branch = space.branch("try/agent-7", actor="agent-7")
+    put_sprint(branch, notes=("base", "theirs"))
+    with branch.unit_of_work("agent-7") as uow:
+        uow.artifacts.put("doc", b"1\n2\n3 theirs\n")
+        uow.memories.note("found it")
+        uow.commit()
+    put_sprint(space, notes=("base", "ours"), tags=frozenset({"x"}))
+    with space.unit_of_work("a") as uow:
+        uow.artifacts.put("doc", b"1 ours\n2\n3\n")
+        uow.commit()
+    assert list(space.memories) == []
+    before = space.store.view().seq
+    done = space.merge("try/agent-7", actor="lead")
+    assert space.store.view().seq == before + 1
+    assert done.merged_count >= 2
+    found = space.sprints.get("s1")
+    assert (found.notes, found.tags) == (("base", "ours", "theirs"), {"x"})
+    assert space.artifacts.read("doc") == b"1 ours\n2\n3 theirs\n"
+    assert space.artifacts.get("doc").size_bytes == len(b"1 ours\n2\n3 theirs\n")
+    assert [m.text for m in space.memories] == ["found it"]
+    assert len(space.store.commit("planning/main").parents) == 2
+    assert space.merge("try/agent-7", actor="lead").entry is None
+    assert space.branches() == ["main", "try/agent-7"]
+
+
+def test_a_merge_that_clashes_is_refused_or_kept(space: Workspace) -> None:
+    """A strict field that both branches changed refuses the merge whole, or becomes a conflict."""
+    put_sprint(space)
+    branch = space.branch("b", actor="x")
+    put_sprint(branch, name="B", notes=("b",))
+    put_sprint(space, name="A")
+    with pytest.raises(AggregateConflict, match="'s1'"):
+        space.merge("b", actor="x")
+    assert space.sprints.get("s1").notes == ()
+    space.merge("b", actor="x", on_conflict="keep")
+    assert (space.sprints.get("s1").name, space.sprints.get("s1").notes) == ("A", ("b",))
+    (conflict,) = space.conflicts()
+    assert conflict.taking("incoming") == {"name": "B"}
+
+
+def test_a_branch_is_dropped(space: Workspace) -> None:
+    """A dropped branch is gone as a whole, the main one stays, and wrong names are told."""
+    with pytest.raises(RefNotFound, match="nothing is in it"):
+        space.branch("b")
+    put_sprint(space)
+    put_sprint(space.branch("b"), name="B")
+    space.drop_branch("b", actor="x")
+    assert space.branches() == ["main"]
+    space.store.undo()
+    assert Workspace(space.store, branch="b").sprints.get("s1").name == "B"
+    with pytest.raises(Invalid):
+        space.drop_branch("main", actor="x")
+    with pytest.raises(RefNotFound):
+        space.branch("c", create=False)
+    with pytest.raises(RefNotFound):
+        space.merge("c", actor="x")
+    with pytest.raises(cas.CasError):
+        space.branch("bad name")
+    with pytest.raises(Invalid):
+        space.merge("main", actor="x")
