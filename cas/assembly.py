@@ -11,9 +11,17 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 from cas.catalog.adopt import adopt_catalog
+from cas.catalog.postgres_place import is_postgres as is_hosted
 from cas.catalog.sqlite import memory_catalog, open_catalog
 from cas.clock import Clock, SystemClock
-from cas.errors import CasError, CorruptCatalog, Invalid, NotAStore, StoreNotFound
+from cas.errors import (
+    CasError,
+    CorruptCatalog,
+    Invalid,
+    NotAStore,
+    StoreNotFound,
+    Unsupported,
+)
 from cas.history.store import Store
 from cas.later import Later
 from cas.maintenance.folder import CACHE as CACHE
@@ -29,7 +37,7 @@ from cas.storage.place import address_in, bucket_in
 if TYPE_CHECKING:
     from cas.history.core import Core
     from cas.history.upkeep import BackupReport, GcPlan, GcResult
-    from cas.maintenance import gc
+    from cas.maintenance import gc, hosted
     from cas.maintenance import repair as repairs
     from cas.maintenance import salvage as salvages
     from cas.maintenance.backups import make as backups
@@ -42,6 +50,7 @@ else:
     # Who opens a store has no need of them.
     backups = Later("cas.maintenance.backups.make")
     gc = Later("cas.maintenance.gc")
+    hosted = Later("cas.maintenance.hosted")
     repairs = Later("cas.maintenance.repair")
     salvages = Later("cas.maintenance.salvage")
     remote = Later("cas.storage.remote")
@@ -56,13 +65,17 @@ def open(
     read_only: bool = False,
     deltas: bool = True,
     dictionaries: bool = True,
-    bucket: str | None = None,
+    bucket: str | os.PathLike[str] | None = None,
     clock: Clock | None = None,
 ) -> Store:
-    """Open the store in a folder; `create=True` makes it when there is none.
+    """Open the store in a folder, or on a server; `create=True` makes it when there is none.
+
+    `"postgresql://USER@HOST/DATABASE?store=NAME"` is a store whose catalog is in that database
+    (docs/how-to/postgres.md).
 
     `bucket` is where the packs of a store that is made here lie: `s3://BUCKET/PREFIX`, a prefix
-    of its own. The store remembers it; who names it again says that it is this one.
+    of its own, or for a store on a server also a folder. The store remembers it; who names it
+    again says that it is this one, and of a folder, where it is found from here.
 
     `deltas` and `dictionaries` are for a store that is made here: whether objects may be stored
     as deltas of older versions, and small ones beside a dictionary made of others, which holds
@@ -79,13 +92,24 @@ def open(
         meta = new_meta(clock, deltas, dictionaries)
         catalog = memory_catalog(meta, meta.store_id.hex())
         return assemble(ObjectStore(catalog, MemoryBucket(), clock), place)
+    where = None if bucket is None else os.fspath(bucket)
+    if is_hosted(place):
+        server = hosted.parse_hosted(place)
+        try:
+            objects = hosted.open_hosted(server, where, clock, read_only, cache_root())
+        except (StoreNotFound, NotAStore):
+            if not create or read_only:
+                raise
+            hosted.make_hosted(server, where, new_meta(clock, deltas, dictionaries), clock)
+            objects = hosted.open_hosted(server, where, clock, read_only, cache_root())
+        return assemble(objects, server.shown)
     folder = os.path.abspath(place)
     if not os.path.exists(os.path.join(folder, CATALOG)):
         if not create or read_only or _is_bereft(folder):
             raise _no_store(folder)
-        init(folder, deltas=deltas, dictionaries=dictionaries, bucket=bucket, clock=clock)
-    if bucket is not None:
-        _refuse_other_bucket(folder, bucket)
+        init(folder, deltas=deltas, dictionaries=dictionaries, bucket=where, clock=clock)
+    if where is not None:
+        _refuse_other_bucket(folder, where)
     catalog = open_catalog(
         os.path.join(folder, CATALOG), os.path.join(folder, LOCKS), read_only=read_only
     )
@@ -106,6 +130,23 @@ def _refuse_other_bucket(folder: str, bucket: str) -> None:
             f"The packs of the store at {folder} lie in {there or 'the folder itself'}; where they "
             "lie is settled when a store is made. Copy it to have them elsewhere."
         )
+
+
+def shown_place(place: str) -> str:
+    """How a place is shown: a folder by its whole path, a URL without what may be secret."""
+    return hosted.parse_hosted(place).shown if is_hosted(place) else os.path.abspath(place)
+
+
+def cache_root() -> str | None:
+    """The folder for caches of stores that have no folder of their own, as the environment says.
+
+    Everything in it may be deleted at any time. None where there is no home to keep it in.
+    """
+    named = os.environ.get("CAS_CACHE")
+    if named:
+        return os.path.abspath(named)
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(base, "cas") if os.path.isabs(base) else None
 
 
 def assemble(objects: ObjectStore, location: str) -> Store:
@@ -165,6 +206,7 @@ def plan_repair(
     good, and keeps what can be read. Raises `StoreNotFound`, `NotAStore`, `NewerFormat`,
     `StorageFailed`.
     """
+    _refuse_hosted(path, "is not repaired by this command: restore its database")
     wishes = repairs.Wishes(
         tuple(os.fspath(source) for source in sources),
         prefer,
@@ -189,9 +231,16 @@ def salvage(
     `plan_repair`. Raises `StoreNotFound`, `NewerFormat`, `StorageFailed`, `CannotRepair`, and for
     `target` what `init` does.
     """
+    _refuse_hosted(path, "is not salvaged: copy it with `cas copy`")
     return salvages.salvage(
         os.fspath(path), os.fspath(target), clock or SystemClock(), open, prefer=prefer
     )
+
+
+def _refuse_hosted(path: str | os.PathLike[str], why: str) -> None:
+    place = os.fspath(path)
+    if is_hosted(place):
+        raise Unsupported(f"The store at {hosted.parse_hosted(place).shown} {why}.")
 
 
 def _is_bereft(folder: str) -> bool:
@@ -220,29 +269,34 @@ def init(
     *,
     deltas: bool = True,
     dictionaries: bool = True,
-    bucket: str | None = None,
+    bucket: str | os.PathLike[str] | None = None,
     clock: Clock | None = None,
 ) -> bool:
     """Make a store in a folder that is missing or empty; False when there is one already.
 
     `bucket` is a prefix of an object store for its packs, `s3://BUCKET/PREFIX`. The server is
     tried out first: one that overwrites what it was told not to is refused.
+    Where `path` is a URL of PostgreSQL the store is made in that database, the schema with it
+    where there is none or brought forward where it is older, and `bucket` is needed.
 
     Atomic and idempotent: it is built beside its place and renamed into it, so of many that
     try at once one makes it and the others find it. Raises `NotAStore`, `UnsafeFilesystem`, and
     for a bucket `UnsafeBucket`, `BucketTaken`, `AccessDenied`, `StorageFailed`, `Unsupported`.
     """
+    clock = clock or SystemClock()
+    where = None if bucket is None else os.fspath(bucket)
+    if is_hosted(os.fspath(path)):
+        server = hosted.parse_hosted(os.fspath(path))
+        return hosted.make_hosted(server, where, new_meta(clock, deltas, dictionaries), clock)
     folder = os.path.abspath(os.fspath(path))
     if os.path.exists(os.path.join(folder, CATALOG)):
-        if bucket is not None:
-            _refuse_other_bucket(folder, bucket)
+        if where is not None:
+            _refuse_other_bucket(folder, where)
         open(folder, read_only=True).close()
         return False
     if _is_bereft(folder):
         raise _no_store(folder)
-    return build(
-        folder, clock or SystemClock(), deltas=deltas, dictionaries=dictionaries, bucket=bucket
-    )
+    return build(folder, clock, deltas=deltas, dictionaries=dictionaries, bucket=where)
 
 
 def adopt(path: str | os.PathLike[str], *, fork: bool, clock: Clock | None = None) -> bool:
@@ -255,6 +309,7 @@ def adopt(path: str | os.PathLike[str], *, fork: bool, clock: Clock | None = Non
     deployments to say which it is; a program that calls this whenever `open` refuses has no
     protection left. Raises what `open` does.
     """
+    _refuse_hosted(path, "was not copied with a folder: nothing has to be settled")
     folder = os.path.abspath(os.fspath(path))
     catalog = os.path.join(folder, CATALOG)
     if not os.path.exists(catalog):

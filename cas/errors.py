@@ -356,6 +356,12 @@ class MissingPack(Corrupt):
     code = "missing-pack"
 
 
+class HistoryLost(Corrupt):
+    """The catalog lacks an entry that this handle has seen. Fields: `seq`, `found`."""
+
+    code = "history-lost"
+
+
 class NotCanonical(Corrupt, ValueError):
     """Bytes are no canonical encoding of the structure they claim. Fields: `reason`."""
 
@@ -388,7 +394,7 @@ class StorageFull(Unavailable):
 
 
 class StorageFailed(Unavailable):
-    """An I/O operation failed, here or on a bucket's server. Fields: `path`, `errno`."""
+    """An I/O operation failed, here or on a server. Fields: `path`, `errno`."""
 
     code = "storage-failed"
 
@@ -417,7 +423,7 @@ class ReadOnly(NotAllowed):
 
 
 class AccessDenied(NotAllowed):
-    """A bucket refuses the credentials, or there are none. Fields: `path`."""
+    """A server refuses the credentials, or there are none. Fields: `path`."""
 
     code = "access-denied"
 

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.arsenal import arsenal
 from tests.counts import lines, tables
+from tests.databases import postgres as postgres
 from tools import services
 
 _SEED_VARIABLE = "CAS_TEST_SEED"
@@ -77,7 +78,7 @@ def rng(seed: str, request: pytest.FixtureRequest) -> random.Random:
 def _no_outside_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """A developer's own store, flags or credentials in the environment never reach a test."""
     for name in list(os.environ):
-        if name.startswith(("AWS_", "CAS_")) and not name.startswith("CAS_TEST_"):
+        if name.startswith(("AWS_", "CAS_", "PG")) and not name.startswith("CAS_TEST_"):
             monkeypatch.delenv(name)
 
 

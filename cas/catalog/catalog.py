@@ -249,6 +249,24 @@ class Catalog(Protocol):
     def head_seq(self) -> int:
         """Seq of the newest entry, without a block."""
 
+    def newer(self, after: int, limit: int) -> Sequence[EntryRow]:
+        """`CatalogReader.entries` of the newest state, without a block. Never shows less than
+        this handle has seen before.
+        """
+
+    @property
+    def is_distant(self) -> bool:
+        """Whether every question travels to a server: then what can be fetched is fetched outside
+        the gate.
+        """
+
+    def listen(self, wake: Callable[[], None]) -> Callable[[], None] | None:
+        """Call `wake` from another thread whenever somebody may have committed, until what is
+        given is called or the catalog closed. None where nobody can tell: then one has to ask.
+
+        A hint that can be lost: whoever relies on it looks now and then.
+        """
+
     def mark(self) -> int:
         """A number that every commit of anybody changes, 0 when nobody can tell.
 

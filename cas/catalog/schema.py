@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from cas.catalog.catalog import DELTAS, DICTIONARIES, Meta
 from cas.catalog.place import Place
+from cas.errors import NewerFormat
 
 if TYPE_CHECKING:
     import apsw
@@ -20,6 +21,28 @@ SCHEMA_VERSION: Final = 1
 
 KNOWN_FEATURES: Final[frozenset[str]] = frozenset((DELTAS, DICTIONARIES))
 """Names of optional parts of the format that this version understands."""
+
+FORMAT_VERSION: Final = 1
+
+
+def check_features(meta: Meta, path: str) -> None:
+    """Refuse a store of a format, or with a feature, that is not known. Raises `NewerFormat`."""
+    if meta.format > FORMAT_VERSION:
+        raise NewerFormat(
+            f"The store at {path} has format {meta.format}; this version knows "
+            f"{FORMAT_VERSION}. Install a newer version of agent-cas.",
+            needs=meta.format,
+            known=FORMAT_VERSION,
+        )
+    unknown = [name for name in meta.features if name not in KNOWN_FEATURES]
+    if unknown:
+        raise NewerFormat(
+            f"The store at {path} needs {', '.join(unknown)}, which this version does not "
+            "know. Install a newer version of agent-cas.",
+            needs=" ".join(unknown),
+            known=FORMAT_VERSION,
+        )
+
 
 # The body of an inline pack is the last column, so that its footer is read without it. No
 # AUTOINCREMENT: numbers come from the catalog version. Generated transaction ids need no index

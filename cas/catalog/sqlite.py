@@ -10,18 +10,18 @@ WAL checkpoints run inline every 1,000 pages; a background one never caught up.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from cas.catalog.blocks import ReadBlock, WriteBlock
-from cas.catalog.catalog import Meta, Turn
+from cas.catalog.catalog import EntryRow, Meta, Turn
 from cas.catalog.connections import Connections
 from cas.catalog.engine import reraise, translate
 from cas.catalog.gate import FileGate, Gate, NoGate
 from cas.catalog.host import check_engine, check_filesystem
 from cas.catalog.place import NOWHERE, place_of, refuse_moved
-from cas.catalog.schema import APPLICATION_ID, KNOWN_FEATURES, SCHEMA_VERSION, fill
+from cas.catalog.schema import APPLICATION_ID, SCHEMA_VERSION, check_features, fill
 from cas.catalog.scrub import scrub
 from cas.errors import (
     CorruptCatalog,
@@ -33,8 +33,6 @@ from cas.model.entry import genesis_hash
 
 if TYPE_CHECKING:
     import apsw
-
-FORMAT_VERSION: Final = 1
 
 
 class SqliteCatalog:
@@ -97,6 +95,17 @@ class SqliteCatalog:
             translate(error, self.path)
         self._connections.give(connection)
         return row[0] or 0
+
+    def newer(self, after: int, limit: int) -> Sequence[EntryRow]:
+        with self.read() as reader:
+            return reader.entries(after, limit)
+
+    @property
+    def is_distant(self) -> bool:
+        return False
+
+    def listen(self, wake: Callable[[], None]) -> Callable[[], None] | None:
+        return None
 
     def mark(self) -> int:
         self._connections.check()
@@ -170,21 +179,7 @@ def _meta_of(values: dict[str, Any], path: str) -> Meta:
         raise CorruptCatalog(
             f"The catalog {path} does not say what it is ({error}).", detail=str(error)
         ) from error
-    if meta.format > FORMAT_VERSION:
-        raise NewerFormat(
-            f"The store at {path} has format {meta.format}; this version knows "
-            f"{FORMAT_VERSION}. Install a newer version of agent-cas.",
-            needs=meta.format,
-            known=FORMAT_VERSION,
-        )
-    unknown = [name for name in features if name not in KNOWN_FEATURES]
-    if unknown:
-        raise NewerFormat(
-            f"The store at {path} needs {', '.join(unknown)}, which this version does not "
-            "know. Install a newer version of agent-cas.",
-            needs=" ".join(unknown),
-            known=FORMAT_VERSION,
-        )
+    check_features(meta, path)
     return meta
 
 

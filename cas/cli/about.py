@@ -10,7 +10,7 @@ import sys
 from importlib.metadata import version
 
 from cas.catalog.host import engine_version
-from cas.catalog.sqlite import FORMAT_VERSION
+from cas.catalog.schema import FORMAT_VERSION
 from cas.cli.front import Front
 from cas.storage.codec import zstd_version
 

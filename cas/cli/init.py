@@ -7,7 +7,7 @@ from typing import Final
 
 import click
 
-from cas.assembly import STORE_FOLDER, adopt, init
+from cas.assembly import STORE_FOLDER, adopt, init, shown_place
 from cas.cli.front import Front, pass_front
 from cas.cli.options import CasCommand
 
@@ -52,7 +52,7 @@ def init_command(
     if place in ("", ":memory:"):
         raise click.UsageError(f"A store is a folder, not {place!r}; name one.")
     done = init(place, bucket=bucket) if settle is None else adopt(place, fork=fork)
-    folder = os.path.abspath(place)
+    folder = shown_place(place)
     if front.out.json:
         created, settled = done and settle is None, settle if done else None
         front.out.document("init", path=folder, created=created, settled=settled)

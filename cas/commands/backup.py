@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from attrs import evolve
 
 from cas.catalog.catalog import Meta
+from cas.catalog.postgres_place import PostgresPlace, is_postgres
 from cas.catalog.sqlite import create_catalog, open_catalog
 from cas.clock import Clock, SystemClock
 from cas.errors import NotAStore, StorageFailed
@@ -25,10 +27,12 @@ from cas.maintenance.findings import OnProgress
 from cas.maintenance.folder import CATALOG, LOCKS
 from cas.maintenance.newstore import build
 from cas.objects.store import ObjectStore
+from cas.storage.bucket import Bucket
 from cas.storage.files import OS_FILES, Files, translate
 from cas.storage.place import bucket_in
 
 if TYPE_CHECKING:
+    from cas.maintenance import hosted
     from cas.maintenance.backups import prove as proving
     from cas.maintenance.backups import refill as filling
     from cas.maintenance.backups import restore as restoring
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
     from cas.maintenance.backups.restore import RestoreReport
 else:
     # A backup is made every day, and proved or restored seldom.
+    hosted = Later("cas.maintenance.hosted")
     filling = Later("cas.maintenance.backups.refill")
     proving = Later("cas.maintenance.backups.prove")
     restoring = Later("cas.maintenance.backups.restore")
@@ -83,7 +88,8 @@ def restore_store(
     clock: Clock | None = None,
     files: Files = OS_FILES,
 ) -> RestoreReport:
-    """Make a store of a backup, in a folder that is missing or empty.
+    """Make a store of a backup, in a folder that is missing or empty, or at a URL of a server
+    (`postgresql://…?store=NAME`) that has no store of that name.
 
     It is the store as it was after entry `seq`, or at a time (µs since 1970 UTC), else the newest
     that was backed up. It has the ids, refs and journal of the original up to there, and a lineage
@@ -91,9 +97,14 @@ def restore_store(
     not at all. Raises `BackupNotFound`, `CorruptBackup`, `EntryNotFound`, `Gone`, `NotAStore`,
     and what `init` and a write raise.
     """
-    source, folder = (os.path.abspath(os.fspath(path)) for path in (place, target))
-    refuse_nested(source, folder)
     clock = clock or SystemClock()
+    source = os.path.abspath(os.fspath(place))
+    if is_postgres(os.fspath(target)):
+        when = seq, time_us
+        server = hosted.parse_hosted(os.fspath(target)), bucket
+        return _restore_hosted(source, server, when, accept_damage, progress, clock)
+    folder = os.path.abspath(os.fspath(target))
+    refuse_nested(source, folder)
     refuse_taken(folder)
     with open_vault(source, clock) as vault:
         image = restoring.choose(vault, seq=seq, time_us=time_us)
@@ -113,6 +124,35 @@ def restore_store(
         if not build(folder, clock, files=files, fill=fill, bucket=bucket):
             refuse_taken(folder)
     return evolve(done[0], target=folder)
+
+
+def _restore_hosted(
+    source: str,
+    target: tuple[PostgresPlace, str | None],
+    when: tuple[int | None, int | None],
+    accept_damage: bool,
+    progress: OnProgress,
+    clock: Clock,
+) -> RestoreReport:
+    server, bucket = target
+    with open_vault(source, clock) as vault:
+        image = restoring.choose(vault, seq=when[0], time_us=when[1])
+        done: list[RestoreReport] = []
+
+        def fill(_bucket: Bucket, open_new: Callable[[Meta], ObjectStore]) -> None:
+            objects = open_new(filling.fork_of(image, clock.random(16)))
+            try:
+                done.append(
+                    restoring.fill_store(
+                        image, objects, accept_damage=accept_damage, progress=progress
+                    )
+                )
+            finally:
+                objects.close()
+
+        if not hosted.fill_hosted(server, bucket, clock, fill):
+            raise hosted.taken(server)
+    return evolve(done[0], target=server.shown)
 
 
 def open_new(building: str, meta: Meta, clock: Clock, files: Files = OS_FILES) -> ObjectStore:

@@ -246,8 +246,10 @@ class Publication:
         carried: Moment | None = group.carried
         moment = timeline.now(writer, head) if carried is None else carried
         if moment is not self._moment and self._has_moved(plan, moment):
-            if not (self._followed or self._batch.is_small):
-                # Much to make anew: not while everybody waits, unless it has been tried.
+            distant = self._objects.catalog.is_distant
+            if not self._followed and (distant or not self._batch.is_small):
+                # Much to make anew, or far to fetch: not while everybody waits, unless it has
+                # been tried.
                 return moment
             plan = self._follow(plan, moment)
         changes = self._changes(plan, moment)

@@ -92,9 +92,11 @@ class Timeline:
                 return moment
             moment = self._moment
             # Another mark is a commit of somebody, most likely an entry: no need to ask first.
-            if moment is None or mark or self._objects.catalog.head_seq() != moment.seq:
+            if moment is None or mark or not self._catch_up(moment):
                 with self._objects.catalog.read() as own:
-                    moment = self.now(own)
+                    self.now(own)
+            moment = self._moment
+            assert moment is not None
             self._marked = mark, moment
             return moment
         with self._lock:
@@ -126,6 +128,27 @@ class Timeline:
                 )
             self._moment = moment
             return moment
+
+    def _catch_up(self, moment: Moment) -> bool:
+        """Follow a few entries behind `moment`, asked for in one question; whether that did it.
+
+        What has to begin at a checkpoint is for `now` to do.
+        """
+        most = self._objects.thresholds.checkpoint_entries
+        rows = self._objects.catalog.newer(moment.seq, most)
+        if not rows:
+            return True
+        with self._lock:
+            if len(rows) == most or self._moment is not moment:
+                return False
+            try:
+                moved = self._replay(moment, rows, self.nodes)
+            except ObjectNotFound:
+                return False
+            if self.checkpoint_due(moved):
+                return False
+            self._moment = moved
+            return True
 
     def checkpoint_due(self, moment: Moment) -> bool:
         """Whether the entry after this moment has to store the refs tree."""

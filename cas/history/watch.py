@@ -20,6 +20,9 @@ OnCommit = Callable[[Entry], object]
 _POLL_MIN_MS = 5
 _POLL_MAX_MS = 250
 
+_TOLD_MS = 10_000
+"""How long one that is told of commits goes without looking: what tells it may be lost."""
+
 
 class Subscription:
     """A callback that is registered; `close` ends it, and so does the end of a `with` block."""
@@ -109,13 +112,16 @@ class Follower(Iterator[Entry]):
 
     Iteration waits for the next entry, and ends when the follower or its store is closed (by any
     thread). One thread iterates. An entry of this handle wakes it at once; those of other handles
-    and processes are asked for at intervals that grow from 5 to 250 ms while nothing comes.
+    and processes are told by the catalog where it can (PostgreSQL), and else asked for at intervals
+    that grow from 5 to 250 ms while nothing comes.
     """
 
     def __init__(self, core: Core, hooks: Hooks, after: int) -> None:
         self._core = core
         self._hooks = hooks
         self._closed = False
+        self._asked_to_be_told = False
+        self._told: Callable[[], None] | None = None
         self._ready: Iterator[Entry] = iter(())
         self.seq = after
         """The entry that was given last."""
@@ -142,6 +148,13 @@ class Follower(Iterator[Entry]):
             left_ms = None if end_ms is None else end_ms - clock.monotonic_ms()
             if left_ms is not None and left_ms <= 0:
                 return None
+            if not self._asked_to_be_told:
+                self._asked_to_be_told = True
+                self._told = self._core.objects.catalog.listen(self._hooks.wake)
+                # What came before somebody listened is looked for once more.
+                continue
+            if self._told is not None:
+                pause_ms = _TOLD_MS
             wait_ms = pause_ms if left_ms is None else min(pause_ms, left_ms)
             self._hooks.wait(count, wait_ms)
             pause_ms = min(2 * pause_ms, _POLL_MAX_MS)
@@ -162,6 +175,9 @@ class Follower(Iterator[Entry]):
     def close(self) -> None:
         """End the iteration, also one that waits in another thread."""
         self._closed = True
+        told, self._told = self._told, None
+        if told is not None:
+            told()
         self._hooks.wake()
 
     def __enter__(self) -> Follower:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from cas.catalog.catalog import DELTAS, DICTIONARIES, Meta
 from cas.catalog.host import check_filesystem
-from cas.catalog.sqlite import FORMAT_VERSION, create_catalog
+from cas.catalog.schema import FORMAT_VERSION
+from cas.catalog.sqlite import create_catalog
 from cas.clock import Clock
 from cas.errors import NotAStore
 from cas.later import Later
@@ -49,7 +50,7 @@ def build(
     parent = os.path.dirname(folder)
     building = os.path.join(parent, f".{os.path.basename(folder)}.{clock.random(8).hex()}.new")
     try:
-        _make_folders(parent, files)
+        make_folders(parent, files)
         check_filesystem(parent)
         files.mkdir(building)
     except OSError as error:
@@ -101,7 +102,7 @@ def new_meta(clock: Clock, deltas: bool, dictionaries: bool) -> Meta:
     return Meta(clock.random(16), clock.random(16), FORMAT_VERSION, features, clock.wall_us())
 
 
-def _make_folders(path: str, files: Files) -> None:
+def make_folders(path: str, files: Files) -> None:
     """Make a folder and those above it, each durable: what lies in a lost one is lost too."""
     missing = []
     while not os.path.isdir(path):

@@ -77,6 +77,18 @@ class CatalogTables:
             assert list(reader.bodies(1, 10)) == bodies[1:]
         assert [catalog.inline_body(n) for n in (1, 2, 4)] == [b"body 1", None, None]
 
+    def test_numbers_of_every_size(self, catalog: Catalog) -> None:
+        """Sizes and numbers of any magnitude come back, whatever was put before them."""
+        sizes = [1, 40_000, 3_000_000_000, 2**40, 2]
+        for number, size in enumerate(sizes, start=1):
+            with catalog.write() as writer:
+                writer.add_pack(number, b"%16d" % number, size, None, None)
+        with catalog.write() as writer:
+            writer.remove_packs([2, 3_000_000_000], 2**41, 2**33)
+        with catalog.read() as reader:
+            assert [row.body_bytes for row in reader.packs()] == [1, 3_000_000_000, 2**40, 2]
+            assert reader.head().version == 2**41
+
     def test_a_pack_number_is_given_once(self, catalog: Catalog) -> None:
         """Installing a second pack under a number fails and takes its transaction along."""
         with catalog.write() as writer:

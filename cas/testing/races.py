@@ -43,11 +43,13 @@ class Race:
     kills: int = 4
     small: bool = False
     """Thresholds that a handful of commits crosses: spills and checkpoints all the time."""
+    url: str = ""
+    """Of a store on a server, with its bucket; else one is made in the folder of the race."""
 
 
 def run(race: Race, place: str, seed: str, program: Sequence[str] = PROGRAM) -> History:
     """Run a race in an empty folder and collect its history."""
-    folder, logs = os.path.join(place, "store.cas"), os.path.join(place, "logs")
+    folder, logs = race.url or os.path.join(place, "store.cas"), os.path.join(place, "logs")
     os.mkdir(logs)
     cas.init(folder)
     draw = random.Random(f"race {seed}")

@@ -15,12 +15,19 @@ from contextlib import contextmanager
 from typing import Final
 
 from cas import assembly
+from cas.catalog.catalog import Catalog
+from cas.catalog.postgres import open_postgres
+from cas.catalog.postgres_place import is_postgres, parse
 from cas.catalog.sqlite import open_catalog
 from cas.clock import Clock
 from cas.history.store import Store
 from cas.limits import KIB, MIB, THRESHOLDS, Thresholds
+from cas.maintenance import hosted
+from cas.maintenance.newstore import new_meta
 from cas.objects.store import ObjectStore
+from cas.storage.bucket import Bucket
 from cas.storage.files import OS_FILES, Files
+from cas.storage.local import LocalBucket
 from cas.storage.place import bucket_in
 
 SMALL: Final = Thresholds(
@@ -63,7 +70,9 @@ class SteppedClock:
 
 
 def create(folder: str, *, clock: Clock, files: Files = OS_FILES, vfs: str | None = None) -> bool:
-    """Make the folder of a store where there is none, as `cas.init` does."""
+    """Make the folder of a store where there is none, as `cas.init` does; or a store at a URL."""
+    if is_postgres(folder):
+        return hosted.make_hosted(parse(folder), None, new_meta(clock, True, True), clock)
     return assembly.build(folder, clock, files=files, vfs=vfs)
 
 
@@ -76,7 +85,29 @@ def build(
     thresholds: Thresholds = THRESHOLDS,
     cached: bool = False,
 ) -> Store:
-    """Open the store in a folder, as `cas.open` does. `cached` keeps index runs in files."""
+    """Open the store in a folder or at a URL, as `cas.open` does.
+
+    `cached` keeps index runs in files.
+    """
+    cache = os.path.join(folder, assembly.CACHE) if cached else None
+    if is_postgres(folder):
+        where = parse(folder).bucket
+        cache = f"{where}.{assembly.CACHE}" if cached else None
+        if cache is not None:
+            os.makedirs(cache, exist_ok=True)
+    catalog, bucket = parts(folder, clock, files=files, vfs=vfs)
+    objects = ObjectStore(catalog, bucket, clock, cache, thresholds=thresholds)
+    return assembly.assemble(objects, folder)
+
+
+def parts(
+    folder: str, clock: Clock, *, files: Files = OS_FILES, vfs: str | None = None
+) -> tuple[Catalog, Bucket]:
+    """The catalog and the bucket of a store in a folder, or at a URL that names its bucket."""
+    if is_postgres(folder):
+        place = parse(folder)
+        assert place.bucket is not None
+        return open_postgres(place), LocalBucket(place.bucket, clock, files)
     catalog = open_catalog(
         os.path.join(folder, assembly.CATALOG),
         os.path.join(folder, assembly.LOCKS),
@@ -84,10 +115,7 @@ def build(
         # Tests write to copies and to images of crashed folders all the time.
         anywhere=True,
     )
-    bucket = bucket_in(folder, clock, files)
-    cache = os.path.join(folder, assembly.CACHE) if cached else None
-    objects = ObjectStore(catalog, bucket, clock, cache, thresholds=thresholds)
-    return assembly.assemble(objects, folder)
+    return catalog, bucket_in(folder, clock, files)
 
 
 @contextmanager

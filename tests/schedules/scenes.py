@@ -6,14 +6,12 @@ refused because of what gc took begins again, as a program would.
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-from cas.assembly import CATALOG, LOCKS, PACKS, assemble
-from cas.catalog.sqlite import open_catalog
+from cas.assembly import assemble
 from cas.errors import CasError, Condemned, NotFound, RefConflict, SessionExpired, Unavailable
 from cas.history.store import Store
 from cas.maintenance.compact import compact
@@ -22,9 +20,8 @@ from cas.model.objects import Commit
 from cas.objects.pipeline import Submitted
 from cas.objects.promises import MARKING
 from cas.objects.store import ObjectStore
-from cas.storage.local import LocalBucket
 from cas.testing.oracle import check_objects
-from cas.testing.stores import SMALL, SteppedClock
+from cas.testing.stores import SMALL, SteppedClock, parts
 from cas.testing.versions import put_on, versions_of
 from cas.trees.node import DIRECTORY, EMPTY_DATA, encode_node
 from tests.schedules.baton import Baton, SteppedCatalog
@@ -51,11 +48,8 @@ class World:
     def open(self) -> Store:
         """A further handle."""
         clock = SteppedClock(f"{self.name} {len(self.handles)}")
-        opened = open_catalog(
-            os.path.join(self.folder, CATALOG), os.path.join(self.folder, LOCKS), anywhere=True
-        )
+        opened, bucket = parts(self.folder, clock)
         catalog: Any = SteppedCatalog(opened, self.step)
-        bucket = LocalBucket(os.path.join(self.folder, PACKS), clock)
         store = assemble(ObjectStore(catalog, bucket, clock, thresholds=SMALL), self.folder)
         self.handles.append(store)
         return store

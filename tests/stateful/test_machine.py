@@ -13,6 +13,7 @@ import os
 import random
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -34,8 +35,10 @@ from cas.model.ids import BlobId, digest_blob
 from cas.testing import stores
 from cas.testing.memories import ENOUGH, memories_of
 from cas.testing.versions import put_on, versions_of
+from tests.databases import fresh_url
 from tests.stateful.oracle import Ref, State, Work, inside, read_state
 from tests.stateful.remote import Remote
+from tools.postgres_server import PostgresServer
 
 BRANCHES = st.sampled_from(["main", "plan", "plan/next", "a/b", "a"])
 PATHS = st.sampled_from(["r", "d/x", "d/y", "d/e/z", "w/1", "w/2"])
@@ -69,7 +72,7 @@ class StoreMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.place = contextlib.ExitStack()
-        self.folder = os.path.join(self.place.enter_context(stores.scratch()), "store")
+        self.folder = self.where(self.place.enter_context(stores.scratch()))
         stores.create(self.folder, clock=SystemClock())
         self.handles = [self.opened(), self.opened()]
         self.reader = cas.open(self.folder, read_only=True)
@@ -82,6 +85,10 @@ class StoreMachine(RuleBasedStateMachine):
         self.horizon = 0
 
     thresholds = stores.SMALL
+
+    def where(self, scratch: str) -> str:
+        """The place of the store."""
+        return os.path.join(scratch, "store")
 
     def opened(self) -> Store:
         """A handle whose thresholds a few steps cross."""
@@ -454,6 +461,34 @@ def test_a_store_behaves_as_its_model() -> None:
         settings=settings(
             chosen,
             max_examples=chosen.max_examples,
+            stateful_step_count=50,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+HOSTED_EXAMPLES = {"quick": 3, "deep": 400}
+"""Examples of fifty steps on a server; each step is some tens of round trips."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_store_on_a_server_behaves_as_its_model(
+    postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same with the catalog on PostgreSQL and the packs in a folder."""
+    monkeypatch.setenv("CAS_CACHE", str(tmp_path / "caches"))
+
+    class HostedMachine(StoreMachine):
+        def where(self, scratch: str) -> str:
+            return f"{fresh_url(postgres)}&bucket={scratch}/packs"
+
+    chosen = settings.get_profile(settings.get_current_profile_name())
+    run_state_machine_as_test(
+        HostedMachine,
+        settings=settings(
+            chosen,
+            max_examples=HOSTED_EXAMPLES.get(os.environ.get("CAS_TEST_PROFILE", "full"), 6),
             stateful_step_count=50,
             suppress_health_check=list(HealthCheck),
         ),

@@ -21,7 +21,9 @@ from cas.testing.attempts import Attempt, AttemptLog, History, Made, Moved, Op, 
 from cas.testing.races import Race, run
 from cas.testing.serializable import check
 from cas.testing.stores import scratch
+from tests.databases import fresh_url
 from tests.stateful.racer import BUGS
+from tools.postgres_server import PostgresServer
 
 RACER: Final = (sys.executable, "-m", "tests.stateful.racer")
 REFS: Final = ("heads/a", "heads/b")
@@ -62,6 +64,31 @@ def test_recorded_histories_are_strictly_serializable(
         if one.end == "committed" and one.base is not None and one.seq != one.base + 1
     )
     assert followed, "no transaction met another"
+
+
+HOSTED_COUNTS: Final = {"quick": 40, "deep": 4_000}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1_500)
+def test_recorded_histories_on_a_server_are_strictly_serializable(
+    postgres: PostgresServer,
+    tmp_path: Path,
+    rng: random.Random,
+    record_property: Callable[[str, object], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The same where writers queue at a row of PostgreSQL, and some of them are killed."""
+    monkeypatch.setenv("CAS_CACHE", str(tmp_path / "caches"))
+    count = HOSTED_COUNTS.get(os.environ.get("CAS_TEST_PROFILE", "full"), 250)
+    url = f"{fresh_url(postgres)}&bucket={tmp_path / 'packs'}"
+    race = Race(3, 2, count, kills=3, small=True, url=url)
+    history = raced(race, f"{rng.random()}")
+    ends = Counter(one.end for one in history.attempts)
+    counts = {"entries": len(history.entries), **dict(sorted(ends.items()))}
+    record_property("counts", {"table": "transactions", "row": "on a server", "counts": counts})
+    assert check(history) == []
+    assert ends.keys() >= {"committed", "refused"}
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ LIBRARIES: dict[str, tuple[str, ...] | None] = {
     "numpy": ("recall",),
     "obstore": ("storage",),
     "pathspec": ("worktree",),
+    "psycopg": ("catalog",),
     "pygit2": ("worktree.git",),
     "pyfastcdc": ("objects", "storage.chunker"),
     "rich": ("cli",),

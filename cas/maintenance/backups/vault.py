@@ -390,6 +390,8 @@ def _clean(folder: str, files: Files) -> None:
 
 def refuse_nested(one: str, other: str) -> None:
     """Raise `Invalid` where one of two folders lies in the other."""
+    if "://" in one or "://" in other:
+        return
     first, second = os.path.realpath(one), os.path.realpath(other)
     if os.path.commonpath([first, second]) in (first, second):
         raise Invalid(f"{one} and {other} lie in each other; name a folder outside.")

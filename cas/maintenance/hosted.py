@@ -1,0 +1,169 @@
+"""A store whose catalog is on a server: made, opened, filled, removed.
+
+Floor 5. Invariant: the bucket is there, durably, before a row names it; a store has its name once
+it is whole; and where it lies is shown without what may be secret.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from attrs import evolve
+
+from cas.catalog.catalog import Meta
+from cas.catalog.postgres import PostgresCatalog, open_postgres
+from cas.catalog.postgres_place import PostgresPlace, parse
+from cas.catalog.postgres_schema import add, drop, exists, migrate, rename
+from cas.clock import Clock
+from cas.errors import CasError, Invalid, NotAStore
+from cas.later import Later
+from cas.maintenance.newstore import make_folders
+from cas.objects.store import ObjectStore
+from cas.storage.address import is_address
+from cas.storage.bucket import Bucket
+from cas.storage.files import OS_FILES, translate
+from cas.storage.local import LocalBucket
+
+if TYPE_CHECKING:
+    from cas.storage import connect as connecting
+    from cas.storage import remote
+else:
+    # Who keeps packs in a folder has no need of it.
+    connecting = Later("cas.storage.connect")
+    remote = Later("cas.storage.remote")
+
+_BUILDING: Final = ".new"
+
+
+def parse_hosted(url: str) -> PostgresPlace:
+    """Where a URL leads. Raises `Invalid`, `Unsupported`; neither repeats it."""
+    return parse(url)
+
+
+def bucket_at(where: str, clock: Clock) -> Bucket:
+    """The bucket at a place, as a catalog names it. Raises what opening one does."""
+    if is_address(where):
+        return connecting.connect(remote.parse_address(where), clock)
+    return LocalBucket(where, clock)
+
+
+def new_bucket(where: str, clock: Clock) -> str:
+    """Make the place of a bucket, durably; how it is named in the catalog.
+
+    Raises `NotAStore` for a folder that holds anything: its files would be taken for leftovers;
+    and what claiming a prefix of an object store does.
+    """
+    if is_address(where):
+        return remote.claim(remote.parse_address(where), clock).address.url
+    folder = os.path.abspath(where)
+    try:
+        make_folders(folder, OS_FILES)
+        if os.listdir(folder):
+            raise NotAStore(
+                f"{folder} is not empty; a bucket begins in a folder of its own.", path=folder
+            )
+    except OSError as error:
+        translate(error, folder)
+    return folder
+
+
+def open_hosted(
+    place: PostgresPlace,
+    bucket: str | None,
+    clock: Clock,
+    read_only: bool = False,
+    caches: str | None = None,
+) -> ObjectStore:
+    """Open a store; `bucket` says where its bucket is found from here, else as it was made.
+
+    `caches` is a folder for caches of all such stores. Raises what `open_postgres` does.
+    """
+    catalog = open_postgres(place, read_only=read_only)
+    try:
+        where = _named(bucket or place.bucket) or catalog.bucket
+        cache = None if caches is None else _cache_of(catalog, caches)
+        return ObjectStore(catalog, bucket_at(where, clock), clock, cache)
+    except BaseException:
+        catalog.close()
+        raise
+
+
+def _named(bucket: str | None) -> str | None:
+    if bucket is None or is_address(bucket):
+        return bucket
+    return os.path.abspath(bucket)
+
+
+def _cache_of(catalog: PostgresCatalog, caches: str) -> str | None:
+    """A folder for caches of one store, or None where none can be made."""
+    folder = os.path.join(caches, catalog.meta.store_id.hex())
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+    except OSError:
+        return None
+    return folder
+
+
+def is_there(place: PostgresPlace) -> bool:
+    """Whether there is a store of this name."""
+    return exists(place)
+
+
+def taken(place: PostgresPlace) -> NotAStore:
+    """The error for a name that a store has already."""
+    return NotAStore(f"There is a store at {place.shown}; name another.", path=place.shown)
+
+
+def make_hosted(place: PostgresPlace, bucket: str | None, meta: Meta, clock: Clock) -> bool:
+    """Make an empty store, and the schema where there is none, or bring that forward; False
+    when there is a store of this name.
+
+    Raises `Invalid` without a bucket, `NotAStore` for one that is not empty, `AccessDenied`,
+    `StorageFailed`, `NewerFormat`.
+    """
+    migrate(place)
+    if exists(place):
+        return False
+    return add(place, meta, _begin_bucket(bucket or place.bucket, clock))
+
+
+def _begin_bucket(where: str | None, clock: Clock) -> str:
+    if where is None:
+        raise Invalid(
+            "A store on PostgreSQL needs a bucket for its packs; name one: `bucket=`, `cas init "
+            "--bucket`, or `bucket=` in its URL."
+        )
+    return new_bucket(where, clock)
+
+
+def fill_hosted(
+    place: PostgresPlace,
+    bucket: str | None,
+    clock: Clock,
+    fill: Callable[[Bucket, Callable[[Meta], ObjectStore]], None],
+) -> bool:
+    """Make a store with something in it; False when there is one of this name.
+
+    `fill` is given the new bucket and what makes and opens the catalog; the store has its name
+    once it is filled. Raises as `make_hosted` does.
+    """
+    if exists(place):
+        return False
+    migrate(place)
+    named = _begin_bucket(bucket or place.bucket, clock)
+    building = evolve(place, store=f".{place.store}.{clock.random(8).hex()}{_BUILDING}")
+
+    def open_new(filled: Meta) -> ObjectStore:
+        add(building, filled, named)
+        return ObjectStore(open_postgres(building), bucket_at(named, clock), clock)
+
+    try:
+        fill(bucket_at(named, clock), open_new)
+        return rename(building, place)
+    except BaseException:
+        with suppress(CasError):
+            drop(building)
+        raise

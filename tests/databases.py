@@ -1,0 +1,32 @@
+"""Servers that tests talk to: one PostgreSQL for a session of tests, started when first asked for.
+
+A test takes the fixture `postgres` and gives each of its stores a name that no other has; a store
+is rows in shared tables, so that making one costs a millisecond.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+
+from tools.postgres_server import NoServer, PostgresServer, serving
+
+_names = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A running PostgreSQL. Its log is not synced: no test here takes its power away."""
+    settings = {"fsync": "off", "max_connections": "300"}
+    try:
+        with serving(settings) as server:
+            yield server
+    except NoServer as error:
+        pytest.skip(f"no PostgreSQL: {error}")
+
+
+def fresh_url(server: PostgresServer) -> str:
+    """The URL of a store that nobody has named before."""
+    return server.url(store=f"t{next(_names)}")
