@@ -120,7 +120,7 @@ def _build_many(
         )
     )
     head = header.encode()
-    headers = encode_record_headers(kinds, codecs, deep, COMMON_GROUP, stored, raws)
+    headers = encode_record_headers(kinds, codecs, deep, repeat(COMMON_GROUP), stored, raws)
     body = b"".join([head, *chain.from_iterable(zip(headers, payloads, strict=True))])
     return _sealed(head, body, slots, needs, dictionary, end)
 
@@ -187,21 +187,24 @@ class PackBuilder:
 
     def add_many(self, records: Iterable[Made]) -> None:
         """Append records. What a copy needs beside itself is read from its payload."""
-        parts: list[bytes] = []
-        offset, slots = self.body_bytes, self._slots
-        for id, kind, codec, payload, raw_bytes, depth, group in records:
-            stored = len(payload)
-            parts.append(encode_record_header(kind, codec, depth, group, stored, raw_bytes))
-            parts.append(payload)
-            flags = 0 if kind == 1 else 1
-            slots.append(
-                encode_slot(id, offset, stored, raw_bytes, kind, codec, depth, flags, group)
-            )
-            offset += RECORD_HEADER_BYTES + stored
-            if codec > ZSTD:
+        given = list(records)
+        if not given:
+            return
+        # Column by column: no step of Python for each.
+        ids, kinds, codecs, payloads, raws, depths, groups = zip(*given, strict=True)
+        stored = list(map(len, payloads))
+        lengths = [size_bytes + RECORD_HEADER_BYTES for size_bytes in stored]
+        *offsets, end = accumulate(lengths, initial=self.body_bytes)
+        flags = [kind != 1 for kind in kinds]
+        if max(codecs) > ZSTD:
+            for id, codec, payload in zip(ids, codecs, payloads, strict=True):
                 self._note_edge(id, codec, payload)
-        self._write(b"".join(parts))
-        self.body_bytes = offset
+        self._slots += map(
+            encode_slot, ids, offsets, stored, raws, kinds, codecs, depths, flags, groups
+        )
+        headers = encode_record_headers(kinds, codecs, depths, groups, stored, raws)
+        self._write(b"".join(chain.from_iterable(zip(headers, payloads, strict=True))))
+        self.body_bytes = end
 
     def copy(self, body: bytes, footer: Footer) -> None:
         """Append the records of another pack as they lie: all of them.

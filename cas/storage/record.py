@@ -64,11 +64,11 @@ def encode_record_headers(
     kinds: Sequence[int],
     codecs: Sequence[int],
     depths: Sequence[int],
-    group: int,
+    groups: Iterable[int],
     stored_bytes: Sequence[int],
     raw_bytes: Sequence[int],
 ) -> Iterable[bytes]:
-    """`encode_record_header` of many of one group, without a step of Python for each."""
+    """`encode_record_header` of many, without a step of Python for each."""
     flags = [kind != 1 for kind in kinds]
     fields = list(
         map(
@@ -78,7 +78,7 @@ def encode_record_headers(
             codecs,
             depths,
             flags,
-            repeat(group),
+            groups,
             stored_bytes,
             raw_bytes,
         )

@@ -11,8 +11,8 @@ from cas.storage import packing as module
 from cas.storage.codec import DELTA, RAW, RECIPE, ZSTD
 from cas.storage.header import PackHeader
 from cas.storage.pack import Record, decode_inline
-from cas.storage.packing import build_inline
-from cas.storage.record import encode_record_header, encode_record_headers
+from cas.storage.packing import PackBuilder, build_inline
+from cas.storage.record import COMMON_GROUP, encode_record_header, encode_record_headers
 
 HEADER = PackHeader(b"s" * 16, b"l" * 16, bytes(16), 5)
 
@@ -50,6 +50,20 @@ def test_both_ways_make_the_same_pack(
     }
 
 
+def test_a_file_holds_what_a_row_would(rng: random.Random) -> None:
+    """Records that come in several calls lie as in a pack that is made at once."""
+    records, depths = _records(rng, 300)
+    body, footer_bytes, _footer = build_inline(HEADER, records, None, depths)
+    parts: list[bytes] = []
+    builder = PackBuilder(HEADER, parts.append)
+    made = [(*record, depths.get(record[0], 0), COMMON_GROUP) for record in records]
+    for start, stop in ((0, 1), (1, 1), (1, 40), (40, 299), (299, 300)):
+        builder.add_many(iter(made[start:stop]))
+    assert b"".join(parts) == body
+    assert builder.footer() == footer_bytes
+    assert builder.body_bytes == len(body)
+
+
 def test_headers_of_many_are_those_of_each(rng: random.Random) -> None:
     """What stands in front of a record does not depend on how many were made with it."""
     rows = [
@@ -57,8 +71,12 @@ def test_headers_of_many_are_those_of_each(rng: random.Random) -> None:
         for at in range(50)
     ]
     kinds, codecs, depths, stored, raw = zip(*rows, strict=True)
-    found = list(encode_record_headers(kinds, codecs, depths, 1, stored, raw))
-    assert found == [encode_record_header(k, c, d, 1, s, r) for k, c, d, s, r in rows]
+    groups = [rng.randrange(3) for _ in rows]
+    found = list(encode_record_headers(kinds, codecs, depths, groups, stored, raw))
+    assert found == [
+        encode_record_header(k, c, d, group, s, r)
+        for group, (k, c, d, s, r) in zip(groups, rows, strict=True)
+    ]
 
 
 def test_ids_of_many_are_ids(rng: random.Random) -> None:
