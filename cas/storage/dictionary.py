@@ -35,9 +35,9 @@ DICTIONARY_CONTENT_BYTES_MIN: Final = 32
 _FRAME_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _MAGIC: Final = b"\x37\xa4\x30\xec"
 
-_LEVEL: Final = 3
-"""Of the tables for inputs this small. Level 4 makes frames 1 % smaller beside 256 KiB, and takes a
-half longer where the nearer caches are small."""
+_LEVEL: Final = 4
+"""Of the tables for inputs this small. Level 3 makes a store of 100,000 memories 3 % longer, and
+takes a quarter less time where the nearer caches are small, no less where they are not."""
 
 _SEGMENT_BYTES: Final = 1000
 _DMER_BYTES: Final = 8
