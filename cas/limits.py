@@ -286,6 +286,10 @@ FOOTER_CACHE_BYTES: Final = 8 * MIB
 
 CATALOG_CACHE_KIB: Final = 4096
 
+RANGE_CACHE_BYTES: Final = 512 * MIB
+RANGE_MEMORY_BYTES: Final = 64 * MIB
+"""What is kept of the packs of a bucket: in the folder of the store, and by one handle."""
+
 BUCKET_READ_S: Final = 60
 BUCKET_WRITE_S: Final = 600
 """How long one request to the server of a bucket may take: a part of 8 MiB on its way here, or a

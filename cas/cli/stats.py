@@ -52,6 +52,8 @@ def _about(found: Stats) -> list[tuple[str, str]]:
             f"catalog, {size(found.inline_pack_bytes)}",
         )
     ]
+    if found.bucket is not None:
+        rows.append(("bucket", found.bucket))
     if found.unreadable_pack_count:
         packs = count(found.unreadable_pack_count, "pack")
         rows.append(("damaged", f"{packs} cannot be read; run `cas fsck`"))
@@ -107,6 +109,7 @@ def _fields(found: Stats) -> dict[str, Any]:
         "oldest": None if found.oldest_us is None else when(found.oldest_us, exact=True),
         "newest": None if found.newest_us is None else when(found.newest_us, exact=True),
         "disk": asdict(found.files),
+        "bucket": found.bucket,
     }
 
 

@@ -140,6 +140,7 @@ class _Check:
         )
 
     def run(self) -> Report:
+        self._objects.bucket.forget()
         self._report("catalog")
         for sentence in self._catalog.check():
             self._findings.add(

@@ -198,8 +198,11 @@ class _Renewal:
     def _files_of_old(self, bits: dict[int, bytes]) -> list[tuple[str, Footer, bytes | None]]:
         """Every pack file that stays, synced: whoever copied the folder may not have done it."""
         rows = []
+        folder = self._evidence.folder
+        in_folder = os.path.isdir(folder.packs)
         for number, pack in enumerate(self._evidence.packs, start=1):
-            self._files.sync_file(os.path.join(self._evidence.folder.packs, pack.file))
+            if in_folder:  # what lies in a bucket is durable since it was put there
+                self._files.sync_file(os.path.join(folder.packs, pack.file))
             rows.append((pack.file, pack.footer, bits.get(number)))
         return rows
 

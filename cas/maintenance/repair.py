@@ -140,7 +140,7 @@ def why_rebuild(folder: Folder, clock: Clock, open_store: OpenStore) -> str | No
     `NotAStore` for a folder that never was a store.
     """
     if not os.path.exists(folder.catalog):
-        if not os.path.isdir(folder.packs):
+        if not os.path.exists(folder.packs):
             if os.path.isdir(folder.path) and os.listdir(folder.path):
                 raise NotAStore(f"{folder.path} is not a store.", path=folder.path)
             raise StoreNotFound(f"There is no store at {folder.path}.", path=folder.path)

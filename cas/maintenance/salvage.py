@@ -68,7 +68,7 @@ def salvage(
     `CannotRepair` where packs disagree on the journal, and for `target` what `cas.open` does.
     """
     folder = Folder(os.path.abspath(path))
-    evidence = gather(folder, clock) if os.path.isdir(folder.packs) else None
+    evidence = gather(folder, clock) if os.path.exists(folder.packs) else None
     if evidence is None:
         raise StoreNotFound(f"There is nothing of a store at {folder.path}.", path=folder.path)
     try:

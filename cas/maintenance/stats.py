@@ -20,6 +20,7 @@ from cas.objects.packs import bit_is_set, file_name, read_footer
 from cas.objects.store import ObjectStore
 from cas.storage.codec import RECIPE
 from cas.storage.pack import Footer, decode_footer
+from cas.storage.place import address_in
 
 
 @frozen
@@ -44,6 +45,7 @@ class Stats:
     on the disk by what they are; its cache may be deleted at any time. `mirrored_seq` is the last
     entry that packs hold as well: up to there a lost catalog can be rebuilt. Since `verified_us`
     every byte of every pack file was read by a check and found good; None where one never was.
+    `bucket` is the address of the packs, None where they lie in the folder.
     """
 
     kinds: tuple[KindStats, ...]
@@ -64,6 +66,7 @@ class Stats:
     mirrored_seq: int
     verified_us: int | None
     files: FolderBytes
+    bucket: str | None = None
 
     @property
     def object_count(self) -> int:
@@ -174,6 +177,7 @@ def stats(store: Store) -> Stats:
             file_name(row.name) for row in rows if row.name is not None
         ),
         files=measure(store.location),
+        bucket=address_in(store.location),
     )
 
 

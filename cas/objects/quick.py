@@ -21,7 +21,7 @@ from cas.objects.dictionaries import Dictionaries
 from cas.objects.lookup import Lookup
 from cas.objects.packs import PackInfo, bit_is_set
 from cas.objects.plan import Shelf
-from cas.storage.bucket import Bucket
+from cas.storage.bucket import Bucket, Part
 from cas.storage.codec import (
     DICTIONARY,
     RAW,
@@ -197,6 +197,8 @@ class QuickReader:
         numbers: list[int] = []
         found: list[bytes] = []
         frames: dict[Dictionary | None, _Frames] = {}
+        if self._bucket.far:
+            self._bucket.prefetch(_parts(lots))
         for shelf, places in sorted(lots, key=_pack_of):
             places.sort()
             for _offset, at, _stored, _raw, word, _group in places:
@@ -265,6 +267,16 @@ class QuickReader:
 
 def _pack_of(lot: _Lot) -> int:
     return lot[0].pack.number
+
+
+def _parts(lots: Sequence[_Lot]) -> list[Part]:
+    """What will be read of files."""
+    return [
+        (shelf[0], offset + RECORD_HEADER_BYTES, stored)
+        for shelf, places in lots
+        if shelf[0]
+        for offset, _at, stored, _raw, _word, _group in places
+    ]
 
 
 def _numbers(

@@ -23,7 +23,7 @@ from cas.objects.pipeline import Beside, Pipeline, Submitted
 from cas.objects.sealed import StoredFooter
 from cas.storage.bucket import Bucket, Upload
 from cas.storage.codec import DELTA, DICTIONARY, RAW
-from cas.storage.header import PACK_HEADER_BYTES, PackHeader
+from cas.storage.header import PackHeader
 from cas.storage.index import Run, prefix_of, run_of
 from cas.storage.merging import due_merge, merge_runs
 from cas.storage.pack import (
@@ -302,15 +302,14 @@ def read_back(
     """The footer of a file that was just sealed, if both ends are what was written. Raises
     `CorruptPack`.
     """
-    stored = bucket.read(file, body_bytes, len(footer_bytes))
-    if bucket.read(file, 0, PACK_HEADER_BYTES) != header or stored != footer_bytes:
+    if not bucket.check(file, header, body_bytes, footer_bytes):
         raise CorruptPack(
             f"The pack {file} reads back other bytes than were written; nothing was "
             "committed. Check the disk.",
             pack=file,
             offset=-1,
         )
-    return decode_footer(header, stored, file)
+    return decode_footer(header, footer_bytes, file)
 
 
 def _failed_before() -> Closed:

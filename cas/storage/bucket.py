@@ -2,16 +2,20 @@
 
 Floor 2; implements docs/format.md sections 6 (file names) and 7.2 (order). Invariant: a name
 that was sealed once always gives the same bytes, or none after it was deleted; it is never
-overwritten. Implementations: `cas.storage.local`, `cas.storage.memory`. The contract is
+overwritten. Implementations: `cas.storage.local`, `cas.storage.memory`,
+`cas.storage.s3`, and `cas.storage.ranges` before that. The contract is
 `cas.testing.bucket_contract`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, Protocol
 
 from attrs import frozen
+
+Part = tuple[str, int, int]
+"""Some bytes of a file: its name, where they begin, how many."""
 
 
 @frozen
@@ -66,6 +70,24 @@ class Bucket(Protocol):
 
         Raises `MissingPack` when there is no such file and `CorruptPack` when it ends before.
         """
+
+    far: ClassVar[bool]
+    """Whether a read costs a request to somewhere else, so that `prefetch` is worth a call."""
+
+    def prefetch(self, parts: Sequence[Part]) -> None:
+        """Have these parts ready, as far as there is room: reads of them follow. What cannot be
+        had because it is missing or damaged is left to the read that says so.
+
+        Raises `StorageFailed`, `AccessDenied`, `Closed`.
+        """
+
+    def check(self, name: str, head: bytes, start: int, tail: bytes) -> bool:
+        """Whether a file that was just sealed begins with `head` and ends with `tail`, which
+        begins at `start`: asked of the place where it lies, never of a cache.
+        """
+
+    def forget(self) -> None:
+        """Drop what is kept of files: what is read from now on comes from where they lie."""
 
     def size(self, name: str) -> int:
         """Bytes of the file. Raises `MissingPack`."""

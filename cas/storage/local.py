@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from typing import ClassVar
 
 from cas.clock import Clock
 from cas.errors import Closed, CorruptPack, MissingPack, StorageFailed
-from cas.storage.bucket import BucketFile, UnfinishedFile
+from cas.storage.bucket import BucketFile, Part, UnfinishedFile
 from cas.storage.files import OS_FILES, Files, translate
 
 _TEMPORARY = ".tmp"
@@ -112,6 +113,8 @@ class _Open:
 class LocalBucket:
     """Files in one folder. Any number of processes may share it."""
 
+    far: ClassVar = False
+
     def __init__(self, folder: str, clock: Clock, files: Files = OS_FILES) -> None:
         self._folder = folder
         self._clock = clock
@@ -148,6 +151,20 @@ class LocalBucket:
                 offset=start,
             )
         return data
+
+    def prefetch(self, parts: Sequence[Part]) -> None:
+        return
+
+    def check(self, name: str, head: bytes, start: int, tail: bytes) -> bool:
+        size_bytes = self.size(name)
+        return (
+            size_bytes == start + len(tail)
+            and self.read(name, start, len(tail)) == tail
+            and self.read(name, 0, len(head)) == head
+        )
+
+    def forget(self) -> None:
+        return
 
     def _open(self, name: str) -> _Open:
         path = os.path.join(self._folder, name)

@@ -6,10 +6,11 @@ Floor 2. Invariant: behaves as `cas.storage.local` does, with nothing to make du
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 from cas.errors import Closed, CorruptPack, MissingPack, StorageFailed
-from cas.storage.bucket import BucketFile, UnfinishedFile
+from cas.storage.bucket import BucketFile, Part, UnfinishedFile
 
 
 class MemoryUpload:
@@ -43,6 +44,8 @@ class MemoryUpload:
 class MemoryBucket:
     """A dict of files."""
 
+    far: ClassVar = False
+
     def __init__(self) -> None:
         self._files: dict[str, list[bytes]] = {}
         self._closed = False
@@ -62,6 +65,20 @@ class MemoryBucket:
                 offset=start,
             )
         return data
+
+    def prefetch(self, parts: Sequence[Part]) -> None:
+        return
+
+    def check(self, name: str, head: bytes, start: int, tail: bytes) -> bool:
+        size_bytes = self.size(name)
+        return (
+            size_bytes == start + len(tail)
+            and self.read(name, start, len(tail)) == tail
+            and self.read(name, 0, len(head)) == head
+        )
+
+    def forget(self) -> None:
+        return
 
     def _file(self, name: str) -> bytes:
         if self._closed:

@@ -23,6 +23,8 @@ else:
 PACKS: Final = "packs"
 """A folder of pack files, or a file that says in which bucket they lie."""
 
+_RANGES: Final = os.path.join("cache", "ranges")
+
 
 def bucket_in(folder: str, clock: Clock, files: Files = OS_FILES) -> Bucket:
     """The bucket of the store in a folder.
@@ -31,7 +33,7 @@ def bucket_in(folder: str, clock: Clock, files: Files = OS_FILES) -> Bucket:
     """
     path = os.path.join(folder, PACKS)
     if os.path.isfile(path):
-        return remote.open_recorded(path, clock)
+        return remote.open_recorded(path, clock, os.path.join(folder, _RANGES))
     return LocalBucket(path, clock, files)
 
 

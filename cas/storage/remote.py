@@ -22,6 +22,7 @@ from cas.storage.address import parse_address as parse_address
 from cas.storage.connect import connect
 from cas.storage.files import Files, translate
 from cas.storage.probe import Probe, probe
+from cas.storage.ranges import CachedBucket
 from cas.storage.s3 import S3Bucket
 
 CLAIM: Final = "cas-store.json"
@@ -51,9 +52,11 @@ class BucketRecord:
         return json.dumps(document, indent=1).encode() + b"\n"
 
 
-def open_recorded(path: str, clock: Clock) -> S3Bucket:
-    """The bucket that a file names. Raises as `read_record` and `connect` do."""
-    return connect(read_record(path).address, clock)
+def open_recorded(path: str, clock: Clock, cache: str) -> CachedBucket:
+    """The bucket that a file names, with a cache in a folder. Raises as `read_record` and
+    `connect` do.
+    """
+    return CachedBucket(connect(read_record(path).address, clock), cache)
 
 
 def read_record(path: str) -> BucketRecord:

@@ -13,15 +13,16 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from threading import Lock
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from cas.clock import Clock
 from cas.errors import AccessDenied, CasError, Closed, CorruptPack, MissingPack, StorageFailed
 from cas.limits import MIB
-from cas.storage.bucket import BucketFile, UnfinishedFile
+from cas.storage.bucket import BucketFile, Part, UnfinishedFile
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -80,6 +81,8 @@ class S3Bucket:
     `label` is what messages call it: an address without credentials.
     """
 
+    far: ClassVar = True
+
     def __init__(
         self,
         library: Any,
@@ -95,6 +98,7 @@ class S3Bucket:
         self.clock = clock
         self.label = label
         self._closed = False
+        self._lock = Lock()
         self._threads: ThreadPoolExecutor | None = None
 
     def __repr__(self) -> str:
@@ -111,7 +115,7 @@ class S3Bucket:
         A request that failed may have arrived, or arrive late: the same bytes with the same mark
         are sent again under the same name, so that whichever comes first is right.
         """
-        self._refuse_closed()
+        self.refuse_closed()
         exists = self._obstore.exceptions.AlreadyExistsError
         attributes = {_MARK: mark, "Content-Type": "application/octet-stream"}
         failure: Exception | None = None
@@ -179,49 +183,55 @@ class S3Bucket:
             return b""
         if length > _PART_BYTES:
             bounds = [*range(start, start + length, _PART_BYTES), start + length]
+            self.refuse_closed()
             parts = [(name, at, end - at) for at, end in pairwise(bounds)]
             return b"".join(self._at_once(self._read, parts))
         return self._read((name, start, length))
 
-    def read_many(self, parts: list[tuple[str, int, int]]) -> list[bytes | CasError]:
-        """Each (name, start, length), beside each other; what fails is its error."""
+    def prefetch(self, parts: Sequence[Part]) -> None:
+        return  # what is kept is kept before this
 
-        def read(part: tuple[str, int, int]) -> bytes | CasError:
+    def fetch_many(self, parts: Sequence[Part]) -> list[bytes | CasError]:
+        """Each part, or the error that a read of it raises, beside each other. A part may end with
+        the file: then it is shorter, if not empty.
+        """
+        self.refuse_closed()
+
+        def fetch(part: Part) -> bytes | CasError:
             try:
-                return self.read(*part) if part[2] <= 0 else self._read(part)
+                return self._fetch(part)
             except CasError as error:
                 return error
 
-        return self._at_once(read, parts)
+        return self._at_once(fetch, parts)
 
-    def _at_once(self, call: Callable[[Any], _T], items: list[Any]) -> list[_T]:
-        if len(items) < 2:
-            return [call(item) for item in items]
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(_PARTS_AT_ONCE, "cas-s3")
-        return list(self._threads.map(call, items))
+    def _at_once(self, call: Callable[[Part], _T], parts: Sequence[Part]) -> list[_T]:
+        if len(parts) < 2:
+            return [call(part) for part in parts]
+        with self._lock:
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(_PARTS_AT_ONCE, "cas-s3")
+        return list(self._threads.map(call, parts))
 
-    def _read(self, part: tuple[str, int, int]) -> bytes:
+    def _read(self, part: Part) -> bytes:
+        data = self._fetch(part)
+        if len(data) != part[2]:
+            raise cut_short(*part)
+        return data
+
+    def _fetch(self, part: Part) -> bytes:
         name, start, length = part
-        self._refuse_closed()
+        self.refuse_closed()
         try:
-            data = bytes(self._obstore.get_range(self._store, name, start=start, length=length))
+            return bytes(self._obstore.get_range(self._store, name, start=start, length=length))
         except FileNotFoundError as error:
             raise self._missing(name, error) from error
         except Exception as error:
             # A range behind the end is an error of its own in each kind of store: look instead.
             self._refuse_denied(error)
             if self._ends_before(name, start):
-                data = b""
-            else:
-                raise self._failed("read", name, error) from error
-        if len(data) != length:
-            raise CorruptPack(
-                f"The pack {name} ends before byte {start + length}; run `cas fsck`.",
-                pack=name,
-                offset=start,
-            )
-        return data
+                raise cut_short(name, start, length) from error
+            raise self._failed("read", name, error) from error
 
     def _ends_before(self, name: str, start: int) -> bool:
         try:
@@ -229,8 +239,16 @@ class S3Bucket:
         except StorageFailed:
             return False
 
+    def check(self, name: str, head: bytes, start: int, tail: bytes) -> bool:
+        # One request: the server has compared all that it took with the digest sent along, so
+        # what the head would tell is told by its answer to the put.
+        return self._fetch((name, start, len(tail) + 1)) == tail
+
+    def forget(self) -> None:
+        return
+
     def size(self, name: str) -> int:
-        self._refuse_closed()
+        self.refuse_closed()
         try:
             return int(self._obstore.head(self._store, name)["size"])
         except FileNotFoundError as error:
@@ -251,7 +269,7 @@ class S3Bucket:
         return MissingPack(f"The pack file {name} is missing; run `cas fsck`.", pack=name)
 
     def list(self) -> Iterator[BucketFile]:
-        self._refuse_closed()
+        self.refuse_closed()
         after: str | None = None
         while True:
             page = self._page(after)
@@ -284,7 +302,7 @@ class S3Bucket:
         return
 
     def delete(self, name: str) -> None:
-        self._refuse_closed()
+        self.refuse_closed()
         try:
             self._obstore.delete(self._store, name)
         except FileNotFoundError:
@@ -300,7 +318,8 @@ class S3Bucket:
 
     # -- errors ------------------------------------------------------------------------------
 
-    def _refuse_closed(self) -> None:
+    def refuse_closed(self) -> None:
+        """Raise `Closed` after `close`."""
         if self._closed:
             raise Closed("The store is closed; open it again.")
 
@@ -327,6 +346,15 @@ class S3Bucket:
             path=path,
             errno=None,
         )
+
+
+def cut_short(name: str, start: int, length: int) -> CorruptPack:
+    """A file that ends before what was asked of it."""
+    return CorruptPack(
+        f"The pack {name} ends before byte {start + length}; run `cas fsck`.",
+        pack=name,
+        offset=start,
+    )
 
 
 def reason(error: Exception) -> str:

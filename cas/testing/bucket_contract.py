@@ -14,6 +14,7 @@ implementations that cannot do that set `reopens = False`. The promises stand in
 
 from __future__ import annotations
 
+import random
 import threading
 from pathlib import Path
 from typing import ClassVar
@@ -21,7 +22,7 @@ from typing import ClassVar
 import pytest
 
 from cas.errors import CasError, Closed, CorruptPack, MissingPack, StorageFailed
-from cas.storage.bucket import Bucket, BucketFile
+from cas.storage.bucket import Bucket, BucketFile, Part
 
 MANY_FILES = 200
 """More than an implementation is likely to keep open at once."""
@@ -164,6 +165,48 @@ class BucketContract:
             return
         with pytest.raises(CorruptPack):
             bucket.read(pack_name(9), start, length)
+
+    def test_reads_that_were_announced_are_exact(self, bucket: Bucket) -> None:
+        """Parts that were announced read as ever, missing and too long ones among them."""
+        rng = random.Random(1)
+        files = {pack_name(at): rng.randbytes(200_000) for at in range(3)}
+        for name, content in files.items():
+            put(bucket, name, content)
+        parts: list[Part] = [(pack_name(9), 0, 10), (pack_name(0), 199_999, 2)]
+        for _ in range(100):
+            start = rng.randrange(200_000)
+            length = rng.randrange(1, min(100_000, 200_000 - start) + 1)
+            parts.append((pack_name(rng.randrange(3)), start, length))
+        for _ in range(2):
+            bucket.prefetch(parts)
+            with pytest.raises(MissingPack):
+                bucket.read(*parts[0])
+            with pytest.raises(CorruptPack):
+                bucket.read(*parts[1])
+            for name, start, length in parts[2:]:
+                assert bucket.read(name, start, length) == files[name][start : start + length]
+        bucket.prefetch([])
+
+    def test_a_sealed_file_is_compared_with_what_was_written(self, bucket: Bucket) -> None:
+        """`check` says yes to the end that was written, and no to another, a longer or shorter."""
+        put(bucket, pack_name(1), b"head and a body and a tail")
+        assert bucket.check(pack_name(1), b"head", 22, b"tail")
+        for start, tail in (
+            (22, b"TAIL"),
+            (22, b"tai"),
+            (22, b"tailor"),
+            (21, b"tail"),
+            (23, b"ail"),
+        ):
+            assert bucket.check(pack_name(1), b"head", start, tail) is (start == 23)
+
+    def test_what_is_kept_can_be_forgotten(self, bucket: Bucket) -> None:
+        """After `forget` every byte is had as before."""
+        put(bucket, pack_name(1), b"kept")
+        assert bucket.read(pack_name(1), 0, 4) == b"kept"
+        bucket.forget()
+        assert bucket.read(pack_name(1), 0, 4) == b"kept"
+        assert bucket.size(pack_name(1)) == 4
 
     def test_what_is_not_there_is_missing(self, bucket: Bucket) -> None:
         """Reading or measuring an absent file raises `MissingPack`."""

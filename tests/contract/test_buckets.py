@@ -13,6 +13,7 @@ from cas.errors import ReadOnly
 from cas.storage.bucket import Bucket
 from cas.storage.local import LocalBucket
 from cas.storage.memory import MemoryBucket
+from cas.storage.ranges import CachedBucket
 from cas.storage.s3 import S3Bucket
 from cas.testing.bucket_contract import BucketContract, pack_name, put
 from tools.services import S3Server
@@ -84,6 +85,13 @@ class TestObjectStoreInMemory(BucketContract):
     def open_bucket(self, folder: Path) -> Bucket:
         store = self.stores.setdefault(folder, self.obstore.store.MemoryStore())
         return S3Bucket(self.obstore, store, SystemClock(), "memory:")
+
+
+class TestCachedBucket(TestObjectStoreInMemory):
+    def open_bucket(self, folder: Path) -> Bucket:
+        store = self.stores.setdefault(folder, self.obstore.store.MemoryStore())
+        inner = S3Bucket(self.obstore, store, SystemClock(), "memory:")
+        return CachedBucket(inner, str(folder / "ranges"))
 
 
 class TestS3Bucket(BucketContract):
