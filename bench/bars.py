@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bench import bars_part1, bars_part2, bars_part3, bars_part4
+from bench import bars_part1, bars_part2, bars_part3, bars_part4, bars_part5
 from bench.context import Context
 from bench.record import Bar
 
-PARTS = (bars_part1, bars_part2, bars_part3, bars_part4)
+PARTS = (bars_part1, bars_part2, bars_part3, bars_part4, bars_part5)
 
 ROWS: dict[str, Callable[[Context], None]] = {
     name: row for part in PARTS for name, row in part.ROWS.items()
