@@ -19,7 +19,7 @@ from cas.testing.layers import RecordingFiles, RecordingVFS
 from cas.testing.model import Model, Progress
 from cas.testing.recorder import Recorder
 
-PATIENCE_S: Final = 60
+PATIENCE_S: Final = 150
 """A child that lives longer is ended by the kernel: it waits for something that never comes."""
 
 _LENGTH: Final = struct.Struct("<Q")

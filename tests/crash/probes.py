@@ -292,7 +292,7 @@ def started(act: Callable[[], str]) -> Iterator[Callable[[], str]]:
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
-        signal.alarm(20)  # a child that waits for ever is a finding, not a test that hangs
+        signal.alarm(120)  # a child that waits for ever is a finding, not a test that hangs
         try:
             said = act()
         except BaseException as error:

@@ -92,6 +92,17 @@ BOARD = (
     Loss("rebuild_syncs", "10", "rebuild, power", "is not durable"),
     Loss("rebuild_mirrors", "10", "rebuild, twice", "root Q does not exist"),
     Loss("lineages_ordered", "10", "rebuild, twice", "root Q does not exist"),
+    Loss("rebuild_knows", "9, 10", "purge, rebuild", "root P does not exist"),
+    Loss("stones_first", "9", "purge", "its child C does not"),
+    Loss("stones_refuse", "9", "purge", "was purged and lies in"),
+    Loss("purge_counts", "9", "purge, bases", "can be decoded"),
+    Loss("purge_reencodes", "9", "purge, bases", "can be decoded"),
+    Loss("purge_takes_dead", "9", "purge", "lies in pack", ("purge_looks_at_files",)),
+    Loss("purge_looks_at_files", "9", "purge", "was purged and lies in file"),
+    Loss("thin_checks_refs", "8", "thinning", "which was thinned"),
+    Loss("refs_check_thinned", "8", "thinning", "which was thinned"),
+    Loss("backup_one_snapshot", "4.6", "backup", "the backup lacks"),
+    Loss("backup_starts_again", "4.6", "backup", "the backup lacks"),
 )
 
 # What may be taken away alone without a breach in any scenario named: (change, scenarios).

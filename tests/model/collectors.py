@@ -44,7 +44,7 @@ class Collector:
         if memory.at == "idle":
             if memory.runs < self.runs:
                 roots = roots_of(catalog, pins=rules.pins_are_roots)
-                marked = world.closure(catalog.packs, roots, rules.storage_edges)
+                marked = world.closure(catalog.packs, roots, rules.storage_edges, catalog.thinned)
                 at = "marked" if rules.mark_one_snapshot else "rooted"
                 begun = Marking(at, memory.runs + 1, catalog.lineage, catalog.version, marked)
                 label = f"{self.name} marks at version {catalog.version}: {names(marked)}"
@@ -96,7 +96,7 @@ class Collector:
         }
         if rules.newer_kept and rules.newer_traced:
             kept |= newer
-        closed = world.closure(catalog.packs, kept, rules.storage_edges)
+        closed = world.closure(catalog.packs, kept, rules.storage_edges, catalog.thinned)
         if rules.newer_kept:
             closed |= newer
         return frozenset(live.keys() - closed)

@@ -16,10 +16,10 @@ from tests.model.protocol import (
     Catalog,
     Copy,
     Packs,
-    Segment,
     State,
     World,
     roots_of,
+    segment_of,
     with_bits,
 )
 
@@ -102,10 +102,12 @@ class Janitor:
         catalog = state.catalog
         if state.mirror is not None and state.mirror.seq >= catalog.seq:
             return
-        files = world.admitted(tuple(pack for pack in catalog.packs if pack.file))
-        covered = roots_of(catalog, pins=False) <= world.live(files).keys()
+        files = world.admitted(
+            tuple(pack for pack in catalog.packs if pack.file), catalog.stones, catalog.thinned
+        )
+        covered = roots_of(catalog, pins=False) - set(catalog.stones) <= world.live(files).keys()
         if covered or not world.rules.mirror_covered:
-            segment = Segment(catalog.lineage, catalog.seq, catalog.refs)
+            segment = segment_of(catalog)
             label = f"{self.name} mirrors the journal up to {catalog.seq}"
             yield label, state._replace(mirror=segment)
 

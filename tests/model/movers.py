@@ -11,7 +11,16 @@ from typing import NamedTuple
 
 import attrs
 
-from tests.model.acts import Steps, named, remember, shown, sync_file, transact, write_file
+from tests.model.acts import (
+    Steps,
+    named,
+    remember,
+    shown,
+    sync_file,
+    transact,
+    unlinked,
+    write_file,
+)
 from tests.model.protocol import (
     ANY,
     WHOLE,
@@ -23,6 +32,7 @@ from tests.model.protocol import (
     State,
     World,
     has_session,
+    segment_of,
     with_bits,
     with_pack,
     with_session,
@@ -103,7 +113,7 @@ class Mover:
         key = f"{self.name}#{used}"
         segment = None
         if world.rebuilds and not self.from_files and not self.only:
-            segment = Segment(catalog.lineage, catalog.seq, catalog.refs)
+            segment = segment_of(catalog)
         since = 0 if world.rules.outputs_newer else min(copy.since for copy in sources)
         places = tuple((copy.number, copy.slot_no) for copy in sources)
         planned = Moving("copied", used, key, places, output, since, f"{self.name}.{used}", segment)
@@ -124,6 +134,11 @@ class Mover:
         over = Moving("idle" if memory.used < self.tries else "done", memory.used)
         if rules.fence and not has_session(catalog, memory.key):
             yield f"{self.name} is-refused: its session was fenced", remember(state, me, over)
+            return
+        if rules.stones_refuse and any(s.oid in catalog.stones for s in memory.output):
+            state = unlinked(world, state, memory.file)
+            state = transact(world, state, without_session(state.catalog, memory.key))
+            yield f"{self.name} is-refused: it holds what was purged", remember(state, me, over)
             return
         there = {
             (copy.number, copy.slot_no)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 import attrs
 
 from tests.model.acts import Actor, Steps, remember, transact
+from tests.model.backing import backup_breach
 from tests.model.canon import canonical
 from tests.model.collectors import Marking
 from tests.model.machine import Exploration, Explorer
@@ -32,6 +33,7 @@ from tests.model.protocol import (
     with_ref,
     without_session,
 )
+from tests.model.purging import purge_breach
 from tests.model.readers import Reading, reader_breach, settle_readers
 from tests.model.writers import Writing
 
@@ -111,7 +113,12 @@ class Scenario:
                 yield label, settle(world, after)
 
         def breach(state: State) -> str | None:
-            return reader_breach(state) or world.breach(state)
+            return (
+                reader_breach(state)
+                or world.breach(state)
+                or purge_breach(state)
+                or backup_breach(world, state)
+            )
 
         key = canonical if merge else lambda state: state
         return Explorer(steps, breach, key, states_max).explore(self.first())
@@ -177,9 +184,12 @@ def rebuilt(world: World, state: State) -> State:
         Pack(number, number, file.name, file.slots, 0) for number, file in enumerate(standing, 1)
     )
     if rules.admit_bottom_up:
-        packs = world.admitted(packs)
+        known = (segment.stones, segment.thinned) if segment and rules.rebuild_knows else ((), ())
+        packs = world.admitted(packs, *known)
     if rules.unreachable_dead:
-        reached = world.closure(packs, {oid for _, oid in refs}, True)
+        reached = world.closure(
+            packs, {oid for _, oid in refs}, True, segment.thinned if segment else ()
+        )
         packs = tuple(
             pack._replace(
                 dead=pack.dead
@@ -191,7 +201,8 @@ def rebuilt(world: World, state: State) -> State:
     seq = segment.seq if segment else 0
     if segment is not None and rules.rebuild_mirrors:  # a segment opens the new lineage
         segment = segment._replace(lineage=old.lineage + 1)
-    catalog = Catalog(old.lineage + 1, len(packs), 0, seq, packs, (), refs, sessions)
+    given_up = (segment.stones, segment.thinned) if segment else ((), ())
+    catalog = Catalog(old.lineage + 1, len(packs), 0, seq, packs, (), refs, sessions, *given_up)
     files = state.files
     if rules.rebuild_syncs:
         files = tuple(

@@ -68,14 +68,18 @@ class Catalog(NamedTuple):
     doomed: tuple[tuple[str, int], ...]
     refs: Refs
     sessions: tuple[Session, ...]
+    stones: tuple[str, ...] = ()  # ids that were purged
+    thinned: tuple[str, ...] = ()  # ids whose children were given up
 
 
 class Segment(NamedTuple):
-    """What a mirrored journal says: the refs at a position of a lineage's journal."""
+    """What a mirrored journal says at a position: refs, and what was purged and thinned."""
 
     lineage: int
     seq: int
     refs: Refs
+    stones: tuple[str, ...] = ()
+    thinned: tuple[str, ...] = ()
 
 
 UNSYNCED, SYNCED, UNLINKED = 0, 1, 2
@@ -189,6 +193,20 @@ class Rules:
     rebuild_syncs: bool = True
     rebuild_mirrors: bool = True  # a rebuild writes a segment of its own lineage first
     lineages_ordered: bool = True  # segments of a newer lineage win, whatever their position
+    rebuild_knows: bool = True  # what was purged is read from the mirror before admitting
+    # Purge
+    stones_first: bool = True  # the tombstone stands before the copies are taken out
+    stones_refuse: bool = True  # a purged id is not installed again, by whomever
+    purge_counts: bool = True  # taking copies out counts in condemn_seq
+    purge_reencodes: bool = True  # what was stored on the content is stored whole
+    purge_takes_dead: bool = True  # copies that were condemned go as well
+    purge_looks_at_files: bool = True  # success is told once no file holds the content
+    # Thinning
+    thin_checks_refs: bool = True  # refs are looked at where the thinning is written
+    refs_check_thinned: bool = True  # a ref is not moved to what was thinned
+    # Backup
+    backup_one_snapshot: bool = True  # refs and packs are read in one transaction
+    backup_starts_again: bool = True  # a pack that has gone meanwhile is not left out
 
 
 class World:
@@ -217,8 +235,8 @@ class World:
         self.rebuilds = rebuilds
         self.damaged = damaged
         self._live: dict[Packs, dict[str, tuple[Copy, ...]]] = {}
-        self._closed: dict[tuple[Packs, frozenset[str], bool], frozenset[str]] = {}
-        self._judged: dict[tuple[Packs, frozenset[str]], str | None] = {}
+        self._closed: dict[tuple[Packs, frozenset[str], bool, tuple[str, ...]], frozenset[str]] = {}
+        self._judged: dict[tuple[Any, ...], str | None] = {}
 
     # -- derived from packs ---------------------------------------------------------------
 
@@ -249,9 +267,14 @@ class World:
         """The rank that a copy of a child must stay below: a chunk is never stored by recipe."""
         return RECIPE if oid in self.recipes else ANY
 
-    def closure(self, packs: Packs, start: Iterable[str], storage: bool) -> frozenset[str]:
-        """The ids reached over children and, if asked, the storage edges of existing copies."""
-        key = (packs, frozenset(start), storage)
+    def closure(
+        self, packs: Packs, start: Iterable[str], storage: bool, thinned: tuple[str, ...] = ()
+    ) -> frozenset[str]:
+        """The ids reached over children and, if asked, the storage edges of existing copies.
+
+        The children of what was thinned are not reached by it.
+        """
+        key = (packs, frozenset(start), storage, thinned)
         found = self._closed.get(key)
         if found is None:
             live = self.live(packs)
@@ -259,7 +282,7 @@ class World:
             todo = list(key[1])
             while todo:
                 oid = todo.pop()
-                beyond = list(self.children.get(oid, ""))
+                beyond = [] if oid in thinned else list(self.children.get(oid, ""))
                 if storage:
                     beyond += [copy.slot.base for copy in live.get(oid, ()) if copy.slot.base]
                 for other in beyond:
@@ -296,9 +319,12 @@ class World:
                 if file is not None and file.status != SYNCED:
                     return f"pack {pack.number} has copies, its file {pack.file} is not durable"
         roots = frozenset(roots_of(catalog, pins=True))
-        key = (catalog.packs, roots)
+        for ref, target in catalog.refs:
+            if target in catalog.thinned:
+                return f"ref {ref} shows {target}, which was thinned"
+        key = (catalog.packs, roots, catalog.stones, catalog.thinned)
         if key not in self._judged:
-            self._judged[key] = self._judge(catalog.packs, roots)
+            self._judged[key] = self._judge(*key)
         if self._judged[key] is not None:
             return self._judged[key]
         live = self.live(catalog.packs)
@@ -307,13 +333,19 @@ class World:
                 return f"{oid}, acknowledged after the mark began, was condemned by that run"
         return None
 
-    def _judge(self, packs: Packs, roots: frozenset[str]) -> str | None:
+    def _judge(
+        self,
+        packs: Packs,
+        roots: frozenset[str],
+        stones: tuple[str, ...],
+        thinned: tuple[str, ...],
+    ) -> str | None:
         live = self.live(packs)
-        for root in sorted(roots - live.keys()):
+        for root in sorted(roots - live.keys() - set(stones)):
             return f"root {root} does not exist"
         for oid in live:
-            for child in self.children.get(oid, ""):
-                if child not in live:
+            for child in "" if oid in thinned else self.children.get(oid, ""):
+                if child not in live and child not in stones:
                     return f"{oid} exists, its child {child} does not"
         decoded: set[str] = set()
         grew = True
@@ -329,8 +361,11 @@ class World:
             return f"no copy of {oid} can be decoded any more"
         return next(iter(self.wants(packs).values()), None)
 
-    def admitted(self, packs: Packs) -> Packs:
-        """Section 10: the packs with the bit set of each copy that lacks what it needs.
+    def admitted(
+        self, packs: Packs, stones: tuple[str, ...] = (), thinned: tuple[str, ...] = ()
+    ) -> Packs:
+        """Section 10: the packs with the bit set of each copy that lacks what it needs. Nobody
+        needs what was purged, nor what something thinned names.
 
         Bottom-up: a copy counts once its base has a counted copy of smaller depth and each child
         of its id a counted copy; what never gets there is left out.
@@ -342,7 +377,8 @@ class World:
             grew = False
             for oid, copies in self.live(packs).items():
                 bound = self.child_bound(oid)
-                if any(ranks.get(c, ABSENT) >= bound for c in self.children.get(oid, "")):
+                needs = "" if oid in thinned else self.children.get(oid, "")
+                if any(ranks.get(c, ABSENT) >= bound for c in needs if c not in stones):
                     continue
                 for copy in copies:
                     slot, place = copy.slot, (copy.number, copy.slot_no)
@@ -371,6 +407,11 @@ def roots_of(catalog: Catalog, *, pins: bool) -> set[str]:
         for session in catalog.sessions:
             roots.update(session.pins)
     return roots
+
+
+def segment_of(catalog: Catalog) -> Segment:
+    """What a mirror says of this state."""
+    return Segment(catalog.lineage, catalog.seq, catalog.refs, catalog.stones, catalog.thinned)
 
 
 # -- transactions on a catalog: each gives the catalog after it -------------------------------

@@ -6,10 +6,12 @@ R has child P. Implements docs/design/001-what-the-model-taught.md, section 5.
 
 from __future__ import annotations
 
+from tests.model.backing import Backup
 from tests.model.collectors import Collector
 from tests.model.janitors import Janitor, OrphanScan
 from tests.model.movers import Mover
 from tests.model.nature import Scenario
+from tests.model.purging import Purger, Thinner
 from tests.model.readers import Reader
 from tests.model.writers import Writer
 
@@ -477,7 +479,56 @@ _DISASTERS = (
     ),
 )
 
-SCENARIOS = (*_WRITERS, *_COLLECTION, *_STORAGE, *_READERS, *_DISASTERS)
+_GIVING_UP = (
+    Scenario(
+        "purge",
+        (Writer("w1", "P", "b"), Purger("C"), Mover("spill", only="C"), Janitor(drops="")),
+        ("f1: !C Q", "i: C"),
+        {"a": "Q"},
+        children=FAMILY,
+        must=("purge writes", "purge takes", "purge tells", "w1 is-refused", "spill is-refused"),
+    ),
+    Scenario(
+        "purge, bases",
+        (Writer("w1", "Y", "y", deltas={"Y": "B"}), Purger("B"), Janitor(drops="")),
+        ("f1: B", "f2: Z<B:1"),
+        {"b": "B", "z": "Z"},
+        must=("purge takes", "purge tells", "w1 must-retry", "w1 commits"),
+    ),
+    Scenario(
+        "purge, rebuild",
+        (Writer("w1", "R", "b", tries=1), Purger("C"), Janitor(drops="")),
+        ("f1: C", "f2: P"),
+        {"a": "P"},
+        children=FAMILY,
+        catalog_losses=1,
+        must=("purge tells", "w1 commits", "catalog is-lost", "janitor mirrors"),
+    ),
+    Scenario(
+        "thinning",
+        (Writer("w1", "P", "b"), Thinner("P"), Collector(), Janitor(drops="")),
+        ("f1: C", "f2: P R"),
+        {"a": "R"},
+        leaving="a",
+        children=FAMILY,
+        must=("thin thins", "thin gives-up", "w1 is-refused", "w1 commits", "gc condemns"),
+    ),
+    Scenario(
+        "backup",
+        (
+            Backup(),
+            Writer("w1", "P", "b", tries=1),
+            Mover("compact", from_files=True, only="C"),
+            Janitor(drops="any"),
+        ),
+        ("f1: C", "f2: Q"),
+        {"a": "Q"},
+        children=FAMILY,
+        must=("backup finishes", "backup begins-again", "w1 commits", "compact installs"),
+    ),
+)
+
+SCENARIOS = (*_WRITERS, *_COLLECTION, *_STORAGE, *_READERS, *_DISASTERS, *_GIVING_UP)
 
 # Explored with CAS_TEST_PROFILE=deep or `python -m tests.model.report large`: minutes, not seconds.
 LARGE = (

@@ -233,6 +233,19 @@ class Writer:
         if rules.fence and memory.key and not has_session(catalog, memory.key):
             yield f"{self.name} is-refused: its session was fenced", remember(state, me, over)
             return
+        purged = [slot.oid for slot in memory.own if slot.oid in catalog.stones]
+        if rules.stones_refuse and purged:
+            state = unlinked(world, state, memory.file)
+            state = transact(world, state, without_session(state.catalog, memory.key))
+            label = f"{self.name} is-refused: {' '.join(purged)} was purged"
+            yield label, remember(state, me, Writing("done"))
+            return
+        if rules.refs_check_thinned and self.ref and self.top in catalog.thinned:
+            state = unlinked(world, state, memory.file)
+            state = transact(world, state, without_session(state.catalog, memory.key))
+            label = f"{self.name} is-refused: {self.top} was thinned"
+            yield label, remember(state, me, Writing("done"))
+            return
         s0 = memory.s0 if rules.own_s0 or state.shared_s0 < 0 else state.shared_s0
         if rules.recheck and catalog.condemn_seq != s0:
             missing = [o for o, b in memory.hits if world.rank(catalog.packs, o) >= b]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import cas.aio
-from cas.aio import AsyncStore
+from cas.aio import AsyncFollower, AsyncStore
 from cas.errors import Closed, Invalid, ObjectNotFound, PathNotFound, RefConflict, StoreNotFound
 from cas.model.entry import Entry
 from tests.unit.aio.support import run, threads
@@ -257,9 +257,12 @@ def test_followers_hold_no_thread(tmp_path: Path) -> None:
         async with cas.aio.open(tmp_path / "s", create=True, threads=2) as store:
             await commit(store, a=b"0")
 
+            followers: list[AsyncFollower] = []
+
             async def listen(after: int | None) -> list[int]:
                 got: list[int] = []
                 async with store.follow(after) as entries:
+                    followers.append(entries)
                     async for entry in entries:
                         got.append(entry.seq)
                         if entry.seq == 4:
@@ -267,7 +270,9 @@ def test_followers_hold_no_thread(tmp_path: Path) -> None:
                 return got
 
             tasks = [asyncio.ensure_future(listen(n % 2 or None)) for n in range(10)]
-            await asyncio.sleep(0.05)
+            # One that begins later follows from a later entry on.
+            while sum(follower._subscription is not None for follower in followers) < 10:
+                await asyncio.sleep(0.001)
             for n in range(3):
                 await commit(store, a=b"%d" % (n + 1))
             assert await asyncio.gather(*tasks) == [[2, 3, 4]] * 10

@@ -66,7 +66,7 @@ def test_one_sync_covers_all_that_was_written_before_it(
 
     def count(fd: int) -> None:
         made.append(fd)
-        slow.wait(10)
+        slow.wait(60)
         sync(fd)
 
     monkeypatch.setattr(room, "sync_data", count)

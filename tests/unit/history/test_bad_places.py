@@ -205,7 +205,7 @@ def _as_nobody(work: Callable[[], bool]) -> None:
         code = 1
         try:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(20)
+            signal.alarm(120)
             if os.geteuid() == 0:
                 os.setgroups([])
                 os.setgid(65534)
@@ -258,7 +258,7 @@ def test_a_child_process_opens_its_own_handle(store: Store) -> None:
         code = 1
         try:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(20)
+            signal.alarm(120)
             refused = 0
             for use in (lambda: store.put(b"y"), store.view, lambda: store.spill()):
                 try:
