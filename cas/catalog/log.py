@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 
 _PIECE_BYTES: Final = 1 << 20
+_VFS_PIECE_BYTES: Final = 1 << 16
+"""Of the log, through a VFS: SQLite's own takes a write of a multiple of 128 KiB for a full disk
+(os_unix.c, seekAndWrite), because no caller of its writes more than a page.
+"""
 
 
 class Log:
@@ -152,8 +156,9 @@ class Log:
 
         with self._opened(vfs) as file:
             if file is not None:
-                for offset in range(0, file.xFileSize(), _PIECE_BYTES):
-                    length = min(_PIECE_BYTES, file.xFileSize() - offset)
+                size = file.xFileSize()
+                for offset in range(0, size, _VFS_PIECE_BYTES):
+                    length = min(_VFS_PIECE_BYTES, size - offset)
                     file.xWrite(file.xRead(length, offset), offset)
                 file.xSync(apsw.SQLITE_SYNC_NORMAL)
 
