@@ -6,7 +6,6 @@ The seed comes from `tools/dev.py test --seed N` (or `CAS_TEST_SEED`), reaches h
 
 from __future__ import annotations
 
-import json
 import os
 import random
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.arsenal import arsenal
-from tests.counts import lines, tables
+from tests.counts import keep, lines, tables
 from tests.databases import postgres as postgres
 from tools import services
 
@@ -56,8 +55,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line("\n".join(["", *lines(name, table)]))
     if searched := arsenal(counted):
         terminalreporter.write_line("\n".join(["", *searched]))
-    if place := os.environ.get("CAS_TEST_COUNTS"):
-        Path(place).write_text(json.dumps(counted))
+    place = os.environ.get("CAS_TEST_COUNTS")
+    if place and os.environ.get("CAS_TEST_PROFILE") != "quick":
+        keep(Path(place), counted)
     if terminalreporter.stats.get("failed") or terminalreporter.stats.get("error"):
         terminalreporter.write_line(pytest_report_header())
 

@@ -6,7 +6,9 @@ pytest carries to the summary also from another worker process; equal rows are a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 Table = dict[str, dict[str, int]]
@@ -22,6 +24,17 @@ def tables(properties: Iterable[tuple[str, Any]]) -> dict[str, Table]:
             for column, count in value["counts"].items():
                 row[column] = row.get(column, 0) + count
     return found
+
+
+def keep(place: Path, found: Mapping[str, Table]) -> None:
+    """Add tables to those in a file: a run of all tests has two parts, each with its summary."""
+    kept: dict[str, Table] = json.loads(place.read_text()) if place.exists() else {}
+    for name, table in found.items():
+        for row, counts in table.items():
+            sums = kept.setdefault(name, {}).setdefault(row, {})
+            for column, count in counts.items():
+                sums[column] = sums.get(column, 0) + count
+    place.write_text(json.dumps(kept))
 
 
 def lines(name: str, table: Table) -> list[str]:
