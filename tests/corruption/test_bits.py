@@ -45,7 +45,7 @@ STEPS: Final = (
 """Blobs raw, compressed, as deltas and beside a dictionary; nodes as patches; segments."""
 
 CASES: Final = {"quick": 3_000, "deep": 10_000_000}.get(
-    os.environ.get("CAS_TEST_PROFILE", "full"), 80_000
+    os.environ.get("CAS_TEST_PROFILE", "full"), 50_000
 )
 """Cases of each test, where there are so many."""
 
