@@ -94,6 +94,7 @@ _WHY: Final = {
     "horizon": "earlier states inside the horizon, and events; `cas retain --horizon` moves it",
     "journal": "the journal",
     "young": "waiting for the grace, or just written; `--grace` shortens it",
+    "base": "given up, and other files are stored as small deltas of them",
 }
 
 

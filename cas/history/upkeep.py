@@ -33,7 +33,7 @@ class GcRow:
     stored_bytes: int
 
 
-KEPT_REASONS: Final = ("newest", "hold", "pin", "history", "horizon", "journal", "young")
+KEPT_REASONS: Final = ("newest", "hold", "pin", "history", "horizon", "journal", "young", "base")
 """Why copies stay, in the order in which a copy is counted under the first that fits."""
 
 
@@ -45,7 +45,7 @@ class KeptRow:
     for what else legal holds cover, "pin" for what else pins keep, "history" for what else older
     commits of refs need, "horizon" for what only earlier states of refs (which `at` and undo
     reach) and events need, "journal" for its segments, "young" for what nothing leads to and waits
-    for its grace, with all that it names.
+    for its grace, with all that it names, "base" for what others are stored as small deltas of.
     """
 
     reason: str

@@ -14,19 +14,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from cas.errors import Corrupt
-from cas.limits import DELTA_DEPTH_MAX, MIB
+from cas.limits import DELTA_DEPTH_MAX
 from cas.maintenance.moving import install_moved, moving, remove_moved
+from cas.maintenance.pieces import pieces
 from cas.objects.packs import PackInfo, State, bit_is_set
-from cas.objects.pipeline import Submitted
 from cas.objects.store import ObjectStore
-from cas.storage.codec import DICTIONARY, RECIPE
+from cas.storage.codec import RECIPE
 from cas.storage.header import PACK_HEADER_BYTES
-from cas.storage.pack import (
-    SLOT_BYTES,
-)
-from cas.storage.record import RECORD_HEADER_BYTES, TAG_BYTES
+from cas.storage.pack import SLOT_BYTES, Footer, Slot
+from cas.storage.record import RECORD_HEADER_BYTES
 
-_RUN_BYTES: Final = 1 * MIB
 _MERGE_MIN: Final = 8
 """Small packs that are worth one new one."""
 
@@ -102,10 +99,11 @@ def compact(objects: ObjectStore, *, waste_min: float, bytes_max: int) -> int:
     moved = 0
     with moving(objects) as batch:
         for pack in chosen:
-            for items in _live(objects, state, pack):
-                wanted = [item for item in items if _is_best(best, item, pack)]
-                batch.rewrite(wanted)
-                moved += sum(len(item.content) for item in wanted)
+            footer = objects.lookup.footer(pack)
+            numbers = [at for at in _live(footer, state, pack) if _is_best(best, footer, at, pack)]
+            for body, part in pieces(objects, pack, footer, numbers):
+                batch.copy_pack(body, part)
+                moved += len(body)
         if batch.is_empty:
             batch.abandon()
             outputs = []
@@ -117,13 +115,18 @@ def compact(objects: ObjectStore, *, waste_min: float, bytes_max: int) -> int:
     return moved
 
 
-def _is_best(best: Mapping[bytes, tuple[int, int]], item: Submitted, pack: PackInfo) -> bool:
-    place = _rank(item), pack.number
-    return best.get(item.id, place) == place
+def _is_best(
+    best: Mapping[bytes, tuple[int, int]], footer: Footer, number: int, pack: PackInfo
+) -> bool:
+    if not best:
+        return True
+    slot = footer.slot(number)
+    place = _rank(slot), pack.number
+    return best.get(slot.id, place) == place
 
 
-def _rank(item: Submitted) -> int:
-    return DELTA_DEPTH_MAX + 1 if item.codec == RECIPE else item.depth
+def _rank(slot: Slot) -> int:
+    return DELTA_DEPTH_MAX + 1 if slot.codec == RECIPE else slot.depth
 
 
 def _best(
@@ -138,34 +141,17 @@ def _best(
         seen |= ids
     best: dict[bytes, tuple[int, int]] = {}
     for pack in packs if twice else ():
-        for items in _live(objects, state, pack, only=twice):
-            for item in items:
-                place = _rank(item), pack.number
-                best[item.id] = min(place, best.get(item.id, place))
+        footer = objects.lookup.footer(pack)
+        for number in _live(footer, state, pack):
+            if footer.id_at(number) in twice:
+                slot = footer.slot(number)
+                place = _rank(slot), pack.number
+                best[slot.id] = min(place, best.get(slot.id, place))
     return best
 
 
-def _live(
-    objects: ObjectStore, state: State, pack: PackInfo, only: set[bytes] | None = None
-) -> Iterator[list[Submitted]]:
-    """The live records of a pack file in the order in which they lie, about a MiB at a time."""
-    footer = objects.lookup.footer(pack)
+def _live(footer: Footer, state: State, pack: PackInfo) -> list[int]:
+    """The live slots of a pack file, in the order in which their records lie."""
     bits = state.vectors.get(pack.number)
-    tags = {id[:TAG_BYTES]: id for id in footer.dictionaries()}
-    group: list[Submitted] = []
-    size_bytes = 0
-    for slot in footer.by_offset():
-        if bit_is_set(bits, slot):
-            continue
-        id, offset, stored, raw, kind, codec, depth, _flags, group_number = footer.slot(slot)
-        if only is not None and id not in only:
-            continue
-        payload = objects.stored(pack, offset + RECORD_HEADER_BYTES, stored)
-        beside = tags.get(payload[:TAG_BYTES]) if codec == DICTIONARY else None
-        group.append(Submitted(id, kind, payload, codec, raw, depth, group_number, beside))
-        size_bytes += stored
-        if size_bytes >= _RUN_BYTES:
-            yield group
-            group, size_bytes = [], 0
-    if group:
-        yield group
+    order = footer.by_offset()
+    return order if bits is None else [at for at in order if not bit_is_set(bits, at)]

@@ -22,6 +22,7 @@ from cas.history.horizon import horizon_at
 from cas.history.upkeep import GcPlan, GcResult, GcRow, KeptRow
 from cas.limits import GC_MOVED_BYTES_MAX, GC_WASTE_MIN
 from cas.maintenance.ages import Ages
+from cas.maintenance.bases import keep_cheap_bases
 from cas.maintenance.compact import compact
 from cas.maintenance.condemn import Condemnation
 from cas.maintenance.kept import Shares, keep_refs
@@ -131,11 +132,11 @@ class Collector:
         objects = self._objects
         left_bytes = max(0, GC_MOVED_BYTES_MAX - result.moved_bytes)
         moved = compact(objects, waste_min=GC_WASTE_MIN, bytes_max=left_bytes)
-        with objects.catalog.read() as reader:
-            listed = bool(reader.unlinked())
+        listed = _listed(objects)
         if listed:
-            mirror()
-        removed = remove_unlinked(objects.catalog, objects.bucket)
+            mirror()  # which removes what it covers
+            remove_unlinked(objects.catalog, objects.bucket)
+        removed = len(listed - _listed(objects)) if listed else 0
         removed += remove_leftovers(objects, leftovers)
         objects.lookup.refresh()
         return evolve(
@@ -160,7 +161,7 @@ class Collector:
         marks.deferring = True
         shares = Shares(marks)
         keep_refs(core, shares, roots.refs, roots.kept)
-        marks.drop(roots.dropped)
+        marks.drop([*roots.dropped, *marks.given_up])
         marks.keep_packs([number for number in marks.packs if number > roots.version])
         now_us = objects.clock.wall_us()
         self._ages.load(roots.lineage)
@@ -171,6 +172,8 @@ class Collector:
         left = _sum_of(objects, marks, FREE) if count else (0, 0)
         waiting = count - left[0], size_bytes - left[1]
         shares.note("young")
+        keep_cheap_bases(objects, marks, sum(row.stored_bytes for row in shares.rows))
+        shares.note("base")
         kept = shares.rows
         return _Mark(objects, roots, marks, leftovers, grace_us, waiting, waiting_packs, kept)
 
@@ -209,6 +212,12 @@ def _at_work(objects: ObjectStore) -> Iterator[int]:
             writer.set_cursor(MARKING, 0)
     finally:
         release()
+
+
+def _listed(objects: ObjectStore) -> set[bytes]:
+    """Files that lost their rows and may still be there."""
+    with objects.catalog.read() as reader:
+        return {row.name for row in reader.unlinked()}
 
 
 def store_refs(core: Core, seq: int) -> list[bytes]:

@@ -12,23 +12,22 @@ or more are marked together, which keeps too much and never too little.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from cas.catalog.catalog import CatalogReader, PackRow
 from cas.errors import CasError, CorruptObject, MissingPack, NotCanonical
 from cas.limits import ID_BYTES
+from cas.maintenance.whereabouts import TABLE_SLOTS_MAX, Whereabouts
 from cas.model.encoding import decode_many
 from cas.model.ids import Kind
 from cas.model.objects import Commit
 from cas.objects.bulk import GROUP_BYTES, GROUP_COUNT, BulkReader
 from cas.objects.chains import Place
 from cas.objects.children import children
-from cas.objects.packs import PackInfo, file_name, pack_name
+from cas.objects.packs import PackInfo, file_name
 from cas.objects.store import ObjectStore
 from cas.storage.codec import DICTIONARY, RECIPE, ZSTD
-from cas.storage.index import Run, prefix_of, run_of
 from cas.storage.pack import EDGE_BASE, SLOT_BYTES, Footer, decode_footer
 
 FREE: Final = 0
@@ -48,9 +47,6 @@ _KIND_AT: Final = 48
 """Where a slot says its kind."""
 
 _AT_ONCE: Final = 1 << 15
-_SMALL_SLOTS: Final = 4096
-"""A pack of fewer slots that came later is looked up by a table of ids, not by an index run."""
-
 _WORTH_KEEPING: Final = frozenset((FREE, DROPPED, DROPPING))
 _WORTH_DROPPING: Final = frozenset((FREE,))
 
@@ -64,6 +60,7 @@ class Lost(NamedTuple):
     base: bytes
     kind: int
     group: int
+    stored_bytes: int
     raw_bytes: int
 
 
@@ -81,9 +78,11 @@ class Marks:
         self.colors: dict[int, bytearray] = {}
         self.version = 0
         self.removal_version = 0
-        self._runs: list[Run] = []
-        self._ids: dict[bytes, list[tuple[int, int]]] = defaultdict(list)
+        self._where = Whereabouts()
+        self.places = self._where.places
         self._waiting: set[int] = set()
+        self.given_up: list[bytes] = []
+        """Directories of thinned commits that are kept: what only these lead to was given up."""
         self.deferring = False
         """While it is set, the base of a delta is not kept for its sake: see `lost_bases`."""
 
@@ -98,16 +97,19 @@ class Marks:
         hidden = lookup.hidden_by()
         if hidden is not None:
             raise hidden
-        self._runs = list(runs)
         slots = {n: count for run in runs for n, count in zip(run.packs, run.slots, strict=True)}
+        is_small = sum(slots.values()) <= TABLE_SLOTS_MAX
+        if not is_small:
+            self._where.use(runs)
         for number, pack in state.packs.items():
-            footer = pack.footer
-            if footer is not None:
-                self._note(number, footer)
-            count = footer.count if footer is not None else slots.get(number)
-            if count is None:
-                count = lookup.footer(pack).count
-                self._runs.append(self._run_of(pack, lookup.footer(pack)))
+            count = slots.get(number)
+            if count is None or is_small:
+                footer = pack.footer or lookup.footer(pack)
+                count = footer.count
+                if number in slots:
+                    self._where.note(number, footer)
+                else:
+                    self._where.add(pack, footer)
             self.packs[number] = pack
             self.colors[number] = bytearray(count)
             self.strike(number, state.vectors.get(number))
@@ -132,10 +134,7 @@ class Marks:
                 del self.packs[number], self.colors[number]
                 self._waiting.discard(number)
         for pack, footer in fresh:
-            if pack.footer is not None or footer.count <= _SMALL_SLOTS:
-                self._note(pack.number, footer)
-            else:
-                self._runs.append(self._run_of(pack, footer))
+            self._where.add(pack, footer)
             self.packs[pack.number] = pack
             self.colors[pack.number] = bytearray(footer.count)
         for number, _version, bits in reader.vectors(self.version):
@@ -150,15 +149,6 @@ class Marks:
             return PackInfo(row.number, None, row.body_bytes, footer), footer
         pack = PackInfo(row.number, file_name(row.name), row.body_bytes, None)
         return pack, self._objects.lookup.footer(pack)
-
-    def _note(self, number: int, footer: Footer) -> None:
-        for slot, id in enumerate(footer.ids()):
-            self._ids[id].append((number, slot))
-
-    @staticmethod
-    def _run_of(pack: PackInfo, footer: Footer) -> Run:
-        assert pack.file is not None
-        return run_of(pack.number, pack_name(pack.file), footer)
 
     def strike(self, number: int, bits: bytes | None) -> None:
         """Take in a deletion vector."""
@@ -236,12 +226,11 @@ class Marks:
             footer = self.footer(number)
             if footer is None or not footer.edge_count:
                 continue
-            for edge in footer.edges():
-                kept = edge.role == EDGE_BASE and colors[edge.slot] == KEPT
-                if kept and not self._is_kept(edge.id):
-                    slot = footer.slot(edge.slot)
-                    kind, group, size_bytes = slot.kind, slot.group, slot.raw_bytes
-                    found.append(Lost(number, edge.slot, slot.id, edge.id, kind, group, size_bytes))
+            for at, role, base in footer.edge_rows():
+                if role == EDGE_BASE and colors[at] == KEPT and not self._is_kept(base):
+                    slot = footer.slot(at)
+                    sizes = slot.stored_bytes, slot.raw_bytes
+                    found.append(Lost(number, at, slot.id, base, slot.kind, slot.group, *sizes))
         return found
 
     def _is_kept(self, id: bytes) -> bool:
@@ -301,15 +290,6 @@ class Marks:
         if self._objects.absent.error(id) is None:
             raise _missing(id, by)
 
-    def places(self, id: bytes) -> Iterator[tuple[int, int]]:
-        """Where copies of an object may lie."""
-        here = self._ids.get(id)
-        if here is not None:
-            yield from here
-        prefix = prefix_of(id)
-        for run in self._runs:
-            yield from run.find(prefix)
-
     # -- sweeping ----------------------------------------------------------------------------
 
     def _sweep(self, todo: int, done: int, wanted: frozenset[int]) -> None:
@@ -363,11 +343,11 @@ class Marks:
                 ids.append(id)
                 places.append(Place(pack, offset, size, raw, kind, codec, depth, group))
         if stored:
-            for edge in footer.edges():
-                if edge.slot not in stored or (self.deferring and edge.role == EDGE_BASE):
+            for slot, role, needed in footer.edge_rows():
+                if slot not in stored or (self.deferring and role == EDGE_BASE):
                     continue
-                if not self._mark(edge.id, todo, wanted) and strict:
-                    raise _missing(edge.id, f"a copy of {footer.id_at(edge.slot).hex()}")
+                if not self._mark(needed, todo, wanted) and strict:
+                    raise _missing(needed, f"a copy of {footer.id_at(slot).hex()}")
         # One that needs a dictionary keeps all of its pack's: mostly there is one.
         for dictionary in footer.dictionaries() if beside else ():
             if not self._mark(dictionary, todo, wanted) and strict:
@@ -389,8 +369,10 @@ class Marks:
                     kind, content = self._objects.read(id)
                 if kind in (Kind.TREE, Kind.REFS):
                     trees.append((kind, bytes(content)))
-                elif kind == Kind.COMMIT and id in self._thinned:
-                    named.update(Commit.decode(bytes(content), verified=True).parents)
+                elif strict and kind == Kind.COMMIT and id in self._thinned:
+                    commit = Commit.decode(bytes(content), verified=True)
+                    named.update(commit.parents)
+                    self.given_up.append(commit.tree)
                 else:
                     named.update(children(kind, bytes(content)))
             except (CasError, NotCanonical):

@@ -207,6 +207,12 @@ class Footer:
         """Whether encoded footer bytes hold exactly these slots and edges."""
         return footer_bytes[FOOTER_HEAD_BYTES:-TRAILER_BYTES] == self._slots + self._edges
 
+    def edge_rows(self) -> Iterator[tuple[int, int, bytes]]:
+        """What single copies need, as plain tuples (slot, role, id), ascending by slot."""
+        edges = self._edges
+        end = len(edges) - len(self.dictionaries()) * _EDGE.size
+        return _EDGE.iter_unpack(edges if end == len(edges) else edges[:end])
+
     def edges(self) -> list[Edge]:
         """What single copies need, ascending by slot; what the pack needs is in `dictionaries`."""
         if not self._edges:

@@ -14,6 +14,7 @@ import pytest
 import cas
 from cas.errors import Condemned
 from cas.history.retain import stage_raise
+from cas.history.retention import HorizonRule, KeepRule, RetentionPolicy, Span
 from cas.history.store import Store
 from cas.maintenance.compact import Load, choose
 from cas.maintenance.fsck import fsck
@@ -397,6 +398,42 @@ def test_a_base_that_nobody_else_needs_goes(store: Store, rng: Random) -> None:
             assert other.snapshot("main")[f"v{number}"] == contents[number]
     assert folder_bytes(store) < 1.3 * 60_000
     assert store.plan_gc(grace_us=0).is_empty
+
+
+def test_what_was_thinned_goes_at_once(store: Store, rng: Random) -> None:
+    """Content that only thinned commits led to waits for no grace; a loose object does."""
+    loose = rng.randbytes(20_000)
+    store.put(loose)
+    for at in range(4):
+        write(store, "main", {"f": rng.randbytes(500_000), "g": b"%d" % at})
+    before = folder_bytes(store)
+    policy = RetentionPolicy((KeepRule("*", last=1),), HorizonRule(Span(), 0))
+    store.apply(store.plan_retention(policy))
+    done = store.gc()
+    assert {(row.reason, row.kind): row.object_count for row in done.rows} == {
+        ("dropped", Kind.BLOB): 6,
+        ("dropped", Kind.TREE): 3,
+    }
+    assert (done.waiting_count, done.file_count > 0) == (1, True)
+    assert folder_bytes(store) < before - 1_400_000
+    assert exists(store, loose) == [True]
+    assert fsck(store).findings == ()
+
+
+def test_a_base_that_costs_next_to_nothing_stays(store: Store, rng: Random) -> None:
+    """A content that what stays is a small delta of is not rewritten for the room of a delta."""
+    others = [rng.randbytes(60_000) for _ in range(20)]
+    contents = versions_of(rng.randbytes(60_000), 2)
+    store.put_many([contents[0], *others])
+    put_on(store, contents[0], [contents[1]])
+    write(store, "main", {"new": contents[1], **{f"o{at}": o for at, o in enumerate(others)}})
+    plan = store.plan_gc(grace_us=0)
+    assert plan.is_empty
+    assert {row.reason: row.copy_count for row in plan.kept}["base"] == 1
+    done = store.gc(grace_us=0)
+    assert (done.object_count, done.moved_bytes) == (0, 0)
+    assert exists(store, *contents) == [True, True]
+    assert fsck(store).findings == ()
 
 
 def test_mostly_wasted_packs_are_written_anew(store: Store) -> None:
