@@ -36,8 +36,9 @@ from cas.storage.place import address_in, bucket_in
 
 if TYPE_CHECKING:
     from cas.history.core import Core
-    from cas.history.upkeep import BackupReport, GcPlan, GcResult
+    from cas.history.upkeep import BackupReport, Chore, GcPlan, GcResult, MaintenanceReport
     from cas.maintenance import gc, hosted
+    from cas.maintenance import maintain as maintaining
     from cas.maintenance import repair as repairs
     from cas.maintenance import salvage as salvages
     from cas.maintenance.backups import make as backups
@@ -51,6 +52,7 @@ else:
     backups = Later("cas.maintenance.backups.make")
     gc = Later("cas.maintenance.gc")
     hosted = Later("cas.maintenance.hosted")
+    maintaining = Later("cas.maintenance.maintain")
     repairs = Later("cas.maintenance.repair")
     salvages = Later("cas.maintenance.salvage")
     remote = Later("cas.storage.remote")
@@ -170,6 +172,16 @@ class LaterUpkeep:
     def backup(self, place: str, accept_damage: bool) -> BackupReport:
         """Into a folder."""
         return backups.backup(self._objects, self._location, place, accept_damage=accept_damage)
+
+    def plan_maintenance(self, store: Store) -> tuple[Chore, ...]:
+        """`Maintenance.plan`."""
+        return maintaining.Maintenance(store, self._load()).plan()
+
+    def maintain(
+        self, store: Store, budget_ms: float, stopping: Callable[[], bool] | None
+    ) -> MaintenanceReport:
+        """`Maintenance.run`."""
+        return maintaining.Maintenance(store, self._load()).run(budget_ms, stopping)
 
     def plan_gc(self, core: Core, grace_us: int) -> GcPlan:
         """`Collector.plan_gc`."""

@@ -245,6 +245,25 @@ MERGE_ATTEMPTS_MAX: Final = 16
 
 DAY_US: Final = 24 * 3600 * 1_000_000
 
+MAINTAIN_BUDGET_MS: Final = 60_000
+"""How long a run of maintenance takes when nobody says."""
+
+MAINTAIN_ENTRIES: Final = 64
+"""Entries after which maintenance that runs by itself looks again what is due."""
+
+MAINTAIN_CHECK_DAYS: Final = 30
+"""A pack that was not read for so long is due to be checked."""
+
+LOG_BYTES_MAX: Final = 16 * MIB
+"""A longer log of the catalog is emptied and shortened."""
+
+CATALOG_REWRITE_BYTES_MAX: Final = 16 * MIB
+"""A catalog with no more than this in use may be written anew to give free pages back: writers wait
+for so long, about 50 ms."""
+
+CATALOG_FREE_BYTES_MIN: Final = 4 * MIB
+"""Free pages that are worth it; they would be used again."""
+
 GC_GRACE_US: Final = 14 * DAY_US
 """How long an object is kept that nothing ever led to."""
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from cas.catalog.connections import Connections
 from cas.catalog.engine import translate
+from cas.catalog.trim import truncate
 
 
 def scrub(connections: Connections, *, rewrite: bool) -> bool:
@@ -36,11 +37,9 @@ def scrub(connections: Connections, *, rewrite: bool) -> bool:
                     connection.execute("VACUUM")
                     gate.after_commit()
                     connection.execute("PRAGMA temp_store=MEMORY")
-                row = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             except Exception as error:
                 connections.drop_writer()
                 translate(error, connections.path)
+            return truncate(connections)
         finally:
             gate.leave()
-    busy = 0 if row is None else row[0]
-    return not busy

@@ -23,6 +23,7 @@ from cas.catalog.host import check_engine, check_filesystem
 from cas.catalog.place import NOWHERE, place_of, refuse_moved
 from cas.catalog.schema import APPLICATION_ID, SCHEMA_VERSION, check_features, fill
 from cas.catalog.scrub import scrub
+from cas.catalog.trim import Weight, trim, weigh
 from cas.errors import (
     CorruptCatalog,
     NewerFormat,
@@ -122,6 +123,12 @@ class SqliteCatalog:
 
     def scrub(self, *, rewrite: bool) -> bool:
         return scrub(self._connections, rewrite=rewrite)
+
+    def weigh(self) -> Weight:
+        return weigh(self._connections)
+
+    def trim(self) -> bool:
+        return trim(self._connections)
 
     def check(self) -> Iterator[str]:
         connection = self._connections.take()

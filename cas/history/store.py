@@ -8,25 +8,33 @@ batch belong to one thread; a forked child must open the store again.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from os import PathLike, fspath
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from cas.errors import CasError, EntryNotFound, Invalid, Unavailable, Unsupported
+from cas.history.automatic import AUTOMATIC, Automatic
 from cas.history.core import CommitCache, Core, warn
 from cas.history.horizon import check_seq, horizon_now
 from cas.history.keeping import Keeping
 from cas.history.snapshot import Change, Snapshot
 from cas.history.timeline import Timeline
 from cas.history.tombstones import follow
-from cas.history.upkeep import BackupReport, GcPlan, GcResult, Upkeep
+from cas.history.upkeep import (
+    BackupReport,
+    Chore,
+    GcPlan,
+    GcResult,
+    MaintenanceReport,
+    Upkeep,
+)
 from cas.history.verbs import HistoryVerbs
 from cas.history.view import Ref, View
 from cas.history.watch import Hooks, Watching
 from cas.later import Later
-from cas.limits import GC_GRACE_US
+from cas.limits import GC_GRACE_US, MAINTAIN_BUDGET_MS
 from cas.model.entry import Entry, txid_from_key
 from cas.model.ids import BlobId, CommitId, Kind, ObjectId, blob_ids
 from cas.model.objects import Commit
@@ -75,6 +83,7 @@ class Store(HistoryVerbs, Keeping, Watching):
         self._spill = Spill(objects)
         self._spill_lock = threading.Lock()
         self._hooks = Hooks()
+        self._automatic = Automatic(objects, self._maintain_by_itself)
         self._closed = False
         # Whether this handle has made entries: only then does closing look how many there are.
         self._wrote = False
@@ -98,6 +107,7 @@ class Store(HistoryVerbs, Keeping, Watching):
         if not self._closed:
             self._closed = True
             self._hooks.close()
+            self._automatic.close()
             try:
                 # A forked child could wait for a lock or a thread that only its parent has.
                 if not self._spill.inherited:
@@ -294,6 +304,7 @@ class Store(HistoryVerbs, Keeping, Watching):
         self._wrote = True
         self._hooks.committed(entry)
         self._after_write()
+        self._automatic.committed(entry.seq)
 
     def _after_write(self) -> None:
         """What a write leaves to be done once it was acknowledged."""
@@ -305,6 +316,10 @@ class Store(HistoryVerbs, Keeping, Watching):
                 warn(f"a spill was put off: {error}")
             finally:
                 self._spill_lock.release()
+
+    def _maintain_by_itself(self, budget_ms: int, stopping: Callable[[], bool]) -> None:
+        if self._upkeep is not None:
+            self._upkeep.maintain(self, budget_ms, stopping)
 
     def _mirror_if_due(self) -> None:
         """At a close: put the journal into packs if much of it is in none."""
@@ -354,6 +369,40 @@ class Store(HistoryVerbs, Keeping, Watching):
             if turn is None:
                 raise Unavailable("Another gc is at work on this store; try again when it is done.")
             return keeper.collect(self.core, grace_us, plan, self.mirror)
+
+    # -- maintenance -------------------------------------------------------------------------
+
+    def plan_maintenance(self) -> tuple[Chore, ...]:
+        """What `maintain` would do, without a limit of time; changes nothing."""
+        return self._keeper().plan_maintenance(self)
+
+    def maintain(self, *, budget_ms: float = MAINTAIN_BUDGET_MS) -> MaintenanceReport:
+        """Do what is due, beginning nothing new when the time is over: spill, mirror the journal,
+        retention by the policy of the store, gc, small packs, the catalog's log and free pages,
+        and a check of what was read longest ago. Readers and writers go on meanwhile.
+
+        What was done and what is left is in the report; the next run goes on. A chore that fails
+        is told there, and the others are done. Raises `Unavailable` while another run is at it.
+        """
+        return self._keeper().maintain(self, budget_ms, None)
+
+    def maintenance(self) -> int:
+        """How long maintenance takes that runs by itself, in ms; 0 where it does not."""
+        with self.objects.catalog.read() as reader:
+            return reader.cursor(AUTOMATIC) or 0
+
+    def set_maintenance(self, budget_ms: int) -> None:
+        """Let maintenance run by itself after commits, for `budget_ms` at the most; 0: no more.
+
+        It stands in the catalog and is for all handles. A run follows about every 64 entries, on
+        a thread, after the commit was acknowledged, in one process at a time; closing a handle
+        waits for the chore that it is at. Raises `Invalid`.
+        """
+        if not 0 <= budget_ms < 1 << 40:
+            raise Invalid(f"A budget is from 0 to {(1 << 40) - 1} ms, not {budget_ms}.")
+        with self.objects.catalog.write() as writer:
+            writer.set_cursor(AUTOMATIC, int(budget_ms))
+        self._automatic.forget()
 
     def backup(self, place: str | PathLike[str], *, accept_damage: bool = False) -> BackupReport:
         """Back the store up into a folder, which is made where there is none: what is new there.

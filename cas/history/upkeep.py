@@ -16,6 +16,7 @@ from cas.model.ids import Kind
 
 if TYPE_CHECKING:
     from cas.history.core import Core
+    from cas.history.store import Store
 
 
 @frozen
@@ -154,11 +155,56 @@ class BackupReport:
     damaged: tuple[bytes, ...]
 
 
+@frozen
+class Chore:
+    """Something that is due, and why. `name`: spill, mirror, retain, gc, packs, log, catalog or
+    check.
+    """
+
+    name: str
+    reason: str
+
+
+@frozen
+class ChoreRow:
+    """What became of a chore. `outcome` is "done", "left" (no time, or in the way of others) or
+    "failed"; `detail` says what was done, or why not. `size_bytes` were given back or moved.
+    """
+
+    name: str
+    outcome: str
+    detail: str
+    size_bytes: int
+    duration_ms: int
+
+
+@frozen
+class MaintenanceReport:
+    """What a run of `maintain` has done, in the order in which it was done."""
+
+    rows: tuple[ChoreRow, ...]
+
+    @property
+    def left(self) -> tuple[ChoreRow, ...]:
+        """What is still due; the next run begins with it."""
+        return tuple(row for row in self.rows if row.outcome != "done")
+
+
 class Upkeep(Protocol):
     """Who collects for one store, and who backs it up. Any thread."""
 
     def backup(self, place: str, accept_damage: bool) -> BackupReport:
         """Back the store up into a folder."""
+
+    def plan_maintenance(self, store: Store) -> tuple[Chore, ...]:
+        """What is due."""
+
+    def maintain(
+        self, store: Store, budget_ms: float, stopping: Callable[[], bool] | None
+    ) -> MaintenanceReport:
+        """Do what is due within a time. `stopping`: it runs by itself, and ends when that says
+        so.
+        """
 
     def plan_gc(self, core: Core, grace_us: int) -> GcPlan:
         """What `collect` would do."""

@@ -20,7 +20,7 @@ from cas.errors import Invalid
 from cas.history.core import Core
 from cas.history.horizon import horizon_at
 from cas.history.upkeep import GcPlan, GcResult, GcRow, KeptRow
-from cas.limits import GC_MOVED_BYTES_MAX, GC_WASTE_MIN
+from cas.limits import GC_GRACE_US, GC_MOVED_BYTES_MAX, GC_WASTE_MIN
 from cas.maintenance.ages import Ages
 from cas.maintenance.bases import keep_cheap_bases
 from cas.maintenance.compact import compact
@@ -109,8 +109,17 @@ class Collector:
         )
         return self._finish(mirror, result, mark.leftovers)
 
-    def _quiet(self, core: Core, grace_us: int) -> GcResult | None:
-        """What a run would find, where it need not look: nothing, and what waits."""
+    def is_idle(self, core: Core, grace_us: int = GC_GRACE_US) -> bool:
+        """Whether a run would find nothing to do, as far as that is known without a mark."""
+        if self._quiet(core, grace_us, seen=False) is None or _listed(self._objects):
+            return False
+        left = find_leftovers(self._objects)
+        return not (left.count or left.sessions)
+
+    def _quiet(self, core: Core, grace_us: int, *, seen: bool = True) -> GcResult | None:
+        """What a run would find, where it need not look: nothing, and what waits. `seen`: this
+        counts as a run, for the ages of packs.
+        """
         objects = self._objects
         now_us = objects.clock.wall_us()
         with objects.catalog.read() as reader:
@@ -120,7 +129,8 @@ class Collector:
             numbers = reader.pack_numbers()
         if not self._ages.is_quiet(told.root.hex(), numbers, now_us, grace_us):
             return None
-        self._ages.advance(numbers, now_us)
+        if seen:
+            self._ages.advance(numbers, now_us)
         count, size_bytes = self._ages.left
         kept = self._ages.kept
         return GcResult(head.seq, told.seq, (), count, size_bytes, 0, 0, 0, 0, kept, 0)

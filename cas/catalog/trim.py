@@ -1,0 +1,90 @@
+"""What the catalog's files take, and giving back what they need not take.
+
+Floor 2; implements docs/format.md section 9. Invariant: to the engine it is a checkpoint, so that
+the catalog says the same before and after; nobody is waited for inside the gate, where only what
+came during the copying is left to copy.
+
+The log is as long as it has ever been between two checkpoints that no reader stood in the way of:
+the engine uses it again and does not shorten it. Free pages are used again as well.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Protocol, runtime_checkable
+
+from attrs import frozen
+
+from cas.catalog.connections import Connections
+from cas.catalog.engine import BUSY_MS, translate
+
+
+@frozen
+class Weight:
+    """Bytes of the catalog's file, those of its free pages, and those of its log."""
+
+    file_bytes: int
+    free_bytes: int
+    log_bytes: int
+
+
+@runtime_checkable
+class Trims(Protocol):
+    """A catalog in files that can be made shorter. A port of its own: others have none."""
+
+    def weigh(self) -> Weight:
+        """What its files take."""
+
+    def trim(self) -> bool:
+        """Empty the log and shorten it; False while a reader of an older state needs it."""
+
+
+def weigh(connections: Connections) -> Weight:
+    """What the files take. Raises what a read raises."""
+    connection = connections.take()
+    try:
+        page_bytes = int(str(connection.pragma("page_size")))
+        pages, free = (int(str(connection.pragma(n))) for n in ("page_count", "freelist_count"))
+    except Exception as error:
+        connections.discard(connection)
+        translate(error, connections.path)
+    connections.give(connection)
+    try:
+        log_bytes = os.path.getsize(connections.path + "-wal")
+    except OSError:
+        log_bytes = 0
+    return Weight(page_bytes * pages, page_bytes * free, log_bytes)
+
+
+def trim(connections: Connections) -> bool:
+    """Copy the log into the file beside writers, then empty it inside the gate."""
+    if not connections.gate.marks().doubt:
+        connection = connections.take()
+        try:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        except Exception as error:
+            connections.discard(connection)
+            translate(error, connections.path)
+        connections.give(connection)
+    with connections.writer_lock:
+        connections.check()
+        marks = connections.gate.enter_marked()
+        try:
+            if marks.doubt:
+                connections.settle()
+            return truncate(connections)
+        finally:
+            connections.gate.leave()
+
+
+def truncate(connections: Connections) -> bool:
+    """Inside the gate: empty the log, unless a reader needs it, for whom nobody waits."""
+    connection = connections.writer()
+    try:
+        connection.set_busy_timeout(0)
+        row = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        connection.set_busy_timeout(BUSY_MS)
+    except Exception as error:
+        connections.drop_writer()
+        translate(error, connections.path)
+    return row is None or not row[0]

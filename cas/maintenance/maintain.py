@@ -1,0 +1,232 @@
+"""Maintenance: what is due is done, within a time, and what is left is said.
+
+Floor 5. Invariant: every chore is one that can be called by itself, and does no more here; what is
+due is looked at when its turn comes; when the time is over nothing is begun. Nothing is remembered
+that the next run needs, but for how long chores took, which is a cache.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Final
+
+from cas.catalog.trim import Trims
+from cas.errors import CasError, Unavailable
+from cas.history.automatic import MAINTAINED
+from cas.history.store import Store
+from cas.history.upkeep import Chore, ChoreRow, MaintenanceReport
+from cas.limits import (
+    CATALOG_FREE_BYTES_MIN,
+    CATALOG_REWRITE_BYTES_MAX,
+    DAY_US,
+    GC_MOVED_BYTES_MAX,
+    GC_WASTE_MIN,
+    LOG_BYTES_MAX,
+    MAINTAIN_CHECK_DAYS,
+)
+from cas.maintenance.compact import choose, compact, loads_of
+from cas.maintenance.extent import Extent, Ledger
+from cas.maintenance.fsck import fsck
+from cas.maintenance.gc import Collector
+from cas.objects.mirror import is_due
+
+_TIMES_FILE: Final = "maintain.json"
+_SHARE: Final = 8
+"""A spill is due at an eighth of what makes a commit begin one."""
+
+Done = tuple[str, int]
+"""What was done, in words, and bytes."""
+
+
+class Left(Exception):
+    """A chore that is due and is better not done now; the text says why."""
+
+
+class Maintenance:
+    """One run over one store. One thread."""
+
+    def __init__(self, store: Store, collector: Collector) -> None:
+        self._store = store
+        self._collector = collector
+        self._objects = store.objects
+        self._catalog = store.objects.catalog
+        self._end_ms = 0.0
+        cache = store.objects.cache
+        self._path = None if cache is None else os.path.join(cache, _TIMES_FILE)
+        self._chores: dict[str, tuple[Callable[[], str], Callable[[], Done]]] = {
+            "spill": (self._spill_due, self._spill),
+            "mirror": (self._mirror_due, self._mirror),
+            "retain": (self._retain_due, self._retain),
+            "gc": (self._gc_due, self._gc),
+            "packs": (self._packs_due, self._packs),
+            "log": (self._log_due, self._log),
+            "catalog": (self._catalog_due, self._rewrite),
+            "check": (self._check_due, self._check),
+        }
+
+    def plan(self) -> tuple[Chore, ...]:
+        """What is due, in the order in which it would be done."""
+        return tuple(
+            Chore(name, reason) for name, (due, _do) in self._chores.items() if (reason := due())
+        )
+
+    def run(self, budget_ms: float, stopping: Callable[[], bool] | None) -> MaintenanceReport:
+        """Do it. Raises `Unavailable` while another run is at work."""
+        with self._catalog.elect("maintain") as turn:
+            if turn is None:
+                raise Unavailable("Another maintenance is at work; try again when it is done.")
+            self._end_ms = self._objects.clock.monotonic_ms() + budget_ms
+            with self._catalog.write(durable=False) as writer:
+                writer.set_cursor(MAINTAINED, writer.head().seq)
+            return MaintenanceReport(tuple(self._rows(stopping)))
+
+    def _left_ms(self) -> float:
+        return self._end_ms - self._objects.clock.monotonic_ms()
+
+    def _rows(self, stopping: Callable[[], bool] | None) -> Iterator[ChoreRow]:
+        times = self._times()
+        for name, (due, do) in self._chores.items():
+            if stopping is not None and (stopping() or name == "check"):
+                continue
+            started_ms = self._objects.clock.monotonic_ms()
+            try:
+                reason = due()
+                if not reason:
+                    continue
+                self._refuse_late(times.get(name, 0) if stopping is not None else 0)
+                outcome, (detail, size_bytes) = "done", do()
+            except Left as left:
+                outcome, detail, size_bytes = "left", str(left), 0
+            except CasError as error:
+                outcome, detail, size_bytes = "failed", f"{error.code}: {error}", 0
+            took_ms = int(self._objects.clock.monotonic_ms() - started_ms)
+            if outcome == "done":
+                times[name] = took_ms
+            yield ChoreRow(name, outcome, detail, size_bytes, took_ms)
+        self._save(times)
+
+    def _refuse_late(self, took_ms: int) -> None:
+        """`took_ms`: how long it took the last time, for a run that must not take longer."""
+        left_ms = self._left_ms()
+        if left_ms <= 0:
+            raise Left("the time was over")
+        if took_ms > left_ms:
+            raise Left(f"it took {took_ms} ms the last time; `cas maintain` does it")
+
+    def _times(self) -> dict[str, int]:
+        if self._path is not None:
+            with suppress(OSError, ValueError, AttributeError):
+                with open(self._path, encoding="utf-8") as file:
+                    found = json.load(file)
+                return {str(name): int(ms) for name, ms in found.items()}
+        return {}
+
+    def _save(self, times: dict[str, int]) -> None:
+        if self._path is not None:
+            with suppress(OSError):
+                with open(self._path + ".tmp", "w", encoding="utf-8") as file:
+                    json.dump(times, file)
+                os.replace(self._path + ".tmp", self._path)
+
+    # -- chores: why one is due, "" where it is not; and doing it ------------------------------
+
+    def _spill_due(self) -> str:
+        lookup, limits = self._objects.lookup, self._objects.thresholds
+        lookup.refresh()
+        many = lookup.inline_count * _SHARE >= limits.spill_packs
+        large = lookup.inline_bytes * _SHARE >= limits.spill_bytes
+        return f"{lookup.inline_count} packs lie in the catalog" if many or large else ""
+
+    def _spill(self) -> Done:
+        size_bytes = self._objects.lookup.inline_bytes
+        return f"gathered {self._store.spill()} packs", size_bytes
+
+    def _mirror_due(self) -> str:
+        due = is_due(self._catalog, self._objects.thresholds)
+        return "much of the journal is in no pack" if due else ""
+
+    def _mirror(self) -> Done:
+        return f"packs hold the journal up to entry {self._store.mirror()}", 0
+
+    def _retain_due(self) -> str:
+        if self._store.retention() is None:
+            return ""
+        going = len(self._store.plan_retention().going)
+        return f"the rules give up {going} commits" if going else ""
+
+    def _retain(self) -> Done:
+        plan = self._store.plan_retention()
+        self._store.apply(plan, author="maintain", message="retention by the rules of the store")
+        return f"gave up the content of {len(plan.going)} commits", 0
+
+    def _gc_due(self) -> str:
+        idle = self._collector.is_idle(self._store.core)
+        return "" if idle else "something may have become garbage, or a writer died"
+
+    def _gc(self) -> Done:
+        done = self._store.gc()
+        text = f"removed {done.object_count} objects and {done.file_count} files"
+        return text, done.stored_bytes + done.file_bytes
+
+    def _packs_due(self) -> str:
+        objects = self._objects
+        state = objects.lookup.refresh()
+        chosen = choose(
+            loads_of(objects, state),
+            waste_min=GC_WASTE_MIN,
+            pack_bytes=objects.thresholds.pack_bytes,
+            bytes_max=GC_MOVED_BYTES_MAX,
+        )
+        return f"{len(chosen)} packs are small or mostly waste" if chosen else ""
+
+    def _packs(self) -> Done:
+        moved = compact(self._objects, waste_min=GC_WASTE_MIN, bytes_max=GC_MOVED_BYTES_MAX)
+        self._store.mirror()
+        return "wrote small and wasteful packs anew", moved
+
+    def _log_due(self) -> str:
+        catalog = self._catalog
+        size_bytes = catalog.weigh().log_bytes if isinstance(catalog, Trims) else 0
+        return f"the log has {size_bytes} bytes" if size_bytes > LOG_BYTES_MAX else ""
+
+    def _log(self) -> Done:
+        assert isinstance(self._catalog, Trims)
+        before = self._catalog.weigh().log_bytes
+        if not self._catalog.trim():
+            raise Left("a reader holds an older state, for which the log has to stay")
+        return "emptied the log", before
+
+    def _catalog_due(self) -> str:
+        if not isinstance(self._catalog, Trims):
+            return ""
+        found = self._catalog.weigh()
+        much = found.free_bytes >= max(CATALOG_FREE_BYTES_MIN, found.file_bytes // 2)
+        return f"{found.free_bytes} bytes of the catalog are free" if much else ""
+
+    def _rewrite(self) -> Done:
+        assert isinstance(self._catalog, Trims)
+        found = self._catalog.weigh()
+        used = found.file_bytes - found.free_bytes
+        if used > CATALOG_REWRITE_BYTES_MAX:
+            raise Left(f"writers would wait while {used} bytes are copied; free pages are reused")
+        self._catalog.trim()
+        self._catalog.scrub(rewrite=True)
+        return "wrote the catalog anew", found.file_bytes - self._catalog.weigh().file_bytes
+
+    def _check_due(self) -> str:
+        times = Ledger(self._objects.cache).times
+        state = self._objects.lookup.refresh()
+        files = [pack.file for pack in state.packs.values() if pack.file is not None]
+        since_us = self._objects.clock.wall_us() - MAINTAIN_CHECK_DAYS * DAY_US
+        old = sum(times.get(file, 0) < since_us for file in files)
+        return f"{old} pack files were not read for {MAINTAIN_CHECK_DAYS} days" if old else ""
+
+    def _check(self) -> Done:
+        extent = Extent(budget_ms=max(1.0, self._left_ms()), oldest_first=True)
+        report = fsck(self._store, extent=extent)
+        faults = len(report.findings)
+        text = f"read {report.content_bytes} bytes, {report.unread_count} packs are left"
+        return text + (f"; {faults} findings, run `cas fsck`" if faults else ""), 0
