@@ -8,16 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bench import rows_backup
+from bench import rows_backup, rows_gc
 from bench.context import Context
 from bench.record import Bar
 
 ROWS: dict[str, Callable[[Context], None]] = {
     "backup": rows_backup.row_backup,
+    "gc-states": rows_gc.row_gc_states,
+    "gc-many": rows_gc.row_gc_many,
+    "gc-idle": rows_gc.row_gc_idle,
+    "gc-beside": rows_gc.row_gc_beside,
+    "rebuild": rows_gc.row_rebuild,
 }
 
 _L = f"backup-{rows_backup.LARGE_MB}"
 _T = "backup-ten"
+_G = "gc-states-6"
+_N = f"gc-many-{rows_gc.MANY}"
+_I = "gc-idle-1000000"
+_R = "rebuild-1000000"
+_MB = 1_000_000
 
 BARS: tuple[Bar, ...] = (
     Bar("W1", "second backup, ten files", "<=", 0.2, f"{_T}/cas/seconds", f"{_T}/borg/seconds"),
@@ -26,4 +36,40 @@ BARS: tuple[Bar, ...] = (
     Bar(
         "W4", "first, against cp -a and sync", "<=", 1.2, f"{_L}/cas/first", f"{_L}/cp-synced/first"
     ),
+    Bar("G1", "half the states reclaimed", "<=", 0.6, f"{_G}/cas/seconds", f"{_G}/borg/seconds"),
+    Bar("G2", "half the states reclaimed", "<=", 0.25, f"{_G}/cas/seconds", f"{_G}/git/seconds"),
+    Bar("G3", "half the states reclaimed", "<=", 0.25, f"{_G}/cas/seconds", f"{_G}/restic/seconds"),
+    Bar(
+        "G4",
+        "size after, against a fresh store",
+        "<=",
+        1.1,
+        f"{_G}/cas/after_bytes",
+        f"{_G}/cas/fresh_bytes",
+    ),
+    Bar("G5", "files deleted", "<=", 20, f"{_G}/cas/deleted", None, "count"),
+    Bar("G6", "500 of 1,000 reclaimed", "<=", 0.3, f"{_N}/cas/seconds", f"{_N}/git/seconds"),
+    Bar("G7", "500 of 1,000 reclaimed", "<=", 0.3, f"{_N}/cas/seconds", f"{_N}/restic/seconds"),
+    Bar("G8", "500 of 1,000 reclaimed", "<=", 0.3, f"{_N}/cas/seconds", f"{_N}/borg/seconds"),
+    Bar(
+        "G9",
+        "nothing to collect, 10 x the objects",
+        "<=",
+        1.5,
+        f"{_I}/cas-large/seconds",
+        f"{_I}/cas-small/seconds",
+    ),
+    Bar("G10", "nothing to collect", "<=", 0.1, f"{_I}/cas-large/seconds", None, "ms"),
+    Bar("G11", "memory of gc", "<=", 300 * _MB, f"{_I}/cas/gc_memory", None, "MB"),
+    Bar("G12", "memory of fsck", "<=", 300 * _MB, f"{_I}/cas/fsck_memory", None, "MB"),
+    Bar(
+        "G13",
+        "p99 of a commit beside gc",
+        "<=",
+        5.0,
+        "gc-beside/cas-beside/p99",
+        "gc-beside/cas-alone/p99",
+    ),
+    Bar("G14", "rebuild of the catalog", "<=", 10.0, f"{_R}/cas/seconds", None, "s"),
+    Bar("G15", "memory of a rebuild", "<=", 300 * _MB, f"{_R}/cas/memory", None, "MB"),
 )

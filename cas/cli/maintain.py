@@ -36,8 +36,9 @@ def maintain_command(front: Front, budget: int, dry_run: bool, auto: int | None)
 
     Young packs are gathered and the journal is put into packs; commits are given up by the rules
     of the store, and gc makes room; small packs are merged, the catalog's files are shortened, and
-    what was read longest ago is read. Others may go on reading and writing. What the time did not suffice for is said, and the next
-    run goes on with it. `--auto` notes in the store that it runs by itself, and does nothing else.
+    what was read longest ago is read. Others may go on reading and writing. What the time did not
+    suffice for is said, and the next run goes on with it. `--auto` notes in the store that it runs
+    by itself, and does nothing else.
     """
     if auto is not None:
         _automatic(front, auto // 1000)
