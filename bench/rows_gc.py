@@ -220,7 +220,7 @@ def row_rebuild(ctx: Context) -> None:
         return copy
 
     def step(store: Path) -> Step:
-        command = ctx.product.command("repair", str(store))
+        command = ctx.product.command("repair", "--store", str(store))
         return Step((command,), ctx.folder, ctx.product.environment)
 
     times = harness.interleave([Contender("cas", lambda turn: step(bare()))], ctx.rounds)

@@ -173,14 +173,16 @@ class LaterUpkeep:
         """Into a folder."""
         return backups.backup(self._objects, self._location, place, accept_damage=accept_damage)
 
-    def plan_maintenance(self, store: Store) -> tuple[Chore, ...]:
+    def plan_maintenance(self, store: object) -> tuple[Chore, ...]:
         """`Maintenance.plan`."""
+        assert isinstance(store, Store)
         return maintaining.Maintenance(store, self._load()).plan()
 
     def maintain(
-        self, store: Store, budget_ms: float, stopping: Callable[[], bool] | None
+        self, store: object, budget_ms: float, stopping: Callable[[], bool] | None
     ) -> MaintenanceReport:
         """`Maintenance.run`."""
+        assert isinstance(store, Store)
         return maintaining.Maintenance(store, self._load()).run(budget_ms, stopping)
 
     def plan_gc(self, core: Core, grace_us: int) -> GcPlan:

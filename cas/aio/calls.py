@@ -415,29 +415,20 @@ class StoreCalls(Face[Store]):
         return await self._run(lambda: self.sync.gc(grace_us=grace_us))
 
     async def plan_maintenance(self) -> tuple[Chore, ...]:
-        """What `maintain` would do, without a limit of time; changes nothing."""
+        """What `maintain` would do; changes nothing."""
         return await self._run(lambda: self.sync.plan_maintenance())
 
     async def maintain(self, *, budget_ms: float = 60000) -> MaintenanceReport:
-        """Do what is due, beginning nothing new when the time is over: spill, mirror the journal,
-        retention by the policy of the store, gc, small packs, the catalog's log and free pages,
-        and a check of what was read longest ago. Readers and writers go on meanwhile.
-
-        What was done and what is left is in the report; the next run goes on. A chore that fails
-        is told there, and the others are done. Raises `Unavailable` while another run is at it.
-        """
+        """Do what is due (`Chore`), and begin nothing when time is over. Raises `Unavailable`."""
         return await self._run(lambda: self.sync.maintain(budget_ms=budget_ms))
 
     async def maintenance(self) -> int:
-        """How long maintenance takes that runs by itself, in ms; 0 where it does not."""
+        """How long maintenance takes that runs by itself, in ms; 0: it does not."""
         return await self._run(lambda: self.sync.maintenance())
 
     async def set_maintenance(self, budget_ms: int) -> None:
-        """Let maintenance run by itself after commits, for `budget_ms` at the most; 0: no more.
-
-        It stands in the catalog and is for all handles. A run follows about every 64 entries, on
-        a thread, after the commit was acknowledged, in one process at a time; closing a handle
-        waits for the chore that it is at. Raises `Invalid`.
+        """Let maintenance run by itself, on a thread behind commits of any handle, about every 64
+        entries and for so long at the most; 0: no more. Closing waits for the chore under way.
         """
         return await self._run(lambda: self.sync.set_maintenance(budget_ms))
 

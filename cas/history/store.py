@@ -373,30 +373,21 @@ class Store(HistoryVerbs, Keeping, Watching):
     # -- maintenance -------------------------------------------------------------------------
 
     def plan_maintenance(self) -> tuple[Chore, ...]:
-        """What `maintain` would do, without a limit of time; changes nothing."""
+        """What `maintain` would do; changes nothing."""
         return self._keeper().plan_maintenance(self)
 
     def maintain(self, *, budget_ms: float = MAINTAIN_BUDGET_MS) -> MaintenanceReport:
-        """Do what is due, beginning nothing new when the time is over: spill, mirror the journal,
-        retention by the policy of the store, gc, small packs, the catalog's log and free pages,
-        and a check of what was read longest ago. Readers and writers go on meanwhile.
-
-        What was done and what is left is in the report; the next run goes on. A chore that fails
-        is told there, and the others are done. Raises `Unavailable` while another run is at it.
-        """
+        """Do what is due (`Chore`), and begin nothing when time is over. Raises `Unavailable`."""
         return self._keeper().maintain(self, budget_ms, None)
 
     def maintenance(self) -> int:
-        """How long maintenance takes that runs by itself, in ms; 0 where it does not."""
+        """How long maintenance takes that runs by itself, in ms; 0: it does not."""
         with self.objects.catalog.read() as reader:
             return reader.cursor(AUTOMATIC) or 0
 
     def set_maintenance(self, budget_ms: int) -> None:
-        """Let maintenance run by itself after commits, for `budget_ms` at the most; 0: no more.
-
-        It stands in the catalog and is for all handles. A run follows about every 64 entries, on
-        a thread, after the commit was acknowledged, in one process at a time; closing a handle
-        waits for the chore that it is at. Raises `Invalid`.
+        """Let maintenance run by itself, on a thread behind commits of any handle, about every 64
+        entries and for so long at the most; 0: no more. Closing waits for the chore under way.
         """
         if not 0 <= budget_ms < 1 << 40:
             raise Invalid(f"A budget is from 0 to {(1 << 40) - 1} ms, not {budget_ms}.")

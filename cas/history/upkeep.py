@@ -16,7 +16,6 @@ from cas.model.ids import Kind
 
 if TYPE_CHECKING:
     from cas.history.core import Core
-    from cas.history.store import Store
 
 
 @frozen
@@ -196,11 +195,11 @@ class Upkeep(Protocol):
     def backup(self, place: str, accept_damage: bool) -> BackupReport:
         """Back the store up into a folder."""
 
-    def plan_maintenance(self, store: Store) -> tuple[Chore, ...]:
-        """What is due."""
+    def plan_maintenance(self, store: object) -> tuple[Chore, ...]:
+        """What is due for a `Store`."""
 
     def maintain(
-        self, store: Store, budget_ms: float, stopping: Callable[[], bool] | None
+        self, store: object, budget_ms: float, stopping: Callable[[], bool] | None
     ) -> MaintenanceReport:
         """Do what is due within a time. `stopping`: it runs by itself, and ends when that says
         so.
