@@ -242,8 +242,8 @@ def admit(
     """From the bottom up: what is whole. A thinned commit needs its parents and nothing else, and
     nobody lacks what was purged.
     """
-    exist = set(found.exist)
-    plain = set(found.exist)
+    plain = found.exist
+    exist = set(plain)
     exist.update(id for id, recipe, spot in found.recipes if spot not in found.refused)
     incomplete: set[bytes] = set()
     missing: set[bytes] = set()
@@ -267,7 +267,8 @@ def admit(
             if recipe in incomplete and id not in plain and id in exist
         }
         if not gone:
-            return Admission(exist - incomplete, incomplete, missing)
+            exist -= incomplete  # a set of a million is 100 MB: there is one, not three
+            return Admission(exist, incomplete, missing)
         exist -= gone
 
 
@@ -304,19 +305,21 @@ def reach(found: Survey, allowed: set[bytes], roots: Iterable[bytes]) -> set[byt
         if spot not in found.refused:
             needs.setdefault(id, []).append(dictionary)
     edges = found.edges
-    reached = {id for id in roots if id in allowed}
-    waiting = list(reached)
+    # What was not reached yet, and not what was: mostly all of it is in the end, and what goes out
+    # of a set costs nothing.
+    left = set(allowed)
+    waiting = [id for id in set(roots) if id in allowed]
+    left.difference_update(waiting)
     while waiting:
         id = waiting.pop()
         named = edges.get(id)
         fresh = set(split(named)) if named is not None else set()
         if needs and id in needs:
             fresh.update(needs[id])
-        fresh &= allowed
-        fresh -= reached
-        reached |= fresh
+        fresh &= left
+        left -= fresh
         waiting += [child for child in fresh if child in edges or child in needs]
-    return reached
+    return allowed - left if left else allowed
 
 
 def bits_of(found: Survey, source: Source, alive: set[bytes]) -> bytes | None:
