@@ -1,0 +1,143 @@
+"""Bad days: a laptop that sleeps through a commit, clocks ten years off, a disk that fills while
+room is made. Packs and catalogs in wrong hands are in `test_hands.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from random import Random
+
+import pytest
+
+import cas
+from cas.errors import StorageFull
+from cas.history.retention import HorizonRule, KeepRule, RetentionPolicy, Span
+from cas.history.store import Store
+from cas.limits import DAY_US
+from cas.maintenance.fsck import fsck
+from tests.unit.kit import ManualClock, reopened, write
+
+_SLEEPER = """
+import random, sys
+import cas
+with cas.open(sys.argv[1]) as store:
+    with store.begin(message="slow") as tx:
+        tx.branch("slow")["large"] = random.Random(1).randbytes(3_000_000)
+        tx.branch("slow")["seen"] = b"put by somebody else"
+        print("staged", flush=True)
+        sys.stdin.readline()
+        try:
+            print("committed", tx.commit().seq, flush=True)
+        except cas.CasError as error:
+            print("refused", error.code, flush=True)
+"""
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """A clock that stands where it is put."""
+    return ManualClock()
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: ManualClock) -> Iterator[Store]:
+    """A new store in a folder."""
+    with cas.open(tmp_path / "store", create=True, clock=clock) as opened:
+        yield opened
+
+
+def collect_for_days(store: Store, clock: ManualClock, days: int) -> None:
+    """A run of gc a day, without any grace."""
+    for _ in range(days):
+        clock.now_us += DAY_US
+        store.gc(grace_us=0)
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["named", "loose"])
+def test_a_process_asleep_in_mid_commit(store: Store, clock: ManualClock, named: bool) -> None:
+    """What it had written is there when it wakes, however often others have collected; it commits,
+    or is told that what it had only found was taken, and the same again succeeds.
+    """
+    store.put(b"put by somebody else")
+    if named:
+        write(store, "main", {"f": b"put by somebody else"})
+    command = [sys.executable, "-c", _SLEEPER, store.location]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as sleeper:
+        assert sleeper.stdin is not None
+        assert sleeper.stdout is not None
+        assert sleeper.stdout.readline() == "staged\n"
+        sleeper.send_signal(signal.SIGSTOP)
+        try:
+            collect_for_days(store, clock, 3)
+        finally:
+            sleeper.send_signal(signal.SIGCONT)
+        sleeper.stdin.write("\n")
+        sleeper.stdin.flush()
+        answer = sleeper.stdout.readline().split()
+    if named:
+        assert answer[0] == "committed"
+    else:
+        assert answer == ["refused", "condemned"]
+        assert "slow" not in [ref.short for ref in store.branches()]
+        large = Random(1).randbytes(3_000_000)
+        write(store, "slow", {"large": large, "seen": b"put by somebody else"})
+    assert len(store.snapshot("slow")["large"]) == 3_000_000
+    assert store.snapshot("slow")["seen"] == b"put by somebody else"
+    assert fsck(store).ok
+
+
+@pytest.mark.parametrize("years", [10, -10])
+def test_clocks_ten_years_off(store: Store, clock: ManualClock, rng: Random, years: int) -> None:
+    """The journal's time never runs backwards, nothing young is collected, and rules of retention
+    keep as many commits as they say; when the clock is right again, all goes on.
+    """
+    loose = rng.randbytes(2_000)
+    for at in range(3):
+        write(store, "main", {"f": b"right %d" % at})
+    right_us = clock.now_us
+    clock.now_us += years * 365 * DAY_US
+    store.put(loose)
+    write(store, "main", {"f": b"wrong"})
+    assert store.gc().object_count == 0
+    clock.now_us = right_us + DAY_US
+    write(store, "main", {"f": b"right again"})
+    assert store.gc().object_count == 0
+    with reopened(store) as other:
+        times = [entry.time_us for entry in other.journal()]
+        assert times == sorted(times)
+        assert [other.snapshot(f"main~{n}")["f"] for n in range(2)] == [b"right again", b"wrong"]
+        assert other.has(cas.BlobId(store.put(loose)))
+        policy = RetentionPolicy((KeepRule("*", last=2),), HorizonRule(Span(), 100))
+        assert other.plan_retention(policy).going == ()
+        assert fsck(other).ok
+
+
+def test_a_disk_that_fills_while_room_is_made(small_disk: Path, rng: Random) -> None:
+    """A collection that finds no room for what it moves fails typed; nothing is lost, and with
+    room again the next one ends the work.
+    """
+    kept = {f"k{at}": rng.randbytes(30_000) for at in range(8)}
+    with cas.open(small_disk / "store", create=True) as store:
+        store.put_many([*kept.values(), *(rng.randbytes(30_000) for _ in range(25))])
+        write(store, "main", dict(kept))
+        ballast = small_disk / "ballast"
+        with suppress(OSError), open(ballast, "wb", buffering=0) as file:
+            while file.write(bytes(4096)) == 4096:
+                pass
+        with pytest.raises(StorageFull):
+            store.gc(grace_us=0)
+        assert dict(store.snapshot("main")) == kept
+        os.unlink(ballast)
+        store.gc(grace_us=0)
+        assert dict(store.snapshot("main")) == kept
+        packs = sum(p.stat().st_size for p in (small_disk / "store" / "packs").iterdir())
+        assert packs < 400_000
+        assert fsck(store).ok
