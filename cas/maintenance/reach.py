@@ -285,6 +285,27 @@ class Marks:
                 self._waiting.add(number)
         return found
 
+    def _mark_all(self, ids: Iterable[bytes], color: int, wanted: frozenset[int]) -> list[bytes]:
+        """`_mark` of each; those that have no copy."""
+        table = self._where.table
+        if table is None:
+            return [id for id in ids if not self._mark(id, color, wanted)]
+        missing = []
+        all_colors, waiting = self.colors, self._waiting
+        for id in ids:
+            found = False
+            for number, slot in table.get(id, ()):
+                colors = all_colors.get(number)
+                if colors is None or colors[slot] == GONE:
+                    continue
+                found = True
+                if colors[slot] in wanted:
+                    colors[slot] = color
+                    waiting.add(number)
+            if not found:
+                missing.append(id)
+        return missing
+
     def _miss(self, id: bytes, by: str) -> None:
         """Raise for an object that is named and is not there, but for one that was purged."""
         if self._objects.absent.error(id) is None:
@@ -355,8 +376,8 @@ class Marks:
         order = sorted(range(len(ids)), key=lambda at: places[at].offset)
         for some in _groups(order, places):
             named = self._children([ids[at] for at in some], [places[at] for at in some], strict)
-            for child in named:
-                if not self._mark(child, todo, wanted) and strict:
+            for child in self._mark_all(named, todo, wanted):
+                if strict:
                     self._miss(child, f"an object in {pack.label}")
 
     def _children(self, ids: Sequence[bytes], places: Sequence[Place], strict: bool) -> set[bytes]:

@@ -7,7 +7,7 @@ never too little; a small store is looked up by whole ids, six times as fast.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from cas.objects.packs import PackInfo, pack_name
@@ -30,6 +30,11 @@ class Whereabouts:
     def __init__(self) -> None:
         self._runs: list[Run] = []
         self._table: dict[bytes, tuple[Spot, ...]] = {}
+
+    @property
+    def table(self) -> Mapping[bytes, tuple[Spot, ...]] | None:
+        """All there is, where it is in the table; None where runs have to be asked too."""
+        return None if self._runs else self._table
 
     def use(self, runs: Iterable[Run]) -> None:
         """Take in all packs of some runs."""
