@@ -41,10 +41,6 @@ Done = tuple[str, int]
 """What was done, in words, and bytes."""
 
 
-class Left(Exception):
-    """A chore that is due and is better not done now; the text says why."""
-
-
 class Maintenance:
     """One run over one store. One thread."""
 
@@ -98,10 +94,11 @@ class Maintenance:
                     continue
                 self._refuse_late(times.get(name, 0) if stopping is not None else 0)
                 outcome, (detail, size_bytes) = "done", do()
-            except Left as left:
-                outcome, detail, size_bytes = "left", str(left), 0
             except CasError as error:
-                outcome, detail, size_bytes = "failed", f"{error.code}: {error}", 0
+                # What is only not to be done now says so, and nothing more.
+                waits = type(error) is Unavailable
+                outcome, size_bytes = "left" if waits else "failed", 0
+                detail = str(error) if waits else f"{error.code}: {error}"
             took_ms = int(self._objects.clock.monotonic_ms() - started_ms)
             if outcome == "done":
                 times[name] = took_ms
@@ -112,9 +109,9 @@ class Maintenance:
         """`took_ms`: how long it took the last time, for a run that must not take longer."""
         left_ms = self._left_ms()
         if left_ms <= 0:
-            raise Left("the time was over")
+            raise Unavailable("the time was over")
         if took_ms > left_ms:
-            raise Left(f"it took {took_ms} ms the last time; `cas maintain` does it")
+            raise Unavailable(f"it took {took_ms} ms the last time; `cas maintain` does it")
 
     def _times(self) -> dict[str, int]:
         if self._path is not None:
@@ -196,7 +193,7 @@ class Maintenance:
         assert isinstance(self._catalog, Trims)
         before = self._catalog.weigh().log_bytes
         if not self._catalog.trim():
-            raise Left("a reader holds an older state, for which the log has to stay")
+            raise Unavailable("a reader holds an older state, for which the log has to stay")
         return "emptied the log", before
 
     def _catalog_due(self) -> str:
@@ -211,7 +208,9 @@ class Maintenance:
         found = self._catalog.weigh()
         used = found.file_bytes - found.free_bytes
         if used > CATALOG_REWRITE_BYTES_MAX:
-            raise Left(f"writers would wait while {used} bytes are copied; free pages are reused")
+            raise Unavailable(
+                f"writers would wait while {used} bytes are copied; free pages are reused"
+            )
         self._catalog.trim()
         self._catalog.scrub(rewrite=True)
         return "wrote the catalog anew", found.file_bytes - self._catalog.weigh().file_bytes
