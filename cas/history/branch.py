@@ -327,6 +327,10 @@ class BranchEdit(MutableMapping[str, bytes]):
         self._watched.add(parts)
         self._reads_above.update(parts[:length] for length in range(1, len(parts)))
 
+    def unstage(self, path: str | bytes) -> None:
+        """Forget what is staged at exactly this path: what others left there stands."""
+        self.staged.pop(split_path(path), None)
+
     def drop(self, path: str | bytes) -> None:
         """Stage the removal of a path, whether or not something is there."""
         self._batch.check_open()

@@ -78,6 +78,7 @@ class Staged:
     __slots__ = (
         "asked",
         "author",
+        "beside",
         "branches",
         "events",
         "expected",
@@ -101,6 +102,8 @@ class Staged:
         self.puts: list[bytes] = []
         self.expected: dict[str, RefValue | None] = {}
         self.events: list[Event] = []
+        # Inside the gate: batches of those who commit before this one in the same transaction.
+        self.beside: list[Batch] = []
 
 
 class Publication:
@@ -251,7 +254,11 @@ class Publication:
                 # Much to make anew, or far to fetch: not while everybody waits, unless it has
                 # been tried.
                 return moment
-            plan = self._follow(plan, moment)
+            self._staged.beside = group.batches
+            try:
+                plan = self._follow(plan, moment)
+            finally:
+                self._staged.beside = []
         changes = self._changes(plan, moment)
         check_changes(self._core, self._batch, moment, changes)
         check_horizon(self._core, self._batch, moment, changes)
@@ -296,6 +303,7 @@ class Publication:
         elif any(change.ref.startswith(POLICIES) for change in changes):
             # What the next member has to read of it can be read when this transaction is over.
             group.closed = True
+        group.batches.append(self._batch)
         after = group.carried = follow(moment, entry, hash, stored=due)
         return _Published(entry, moment.root, after, head, rows)
 

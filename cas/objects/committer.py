@@ -29,9 +29,11 @@ GROUP_MAX: Final = 64
 class Group:
     """What the members of one transaction hand on, from each to the next."""
 
-    __slots__ = ("carried", "closed")
+    __slots__ = ("batches", "carried", "closed")
 
     def __init__(self) -> None:
+        self.batches: list[Any] = []
+        """What the members before have written: only from there can it be read as yet."""
         self.carried: Any = None
         """State that the next member starts from; None: that of the catalog."""
         self.closed = False

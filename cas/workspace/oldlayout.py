@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar, cast
 
 from attrs import field, frozen
 
-from cas.errors import CasError, Invalid, InvalidName, WouldOverwrite
+from cas.errors import CasError, Invalid, InvalidName, StorageFailed, WouldOverwrite
 from cas.limits import RECORD_BYTES_MAX
 from cas.model.entry import Entry
 from cas.model.ids import digest_blob
@@ -29,7 +29,7 @@ from cas.workspace.memories import Memory
 from cas.workspace.planning import Project, ProjectState, Sprint, SprintState
 from cas.workspace.registry import Aggregate
 from cas.workspace.work import UnitOfWork
-from cas.workspace.workspace import Workspace
+from cas.workspace.workspace import Artifacts, Workspace
 
 A = TypeVar("A", bound=Aggregate)
 
@@ -105,7 +105,11 @@ class _Import:
         while stack:
             folder = stack.pop()
             below = []
-            for item in sorted(os.scandir(folder), key=lambda each: each.name):
+            try:
+                items = sorted(os.scandir(folder), key=lambda each: each.name)
+            except OSError as error:
+                raise _failed(folder, error) from error
+            for item in items:
                 place = Path(item.path)
                 path = place.relative_to(self.root).as_posix()
                 if item.is_symlink():
@@ -149,7 +153,9 @@ class _Import:
                 self.tell(path, "is too long to be looked at; its bytes were kept")
                 return None
             return json.loads(file.read_bytes())
-        except ValueError as error:
+        except OSError as error:
+            raise _failed(file, error) from error
+        except (ValueError, RecursionError) as error:
             self.tell(path, f"is no valid JSON ({error}); its bytes were kept")
         return None
 
@@ -366,19 +372,32 @@ def export_folder(space: Workspace, folder: str | os.PathLike[str]) -> int:
     What `import_folder` took in comes out as it was. Raises `WouldOverwrite`.
     """
     root = Path(folder)
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+    if root.exists() and (not root.is_dir() or any(os.scandir(root))):
         raise WouldOverwrite(
             f"{root} is not empty; nothing was written. Name a new or empty folder.",
             paths=[str(root)],
         )
-    root.mkdir(parents=True, exist_ok=True)
     artifacts = space.now().artifacts
     count = 0
     for artifact in artifacts:
-        target = root / artifact.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with artifacts.open(artifact.name) as source, open(target, "xb") as out:
-            while chunk := source.read(1 << 20):
-                out.write(chunk)
+        save_artifact(artifacts, artifact.name, root / artifact.name)
         count += 1
     return count
+
+
+def save_artifact(artifacts: Artifacts, name: str, file: Path) -> None:
+    """Write the content of an artifact into a file, with the folders above it. Raises
+    `StorageFailed`, `PathNotFound`.
+    """
+    with artifacts.open(name) as source:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with open(file, "wb") as out:
+                while chunk := source.read(1 << 20):
+                    out.write(chunk)
+        except OSError as error:
+            raise _failed(file, error) from error
+
+
+def _failed(path: Path, error: OSError) -> StorageFailed:
+    return StorageFailed(f"{path}: {error.strerror or error}.", path=str(path), errno=error.errno)

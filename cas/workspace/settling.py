@@ -140,7 +140,7 @@ class Settler:
         else:
             self._edit[path] = to_record(value)
         if type.name == "artifact":
-            self._settle_file(id, value)
+            self._settle_file(id, value, None if current is None else self._load(type, current))
 
     def no_rule(self, path: str, place: Place) -> AggregateConflict:
         """The error for a path that both sides changed and that no type has rules for."""
@@ -157,12 +157,15 @@ class Settler:
             removed="",
         )
 
-    def _settle_file(self, name: str, value: Aggregate | None) -> None:
+    def _settle_file(self, name: str, value: Aggregate | None, current: Aggregate | None) -> None:
         """Make the file what the merged record says."""
         if value is None:
             self._edit.drop(file_path(name))
             return
         assert isinstance(value, Artifact)
+        if isinstance(current, Artifact) and current.content == value.content:
+            self._edit.unstage(file_path(name))
+            return
         entry = TreeEntry(EntryKind.FILE, value.content, value.size_bytes)
         self._edit.put_entry(file_path(name), entry)
 

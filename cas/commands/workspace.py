@@ -1,0 +1,73 @@
+"""Use cases of the workspace that fronts share: aggregates as plain values, and their verbs.
+
+Floor 8. Invariant: what is given here is text, numbers, lists and maps that JSON holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from cas.errors import Invalid
+from cas.workspace.codec import to_fields
+from cas.workspace.events import DomainEvent
+from cas.workspace.planning import Sprint
+from cas.workspace.registry import Aggregate
+from cas.workspace.work import UnitOfWork
+from cas.workspace.workspace import Workspace
+
+SPRINT_VERBS = ("start", "review", "close", "cancel")
+
+
+def row_of(value: Aggregate) -> dict[str, Any]:
+    """An aggregate as JSON holds it: id, and the fields as its record has them."""
+    fields = {name: plain(each) for name, each in to_fields(value).items() if name != "id"}
+    return {"id": value.id, "record": str(value.origin) if value.origin else None, "fields": fields}
+
+
+def plain(value: Any) -> Any:
+    """A value of a record as JSON holds it: bytes become hex digits."""
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    if isinstance(value, dict):
+        return {str(key): plain(each) for key, each in value.items()}
+    return value
+
+
+def event_row(event: DomainEvent) -> dict[str, Any]:
+    """An event as JSON holds it."""
+    try:
+        data = plain(dict(event.data))
+    except Invalid:
+        data = {"": event.body().hex()}
+    return {
+        "position": event.id,
+        "type": event.type,
+        "actor": event.actor,
+        "time_us": event.time_us,
+        "headers": dict(event.headers),
+        "data": data,
+    }
+
+
+def move_sprint(space: Workspace, id: str, verb: str, *, actor: str, now_us: int) -> Sprint:
+    """Start, review, close or cancel a sprint, with the event that says so."""
+    at = datetime.fromtimestamp(now_us / 1_000_000, UTC)
+
+    def work(uow: UnitOfWork) -> Sprint:
+        sprint = uow.sprints.get(id)
+        verbs: dict[str, Callable[[], Sprint]] = {
+            "start": lambda: sprint.start(at),
+            "review": sprint.review,
+            "close": lambda: sprint.close(at),
+            "cancel": lambda: sprint.cancel(at),
+        }
+        moved = verbs[verb]()
+        uow.sprints.save(moved)
+        uow.event(f"sprint.{moved.state}", {"id": id}, about=moved)
+        return moved
+
+    return space.run(work, actor, f"sprint {id}: {verb}")

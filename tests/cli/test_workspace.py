@@ -1,0 +1,80 @@
+"""The workspace from the command line: memories, artifacts, sprints, events, branches."""
+
+from __future__ import annotations
+
+from tests.cli.support import Shell
+
+
+def test_memories_are_added_listed_and_shown(shell: Shell) -> None:
+    """A memory is added, listed by agent and tag, shown, and its history told."""
+    shell("init")
+    first = shell("memory", "add", "small PRs", "--agent", "ada", "-t", "team").lines[0]
+    second = shell("memory", "add", "second", "--importance", "0.9").lines[0]
+    assert shell("memory", "list").text.count("\n") == 2
+    assert shell("memory", "list", "--agent", "ada", "-t", "team").lines[0].startswith(first)
+    shown = shell("memory", "show", second, "--json").document["items"][0]["fields"]
+    assert (shown["text"], shown["importance"], shown["agent"]) == ("second", 0.9, "tester")
+    assert shell("memory", "history", first).lines[0].endswith("small PRs")
+    assert shell("memory", "list", "--at", "1").text.count("\n") == 1
+    shell("memory", "show", "nobody", expect=3)
+    shell("memory", "show", expect=2)
+    shell("memory", "add", "x", "--importance", "7", expect=2)
+
+
+def test_artifacts_are_put_and_got(shell: Shell) -> None:
+    """Content goes in from a file or standard input and comes out as it was, any version."""
+    shell("init")
+    shell.write("a.bin", b"\x00one")
+    shell("artifact", "put", "data/a", "a.bin", "--title", "A")
+    shell("artifact", "put", "data/a", stdin=b"two")
+    assert shell("artifact", "get", "data/a").out == b"two"
+    assert shell("artifact", "get", "data/a", "--at", "1").out == b"\x00one"
+    shell("artifact", "get", "data/a", "out/b.bin")
+    assert (shell.folder / "out" / "b.bin").read_bytes() == b"two"
+    assert shell("artifact", "list").lines == ["3  artifact  data/a"]
+    assert len(shell("artifact", "history", "data/a").lines) == 2
+    shell("artifact", "rm", "data/a")
+    shell("artifact", "get", "data/a", expect=3)
+    shell("artifact", "put", "x", "missing", expect=2)
+
+
+def test_sprints_move_and_events_tell(shell: Shell) -> None:
+    """A sprint goes through its states, an impossible one is refused, the events say it all."""
+    shell("init")
+    shell("sprint", "add", "s1", "One", "--goal", "ship")
+    assert shell("sprint", "start", "s1").lines == ["s1 active"]
+    shell("sprint", "close", "s1")
+    refused = shell("sprint", "start", "s1", expect=2)
+    assert "is closed and cannot become active" in refused.err
+    found = shell("events", "--json").document["events"]
+    assert [e["type"] for e in found] == ["sprint.planned", "sprint.active", "sprint.closed"]
+    behind = shell("events", "--after", "2.0", "--type", "sprint.*", "-n", "1").lines
+    assert len(behind) == 1
+    assert behind[0].split()[0] == "3.0"
+    followed = shell("events", "--follow", "-n", "3").lines
+    assert len(followed) == 3
+    shell("events", "--after", "yesterday", expect=2)
+    assert len(shell("sprint", "history", "s1").lines) == 3
+
+
+def test_a_workspace_is_branched_merged_and_moved(shell: Shell) -> None:
+    """A branch is made, worked on, merged and dropped; an old folder comes in and goes out."""
+    shell("init")
+    shell("workspace", "branch", "try/a", expect=3)
+    shell("sprint", "add", "s1")
+    shell("workspace", "branch", "try/a")
+    shell("sprint", "start", "s1", "-b", "try/a")
+    assert shell("sprint", "list").lines == ["s1  planned  s1"]
+    shell("workspace", "merge", "try/a")
+    assert shell("sprint", "list").lines == ["s1  active  s1"]
+    assert shell("workspace", "branches").lines == ["main", "try/a"]
+    shell("workspace", "drop", "try/a")
+    shell.write("old/docs/a.md", b"text")
+    shell.write("old/x.bin", b"x")
+    done = shell("workspace", "import", "old", "--json").document
+    assert (done["files"], [n["path"] for n in done["not_understood"]]) == (2, ["x.bin"])
+    assert shell("workspace", "status", "--json").document["counts"]["artifacts"] == 2
+    shell("workspace", "export", "out")
+    assert (shell.folder / "out" / "docs" / "a.md").read_bytes() == b"text"
+    shell("workspace", "export", "out", expect=4)
+    assert shell("workspace", "conflicts").text == ""

@@ -1,0 +1,131 @@
+"""A folder of the old layout comes in whole, and goes out as it was."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import cas
+from cas.errors import Invalid, WouldOverwrite
+from cas.workspace.oldlayout import export_folder, import_folder
+from cas.workspace.planning import SprintState
+from cas.workspace.workspace import Workspace
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Iterator[Workspace]:
+    """An empty workspace."""
+    with cas.open(tmp_path / "s", create=True) as store:
+        yield Workspace(store)
+
+
+def plant(folder: Path, files: dict[str, object]) -> Path:
+    """Write files: bytes as they are, anything else as JSON."""
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+    return folder
+
+
+OLD: dict[str, object] = {
+    "docs/guide.md": b"# Guide\n",
+    "docs/guide.md.meta.json": {"title": "Guide", "author": "ada", "tags": ["x"], "odd": 1},
+    "code/run.py": b"print(1)\n",
+    "data/table.bin": bytes(range(256)),
+    "data/memories.json": {
+        "memories": [
+            {"id": "m1", "content": "prefer small PRs", "agent_id": "ada", "importance": 1},
+            {"id": "m2", "text": "old", "created_at": "2025-03-01T10:00:00Z", "mood": "calm"},
+            {"id": "m3"},
+            "nonsense",
+        ]
+    },
+    "sprints/s1.json": {"id": "s1", "title": "One", "status": "done"},
+    "sprints/s2.json": {"id": "s2", "status": "exploded"},
+    "projects.json": [{"id": "p", "name": "P"}],
+    "notes.json": b"{broken",
+    "loose.txt": b"loose",
+}
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+
+def test_nothing_is_lost_and_the_rest_is_told(space: Workspace, tmp_path: Path) -> None:
+    """All files come in with their bytes, known JSON becomes aggregates, the rest is named."""
+    old = plant(tmp_path / "old", OLD)
+    (old / "link").symlink_to("docs")
+    done = import_folder(space, old, actor="mover")
+    assert (done.files, done.unchanged, done.aggregates) == (len(OLD), 0, 4)
+    assert {a.name: space.artifacts.read(a.name) for a in space.artifacts} == files_of(old)
+    guide = space.artifacts.get("docs/guide.md")
+    assert (guide.title, guide.made_by, guide.tags, guide.kind) == (
+        "Guide",
+        "ada",
+        {"x"},
+        "document",
+    )
+    assert space.memories.get("m1").importance == 1.0
+    assert space.memories.get("m2").unknown == {"old_mood": "calm"}
+    assert space.sprints.get("s1").state == SprintState.CLOSED
+    assert list(space.projects.ids()) == ["p"]
+    told = {each.path: each.reason for each in done.not_understood}
+    assert set(told) == {
+        "link",
+        "docs/guide.md",
+        "data/memories.json[2]",
+        "data/memories.json[3]",
+        "sprints/s2.json",
+        "notes.json",
+        "loose.txt",
+    }
+    assert "exploded" in told["sprints/s2.json"]
+    (event,) = space.events()
+    assert event.type == "workspace.imported"
+
+
+def test_a_second_import_takes_what_differs(space: Workspace, tmp_path: Path) -> None:
+    """Importing again changes only what changed; without a change there is no entry."""
+    old = plant(tmp_path / "old", OLD)
+    first = import_folder(space, old, actor="mover")
+    again = import_folder(space, old, actor="mover")
+    assert (again.entry, again.unchanged, again.aggregates) == (None, len(OLD), 0)
+    assert first.entry is not None
+    plant(old, {"docs/guide.md": b"# Guide 2\n", "sprints/s1.json": {"id": "s1", "title": "Uno"}})
+    third = import_folder(space, old, actor="mover")
+    assert (third.files - third.unchanged, third.aggregates) == (2, 1)
+    assert space.sprints.get("s1").name == "Uno"
+    assert len(list(space.artifacts.history("docs/guide.md"))) == 2
+
+
+def test_what_goes_out_is_what_came_in(
+    space: Workspace, tmp_path: Path, rng: random.Random
+) -> None:
+    """An export holds every file as it was, and goes only into an empty folder."""
+    names = {
+        f"data/{rng.randrange(9)}/{n}.bin": rng.randbytes(rng.randrange(99)) for n in range(60)
+    }
+    old = plant(tmp_path / "old", dict(names))
+    import_folder(space, old, actor="mover")
+    assert export_folder(space, tmp_path / "out" / "deep") == 60
+    assert files_of(tmp_path / "out" / "deep") == files_of(old)
+    with pytest.raises(WouldOverwrite):
+        export_folder(space, tmp_path / "out")
+
+
+def test_a_name_that_cannot_be_is_told(space: Workspace, tmp_path: Path) -> None:
+    """A file whose name no artifact can have is told, and the others come in."""
+    old = plant(tmp_path / "old", {"docs/a\nb": b"x", "docs/ok": b"y"})
+    done = import_folder(space, old, actor="mover")
+    assert done.files == 1
+    assert [each.path for each in done.not_understood] == ["docs/a\\nb"]
+    with pytest.raises(Invalid, match="is no folder"):
+        import_folder(space, old / "docs" / "ok", actor="mover")
