@@ -97,7 +97,7 @@ def pinned(value: Aggregate) -> Link:
 
 def from_fields(type: AggregateType, fields: Fields) -> Aggregate:
     """The aggregate of plain fields of the newest version. Raises `InvalidRecord`."""
-    extra = fields.keys() - type.fields.keys()
+    extra = () if fields.keys() <= type.fields.keys() else fields.keys() - type.fields.keys()
     if extra and type.unknown == "refuse":
         name = min(extra)
         raise not_valid(type.name, _id_of(fields), name, "is not known to its type, which refuses")

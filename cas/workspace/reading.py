@@ -16,8 +16,11 @@ from cas.history.core import Core
 from cas.history.snapshot import Snapshot
 from cas.history.view import View
 from cas.model.ids import BlobId, CommitId, Kind
+from cas.model.names import split_path
 from cas.model.objects import Commit
 from cas.objects.content import BlobReader
+from cas.trees import paths
+from cas.trees.node import DIRECTORY
 from cas.workspace.codec import from_record, typed
 from cas.workspace.layout import MAIN, context_branch, file_path, record_path, snapshot_of
 from cas.workspace.registry import Aggregate, AggregateType, type_of
@@ -46,6 +49,9 @@ class Reader:
         self.view = view
         self.branch = branch
         self._snapshots: dict[str, Snapshot] = {}
+        # Roots of the folders of collections, so that a get walks one directory and not two.
+        self._folders: dict[str, bytes | None] = {}
+        self._nodes = core.objects.tree_nodes(DIRECTORY)
 
     @property
     def seq(self) -> int:
@@ -64,10 +70,22 @@ class Reader:
     def preset(self, context: str, snapshot: Snapshot) -> None:
         """Take these files for those of a context."""
         self._snapshots[context] = snapshot
+        self._folders.clear()
+
+    def _folder(self, type: AggregateType) -> bytes | None:
+        """The root of the folder of a collection; None where there is none yet."""
+        if type.collection not in self._folders:
+            entry = self.snapshot(type.context).entry(type.collection)
+            found = None if entry is None or not entry.is_tree else bytes(entry.id)
+            self._folders[type.collection] = found
+        return self._folders[type.collection]
 
     def record(self, type: AggregateType, id: str) -> BlobId | None:
         """The record of an aggregate; None where there is none."""
-        entry = self.snapshot(type.context).entry(record_path(type, id))
+        root = self._folder(type)
+        if root is None:
+            return None
+        entry = paths.lookup(root, split_path(id), self._nodes)
         return None if entry is None or entry.is_tree else BlobId(entry.id)
 
     def load(self, type: AggregateType, record: BlobId) -> Aggregate:

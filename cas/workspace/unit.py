@@ -183,7 +183,8 @@ class UnitCore:
     def ensure(self, cls: type[T], where: Where, what: str = "") -> None:
         """Commit only if nothing of which `where` is true comes, changes or goes meanwhile.
 
-        `what` names the condition in the error, `ConditionFailed`.
+        `where` is pure and quick: it may be asked while other writers wait. `what` names the
+        condition in the error, `ConditionFailed`.
         """
         type = type_of(cls)
         edit, settler = self._edit(type.context)
