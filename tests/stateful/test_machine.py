@@ -39,6 +39,7 @@ from tests.databases import fresh_url
 from tests.stateful.oracle import Ref, State, Work, inside, read_state
 from tests.stateful.remote import Remote
 from tools.postgres_server import PostgresServer
+from tools.services import S3Server
 
 BRANCHES = st.sampled_from(["main", "plan", "plan/next", "a/b", "a"])
 PATHS = st.sampled_from(["r", "d/x", "d/y", "d/e/z", "w/1", "w/2"])
@@ -73,7 +74,7 @@ class StoreMachine(RuleBasedStateMachine):
         super().__init__()
         self.place = contextlib.ExitStack()
         self.folder = self.where(self.place.enter_context(stores.scratch()))
-        stores.create(self.folder, clock=SystemClock())
+        self.make()
         self.handles = [self.opened(), self.opened()]
         self.reader = cas.open(self.folder, read_only=True)
         self.left: list[Store] = []
@@ -89,6 +90,10 @@ class StoreMachine(RuleBasedStateMachine):
     def where(self, scratch: str) -> str:
         """The place of the store."""
         return os.path.join(scratch, "store")
+
+    def make(self) -> None:
+        """Make the store."""
+        stores.create(self.folder, clock=SystemClock())
 
     def opened(self) -> Store:
         """A handle whose thresholds a few steps cross."""
@@ -493,3 +498,33 @@ def test_a_store_on_a_server_behaves_as_its_model(
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_store_on_a_bucket_behaves_as_its_model(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same with the catalog in a folder and the packs in a bucket of a real S3 server."""
+    pytest.importorskip("obstore")
+    for name, value in s3_server.environment().items():
+        monkeypatch.setenv(name, value)
+
+    class BucketMachine(StoreMachine):
+        def make(self) -> None:
+            cas.init(self.folder, bucket=f"s3://{s3_server.bucket}{self.folder}")
+
+    chosen = settings.get_profile(settings.get_current_profile_name())
+    REMOTE.kill()  # the next one finds the credentials
+    try:
+        run_state_machine_as_test(
+            BucketMachine,
+            settings=settings(
+                chosen,
+                max_examples=HOSTED_EXAMPLES.get(os.environ.get("CAS_TEST_PROFILE", "full"), 6),
+                stateful_step_count=50,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+    finally:
+        REMOTE.kill()
