@@ -45,6 +45,10 @@ if TYPE_CHECKING:
     from cas.model.entry import Entry, Event
     from cas.model.ids import BlobId, CommitId, ObjectId, TreeId
     from cas.model.objects import Commit, EntryKind, TreeEntry
+    from cas.recall.recall import Recall
+    from cas.recall.recalled import Recalled
+    from cas.recall.receipts import Receipt
+    from cas.recall.score import Scoring
     from cas.workspace.artifacts import Artifact, ArtifactKind
     from cas.workspace.contexts import Context
     from cas.workspace.events import DomainEvent, Position
@@ -97,6 +101,10 @@ _ROOMS = {
     "cas.model.entry": ("Entry", "Event"),
     "cas.model.ids": ("BlobId", "CommitId", "ObjectId", "TreeId"),
     "cas.model.objects": ("Commit", "EntryKind", "TreeEntry"),
+    "cas.recall.recall": ("Recall",),
+    "cas.recall.recalled": ("Recalled",),
+    "cas.recall.receipts": ("Receipt",),
+    "cas.recall.score": ("Scoring",),
     "cas.workspace.artifacts": ("Artifact", "ArtifactKind"),
     "cas.workspace.contexts": ("Context",),
     "cas.workspace.events": ("DomainEvent", "Position"),
@@ -160,6 +168,9 @@ __all__ = [
     "PurgePlan",
     "PurgeResult",
     "Reason",
+    "Recall",
+    "Recalled",
+    "Receipt",
     "Ref",
     "RefClash",
     "RefConflict",
@@ -171,6 +182,7 @@ __all__ = [
     "RetentionPlan",
     "RetentionPolicy",
     "Run",
+    "Scoring",
     "Snapshot",
     "Sourced",
     "Span",

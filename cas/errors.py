@@ -344,6 +344,12 @@ class CorruptBackup(Corrupt):
     code = "corrupt-backup"
 
 
+class CorruptIndex(Corrupt):
+    """The search index cannot be read; it is made anew, so no caller meets this. Fields: none."""
+
+    code = "corrupt-index"
+
+
 class CannotRepair(Corrupt):
     """A repair cannot go on without a decision, or without more bytes. Fields: `path`."""
 

@@ -1,0 +1,428 @@
+"""`cas find`, `recall`, `links`, `forget`, `taint`: search, context, links, forgetting, trust."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import click
+
+from cas.cli.front import Front, pass_front
+from cas.cli.options import CasCommand, default_author
+from cas.commands.recall import condition, recalling, types_of
+from cas.model.names import printable
+from cas.recall.forget import Policy
+from cas.recall.recall import AsOf, Recall
+from cas.recall.recalled import Item, Recalled
+from cas.recall.upkeep import apply_forget, apply_taint, plan_forget, plan_taint, preview
+from cas.workspace.codec import to_fields
+from cas.workspace.layout import MAIN
+from cas.workspace.links import Link
+from cas.workspace.registry import Aggregate, type_of
+
+_BRANCH: Final = click.option(
+    "--branch", metavar="NAME", default=MAIN, help="Branch of the workspace (main)."
+)
+_AS_OF: Final = click.option(
+    "--as-of", metavar="SEQ|TIME", help="The state after that entry, or at that time."
+)
+_AUTHOR: Final = click.option("--author", metavar="NAME", help="Who does it.")
+
+
+def _moment(text: str | None) -> AsOf:
+    return int(text) if text is not None and text.isdigit() else text
+
+
+def _tell(front: Front, recall: Recall) -> None:
+    for notice in recall.projection.notices:
+        front.out.note(notice)
+
+
+@click.command("find", cls=CasCommand)
+@click.argument("words", metavar="[TEXT]...", nargs=-1)
+@click.option("--type", "kind", metavar="TYPE", default="memory", help="What to find (memory).")
+@click.option("-w", "--where", multiple=True, metavar="FIELD=VALUE", help="Also != < <= > >= ^.")
+@click.option("--order", metavar="FIELD", help="id, time or a field; -FIELD the other way round.")
+@click.option("-n", "--limit", type=int, default=50, metavar="N", help="Items of a page (50).")
+@click.option("--after", metavar="CURSOR", help="The page behind the one that gave this cursor.")
+@click.option("--count", is_flag=True, help="Only how many there are.")
+@click.option("--facet", metavar="FIELD", help="Only how many have each value of a field.")
+@click.option("--archived", is_flag=True, help="Archived ones too.")
+@click.option("--explain", is_flag=True, help="Tell how the query is answered.")
+@_AS_OF
+@_BRANCH
+@pass_front
+def find(
+    front: Front,
+    words: tuple[str, ...],
+    kind: str,
+    where: tuple[str, ...],
+    order: str | None,
+    limit: int,
+    after: str | None,
+    count: bool,
+    facet: str | None,
+    archived: bool,
+    explain: bool,
+    as_of: str | None,
+    branch: str,
+) -> None:
+    """Find memories and other aggregates by words and fields.
+
+    TEXT are words that all stand in the text, "a phrase", or the beginning of a word*.
+    """
+    (type,) = types_of([kind])
+    wanted = condition(type, where)
+    match = " ".join(words)
+    moment = _moment(as_of)
+    with front.store() as store, recalling(store, branch) as recall:
+        how: dict[str, Any] = {"match": match, "as_of": moment, "archived": archived}
+        if count:
+            total = recall.count(type.cls, wanted, **how)
+            _one(front, "find", "count", total, str(total))
+            return
+        if facet is not None:
+            rows = recall.facets(type.cls, facet, wanted, **how)
+            values = [{"value": value, "count": number} for value, number in rows]
+            if front.out.json:
+                front.out.document("find", facets=values)
+            else:
+                front.out.lines(f"{number}\t{printable(str(v))}" for v, number in rows)
+            return
+        page = recall.find(type.cls, wanted, order=order, limit=limit, after=after, **how)
+        plan = recall.explain(type.cls, wanted, order=order, match=match) if explain else []
+        if front.out.json:
+            front.out.document(
+                "find",
+                seq=page.seq,
+                items=[_fields(value) for value in page.items],
+                cursor=page.cursor,
+                plan=plan,
+            )
+            return
+        front.out.lines(_line(value) for value in page.items)
+        for step in plan:
+            front.out.note(step)
+        if page.cursor is not None:
+            front.out.note(f"more: --after {page.cursor}")
+        _tell(front, recall)
+
+
+def _one(front: Front, schema: str, key: str, value: Any, text: str) -> None:
+    if front.out.json:
+        front.out.document(schema, **{key: value})
+    else:
+        front.out.line(text)
+
+
+def _line(value: Aggregate) -> str:
+    text = getattr(value, "text", None) or getattr(value, "title", None) or ""
+    first = str(text).strip().splitlines()[:1]
+    return f"{printable(str(value.link))}\t{printable(first[0][:120]) if first else ''}"
+
+
+def _fields(value: Aggregate) -> dict[str, Any]:
+    shown = {name: _shown(each) for name, each in to_fields(value).items()}
+    return {"type": type_of(value.__class__).name, "id": value.id, "fields": shown}
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, list):
+        return [_shown(each) for each in value]
+    if isinstance(value, dict):
+        return {str(key): _shown(each) for key, each in value.items()}
+    return value
+
+
+@click.command("recall", cls=CasCommand)
+@click.argument("query", metavar="QUERY")
+@click.option("--agent", metavar="NAME", help="Only what this agent remembers.")
+@click.option("--budget", type=int, default=2000, metavar="TOKENS", help="Room to fill (2000).")
+@click.option("--pin", multiple=True, metavar="TYPE:ID", help="Given first, and never left out.")
+@click.option("--type", "kinds", multiple=True, metavar="TYPE", help="What to recall (memory).")
+@click.option("-w", "--where", multiple=True, metavar="FIELD=VALUE", help="Also != < <= > >= ^.")
+@click.option("--archived", is_flag=True, help="Archived ones too.")
+@click.option("--trusted", is_flag=True, help="Nothing that is labelled untrusted.")
+@click.option("--receipt", is_flag=True, help="Keep a receipt of the answer.")
+@click.option("--explain", is_flag=True, help="Tell scores, and what was left out and why.")
+@_AS_OF
+@_BRANCH
+@pass_front
+def recall_command(
+    front: Front,
+    query: str,
+    agent: str | None,
+    budget: int,
+    pin: tuple[str, ...],
+    kinds: tuple[str, ...],
+    where: tuple[str, ...],
+    archived: bool,
+    trusted: bool,
+    receipt: bool,
+    explain: bool,
+    as_of: str | None,
+    branch: str,
+) -> None:
+    """Recall what fits a query, in a budget of tokens.
+
+    The text is what a model would be shown; with --explain the reasons follow.
+    """
+    types = types_of(kinds or ("memory",))
+    with front.store(write=receipt) as store, recalling(store, branch) as recall:
+        found = recall.recall(
+            query,
+            agent=agent,
+            budget_tokens=budget,
+            pinned=[Link.parse(text) for text in pin],
+            types=[type.cls for type in types],
+            where=condition(types[0], where),
+            archived=archived,
+            untrusted=not trusted,
+            receipt=receipt,
+            as_of=_moment(as_of),
+        )
+        if front.out.json:
+            front.out.document("recall", **_answer(found))
+            return
+        front.out.lines(_safe(item.line) for item in found.items)
+        if explain:
+            front.out.lines(_reasons(found))
+        for notice in found.notices:
+            front.out.note(notice)
+        if found.receipt is not None:
+            front.out.note(f"receipt: {found.receipt}")
+        _tell(front, recall)
+
+
+def _safe(text: str) -> str:
+    return "\n".join(map(printable, text.splitlines()))
+
+
+def _reasons(found: Recalled) -> list[str]:
+    lines = [f"-- state after entry {found.seq}, {found.tokens} tokens"]
+    for item in found.items:
+        parts = item.parts
+        lines.append(
+            f"{item.score:.3f}  {item.link.loose}  text {parts.text:.2f}, meaning "
+            f"{parts.meaning:.2f}, links {parts.links:.2f}, recency {parts.recency:.2f}, "
+            f"importance {parts.importance:.2f}, feedback {parts.feedback:.2f}, trust "
+            f"{parts.trust:.2f}"
+        )
+    for each in found.left_out:
+        by = "" if each.by is None else f" by {each.by.loose}"
+        lines.append(f"{each.score:.3f}  {each.link.loose}  left out: {each.reason}{by}")
+    lines += [f"{count} left out: {reason}" for reason, count in found.counts.items()]
+    return [printable(line) for line in lines]
+
+
+def _answer(found: Recalled) -> dict[str, Any]:
+    return {
+        "seq": found.seq,
+        "tokens": found.tokens,
+        "digest": found.digest,
+        "receipt": None if found.receipt is None else str(found.receipt),
+        "items": [_item(item) for item in found.items],
+        "left_out": [
+            {
+                "link": str(each.link),
+                "reason": each.reason,
+                "score": each.score,
+                "by": None if each.by is None else str(each.by),
+            }
+            for each in found.left_out
+        ],
+        "counts": [{"reason": r, "count": n} for r, n in found.counts.items()],
+        "notices": list(found.notices),
+    }
+
+
+def _item(item: Item) -> dict[str, Any]:
+    names = ("text", "meaning", "links", "recency", "importance", "feedback", "trust")
+    return {
+        "link": str(item.link),
+        "content": item.text,
+        "score": item.score,
+        "tokens": item.tokens,
+        "pinned": item.pinned,
+        "folded": [str(link) for link in item.folded],
+        "parts": {name: getattr(item.parts, name) for name in names},
+    }
+
+
+@click.command("links", cls=CasCommand)
+@click.argument("link", metavar="[TYPE:ID]", required=False)
+@click.option("--to", "backwards", is_flag=True, help="What links to it, not what it links to.")
+@click.option("--depth", type=int, default=1, metavar="N", help="So many steps far (1).")
+@click.option("--stale", is_flag=True, help="Everything that rests on a version that changed.")
+@_AS_OF
+@_BRANCH
+@pass_front
+def links(
+    front: Front,
+    link: str | None,
+    backwards: bool,
+    depth: int,
+    stale: bool,
+    as_of: str | None,
+    branch: str,
+) -> None:
+    """Show links between aggregates, and which went stale."""
+    if (link is None) != stale:
+        raise click.UsageError("Give TYPE:ID, or --stale without one.")
+    moment = _moment(as_of)
+    with front.store() as store, recalling(store, branch) as recall:
+        if link is None:
+            found = [(each.because, each.link) for each in recall.stale(as_of=moment)]
+        else:
+            ask = recall.links_to if backwards else recall.links_from
+            start = Link.parse(link)
+            found = [(each, each.source) for each in ask(start, depth=depth, as_of=moment)]
+    rows = [
+        {
+            "source": str(source.loose),
+            "field": each.field,
+            "target": str(each.target),
+            "stale": each.stale,
+            "missing": each.missing,
+            "depth": each.depth,
+        }
+        for each, source in found
+    ]
+    if front.out.json:
+        front.out.document("links", links=rows)
+        return
+    for row in rows:
+        marks = "".join(f" ({name})" for name in ("stale", "missing") if row[name])
+        front.out.line(printable(f"{row['source']} {row['field']} {row['target']}{marks}"))
+
+
+@click.command("forget", cls=CasCommand)
+@click.option("--plan", "plan_only", is_flag=True, help="Only tell what would be forgotten.")
+@click.option("-y", "--yes", is_flag=True, help="Do it without asking.")
+@click.option("--agent", metavar="NAME", help="Only memories of this agent.")
+@click.option("--kind", "kinds", multiple=True, metavar="KIND", help="Only memories of this kind.")
+@click.option("--older-than", type=float, metavar="DAYS", help="Those written longer ago.")
+@click.option("--faded-below", type=float, metavar="X", help="Those whose importance fell below.")
+@click.option("--half-life", type=float, default=90.0, metavar="DAYS", help="Of importance (90).")
+@click.option("--count-max", type=int, metavar="N", help="Keep the N most important, an agent.")
+@click.option("--bytes-max", type=int, metavar="N", help="Keep as many as N bytes hold, an agent.")
+@click.option("--remove-after", type=float, metavar="DAYS", help="Remove what was archived before.")
+@_AUTHOR
+@_BRANCH
+@pass_front
+def forget(
+    front: Front,
+    plan_only: bool,
+    yes: bool,
+    agent: str | None,
+    kinds: tuple[str, ...],
+    older_than: float | None,
+    faded_below: float | None,
+    half_life: float,
+    count_max: int | None,
+    bytes_max: int | None,
+    remove_after: float | None,
+    author: str | None,
+    branch: str,
+) -> None:
+    """Archive memories by policy; expired ones in any case.
+
+    What is archived leaves recall and is still found with --archived; what is tagged pinned or
+    held, or is linked to as evidence, stays. `cas undo` takes it back.
+    """
+    policy = Policy(
+        agent=agent,
+        kinds=kinds,
+        older_than_days=older_than,
+        faded_below=faded_below,
+        half_life_days=half_life,
+        count_max=count_max,
+        bytes_max=bytes_max,
+        remove_after_days=remove_after,
+    )
+    if not plan_only and not yes:
+        raise click.UsageError("Say --plan to see what would be forgotten, or --yes to do it.")
+    with front.store(write=not plan_only) as store, recalling(store, branch) as recall:
+        plan = plan_forget(recall, policy)
+        done = None
+        if not plan_only:
+            done = apply_forget(recall, plan, actor=author or default_author())
+    if front.out.json:
+        front.out.document(
+            "forget",
+            applied=done is not None,
+            seq=None if done is None else done.seq,
+            forgotten=[
+                {"link": str(f.link), "action": f.action, "because": f.because, "content": f.text}
+                for f in plan.forgotten
+            ],
+            kept=[{"link": str(link), "reason": why} for link, why in plan.kept],
+            skipped=[] if done is None else [str(link) for link in done.skipped],
+        )
+        return
+    front.out.lines(printable(preview(each)) for each in plan.forgotten)
+    front.out.lines(printable(f"keep     {why:12} {link.id}") for link, why in plan.kept)
+    front.out.note(plan.summary if done is None else f"entry {done.seq}: {plan.summary}")
+
+
+@click.command("taint", cls=CasCommand)
+@click.argument("source", metavar="[TYPE:ID]", required=False)
+@click.option("--agent", metavar="NAME", help="Everything that this agent wrote.")
+@click.option("--after", metavar="SEQ|TIME", help="With --agent: only what came behind it.")
+@click.option("--remove", is_flag=True, help="Remove it all, in one entry.")
+@click.option("--distrust", is_flag=True, help="Label memories among it untrusted.")
+@_AUTHOR
+@_BRANCH
+@pass_front
+def taint(
+    front: Front,
+    source: str | None,
+    agent: str | None,
+    after: str | None,
+    remove: bool,
+    distrust: bool,
+    author: str | None,
+    branch: str,
+) -> None:
+    """Show everything that came from a source, and take it back.
+
+    Without --remove or --distrust nothing is changed. Receipts tell who was shown any of it.
+    """
+    if remove and distrust:
+        raise click.UsageError("--remove and --distrust do different things; give one.")
+    with front.store(write=remove or distrust) as store, recalling(store, branch) as recall:
+        plan = plan_taint(
+            recall,
+            source=None if source is None else Link.parse(source),
+            agent=agent,
+            after=_moment(after),
+        )
+        done = None
+        if remove or distrust:
+            who = author or default_author()
+            action: Any = "remove" if remove else "distrust"
+            done = apply_taint(recall, plan, actor=who, action=action)
+    if front.out.json:
+        front.out.document(
+            "taint",
+            applied=done is not None,
+            seq=None if done is None else done.seq,
+            tainted=[str(link) for link in plan.tainted],
+            receipts=[str(each.source) for each in plan.receipts],
+            skipped=[] if done is None else [str(link) for link in done.skipped],
+        )
+        return
+    front.out.lines(printable(str(link.loose)) for link in plan.tainted)
+    front.out.lines(printable(f"shown: {each.source.loose}") for each in plan.receipts)
+    said = f"{len(plan.tainted)} tainted, shown in {len(plan.receipts)} receipts"
+    front.out.note(said if done is None else f"entry {done.seq}: {said}")
+
+
+COMMANDS: Final = {
+    "find": find,
+    "recall": recall_command,
+    "links": links,
+    "forget": forget,
+    "taint": taint,
+}

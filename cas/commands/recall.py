@@ -1,0 +1,82 @@
+"""What the fronts ask of search and recall: conditions and types out of words, answers as values.
+
+Floor 8. Invariant: nothing is printed here; what a person typed that cannot be understood is
+`Invalid` and says what could be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from typing import Final
+
+from cas.errors import Invalid
+from cas.history.store import Store
+from cas.recall.recall import Recall
+from cas.recall.where import All, Compare, Condition, Not, Op, plain
+from cas.workspace.layout import MAIN
+from cas.workspace.registry import AggregateType, type_named
+
+_OPERATORS: Final[dict[str, Op]] = {
+    "!=": "=",
+    "<=": "<=",
+    ">=": ">=",
+    "=": "=",
+    "<": "<",
+    ">": ">",
+    "^": "prefix",
+}
+
+
+@contextmanager
+def recalling(store: Store, branch: str = MAIN) -> Iterator[Recall]:
+    """Recall over a store, with the model of the package where numpy is there for it."""
+    embedder = "default" if find_spec("numpy") is not None else None
+    with Recall(store, branch=branch, embedder=embedder) as recall:
+        yield recall
+
+
+def types_of(names: Sequence[str]) -> list[AggregateType]:
+    """The types of these names. Raises `UnknownType`."""
+    return [type_named(name) for name in names]
+
+
+def condition(type: AggregateType, words: Sequence[str]) -> Condition | None:
+    """What FIELD=VALUE and the like mean together: all must hold. Raises `Invalid`."""
+    found = [_compare(type, word) for word in words]
+    return All(tuple(found)) if found else None
+
+
+def _compare(type: AggregateType, word: str) -> Condition:
+    places = [(word.find(op), -len(op), op) for op in _OPERATORS if op in word]
+    if not places:
+        raise Invalid(
+            f"{word!r} is no condition: write FIELD=VALUE, or with !=, <, <=, >, >=, or ^ for what "
+            "begins so."
+        )
+    place, _, op = min(places)
+    name, value = word[:place].strip(), word[place + len(op) :].strip()
+    compare = Compare(name, _OPERATORS[op], _value(type, name, value))
+    return Not(compare) if op == "!=" else compare
+
+
+def _value(type: AggregateType, name: str, value: str) -> object:
+    how = type.searchable.get(name)
+    if how == "number":
+        try:
+            return float(value)
+        except ValueError as error:
+            raise Invalid(f"{name} is compared with a number, not {value!r}.") from error
+    if how == "time":
+        return plain(_time(name, value))
+    return value
+
+
+def _time(name: str, value: str) -> datetime:
+    try:
+        time = datetime.fromisoformat(value)
+    except ValueError as error:
+        raise Invalid(f"{name} is compared with a time, as 2026-10-01, not {value!r}.") from error
+    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)

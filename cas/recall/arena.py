@@ -1,0 +1,289 @@
+"""The rows of a projection as arrays in memory, for ranking: read once, then what is new.
+
+Floor 7. Invariant: it says what the database says up to `seq`; every answer is for one state, whose
+rows are those with since <= seq < until, and counts nothing of any other, so that it is the answer
+that a store stopped at that state would give. One thread at a time, under the owner's lock.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from cas.later import Later
+from cas.recall.schema import Database
+from cas.recall.text import Clause
+from cas.recall.vectors import (
+    EXACT_ROWS_MAX,
+    NEAREST_BITS,
+    cosines,
+    lengths_of,
+    nearest_bits,
+    sketch,
+    unpack,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Docs = NDArray[np.int64]
+    Mask = NDArray[np.bool_]
+    Numbers = NDArray[np.float64]
+else:
+    np = Later("numpy")
+
+FOREVER: Final = 1 << 62
+_NEVER: Final = 1 << 62
+_POSTINGS_MAX: Final = 8_000_000
+"""Places of words that are remembered: 128 MB."""
+_COLUMNS: Final = (
+    ("type", "int16", -1),
+    ("since", "int64", _NEVER),
+    ("until", "int64", FOREVER),
+    ("time_us", "int64", 0),
+    ("words", "int32", 0),
+    ("tokens", "int32", 0),
+    ("importance", "float64", float("nan")),
+    ("at_us", "float64", float("nan")),
+    ("from_us", "float64", float("nan")),
+    ("to_us", "float64", float("nan")),
+    ("trust", "int8", 1),
+    ("flags", "int8", 0),
+)
+_K1: Final = 1.2
+_B: Final = 0.75
+
+
+class Arena:
+    """Arrays with a place a row; a row's place is its number in the database."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.seq = -1
+        self.model = 0
+        self._columns: dict[str, Any] = {}
+        self._postings: OrderedDict[Any, tuple[int, Docs, Docs]] = OrderedDict()
+        self._held = 0
+        self._dimensions = 0
+        self._vectors: Any = None
+        self._lengths: Any = None
+        self._sketches: Any = None
+        self._has_vector: Any = None
+        self._vectors_to = 0
+
+    def __getattr__(self, name: str) -> Any:
+        columns = self.__dict__.get("_columns", {})
+        if name in columns:
+            return columns[name][: self.size]
+        raise AttributeError(name)
+
+    # -- reading -----------------------------------------------------------------------------
+
+    def refresh(self, db: Database, seq: int, model: int) -> None:
+        """Take in what the database has since."""
+        if seq == self.seq and model == self.model:
+            return
+        closed = db.rows("SELECT doc, until FROM item WHERE until > ?", (self.seq,))
+        fresh = db.rows(
+            f"SELECT doc, {', '.join(name for name, _, _ in _COLUMNS)} FROM item WHERE doc >= ?",
+            (self.size,),
+        )
+        if fresh:
+            self._grow(max(row[0] for row in fresh) + 1)
+            docs = np.array([row[0] for row in fresh], np.int64)
+            for number, (name, kind, missing) in enumerate(_COLUMNS):
+                values = [missing if (v := row[number + 1]) is None else v for row in fresh]
+                self._columns[name][docs] = np.array(values, kind)
+        if closed and self.size:
+            docs = np.array([row[0] for row in closed], np.int64)
+            self._columns["until"][docs] = np.array([row[1] for row in closed], np.int64)
+        if not self._columns:
+            self._grow(1)
+        self._read_vectors(db, model)
+        self.seq = seq
+
+    def _grow(self, size: int) -> None:
+        for name, kind, missing in _COLUMNS:
+            held = self._columns.get(name)
+            if held is None or len(held) < size:
+                made = np.full(max(1024, size + size // 2), missing, kind)
+                if held is not None:
+                    made[: self.size] = held[: self.size]
+                self._columns[name] = made
+        self.size = size
+
+    def _read_vectors(self, db: Database, model: int) -> None:
+        if model != self.model:
+            self._vectors, self._vectors_to, self.model = None, 0, model
+        if not model:
+            return
+        row = db.row("SELECT dimensions FROM model WHERE code = ?", (model,))
+        assert row is not None
+        self._dimensions = int(row[0])
+        # Later rows may have got theirs before earlier ones, where a model is new.
+        whole = db.row("SELECT count(*) FROM vector WHERE model = ?", (model,))
+        assert whole is not None
+        count = 0 if self._has_vector is None else int(self._has_vector.sum())
+        if self._vectors is None or len(self._vectors) < self.size:
+            self._room_for_vectors()
+        floor = self._vectors_to if count else 0
+        rows = db.rows("SELECT doc, data FROM vector WHERE model = ? AND doc >= ?", (model, floor))
+        if count + sum(1 for doc, _ in rows if not self._has_vector[doc]) < int(whole[0]):
+            rows = db.rows("SELECT doc, data FROM vector WHERE model = ?", (model,))
+        rows = [row for row in rows if not self._has_vector[row[0]]]
+        for start in range(0, len(rows), 8_192):
+            part = rows[start : start + 8_192]
+            docs = np.array([doc for doc, _ in part], np.int64)
+            values = unpack([data for _, data in part], self._dimensions)
+            self._vectors[docs] = values
+            self._lengths[docs] = lengths_of(values)
+            self._sketches[docs] = sketch(values)
+            self._has_vector[docs] = True
+        self._vectors_to = self.size
+
+    def _room_for_vectors(self) -> None:
+        room = max(1024, self.size + self.size // 2)
+        width = sketch(np.zeros((1, self._dimensions), np.int8)).shape[1]
+        held = self._vectors, self._lengths, self._sketches, self._has_vector
+        self._vectors = np.zeros((room, self._dimensions), np.int8)
+        self._lengths = np.ones(room, np.float64)
+        self._sketches = np.zeros((room, width), np.uint64)
+        self._has_vector = np.zeros(room, np.bool_)
+        if held[0] is not None:
+            made = self._vectors, self._lengths, self._sketches, self._has_vector
+            for old, new in zip(held, made, strict=True):
+                new[: len(old)] = old
+
+    # -- sets of rows ------------------------------------------------------------------------
+
+    def held_at(self, seq: int) -> Mask:
+        """Rows that hold in the state after an entry."""
+        mask: Mask = (self.since <= seq) & (self.until > seq)
+        return mask
+
+    def with_value(self, db: Database, field: int, value: Any) -> Docs:
+        """Rows that have a value in a field, in any state."""
+        docs, _ = self._remembered(
+            ("value", field, value),
+            lambda after: _pairs(
+                db.rows(
+                    "SELECT doc, 1 FROM value WHERE field = ? AND value = ? AND doc >= ?",
+                    (field, value, after),
+                )
+            ),
+        )
+        return docs
+
+    def with_test(self, db: Database, field: int, test: str, values: tuple[Any, ...]) -> Docs:
+        """Rows, of any state, with a value in a field that passes a test in SQL."""
+        docs, _ = self._remembered(
+            ("test", field, test, values),
+            lambda after: _pairs(
+                db.rows(
+                    f"SELECT DISTINCT doc, 1 FROM value WHERE field = ? AND {test} AND doc >= ?",
+                    (field, *values, after),
+                )
+            ),
+        )
+        return docs
+
+    def postings(self, db: Database, clause: Clause) -> tuple[Docs, Docs]:
+        """Rows, of any state, that match a clause, and how often it stands in each."""
+
+        def read(after: int) -> tuple[Docs, Docs]:
+            return _pairs(
+                db.rows(
+                    "SELECT rowid, occurrences(text) FROM text WHERE text MATCH ? AND rowid >= ?",
+                    (clause.expression, after),
+                )
+            )
+
+        return self._remembered(("text", clause), read)
+
+    def _remembered(self, key: Any, read: Callable[[int], tuple[Docs, Docs]]) -> tuple[Docs, Docs]:
+        known = self._postings.pop(key, None)
+        if known is None:
+            docs, counts = read(0)
+            self._held += len(docs)
+        else:
+            upto, docs, counts = known
+            if upto < self.size:
+                more, more_counts = read(upto)
+                self._held += len(more)
+                docs = np.concatenate([docs, more])
+                counts = np.concatenate([counts, more_counts])
+        self._postings[key] = (self.size, docs, counts)
+        while self._held > _POSTINGS_MAX and len(self._postings) > 1:
+            _, (_, dropped, _) = self._postings.popitem(last=False)
+            self._held -= len(dropped)
+        return docs, counts
+
+    # -- scores ------------------------------------------------------------------------------
+
+    def text_scores(
+        self, db: Database, clauses: list[Clause], held: Mask
+    ) -> tuple[Docs, Numbers, float]:
+        """(rows, their BM25, the most that any row could have) for the rows of one state.
+
+        How rare a word is and how long texts are is counted among the rows of that state alone.
+        """
+        scores = np.zeros(self.size, np.float64)
+        count = int(np.count_nonzero(held))
+        words = self.words
+        mean = float(words[held].sum()) / count if count else 1.0
+        most = 0.0
+        for clause in clauses:
+            docs, times = self.postings(db, clause)
+            here = held[docs]
+            docs, times = docs[here], times[here].astype(np.float64)
+            rarity = float(np.log1p((count - len(docs) + 0.5) / (len(docs) + 0.5)))
+            most += rarity * (_K1 + 1)
+            length = 1 - _B + _B * words[docs] / max(mean, 1.0)
+            scores[docs] += rarity * times * (_K1 + 1) / (times + _K1 * length)
+        found = np.flatnonzero(scores)
+        return found, scores[found], most
+
+    def nearest(self, query: Any, allowed: Docs, count: int) -> tuple[Docs, Numbers]:
+        """The rows of `allowed` nearest to a packed vector, and how near each is."""
+        rows = self.near(query, allowed)
+        nearness = self.nearness(query, rows)
+        order = np.lexsort((rows, -nearness))[:count]
+        return rows[order], nearness[order]
+
+    def near(self, query: Any, allowed: Docs) -> Docs:
+        """Rows worth comparing with the query: all of few, those nearest by bits of many."""
+        if self._vectors is None:
+            return np.zeros(0, np.int64)
+        rows: Docs = allowed[self._has_vector[allowed]]
+        if len(rows) > EXACT_ROWS_MAX:
+            bits = sketch(query[None, :])[0]
+            rows = nearest_bits(self._sketches[: self.size], bits, rows, NEAREST_BITS)
+        return rows
+
+    def nearness(self, query: Any, rows: Docs) -> Numbers:
+        """How near each row is to a packed vector; 0 for one without a vector."""
+        if self._vectors is None:
+            return np.zeros(len(rows), np.float64)
+        return cosines(self._vectors[rows], self._lengths[rows], query)
+
+    def alike(self, rows: Docs) -> Numbers:
+        """How near the rows are to each other."""
+        if self._vectors is None:
+            return np.zeros((len(rows), len(rows)), np.float64)
+        values = self._vectors[rows].astype(np.float32)
+        lengths = self._lengths[rows]
+        dots: Numbers = (values @ values.T).astype(np.float64) / np.outer(lengths, lengths)
+        return dots
+
+    def without_vector(self, rows: Docs) -> int:
+        """How many rows have no vector yet."""
+        if self._has_vector is None:
+            return len(rows)
+        return int(np.count_nonzero(~self._has_vector[rows]))
+
+
+def _pairs(rows: list[tuple[Any, ...]]) -> tuple[Docs, Docs]:
+    array = np.array(rows, np.int64).reshape(len(rows), 2)
+    return np.ascontiguousarray(array[:, 0]), np.ascontiguousarray(array[:, 1])

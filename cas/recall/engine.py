@@ -1,0 +1,262 @@
+"""Recall: what fits a query, ranked, folded and packed into a budget of tokens.
+
+Floor 7. Invariant: the answer is a function of the state after one entry, the request and the
+embedder; everything that was looked at is given or named as left out with its reason.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Counts
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from cas.errors import Invalid
+from cas.later import Later
+from cas.model.ids import BlobId
+from cas.recall.arena import Arena
+from cas.recall.masks import Masks
+from cas.recall.packing import Packing, Ranked
+from cas.recall.projection import Projection
+from cas.recall.recalled import Recalled, Request
+from cas.recall.schema import Database
+from cas.recall.score import (
+    Scoring,
+    factor_of_trust,
+    recency,
+    relevance,
+    score,
+)
+from cas.recall.text import clauses_of
+from cas.recall.tokens import Counter
+from cas.recall.vectors import pack_vectors, unpack
+from cas.workspace.links import Link
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Docs = NDArray[np.int64]
+    Numbers = NDArray[np.float64]
+else:
+    np = Later("numpy")
+
+_LEADING: Final = 10
+"""Best rows whose links are followed."""
+
+
+class Engine:
+    """Answers requests over one projection. Any thread, one at a time."""
+
+    def __init__(self, projection: Projection, counter: Counter | None = None) -> None:
+        self._projection = projection
+        self._counter = counter
+        self._arena = Arena()
+        self._made = -1
+        self._masks: Masks | None = None
+
+    def recall(self, request: Request, now_us: int, notices: Sequence[str]) -> Recalled:
+        """The answer to a request; the projection goes at least as far as it asks.
+
+        Raises `Invalid`, and what reading the store raises.
+        """
+        return self._projection.read(lambda db: self._recall(db, request, now_us, list(notices)))
+
+    def _recall(self, db: Database, request: Request, now_us: int, notices: list[str]) -> Recalled:
+        masks = self.masks(db)
+        held = masks.held(request.seq, request.types)
+        counts: Counts[str] = Counts()
+        allowed = masks.allowed(request, held, now_us, counts)
+        ranked = self._rank(db, request, held, allowed, now_us, notices)
+        pinned = self._pinned(db, request, masks.held(request.seq, ()))
+        return Packing(self, db, request, ranked, pinned, counts, notices).answer()
+
+    def masks(self, db: Database) -> Masks:
+        """Sets of rows, over arrays that go as far as the database does."""
+        projection = self._projection
+        if self._made != projection.made or self._masks is None:
+            self._arena, self._made = Arena(), projection.made
+            self._masks = Masks(self._arena, projection)
+        self._arena.refresh(db, projection.seq, projection.model)
+        self._masks.database = db
+        return self._masks
+
+    # -- ranking -----------------------------------------------------------------------------
+
+    def _rank(
+        self,
+        db: Database,
+        request: Request,
+        held: Any,
+        allowed: Any,
+        now_us: int,
+        notices: list[str],
+    ) -> Ranked:
+        arena, scoring = self._arena, request.scoring
+        clauses = clauses_of(request.query)
+        among: Docs = np.flatnonzero(allowed)
+        words = np.zeros(arena.size, np.float64)
+        most = 0.0
+        found: Docs = among[:0]
+        if clauses and scoring.text:
+            found, bm25, most = arena.text_scores(db, clauses, held)
+            words[found] = bm25 / max(most, 1e-9)
+            found = found[allowed[found]]
+            found = found[np.lexsort((found, -words[found]))][: scoring.candidates]
+        query = self._query_vector(request, among, notices)
+        if query is not None:
+            near, _ = arena.nearest(query, among, scoring.candidates)
+            found = np.union1d(found, near)
+        if not clauses and query is None:
+            # Nothing to go by: what is newest and weighs most.
+            found = among[-scoring.candidates :]
+            words[found] = 1.0 / max(scoring.text, 1e-9)
+        nearness = (
+            np.zeros(len(found)) if query is None else np.maximum(arena.nearness(query, found), 0)
+        )
+        fits = relevance(scoring, words[found], nearness)
+        if scoring.links:
+            found, fits, linked = self._linked(db, found, fits, allowed, scoring)
+        else:
+            linked = np.zeros(len(found))
+        nearness = np.concatenate([nearness, np.zeros(len(found) - len(nearness))])
+        return self._scored(db, request, found, fits, (words[found], nearness, linked), now_us)
+
+    def _scored(
+        self,
+        db: Database,
+        request: Request,
+        found: Docs,
+        fits: Numbers,
+        parts: tuple[Numbers, Numbers, Numbers],
+        now_us: int,
+    ) -> Ranked:
+        arena, scoring = self._arena, request.scoring
+        at = arena.at_us[found]
+        at = np.where(np.isnan(at), arena.time_us[found], at)
+        recent = recency(scoring, now_us, at)
+        important = np.nan_to_num(arena.importance[found], nan=0.5)
+        liked = self._feedback(db, found, request.seq)
+        trust = factor_of_trust(scoring, arena.trust[found])
+        scores = score(scoring, fits, recent, important, liked, trust)
+        order = np.lexsort((found, -scores))
+        every = (*parts, recent, important, liked, trust)
+        return Ranked(found[order], scores[order], [part[order] for part in every])
+
+    def _query_vector(self, request: Request, among: Docs, notices: list[str]) -> Any:
+        embedder = self._projection.embedder
+        if embedder is None or not request.scoring.meaning or not request.query.strip():
+            return None
+        missing = self._arena.without_vector(among)
+        if missing:
+            notices.append(
+                f"{missing} of {len(among)} have no vector of {embedder.identity} yet and are "
+                "found by their words alone"
+            )
+        packed = pack_vectors(embedder.embed([request.query]), embedder.dimensions, 1)
+        vector = unpack(packed, embedder.dimensions)[0]
+        return vector if vector.any() else None
+
+    def _linked(
+        self, db: Database, found: Docs, fits: Numbers, allowed: Any, scoring: Scoring
+    ) -> tuple[Docs, Numbers, Numbers]:
+        """With what the best rows link to, or what links to them, raised by a share of theirs."""
+        places = {int(doc): place for place, doc in enumerate(found)}
+        gains: dict[int, float] = {}
+        for place in np.lexsort((found, -fits))[:_LEADING]:
+            for doc in self._neighbours(db, int(found[place])):
+                if doc < len(allowed) and allowed[doc] and doc != int(found[place]):
+                    gains[doc] = max(gains.get(doc, 0.0), float(fits[place]))
+        more = sorted(doc for doc in gains if doc not in places)
+        docs = np.concatenate([found, np.array(more, np.int64)])
+        linked = np.array([gains.get(int(doc), 0.0) for doc in docs])
+        base = np.concatenate([fits, np.zeros(len(more))])
+        return docs, base + scoring.links * linked, np.minimum(linked, 1.0)
+
+    def _neighbours(self, db: Database, doc: int) -> list[int]:
+        rows = db.rows(
+            "SELECT t.doc FROM link l JOIN name n ON n.name = l.type JOIN item t ON t.id = l.id "
+            "AND t.type = n.code WHERE l.doc = ? UNION "
+            "SELECT l.doc FROM item i JOIN name n ON n.code = i.type JOIN link l ON l.id = i.id "
+            "AND l.type = n.name WHERE i.doc = ?",
+            (doc, doc),
+        )
+        return [int(row[0]) for row in rows]
+
+    def _feedback(self, db: Database, found: Docs, seq: int) -> Numbers:
+        """From -1 (all of it says wrong) to 1, by what agents said until that entry."""
+        liked = np.zeros(len(found), np.float64)
+        if not db.rows("SELECT 1 FROM feedback LIMIT 1"):
+            return liked
+        for place, doc in enumerate(found):
+            (good, bad) = db.rows(
+                "SELECT coalesce(sum(f.worth > 0), 0), coalesce(sum(f.worth < 0), 0) FROM item i "
+                "JOIN name n ON n.code = i.type JOIN feedback f ON f.id = i.id AND f.type = n.name "
+                "WHERE i.doc = ? AND f.seq <= ?",
+                (int(doc), seq),
+            )[0]
+            liked[place] = (good - 2 * bad) / (good + 2 * bad + 1)
+        return liked
+
+    def _pinned(self, db: Database, request: Request, held: Any) -> list[int]:
+        docs = []
+        for text in request.pinned:
+            link = Link.parse(text)
+            rows = db.rows(
+                "SELECT i.doc FROM item i JOIN name n ON n.code = i.type WHERE i.id = ? AND "
+                "n.name = ? AND i.since <= ? AND coalesce(i.until, ?) > ?",
+                (link.id, link.type, request.seq, request.seq + 1, request.seq),
+            )
+            if not rows:
+                raise Invalid(
+                    f"{text} is pinned, and there is none in the state after entry {request.seq}.",
+                    link=text,
+                )
+            docs.append(int(rows[0][0]))
+        return list(dict.fromkeys(docs))
+
+    # -- reading -----------------------------------------------------------------------------
+
+    def links_of(self, db: Database, docs: Sequence[int]) -> dict[int, Link]:
+        """Links to rows, pinned to their versions."""
+        found: dict[int, Link] = {}
+        for start in range(0, len(docs), 500):
+            part = [int(doc) for doc in docs[start : start + 500]]
+            marks = ",".join("?" * len(part))
+            for doc, type, id, blob in db.rows(
+                f"SELECT i.doc, n.name, i.id, i.blob FROM item i JOIN name n ON n.code = i.type "
+                f"WHERE i.doc IN ({marks})",
+                part,
+            ):
+                found[int(doc)] = Link(type, id, BlobId(blob))
+        return found
+
+    def superseded(self, db: Database, docs: Sequence[int], held: Any) -> dict[int, int]:
+        """Rows that a row which holds takes the place of, and which one."""
+        code = self._projection.code("memories.supersedes")
+        if code < 0 or not docs:
+            return {}
+        found: dict[int, int] = {}
+        for doc in docs:
+            for (by,) in db.rows(
+                "SELECT l.doc FROM item i JOIN name n ON n.code = i.type JOIN link l ON "
+                "l.id = i.id AND l.type = n.name AND l.field = ? WHERE i.doc = ?",
+                (code, int(doc)),
+            ):
+                if by < len(held) and held[by] and by != doc:
+                    found[int(doc)] = int(by)
+        return found
+
+    @property
+    def arena(self) -> Arena:
+        """The arrays."""
+        return self._arena
+
+    @property
+    def counter(self) -> Callable[[str], int] | None:
+        """What counts tokens, where it is not the estimate."""
+        return self._counter
+
+    @property
+    def projection(self) -> Projection:
+        """What is searched."""
+        return self._projection

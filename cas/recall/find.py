@@ -1,0 +1,327 @@
+"""Queries over typed fields: pages that never skip or repeat, counts, facets, and how they ran.
+
+Floor 7. Invariant: a page belongs to one state, which its cursor keeps; the pages of one state are
+disjoint and complete, whatever is written meanwhile. An order is that of a field, then that in
+which rows came; rows without a value come last.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any, Final, Generic, TypeVar
+
+from attrs import frozen
+
+from cas.errors import CasError, Invalid
+from cas.model.encoding import decode, encode
+from cas.model.ids import BlobId
+from cas.recall.projection import Projection
+from cas.recall.rows import FLAG_ARCHIVED
+from cas.recall.schema import Database
+from cas.recall.text import clauses_of
+from cas.recall.where import Condition, Sql, code_of, equalities, to_text
+from cas.workspace.codec import from_record, typed
+from cas.workspace.registry import Aggregate, AggregateType, type_of
+
+PAGE_MAX: Final = 1_000
+FEW_ROWS: Final = 2_000
+"""Rows of one value that are sorted rather than met on a walk in order."""
+T = TypeVar("T", bound=Aggregate)
+
+
+@frozen
+class Page(Generic[T]):
+    """Some of what was found, in order. `cursor` asks for the next page; None at the end."""
+
+    items: tuple[T, ...]
+    cursor: str | None
+    seq: int
+    plan: tuple[str, ...] = ()
+
+
+@frozen
+class Asked:
+    """A query: what decides which rows it finds and in which order."""
+
+    type: AggregateType
+    condition: Condition | None
+    order: str
+    match: str
+    archived: bool
+
+    @property
+    def digest(self) -> bytes:
+        """Tells whether a cursor belongs to this query."""
+        every = [self.type.name, to_text(self.condition), self.order, self.match, self.archived]
+        return hashlib.sha256(encode(every)).digest()[:8]
+
+    @property
+    def descending(self) -> bool:
+        """Whether the order is turned round."""
+        return self.order.startswith("-")
+
+    @property
+    def key(self) -> str:
+        """What the order goes by: "id", "time" or a field."""
+        return self.order.lstrip("-")
+
+
+@frozen
+class _Mark:
+    """Where a page ended: behind `value` and `doc`, in phase 1 among rows without a value."""
+
+    seq: int
+    phase: int
+    value: Any
+    doc: int
+
+
+class Finder:
+    """Finds rows of one type. One thread at a time, inside `Projection.read`."""
+
+    def __init__(self, projection: Projection, db: Database, asked: Asked, seq: int) -> None:
+        self._projection, self._db, self._asked, self._seq = projection, db, asked, seq
+        self._codes = projection.codes(asked.type.name)
+        self.plan: list[str] = []
+
+    # -- pages -------------------------------------------------------------------------------
+
+    def page(self, mark: _Mark | None, limit: int) -> tuple[list[tuple[int, bytes]], _Mark | None]:
+        """(doc, blob) of the rows behind a mark, and where they end if more follow."""
+        rows: list[tuple[int, bytes, Any, int]] = []
+        phases = (0, 1) if self._asked.key not in ("id", "time") else (0,)
+        for phase in phases:
+            if mark is not None and mark.phase > phase:
+                continue
+            behind = mark if mark is not None and mark.phase == phase else None
+            found = self._phase(phase, behind, limit + 1 - len(rows))
+            rows += [(doc, blob, value, phase) for doc, blob, value in found]
+            if len(rows) > limit:
+                break
+        more = len(rows) > limit
+        rows = rows[:limit]
+        end = None
+        if more:
+            doc, _, value, phase = rows[-1]
+            end = _Mark(self._seq, phase, value, doc)
+        return [(doc, blob) for doc, blob, _, _ in rows], end
+
+    def _phase(self, phase: int, behind: _Mark | None, limit: int) -> list[tuple[Any, ...]]:
+        asked = self._asked
+        few = self._few()
+        sql = Sql(self._codes)
+        way, sign = ("DESC", "<") if asked.descending else ("ASC", ">")
+        keys, values_before, source = self._source(phase, few)
+        tests, values = self._tests(sql, phase)
+        after: list[Any] = []
+        if behind is not None:
+            if len(keys) == 2:
+                tests.append(f"({keys[0]}, {keys[1]}) {sign} (?, ?)")
+                after = [behind.value, behind.doc]
+            else:
+                tests.append(f"{keys[0]} {sign} ?")
+                after = [behind.value if keys[0] == "i.id" else behind.doc]
+        order = ", ".join(f"{key} {way}" for key in keys)
+        text = (
+            f"SELECT i.doc, i.blob, {keys[0]} FROM {source} WHERE {' AND '.join(tests)} "
+            f"ORDER BY {order} LIMIT ?"
+        )
+        return self._run(text, [*values_before, *values, *after, limit])
+
+    def _source(self, phase: int, few: list[int] | None) -> tuple[list[str], list[Any], str]:
+        """Keys of the order, values, and where rows come from."""
+        key = self._asked.key
+        if key == "id":
+            keys = ["i.id"]
+        elif key == "time" or phase == 1:
+            keys = ["i.doc"]
+        else:
+            keys = ["o.value", "o.doc"]
+        values: list[Any] = []
+        source = "item i"
+        if few is not None:
+            self.plan.append(f"{len(few)} rows of one value, sorted")
+            values.append(json.dumps(few))
+            source = "json_each(?) f CROSS JOIN item i ON i.doc = f.value"
+        if len(keys) == 2:
+            values.append(code_of(self._codes, key))
+            if few is not None:
+                source += " CROSS JOIN value o ON o.doc = i.doc AND o.field = ?"
+            else:
+                self.plan.append(f"a walk in order of {key}")
+                # The walk is in this order, whatever SQLite would choose.
+                source = "value o CROSS JOIN item i ON i.doc = o.doc AND o.field = ?"
+        elif few is None:
+            self.plan.append(f"a walk in order of {'id' if key == 'id' else 'time'}")
+        return keys, values, source
+
+    def _few(self) -> list[int] | None:
+        """Rows of the rarest equality, where they are few enough to be sorted."""
+        best: list[int] | None = None
+        for compare in equalities(self._asked.condition):
+            wanted = compare.value if compare.op == "in" else (compare.value,)
+            if not wanted or len(wanted) > 100:
+                continue
+            rows = self._db.rows(
+                f"SELECT DISTINCT doc FROM value WHERE field = ? AND value IN "
+                f"({', '.join('?' * len(wanted))}) LIMIT ?",
+                (code_of(self._codes, compare.field), *wanted, FEW_ROWS + 1),
+            )
+            if len(rows) <= FEW_ROWS and (best is None or len(rows) < len(best)):
+                best = [int(row[0]) for row in rows]
+        return best
+
+    def _tests(self, sql: Sql, phase: int) -> tuple[list[str], list[Any]]:
+        asked = self._asked
+        values: list[Any] = [
+            self._projection.code(asked.type.name),
+            self._seq,
+            self._seq,
+        ]
+        tests = ["i.type = ?", "i.since <= ?", "(i.until IS NULL OR i.until > ?)"]
+        if not asked.archived:
+            tests.append(f"i.flags & {FLAG_ARCHIVED} = 0")
+        if asked.match:
+            clauses = clauses_of(asked.match)
+            tests.append("i.doc IN (SELECT rowid FROM text WHERE text MATCH ?)")
+            values.append(" AND ".join(each.expression for each in clauses) or '""')
+        if asked.condition is not None:
+            tests.append(sql.text(asked.condition))
+            values += sql.values
+        if phase == 1:
+            tests.append("NOT EXISTS (SELECT 1 FROM value w WHERE w.field = ? AND w.doc = i.doc)")
+            values.append(code_of(self._codes, asked.key))
+        return tests, values
+
+    def _run(self, text: str, values: list[Any]) -> list[tuple[Any, ...]]:
+        return self._db.rows(text, values)
+
+    # -- sums --------------------------------------------------------------------------------
+
+    def count(self) -> int:
+        """How many rows are found."""
+        tests, values = self._tests(Sql(self._codes), 0)
+        rows = self._run(f"SELECT count(*) FROM item i WHERE {' AND '.join(tests)}", values)
+        return int(rows[0][0])
+
+    def facets(self, field: str, limit: int) -> list[tuple[Any, int]]:
+        """The values of a field among what is found, the most frequent first."""
+        tests, values = self._tests(Sql(self._codes), 0)
+        code = code_of(self._codes, field)
+        rows = self._run(
+            "SELECT o.value, count(*) FROM item i JOIN value o ON o.doc = i.doc AND o.field = ? "
+            f"WHERE {' AND '.join(tests)} GROUP BY o.value ORDER BY 2 DESC, 1 LIMIT ?",
+            [code, *values, limit],
+        )
+        return [(value, int(count)) for value, count in rows]
+
+    def explain(self) -> list[str]:
+        """How SQLite goes about the first page, in its words."""
+        self.plan.clear()
+        kept = self._run
+        lines: list[str] = []
+
+        def run(text: str, values: list[Any]) -> list[tuple[Any, ...]]:
+            lines.extend(str(row[-1]) for row in kept("EXPLAIN QUERY PLAN " + text, values))
+            return []
+
+        self._run = run  # type: ignore[method-assign]
+        self._phase(0, None, 1)
+        self._run = kept  # type: ignore[method-assign]
+        return [*self.plan, *lines]
+
+
+def ask(
+    cls: type[T],
+    condition: Condition | None,
+    order: str | None,
+    match: str,
+    archived: bool,
+) -> Asked:
+    """The query that a caller's arguments make. Raises `Invalid`, `UnknownType`."""
+    type = type_of(cls)
+    order = "id" if order is None else order
+    name = order.lstrip("-")
+    if name not in ("id", "time") and type.searchable.get(name) in (None, "text"):
+        known = ", ".join(n for n, how in type.searchable.items() if how != "text")
+        raise Invalid(f"There is no order by {name!r}; it goes by id, time, {known}.", field=name)
+    return Asked(type, condition, order, match, archived)
+
+
+def read_page(
+    projection: Projection, cls: type[T], asked: Asked, seq: int, after: str | None, limit: int
+) -> Page[T]:
+    """A page of a query in a state. Raises `Invalid` for a cursor of something else."""
+    if not isinstance(limit, int) or not 1 <= limit <= PAGE_MAX:
+        raise Invalid(f"A page has from 1 to {PAGE_MAX} items, not {limit!r}.")
+    mark = None if after is None else open_cursor(projection, asked, after)
+    seq = seq if mark is None else mark.seq
+
+    def read(db: Database) -> tuple[list[tuple[int, bytes]], _Mark | None, int, list[str]]:
+        finder = Finder(projection, db, asked, seq)
+        rows, end = finder.page(mark, limit)
+        return rows, end, _base(db), finder.plan
+
+    rows, end, base, plan = projection.read(read)
+    store = projection.store
+    values = store.get_many([BlobId(blob) for _, blob in rows])
+    items = tuple(typed(from_record(data), cls) for data in values)
+    cursor = None if end is None else _seal(projection, asked, end, base)
+    return Page(items, cursor, seq, tuple(plan))
+
+
+def seq_of(cursor: str) -> int:
+    """The entry that a cursor is about. Raises `Invalid`."""
+    return int(_parts(cursor)[3])
+
+
+def _base(db: Database) -> int:
+    """The entry from which rows are numbered: with another one they have other numbers."""
+    row = db.row("SELECT value FROM meta WHERE key = 'base'")
+    return -1 if row is None else int(row[0])
+
+
+def _seal(projection: Projection, asked: Asked, mark: _Mark, base: int) -> str:
+    parts = [1, _store_of(projection), asked.digest, mark.seq, base]
+    return base64.urlsafe_b64encode(encode([*parts, mark.phase, mark.value, mark.doc])).decode(
+        "ascii"
+    )
+
+
+def _store_of(projection: Projection) -> bytes:
+    return hashlib.sha256(projection.identity.encode()).digest()[:8]
+
+
+def _parts(cursor: str) -> Sequence[Any]:
+    try:
+        parts = decode_loose(base64.urlsafe_b64decode(cursor.encode("ascii")))
+    except (ValueError, CasError, AttributeError) as error:
+        raise Invalid("This is no cursor; take `Page.cursor` as it is.") from error
+    if type(parts) is not list or len(parts) != 8 or parts[0] != 1:
+        raise Invalid("This is no cursor; take `Page.cursor` as it is.")
+    return parts
+
+
+def decode_loose(data: bytes) -> Any:
+    """A cursor's value; floats may stand in it."""
+    return decode(data, verified=True)
+
+
+def open_cursor(projection: Projection, asked: Asked, cursor: str) -> _Mark:
+    """Where a cursor goes on. Raises `Invalid`."""
+    _, store, digest, seq, base, phase, value, doc = _parts(cursor)
+    if store != _store_of(projection):
+        raise Invalid("This cursor is of another store or branch; begin with the first page.")
+    if digest != asked.digest:
+        raise Invalid("This cursor is of another query; ask with the same arguments.")
+    if not all(type(each) is int for each in (seq, base, phase, doc)):
+        raise Invalid("This is no cursor; take `Page.cursor` as it is.")
+    if base != projection.read(_base):
+        raise Invalid(
+            "The search index was made anew since this cursor was given, and numbers its rows "
+            "otherwise; begin with the first page."
+        )
+    return _Mark(seq, phase, value, doc)

@@ -1,0 +1,137 @@
+"""Sets of rows as masks: of a state, of types, of conditions, of what recall may give.
+
+Floor 7. Invariant: what a condition finds here is what it finds as SQL; what recall leaves out by a
+label is counted under that label's name.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Counts
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from cas.errors import Invalid
+from cas.later import Later
+from cas.recall.arena import Arena
+from cas.recall.projection import Projection
+from cas.recall.recalled import Request
+from cas.recall.rows import FLAG_ARCHIVED
+from cas.recall.schema import Database
+from cas.recall.where import All, Any_, Compare, Condition, Not, code_of, of_text
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Mask = NDArray[np.bool_]
+else:
+    np = Later("numpy")
+
+_PREFIX_END = "\U0010ffff"
+
+
+class Masks:
+    """Masks over an arena. One thread at a time."""
+
+    database: Database
+
+    def __init__(self, arena: Arena, projection: Projection) -> None:
+        self._arena = arena
+        self._projection = projection
+        self._held: tuple[Any, Any] = (None, None)
+
+    def held(self, seq: int, types: Sequence[str]) -> Mask:
+        """Rows of these types (none: of all) in the state after an entry."""
+        key = (seq, tuple(types), self._arena.seq, self._arena.size)
+        if self._held[0] != key:
+            mask = self._arena.held_at(seq)
+            if types:
+                codes = [self._projection.code(name) for name in types]
+                mask = mask & np.isin(self._arena.type, codes)
+            self._held = (key, mask)
+        found: Mask = self._held[1]
+        return found
+
+    def allowed(self, request: Request, held: Mask, now_us: int, counts: Counts[str]) -> Mask:
+        """Rows that may be given: those that hold, fit the filters, and no label keeps away."""
+        arena = self._arena
+        allowed = held
+        condition = of_text(request.where)
+        if condition is not None:
+            allowed = allowed & self.of(condition, request.types)
+        if request.agent is not None:
+            allowed = allowed & self.of(Compare("agent", "=", request.agent), request.types)
+        with np.errstate(invalid="ignore"):
+            reasons = (
+                ("archived", not request.archived, (arena.flags & FLAG_ARCHIVED) != 0),
+                ("untrusted", not request.untrusted, arena.trust == 0),
+                ("expired", True, arena.to_us <= now_us),
+                ("not-yet", True, arena.from_us > now_us),
+            )
+        for name, asked, mask in reasons:
+            if asked:
+                out = allowed & mask
+                count = int(np.count_nonzero(out))
+                if count:
+                    counts[name] += count
+                    allowed = allowed & ~mask
+        return allowed
+
+    def of(self, condition: Condition, types: Sequence[str]) -> Mask:
+        """Rows, of any state, that a condition finds. Raises `Invalid`."""
+        if isinstance(condition, All | Any_):
+            every = isinstance(condition, All)
+            mask: Mask = np.full(self._arena.size, every, np.bool_)
+            for part in condition.parts:
+                found = self.of(part, types)
+                mask = mask & found if every else mask | found
+            return mask
+        if isinstance(condition, Not):
+            return ~self.of(condition.part, types)
+        assert isinstance(condition, Compare)
+        return self._compare(condition, types)
+
+    def _compare(self, compare: Compare, types: Sequence[str]) -> Mask:
+        mask: Mask = np.zeros(self._arena.size, np.bool_)
+        if compare.field == "id":
+            mask[self._ids(compare)] = True
+            return mask
+        known = False
+        for type in types or list(self._projection.shapes):
+            codes = self._projection.codes(type)
+            if compare.field not in codes:
+                continue
+            known = True
+            mask[self._field(codes[compare.field], compare)] = True
+        if not known:
+            code_of({}, compare.field)
+        return mask
+
+    def _field(self, code: int, compare: Compare) -> Any:
+        arena, db = self._arena, self.database
+        if compare.op == "=":
+            return arena.with_value(db, code, compare.value)
+        if compare.op == "in":
+            parts = [arena.with_value(db, code, value) for value in compare.value]
+            return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+        test, values = _test(compare)
+        return arena.with_test(db, code, test, values)
+
+    def _ids(self, compare: Compare) -> Any:
+        test, values = _test(compare)
+        test = test.replace("value", "id")
+        rows = self.database.rows(f"SELECT doc FROM item WHERE {test}", values)
+        return np.array([row[0] for row in rows], np.int64)
+
+
+def _test(compare: Compare) -> tuple[str, tuple[Any, ...]]:
+    op, value = compare.op, compare.value
+    if op == "set":
+        return "1", ()
+    if op == "in":
+        return f"value IN ({', '.join('?' * len(value))})", tuple(value)
+    if op == "prefix":
+        if not isinstance(value, str):
+            raise Invalid(f"A prefix is text, not {value!r}.")
+        return "value >= ? AND value < ?", (value, value + _PREFIX_END)
+    return f"value {op} ?", (value,)

@@ -1,0 +1,338 @@
+"""The projection: the search database of a store's workspace, kept up with the journal.
+
+Floor 7. Invariant: after `follow` the database says what a walk over every state of the journal up
+to `seq` would say: a row is a version of an aggregate, with the entries from which and before which
+it held. It is disposable: missing, damaged, of another store or made for other types, it is made
+anew and `notices` says so. Many processes may follow one database; each entry is taken in once.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from typing import Final, TypeVar
+
+from attrs import frozen
+
+from cas.errors import CorruptIndex, StorageFailed
+from cas.history.core import warn
+from cas.history.horizon import horizon_now
+from cas.history.store import Store
+from cas.model.ids import BlobId
+from cas.model.names import PURGED_REF
+from cas.recall.embed import Embedder
+from cas.recall.rows import Shape, digest_of, row_of, shapes
+from cas.recall.schema import Database, remove
+from cas.recall.taker import Taker
+from cas.recall.vectors import pack_vectors
+from cas.workspace.layout import MAIN
+
+_STEP: Final = 8_000
+"""Records a transaction; an entry is never divided between two."""
+_EMBED_STEP: Final = 5_000
+"""Texts that a model new to the database may have embedded beside each catching up."""
+_T = TypeVar("_T")
+
+
+@frozen
+class Followed:
+    """What catching up did. `seq`: where it stands now; `records`: versions that were taken in."""
+
+    seq: int
+    entries: int
+    records: int
+    embedded: int
+    unread: int
+
+
+class Projection:
+    """The search database of one branch of a workspace. Any thread; closed by its owner."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        branch: str = MAIN,
+        embedder: Embedder | None = None,
+        path: str | None = None,
+    ) -> None:
+        self.store = store
+        self.branch = branch
+        self.embedder = embedder
+        self.shapes: Mapping[str, Shape] = shapes()
+        self.notices: list[str] = []
+        self.made = 0
+        """Rises whenever the database is made anew, so that what was read of it is stale."""
+        self._lock = threading.RLock()
+        self._digest = digest_of(self.shapes, branch)
+        self._path = path or self._place()
+        self._names: dict[str, int] = {}
+        self._database: Database | None = None
+        self._model = 0
+        self._seq = -1
+
+    def _place(self) -> str:
+        cache = self.store.objects.cache
+        if cache is None or self.store.read_only:
+            return ":memory:"
+        folder = os.path.join(cache, "recall")
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except OSError as error:
+            warn(f"the search index is kept in memory: {error}")
+            return ":memory:"
+        return os.path.join(folder, f"{self._digest}.db")
+
+    @property
+    def path(self) -> str:
+        """Where the database lies; ":memory:" where the store has no place for one."""
+        return self._path
+
+    def close(self) -> None:
+        """Give up the database; the next use opens it again."""
+        with self._lock:
+            if self._database is not None:
+                self._database.close()
+                self._database = None
+
+    # -- use ---------------------------------------------------------------------------------
+
+    def read(self, ask: Callable[[Database], _T]) -> _T:
+        """What `ask` finds in the database; once more on a new one where it is damaged."""
+        return self._anew(lambda: ask(self._open()), follow=True)
+
+    def follow(self) -> Followed:
+        """Catch up with the journal. Costs what changed. Raises what reading the store raises."""
+        return self._anew(self._follow, follow=False)
+
+    def _anew(self, work: Callable[[], _T], *, follow: bool) -> _T:
+        """Do it; where the database is damaged, make it anew and do it once more."""
+        with self._lock:
+            try:
+                return work()
+            except CorruptIndex as error:
+                self._renew(str(error))
+            try:
+                if follow:
+                    self._follow()
+                return work()
+            except CorruptIndex as error:
+                raise StorageFailed(
+                    f"The search index {self._path} was made anew and is damaged again: {error}.",
+                    path=self._path,
+                    errno=None,
+                ) from error
+
+    def rebuild(self) -> Followed:
+        """Throw the database away and make it again."""
+        with self._lock:
+            self._renew("asked for")
+            return self._follow()
+
+    @property
+    def seq(self) -> int:
+        """The entry up to which the database goes."""
+        return self._seq
+
+    def code(self, name: str) -> int:
+        """The number of a type or field in the database; -1 for one that no row has."""
+        found = self._names.get(name)
+        if found is None:
+            row = self.read(lambda db: db.row("SELECT code FROM name WHERE name = ?", (name,)))
+            if row is None:
+                return -1
+            found = self._names[name] = int(row[0])
+        return found
+
+    def codes(self, type: str) -> dict[str, int]:
+        """The searchable fields of a type that are not text, with their numbers."""
+        shape = self.shapes.get(type)
+        if shape is None:
+            return {}
+        prefix = shape.type.collection
+        return {name: self.code(f"{prefix}.{name}") for name, _how in shape.plain}
+
+    def text_of(self, type: str, data: bytes) -> str:
+        """The text of a record that is searched and shown."""
+        return row_of(self.shapes[type], data).text
+
+    @property
+    def model(self) -> int:
+        """The number of the model whose vectors serve; 0 for none."""
+        return self._model
+
+    # -- opening -----------------------------------------------------------------------------
+
+    def _open(self) -> Database:
+        database = self._database
+        if database is None:
+            known = self._path != ":memory:" and os.path.exists(self._path)
+            database = self._database = Database(self._path)
+            if database.version and not self._is_ours(database):
+                self._renew("it belongs to another store")
+                return self._open()
+            if not database.version:
+                if known:
+                    self.notices.append("the search index was empty and is made anew")
+                with database.writing():
+                    database.prepare()
+                    database.run(
+                        "INSERT OR IGNORE INTO meta VALUES ('store', ?), ('seq', -1)",
+                        (self.identity,),
+                    )
+        return database
+
+    @property
+    def identity(self) -> str:
+        """The store, its lineage, and what the database was made for."""
+        meta = self.store.objects.meta
+        return f"{meta.store_id.hex()}:{meta.lineage_id.hex()}:{self._digest}"
+
+    def _is_ours(self, database: Database) -> bool:
+        row = database.row("SELECT value FROM meta WHERE key = 'store'")
+        return row is not None and row[0] == self.identity
+
+    def _renew(self, reason: str) -> None:
+        notice = f"the search index is made anew: {reason}"
+        self.notices.append(notice)
+        if reason != "asked for":
+            warn(notice)
+        self.close()
+        self._names.clear()
+        self._seq = -1
+        self.made += 1
+        if self._path != ":memory:":
+            remove(self._path)
+
+    # -- catching up -------------------------------------------------------------------------
+
+    def _follow(self) -> Followed:
+        database = self._open()
+        head = self.store.view().seq
+        done = Followed(self._seq, 0, 0, 0, 0)
+        if self._seq == head and self._model_ready(database):
+            return done
+        entries = records = embedded = unread = 0
+        while True:
+            with database.writing():
+                self._choose_model(database)
+                row = database.row("SELECT value FROM meta WHERE key = 'seq'")
+                assert row is not None
+                start = int(row[0])
+                if start > head:
+                    # Another process has seen a newer state.
+                    head = start
+                taken = Taker(self, database)
+                at = self._take(taken, start, head)
+                database.run("UPDATE meta SET value = ? WHERE key = 'seq'", (at,))
+                if at >= head:
+                    embedded += self._embed_rest(database)
+            entries += max(0, at - start)
+            records += taken.records
+            unread += taken.unread
+            self._seq = at
+            if at >= head:
+                return Followed(at, entries, records, embedded, unread)
+
+    def _take(self, taker: Taker, start: int, head: int) -> int:
+        """Entries behind `start` until a transaction is full; the last one taken in."""
+        horizon = horizon_now(self.store.core).seq
+        at = start
+        if start < 0:
+            at = horizon
+            taker.database.run("INSERT OR REPLACE INTO meta VALUES ('base', ?)", (at,))
+            taker.base(at)
+        elif start < horizon:
+            raise CorruptIndex("history was given up that it had not seen")
+        for entry in self.store.journal(at, limit=head - at) if head > at else ():
+            if start >= 0 and any(change.ref == PURGED_REF for change in entry.changes):
+                # Nothing of what was purged stays, in no free page either.
+                raise CorruptIndex("content was purged")
+            taker.entry(entry)
+            at = entry.seq
+            if taker.records >= _STEP:
+                break
+        taker.end()
+        if at >= head:
+            self._drop_before(taker.database, horizon)
+        return at
+
+    def _drop_before(self, database: Database, horizon: int) -> None:
+        """Rows that no state inside the horizon has."""
+        if horizon <= 0:
+            return
+        gone = database.rows("SELECT doc FROM item WHERE until <= ?", (horizon,))
+        if not gone:
+            return
+        for table in ("item", "link", "vector"):
+            database.many(f"DELETE FROM {table} WHERE doc = ?", gone)
+        database.many("DELETE FROM text WHERE rowid = ?", gone)
+        database.run("DELETE FROM value WHERE doc NOT IN (SELECT doc FROM item)")
+
+    def name(self, database: Database, name: str) -> int:
+        """The number of a type or field, given now if it has none."""
+        found = self._names.get(name)
+        if found is None:
+            database.run("INSERT OR IGNORE INTO name(name) VALUES (?)", (name,))
+            row = database.row("SELECT code FROM name WHERE name = ?", (name,))
+            assert row is not None
+            found = int(row[0])
+        return found
+
+    # -- models ------------------------------------------------------------------------------
+
+    def _model_ready(self, database: Database) -> bool:
+        if self.embedder is None:
+            return True
+        row = database.row(
+            "SELECT code FROM model WHERE identity = ? AND upto >= "
+            "(SELECT coalesce(max(doc), 0) FROM item)",
+            (self.embedder.identity,),
+        )
+        return row is not None
+
+    def _choose_model(self, database: Database) -> None:
+        if self.embedder is None:
+            return
+        database.run(
+            "INSERT OR IGNORE INTO model(identity, dimensions, upto) VALUES (?, ?, 0)",
+            (self.embedder.identity, self.embedder.dimensions),
+        )
+        row = database.row("SELECT code FROM model WHERE identity = ?", (self.embedder.identity,))
+        assert row is not None
+        self._model = int(row[0])
+
+    def _embed_rest(self, database: Database) -> int:
+        """Vectors of rows that another model, or none, was there for; some at a time."""
+        if self.embedder is None:
+            return 0
+        rows = database.rows(
+            "SELECT i.doc, i.type, i.blob FROM item i LEFT JOIN vector v ON v.model = ? AND "
+            "v.doc = i.doc WHERE v.doc IS NULL AND i.doc > (SELECT upto FROM model WHERE code = ?) "
+            "ORDER BY i.doc LIMIT ?",
+            (self._model, self._model, _EMBED_STEP),
+        )
+        if rows:
+            names = {int(code): str(name) for code, name in database.rows("SELECT * FROM name")}
+            contents = self.store.get_many([BlobId(blob) for _, _, blob in rows])
+            texts = [
+                row_of(self.shapes[names[type]], data).text
+                for (_, type, _), data in zip(rows, contents, strict=True)
+            ]
+            self.add_vectors(database, [int(doc) for doc, _, _ in rows], texts)
+        upto = "SELECT max(doc) FROM item" if len(rows) < _EMBED_STEP else str(int(rows[-1][0]))
+        database.run(
+            f"UPDATE model SET upto = coalesce(({upto}), 0) WHERE code = ?", (self._model,)
+        )
+        return len(rows)
+
+    def add_vectors(self, database: Database, docs: list[int], texts: list[str]) -> None:
+        """Vectors of these rows by the model that serves."""
+        if self.embedder is None or not docs:
+            return
+        packed = pack_vectors(self.embedder.embed(texts), self.embedder.dimensions, len(texts))
+        database.many(
+            "INSERT OR REPLACE INTO vector VALUES (?, ?, ?)",
+            ((self._model, doc, data) for doc, data in zip(docs, packed, strict=True)),
+        )

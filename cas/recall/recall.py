@@ -1,0 +1,348 @@
+"""Recall and search over one branch of a workspace: what a program holds.
+
+Floor 7. Invariant: every question is about one state, the newest unless `as_of` says another, and
+the handle's own last commit is always among what the newest shows. Any thread may use it.
+
+    with Recall(store) as recall:
+        context = recall.recall("how do we ship?", agent="planner", budget_tokens=2_000)
+        print(context.text, context.counts)
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Final, TypeVar
+
+from attrs import evolve
+
+from cas.errors import Corrupt, Invalid, Unsupported
+from cas.history.horizon import check_seq
+from cas.history.store import Store
+from cas.model.ids import BlobId
+from cas.recall.embed import Embedder, default_embedder
+from cas.recall.engine import Engine
+from cas.recall.feedback import FEEDBACK, Verdict, feedback_event
+from cas.recall.find import Finder, Page, ask, read_page, seq_of
+from cas.recall.linked import Linked, Stale, links_from, links_to, stale
+from cas.recall.projection import Followed, Projection
+from cas.recall.recalled import Recalled, Request
+from cas.recall.receipts import Receipt, request_of, save
+from cas.recall.score import Scoring
+from cas.recall.text import clean
+from cas.recall.tokens import Counter
+from cas.recall.where import condition_of, plain, to_text
+from cas.workspace.layout import MAIN, context_branch, record_path
+from cas.workspace.links import Link
+from cas.workspace.memories import Memory
+from cas.workspace.registry import Aggregate, type_named, type_of
+
+T = TypeVar("T", bound=Aggregate)
+R = TypeVar("R")
+QUERY_CHARS_MAX: Final = 32_768
+"""Of a longer query this much is searched for, and a notice says so."""
+MARGIN: Final = 0.05
+"""Part of a budget that is kept free, because tokens are estimated."""
+
+AsOf = int | str | datetime | None
+"""A state: the number of an entry, a time, a time as text (ISO 8601), None for the newest."""
+
+
+class Recall:
+    """Recall and search. `embedder=None` searches by words alone; by default the model of the
+    package serves where numpy is there. `counter` counts tokens exactly; else they are estimated.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        branch: str = MAIN,
+        embedder: Embedder | str | None = "default",
+        counter: Counter | None = None,
+        path: str | None = None,
+    ) -> None:
+        self.store = store
+        self._given: Embedder | None = None
+        if embedder == "default":
+            self._given = default_embedder()
+        elif isinstance(embedder, str):
+            raise Invalid(f'An embedder is an object with `embed`, or "default", not {embedder!r}.')
+        else:
+            self._given = embedder
+        self.projection = Projection(store, branch=branch, embedder=self._given, path=path)
+        self._lock = threading.Lock()
+        self._engine = Engine(self.projection, counter)
+
+    def __enter__(self) -> Recall:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give up the search database; the store stays open."""
+        self.projection.close()
+
+    def follow(self) -> Followed:
+        """Catch up with the journal now; questions about the newest state do so themselves."""
+        return self.projection.follow()
+
+    def position(self, as_of: AsOf = None) -> int:
+        """The entry whose state a question is about, to which the index goes by now.
+
+        Raises `EntryNotFound`, `BeforeHorizon`, `Invalid`.
+        """
+        if as_of is None:
+            return self.projection.follow().seq
+        if isinstance(as_of, bool):
+            raise Invalid(f"`as_of` is an entry's number or a time, not {as_of!r}.")
+        if isinstance(as_of, int):
+            seq = self.store.at(as_of).seq
+        else:
+            seq = self.store.at(time_us=_time_us(as_of)).seq
+        if seq > self.projection.seq:
+            self.projection.follow()
+        check_seq(self.store.core, seq)
+        return seq
+
+    # -- recall ------------------------------------------------------------------------------
+
+    def recall(
+        self,
+        query: str | bytes,
+        *,
+        agent: str | None = None,
+        budget_tokens: int = 2_000,
+        as_of: AsOf = None,
+        pinned: Sequence[Link | Aggregate] = (),
+        types: Sequence[type[Aggregate]] = (Memory,),
+        where: object = None,
+        archived: bool = False,
+        untrusted: bool = True,
+        scoring: Scoring | None = None,
+        margin: float = MARGIN,
+        receipt: bool = False,
+    ) -> Recalled:
+        """What fits a query best, in a budget of tokens, with reasons for what is and is not given.
+
+        `pinned` comes first and is never left out; more of it than the budget takes is `Invalid`.
+        `where` filters before anything is ranked. With `receipt` the answer is kept as a `Receipt`,
+        by an entry of its own, and `Recalled.receipt` links to it. Raises `Invalid`,
+        `EntryNotFound`, `BeforeHorizon`, and what reading the store raises.
+        """
+        text = clean(query)
+        notices = []
+        if len(text) > QUERY_CHARS_MAX:
+            text = text[:QUERY_CHARS_MAX]
+            notices.append(f"of the query the first {QUERY_CHARS_MAX} characters are searched for")
+        if not isinstance(budget_tokens, int) or budget_tokens < 0:
+            raise Invalid(f"A budget is a number of tokens from 0 on, not {budget_tokens!r}.")
+        if not 0 <= margin < 1:
+            raise Invalid(f"A margin is a part of the budget, from 0 to below 1, not {margin!r}.")
+        request = Request(
+            text,
+            None if agent is None else plain(agent),
+            budget_tokens,
+            self.position(as_of),
+            tuple(type_of(cls).name for cls in types),
+            tuple(str(_link(each)) for each in pinned),
+            to_text(condition_of(where)),
+            archived,
+            untrusted,
+            margin,
+            "" if self._given is None else self._given.identity,
+            scoring or Scoring(),
+        )
+        recalled = self._answer(request, notices)
+        if not receipt:
+            return recalled
+        return evolve(
+            recalled, receipt=save(self.store, self.projection.branch, recalled, agent or "")
+        )
+
+    def _answer(self, request: Request, notices: Sequence[str]) -> Recalled:
+        now_us = self.store.entry(request.seq).time_us if request.seq else 0
+        with self._lock:
+            return self._engine.recall(request, now_us, notices)
+
+    def replay(self, request: Request | Receipt) -> Recalled:
+        """The answer to a request, or to that of a receipt, once more: the same, bit for bit.
+
+        Raises `Unsupported` where it was made with another model than this handle has, and
+        `Corrupt` where the answer is not that of the receipt.
+        """
+        if isinstance(request, Receipt):
+            again = self.replay(request_of(request))
+            if again.digest != request.digest:
+                raise Corrupt(
+                    f"The answer of receipt {request.id!r} cannot be given again: its digest is "
+                    f"{request.digest[:16]}…, now {again.digest[:16]}….",
+                    receipt=request.id,
+                )
+            return again
+        mine = "" if self._given is None else self._given.identity
+        if request.model != mine:
+            raise Unsupported(
+                f"The answer was made with the model {request.model or 'none'!r}; this handle has "
+                f"{mine or 'none'!r}. Open it with that embedder.",
+                model=request.model,
+            )
+        self.position(request.seq)
+        return self._answer(request, ())
+
+    # -- feedback ----------------------------------------------------------------------------
+
+    def feedback(self, links: Sequence[Link | Aggregate], verdict: Verdict, *, agent: str) -> int:
+        """Record that memories were used, helpful or wrong, as events of one entry; its number.
+
+        Later recalls weigh it. Raises `Invalid`.
+        """
+        events = [feedback_event(_link(each), verdict) for each in links]
+        if not events:
+            raise Invalid("Feedback is about one memory at least.")
+        with self.store.begin(author=agent, message=f"feedback: {verdict}") as tx:
+            for event in events:
+                tx.event(FEEDBACK, event.body or b"")
+            return tx.commit().seq
+
+    # -- queries -----------------------------------------------------------------------------
+
+    def find(
+        self,
+        cls: type[T],
+        where: object = None,
+        *,
+        order: str | None = None,
+        limit: int = 50,
+        after: str | None = None,
+        match: str | bytes = "",
+        as_of: AsOf = None,
+        archived: bool = False,
+    ) -> Page[T]:
+        """Aggregates of a type that fit a condition, a page at a time.
+
+        `order` is "id", "time" (when it was written), or a field, with "-" before it the other way
+        round. `match` wants words in the text. `after` is the cursor of the page before, which
+        keeps to the state that its first page was of. Raises `Invalid`, `BeforeHorizon`.
+        """
+        asked = ask(cls, condition_of(where), order, clean(match), archived)
+        seq = self.position(as_of if after is None else seq_of(after))
+        return read_page(self.projection, cls, asked, seq, after, limit)
+
+    def count(
+        self,
+        cls: type[Aggregate],
+        where: object = None,
+        *,
+        match: str | bytes = "",
+        as_of: AsOf = None,
+        archived: bool = False,
+    ) -> int:
+        """How many aggregates of a type fit a condition."""
+        return self._finding(cls, where, match, as_of, archived, lambda finder: finder.count())
+
+    def facets(
+        self,
+        cls: type[Aggregate],
+        field: str,
+        where: object = None,
+        *,
+        limit: int = 20,
+        match: str | bytes = "",
+        as_of: AsOf = None,
+        archived: bool = False,
+    ) -> list[tuple[Any, int]]:
+        """The values of a field among what fits, with how many have each; most frequent first."""
+        return self._finding(
+            cls, where, match, as_of, archived, lambda finder: finder.facets(field, limit)
+        )
+
+    def explain(
+        self,
+        cls: type[Aggregate],
+        where: object = None,
+        *,
+        order: str | None = None,
+        match: str | bytes = "",
+    ) -> list[str]:
+        """How such a query is answered, in words."""
+        return self._finding(cls, where, match, None, False, lambda finder: finder.explain(), order)
+
+    def _finding(
+        self,
+        cls: type[Aggregate],
+        where: object,
+        match: str | bytes,
+        as_of: AsOf,
+        archived: bool,
+        give: Callable[[Finder], R],
+        order: str | None = None,
+    ) -> R:
+        asked = ask(cls, condition_of(where), order, clean(match), archived)
+        seq = self.position(as_of)
+        projection = self.projection
+        return projection.read(lambda db: give(Finder(projection, db, asked, seq)))
+
+    # -- links -------------------------------------------------------------------------------
+
+    def links_from(
+        self, link: Link | Aggregate, *, depth: int = 1, as_of: AsOf = None
+    ) -> list[Linked]:
+        """What an aggregate links to, `depth` steps far."""
+        seq, start = self.position(as_of), _link(link)
+        return self.projection.read(lambda db: links_from(db, start, seq, depth))
+
+    def links_to(
+        self, link: Link | Aggregate, *, depth: int = 1, as_of: AsOf = None
+    ) -> list[Linked]:
+        """What links to an aggregate, `depth` steps far."""
+        seq, start = self.position(as_of), _link(link)
+        return self.projection.read(lambda db: links_to(db, start, seq, depth))
+
+    def stale(self, *, as_of: AsOf = None) -> list[Stale]:
+        """Aggregates that link to a version which is no longer the newest, and what rests on
+        them.
+        """
+        seq = self.position(as_of)
+        return self.projection.read(lambda db: stale(db, seq))
+
+    # -- one at a time -----------------------------------------------------------------------
+
+    def get(self, link: Link, *, as_of: AsOf = None) -> bytes:
+        """The record of an aggregate in a state. Raises `PathNotFound`."""
+        type = type_named(link.type)
+        view = self.store.at(self.position(as_of))
+        branch = context_branch(type.context, self.projection.branch)
+        if link.pin is not None:
+            return self.store.get(BlobId(link.pin))
+        return view.snapshot(branch).read(record_path(type, link.id))
+
+
+def _link(value: Link | Aggregate) -> Link:
+    if isinstance(value, Aggregate):
+        return value.link
+    if isinstance(value, Link):
+        return value.loose
+    raise Invalid(f"This is neither a link nor an aggregate: {value!r}.")
+
+
+def _time_us(as_of: Any) -> int:
+    if isinstance(as_of, str):
+        try:
+            as_of = datetime.fromisoformat(as_of)
+        except ValueError as error:
+            raise Invalid(f"{as_of!r} is no time; write 2026-10-01T12:00:00+00:00.") from error
+        if as_of.tzinfo is None:
+            as_of = as_of.replace(tzinfo=UTC)
+    if not isinstance(as_of, datetime):
+        raise Invalid(f"`as_of` is an entry's number or a time, not {as_of!r}.")
+    time_us: int = plain(as_of)
+    return time_us

@@ -1,0 +1,197 @@
+"""Taking the changes of journal entries into the search database.
+
+Floor 7. Invariant: a record that cannot be read is told and left out, never guessed; what was taken
+in of an entry stands in the transaction that says the entry was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, Protocol
+
+from cas.errors import CasError, StorageFailed
+from cas.history.core import warn
+from cas.history.store import Store
+from cas.model.entry import Entry
+from cas.model.ids import BlobId, CommitId
+from cas.model.names import HEADS
+from cas.recall.feedback import FEEDBACK, decode_feedback
+from cas.recall.rows import Row, Shape, row_of
+from cas.recall.schema import Database
+from cas.workspace.layout import RecordChange, changed_records, entry_changes
+
+_GROUP: Final = 2_000
+"""Records read, decoded and embedded together."""
+
+
+class Following(Protocol):
+    """What a taker needs of the projection that it works for."""
+
+    store: Store
+    branch: str
+    shapes: Mapping[str, Shape]
+
+    def name(self, database: Database, name: str) -> int:
+        """The number of a type or field, given now if it has none."""
+
+    def add_vectors(self, database: Database, docs: list[int], texts: list[str]) -> None:
+        """Vectors of these rows by the model that serves."""
+
+
+class Taker:
+    """Takes changes into the database, in groups that are read and embedded together."""
+
+    def __init__(self, projection: Following, database: Database) -> None:
+        self._projection = projection
+        self.database = database
+        self._waiting: list[tuple[RecordChange, int, int]] = []
+        # Numbers of names, as this transaction has them.
+        self._names: dict[str, int] = {}
+        self._group = _Group()
+        row = database.row("SELECT coalesce(max(doc), 0) FROM item")
+        assert row is not None
+        self._doc = int(row[0])
+        self.records = 0
+        self.unread = 0
+
+    def base(self, seq: int) -> None:
+        """All records of the state after an entry, as they stand."""
+        store = self._projection.store
+        view = store.at(seq)
+        time_us = store.entry(seq).time_us if seq else 0
+        for ref in view.refs(HEADS):
+            for change in changed_records(store.core, ref.name, None, CommitId(ref.target)):
+                self._add(change, seq, time_us)
+
+    def entry(self, entry: Entry) -> None:
+        """What an entry changed."""
+        for change in entry_changes(self._projection.store.core, entry):
+            self._add(change, entry.seq, entry.time_us)
+        for event in entry.events:
+            if event.type == FEEDBACK and (said := decode_feedback(event)) is not None:
+                self.database.run(
+                    "INSERT INTO feedback VALUES (?, ?, ?, ?, ?)", (entry.seq, *said, entry.actor)
+                )
+
+    def _add(self, change: RecordChange, seq: int, time_us: int) -> None:
+        if change.branch != self._projection.branch or change.type is None:
+            return
+        if change.type.context != change.context or change.type.name not in self._shapes:
+            return
+        self._waiting.append((change, seq, time_us))
+        self.records += 1
+        if len(self._waiting) >= _GROUP:
+            self.end()
+
+    @property
+    def _shapes(self) -> Mapping[str, Shape]:
+        return self._projection.shapes
+
+    def end(self) -> None:
+        """Take in what waits."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        new = [change for change, _, _ in waiting if change.new is not None]
+        made = dict(zip(map(id, new), self._read(new), strict=True))
+        group = self._group = _Group()
+        for change, seq, time_us in waiting:
+            assert change.type is not None
+            type = self._name(change.type.name)
+            if change.old is not None:
+                group.close(type, change.id, seq)
+            row = made.get(id(change))
+            if row is not None:
+                self._doc += 1
+                self._insert(self._doc, type, change, row, seq, time_us)
+        group.write(self.database)
+        docs = [doc for doc, _ in group.texts]
+        self._projection.add_vectors(self.database, docs, [text for _, text in group.texts])
+
+    def _name(self, name: str) -> int:
+        found = self._names.get(name)
+        if found is None:
+            found = self._names[name] = self._projection.name(self.database, name)
+        return found
+
+    def _read(self, changes: list[RecordChange]) -> Iterator[Row | None]:
+        ids = [change.new for change in changes if change.new is not None]
+        for change, data in zip(changes, self._contents(ids), strict=True):
+            assert change.type is not None
+            try:
+                yield None if data is None else row_of(self._shapes[change.type.name], data)
+            except CasError as error:
+                self.unread += 1
+                warn(f"{change.collection}/{change.id} is not searched: {error}")
+                yield None
+
+    def _contents(self, ids: list[BlobId]) -> Iterable[bytes | None]:
+        store = self._projection.store
+        try:
+            return list(store.get_many(ids))
+        except CasError:
+            return [self._content(id) for id in ids]
+
+    def _content(self, id: BlobId) -> bytes | None:
+        try:
+            return self._projection.store.get(id)
+        except StorageFailed:
+            raise
+        except CasError as error:
+            self.unread += 1
+            warn(f"a record is not searched: {error}")
+            return None
+
+    def _insert(
+        self, doc: int, type: int, change: RecordChange, row: Row, seq: int, time_us: int
+    ) -> None:
+        group, name, prefix = self._group, self._name, change.collection
+        group.open[type, change.id] = len(group.items)
+        group.texts.append((doc, row.text))
+        group.items.append(
+            [
+                *(doc, type, change.id, bytes(change.new or b""), seq, None, time_us),
+                *(len(row.text.split()), row.tokens, row.importance, row.at_us),
+                *(row.from_us, row.to_us, row.trust, row.flags),
+            ]
+        )
+        group.values += [(name(f"{prefix}.{field}"), value, doc) for field, value in row.values]
+        group.links += [
+            (doc, name(f"{prefix}.{field}"), link.type, link.id, link.pin)
+            for field, link in row.links
+        ]
+
+
+_UNTIL: Final = 5
+"""Where a row of `item` says before which entry it held."""
+
+
+class _Group:
+    """Rows that are written together, table by table."""
+
+    def __init__(self) -> None:
+        self.texts: list[tuple[int, str]] = []
+        self.items: list[list[Any]] = []
+        self.values: list[tuple[int, Any, int]] = []
+        self.links: list[tuple[Any, ...]] = []
+        self.open: dict[tuple[int, str], int] = {}
+        self.closed: list[tuple[int, str, int]] = []
+
+    def close(self, type: int, id: str, seq: int) -> None:
+        """The version that an aggregate had holds no longer, from this entry on."""
+        place = self.open.pop((type, id), None)
+        if place is None:
+            self.closed.append((seq, id, type))
+        else:
+            self.items[place][_UNTIL] = seq
+
+    def write(self, db: Database) -> None:
+        """Put the rows into the database."""
+        db.many(
+            "UPDATE item SET until = ? WHERE id = ? AND type = ? AND until IS NULL", self.closed
+        )
+        marks = ", ".join("?" * 15)
+        db.many(f"INSERT INTO item VALUES ({marks})", self.items)
+        db.many("INSERT INTO text(rowid, body) VALUES (?, ?)", self.texts)
+        db.many("INSERT OR IGNORE INTO value VALUES (?, ?, ?)", self.values)
+        db.many("INSERT OR IGNORE INTO link VALUES (?, ?, ?, ?, ?)", self.links)

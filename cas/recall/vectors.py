@@ -1,0 +1,110 @@
+"""Vectors of whole numbers: how they are packed, compared and found among many.
+
+Floor 7. Invariant: a comparison of two packed vectors is exact whole-number arithmetic, so that
+scores are the same in every batch and on every machine. Among many, bits of a rotated vector choose
+whom to compare; what they choose depends on no order but that of the rows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from cas.errors import Invalid
+from cas.later import Later
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Bytes = NDArray[np.int8]
+    Bits = NDArray[np.uint64]
+    Numbers = NDArray[np.float64]
+    Rows = NDArray[np.int64]
+else:
+    np = Later("numpy")
+
+EXACT_ROWS_MAX: Final = 4_096
+"""So many rows are all compared; of more, those whose bits are nearest."""
+NEAREST_BITS: Final = 1_000
+"""Rows that are compared, of those that the bits would allow."""
+_SCALE: Final = 127
+
+
+def pack_vectors(vectors: Any, dimensions: int, count: int) -> list[bytes]:
+    """Each vector as whole numbers of one byte, the greatest of them 127. Raises `Invalid`."""
+    array = np.asarray(vectors, dtype=np.float32)
+    if array.shape != (count, dimensions):
+        raise Invalid(
+            f"The embedder gave an array of {array.shape} where {(count, dimensions)} was due: "
+            "one vector a text, of the dimensions that it states."
+        )
+    if not np.isfinite(array).all():
+        raise Invalid("The embedder gave a vector with a number that is not finite.")
+    greatest = np.abs(array).max(axis=1, keepdims=True).astype(np.float64)
+    whole = np.rint(array * (_SCALE / np.where(greatest == 0, 1.0, greatest))).astype(np.int8)
+    return [row.tobytes() for row in whole]
+
+
+def unpack(packed: list[bytes], dimensions: int) -> Bytes:
+    """Packed vectors as rows."""
+    return np.frombuffer(b"".join(packed), np.int8).reshape(len(packed), dimensions)
+
+
+def lengths_of(rows: Bytes) -> Numbers:
+    """The length of each row; 1 for one of zeros, which is near nothing."""
+    squares = np.einsum("ij,ij->i", rows, rows, dtype=np.int64)
+    found: Numbers = np.sqrt(np.maximum(squares, 1).astype(np.float64))
+    return found
+
+
+def cosines(rows: Bytes, lengths: Numbers, query: Bytes) -> Numbers:
+    """How near each row is to the query, from -1 to 1."""
+    # Whole numbers below 2^24 in every sum: exact in float32, whatever the order.
+    dots = (rows.astype(np.float32) @ query.astype(np.float32)).astype(np.float64)
+    found: Numbers = dots / (lengths * lengths_of(query[None, :])[0])
+    return found
+
+
+def sketch(rows: Bytes) -> Bits:
+    """A bit a dimension: the sign of the row after a rotation that spreads it evenly."""
+    count, dimensions = rows.shape
+    width = 64
+    while width < dimensions:
+        width *= 2
+    mixed = np.zeros((count, width), np.int32)
+    mixed[:, :dimensions] = rows.astype(np.int32) * _signs(dimensions)
+    step = 1
+    while step < width:
+        # A Hadamard transform: sums and differences, exact.
+        parts = mixed.reshape(count, width // (2 * step), 2, step)
+        mixed = np.stack(
+            [parts[:, :, 0] + parts[:, :, 1], parts[:, :, 0] - parts[:, :, 1]], axis=2
+        ).reshape(count, width)
+        step *= 2
+    bits = np.packbits(mixed > 0, axis=1, bitorder="little")
+    return np.ascontiguousarray(bits).view(np.uint64)
+
+
+def _signs(dimensions: int) -> Any:
+    """The same signs for ever, as many ups as downs."""
+    state = np.arange(1, dimensions + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    state ^= state >> np.uint64(29)
+    state *= np.uint64(0xBF58476D1CE4E5B9)
+    return np.where(state >> np.uint64(63), 1, -1).astype(np.int32)
+
+
+def nearest_bits(sketches: Bits, query: Bits, among: Rows, count: int) -> Rows:
+    """The `count` rows of `among` whose bits differ least from the query's; earlier rows first."""
+    if len(among) <= count:
+        return among
+    whole = len(among) * 2 > len(sketches)
+    words = sketches if whole else sketches[among]
+    apart = np.zeros(len(words), np.int64)
+    for word in range(words.shape[1]):
+        apart += np.bitwise_count(words[:, word] ^ query[word])
+    if whole:
+        apart = apart[among]
+    # Made unique by the row, so that which of equals is taken does not depend on the rest.
+    key = (apart << 40) | among
+    found: Rows = np.sort(among[np.argpartition(key, count)[:count]])
+    return found

@@ -1,0 +1,235 @@
+"""Queries: conditions, orders, pages that neither skip nor repeat, counts, facets, links."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import cas
+from cas.errors import Invalid
+from cas.history.store import Store
+from cas.recall.recall import Recall
+from cas.recall.where import All, Any_, Compare, Condition, Not, field, of_text, to_text
+from cas.workspace.links import Link
+from cas.workspace.memories import Memory
+from tests.unit.recall.kit import commit, memory
+
+AGENTS = ("planner", "scribe", "tester")
+
+
+def some(rng: random.Random, count: int) -> list[Memory]:
+    """Memories whose fields have few values each."""
+    return [
+        memory(
+            f"m{n:03}",
+            f"text {rng.randrange(5)}",
+            agent=rng.choice(AGENTS),
+            importance=rng.choice([0.0, 0.25, 0.5, 1.0]),
+            tags=frozenset(rng.sample(["x", "y", "z"], rng.randrange(3))),
+            at=rng.choice([None, datetime(2026, 1, 1 + rng.randrange(9), tzinfo=UTC)]),
+        )
+        for n in range(count)
+    ]
+
+
+@pytest.mark.parametrize("order", [None, "-id", "time", "-time", "importance", "-importance", "at"])
+def test_pages_together_are_all_in_order(
+    store: Store, recall: Recall, rng: random.Random, order: str | None
+) -> None:
+    """Whatever the order and the size of pages, they give each row once, and those without a
+    value last, although others write meanwhile.
+    """
+    every = some(rng, 60)
+    commit(store, *every)
+    found: list[Memory] = []
+    cursor = None
+    while True:
+        page = recall.find(Memory, order=order, limit=7, after=cursor)
+        found += page.items
+        cursor = page.cursor
+        if cursor is None:
+            break
+        commit(store, memory(f"a{len(found)}", "new"), gone=[every[len(found)]])
+    assert sorted(m.id for m in found) == [m.id for m in every]
+    key = (order or "id").lstrip("-")
+    if key == "time":
+        return
+    values = [getattr(m, key) for m in found]
+    there = [value for value in values if value is not None]
+    assert values == there + [None] * (len(values) - len(there))
+    assert there == sorted(there, reverse=(order or "").startswith("-"))
+
+
+def test_conditions_find_what_python_would(
+    store: Store, recall: Recall, rng: random.Random
+) -> None:
+    """And, or, not, ranges, sets, prefixes and tags find the rows that satisfy them."""
+    every = some(rng, 80)
+    commit(store, *every)
+    day = datetime(2026, 1, 5, tzinfo=UTC)
+    x, yz = field("tags").has("x"), field("tags").one_of("y", "z")
+    low, scribe = field("importance") == 0, field("agent").begins("s")
+    cases: tuple[tuple[Any, Callable[[Memory], object]], ...] = (
+        ({"agent": "planner"}, lambda m: m.agent == "planner"),
+        (
+            {"agent": ["planner", "scribe"]} | {"tags": "x"},
+            lambda m: m.agent < "t" and "x" in m.tags,
+        ),
+        (field("importance") >= 0.5, lambda m: m.importance >= 0.5),
+        (field("at") < day, lambda m: m.at is not None and m.at < day),
+        (~(field("at") < day), lambda m: m.at is None or m.at >= day),
+        (scribe | low, lambda m: m.agent == "scribe" or m.importance == 0),
+        (yz & (field("agent") != "planner"), lambda m: m.tags & {"y", "z"} and m.agent > "q"),
+        (~x & ~yz, lambda m: not m.tags),
+        (field("at").is_set(), lambda m: m.at is not None),
+        (field("id") > "m070", lambda m: m.id > "m070"),
+    )
+    for where, holds in cases:
+        expected = [m.id for m in every if holds(m)]
+        for order in (None, "importance"):
+            page = recall.find(Memory, where, order=order, limit=100)
+            assert sorted(m.id for m in page.items) == expected
+        assert recall.count(Memory, where) == len(expected)
+        given = recall.recall("text", where=where, budget_tokens=100_000, types=[Memory])
+        names = {i.link.id for i in given.items} | {i.link.id for i in given.left_out}
+        names |= {link.id for i in given.items for link in i.folded}
+        assert names <= set(expected)
+
+
+values = st.integers(-5, 5) | st.text(max_size=3) | st.floats(allow_nan=False, allow_infinity=False)
+compares: st.SearchStrategy[Condition] = st.builds(
+    Compare, st.sampled_from(["agent", "at"]), st.sampled_from(["=", "<", ">="]), values
+)
+conditions = st.recursive(
+    compares,
+    lambda inner: (
+        st.builds(Not, inner)
+        | st.builds(All, st.lists(inner, max_size=3).map(tuple))
+        | st.builds(Any_, st.lists(inner, max_size=3).map(tuple))
+    ),
+    max_leaves=6,
+)
+
+
+@given(conditions)
+def test_a_condition_comes_back_from_a_receipt(condition: Condition) -> None:
+    """A condition is the same after it was written down and read."""
+    assert of_text(to_text(condition)) == condition
+
+
+def test_counts_and_facets_are_of_one_state(store: Store, recall: Recall) -> None:
+    """Facets count each value, most frequent first, in the state that is asked about."""
+    seq = commit(store, memory("a", "x"), memory("b", "x"), memory("c", "x", agent="scribe"))
+    commit(store, memory("d", "x", agent="scribe"), memory("e", "x", agent="scribe"))
+    assert recall.facets(Memory, "agent") == [("scribe", 3), ("planner", 2)]
+    assert recall.facets(Memory, "agent", as_of=seq) == [("planner", 2), ("scribe", 1)]
+    assert recall.facets(Memory, "agent", where={"id": ["a", "e"]}, limit=1) == [("planner", 1)]
+
+
+def test_archived_ones_are_found_when_asked_for(store: Store, recall: Recall) -> None:
+    """What is archived is in no page unless it is asked for."""
+    commit(store, memory("a", "x"), memory("b", "x", tags=frozenset({"archived"})))
+    assert [m.id for m in recall.find(Memory).items] == ["a"]
+    assert [m.id for m in recall.find(Memory, archived=True).items] == ["a", "b"]
+
+
+def test_words_phrases_and_prefixes_match(store: Store, recall: Recall) -> None:
+    """Words match in any order and form, a phrase as it stands, a prefix what begins so."""
+    commit(
+        store,
+        memory("a", "small pull requests"),
+        memory("b", "requests that pull the small cart"),
+        memory("c", "pulley"),
+    )
+
+    def ids(match: str) -> list[str]:
+        return [m.id for m in recall.find(Memory, match=match).items]
+
+    assert ids("request pulling") == ["a", "b"]
+    assert ids('"pull requests"') == ["a"]
+    assert ids("pull*") == ["a", "b", "c"]
+    assert ids("the") == ["b"]
+    assert ids('"; DROP TABLE item; --') == []
+
+
+def test_a_foreign_cursor_is_refused(store: Store, recall: Recall) -> None:
+    """A cursor of another query or store, or no cursor at all, is a typed error."""
+    commit(store, *(memory(f"m{n}", "x") for n in range(5)))
+    cursor = recall.find(Memory, limit=2).cursor
+    assert cursor is not None
+    for wrong in ("", "abc", "é", cursor[:-4], "AAAA" + cursor):
+        with pytest.raises(Invalid, match="no cursor"):
+            recall.find(Memory, after=wrong)
+    with pytest.raises(Invalid, match="another query"):
+        recall.find(Memory, {"agent": "planner"}, after=cursor)
+    with cas.open(":memory:") as other, Recall(other) as elsewhere:
+        commit(other, memory("m", "x"))
+        with pytest.raises(Invalid, match="another store"):
+            elsewhere.find(Memory, limit=2, after=cursor)
+
+
+def test_requests_that_make_no_sense_are_told(recall: Recall) -> None:
+    """Unknown fields, orders, sizes and values are typed errors that name what there is."""
+    for ask in (
+        lambda: recall.find(Memory, {"colour": 1}),
+        lambda: recall.find(Memory, order="text"),
+        lambda: recall.find(Memory, limit=0),
+        lambda: recall.find(Memory, {"agent": object()}),
+        lambda: recall.find(Memory, "agent"),
+        lambda: recall.find(Memory, {"at": datetime(2026, 1, 1)}),
+        lambda: recall.facets(Memory, "text"),
+    ):
+        with pytest.raises(Invalid):
+            ask()
+
+
+def test_a_rare_value_is_looked_up_and_a_frequent_one_walked(
+    store: Store, recall: Recall, rng: random.Random
+) -> None:
+    """`explain` tells which index a query begins with."""
+    commit(store, *some(rng, 20))
+    assert any("sorted" in line for line in recall.explain(Memory, {"tags": "x"}, order="at"))
+    assert any("walk in order of at" in line for line in recall.explain(Memory, order="at"))
+
+
+def test_links_lead_both_ways_and_onwards(store: Store, recall: Recall) -> None:
+    """Direct and further links are found from both ends, in the state that is asked about."""
+    a = memory("a", "root")
+    b = memory("b", "from a", source=a.link)
+    c = memory("c", "from b", source=b.link, supersedes=frozenset({Link("memory", "gone")}))
+    seq = commit(store, a, b, c)
+    commit(store, memory("b", "alone now"))
+    assert [(x.target.id, x.field, x.missing) for x in recall.links_from(c)] == [
+        ("b", "source", False),
+        ("gone", "supersedes", True),
+    ]
+    assert [x.source.id for x in recall.links_to(a, depth=5)] == []
+    then = recall.links_to(a, depth=5, as_of=seq)
+    assert [(x.source.id, x.depth) for x in then] == [("b", 1), ("c", 2)]
+
+
+def test_a_pinned_link_goes_stale_and_what_rests_on_it_too(store: Store, recall: Recall) -> None:
+    """A link to a version is stale when its target moved on; so is what rests on its source."""
+    commit(store, memory("fact", "The port is 80."))
+    (row,) = recall.find(Memory).items
+    pin = recall.projection.read(lambda db: db.rows("SELECT blob FROM item"))[0][0]
+    pinned = Link("memory", row.id, cas.BlobId(pin))
+    seq = commit(
+        store,
+        memory("note", "Open port 80.", source=pinned),
+        memory("plan", "Do what the note says.", source=Link("memory", "note")),
+    )
+    assert recall.stale() == []
+    commit(store, memory("fact", "The port is 443."))
+    assert [(s.link.id, s.depth, s.because.target.id) for s in recall.stale()] == [
+        ("note", 1, "fact"),
+        ("plan", 2, "fact"),
+    ]
+    assert recall.stale(as_of=seq) == []
+    assert [x.stale for x in recall.links_from(Link("memory", "note"))] == [True]

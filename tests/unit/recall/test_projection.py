@@ -1,0 +1,206 @@
+"""The search database: incremental equals made anew; damage, other models and handles, purge."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import cas
+from cas.errors import Invalid
+from cas.history.store import Store
+from cas.recall.arena import Arena
+from cas.recall.recall import Recall
+from cas.recall.vectors import cosines, lengths_of, nearest_bits, pack_vectors, sketch, unpack
+from cas.workspace.memories import Memory
+from tests.unit.recall.kit import SENTENCES, commit, memory
+
+TABLES = ("item", "value", "link", "feedback", "vector", "name")
+
+
+def dump(recall: Recall) -> dict[str, list[Any]]:
+    """All rows of all tables, and what the full text says of each word."""
+    recall.follow()
+    found = {}
+    for table in TABLES:
+        rows = recall.projection.read(lambda db, t=table: db.rows(f"SELECT * FROM {t}"))
+        found[table] = sorted(rows, key=repr)
+    found["places"] = recall.projection.read(lambda db: db.rows("SELECT * FROM temp.places"))
+    return found
+
+
+def edits(store: Store, rng: random.Random, count: int) -> None:
+    """Entries that add, change and remove memories."""
+    there: set[str] = set()
+    for _ in range(count):
+        ids = rng.sample("abcdefgh", 3)
+        gone = [memory(id, "") for id in ids[:1] if id in there]
+        new = [memory(id, rng.choice(SENTENCES), importance=rng.random()) for id in ids[1:]]
+        commit(store, *new, gone=gone)
+        there = (there | set(ids[1:])) - {each.id for each in gone}
+
+
+def test_made_anew_it_says_the_same(store: Store, recall: Recall, rng: random.Random) -> None:
+    """A database that followed entry by entry equals one that is made at once."""
+    for _ in range(5):
+        edits(store, rng, 4)
+        recall.follow()
+    followed = dump(recall)
+    assert len(followed["item"]) > 20
+    recall.projection.rebuild()
+    assert dump(recall) == followed
+
+
+@pytest.mark.parametrize("harm", ["missing", "garbage", "cut", "middle", "empty"])
+def test_damage_is_made_good_and_said(store: Store, rng: random.Random, harm: str) -> None:
+    """A missing or damaged database is made anew with equal answers, and the handle says so."""
+    edits(store, rng, 10)
+    with Recall(store) as recall:
+        before = recall.recall("releases and tokens")
+        path = Path(recall.projection.path)
+    data = bytearray(path.read_bytes())
+    if harm == "missing":
+        path.unlink()
+    else:
+        if harm == "garbage":
+            data[:100] = b"x" * 100
+        elif harm == "cut":
+            del data[len(data) // 2 :]
+        elif harm == "middle":
+            for place in range(4096, len(data), 4096):
+                data[place : place + 64] = rng.randbytes(64)
+        else:
+            data.clear()
+        path.write_bytes(data)
+    with Recall(store) as recall:
+        after = recall.recall("releases and tokens")
+        assert after == before
+        assert recall.find(Memory, order="importance").items
+        assert bool(recall.projection.notices) == (harm != "missing")
+
+
+def test_it_is_made_anew_for_another_store(store: Store, tmp_path: Path) -> None:
+    """A database of another store is not read, though it lies where this one's would."""
+    place = str(tmp_path / "index.db")
+    commit(store, memory("a", "mine"))
+    with Recall(store, path=place) as recall:
+        assert recall.count(Memory) == 1
+    with cas.open(":memory:") as other, Recall(other, path=place) as recall:
+        assert recall.count(Memory) == 0
+        assert "another store" in recall.projection.notices[0]
+
+
+def test_two_handles_follow_one_database(store: Store) -> None:
+    """Each entry is taken in once, whoever is first."""
+    with Recall(store) as one, Recall(store) as two:
+        for n in range(6):
+            commit(store, memory(f"m{n}", SENTENCES[n]))
+            assert (one, two)[n % 2].count(Memory) == n + 1
+            assert (two, one)[n % 2].recall("the", budget_tokens=500).seq == n + 1
+        assert one.projection.path == two.projection.path
+        assert len(dump(one)["item"]) == 6
+
+
+def test_what_cannot_be_read_is_told_and_left_out(store: Store, recall: Recall) -> None:
+    """A file that is no record stops nothing."""
+    commit(store, memory("a", "fine"))
+    with store.begin() as tx:
+        tx.branch("memory/main")["memories/bad"] = b"\xff not a record"
+        tx.commit()
+    commit(store, memory("b", "fine too"))
+    assert recall.follow().unread == 1
+    assert [m.id for m in recall.find(Memory).items] == ["a", "b"]
+
+
+def test_purged_content_leaves_the_database(store: Store, recall: Recall, tmp_path: Path) -> None:
+    """After a purge no file of the search database holds the text."""
+    secret = "correct horse battery staple"
+    commit(store, memory("a", f"The passphrase is {secret}."), memory("b", "Harmless."))
+    assert [i.link.id for i in recall.recall("passphrase").items][:1] == ["a"]
+    blob = recall.recall("passphrase").items[0].link.pin
+    assert blob is not None
+    commit(store, memory("a", "Nothing to see."))
+    cas.purge(store, blob, reason="leaked")
+    assert {i.link.id for i in recall.recall("passphrase").items} <= {"a", "b"}
+    folder = Path(recall.projection.path).parent
+    for file in folder.iterdir():
+        assert b"passphras" not in file.read_bytes()
+
+
+class OtherModel:
+    """An embedder of three dimensions, to change to."""
+
+    identity = "other:1"
+    dimensions = 3
+
+    def embed(self, texts: Any) -> Any:
+        return [[len(text), text.count("e"), 1] for text in texts]
+
+
+def test_a_new_model_embeds_what_is_there(store: Store, rng: random.Random) -> None:
+    """With another embedder the rows get vectors of it, and those of the first stay."""
+    edits(store, rng, 5)
+    commit(store, memory("t", "A token of thanks."))
+    with Recall(store) as recall:
+        before = recall.recall("token")
+    with Recall(store, embedder=OtherModel()) as recall:
+        recall.follow()
+        assert recall.recall("token").notices == ()
+        models = recall.projection.read(lambda db: db.rows("SELECT identity, upto FROM model"))
+        assert len(models) == 2
+        assert models[0][1] == models[1][1]
+    with Recall(store) as recall:
+        assert recall.recall("token") == before
+    with Recall(store, embedder=None) as recall:
+        assert {i.parts.meaning for i in recall.recall("token").items} == {0.0}
+
+
+def test_vectors_of_a_wrong_size_are_refused(store: Store) -> None:
+    """An embedder that does not give what it states is a typed error, and nothing is stored."""
+
+    class Wrong(OtherModel):
+        def embed(self, texts: Any) -> Any:
+            return [[1, 2]] * len(texts)
+
+    commit(store, memory("a", "x"))
+    with Recall(store, embedder=Wrong()) as recall, pytest.raises(Invalid, match="dimensions"):
+        recall.recall("x")
+    with pytest.raises(Invalid, match="finite"):
+        pack_vectors([[float("nan"), 1.0]], 2, 1)
+
+
+def test_bits_choose_almost_all_of_the_nearest() -> None:
+    """Of 20,000 vectors the nearest ten are among those that the bits choose, 98 in 100 times."""
+    numbers = np.random.default_rng(20261130)
+    centres = numbers.normal(size=(200, 256))
+    vectors = centres[numbers.integers(0, 200, 20_000)] + 0.8 * numbers.normal(size=(20_000, 256))
+    rows = unpack(pack_vectors(vectors, 256, 20_000), 256)
+    lengths, sketches = lengths_of(rows), sketch(rows)
+    everyone = np.arange(20_000)
+    hits = 0
+    for query in rows[:50]:
+        exact = np.argsort(-cosines(rows, lengths, query), kind="stable")[:10]
+        chosen = nearest_bits(sketches, sketch(query[None, :])[0], everyone, 1_000)
+        hits += len(np.intersect1d(exact, chosen))
+    assert hits >= 490
+
+
+def test_arrays_that_grew_equal_arrays_read_at_once(
+    store: Store, recall: Recall, rng: random.Random
+) -> None:
+    """What ranking holds in memory is the same, however often it took in what was new."""
+    for _ in range(4):
+        edits(store, rng, 3)
+        recall.recall("token release")
+    grown = recall._engine._arena
+    fresh = Arena()
+    recall.projection.read(
+        lambda db: fresh.refresh(db, recall.projection.seq, recall.projection.model)
+    )
+    assert grown.size == fresh.size
+    for name in ("type", "since", "until", "words", "tokens", "importance", "flags"):
+        assert np.array_equal(getattr(grown, name), getattr(fresh, name), equal_nan=True)
+    assert np.array_equal(grown._vectors[: grown.size], fresh._vectors[: fresh.size])

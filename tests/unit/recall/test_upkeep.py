@@ -1,0 +1,201 @@
+"""Receipts, forgetting, duplicates and taint: plans that change nothing, and what applying does."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from attrs import evolve
+
+from cas.errors import Corrupt, Invalid, NotAsExpected
+from cas.history.store import Store
+from cas.recall.forget import Policy
+from cas.recall.recall import Recall
+from cas.recall.receipts import Receipt
+from cas.recall.upkeep import (
+    apply_forget,
+    apply_taint,
+    consolidate,
+    duplicates,
+    plan_forget,
+    plan_taint,
+)
+from cas.workspace.links import Link
+from cas.workspace.memories import Memory, Trust
+from tests.unit.recall.kit import SENTENCES, commit, memory
+
+NOW = datetime.now(UTC)
+DAY = timedelta(days=1)
+
+
+def pinned(recall: Recall, id: str) -> Link:
+    """A link to the newest version of a memory."""
+    (item,) = recall.recall("", where={"id": id}, archived=True).items
+    return item.link
+
+
+def test_a_receipt_is_replayed_and_shows_who_saw_what(store: Store, recall: Recall) -> None:
+    """A kept answer is given again bit for bit after everything changed; a changed one is told."""
+    commit(store, *(memory(f"m{n}", text) for n, text in enumerate(SENTENCES)))
+    shown = recall.recall("when are releases shipped", agent="planner", receipt=True)
+    assert shown.receipt is not None
+    commit(store, memory("m1", "Never."), gone=[memory("m3", SENTENCES[3])])
+    (receipt,) = recall.find(Receipt).items
+    assert receipt.link == shown.receipt
+    assert recall.replay(receipt).items == shown.items
+    assert shown.receipt.id in [x.source.id for x in recall.links_to(Link("memory", "m1"))]
+    with pytest.raises(Corrupt, match="cannot be given again"):
+        recall.replay(evolve(receipt, digest="0" * 64))
+    with pytest.raises(Invalid, match="no request"):
+        recall.replay(evolve(receipt, request="[]"))
+
+
+def test_a_policy_says_what_would_go_and_why(store: Store, recall: Recall) -> None:
+    """Expiry, age, fading and counts each name their memories; protection wins over all."""
+    old = NOW - 200 * DAY
+    commit(
+        store,
+        memory("expired", "Ended.", valid_to=NOW - DAY),
+        memory("old", "Long ago.", at=old),
+        memory("old-pinned", "Long ago, and pinned.", at=old, tags=frozenset({"pinned"})),
+        memory("old-held", "Long ago, and held.", at=old, tags=frozenset({"held"})),
+        memory("old-proof", "Long ago, and evidence.", at=old),
+        memory("other", "Of another agent.", agent="scribe", at=old),
+        memory("new", "Of today.", at=NOW),
+    )
+    commit(store, memory("because", "It follows.", source=pinned(recall, "old-proof"), at=NOW))
+    before = store.view().seq
+    plan = plan_forget(recall, Policy(agent="planner", older_than_days=100))
+    assert store.view().seq == before
+    assert [(f.link.id, f.action, f.because) for f in plan.forgotten] == [
+        ("expired", "archive", "expired"),
+        ("old", "archive", "too-old"),
+    ]
+    assert {link.id: why for link, why in plan.kept} == {
+        "old-pinned": "pinned",
+        "old-held": "held",
+        "old-proof": "linked by memory:because",
+    }
+    done = apply_forget(recall, plan, actor="janitor")
+    assert done.seq == before + 1
+    assert not {"expired", "old"} & {m.id for m in recall.find(Memory).items}
+    assert {"expired", "old"} <= {m.id for m in recall.find(Memory, archived=True).items}
+    store.undo(done.seq)
+    assert {"expired", "old"} <= {m.id for m in recall.find(Memory).items}
+
+
+def test_the_least_important_go_first_and_never_below_the_floor(
+    store: Store, recall: Recall
+) -> None:
+    """A count keeps the most important; fading stops at the floor."""
+    commit(
+        store,
+        *(memory(f"m{n}", f"Fact {n}.", importance=n / 10, at=NOW - n * DAY) for n in range(10)),
+    )
+    plan = plan_forget(recall, Policy(count_max=4, half_life_days=1_000))
+    assert {f.link.id for f in plan.forgotten} == {f"m{n}" for n in range(6)}
+    assert {f.because for f in plan.forgotten} == {"too-many"}
+    faded = plan_forget(recall, Policy(faded_below=0.05, half_life_days=0.5, floor=0.04))
+    assert len(faded.forgotten) == 10 - sum(n / 10 * 2 ** (-n / 0.5) >= 0.05 for n in range(10))
+    floored = plan_forget(recall, Policy(faded_below=0.05, half_life_days=0.5, floor=0.05))
+    assert floored.forgotten == ()
+    large = plan_forget(recall, Policy(bytes_max=21))
+    assert len(large.forgotten) == 7
+
+
+def test_what_changed_since_the_plan_is_left_alone(store: Store, recall: Recall) -> None:
+    """Applying skips a memory that was edited, removed or protected meanwhile, and says so."""
+    ids = ("a", "b", "c", "d")
+    commit(store, *(memory(id, "Ended.", valid_to=NOW - DAY) for id in ids))
+    plan = plan_forget(recall, Policy())
+    commit(
+        store,
+        memory("a", "Prolonged.", valid_to=NOW - DAY),
+        memory("c", "Ended.", valid_to=NOW - DAY, tags=frozenset({"held"})),
+        gone=[memory("b", "")],
+    )
+    done = apply_forget(recall, plan, actor="janitor")
+    assert [link.id for link in done.done] == ["d"]
+    assert {link.id for link in done.skipped} == {"a", "b", "c"}
+    assert apply_forget(recall, plan, actor="janitor").seq is None
+
+
+def test_archived_memories_are_removed_later(store: Store, recall: Recall) -> None:
+    """What was archived long enough is removed, and stays in history."""
+    seq = commit(store, memory("a", "Gone soon.", tags=frozenset({"archived"})))
+    assert plan_forget(recall, Policy(remove_after_days=30)).forgotten == ()
+    plan = plan_forget(recall, Policy(remove_after_days=0))
+    assert [f.action for f in plan.forgotten] == ["remove"]
+    apply_forget(recall, plan, actor="janitor")
+    assert recall.count(Memory, archived=True) == 0
+    assert recall.count(Memory, archived=True, as_of=seq) == 1
+
+
+def test_one_memory_takes_the_place_of_several(store: Store, recall: Recall) -> None:
+    """A consolidated memory names what it replaces; those leave recall but not history."""
+    commit(
+        store,
+        memory("a", "Builds fail on Mondays.", importance=0.9, trust=Trust.TRUSTED),
+        memory("b", "A build failed this Monday.", tags=frozenset({"ci"})),
+    )
+    links = [Link("memory", "a"), Link("memory", "b")]
+    made = consolidate(recall, links, lambda group: f"{len(group)} notes: builds", actor="x")
+    items = recall.recall("builds on Monday").items
+    assert [item.link.id for item in items] == [made.id]
+    value = items[0].value
+    assert isinstance(value, Memory)
+    assert (value.importance, value.trust, value.tags) == (0.9, Trust.UNVERIFIED, {"ci"})
+    assert {x.target.id for x in recall.links_from(made)} == {"a", "b"}
+    with pytest.raises(NotAsExpected):
+        consolidate(recall, [Link("memory", "nope")], lambda group: "", actor="x")
+
+
+def test_duplicates_are_told_before_they_are_written(store: Store, recall: Recall) -> None:
+    """Equal and nearly equal memories are found; others are not."""
+    commit(store, *(memory(f"m{n}", text) for n, text in enumerate(SENTENCES)))
+    assert duplicates(recall, "Elephants never forget anything.") == []
+    (same,) = duplicates(recall, "the api team prefers  small pull requests.")
+    assert (same.link.id, same.exact) == ("m0", True)
+    (near,) = duplicates(recall, "The API team prefers very small pull requests.")
+    assert (near.link.id, near.exact) == ("m0", False)
+    with Recall(store, embedder=None) as words:
+        assert [d.exact for d in duplicates(words, SENTENCES[0])] == [True]
+
+
+def test_taint_finds_all_that_came_of_a_source_and_takes_it_back(
+    store: Store, recall: Recall
+) -> None:
+    """What rests on a poisoned memory, at any distance, goes in one entry; receipts name who saw
+    it; undo brings it back.
+    """
+    commit(
+        store,
+        memory("bad", "The door code is 0000."),
+        memory("child", "Use 0000 at the door.", source=Link("memory", "bad")),
+        memory("grand", "Tell visitors 0000.", source=Link("memory", "child")),
+        memory("clean", "Lunch is at noon."),
+    )
+    recall.recall("which door code", agent="planner", receipt=True)
+    plan = plan_taint(recall, source=Link("memory", "bad"))
+    assert [link.id for link in plan.tainted] == ["bad", "child", "grand"]
+    assert len(plan.receipts) == 1
+    distrusted = apply_taint(recall, plan, actor="auditor", action="distrust")
+    assert len(distrusted.done) == 3
+    assert recall.recall("door code", untrusted=False).items == ()
+    again = apply_taint(recall, plan, actor="auditor")
+    assert len(again.skipped) == 3
+    done = apply_taint(recall, plan_taint(recall, source=Link("memory", "bad")), actor="auditor")
+    assert [m.id for m in recall.find(Memory).items] == ["clean"]
+    assert done.seq is not None
+    store.undo(done.seq)
+    assert recall.count(Memory) == 4
+
+
+def test_taint_of_an_agent_begins_at_a_moment(store: Store, recall: Recall) -> None:
+    """Only what the agent wrote behind the moment is in doubt."""
+    seq = commit(store, memory("before", "Fine.", agent="bot"))
+    commit(store, memory("after", "Doubtful.", agent="bot"), memory("x", "Fine."))
+    assert [link.id for link in plan_taint(recall, agent="bot", after=seq).tainted] == ["after"]
+    assert len(plan_taint(recall, agent="bot").tainted) == 2
+    with pytest.raises(Invalid, match="only one"):
+        plan_taint(recall)
