@@ -34,12 +34,13 @@ def _weight(_instance: Any, attribute: Any, value: object) -> None:
 class Scoring:
     """Weights, half-lives and floors. `relevance` is `text` times how well the words fit, plus
     `meaning` times how near the vectors are, plus `links` times the score of what leads there;
-    both from 0 to 1. The score is the relevance times trust, raised by up to `recency`,
+    both from 0 to 1. Meaning counts less where words alone fit some row well: by the square of
+    what is lacking to the best. The score is the relevance times trust, raised by up to `recency`,
     `importance` and `feedback`: nothing is lowered below its relevance by being old.
     """
 
     text: float = field(default=0.6, validator=_weight)
-    meaning: float = field(default=0.7, validator=_weight)
+    meaning: float = field(default=0.4, validator=_weight)
     links: float = field(default=0.1, validator=_weight)
     recency: float = field(default=0.15, validator=_weight)
     importance: float = field(default=0.15, validator=_weight)
@@ -48,7 +49,7 @@ class Scoring:
     trusted: float = field(default=1.0, validator=_weight)
     unverified: float = field(default=0.95, validator=_weight)
     untrusted: float = field(default=0.6, validator=_weight)
-    floor: float = field(default=0.1, validator=_weight)
+    floor: float = field(default=0.08, validator=_weight)
     """What scores below is left out, as not relevant."""
     alike: float = field(default=0.95, validator=_weight)
     """Rows whose vectors are nearer than this are one: the best stands for all."""
@@ -87,7 +88,11 @@ class Parts:
 
 def relevance(scoring: Scoring, words: Numbers, nearness: Numbers) -> Numbers:
     """How well rows fit the query, from their BM25 by the most possible and their nearness."""
-    found: Numbers = scoring.text * words + scoring.meaning * np.maximum(nearness, 0.0)
+    lacking = 1.0 - min(1.0, float(words.max())) if len(words) else 1.0
+    if not scoring.text:
+        lacking = 1.0
+    near: Numbers = np.maximum(nearness, 0.0)
+    found: Numbers = scoring.text * words + scoring.meaning * lacking**2 * near
     return found
 
 

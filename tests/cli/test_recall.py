@@ -1,0 +1,132 @@
+"""`cas find`, `recall`, `links`, `forget` and `taint`, as a user types them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+import cas
+from tests.cli.support import Shell
+
+
+@pytest.fixture
+def remembering(shell: Shell) -> Shell:
+    """A store in which two agents remember a few things."""
+    past = datetime.now(UTC) - timedelta(days=1)
+    with cas.open(shell.store, create=True) as store:
+        space = cas.Workspace(store)
+        with space.unit_of_work("planner") as uow:
+            uow.memories.add(cas.Memory(id="ship", agent="planner", text="We ship on Tuesdays."))
+            uow.memories.add(
+                cas.Memory(id="port", agent="scribe", text="The port is 80.", importance=0.9)
+            )
+            uow.memories.add(
+                cas.Memory(id="old", agent="planner", text="Lunch is free.", valid_to=past)
+            )
+            uow.commit()
+        pin = cas.Recall(store, embedder=None).recall("port").items[0].link
+        with space.unit_of_work("scribe") as uow:
+            uow.memories.add(
+                cas.Memory(id="open", agent="scribe", text="Open port 80.", source=pin)
+            )
+            uow.commit()
+    return shell
+
+
+def test_find_by_words_and_fields(remembering: Shell) -> None:
+    """Words, conditions, orders, counts and facets give what fits, a line each."""
+    assert remembering("find", "ship*").lines == ["memory:ship\tWe ship on Tuesdays."]
+    found = remembering("find", "-w", "importance>=0.8", "--json").document
+    assert [item["id"] for item in found["items"]] == ["port"]
+    assert remembering("find", "--count", "-w", "agent=scribe").lines == ["2"]
+    assert remembering("find", "--facet", "agent").lines == ["2\tplanner", "2\tscribe"]
+    first = remembering("find", "-n", "3", "--order", "-id", "--json").document
+    rest = remembering("find", "--order", "-id", "--after", first["cursor"], "--json").document
+    assert [item["id"] for item in (*first["items"], *rest["items"])] == [
+        "ship",
+        "port",
+        "open",
+        "old",
+    ]
+    assert remembering("find", "--count", "--as-of", "1").lines == ["3"]
+    assert "walk" in remembering("find", "--explain").err
+
+
+def test_recall_says_what_and_why(remembering: Shell) -> None:
+    """The text comes first; with --explain scores and what was left out; a receipt is kept."""
+    done = remembering("recall", "when do we ship", "--explain", "--receipt")
+    assert done.lines[0].startswith("[memory:ship ")
+    assert any("left out: expired" in line for line in done.lines)
+    assert "receipt: receipt:" in done.err
+    answer = remembering("recall", "ship", "--agent", "planner", "--json").document
+    assert answer["items"][0]["link"].startswith("memory:ship@")
+    assert remembering("find", "--type", "receipt", "--count").lines == ["1"]
+
+
+def test_links_and_what_went_stale(remembering: Shell) -> None:
+    """Links are shown both ways; a pinned one is stale once its target has changed."""
+    assert remembering("links", "memory:open").lines[0].startswith("memory:open source memory:port")
+    assert remembering("links", "memory:port", "--to").lines != []
+    assert remembering("links", "--stale").lines == []
+    with cas.open(remembering.store) as store:
+        space = cas.Workspace(store)
+        with space.unit_of_work("scribe") as uow:
+            uow.memories.save(space.memories.get("port").evolve(text="The port is 443."))
+            uow.commit()
+    assert "(stale)" in remembering("links", "--stale").lines[0]
+    assert "(stale)" in remembering("links", "memory:open").lines[0]
+
+
+def test_forget_plans_and_then_does(remembering: Shell) -> None:
+    """--plan changes nothing, --yes archives in one entry, and undo takes it back."""
+    plan = remembering("forget", "--plan", "--count-max", "0")
+    assert [line.split()[:3] for line in plan.lines] == [
+        ["archive", "expired", "old"],
+        ["archive", "too-many", "open"],
+        ["archive", "too-many", "ship"],
+    ]
+    assert remembering("find", "--count").lines == ["4"]
+    done = remembering("forget", "--yes", "--json").document
+    assert [f["because"] for f in done["forgotten"]] == ["expired"]
+    assert remembering("find", "--count").lines == ["3"]
+    assert remembering("find", "--count", "--archived").lines == ["4"]
+    remembering("undo")
+    assert remembering("find", "--count").lines == ["4"]
+    remembering("forget", expect=2)
+
+
+def test_taint_shows_and_takes_back(remembering: Shell) -> None:
+    """What rests on a source is listed with the receipts that show it, and removed when told."""
+    remembering("recall", "port", "--receipt")
+    lines = remembering("taint", "memory:port").lines
+    assert lines[:2] == ["memory:open", "memory:port"]
+    assert lines[2].startswith("shown: receipt:")
+    assert remembering("find", "--count").lines == ["4"]
+    remembering("taint", "memory:port", "--remove")
+    assert remembering("find", "--count").lines == ["2"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["find", "-w", "agent"],
+        ["find", "-w", "colour=red"],
+        ["find", "-w", "importance>high"],
+        ["find", "--order", "text"],
+        ["find", "--after", "nonsense"],
+        ["find", "-n", "0"],
+        ["recall", "x", "--budget", "-1"],
+        ["recall", "x", "--pin", "memory"],
+        ["recall", "x", "--as-of", "someday"],
+        ["links"],
+        ["links", "memory"],
+        ["taint"],
+    ],
+)
+def test_bad_words_are_told(remembering: Shell, words: list[str]) -> None:
+    """What cannot be asked ends with exit 2 and one line that says what could be."""
+    done = remembering(*words, expect=None)
+    assert done.code == 2
+    assert done.err.strip()
+    assert "Traceback" not in done.err
