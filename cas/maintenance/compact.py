@@ -24,6 +24,7 @@ from cas.storage.header import PACK_HEADER_BYTES
 from cas.storage.pack import SLOT_BYTES, Footer, Slot
 from cas.storage.record import RECORD_HEADER_BYTES
 
+_SMALL_SLOTS: Final = 1 << 13
 _MERGE_MIN: Final = 8
 """Small packs that are worth one new one."""
 
@@ -34,6 +35,7 @@ class Load(NamedTuple):
     pack: PackInfo
     live_bytes: int
     all_bytes: int
+    slot_count: int = 0
 
     @property
     def waste(self) -> float:
@@ -49,7 +51,13 @@ def choose(
     """
     loads = list(loads)
     wasteful = [load for load in loads if load.waste >= waste_min]
-    small = [load for load in loads if load.waste < waste_min and load.live_bytes < pack_bytes // 8]
+    small = [
+        load
+        for load in loads
+        if load.waste < waste_min
+        and load.live_bytes < pack_bytes // 8
+        and load.slot_count < _SMALL_SLOTS  # full of tiny objects: as many packs would come of it
+    ]
     if len(small) < _MERGE_MIN:
         small = []
     chosen: list[PackInfo] = []
@@ -77,7 +85,7 @@ def loads_of(objects: ObjectStore, state: State) -> Iterator[Load]:
         for slot, row in enumerate(footer.rows()) if bits is not None else ():
             if bit_is_set(bits, slot):
                 live -= row[2] + RECORD_HEADER_BYTES + SLOT_BYTES
-        yield Load(pack, live, all_bytes)
+        yield Load(pack, live, all_bytes, footer.count)
 
 
 def compact(objects: ObjectStore, *, waste_min: float, bytes_max: int) -> int:

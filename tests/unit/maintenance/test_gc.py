@@ -460,6 +460,8 @@ def test_packs_to_write_anew_are_chosen_by_waste() -> None:
         return [pack.number for pack in chosen]
 
     assert numbers([load(1, 950, 1000), load(2, 500, 1000), load(3, 100, 1000)]) == [3, 2]
+    full = [load(n, 90, 90)._replace(slot_count=1 << 16) for n in range(20)]
+    assert numbers(full) == []  # small in bytes, and full of tiny objects
     assert numbers([load(1, 950, 1000), load(2, 500, 1000), load(3, 100, 1000)], 400) == [3]
     assert numbers([load(at, 50, 50) for at in range(7)]) == []
     assert numbers([load(at, 50, 50) for at in range(8)]) == list(range(8))
