@@ -7,11 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bench import bars_part1, bars_part2, bars_part3, bars_part4, bars_part5
+from bench import (
+    bars_hosted,
+    bars_part1,
+    bars_part2,
+    bars_part3,
+    bars_part4,
+    bars_part5,
+)
 from bench.context import Context
 from bench.record import Bar
 
-PARTS = (bars_part1, bars_part2, bars_part3, bars_part4, bars_part5)
+PARTS = (bars_part1, bars_part2, bars_part3, bars_part4, bars_part5, bars_hosted)
 
 ROWS: dict[str, Callable[[Context], None]] = {
     name: row for part in PARTS for name, row in part.ROWS.items()

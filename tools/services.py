@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+ROOT = Path(__file__).resolve().parent.parent
 START_S = 60
 """A loaded machine takes its time; a server that is not there after this is not coming."""
 ATTEMPTS = 3
@@ -182,6 +183,24 @@ def _bucket_stands(url: str) -> bool:
     return True
 
 
+# -- PostgreSQL -------------------------------------------------------------------------------
+
+
+def _postgres(stack: contextlib.ExitStack) -> None:
+    """Start a server whose data is gone afterwards, and print how to reach it."""
+    if str(ROOT) not in sys.path:
+        sys.path.append(str(ROOT))
+    from tools.postgres_server import NoServer, serving
+
+    try:
+        server = stack.enter_context(serving())
+    except NoServer as error:
+        print(f"# no PostgreSQL: {error}", flush=True)
+        return
+    print(f"export CAS_STORE='{server.url()}'")
+    print("# cas init --bucket FOLDER", flush=True)
+
+
 # -- by hand ---------------------------------------------------------------------------------
 
 
@@ -201,6 +220,7 @@ def main(words: list[str]) -> int:
             print(f"# cas init --bucket s3://{server.bucket}/first PATH", flush=True)
         except Unavailable as error:
             print(f"# no S3: {error}", flush=True)
+        _postgres(stack)
         with contextlib.suppress(KeyboardInterrupt):
             sys.stdin.read()
     return 0

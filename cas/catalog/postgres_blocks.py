@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from cas.catalog.catalog import CatalogReader, CatalogWriter, Head
 from cas.catalog.postgres_dialect import Statements
 from cas.catalog.postgres_errors import is_lost, reraise, said, typed
-from cas.catalog.postgres_link import Link, history_lost
+from cas.catalog.postgres_link import IDLE_IN_GATE, Link, history_lost
 from cas.catalog.postgres_statements import PostgresReader, PostgresWriter, Rows, Statement
 from cas.errors import CorruptCatalog, OutcomeUnknown, ReadOnly
 
@@ -133,7 +133,9 @@ class WriteBlock:
     def _lock(self, connection: Connection, sql: Statements) -> Head:
         link = self._link
         # Text without parameters goes out as one message, whatever statements are in it.
-        cursor = connection.execute(sql.begin_write.format(store=link.store), prepare=False)
+        begin = sql.begin_write.format(store=link.store, idle=IDLE_IN_GATE)
+        cursor = connection.execute(begin, prepare=False)
+        cursor.nextset()
         cursor.nextset()
         row = cursor.fetchone()
         if row is None:

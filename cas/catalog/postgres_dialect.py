@@ -100,6 +100,8 @@ class Statements(NamedTuple):
     # Text of its own, sent without parameters: with BEGIN in front it is one round trip.
     begin_write: str = (
         "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;"
+        # A writer that stands still with the head in its hands would hold up all others.
+        " SET LOCAL idle_in_transaction_session_timeout = '{idle}';"
         " SELECT seq, hash, version, removal_version, condemn_seq, told_seq FROM @head"
         " WHERE store = {store} FOR UPDATE"
     )
@@ -161,6 +163,15 @@ class Statements(NamedTuple):
         " $6::bytea[])),"
         " j AS (INSERT INTO @journal (store, seq, hash, txid, entry)"
         " SELECT $1, * FROM unnest($7::int8[], $8::bytea[], $9::bytea[], $10::bytea[]))"
+        " UPDATE @head SET seq = $11, hash = $12, version = $13, removal_version = $14,"
+        " condemn_seq = $15 WHERE store = $1"
+    )
+    # The same for what most commits are: one pack and one entry. Arrays cost the client more.
+    publish_one: str = (
+        "WITH p AS (INSERT INTO @pack (store, number, name, body_bytes, footer, body)"
+        " VALUES ($1, $2, $3, $4, $5, $6)),"
+        " j AS (INSERT INTO @journal (store, seq, hash, txid, entry)"
+        " VALUES ($1, $7, $8, $9, $10))"
         " UPDATE @head SET seq = $11, hash = $12, version = $13, removal_version = $14,"
         " condemn_seq = $15 WHERE store = $1"
     )
@@ -257,9 +268,7 @@ SETTLE_IN: Final = (
     # What is acknowledged has to last, whatever the default of this database is; a stronger
     # setting than `on` is left.
     " set_config('synchronous_commit', CASE current_setting('synchronous_commit')"
-    " WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false),"
-    # A writer that stands still with the head in its hands would hold up all others.
-    " set_config('idle_in_transaction_session_timeout', $1, false)"
+    " WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false)"
 )
 
 

@@ -33,8 +33,10 @@ OLDEST_SERVER: Final = 150_000
 IDLE_MAX: Final = 4
 """Connections to read with that a handle keeps; a server has a few hundred for everybody."""
 
-IDLE_IN_GATE: Final = "60s"
-"""How long a writer may stand still between two statements with the head in its hands."""
+IDLE_IN_GATE: Final = "300s"
+"""How long a writer may stand still between two statements with the head in its hands: longer
+than the longest look that gc takes there.
+"""
 
 
 def connect(place: PostgresPlace, *, read_only: bool) -> Connection:
@@ -59,7 +61,7 @@ def connect(place: PostgresPlace, *, read_only: bool) -> Connection:
         # dumper for text; the last that is registered serves the numbers themselves.)
         connection.adapters.register_dumper(int, Int8Dumper)
         connection.adapters.register_dumper(int, Int8BinaryDumper)
-        row = connection.execute(SETTLE_IN, (IDLE_IN_GATE,), binary=True).fetchone()
+        row = connection.execute(SETTLE_IN, binary=True).fetchone()
         assert row is not None
         recovering, version = row[0], row[1]
         if version < OLDEST_SERVER:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from typing import Any, Final
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from attrs import evolve, field, frozen
 
@@ -62,6 +61,9 @@ def parse(url: str) -> PostgresPlace:
     `store`, `schema` and `bucket` in the query are ours; all other parameters are libpq's.
     """
     load_driver()
+    # Loaded here: every start of the command line comes by this file.
+    from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+
     from psycopg import Error
     from psycopg.conninfo import conninfo_to_dict
 
@@ -108,6 +110,8 @@ def _unclear() -> Invalid:
 
 
 def _show(parameters: dict[str, Any], schema: str, store: str) -> str:
+    from urllib.parse import quote, urlencode
+
     told = {name: str(parameters[name]) for name in _SHOWN if parameters.get(name)}
     user, host = told.get("user", ""), told.get("host", "")
     query = {}

@@ -160,7 +160,11 @@ class PostgresWriter(PostgresReader):
     def take_pending(self) -> list[Statement]:
         """What was gathered and not sent yet, as statements."""
         pending = []
-        if self._packs or self._entries or self.found != self._before:
+        if len(self._packs) == 1 and len(self._entries) == 1:
+            row = (self._store, *self._packs[0], *self._entries[0], *self.found)
+            pending.append((self._sql.publish_one, row))
+            self._packs, self._entries, self._before = [], [], self.found
+        elif self._packs or self._entries or self.found != self._before:
             packs = zip(*self._packs, strict=True) if self._packs else ((),) * 5
             entries = zip(*self._entries, strict=True) if self._entries else ((),) * 4
             columns = [list(column) for column in (*packs, *entries)]

@@ -14,6 +14,7 @@ import pytest
 
 import cas
 from cas.assembly import assemble
+from cas.catalog import postgres_blocks
 from cas.clock import SystemClock
 from cas.errors import CasError, HistoryLost, OutcomeUnknown, StorageFailed
 from cas.maintenance.fsck import fsck
@@ -207,6 +208,24 @@ def test_a_session_that_is_ended_inside_the_lock(url: str, postgres: PostgresSer
         with catalog.read() as reader:
             assert reader.cursor("n") is None
         commits(store, 1)
+
+
+def test_a_writer_that_stands_still_is_ended(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever stops with the head in its hands is ended by the server, and others go on."""
+    monkeypatch.setattr(postgres_blocks, "IDLE_IN_GATE", "100ms")
+    with cas.open(url) as one, cas.open(url) as two:
+        catalog = one.objects.catalog
+
+        def stand() -> None:
+            with catalog.write() as writer:
+                writer.set_cursor("n", 1)
+                # Waits for the head, for as long as the other has it.
+                write(two)
+
+        with pytest.raises(OutcomeUnknown):
+            stand()
+        with catalog.read() as reader:
+            assert (reader.cursor("n"), reader.head().seq) == (None, 1)
 
 
 def test_two_handles_wait_for_each_other_at_the_head(url: str) -> None:
