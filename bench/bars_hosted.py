@@ -21,16 +21,16 @@ ROWS: dict[str, Callable[[Context], None]] = {
 _C, _W, _S = "hosted-commit", "hosted-writers", "hosted-stores"
 
 BARS: tuple[Bar, ...] = (
-    Bar("Y1", "a commit against a one-row insert", ">=", 0.4, f"{_C}/cas/rate", f"{_C}/row/rate"),
-    Bar("Y2", "16 writers against one hot row", ">=", 0.5, f"{_W}/one/rate", f"{_W}/hot/rate"),
-    Bar("Y3", "the slowest of 16 writers", ">=", 0.5, f"{_W}/one/least"),
-    Bar("Y4", "16 writers on 16 stores", ">=", 3.0, f"{_W}/many/rate", f"{_W}/one/rate"),
+    Bar("PG1", "a commit against a one-row insert", ">=", 0.4, f"{_C}/cas/rate", f"{_C}/row/rate"),
+    Bar("PG2", "16 writers against one hot row", ">=", 0.5, f"{_W}/one/rate", f"{_W}/hot/rate"),
+    Bar("PG3", "the slowest of 16 writers", ">=", 0.5, f"{_W}/one/least"),
+    Bar("PG4", "16 writers on 16 stores", ">=", 3.0, f"{_W}/many/rate", f"{_W}/one/rate"),
     Bar(
-        "Y5", "10,000 stores against 10", "<=", 1.2, f"{_S}/{rows_hosted.MANY}/seconds",
+        "PG5", "10,000 stores against 10", "<=", 1.2, f"{_S}/{rows_hosted.MANY}/seconds",
         f"{_S}/{rows_hosted.FEW}/seconds",
     ),
     Bar(
-        "Y6", "catalog bytes per million objects", "<=", 1_000_000,
+        "PG6", "catalog bytes per million objects", "<=", 1_000_000,
         f"hosted-size-{rows_hosted.OBJECTS}/cas/bytes",
     ),
 )  # fmt: skip
