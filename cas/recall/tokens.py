@@ -35,8 +35,8 @@ _KINDS: Final = _kinds()
 def estimate_tokens(text: str) -> int:
     """About as many tokens as the vocabularies of current models make of a text.
 
-    Weights fitted to o200k on 4,415 texts: prose, code, JSON, base64, hex, six scripts; 98 of 100
-    estimates lie between 0.90 and 1.10 of the true number (docs/design/025).
+    Weights fitted to o200k on 4,415 texts: prose, code, JSON, base64, hex, six scripts. On 1,784
+    pieces of other code and documents 98 of 100 estimates lie between 0.82 and 1.30 of the number.
     """
     if not text:
         return 0
