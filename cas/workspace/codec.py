@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import attrs
 
-from cas.errors import CasError, Invalid, InvalidRecord, NewerSchema, UnknownType
+from cas.errors import CasError, Invalid, InvalidRecord, NewerSchema, NotCanonical, UnknownType
 from cas.limits import RECORD_BYTES_MAX
 from cas.model.encoding import decode, encode
 from cas.model.ids import BlobId, digest_blob
@@ -71,7 +71,7 @@ def from_record(
     """The aggregate of a record, brought up to the newest version of its type. `origin` is the
     record's id, where it is known.
 
-    Raises `UnknownType`, `NewerSchema`, `InvalidRecord`, `NotCanonical`.
+    Raises `UnknownType`, `NewerSchema`, `InvalidRecord`.
     """
     record = decode_record(data)
     type = type_named(record.type) if expected is None else expected
@@ -182,17 +182,20 @@ def encode_record(record: Record) -> bytes:
 
 
 def decode_record(data: bytes) -> Record:
-    """What a record's bytes say; the bytes were compared with their id. Raises `NotCanonical`,
-    `InvalidRecord`.
-    """
-    parts = decode(data, verified=True)
+    """What a record's bytes say; the bytes were compared with their id. Raises `InvalidRecord`."""
+    try:
+        parts = decode(data, verified=True)
+    except NotCanonical:
+        # Whole, but not ours: somebody has written a file of their own where records lie.
+        parts = None
     if type(parts) is list and len(parts) == 4:
         name, version, fields, _extras = parts
         if type(name) is str and type(version) is int and version > 0 and type(fields) is dict:
             return Record(name, version, fields)
     raise InvalidRecord(
-        "This file of a collection is no record: one is an array of type, version, fields and "
-        "extras. Write aggregates through a workspace only.",
+        f"A file of a collection is no record (it begins with {bytes(data[:24])!r}): it was not "
+        "written through a workspace. Move it out of the collection's folder (`cas mv`), or give "
+        "the workspace a store, or branches, of its own.",
         type=None,
         id=None,
         field=None,

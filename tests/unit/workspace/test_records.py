@@ -226,6 +226,9 @@ def test_what_is_no_record_is_told() -> None:
         from_record(encode_record(Record("nobody", 1, {"id": "x"})))
     with pytest.raises(InvalidRecord, match="type 'memory'"):
         from_record(to_record(Memory(id="m", agent="a", text="")), expected=type_of(Ticket))
+    for data in (b"", b'{"status": "in review"}', b"\xff" * 9):
+        with pytest.raises(InvalidRecord, match="not written through a workspace"):
+            from_record(data)
 
 
 @pytest.mark.parametrize("id", ["", "a/b", ".", "..", "a\nb", " a", "a ", "x" * 201, "\ud800"])
