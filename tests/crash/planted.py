@@ -295,7 +295,7 @@ def _above_unsynced(patch: pytest.MonkeyPatch) -> None:
             only_made(os.path.dirname(path), files)
             files.mkdir(path)
 
-    patch.setattr(newstore, "_make_folders", only_made)
+    patch.setattr(newstore, "make_folders", only_made)
 
 
 def _skip_folder(patch: pytest.MonkeyPatch, skipped: Callable[[str], bool]) -> None:

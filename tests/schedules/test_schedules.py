@@ -18,7 +18,7 @@ from tests.schedules.scenes import SCENES, World
 
 COUNTS = {"quick": 60, "deep": 1_000_000}
 RUNS = int(os.environ.get("CAS_TEST_SCHEDULES", "0")) or COUNTS.get(
-    os.environ.get("CAS_TEST_PROFILE", "full"), 5_200
+    os.environ.get("CAS_TEST_PROFILE", "full"), 1_000
 )
 """Interleavings of each scene: those with the fewest preemptions first, or all with so many."""
 
