@@ -81,6 +81,18 @@ class AsyncBranch(BranchParts):
         given, waits = bridged(content)
         return await self._run(lambda: self.sync.resolve(path, given, take=take), waits=waits)
 
+    async def watch(self, path: str | bytes) -> None:
+        """Tell `settle` of everything that others change below a directory, read or not."""
+        return await self._run(lambda: self.sync.watch(path))
+
+    async def unstage(self, path: str | bytes) -> None:
+        """Forget what is staged at exactly this path: what others left there stands."""
+        return await self._run(lambda: self.sync.unstage(path))
+
+    async def drop(self, path: str | bytes) -> None:
+        """Stage the removal of a path, whether or not something is there."""
+        return await self._run(lambda: self.sync.drop(path))
+
     async def entry(self, path: str | bytes) -> TreeEntry | None:
         """What lies at `path`, staged edits included."""
         return await self._run(lambda: self.sync.entry(path))

@@ -39,7 +39,8 @@ def due_merge(runs: Sequence[Run], added: int = 0) -> list[Run]:
             if len(whole) >= MERGE_FACTOR:
                 return whole
     small = [run for run in runs if run.count < _SMALL_COUNT and run.is_whole()]
-    return small if len(small) > 1 and 4 * added >= sum([run.count for run in small]) else []
+    joined = added > 0 and len(small) > 1 and 4 * added >= sum([run.count for run in small])
+    return small if joined else []
 
 
 class Merge:

@@ -505,6 +505,11 @@ def test_merging_ends_with_few_runs(counts: list[int]) -> None:
     assert len(due_merge(left, added=total)) in (0, len(left))
 
 
+def test_runs_without_entries_are_left_alone() -> None:
+    """Where nothing came, nothing is joined, not even runs that are empty."""
+    assert due_merge([_run(1, []), _run(2, [])]) == []
+
+
 def test_packs_that_came_behind_as_many_join_all_small_runs() -> None:
     """What is a quarter of the small runs or more makes one of them; what is less waits."""
     left = [_run(1, [0] * 300), _run(2, [0] * 20), _run(3, [0] * 100)]

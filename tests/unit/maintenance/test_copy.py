@@ -14,6 +14,7 @@ import cas
 from cas.catalog.place import ancestor
 from cas.errors import (
     BackupMismatch,
+    Condemned,
     Corrupt,
     CorruptPack,
     Invalid,
@@ -280,7 +281,7 @@ def test_a_reused_object_that_was_condemned_meanwhile_is_noticed(
         tx.move("heads/main", target)
         assert other.has(BlobId(id))
         condemn(other, {id})
-        with pytest.raises(cas.NotFound):
+        with pytest.raises(Condemned):
             tx.commit()
     assert other.view().refs() == []
     cas.copy(store, other, ["main"])

@@ -216,9 +216,9 @@ def test_a_store_without_the_feature_writes_none(tmp_path: Path) -> None:
 def test_an_older_reader_refuses_by_name(small: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that does not know dictionaries says so, and reads nothing wrongly."""
     filled(small)
-    from cas.catalog import sqlite
+    from cas.catalog import schema
 
-    monkeypatch.setattr(sqlite, "KNOWN_FEATURES", frozenset(("deltas",)))
+    monkeypatch.setattr(schema, "KNOWN_FEATURES", frozenset(("deltas",)))
     with pytest.raises(NewerFormat, match="dictionaries"):
         cas.open(small.location)
 
