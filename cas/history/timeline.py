@@ -169,7 +169,8 @@ class Timeline:
     def reached(self, moment: Moment, entry: Entry, before: bytes, mark: int) -> None:
         """Take in an entry this process has just committed, and the mark it left.
 
-        `before` is the root of the refs tree that the entry changed.
+        `before` is the root of the refs tree that the entry changed; `mark` is 0 when others
+        have committed behind it in the same transaction.
         """
         with self._lock:
             if self._moment is None or moment.seq > self._moment.seq:

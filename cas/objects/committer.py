@@ -75,9 +75,10 @@ class Committer:
         """What `install` gives, once it is durable.
 
         `install` runs inside the write transaction, perhaps in another thread, and writes
-        nothing if it raises; what it raises is raised here. `finish` gets its result and the
-        catalog's mark when the transaction has committed; it runs in the order of the members
-        and must not raise. Raises what `Catalog.write` raises.
+        nothing if it raises; what it raises is raised here. `finish` gets its result when the
+        transaction has committed, and the last one the catalog's mark, the others 0: the mark
+        names the state behind all of them, which no earlier one has reached. They run in the
+        order of the members and must not raise. Raises what `Catalog.write` raises.
         """
         if self._pid != os.getpid():
             # Its locks may be held for ever by threads that only the parent has.
@@ -150,10 +151,10 @@ class Committer:
                 self._hand_on()
         if again:
             return False
+        done = [member for member in group if member.error is None]
         try:
-            for member in group:
-                if member.error is None:
-                    member.finish(member.result, writer.mark)
+            for member in done:
+                member.finish(member.result, writer.mark if member is done[-1] else 0)
         finally:
             self._wake(group)
         return True

@@ -16,6 +16,7 @@ from cas.clock import SystemClock
 from cas.errors import OutcomeUnknown, RefConflict
 from cas.history.publication import Publication
 from cas.history.store import Store
+from cas.history.timeline import Timeline
 from cas.limits import THRESHOLDS
 from cas.objects.committer import Committer, Group
 from cas.testing.stores import build, create
@@ -56,6 +57,38 @@ def _commit(store: Store, branch: str, name: str) -> Callable[[], None]:
             tx.commit()
 
     return work
+
+
+def test_who_committed_sees_it_while_others_follow_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mark names what the last of a group has left: none before it may be taken for that."""
+    with cas.open(tmp_path / "s", create=True) as store:
+        _commit(store, "main", "first")()
+        reached = Timeline.reached
+
+        def between(timeline: Timeline, *done: Any) -> None:
+            # As if another thread of the handle followed the journal between two members.
+            reached(timeline, *done)
+            with store.objects.catalog.read() as reader:
+                timeline.now(reader)
+
+        monkeypatch.setattr(Timeline, "reached", between)
+        seen: list[tuple[int, int]] = []
+
+        def committed(number: int) -> Callable[[], None]:
+            tx = store.begin(author="a", message="m")
+            tx.branch(f"b{number}")["f"] = b"f"
+
+            def work() -> None:
+                with tx:
+                    seq = tx.commit().seq
+                seen.append((seq, store.view().seq))
+
+            return work
+
+        assert _crowd(store, [committed(number) for number in range(6)]) == [None] * 6
+        assert [shown >= seq for seq, shown in seen] == [True] * 6
 
 
 def test_a_crowd_commits_in_two_transactions(
