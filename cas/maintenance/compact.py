@@ -10,37 +10,22 @@ that are moved in one run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 from cas.errors import Corrupt
 from cas.limits import DELTA_DEPTH_MAX
+from cas.maintenance.loads import Load, loads_of
 from cas.maintenance.moving import install_moved, moving, remove_moved
 from cas.maintenance.pieces import pieces
 from cas.objects.packs import PackInfo, State, bit_is_set
 from cas.objects.store import ObjectStore
 from cas.storage.codec import RECIPE
-from cas.storage.header import PACK_HEADER_BYTES
-from cas.storage.pack import SLOT_BYTES, Footer, Slot
-from cas.storage.record import RECORD_HEADER_BYTES
+from cas.storage.pack import Footer, Slot
 
 _SMALL_SLOTS: Final = 1 << 13
 _MERGE_MIN: Final = 8
 """Small packs that are worth one new one."""
-
-
-class Load(NamedTuple):
-    """What a pack file holds: bytes of records and slots that live, and all of them."""
-
-    pack: PackInfo
-    live_bytes: int
-    all_bytes: int
-    slot_count: int = 0
-
-    @property
-    def waste(self) -> float:
-        """The part of it that nobody needs."""
-        return 1 - self.live_bytes / self.all_bytes if self.all_bytes else 0.0
 
 
 def choose(
@@ -69,23 +54,25 @@ def choose(
     return chosen
 
 
-def loads_of(objects: ObjectStore, state: State) -> Iterator[Load]:
-    """What each pack file holds that has a deletion vector, or is small."""
-    small_bytes = objects.thresholds.pack_bytes // 8
-    for pack in state.packs.values():
-        bits = state.vectors.get(pack.number)
-        if pack.file is None or (bits is None and pack.body_bytes >= small_bytes):
-            continue
-        try:
-            footer = objects.lookup.footer(pack)
-        except Corrupt:
-            continue  # what cannot be read stays where it is
-        all_bytes = pack.body_bytes - PACK_HEADER_BYTES + SLOT_BYTES * footer.count
-        live = all_bytes
-        for slot, row in enumerate(footer.rows()) if bits is not None else ():
-            if bit_is_set(bits, slot):
-                live -= row[2] + RECORD_HEADER_BYTES + SLOT_BYTES
-        yield Load(pack, live, all_bytes, footer.count)
+def worth_moving(
+    objects: ObjectStore, state: State, *, waste_min: float, bytes_max: int
+) -> list[PackInfo]:
+    """The packs of a state that are worth it, but for those that cannot be read: they stay."""
+    chosen = choose(
+        loads_of(objects, state),
+        waste_min=waste_min,
+        pack_bytes=objects.thresholds.pack_bytes,
+        bytes_max=bytes_max,
+    )
+    return [pack for pack in chosen if _is_readable(objects, pack)]
+
+
+def _is_readable(objects: ObjectStore, pack: PackInfo) -> bool:
+    try:
+        objects.lookup.footer(pack)
+    except Corrupt:
+        return False
+    return True
 
 
 def compact(objects: ObjectStore, *, waste_min: float, bytes_max: int) -> int:
@@ -94,12 +81,7 @@ def compact(objects: ObjectStore, *, waste_min: float, bytes_max: int) -> int:
     Raises `StorageFull` and other errors of storage: what was there is there then.
     """
     state = objects.lookup.refresh()
-    chosen = choose(
-        loads_of(objects, state),
-        waste_min=waste_min,
-        pack_bytes=objects.thresholds.pack_bytes,
-        bytes_max=bytes_max,
-    )
+    chosen = worth_moving(objects, state, waste_min=waste_min, bytes_max=bytes_max)
     if not chosen:
         return 0
     best = _best(objects, state, chosen)

@@ -27,7 +27,7 @@ from cas.limits import (
     LOG_BYTES_MAX,
     MAINTAIN_CHECK_DAYS,
 )
-from cas.maintenance.compact import choose, compact, loads_of
+from cas.maintenance.compact import compact, worth_moving
 from cas.maintenance.extent import Extent, Ledger
 from cas.maintenance.fsck import fsck
 from cas.maintenance.gc import Collector
@@ -171,12 +171,7 @@ class Maintenance:
     def _packs_due(self) -> str:
         objects = self._objects
         state = objects.lookup.refresh()
-        chosen = choose(
-            loads_of(objects, state),
-            waste_min=GC_WASTE_MIN,
-            pack_bytes=objects.thresholds.pack_bytes,
-            bytes_max=GC_MOVED_BYTES_MAX,
-        )
+        chosen = worth_moving(objects, state, waste_min=GC_WASTE_MIN, bytes_max=GC_MOVED_BYTES_MAX)
         return f"{len(chosen)} packs are small or mostly waste" if chosen else ""
 
     def _packs(self) -> Done:

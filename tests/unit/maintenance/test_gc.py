@@ -16,8 +16,9 @@ from cas.errors import Condemned
 from cas.history.retain import stage_raise
 from cas.history.retention import HorizonRule, KeepRule, RetentionPolicy, Span
 from cas.history.store import Store
-from cas.maintenance.compact import Load, choose
+from cas.maintenance.compact import choose
 from cas.maintenance.fsck import fsck
+from cas.maintenance.loads import Load
 from cas.model.ids import Kind, digest_blob
 from cas.objects.packs import PackInfo
 from cas.testing.versions import put_on, versions_of
