@@ -24,7 +24,7 @@ from cas.history.timeline import Moment
 from cas.model.encoding import decode, encode, is_extras, is_uint, shape
 from cas.model.ids import CommitId, Kind, ObjectId
 from cas.model.names import HORIZON_REF, short_ref
-from cas.model.objects import Commit, Tag
+from cas.model.objects import Tag
 from cas.objects.batch import Batch
 from cas.objects.store import ObjectStore
 from cas.trees.cursor import get, scan
@@ -245,12 +245,6 @@ def check_content(core: Core, id: CommitId) -> None:
     horizon = horizon_now(core)
     if horizon.thinned != DIRECTORY.empty and is_thinned(core, horizon, id):
         raise thinned_error(core, horizon, id)
-
-
-def tree_of(core: Core, id: CommitId, commit: Commit) -> bytes:
-    """The directory of a commit. Raises `Thinned` where it was given up."""
-    check_content(core, id)
-    return commit.tree
 
 
 def thinned_error(

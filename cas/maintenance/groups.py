@@ -17,6 +17,8 @@ from typing import Any, Final
 
 from cas.errors import CasError
 from cas.maintenance.packs import Pack, PackBytes
+from cas.objects.packs import PackInfo
+from cas.objects.store import ObjectStore
 from cas.storage.codec import DELTA, DICTIONARY, RAW, RECIPE, ZSTD, decode_frames
 from cas.storage.dictionary import Dictionary
 from cas.storage.pack import Footer
@@ -186,6 +188,18 @@ def _header_fault(pack: Pack, row: Row) -> tuple[str, str]:
         f"The record of {row[0].hex()} in {pack.label} begins with other bytes than the footer "
         "says: readers are not misled, but no scan would find it; put the same content again.",
     )
+
+
+def beside_of(objects: ObjectStore, pack: PackInfo) -> DictionaryOf:
+    """What gives the dictionary of a payload in this pack."""
+
+    def find(payload: bytes, group: int) -> Dictionary | None:
+        try:
+            return objects.dictionaries.of(pack, payload, group)
+        except CasError:
+            return None  # told of when the record is tried alone
+
+    return find
 
 
 def parts(footer: Footer) -> Iterator[list[Row]]:

@@ -13,7 +13,6 @@ from typing import Final
 
 from attrs import field, frozen
 
-from cas.catalog.catalog import EntryRow
 from cas.errors import CasError, NotCanonical
 from cas.history.core import CommitCache, Core
 from cas.history.horizon import read_horizon
@@ -107,7 +106,6 @@ def plan_rebuild(
     upto: int | None = None,
     keep_loose: bool | None = None,
     accept_loss: bool = False,
-    on_phase: Callable[[str], None] | None = None,
 ) -> Rebuild:
     """What a catalog made from this evidence holds.
 
@@ -323,8 +321,3 @@ def _loose(found: Survey, rest: set[bytes]) -> Iterable[ObjectId]:
                 count += 1
                 if count == NAMED_MAX:
                     return
-
-
-def entry_rows(plan: Rebuild) -> tuple[EntryRow, ...]:
-    """The journal of the new catalog."""
-    return () if plan.journal is None else plan.journal.rows

@@ -17,13 +17,12 @@ from cas.errors import CasError
 from cas.limits import ID_BYTES
 from cas.maintenance.deltas import DeltaCheck, dependants
 from cas.maintenance.findings import Findings
-from cas.maintenance.groups import GROUP_BYTES, Decoder, DictionaryOf, Group, Piece, Row, parts
+from cas.maintenance.groups import GROUP_BYTES, Decoder, Group, Piece, Row, beside_of, parts
 from cas.maintenance.packs import IDS_KEPT_MAX, Pack, PackBytes, PackSurvey
 from cas.model.ids import digests_of
 from cas.objects.packs import PackInfo
 from cas.objects.store import ObjectStore
 from cas.storage.codec import DELTA, DICTIONARY, RECIPE, decode_payload
-from cas.storage.dictionary import Dictionary
 from cas.storage.header import PACK_HEADER_BYTES
 from cas.storage.pack import EDGE_BASE, EDGE_RECIPE, Footer
 from cas.storage.record import RECORD_HEADER_BYTES
@@ -285,7 +284,8 @@ class RecordCheck:
         if self._survey.has_gone(pack):
             ids = enumerate(footer.ids())
             gone = {id for number, id in ids if self._survey.is_gone(pack, number)}
-        beside = self._beside(PackInfo(pack.number, pack.file, pack.body_bytes, footer))
+        info = PackInfo(pack.number, pack.file, pack.body_bytes, footer)
+        beside = beside_of(self._objects, info)
         end = PACK_HEADER_BYTES
         for rows in parts(footer):
             self._compare_edges(pack, rows, recipes, bases)
@@ -309,17 +309,6 @@ class RecordCheck:
             f"{pack.label} has {abs(start - end)} bytes at {min(start, end)} that belong to "
             f"{whose}; restore the pack from a backup.",
         )
-
-    def _beside(self, pack: PackInfo) -> DictionaryOf:
-        """What gives the dictionary of a payload in this pack."""
-
-        def find(payload: bytes, group: int) -> Dictionary | None:
-            try:
-                return self._objects.dictionaries.of(pack, payload, group)
-            except CasError:
-                return None  # told of when the record is tried alone
-
-        return find
 
     @staticmethod
     def _edges(footer: Footer) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:

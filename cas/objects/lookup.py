@@ -443,7 +443,3 @@ class Lookup:
         # What is sought lies in the largest run more often than not.
         runs.sort(key=lambda run: -run.count)
         return runs
-
-    def index_bytes(self) -> int:
-        """Bytes of the index over pack files."""
-        return sum(run.memory_bytes for run in self._load_index())

@@ -66,8 +66,6 @@ class TreeNodes:
         self._flavour = flavour
         self._kind = int(flavour.kind)
         self._batch = batch
-        self.saved_count = 0
-        self.saved_bytes = 0
 
     def load(self, node_id: bytes) -> Node:
         node = self._cache.get(node_id)
@@ -89,9 +87,7 @@ class TreeNodes:
     def save(self, node: Node) -> bytes:
         assert self._batch is not None, "these nodes are read-only"
         id = node.id or id_of(self._flavour, node)
-        if self._batch.add(id, self._kind, node.data, node.made):
-            self.saved_count += 1
-            self.saved_bytes += len(node.data)
+        self._batch.add(id, self._kind, node.data, node.made)
         node.made = None
         self._cache.put(id, node)
         return id

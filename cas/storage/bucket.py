@@ -106,3 +106,12 @@ class Bucket(Protocol):
 
     def close(self) -> None:
         """Give up handles; reads raise `Closed` from now on. Harmless when called twice."""
+
+
+def has_ends(bucket: Bucket, name: str, head: bytes, start: int, tail: bytes) -> bool:
+    """`Bucket.check` of a bucket whose reads have no cache before them."""
+    return (
+        bucket.size(name) == start + len(tail)
+        and bucket.read(name, start, len(tail)) == tail
+        and bucket.read(name, 0, len(head)) == head
+    )

@@ -25,9 +25,6 @@ from cas.storage.codec import decompressor, is_plain
 if TYPE_CHECKING:
     import zstandard
 
-DELTA_SMALL_BYTES: Final = 64
-"""Nothing shorter is worth a base: the base's id alone takes half of it."""
-
 _WINDOW_LOG_MIN: Final = 10
 _TABLE_SHIFT: Final = 3
 _FAST_WINDOW_LOG: Final = 18

@@ -23,7 +23,7 @@ from cas.limits import (
     STRUCTURED_BYTES_MAX,
     ZSTD_WINDOW_LOG_MAX,
 )
-from cas.storage.codec import SIZED_FROM, SIZED_HEADS, decode_steps, is_plain, sized_head, undecoded
+from cas.storage.codec import decode_steps, is_plain, sized_frame, undecoded
 from cas.storage.record import TAG_BYTES
 
 if TYPE_CHECKING:
@@ -184,13 +184,13 @@ class Dictionary:
 
         Raises `CorruptObject`.
         """
-        head = SIZED_HEADS.get(raw_bytes) or sized_head(raw_bytes)
+        frame = sized_frame(payload, raw_bytes)
         try:
             decompressor = self._decompressors.pop()
         except IndexError:
             decompressor = self._decompressor()
         try:
-            content = decompressor.decompress(head + payload[SIZED_FROM:])
+            content = decompressor.decompress(frame)
         except Exception as error:
             raise undecoded(error) from error
         self._decompressors.append(decompressor)

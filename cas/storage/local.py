@@ -15,7 +15,7 @@ from typing import ClassVar
 
 from cas.clock import Clock
 from cas.errors import Closed, CorruptPack, MissingPack, StorageFailed
-from cas.storage.bucket import BucketFile, Part, UnfinishedFile
+from cas.storage.bucket import BucketFile, Part, UnfinishedFile, has_ends
 from cas.storage.files import OS_FILES, Files, translate
 
 _TEMPORARY = ".tmp"
@@ -156,12 +156,7 @@ class LocalBucket:
         return
 
     def check(self, name: str, head: bytes, start: int, tail: bytes) -> bool:
-        size_bytes = self.size(name)
-        return (
-            size_bytes == start + len(tail)
-            and self.read(name, start, len(tail)) == tail
-            and self.read(name, 0, len(head)) == head
-        )
+        return has_ends(self, name, head, start, tail)
 
     def forget(self) -> None:
         return

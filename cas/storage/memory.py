@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from cas.errors import Closed, CorruptPack, MissingPack, StorageFailed
-from cas.storage.bucket import BucketFile, Part, UnfinishedFile
+from cas.storage.bucket import BucketFile, Part, UnfinishedFile, has_ends
 
 
 class MemoryUpload:
@@ -70,12 +70,7 @@ class MemoryBucket:
         return
 
     def check(self, name: str, head: bytes, start: int, tail: bytes) -> bool:
-        size_bytes = self.size(name)
-        return (
-            size_bytes == start + len(tail)
-            and self.read(name, start, len(tail)) == tail
-            and self.read(name, 0, len(head)) == head
-        )
+        return has_ends(self, name, head, start, tail)
 
     def forget(self) -> None:
         return

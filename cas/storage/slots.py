@@ -16,7 +16,6 @@ from cas.limits import ID_BYTES, PACK_BYTES_MAX
 
 SLOT: Final = struct.Struct("<32sIIQBBBBI")
 _OFFSET_BYTES: Final = 4
-_CODEC_AT: Final = 49
 _STORED_WORD: Final = 9
 _OFFSET_TOP_AT: Final = 35
 _OFFSET_END: Final = 1 << 32
@@ -28,11 +27,6 @@ def stored_lengths(table: bytes) -> array[int]:
     if sys.byteorder == "big":
         words.byteswap()
     return words[_STORED_WORD :: SLOT.size // 4]
-
-
-def codec_max(table: bytes) -> int:
-    """The greatest codec that any slot states; 0 without slots."""
-    return max(table[_CODEC_AT :: SLOT.size], default=0)
 
 
 def shifted(table: bytes, by: int) -> list[bytes]:

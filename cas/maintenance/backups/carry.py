@@ -20,18 +20,17 @@ from cas.catalog.catalog import PackRow
 from cas.errors import CasError, Corrupt, MissingPack
 from cas.history.upkeep import Damage as Damage
 from cas.limits import ID_BYTES, MIB
+from cas.maintenance.groups import Group, Piece, Row, beside_of, parts
+from cas.maintenance.packs import Pack, PackBytes
 from cas.model.ids import body_hasher, digest_blob, digest_of
-from cas.objects.many import load_many
 from cas.objects.packs import Copy, PackInfo, bit_is_set, file_name, read_footer
 from cas.objects.store import ObjectStore
 from cas.storage.bucket import Bucket
 from cas.storage.codec import RAW, RECIPE, ZSTD, decode_payload
-from cas.storage.pack import Footer, decode_inline
+from cas.storage.pack import Footer, Slot, decode_inline
 from cas.storage.record import RECIPE_PAYLOAD_BYTES
 
 _PART_BYTES: Final = 1 * MIB
-_GROUP_BYTES: Final = 8 * MIB
-_GROUP_COUNT: Final = 1024
 _WORKERS: Final = 2
 """Files under way at once: one is hashed while another is synced."""
 
@@ -152,33 +151,25 @@ def damaged_in(
 
     Raises `MissingPack` when the file is gone.
     """
-    group: list[Copy | None] = []
-    size_bytes = 0
-    for number in footer.by_offset():
-        if bit_is_set(bits, number):
-            continue
-        slot = footer.slot(number)
-        group.append(Copy(pack, slot))
-        size_bytes += slot.raw_bytes
-        if size_bytes >= _GROUP_BYTES or len(group) == _GROUP_COUNT:
-            yield from _damaged(objects, group)
-            group, size_bytes = [], 0
-    yield from _damaged(objects, group)
+    source, place = PackBytes(objects), Pack(pack.number, pack.file, pack.label, footer.body_bytes)
+    beside = beside_of(objects, PackInfo(pack.number, pack.file, footer.body_bytes, footer))
+    gone = {id for number, id in enumerate(footer.ids()) if bit_is_set(bits, number)}
+    for rows in parts(footer):
+        piece = Piece(place, [row for row in rows if row[0] not in gone], {}, gone, beside)
+        group = Group()
+        group.take(piece, source)
+        group.decode()
+        group.place()
+        found = zip(piece.rows, piece.contents, strict=True)
+        odd = [row for row, content in found if not _hashes(row, content)]
+        for row in (*odd, *(row for row, _payload in (*piece.copies, *piece.deltas))):
+            # What could not be had with the others is tried alone, and so is what needs others.
+            if not _is_whole(objects, Copy(pack, Slot._make(row))):
+                yield row[0]
 
 
-def _damaged(objects: ObjectStore, copies: list[Copy | None]) -> Iterator[bytes]:
-    ids = [copy.slot.id for copy in copies if copy is not None]
-    loaded = load_many(
-        objects.stored,
-        objects.bucket.read,
-        objects.verified,
-        objects.dictionaries.of,
-        ids,
-        copies,
-    )
-    for copy, found in zip(copies, loaded, strict=True):
-        if copy is not None and found is None and not _is_whole(objects, copy):
-            yield copy.slot.id
+def _hashes(row: Row, content: bytes | None) -> bool:
+    return content is not None and digest_of(row[4], content) == row[0]
 
 
 def _is_whole(objects: ObjectStore, copy: Copy) -> bool:
