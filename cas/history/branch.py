@@ -13,6 +13,7 @@ from cas.errors import Invalid, PathNotFound, WrongKind
 from cas.history.clash import Clash, Settle
 from cas.history.conflicts import SIDES, MergeConflict, carried, read_conflicts, to_value
 from cas.history.core import Core
+from cas.history.snapshot import Contents
 from cas.history.timeline import RefValue
 from cas.limits import FOLLOW_CHANGES_MAX
 from cas.model.entry import BranchRequest
@@ -35,7 +36,7 @@ Side = Literal["base", "ours", "theirs"]
 _TREE: Final = int(EntryKind.TREE)
 
 
-class BranchEdit(MutableMapping[str, bytes]):
+class BranchEdit(Contents, MutableMapping[str, bytes]):
     """A branch inside a transaction: the files as they will be. Begin with `tx.branch(name)`.
 
     `edit["a/b"] = b"..."` stages a file, `del edit["a/b"]` a removal (of a directory with all in

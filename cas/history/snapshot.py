@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from enum import Enum
+from typing import TypeVar, overload
 
 from attrs import frozen
 
@@ -20,6 +21,8 @@ from cas.objects.store import ObjectStore
 from cas.trees import paths
 from cas.trees.cursor import count
 from cas.trees.node import DIRECTORY
+
+_T = TypeVar("_T")
 
 
 class ChangeKind(Enum):
@@ -64,7 +67,24 @@ def classify(path: str, old: TreeEntry | None, new: TreeEntry | None) -> Change:
     return Change(kind, path, old, new)
 
 
-class Snapshot(Mapping[str, bytes]):
+class Contents(Mapping[str, bytes]):
+    """Paths and their content; only what has no entry is absent."""
+
+    @overload
+    def get(self, path: str, /) -> bytes | None: ...
+    @overload
+    def get(self, path: str, /, default: bytes | _T) -> bytes | _T: ...
+    def get(self, path: str, /, default: object = None) -> object:
+        """The content at a path, or `default` where nothing is; what an entry names and the
+        store does not give is raised, and never taken for that.
+        """
+        try:
+            return self[path]
+        except PathNotFound:
+            return default
+
+
+class Snapshot(Contents):
     """Files of one commit. `snapshot["a/b"]` is content; iteration gives paths in order."""
 
     def __init__(

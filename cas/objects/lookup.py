@@ -72,6 +72,7 @@ class Lookup:
         self._footer_bytes = 0
         self.state = State(0, 0, 0, {}, {})
         self._fresh = False
+        self._kept_up = 0  # the catalog's mark when nothing had been condemned since
         self._unreadable: dict[int, Corrupt] = {}
         self._proof = InlineProof(catalog)
         self._files = FileProof(bucket)
@@ -294,6 +295,22 @@ class Lookup:
     def ensure(self) -> State:
         """The snapshot at hand, read from the catalog if that never happened."""
         return self.state if self._fresh else self.refresh()
+
+    def keep_up(self) -> bool:
+        """Move the snapshot forward if anything was condemned since it was taken; whether it was.
+
+        Not where the catalog is far away: there the transaction finds out, and says so.
+        """
+        catalog = self._catalog
+        mark = catalog.mark()
+        if catalog.is_distant or (mark and mark == self._kept_up):
+            return False
+        with catalog.read() as reader:
+            moved = reader.head().condemn_seq != self.state.condemn_seq
+            if moved:
+                self.refresh(reader)
+        self._kept_up = mark
+        return moved
 
     def _refresh(self, reader: CatalogReader) -> State:
         head = reader.head()

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from cas.catalog.catalog import DICTIONARIES, Turn
-from cas.errors import Corrupt
+from cas.errors import Condemned, Corrupt, WasPurged
 from cas.limits import Thresholds
 from cas.model.ids import Kind, digest_of
 from cas.objects.batch import Batch
@@ -52,6 +52,9 @@ PATIENCE: Final = 64
 _COPIES: Final = 2
 """Copies of the dictionary that is written with."""
 
+_TRIES: Final = 4
+"""Runs that are begun, one after the other, where gc or a purge overtakes each."""
+
 _REST_MAX: Final = 64
 """Spills that go by, at the most, after one that found no dictionary worth having."""
 
@@ -78,7 +81,7 @@ class _Run:
         self.inline = {pack.number: pack for pack in sources if pack.file is None}
         self.files = [pack for pack in sources if pack.file is not None]
         self.after = 0
-        self.staged = self.sealed = False
+        self.staged = self.sealed = self.overtaken = False
         # What is installed, and how many of the gathered packs are removed since.
         self.outputs: list[Output] | None = None
         self.removed = 0
@@ -139,11 +142,7 @@ class Spill:
                 self.abandon()
             if self._run is None and not self._begin():
                 return 0
-            run = self._run
-            assert run is not None
-            while self._run is not None:
-                self._guarded(REMOVE_SLICE, turn, wait=True)
-            return len(run.gathered)
+            return len(self._carry(turn, wait=True).gathered)
 
     def _is_lost(self, note: bytes) -> bool:
         """Whether another handle has begun, or even ended, since the last slice of this one."""
@@ -178,13 +177,12 @@ class Spill:
         with objects.catalog.elect("spill") as turn:
             if self._run is not None and (turn is None or self._is_lost(turn.note)):
                 self.abandon()
-            while self._run is not None:
-                self._guarded(REMOVE_SLICE, turn)
+            if self._run is not None:
+                self._carry(turn)
             with objects.catalog.read() as reader:
                 reached, seq = reader.cursor(MIRRORED) or 0, reader.head().seq
             if reached < seq and self._begin(mirror=True):
-                while self._run is not None:
-                    self._guarded(REMOVE_SLICE, turn)
+                self._carry(turn, mirror=True)
                 with objects.catalog.read() as reader:
                     reached = reader.cursor(MIRRORED) or 0
             return reached
@@ -197,8 +195,21 @@ class Spill:
             if turn is None or self._is_lost(turn.note):
                 self.abandon()
                 return
+            self._carry(turn, wait=True)
+
+    def _carry(self, turn: Turn | None, *, wait: bool = False, mirror: bool = False) -> _Run:
+        """Carry the spill under way to its end; one that gc has overtaken is begun anew."""
+        run = self._run
+        assert run is not None
+        for _ in range(_TRIES):
             while self._run is not None:
-                self._guarded(REMOVE_SLICE, turn, wait=True)
+                self._guarded(REMOVE_SLICE, turn, wait=wait)
+            if not run.overtaken or not self._begin(mirror=mirror):
+                break
+            run = self._run
+            assert run is not None
+        self.abandon()
+        return run
 
     def abandon(self, error: BaseException | None = None) -> None:
         """Forget a spill that was begun: nothing of it counts yet."""
@@ -243,6 +254,10 @@ class Spill:
                     turn.leave(run.name + run.steps.to_bytes(8, "big"))
                 return
             self._run = None
+        except (Condemned, WasPurged) as error:
+            # What was gathered before it was given up: of the next run it is no part.
+            run.overtaken = True
+            self.abandon(error)
         except BaseException as error:
             self._run = run
             # Not again with the next commit: a full disk is not emptied by trying.
@@ -254,6 +269,8 @@ class Spill:
             raise
         if turn is not None:
             turn.leave(b"")
+        if run.overtaken:
+            return
         # Nor again for what could not be gathered, or is small when it was.
         left = run.sources.keys() - {pack.number for pack in run.gathered}
         made_bytes = sum([footer.body_bytes for _number, footer, _bits in run.outputs or ()])

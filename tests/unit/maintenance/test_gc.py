@@ -12,13 +12,14 @@ from random import Random
 import pytest
 
 import cas
-from cas.errors import Condemned
+from cas.errors import Condemned, Purged
 from cas.history.retain import stage_raise
 from cas.history.retention import HorizonRule, KeepRule, RetentionPolicy, Span
 from cas.history.store import Store
 from cas.maintenance.compact import choose
 from cas.maintenance.fsck import fsck
 from cas.maintenance.loads import Load
+from cas.maintenance.purge import purge
 from cas.model.ids import Kind, digest_blob
 from cas.objects.packs import PackInfo
 from cas.testing.versions import put_on, versions_of
@@ -283,6 +284,45 @@ def test_a_transaction_that_relied_on_what_went_is_refused(store: Store) -> None
     write(store, "main", {"f": b"gone"})
     assert store.snapshot("main")["f"] == b"gone"
     assert fsck(store).findings == ()
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_what_was_condemned_before_is_simply_put_again(store: Store, together: bool) -> None:
+    """A handle that has looked at nothing since takes what went for gone, in its next batch."""
+    id = store.put(b"gone")
+    with reopened(store) as other:
+        assert other.get(id) == b"gone"
+        assert store.gc(grace_us=0).object_count == 1
+        if together:
+            other.put_many([b"gone", b"more"])
+        else:
+            with other.begin() as tx:
+                edit = tx.branch("main")
+                edit["f"] = b"gone"
+                assert edit.get("f") == b"gone"
+                tx.commit()
+        assert other.get(id) == b"gone"
+    assert store.get(id) == b"gone"
+    assert fsck(store).findings == ()
+
+
+def test_what_is_missing_is_not_taken_for_absent(store: Store) -> None:
+    """`get` of a mapping gives its default for a path that is not there, and for nothing else."""
+    store.put(b"gone")
+    with store.begin() as tx:
+        edit = tx.branch("main")
+        edit["f"] = b"gone"
+        store.gc(grace_us=0)
+        assert edit.get("g") is None
+        with pytest.raises(cas.NotFound):
+            edit.get("f")
+    write(store, "main", {"f": b"kept"})
+    snapshot = store.snapshot("main")
+    id = digest_blob(b"kept")
+    purge(store, cas.BlobId(id), reason="a test")
+    assert snapshot.get("g", b"default") == b"default"
+    with pytest.raises(Purged):
+        snapshot.get("f")
 
 
 def test_two_runs_at_once(store: Store) -> None:

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 import cas
+from cas.errors import Unavailable
 from cas.history.store import Store
 from cas.limits import THRESHOLDS
 from cas.maintenance.fsck import fsck
+from cas.maintenance.purge import purge
 from cas.objects import spill as module
 from cas.objects.spill import PATIENCE, Spill
 from cas.testing.stores import SteppedClock, build
@@ -158,3 +160,32 @@ def test_a_spill_that_fails_leaves_no_note(
     with other.objects.catalog.elect("spill") as turn:
         assert turn is not None
         assert turn.note == b""
+
+
+@pytest.mark.parametrize("goes", ["purged", "condemned"])
+@pytest.mark.parametrize("end", ["close", "spill", "mirror"])
+def test_what_is_given_up_during_a_spill_is_no_part_of_it(
+    pair: tuple[Store, Store], goes: str, end: str
+) -> None:
+    """Whoever began to gather it ends its spill without an error, and without it."""
+    sleeper, other = pair
+    secret = os.urandom(900)
+    id = sleeper.put(secret)
+    begun(sleeper)
+    while not sleeper._spill._run.sealed:  # type: ignore[union-attr]
+        commits(sleeper, 1, branch=f"b{sleeper.view().seq}")
+    if goes == "purged":
+        with pytest.raises(Unavailable, match="at work"):
+            # What the spill has gathered cannot go yet; the tombstone stands.
+            purge(other, id, reason="a secret")
+    else:
+        other.gc(grace_us=0)
+    if end == "close":
+        sleeper.close()
+    else:
+        assert sleeper.spill() if end == "spill" else sleeper.mirror()
+        assert young(sleeper) < LOW.spill_packs
+    if goes == "purged":
+        purge(other, id, reason="a secret")
+    assert not other.has(id)
+    assert fsck(other).ok
