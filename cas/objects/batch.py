@@ -25,7 +25,7 @@ from cas.objects.packs import file_name
 from cas.objects.parts import Parts
 from cas.objects.patches import Patches
 from cas.objects.pipeline import Submitted
-from cas.objects.relied import check_relied
+from cas.objects.relied import Finder, check_relied
 from cas.objects.sessions import begin_session
 from cas.objects.writer import FileWriter, SealedPack
 from cas.objects.young import Mark, Young
@@ -59,7 +59,7 @@ class Batch:
         self._small_bytes = 0
         self._structured: list[bytes] = []
         self._hits: set[bytes] = set()
-        self._kept_up = False
+        self.finder = Finder(parts.lookup)
         self.promised: set[bytes] = set()
         """What `promise` was told of and what was found: nothing of it is written."""
         self._hints: dict[bytes, bytes] | None = None
@@ -108,7 +108,7 @@ class Batch:
             self.check_open()
         if id in self._small or (self._file is not None and self._file.holds(id)):
             return False
-        if self.finds(id):
+        if self.finder.has(id):
             self._hits.add(id)
             return False
         size_bytes = len(content)
@@ -145,9 +145,7 @@ class Batch:
         """`put` of many blobs: hashed, looked up and staged in one go; their ids in order."""
         self.check_open()
         ids = blob_digests(contents)
-        known = self._lookup.known(ids)
-        if known and self._keeps_up():
-            known = self._lookup.known(ids)
+        known = self.finder.known(ids)
         self._hits |= known
         small, left = self._small, self._room()
         sizes = list(map(len, contents))
@@ -211,20 +209,6 @@ class Batch:
         if self._file is None:
             self._file = self._begin_file()
         self._file.copy(body, footer)
-
-    def finds(self, id: bytes) -> bool:
-        """Whether the store has `id`, as far as the index knows: what was given up before this
-        batch found anything does not count, however old the snapshot.
-        """
-        has = self._lookup.has
-        return has(id) and (not self._keeps_up() or has(id))
-
-    def _keeps_up(self) -> bool:
-        """Whether the snapshot moved, because it was too old to be relied on by this batch."""
-        if self._kept_up:
-            return False
-        self._kept_up = True
-        return self._lookup.keep_up()
 
     def rely(self, id: bytes) -> None:
         """Note that this batch names `id`, which exists and which it does not write."""

@@ -1,4 +1,5 @@
-"""What a spill makes of one pack: which of its records count, and how they are written again.
+"""What a spill gathers, and what it makes of one pack: which records count, and how they are
+written again.
 
 Floor 3; docs/format.md section 6. Invariant: what is given for a record holds the content that the
 record holds; one that is damaged is given as it is, and still shows as damaged in its new place.
@@ -14,16 +15,62 @@ from cas.errors import Corrupt
 from cas.limits import DICTIONARY_CONTENT_BYTES_MAX
 from cas.model.ids import Kind
 from cas.objects.dictionaries import Dictionaries
-from cas.objects.packs import PackInfo, bit_is_set
+from cas.objects.packs import PackInfo, State, bit_is_set
 from cas.objects.pipeline import Submitted
 from cas.objects.store import ObjectStore
+from cas.objects.training import Training
 from cas.storage.codec import DICTIONARY, RAW, ZSTD, decode_payload
 from cas.storage.dictionary import DICTIONARY_CONTENT_BYTES_MIN, Dictionary
 from cas.storage.pack import Footer, Slot, decode_inline
-from cas.storage.record import TAG_BYTES
+from cas.storage.record import COMMON_GROUP, TAG_BYTES
 
 Output = tuple[int, Footer, bytes]
 """A new pack: number, footer, and the bits it was installed with."""
+
+
+class Run:
+    """One spill under way: what it gathers, and how far it has come."""
+
+    def __init__(
+        self, objects: ObjectStore, state: State, seq: int, sources: list[PackInfo]
+    ) -> None:
+        self.name = objects.clock.random(16)
+        self.steps = 0
+        self.state = state
+        self.seq = seq
+        """The newest entry in `state`."""
+        self.missed = False
+        """Whether an inline pack stays where it is, and with it what only it holds."""
+        self.mirrored = 0
+        self.batch = objects.new_batch()
+        self.gathered: list[PackInfo] = []
+        self.seen: set[bytes] = set()
+        self.depths: dict[bytes, int] = {}
+        self.sources = {pack.number: pack for pack in sources}
+        self.inline = {pack.number: pack for pack in sources if pack.file is None}
+        self.files = [pack for pack in sources if pack.file is not None]
+        self.after = 0
+        self.staged = self.sealed = self.overtaken = False
+        # What is installed, and how many of the gathered packs are removed since.
+        self.outputs: list[Output] | None = None
+        self.removed = 0
+        self.training: Training | None = None
+        self.learns = True
+        # A dictionary of which the new packs have a copy that is none of a gathered one.
+        self.made: Dictionary | None = None
+
+    def use(self, dictionary: Dictionary | None) -> None:
+        """Write with a dictionary, and write a copy of it."""
+        if dictionary is not None and dictionary.id not in self.seen:
+            self.batch.use(dictionary, COMMON_GROUP)
+            self.seen.add(dictionary.id)
+            self.made = dictionary
+
+
+def are_low(run: Run, footer: Footer, ids: set[bytes]) -> bool:
+    """Whether none of these objects has less depth in this pack than where it was taken from."""
+    deep = ids & run.depths.keys()
+    return all(footer.slot(footer.find(id)).depth >= run.depths[id] for id in deep)
 
 
 def is_settled(footer: Footer, beside: Dictionary | None) -> bool:

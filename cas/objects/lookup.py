@@ -31,11 +31,10 @@ from cas.objects.packs import (
 from cas.objects.places import Places
 from cas.objects.plan import Plan
 from cas.objects.proof import FileProof, InlineProof
-from cas.objects.runs import RunFolder, fits, uncovered
+from cas.objects.runs import RunFolder, uncovered
 from cas.objects.slots import SlotTables
 from cas.storage.bucket import Bucket
 from cas.storage.index import Run, prefix_of, prefixes_of, run_of
-from cas.storage.merging import due_merge
 from cas.storage.pack import Footer, Slot, decode_footer
 
 _LAG_MIN, _LAG_MAX = 256, 2048
@@ -422,14 +421,7 @@ class Lookup:
             if self._runs is not None:
                 return self._runs
             self.ensure()
-            loaded: list[Run] = []
-            covered: set[int] = set()
-            for run in self._folder.load():
-                if covered.isdisjoint(run.packs) and fits(run, self.state.packs):
-                    loaded.append(run)
-                    covered.update(run.packs)
-                else:
-                    self._folder.drop(run)
+            loaded = self._folder.load(self.state.packs)
             self._runs = self._cover(loaded, uncovered(loaded, self.state.packs), self.state.packs)
             return self._runs
 
@@ -452,11 +444,7 @@ class Lookup:
                 continue
             runs.append(self._folder.save(run))
         added = sum([run.count for run in runs[len(covering) :]])
-        while due := due_merge(runs, added):
-            merged = self._folder.merge(due, alive)
-            runs = [run for run in runs if run not in due] + [merged]
-            for run in due:
-                self._folder.drop(run)
+        runs = self._folder.merge(runs, added, alive)
         # What is sought lies in the largest run more often than not.
         runs.sort(key=lambda run: -run.count)
         return runs

@@ -8,7 +8,7 @@ is not enough for these.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from cas.errors import Condemned
@@ -22,6 +22,34 @@ PLAIN: Final = DELTA_DEPTH_MAX + 1
 """Rank that every copy is below which is no recipe."""
 ANY: Final = PLAIN + 1
 """Rank that every copy is below."""
+
+
+class Finder:
+    """What the store has, for one batch. One thread.
+
+    Nothing counts that was condemned before the batch found anything, however old the snapshot:
+    else all that it put would be refused, for something that was over when it began.
+    """
+
+    def __init__(self, lookup: Lookup) -> None:
+        self._lookup = lookup
+        self._kept_up = False
+
+    def has(self, id: bytes) -> bool:
+        """Whether the store has `id`, as far as the index knows."""
+        has = self._lookup.has
+        return has(id) and (not self._moved() or has(id))
+
+    def known(self, ids: Sequence[bytes]) -> set[bytes]:
+        """Those of `ids` that `has` says yes to, in one go."""
+        known = self._lookup.known(ids)
+        return self._lookup.known(ids) if known and self._moved() else known
+
+    def _moved(self) -> bool:
+        if self._kept_up:
+            return False
+        self._kept_up = True
+        return self._lookup.keep_up()
 
 
 def named_by(

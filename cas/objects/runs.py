@@ -14,7 +14,7 @@ from cas.catalog.catalog import Catalog
 from cas.clock import Clock
 from cas.objects.packs import PackInfo, file_name
 from cas.storage.index import Run, load_runs, save_run
-from cas.storage.merging import Merge
+from cas.storage.merging import Merge, due_merge
 
 
 def uncovered(runs: Iterable[Run], packs: Mapping[int, PackInfo]) -> list[PackInfo]:
@@ -39,11 +39,21 @@ class RunFolder:
         self._catalog = catalog
         self._clock = clock
 
-    def load(self) -> list[Run]:
-        """Every run of this store's lineage, largest first."""
+    def load(self, packs: Mapping[int, PackInfo]) -> list[Run]:
+        """The runs of this store's lineage that speak of these packs, each pack once, largest
+        first; others are dropped.
+        """
         if self._folder is None:
             return []
-        return load_runs(self._folder, self._catalog.meta.lineage_id)
+        loaded: list[Run] = []
+        covered: set[int] = set()
+        for run in load_runs(self._folder, self._catalog.meta.lineage_id):
+            if covered.isdisjoint(run.packs) and fits(run, packs):
+                loaded.append(run)
+                covered.update(run.packs)
+            else:
+                self.drop(run)
+        return loaded
 
     def save(self, run: Run) -> Run:
         """The run, mapped from a file where one can be written."""
@@ -51,8 +61,18 @@ class RunFolder:
             return run
         return save_run(run, self._folder, self._name(), self._catalog.meta.lineage_id)
 
-    def merge(self, runs: Sequence[Run], live: Container[int]) -> Run:
-        """One run of those entries of `runs` whose pack is in `live`; the others stay."""
+    def merge(self, runs: Sequence[Run], added: int, live: Container[int]) -> list[Run]:
+        """`runs`, to which `added` entries have come, merged where that is due; an entry whose
+        pack is not in `live` is left out of what is merged.
+        """
+        merged = list(runs)
+        while due := due_merge(merged, added):
+            merged = [run for run in merged if run not in due] + [self._merge(due, live)]
+            for run in due:
+                self.drop(run)
+        return merged
+
+    def _merge(self, runs: Sequence[Run], live: Container[int]) -> Run:
         merge = Merge(runs, live)
         if self._folder is None or self._catalog.read_only:
             return merge.run()

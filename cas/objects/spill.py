@@ -27,13 +27,22 @@ from cas.errors import Condemned, Corrupt, WasPurged
 from cas.limits import Thresholds
 from cas.model.ids import Kind, digest_of
 from cas.objects.batch import Batch
-from cas.objects.gather import Output, footer_of, is_settled, live, stand, still_existing, wanted
+from cas.objects.gather import (
+    Output,
+    Run,
+    are_low,
+    footer_of,
+    is_settled,
+    live,
+    stand,
+    still_existing,
+    wanted,
+)
 from cas.objects.mirror import MIRRORED, stage_segments
-from cas.objects.packs import PackInfo, State, pack_name
+from cas.objects.packs import PackInfo, pack_name
 from cas.objects.store import ObjectStore
 from cas.objects.training import Training
 from cas.objects.unlink import remove_unlinked
-from cas.storage.dictionary import Dictionary
 from cas.storage.pack import Footer
 from cas.storage.record import COMMON_GROUP, TAG_BYTES
 
@@ -59,51 +68,12 @@ _REST_MAX: Final = 64
 """Spills that go by, at the most, after one that found no dictionary worth having."""
 
 
-class _Run:
-    """One spill under way: what it gathers, and how far it has come."""
-
-    def __init__(
-        self, objects: ObjectStore, state: State, seq: int, sources: list[PackInfo]
-    ) -> None:
-        self.name = objects.clock.random(16)
-        self.steps = 0
-        self.state = state
-        self.seq = seq
-        """The newest entry in `state`."""
-        self.missed = False
-        """Whether an inline pack stays where it is, and with it what only it holds."""
-        self.mirrored = 0
-        self.batch = objects.new_batch()
-        self.gathered: list[PackInfo] = []
-        self.seen: set[bytes] = set()
-        self.depths: dict[bytes, int] = {}
-        self.sources = {pack.number: pack for pack in sources}
-        self.inline = {pack.number: pack for pack in sources if pack.file is None}
-        self.files = [pack for pack in sources if pack.file is not None]
-        self.after = 0
-        self.staged = self.sealed = self.overtaken = False
-        # What is installed, and how many of the gathered packs are removed since.
-        self.outputs: list[Output] | None = None
-        self.removed = 0
-        self.training: Training | None = None
-        self.learns = True
-        # A dictionary of which the new packs have a copy that is none of a gathered one.
-        self.made: Dictionary | None = None
-
-    def use(self, dictionary: Dictionary | None) -> None:
-        """Write with a dictionary, and write a copy of it."""
-        if dictionary is not None and dictionary.id not in self.seen:
-            self.batch.use(dictionary, COMMON_GROUP)
-            self.seen.add(dictionary.id)
-            self.made = dictionary
-
-
 class Spill:
     """The spill of one store handle. The handle calls it under a lock of its own."""
 
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
-        self._run: _Run | None = None
+        self._run: Run | None = None
         # The note of another handle, and how often it was found.
         self._met = (b"", 0)
         self._thresholds = objects.thresholds
@@ -197,7 +167,7 @@ class Spill:
                 return
             self._carry(turn, wait=True)
 
-    def _carry(self, turn: Turn | None, *, wait: bool = False, mirror: bool = False) -> _Run:
+    def _carry(self, turn: Turn | None, *, wait: bool = False, mirror: bool = False) -> Run:
         """Carry the spill under way to its end; one that gc has overtaken is begun anew."""
         run = self._run
         assert run is not None
@@ -230,7 +200,7 @@ class Spill:
                 return False
             # One small file alone is where it should be.
             sources = [pack for pack in sources if pack.file is None]
-        self._run = _Run(objects, state, seq, sources)
+        self._run = Run(objects, state, seq, sources)
         if DICTIONARIES in objects.meta.features:
             objects.dictionaries.look_again(COMMON_GROUP)
             least = self._thresholds.dictionary_samples_bytes
@@ -278,7 +248,7 @@ class Spill:
         small = made_bytes < self._thresholds.spill_small_pack_bytes
         self._wait(len(left), left_bytes + made_bytes * small)
 
-    def _settle(self, run: _Run, slice_packs: int) -> bool:
+    def _settle(self, run: Run, slice_packs: int) -> bool:
         """What comes when all is gathered, a step a call: mirror the journal, seal, install,
         remove. False at last.
         """
@@ -309,7 +279,7 @@ class Spill:
         self._wait_count = left_count + self._thresholds.spill_packs
         self._wait_bytes = left_bytes + self._thresholds.spill_bytes
 
-    def _learn(self, run: _Run, limit: int, *, wait: bool) -> bool:
+    def _learn(self, run: Run, limit: int, *, wait: bool) -> bool:
         """Look for a dictionary that pays for what will be gathered; whether that goes on."""
         if not run.learns:
             return False
@@ -331,7 +301,7 @@ class Spill:
         run.learns = False
         return False
 
-    def _gather(self, run: _Run, limit: int) -> bool:
+    def _gather(self, run: Run, limit: int) -> bool:
         """Stage new copies of the live objects of the next packs; False when there are none.
 
         A pack moves as one piece when all of it is wanted, else record by record. Nothing is
@@ -346,7 +316,7 @@ class Spill:
             found = True
             ids = footer.ids()
             twice = seen.intersection(ids)
-            if twice and not (_are_low(run, footer, twice) and self._are_good(run.batch, twice)):
+            if twice and not (are_low(run, footer, twice) and self._are_good(run.batch, twice)):
                 run.missed = run.missed or pack.file is None
                 continue
             run.gathered.append(pack)
@@ -375,7 +345,7 @@ class Spill:
         except Corrupt:
             return False
 
-    def _next(self, run: _Run, limit: int) -> Iterator[tuple[PackInfo, Footer, bytes]]:
+    def _next(self, run: Run, limit: int) -> Iterator[tuple[PackInfo, Footer, bytes]]:
         objects = self._objects
         if run.inline:
             with objects.catalog.read() as reader:
@@ -407,7 +377,7 @@ class Spill:
                 continue
             return
 
-    def _install(self, run: _Run) -> list[Output]:
+    def _install(self, run: Run) -> list[Output]:
         """Name the new packs; a slot none of whose sources exists any more is born gone (E4)."""
         run.batch.seal()
         with self._objects.catalog.write() as writer:
@@ -454,9 +424,3 @@ class Spill:
 
 def _is_young(pack: PackInfo, thresholds: Thresholds) -> bool:
     return pack.file is None or pack.body_bytes < thresholds.spill_small_pack_bytes
-
-
-def _are_low(run: _Run, footer: Footer, ids: set[bytes]) -> bool:
-    """Whether none of these objects has less depth in this pack than where it was taken from."""
-    deep = ids & run.depths.keys()
-    return all(footer.slot(footer.find(id)).depth >= run.depths[id] for id in deep)

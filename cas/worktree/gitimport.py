@@ -235,7 +235,7 @@ class GitImport:
         base = self._installed.get(path)
         if base is None or base == id or batch.holds(id):
             return
-        if not batch.finds(id):
+        if not batch.finder.has(id):
             batch.hint(id, base)
 
     def note(self, batch: Batch, id: bytes, node: Node, path: bytes) -> None:

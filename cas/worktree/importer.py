@@ -89,7 +89,7 @@ class _BatchSink:
     def known(self, id: bytes) -> bool:
         if self._batch.holds(id):
             return True
-        if not self._batch.finds(id):
+        if not self._batch.finder.has(id):
             return False
         self._batch.rely(id)
         return True
