@@ -172,7 +172,8 @@ class Snapshot(Contents):
 
     def diff(self, other: Snapshot) -> Iterator[Change]:
         """What changes from this snapshot to `other`, in order of path, lazily."""
-        for parts, old, new in paths.diff_paths(self.tree, other.tree, self._nodes):
+        nodes = self._nodes
+        for parts, old, new in paths.diff_paths(self.tree, other.tree, nodes, ahead=nodes.warm):
             yield classify(to_text(b"/".join(parts)), old, new)
 
     # -- Mapping -----------------------------------------------------------------------------

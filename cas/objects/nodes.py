@@ -9,12 +9,19 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
 from cas.errors import WrongKind
 from cas.model.ids import Kind
 from cas.objects.batch import Batch
+from cas.objects.quick import Loaded
 from cas.trees.node import Flavour, Node, decode_node, id_of
+
+_WARM_MIN: Final = 4
+"""Fewer nodes are read one by one: a batch costs more to set up."""
+_WARM_MAX: Final = 512
+"""Nodes read together: about 2 MB, which the cache holds until they are loaded."""
 
 
 class NodeCache:
@@ -50,8 +57,9 @@ class NodeCache:
 class TreeNodes:
     """The `NodeStore` of one flavour over a store and, for writing, a batch.
 
-    `read` gives (kind, content) of an object, staged ones first. Without a batch it only
-    reads. One thread. Made by `ObjectStore.tree_nodes`.
+    `read` gives (kind, content) of an object, staged ones first; `many` those of many, as far as
+    they can be had together (`QuickReader.get_many`). Without a batch it only reads. One thread.
+    Made by `ObjectStore.tree_nodes`.
     """
 
     def __init__(
@@ -60,8 +68,10 @@ class TreeNodes:
         read: Callable[[Batch | None, bytes], tuple[int, bytes]],
         flavour: Flavour,
         batch: Batch | None = None,
+        many: Callable[[Sequence[bytes]], Iterator[Loaded]] | None = None,
     ) -> None:
         self._cache = cache
+        self._many = many
         self._read = read
         self._flavour = flavour
         self._kind = int(flavour.kind)
@@ -83,6 +93,24 @@ class TreeNodes:
             node.id = node_id
             self._cache.put(node_id, node)
         return node
+
+    def warm(self, ids: Sequence[bytes]) -> None:
+        """Read nodes that will be loaded, those of them that can be had together; never raises
+        for one that cannot.
+        """
+        if self._many is None or self._batch is not None:
+            return
+        missing = [id for id in ids if self._cache.get(id) is None][:_WARM_MAX]
+        if len(missing) < _WARM_MIN:
+            return
+        at = 0
+        for kinds, contents in self._many(missing):
+            for kind, content in zip(kinds, contents, strict=True):
+                if content is not None and kind == self._kind:
+                    node = decode_node(content, kind, verified=True)
+                    node.id = missing[at]
+                    self._cache.put(node.id, node)
+                at += 1
 
     def save(self, node: Node) -> bytes:
         assert self._batch is not None, "these nodes are read-only"

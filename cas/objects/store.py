@@ -273,7 +273,7 @@ class ObjectStore:
 
     def tree_nodes(self, flavour: Flavour, batch: Batch | None = None) -> TreeNodes:
         """Nodes of trees of one flavour; those saved go into `batch`."""
-        return TreeNodes(self._nodes, self.staged, flavour, batch)
+        return TreeNodes(self._nodes, self.staged, flavour, batch, self.quick.get_many)
 
     def require(self, id: bytes) -> None:
         """Raise `ObjectNotFound` unless the store holds the object."""

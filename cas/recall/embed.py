@@ -37,6 +37,10 @@ _CHARS_MAX: Final = 32_768
 """Of a longer text this much is embedded: the mean of so many words hardly moves any more."""
 
 
+_ROOM: Final = 512
+"""Rows of the table that are summed at a time."""
+
+
 class Embedder(Protocol):
     """What turns texts into vectors. Called from any thread.
 
@@ -102,10 +106,20 @@ class StaticEmbedder:
         """One vector of length one a text; that of a text without words is all zeros."""
         rows, pieces = self._rows, self._pieces
         sums = np.zeros((len(texts), self.dimensions), np.float32)
-        for number, text in enumerate(texts):
-            ids = pieces.ids(text[:_CHARS_MAX])
-            # Twice as fast as a sum along an axis, and as exact: whole numbers below 2^24.
-            sums[number] = np.ones(len(ids), np.float32) @ rows[ids]
+        # First all words, then all sums: taken in turns, dictionary and table push each other out
+        # of the processor's caches, and both cost twice as much.
+        packed = [pieces.packed(text[:_CHARS_MAX]) for text in texts]
+        # One room for all texts: what is taken of the table for a long one is more than the
+        # allocator keeps, and each page of new memory costs as much as the sum.
+        room = np.empty((_ROOM, self.dimensions), np.float32)
+        ones = np.ones(_ROOM, np.float32)
+        for number, data in enumerate(packed):
+            ids = np.frombuffer(data, np.int64)
+            for start in range(0, len(ids), _ROOM):
+                part = ids[start : start + _ROOM]
+                taken = rows.take(part, 0, room[: len(part)], "clip")
+                # Twice as fast as a sum along an axis, and as exact: whole numbers below 2^24.
+                sums[number] += ones[: len(part)] @ taken
         exact = sums.astype(np.float64)
         # Squares of whole numbers: exact as well, so that no order of adding shows.
         norms = np.sqrt((exact * exact).sum(axis=1, keepdims=True))

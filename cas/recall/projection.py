@@ -22,7 +22,7 @@ from cas.history.store import Store
 from cas.model.ids import BlobId
 from cas.model.names import PURGED_REF
 from cas.recall.embed import Embedder
-from cas.recall.rows import Shape, digest_of, row_of, shapes
+from cas.recall.rows import Shape, digest_of, shapes, text_of
 from cas.recall.schema import Database, remove
 from cas.recall.taker import Taker
 from cas.recall.vectors import pack_vectors
@@ -155,7 +155,7 @@ class Projection:
 
     def text_of(self, type: str, data: bytes) -> str:
         """The text of a record that is searched and shown."""
-        return row_of(self.shapes[type], data).text
+        return text_of(self.shapes[type], data)
 
     @property
     def model(self) -> int:
@@ -317,7 +317,7 @@ class Projection:
             names = {int(code): str(name) for code, name in database.rows("SELECT * FROM name")}
             contents = self.store.get_many([BlobId(blob) for _, _, blob in rows])
             texts = [
-                row_of(self.shapes[names[type]], data).text
+                text_of(self.shapes[names[type]], data)
                 for (_, type, _), data in zip(rows, contents, strict=True)
             ]
             self.add_vectors(database, [int(doc) for doc, _, _ in rows], texts)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, cast, get_args
+from typing import Any, Final, NamedTuple, cast, get_args
 
 import attrs
-from attrs import field, frozen
+from attrs import frozen
 
 from cas.model.encoding import encode
 from cas.recall.schema import VERSION
-from cas.recall.tokens import estimate_tokens
 from cas.workspace.codec import decode_record, upcast
 from cas.workspace.links import Link
 from cas.workspace.registry import KEPT, AggregateType, types
@@ -28,6 +27,10 @@ TRUST: Final[Mapping[str, int]] = {"trusted": 2, "unverified": 1, "untrusted": 0
 
 _TEXT_CHARS_MAX: Final = 1 << 20
 """Of a longer text this much is searched."""
+
+
+_PLAIN: Final = (str, int, float)
+"""What is searched as it is; `bool` is none of these types."""
 
 
 @frozen
@@ -46,20 +49,18 @@ class Shape:
         return [self.type.name, self.type.version, self.type.collection, self.type.context, how]
 
 
-@frozen
-class Row:
-    """An aggregate's version, as the search database takes it."""
+class Row(NamedTuple):
+    """An aggregate's version, as the search database takes it. A plain tuple: made for each."""
 
     text: str
-    tokens: int
-    values: tuple[tuple[str, Any], ...]
+    values: list[tuple[str, Any]]
     links: tuple[tuple[str, Link], ...]
-    importance: float | None = None
-    at_us: int | None = None
-    from_us: int | None = None
-    to_us: int | None = None
-    trust: int = field(default=1)
-    flags: int = 0
+    importance: float | None
+    at_us: int | None
+    from_us: int | None
+    to_us: int | None
+    trust: int
+    flags: int
 
 
 def shape_of(type: AggregateType) -> Shape:
@@ -94,30 +95,52 @@ def digest_of(shapes: Mapping[str, Shape], branch: str) -> str:
 def row_of(shape: Shape, data: bytes) -> Row:
     """What is searched of a record's bytes. Raises what decoding a record raises."""
     fields = upcast(shape.type, decode_record(data))
-    links = tuple(
-        (name, link) for name in shape.links for link in _links(fields.get(name)) if link.id
-    )
-    linked = {name for name, _ in links}
-    values = [(name, link.id) for name, link in links if name in dict(shape.plain)]
+    get = fields.get
+    links: tuple[tuple[str, Link], ...] = ()
+    linked: set[str] = set()
+    for name in shape.links:
+        if value := get(name):
+            found = dict.fromkeys((name, link) for link in _links(value) if link.id)
+            links += tuple(found)
+            if found:
+                linked.add(name)
+    values: list[tuple[str, Any]] = []
     for name, _how in shape.plain:
-        if name not in linked:
-            values += [(name, value) for value in _values(fields.get(name))]
-    text = "\n".join(part for name in shape.text for part in _texts(fields.get(name)))
-    text = text[:_TEXT_CHARS_MAX]
-    tags = fields.get("tags")
+        value = get(name)
+        if value is None or value == []:
+            continue
+        if name in linked:
+            values += dict.fromkeys((name, link.id) for of, link in links if of == name)
+        elif type(value) in _PLAIN:
+            values.append((name, value))
+        else:
+            values += dict.fromkeys((name, each) for each in _values(value))
+    text = _text_of(shape, fields)
+    tags = get("tags")
     archived = FLAG_ARCHIVED if isinstance(tags, list) and ARCHIVED in tags else 0
     return Row(
         text,
-        estimate_tokens(text),
-        tuple(dict.fromkeys(values)),
-        tuple(dict.fromkeys(links)),
-        _number(fields.get("importance")),
-        _time(fields.get("at")),
-        _time(fields.get("valid_from")),
-        _time(fields.get("valid_to")),
-        TRUST.get(str(fields.get("trust")), 1),
+        values,
+        links,
+        _number(get("importance")),
+        _time(get("at")),
+        _time(get("valid_from")),
+        _time(get("valid_to")),
+        TRUST.get(str(get("trust")), 1),
         archived,
     )
+
+
+def text_of(shape: Shape, data: bytes) -> str:
+    """The text of a record that is searched and shown. Raises what decoding a record raises."""
+    return _text_of(shape, upcast(shape.type, decode_record(data)))
+
+
+def _text_of(shape: Shape, fields: Mapping[str, Any]) -> str:
+    if len(shape.text) == 1 and type(value := fields.get(shape.text[0])) is str:
+        return value[:_TEXT_CHARS_MAX]
+    text = "\n".join(part for name in shape.text for part in _texts(fields.get(name)))
+    return text[:_TEXT_CHARS_MAX]
 
 
 def _links(value: Any) -> Iterator[Link]:
@@ -131,14 +154,12 @@ def _links(value: Any) -> Iterator[Link]:
         yield Link(value[0], value[1], value[2] if len(value) == 3 else None)
 
 
-def _values(value: Any) -> Iterator[Any]:
+def _values(value: Any) -> list[Any]:
     if isinstance(value, list):
-        for each in value:
-            yield from _values(each)
-    elif isinstance(value, bool):
-        yield int(value)
-    elif isinstance(value, str | int | float):
-        yield value
+        return [each for part in value for each in _values(part)]
+    if isinstance(value, bool):
+        return [int(value)]
+    return [value] if type(value) in _PLAIN else []
 
 
 def _texts(value: Any) -> Iterator[str]:

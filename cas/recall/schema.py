@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 else:
     apsw = Later("apsw")
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of tables and of what is written into them. A file of another one is not read, but made anew."""
 
 BUSY_MS: Final = 30_000

@@ -7,7 +7,7 @@ in of an entry stands in the transaction that says the entry was.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from cas.errors import CasError, StorageFailed
 from cas.history.core import warn
@@ -18,6 +18,7 @@ from cas.model.names import HEADS
 from cas.recall.feedback import FEEDBACK, decode_feedback
 from cas.recall.rows import Row, Shape, row_of
 from cas.recall.schema import Database
+from cas.recall.tokens import measure_many
 from cas.workspace.layout import RecordChange, changed_records, entry_changes
 
 _GROUP: Final = 2_000
@@ -45,9 +46,7 @@ class Taker:
         self._projection = projection
         self.database = database
         self._waiting: list[tuple[RecordChange, int, int]] = []
-        # Numbers of names, as this transaction has them.
-        self._names: dict[str, int] = {}
-        self._group = _Group()
+        self._types: dict[str, _Known] = {}
         row = database.row("SELECT coalesce(max(doc), 0) FROM item")
         assert row is not None
         self._doc = int(row[0])
@@ -93,26 +92,34 @@ class Taker:
         if not waiting:
             return
         new = [change for change, _, _ in waiting if change.new is not None]
-        made = dict(zip(map(id, new), self._read(new), strict=True))
-        group = self._group = _Group()
+        rows = list(self._read(new))
+        measures = iter(measure_many([row.text for row in rows if row is not None]))
+        made = iter(rows)
+        group = _Group()
         for change, seq, time_us in waiting:
-            assert change.type is not None
-            type = self._name(change.type.name)
+            known = self._known(change)
             if change.old is not None:
-                group.close(type, change.id, seq)
-            row = made.get(id(change))
-            if row is not None:
+                group.close(known.code, change.id, seq)
+            if change.new is not None and (row := next(made)) is not None:
                 self._doc += 1
-                self._insert(self._doc, type, change, row, seq, time_us)
+                group.add(self._doc, known, change, row, next(measures), (seq, time_us))
         group.write(self.database)
         docs = [doc for doc, _ in group.texts]
         self._projection.add_vectors(self.database, docs, [text for _, text in group.texts])
 
-    def _name(self, name: str) -> int:
-        found = self._names.get(name)
+    def _known(self, change: RecordChange) -> _Known:
+        """The numbers of a type and its fields."""
+        assert change.type is not None
+        found = self._types.get(change.type.name)
         if found is None:
-            found = self._names[name] = self._projection.name(self.database, name)
+            shape = self._shapes[change.type.name]
+            names = dict.fromkeys([*(name for name, _ in shape.plain), *shape.links])
+            fields = {name: self._name(f"{change.collection}.{name}") for name in names}
+            found = self._types[change.type.name] = _Known(self._name(change.type.name), fields)
         return found
+
+    def _name(self, name: str) -> int:
+        return self._projection.name(self.database, name)
 
     def _read(self, changes: list[RecordChange]) -> Iterator[Row | None]:
         ids = [change.new for change in changes if change.new is not None]
@@ -142,24 +149,12 @@ class Taker:
             warn(f"a record is not searched: {error}")
             return None
 
-    def _insert(
-        self, doc: int, type: int, change: RecordChange, row: Row, seq: int, time_us: int
-    ) -> None:
-        group, name, prefix = self._group, self._name, change.collection
-        group.open[type, change.id] = len(group.items)
-        group.texts.append((doc, row.text))
-        group.items.append(
-            [
-                *(doc, type, change.id, bytes(change.new or b""), seq, None, time_us),
-                *(len(row.text.split()), row.tokens, row.importance, row.at_us),
-                *(row.from_us, row.to_us, row.trust, row.flags),
-            ]
-        )
-        group.values += [(name(f"{prefix}.{field}"), value, doc) for field, value in row.values]
-        group.links += [
-            (doc, name(f"{prefix}.{field}"), link.type, link.id, link.pin)
-            for field, link in row.links
-        ]
+
+class _Known(NamedTuple):
+    """The numbers that a type and its fields have in the database."""
+
+    code: int
+    fields: dict[str, int]
 
 
 _UNTIL: Final = 5
@@ -184,6 +179,32 @@ class _Group:
             self.closed.append((seq, id, type))
         else:
             self.items[place][_UNTIL] = seq
+
+    def add(
+        self,
+        doc: int,
+        known: _Known,
+        change: RecordChange,
+        row: Row,
+        measure: tuple[int, int],
+        when: tuple[int, int],
+    ) -> None:
+        """A version that holds from an entry on."""
+        text, values, links, importance, at_us, from_us, to_us, trust, flags = row
+        type, fields = known
+        tokens, words = measure
+        seq, time_us = when
+        self.open[type, change.id] = len(self.items)
+        self.texts.append((doc, text))
+        self.items.append(
+            [
+                *(doc, type, change.id, change.new, seq, None, time_us, words, tokens),
+                *(importance, at_us, from_us, to_us, trust, flags),
+            ]
+        )
+        self.values += [(fields[name], value, doc) for name, value in values]
+        if links:
+            self.links += [(doc, fields[of], link.type, link.id, link.pin) for of, link in links]
 
     def write(self, db: Database) -> None:
         """Put the rows into the database."""

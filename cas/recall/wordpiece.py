@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from array import array
 from collections.abc import Sequence
 from typing import Final
 
@@ -16,7 +17,9 @@ WORD_CHARS_MAX: Final = 100
 """A longer run of letters is one unknown piece, as the vocabulary's tokenizer has it."""
 
 _WORDS_MAX: Final = 1 << 17
-"""Words whose pieces are remembered; then the memory begins anew."""
+"""Words, and runs, whose pieces are remembered; then the memory begins anew."""
+_RUN_BYTES_MAX: Final = 32
+"""A longer run (a path, an address) is hardly met twice."""
 
 # A word is letters and digits; every mark stands alone. For text of ASCII only.
 _ASCII_WORDS: Final = re.compile(r"[a-z0-9]+|[!-/:-@\[-`{-~]")
@@ -30,7 +33,10 @@ _IDEOGRAPHS: Final = (
     (0xF900, 0xFAFF),
     (0x2F800, 0x2FA1F),
 )
-_CONTROLS: Final = {**dict.fromkeys([*range(9), 11, 12, *range(14, 32), 127]), 9: " ", 10: " "}
+_CONTROLS: Final = bytes([*range(9), 11, 12, *range(14, 32), 127])
+_PARTING: Final = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f\x85]")
+"""Controls, which part no words, though Python's `split` takes some of them for blanks."""
+_LOWER: Final = bytes(range(256)).lower()
 
 
 class WordPieces:
@@ -39,26 +45,44 @@ class WordPieces:
     def __init__(self, pieces: Sequence[str], unknown: str = "[UNK]") -> None:
         self._ids = {piece: number for number, piece in enumerate(pieces)}
         self._unknown = (self._ids[unknown],)
-        self._known: dict[str, tuple[int, ...]] = {}
+        # Of runs between blanks, marks included, and of the words in them: most runs of a text
+        # were met before, and of a run that is new most words were.
+        self._runs: dict[bytes, bytes] = {}
+        self._words: dict[str, bytes] = {}
 
     def ids(self, text: str) -> list[int]:
         """Ids of the pieces of a text, in order."""
-        found: list[int] = []
-        known = self._known
-        for word in words_of(text):
+        return array("q", self.packed(text)).tolist()
+
+    def packed(self, text: str) -> bytes:
+        """The same as 8 bytes an id, in the order of this machine."""
+        known = self._runs
+        found: list[bytes] = []
+        for run in runs_of(text):
+            pieces = known.get(run)
+            if pieces is None:
+                pieces = self._run(run)
+            found.append(pieces)
+        return b"".join(found)
+
+    def _run(self, run: bytes) -> bytes:
+        known = self._words
+        found: list[bytes] = []
+        for word in _words(run):
             pieces = known.get(word)
             if pieces is None:
-                pieces = self._remember(word)
-            found += pieces
-        return found
-
-    def _remember(self, word: str) -> tuple[int, ...]:
-        pieces = self._cut(word)
-        if len(self._known) >= _WORDS_MAX:
-            # Another thread may be reading the old one: it stays as it is.
-            self._known = {}
-        self._known[word] = pieces
-        return pieces
+                pieces = array("q", self._cut(word)).tobytes()
+                if len(known) >= _WORDS_MAX:
+                    # Another thread may be reading the old one: it stays as it is.
+                    known = self._words = {}
+                known[word] = pieces
+            found.append(pieces)
+        whole = b"".join(found)
+        if len(run) <= _RUN_BYTES_MAX:
+            if len(self._runs) >= _WORDS_MAX:
+                self._runs = {}
+            self._runs[run] = whole
+        return whole
 
     def _cut(self, word: str) -> tuple[int, ...]:
         """The longest piece that fits, again and again; unknown where none fits."""
@@ -82,9 +106,21 @@ class WordPieces:
 
 def words_of(text: str) -> list[str]:
     """Lower-case words and single marks of a text, accents left out."""
+    return [word for run in runs_of(text) for word in _words(run)]
+
+
+def runs_of(text: str) -> list[bytes]:
+    """What blanks divide, as UTF-8, its ASCII in lower case and without controls."""
     if text.isascii():
-        return _ASCII_WORDS.findall(text.translate(_CONTROLS).lower())
-    return "".join(map(_spaced, _plain(text))).split()
+        return text.encode("ascii").translate(_LOWER, _CONTROLS).split()
+    runs = _PARTING.sub("", text).split()
+    return [run.encode("utf-8", "ignore").lower() for run in runs]
+
+
+def _words(run: bytes) -> list[str]:
+    if run.isascii():
+        return _ASCII_WORDS.findall(run.decode("ascii"))
+    return "".join(map(_spaced, _plain(run.decode("utf-8")))).split()
 
 
 def _plain(text: str) -> str:

@@ -19,7 +19,7 @@ from cas.model.names import check_entry_name, to_text
 from cas.model.objects import EntryKind, TreeEntry
 from cas.trees.build import Summary, summarize
 from cas.trees.cursor import get, scan
-from cas.trees.diff import Difference, diff
+from cas.trees.diff import Ahead, Difference, diff
 from cas.trees.edit import apply, apply_one
 from cas.trees.node import DIRECTORY, Item, NodeStore, Value, load_root
 
@@ -269,16 +269,22 @@ PathDifference = tuple[Path, TreeEntry | None, TreeEntry | None]
 
 
 def diff_paths(
-    old_root: bytes, new_root: bytes, nodes: NodeStore, *, prefix: Path = ()
+    old_root: bytes,
+    new_root: bytes,
+    nodes: NodeStore,
+    *,
+    prefix: Path = (),
+    ahead: Ahead | None = None,
 ) -> Iterator[PathDifference]:
     """Files and links that differ between two directories, depth first in order of name, lazily.
 
     Directories that are on one side only are entered; they do not show themselves, nor do empty
-    ones. Where a file became a directory, the file comes first. Raises as `walk` does.
+    ones. Where a file became a directory, the file comes first. `ahead` is told of nodes that
+    will be loaded. Raises as `walk` does.
     """
     left = WALK_ENTRIES_MAX
     stack: list[tuple[Path, Iterator[Difference]]] = [
-        (prefix, diff(DIRECTORY, old_root, new_root, nodes))
+        (prefix, diff(DIRECTORY, old_root, new_root, nodes, ahead))
     ]
     while stack:
         above, differences = stack[-1]
@@ -293,7 +299,7 @@ def diff_paths(
                 yield path, before, after
             if old_tree != new_tree:
                 _check_depth(path, old_tree, new_tree)
-                stack.append((path, diff(DIRECTORY, old_tree, new_tree, nodes)))
+                stack.append((path, diff(DIRECTORY, old_tree, new_tree, nodes, ahead)))
                 break
         else:
             stack.pop()

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from cas.history.store import Store
 from cas.limits import WHOLE_BLOB_BYTES_MAX
 from cas.model.ids import BlobId, Kind, digest_blob
 from cas.testing.memories import memories_of
+from cas.trees.node import DIRECTORY
 from tests.unit.kit import write
 from tests.unit.objects.test_dictionaries import condemn
 
@@ -133,3 +135,33 @@ def test_a_changed_byte_never_gives_another_content(tmp_path: Path, rng: random.
             with suppress(CasError):
                 assert list(store.get_many(ids)) == contents
         pack.write_bytes(data)
+
+
+def test_nodes_of_a_diff_are_read_together(
+    tmp_path: Path, rng: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A diff of large folders reads its nodes in groups, and one by one only what is left over."""
+    with cas.open(tmp_path / "s", create=True) as store:
+        for turn in range(2):
+            with store.begin(author="t") as tx:
+                for number in rng.sample(range(9_000), 4_000):
+                    tx.branch("main")[f"d/{number}"] = b"%d %d" % (turn, number)
+                tx.commit()
+        store.spill()
+    with cas.open(tmp_path / "s") as store:
+        alone = 0
+        staged = store.objects.staged
+
+        def counted(batch: Any, id: bytes) -> tuple[int, bytes]:
+            nonlocal alone
+            alone += 1
+            return staged(batch, id)
+
+        monkeypatch.setattr(store.objects, "staged", counted)
+        old, new = (store.at(seq).snapshot("main") for seq in (1, 2))
+        assert len(list(old.diff(new))) == 4_000
+        assert alone < 30
+        nodes = store.objects.tree_nodes(DIRECTORY)
+        nodes.warm([rng.randbytes(32) for _ in range(9)])
+        with pytest.raises(ObjectNotFound):
+            nodes.load(rng.randbytes(32))

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from cas.errors import Corrupt, Unsupported
 from cas.recall import embed
 from cas.recall.embed import MODEL, StaticEmbedder, default_embedder
-from cas.recall.wordpiece import WORD_CHARS_MAX, WordPieces, words_of
+from cas.recall.tokens import estimate_tokens, measure_many
+from cas.recall.wordpiece import WORD_CHARS_MAX, WordPieces, _plain, _spaced, words_of
 
 
 def test_the_model_is_the_one_that_is_pinned(tmp_path: Path) -> None:
@@ -72,6 +73,31 @@ def test_control_characters_do_not_part_words() -> None:
     """What a BERT tokenizer drops is dropped: controls and accents; blanks of all kinds part."""
     assert words_of("a\x00b\u200bc é\u3000d\x1fe") == ["abc", "e", "de"]
     assert words_of("a\tb\nc\x07d") == ["a", "b", "cd"]
+
+
+_ODD = st.text(st.sampled_from("aB9é東İΣς_.,-'\0\x0b\x1c\x7f\x85\xa0\u200b\u0301\u2028 \t\n\r"))
+
+
+@given(st.text() | _ODD)
+def test_words_are_those_of_a_slow_reading(text: str) -> None:
+    """Runs that are remembered give the words that the text gives letter by letter, each time."""
+    slow = "".join(map(_spaced, _plain(text))).split()
+    assert words_of(text) == slow
+    pieces = WordPieces(["[UNK]", *sorted(set(slow))])
+    for _ in range(2):
+        assert pieces.ids(text) == [id for word in slow for id in pieces.ids(word)]
+
+
+@given(st.lists(st.text() | _ODD, min_size=20, max_size=30))
+def test_tokens_of_a_text_are_the_same_among_many(texts: list[str]) -> None:
+    """An estimate depends on the text alone; without numpy it is the same number."""
+    many = measure_many(texts)
+    assert many == [each for text in texts for each in measure_many([text])]
+    assert [tokens for tokens, _ in many] == [estimate_tokens(text) for text in texts]
+    for text, (tokens, words) in zip(texts, many, strict=True):
+        assert (tokens == 0) == (text == "")
+        if text.isascii():
+            assert words == len(text.split())
 
 
 def test_without_numpy_the_error_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from itertools import islice
 
 import pytest
@@ -141,6 +142,26 @@ def test_a_diff_loads_what_differs(large: tuple[DictNodes, Summary], rng: random
     nodes.reset()
     assert list(diff(DIRECTORY, tree.root, tree.root, nodes)) == []
     assert nodes.loaded == []
+
+
+def test_a_diff_tells_what_it_will_load(
+    large: tuple[DictNodes, Summary], rng: random.Random
+) -> None:
+    """What is told ahead is loaded later, once; little but roots is loaded without being told."""
+    nodes, tree = large
+    names = [b"item-%05d" % rng.randrange(30_000) for _ in range(300)]
+    edits = [(name, value_of(rng.randrange(99), 2)) for name in sorted(set(names))]
+    new = apply(DIRECTORY, tree.root, edits, nodes).root
+    nodes.reset()
+    told: list[bytes] = []
+
+    def ahead(ids: Sequence[bytes]) -> None:
+        assert not set(ids).intersection(nodes.loaded)
+        told.extend(ids)
+
+    assert len(list(diff(DIRECTORY, tree.root, new, nodes, ahead))) == len(edits)
+    assert set(told) <= set(nodes.loaded)
+    assert len(set(nodes.loaded) - set(told)) <= 2 + len(nodes.loaded) // 50
 
 
 @given(trees(), trees())
