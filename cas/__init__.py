@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cas.assembly import adopt, init, open, plan_repair, salvage
-    from cas.commands.backup import backup, prove, restore_store
+    from cas.commands.backup import backup, expire, plan_expiry, prove, restore_store
     from cas.commands.copying import copy
     from cas.errors import (
         CasError,
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from cas.history.undo import RefClash, RefMove, RestorePlan, Undone, UndoPlan
     from cas.history.upkeep import BackupReport, Damage
     from cas.history.view import Ref, View
+    from cas.maintenance.backups.expire import BackupState, Expired, ExpiryPlan
     from cas.maintenance.backups.prove import Fault, ProofReport
     from cas.maintenance.backups.restore import RestoreReport
     from cas.maintenance.copying import CopyReport, RefCopy
@@ -67,8 +68,9 @@ __version__ = "0.1.0.dev0"
 
 _ROOMS = {
     "cas.assembly": ("adopt", "init", "open", "plan_repair", "salvage"),
-    "cas.commands.backup": ("backup", "prove", "restore_store"),
+    "cas.commands.backup": ("backup", "expire", "plan_expiry", "prove", "restore_store"),
     "cas.commands.copying": ("copy",),
+    "cas.maintenance.backups.expire": ("BackupState", "Expired", "ExpiryPlan"),
     "cas.maintenance.backups.prove": ("Fault", "ProofReport"),
     "cas.maintenance.backups.restore": ("RestoreReport",),
     "cas.maintenance.copying": ("CopyReport", "RefCopy"),
@@ -127,6 +129,7 @@ __all__ = [
     "Artifact",
     "ArtifactKind",
     "BackupReport",
+    "BackupState",
     "BlamedEntry",
     "BlamedLine",
     "BlobId",
@@ -146,6 +149,8 @@ __all__ = [
     "EntryKind",
     "Event",
     "EventSubscription",
+    "Expired",
+    "ExpiryPlan",
     "Fault",
     "GivenUp",
     "Gone",
@@ -207,9 +212,11 @@ __all__ = [
     "backup",
     "carry",
     "copy",
+    "expire",
     "init",
     "open",
     "part",
+    "plan_expiry",
     "plan_purge",
     "plan_repair",
     "prove",

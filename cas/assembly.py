@@ -169,9 +169,16 @@ class LaterUpkeep:
             self._collector = gc.Collector(self._objects)
         return self._collector
 
-    def backup(self, place: str, accept_damage: bool) -> BackupReport:
+    def backup(self, store: object, place: str, accept_damage: bool) -> BackupReport:
         """Into a folder."""
-        return backups.backup(self._objects, self._location, place, accept_damage=accept_damage)
+        assert isinstance(store, Store)
+        return backups.backup(
+            self._objects,
+            self._location,
+            place,
+            stones=store.purged,
+            accept_damage=accept_damage,
+        )
 
     def plan_maintenance(self, store: object) -> tuple[Chore, ...]:
         """`Maintenance.plan`."""

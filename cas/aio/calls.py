@@ -438,9 +438,10 @@ class StoreCalls(Face[Store]):
         """Back the store up into a folder, which is made where there is none: what is new there.
 
         One moment of the store, whoever writes meanwhile; verified on its way. Damage in the
-        store is told as `CorruptPack` and nothing is recorded, unless it is accepted. Raises
-        `BackupMismatch`, `NotABackup`, `Busy`, `Invalid`, and what a write raises. With progress:
-        `cas.backup`; the way back: `cas.restore_store`.
+        store is told as `CorruptPack` and nothing is recorded, unless it is accepted. What was
+        purged since goes from the backup too. Raises `BackupMismatch`, `NotABackup`, `Busy`,
+        `Invalid`, and what a write raises. With progress: `cas.backup`; the way back:
+        `cas.restore_store`.
         """
         return await self._run(lambda: self.sync.backup(place, accept_damage=accept_damage))
 

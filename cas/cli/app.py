@@ -64,6 +64,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "backup": ("backup", "Back the store up into another folder."),
     "prove": ("backup", "Prove a backup: rebuild it and read every byte."),
     "restore-store": ("backup", "Make a store of a backup."),
+    "expire": ("expire", "Give up old positions of a backup, by rules."),
     "maintain": ("maintain", "Do what is due for the store, within a time."),
     "gc": ("gc", "Give back the space of what nothing leads to."),
     "copy": ("copy", "Copy a store, or branches and tags of it, into another."),

@@ -45,7 +45,8 @@ def backup_command(
 
     DEST is made where there is none. What is new since the last backup there is copied and
     verified on its way; others may go on writing. A backup that was stopped is gone on with.
-    Earlier positions stay: `cas restore-store` makes a store as of any journal entry of it.
+    Earlier positions stay: `cas restore-store` makes a store as of any journal entry of it, and
+    `cas expire` gives old ones up. What was purged since goes from all of them.
     The exit code is 5 when objects of the store, or with --prove bytes of the backup, are damaged.
     """
     proof: tuple[ProofReport, str] | None = None
@@ -65,6 +66,14 @@ def backup_command(
         front.out.note(f"new: {new}, {size(report.new_bytes)}")
     else:
         front.out.note("nothing has changed since the last backup")
+    if report.purged:
+        front.out.note(f"purged: {count(len(report.purged), 'object')} taken out of the backup")
+    if report.purge_left:
+        left = count(len(report.purge_left), "purged object")
+        front.out.warn(
+            f"{left} stay in the backup while the store has them; end the purge with `cas purge`, "
+            "and back up again"
+        )
     _tell_damage(front.out, report.damage)
     if report.damaged:
         front.out.warn(
@@ -86,6 +95,8 @@ def _fields(report: BackupReport) -> dict[str, Any]:
         "new_bytes": report.new_bytes,
         "damage": _damage_fields(report.damage),
         "damaged": [id.hex() for id in report.damaged],
+        "purged": [id.hex() for id in report.purged],
+        "purge_left": [id.hex() for id in report.purge_left],
     }
 
 
@@ -195,12 +206,15 @@ def restore_store_command(
             packs=report.pack_count,
             size=report.stored_bytes,
             damage=_damage_fields(report.damage),
+            purged=[id.hex() for id in report.purged],
         )
         return
     front.out.line(printable(report.target))
     front.out.note(
         f"entry {report.seq}, {count(report.pack_count, 'pack')}, {size(report.stored_bytes)}"
     )
+    if report.purged:
+        front.out.note(f"left out: {count(len(report.purged), 'object')} purged since")
     _tell_damage(front.out, report.damage)
 
 

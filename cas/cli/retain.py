@@ -45,7 +45,8 @@ _HELP: Final = {
 }
 
 
-def _keep_options(function: Any) -> Any:
+def keep_options(function: Any) -> Any:
+    """The options that say how many of what are kept, for commands with rules."""
     for name in reversed(COUNTS):
         option = click.option(f"--keep-{name}", metavar="N", callback=_number, help=_HELP[name])
         function = option(function)
@@ -54,7 +55,7 @@ def _keep_options(function: Any) -> Any:
 
 @click.command("retain", cls=CasCommand)
 @click.option("--ref", "pattern", metavar="PATTERN", help="Branches the rule is for; else all.")
-@_keep_options
+@keep_options
 @click.option("--keep-within", metavar="SPAN", help="What is no older than SPAN than the newest.")
 @click.option("--horizon", metavar="SPAN", help="Undo and `@{...}` reach back that far (30d).")
 @click.option(

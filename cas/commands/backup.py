@@ -32,15 +32,19 @@ from cas.storage.files import OS_FILES, Files, translate
 from cas.storage.place import bucket_in
 
 if TYPE_CHECKING:
+    from cas.history.retention import KeepRule
     from cas.maintenance import hosted
+    from cas.maintenance.backups import expire as expiring
     from cas.maintenance.backups import prove as proving
     from cas.maintenance.backups import refill as filling
     from cas.maintenance.backups import restore as restoring
+    from cas.maintenance.backups.expire import Expired, ExpiryPlan
     from cas.maintenance.backups.prove import ProofReport
     from cas.maintenance.backups.restore import RestoreReport
 else:
     # A backup is made every day, and proved or restored seldom.
     hosted = Later("cas.maintenance.hosted")
+    expiring = Later("cas.maintenance.backups.expire")
     filling = Later("cas.maintenance.backups.refill")
     proving = Later("cas.maintenance.backups.prove")
     restoring = Later("cas.maintenance.backups.restore")
@@ -63,17 +67,41 @@ def backup(
     Consistent as of one moment while others write; what it costs follows what is new since the
     last backup there. A run that is stopped leaves the backup as it was, and the next one goes on
     with what was copied. Every pack is verified on its way: what is damaged in the store is told
-    as `CorruptPack`, and nothing is recorded, unless `accept_damage`. Raises `BackupMismatch`,
+    as `CorruptPack`, and nothing is recorded, unless `accept_damage`. What the store has purged
+    goes from all positions of the backup as well, which the report says. Raises `BackupMismatch`,
     `NotABackup`, `Busy`, `Invalid` for a folder inside the store, and what a write raises.
     """
     return make_backup(
         store.objects,
         store.location,
         os.fspath(place),
+        stones=store.purged,
         accept_damage=accept_damage,
         progress=progress,
         files=files,
     )
+
+
+def plan_expiry(place: Place, rule: KeepRule, *, clock: Clock | None = None) -> ExpiryPlan:
+    """Which positions of a backup a rule would give up, and what room that makes; writes nothing.
+
+    Times are those at which the positions were made; the pattern of the rule does not count. The
+    newest position always stays. Raises `BackupNotFound`, `CorruptBackup`.
+    """
+    with open_vault(os.path.abspath(os.fspath(place)), clock or SystemClock()) as vault:
+        return expiring.plan_expiry(vault, rule)
+
+
+def expire(plan: ExpiryPlan, *, clock: Clock | None = None, files: Files = OS_FILES) -> Expired:
+    """Give up the positions of a backup that a plan names, and the packs that only they had.
+
+    The journal stays whole; other positions can be restored as before. Stopped at any point, the
+    backup is as it was or without them. Raises `Invalid` where the backup is another one since,
+    `Busy` while one is written there, `CorruptBackup`, and what a write raises.
+    """
+    clock = clock or SystemClock()
+    with open_vault(plan.place, clock, write=True, files=files) as vault:
+        return expiring.expire(vault, clock, plan)
 
 
 def restore_store(

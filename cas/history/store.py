@@ -399,11 +399,12 @@ class Store(HistoryVerbs, Keeping, Watching):
         """Back the store up into a folder, which is made where there is none: what is new there.
 
         One moment of the store, whoever writes meanwhile; verified on its way. Damage in the
-        store is told as `CorruptPack` and nothing is recorded, unless it is accepted. Raises
-        `BackupMismatch`, `NotABackup`, `Busy`, `Invalid`, and what a write raises. With progress:
-        `cas.backup`; the way back: `cas.restore_store`.
+        store is told as `CorruptPack` and nothing is recorded, unless it is accepted. What was
+        purged since goes from the backup too. Raises `BackupMismatch`, `NotABackup`, `Busy`,
+        `Invalid`, and what a write raises. With progress: `cas.backup`; the way back:
+        `cas.restore_store`.
         """
-        return self._keeper().backup(fspath(place), accept_damage)
+        return self._keeper().backup(self, fspath(place), accept_damage)
 
     def _keeper(self) -> Upkeep:
         if self._upkeep is None:

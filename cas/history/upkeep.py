@@ -140,6 +140,8 @@ class BackupReport:
     """What a backup did. `increment` is its number, and `seq` the entry that it reaches;
     `written` is False when nothing had changed since the last. Bytes are those added to the vault.
     `damaged` are objects of the store that cannot be read, known from earlier backups too.
+    `purged` are those that the store has purged and that were taken out of the backup now;
+    `purge_left` could not be, because the store itself still has them.
     """
 
     place: str
@@ -152,6 +154,8 @@ class BackupReport:
     new_bytes: int
     damage: tuple[Damage, ...]
     damaged: tuple[bytes, ...]
+    purged: tuple[bytes, ...] = ()
+    purge_left: tuple[bytes, ...] = ()
 
 
 @frozen
@@ -192,8 +196,8 @@ class MaintenanceReport:
 class Upkeep(Protocol):
     """Who collects for one store, and who backs it up. Any thread."""
 
-    def backup(self, place: str, accept_damage: bool) -> BackupReport:
-        """Back the store up into a folder."""
+    def backup(self, store: object, place: str, accept_damage: bool) -> BackupReport:
+        """Back a `Store` up into a folder."""
 
     def plan_maintenance(self, store: object) -> tuple[Chore, ...]:
         """What is due for a `Store`."""

@@ -11,7 +11,6 @@ the old files; the catalog file, written anew, and its log, emptied; a look at e
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final
 
 from attrs import frozen
@@ -29,6 +28,7 @@ from cas.history.core import Core
 from cas.history.store import Store
 from cas.history.tombstones import Tombstone, purged_ids, stage_tombstones, tombstone_of
 from cas.limits import PURGE_TRIES, PURGE_WAIT_MS
+from cas.maintenance.entangled import dictionaries_of, parts_of, used_elsewhere
 from cas.maintenance.leftovers import find_leftovers, remove_leftovers
 from cas.maintenance.takeout import survey, take_out
 from cas.maintenance.why import held
@@ -36,14 +36,9 @@ from cas.model.entry import Entry
 from cas.model.ids import Kind, ObjectId
 from cas.model.names import PURGED_REF
 from cas.objects.batch import Batch
-from cas.objects.children import children
-from cas.objects.packs import Copy, bit_is_set, read_footer
+from cas.objects.packs import read_footer
 from cas.objects.store import ObjectStore
 from cas.objects.unlink import remove_unlinked
-from cas.storage.codec import RECIPE
-
-_WINDOW_BYTES: Final = 8
-"""So much of purged content in a dictionary is enough for it to go."""
 
 EVENT: Final = "cas.purge"
 """Type of the event in the entry of a purge; its headers are `id` and `reason`."""
@@ -129,8 +124,30 @@ def purge(store: Store, id: ObjectId, *, reason: str, author: str = "") -> Purge
         stone = Tombstone(id, Kind.BLOB, plan.size_bytes, reason, author, clock.wall_us())
         entry = _bury(store, stone)
     # With what a purge before, which was cut short, has left.
-    goes = {bytes(id), *map(bytes, plan.part_ids), *purged_ids(core)}
-    goes |= _dictionaries(objects, goes)
+    _remove(store, {bytes(id), *map(bytes, plan.part_ids), *purged_ids(core)})
+    return PurgeResult(plan, stone, entry)
+
+
+def finish_purges(store: Store) -> frozenset[bytes]:
+    """Remove what has a tombstone and is there all the same; the ids of it.
+
+    As after a purge that was cut short, or in a store that was made of an older state. Raises
+    what `purge` raises.
+    """
+    core = store.core
+    found = frozenset(id for id in purged_ids(core) if core.objects.has(id))
+    goes = set(found)
+    for id in found:
+        goes.update(_parts(core, ObjectId(id))[0])
+    if found:
+        _remove(store, goes)
+    return found
+
+
+def _remove(store: Store, goes: set[bytes]) -> None:
+    """Leave none of it in any file."""
+    objects = store.objects
+    goes |= dictionaries_of(objects, goes)
     for _ in range(PURGE_TRIES):
         if take_out(objects, survey(objects, goes), goes):
             break
@@ -139,7 +156,6 @@ def purge(store: Store, id: ObjectId, *, reason: str, author: str = "") -> Purge
     _unlink(store)
     _scrub(objects)
     _prove(objects, goes)
-    return PurgeResult(plan, stone, entry)
 
 
 def _bury(store: Store, stone: Tombstone) -> Entry:
@@ -156,81 +172,21 @@ def _bury(store: Store, stone: Tombstone) -> Entry:
         return tx.commit()
 
 
-# -- what goes with it -----------------------------------------------------------------------------
-
-
 def _parts(core: Core, id: ObjectId) -> tuple[tuple[ObjectId, ...], tuple[ObjectId, ...]]:
     """(parts of large content that nothing else uses, parts that something else uses)."""
     objects = core.objects
-    mine: set[bytes] = set()
-    for copy in objects.lookup.copies(id):
-        if copy.slot.codec == RECIPE:
-            stack = [objects.payload(copy)[32:64]]
-            while stack:
-                part = stack.pop()
-                if part in mine:
-                    continue
-                mine.add(part)
-                found = objects.find(part)
-                if found is not None and found.slot.kind == Kind.RECIPE:
-                    stack += children(Kind.RECIPE, objects.get(part, Kind.RECIPE))
+    mine = parts_of(objects, id)
     if not mine:
         return (), ()
-    shared = _used_elsewhere(core, id, mine)
+    named = {
+        bytes(event.blob)
+        for entry in core.timeline.entries(0)
+        for event in entry.events
+        if event.blob is not None
+    }
+    shared = used_elsewhere(objects, [id], mine, named)
     going = sorted(ObjectId(part) for part in mine - shared)
     return tuple(going), tuple(sorted(ObjectId(part) for part in shared))
-
-
-def _used_elsewhere(core: Core, id: ObjectId, parts: set[bytes]) -> set[bytes]:
-    """Parts that objects outside, copies of other blobs, or the journal name."""
-    objects, used = core.objects, set[bytes]()
-    state = objects.lookup.ensure()
-    for number, pack in state.packs.items():
-        footer, bits = objects.lookup.footer(pack), state.vectors.get(number)
-        for slot_number, slot in enumerate(footer.slots()):
-            if bit_is_set(bits, slot_number):
-                continue
-            if slot.codec == RECIPE and slot.id != id:
-                payload = objects.payload(Copy(pack, slot))
-                used |= parts.intersection([payload[32:64]])
-            elif slot.kind in (Kind.TREE, Kind.TAG, Kind.RECIPE) and slot.id not in parts:
-                named = children(slot.kind, objects.verified(Copy(pack, slot))[1])
-                used |= parts.intersection(named)
-    for entry in core.timeline.entries(0):
-        used |= parts.intersection([bytes(e.blob) for e in entry.events if e.blob is not None])
-    # What a part that stays is put together from stays too.
-    stack = list(used)
-    while stack:
-        part = stack.pop()
-        found = objects.find(part)
-        if found is not None and found.slot.kind == Kind.RECIPE:
-            below = set(children(Kind.RECIPE, objects.get(part, Kind.RECIPE))) - used
-            used |= below
-            stack += below
-    return used & parts
-
-
-def _dictionaries(objects: ObjectStore, goes: set[bytes]) -> set[bytes]:
-    """Dictionaries that hold some of it word for word: they were made of it, or of its like."""
-    state = objects.lookup.ensure()
-    found: set[bytes] = set()
-    for pack in state.packs.values():
-        footer = objects.lookup.footer(pack)
-        found.update(footer.dictionaries())
-    contents = [objects.read(id)[1] for id in goes if found and objects.has(id)]
-    return {id for id in found if _shares(objects.read(id)[1], contents)}
-
-
-def _shares(dictionary: bytes, contents: Iterable[bytes]) -> bool:
-    """Whether a piece of any content stands in a dictionary."""
-    size = _WINDOW_BYTES
-    pieces = {dictionary[at : at + size] for at in range(len(dictionary) - size + 1)}
-    return any(
-        any(content[at : at + size] in pieces for at in range(len(content) - size + 1))
-        if len(content) >= size
-        else content in dictionary
-        for content in contents
-    )
 
 
 # -- files -----------------------------------------------------------------------------------------

@@ -105,3 +105,38 @@ def test_backup_and_proof_in_one_go(stocked: Shell, place: Path) -> None:
     (file,) = (place / "proofs").iterdir()
     assert str(file) == document["proof"]["file"]
     stocked("backup", "backup", "--prove", "--scratch", "nowhere", expect=7)
+
+
+def test_old_positions_go(stocked: Shell) -> None:
+    """What would go and what stays is told, with times and reasons; nothing goes with --dry-run."""
+    for at in range(3):
+        stocked.write("work/more", b"%d" % at)
+        stocked("snapshot", "work")
+        stocked("backup", "backup")
+    plan = stocked("expire", "backup", "--keep-last", "1", "--dry-run")
+    assert [line.split()[:2] for line in plan.lines] == [
+        ["goes", "@3"],
+        ["goes", "@4"],
+        ["keep", "@5"],
+    ]
+    assert "2 positions would go" in plan.err
+    assert plan.lines[-1].endswith("last")
+    done = stocked("expire", "backup", "--keep-last", "1")
+    assert [line.split()[0] for line in done.lines] == ["gone", "gone", "keep"]
+    assert "2 positions went" in done.err
+    again = stocked("expire", "backup", "--keep-last", "1")
+    assert (len(again.lines), "nothing to do" in again.err) == (1, True)
+    stocked("expire", "backup", expect=2)
+    stocked("expire", "nowhere", "--keep-last", "1", expect=3)
+    stocked("prove", "backup")
+
+
+def test_a_purge_reaches_the_backup(stocked: Shell) -> None:
+    """The answer of the next backup says what went, and a restore what it left out."""
+    stocked("backup", "backup")
+    stocked("purge", "main:run.sh", "--reason", "leaked")
+    done = stocked("backup", "backup")
+    assert "purged: 1 object taken out" in done.err
+    stocked("restore-store", "backup", "again", "--at", "1")
+    stocked("--store", "again", "cat", "main:run.sh", expect=3)
+    assert stocked("backup", "backup", "--json").document["purged"] == []

@@ -143,6 +143,8 @@ DOCUMENTS = [
     ["backup", "backup", "--prove"],
     ["prove", "proved"],
     ["restore-store", "proved", "again"],
+    ["expire", "proved", "--keep-last", "1", "--dry-run"],
+    ["expire", "proved", "--keep-daily", "7"],
     ["maintain"],
     ["maintain", "--dry-run"],
     ["maintain", "--auto", "2s"],

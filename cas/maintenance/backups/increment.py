@@ -102,6 +102,23 @@ class Index:
     damaged: tuple[bytes, ...]
     extras: Mapping[str, Any] = field(factory=dict)
 
+    @property
+    def base(self) -> int:
+        """Number of the increment that its chain begins with."""
+        base = self.extras.get("base", 1)
+        return base if is_uint(base) else 1
+
+    @property
+    def is_building(self) -> bool:
+        """Whether it counts only with the last of those that were written with it."""
+        return self.extras.get("building") is True
+
+    @property
+    def purged(self) -> bytes:
+        """Digest of the ids that no file of the backup held when it was written; else b""."""
+        digest = self.extras.get("purged")
+        return digest if type(digest) is bytes else b""
+
     def encode(self) -> bytes:
         """Canonical bytes."""
         origin, state = self.origin, self.state
@@ -173,7 +190,9 @@ def _index(fields: list[Any]) -> Index:
     version, number, previous, wall_us, origin, journal = fields[:6]
     segments, checkpoints, state, damaged, extras = fields[6:]
     shape(version == INDEX_VERSION and is_uint(number) and number >= 1, "an index has a number")
-    shape(previous is None if number == 1 else is_id(previous), "an index names the one before")
+    base = extras.get("base", 1) if is_extras(extras) else 1
+    shape(is_uint(base) and 1 <= base <= number, "a chain begins at or before its increments")
+    shape(previous is None if number == base else is_id(previous), "an index names the one before")
     shape(is_uint(wall_us), "an index has a time")
     shape(_is_row(journal, 2) and is_uint(journal[0]) and is_id(journal[1]), "a journal has an end")
     for rows, width in ((segments, 3), (checkpoints, 2)):

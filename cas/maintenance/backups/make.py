@@ -12,8 +12,8 @@ behind the last backup, the bodies of new inline packs, and one line a pack.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from attrs import evolve
 
@@ -22,15 +22,17 @@ from cas.errors import (
     BackupMismatch,
     Busy,
     CasError,
-    CorruptJournal,
     CorruptPack,
     MissingPack,
     ObjectNotFound,
 )
+from cas.history.tombstones import Tombstone
 from cas.history.upkeep import BackupReport as BackupReport
-from cas.limits import MIB, PACK_BYTES_TARGET
+from cas.later import Later
+from cas.limits import PACK_BYTES_TARGET
 from cas.maintenance.backups.capture import Captured, capture, is_same_lineage
 from cas.maintenance.backups.carry import Damage, carry_packs, check_file, damaged_inline
+from cas.maintenance.backups.following import SEGMENT_ENTRIES, broken, follow, next_group
 from cas.maintenance.backups.increment import (
     Held,
     Index,
@@ -39,6 +41,8 @@ from cas.maintenance.backups.increment import (
     State,
     VectorLine,
 )
+from cas.maintenance.backups.rewrite import is_swept, sweep
+from cas.maintenance.backups.stones import STONES, digest_of_stones, stone_rows
 from cas.maintenance.backups.vault import (
     IncrementWriter,
     Vault,
@@ -48,18 +52,22 @@ from cas.maintenance.backups.vault import (
     refuse_nested,
 )
 from cas.maintenance.findings import OnProgress, Progress
-from cas.model.entry import Entry, entry_hash, genesis_hash
+from cas.model.entry import genesis_hash
 from cas.model.ids import Kind
 from cas.model.segment import Segment
 from cas.objects.packs import file_name
 from cas.objects.store import ObjectStore
 from cas.storage.files import OS_FILES, Files
 
+if TYPE_CHECKING:
+    from cas.maintenance.backups import cleanse as cleansing
+else:
+    # Few backups meet what was purged.
+    cleansing = Later("cas.maintenance.backups.cleanse")
+
 ROUNDS_MAX: Final = 8
 """How often the store is looked at anew because packs were replaced while they were copied."""
 
-_SEGMENT_BYTES: Final = 4 * MIB
-_SEGMENT_ENTRIES: Final = 4096
 _DAMAGED_MAX: Final = 1000
 """Damaged objects that an increment names."""
 
@@ -69,11 +77,12 @@ def backup(
     location: str,
     place: str,
     *,
+    stones: Callable[[], Sequence[Tombstone]] = list,
     accept_damage: bool = False,
     progress: OnProgress = None,
     files: Files = OS_FILES,
 ) -> BackupReport:
-    """Back the store at `location` up into a folder.
+    """Back the store at `location` up into a folder; what `stones` says was purged goes there too.
 
     Raises `BackupMismatch`, `Corrupt` for what is damaged in the store (nothing is recorded then,
     unless the damage is accepted, which the increment tells), `Busy` when packs are replaced
@@ -82,15 +91,31 @@ def backup(
     folder = os.path.abspath(place)
     refuse_nested(location, folder)
     with open_vault(folder, objects.clock, write=True, files=files) as vault:
-        return _Backup(objects, vault, accept_damage, progress).run()
+        if not is_swept(vault):
+            sweep(vault)
+        purged = stones()
+        report = _Backup(objects, vault, purged, accept_damage, progress).run()
+        newest = vault.newest()
+        if not purged or newest is None or newest[1].purged == digest_of_stones(purged):
+            return report
+        done = cleansing.cleanse(vault, objects.clock, purged)
+        found = vault.newest()
+        assert found is not None
+        return evolve(report, increment=found[1].number, purged=done.ids, purge_left=done.left)
 
 
 class _Backup:
     def __init__(
-        self, objects: ObjectStore, vault: Vault, accept_damage: bool, progress: OnProgress
+        self,
+        objects: ObjectStore,
+        vault: Vault,
+        stones: Sequence[Tombstone],
+        accept_damage: bool,
+        progress: OnProgress,
     ) -> None:
         self._objects = objects
         self._vault = vault
+        self._stones = stones
         self._accept = accept_damage
         self._progress = progress
         self._damage: list[Damage] = []
@@ -105,16 +130,16 @@ class _Backup:
             self._known = self._last_state()
 
     def _last_state(self) -> Index | None:
-        for number in reversed(self._vault.numbers()):
+        newest = self._newest
+        assert newest is not None
+        for number in range(newest.number, newest.base - 1, -1):
             index = self._vault.reader(number).index()[1]
             if index.state is not None:
                 # What the chain holds of the journal is more than this state's.
-                newest = self._newest
-                assert newest is not None
                 return evolve(
                     index, journal_seq=newest.journal_seq, journal_hash=newest.journal_hash
                 )
-        return self._newest
+        return newest
 
     def run(self) -> BackupReport:
         for _ in range(ROUNDS_MAX):
@@ -253,8 +278,8 @@ class _Backup:
             try:
                 segments: list[SegmentLine] = []
                 while writer.size_bytes < PACK_BYTES_TARGET and seq < captured.head.seq:
-                    group = _group(entries)
-                    hash = _follow(group, seq, hash)
+                    group = next_group(entries)
+                    hash = follow(group, seq, hash)
                     last = group[-1].seq
                     id = writer.add(Kind.SEGMENT, self._segment(group))
                     segments.append(SegmentLine(seq + 1, last, id))
@@ -263,7 +288,7 @@ class _Backup:
                     self._report("journal")
                 ended = seq == captured.head.seq
                 if ended and hash != captured.head.hash:
-                    raise _broken(seq)
+                    raise broken(seq)
                 index = Index(
                     number,
                     previous,
@@ -275,7 +300,7 @@ class _Backup:
                     tuple(captured.checkpoints) if ended else (),
                     self._state(writer, number, captured) if ended else None,
                     self._damaged() if ended else (),
-                    {"mirrored": captured.mirrored} if captured.mirrored and ended else {},
+                    self._extras(captured if ended else None),
                 )
                 self._new_bytes += writer.seal(index)
             finally:
@@ -284,6 +309,29 @@ class _Backup:
                 return number
             previous = self._vault.reader(number).index()[0]
             number += 1
+
+    def _extras(self, captured: Captured | None) -> dict[str, Any]:
+        extras: dict[str, Any] = {}
+        if self._newest is not None and self._newest.base > 1:
+            extras["base"] = self._newest.base
+        if captured is None:
+            return extras
+        if captured.mirrored:
+            extras["mirrored"] = captured.mirrored
+        if self._stones:
+            extras[STONES] = stone_rows(self._stones)
+            digest = digest_of_stones(self._stones)
+            known = self._newest is not None and self._newest.purged == digest
+            if known or self._has_none(captured):
+                extras["purged"] = digest
+        return extras
+
+    def _has_none(self, captured: Captured) -> bool:
+        """Whether nothing that was purged is in the vault, or in what comes now."""
+        ids = {bytes(stone.id) for stone in self._stones}
+        inline = [footer for footer, _body in captured.inline.values()]
+        chain = [] if self._newest is None else self._vault.chain()
+        return cleansing.is_clean(self._vault, chain, inline, ids)
 
     def _segment(self, rows: list[EntryRow]) -> bytes:
         meta = self._objects.meta
@@ -310,9 +358,9 @@ class _Backup:
         """Journal entries behind `after`, each group read in a look of its own."""
         while after < last:
             with self._objects.catalog.read() as reader:
-                rows = reader.entries(after, min(_SEGMENT_ENTRIES, last - after))
+                rows = reader.entries(after, min(SEGMENT_ENTRIES, last - after))
             if not rows:
-                raise _broken(after + 1)
+                raise broken(after + 1)
             yield from rows
             after = rows[-1].seq
 
@@ -387,41 +435,3 @@ class _Backup:
         if before is not None and before.vector is not None and before.vector.version == version:
             return before.vector
         return VectorLine(version, Held(number, writer.add(Kind.BLOB, bits)))
-
-
-def _group(entries: Iterator[EntryRow]) -> list[EntryRow]:
-    """The entries of the next segment."""
-    group: list[EntryRow] = []
-    size_bytes = 0
-    for row in entries:
-        group.append(row)
-        size_bytes += len(row.entry)
-        if size_bytes >= _SEGMENT_BYTES or len(group) == _SEGMENT_ENTRIES:
-            break
-    return group
-
-
-def _follow(rows: list[EntryRow], seq: int, hash: bytes) -> bytes:
-    """Hash of the last of these entries, which follow entry `seq` one by one."""
-    for row in rows:
-        seq += 1
-        if row.seq != seq or entry_hash(row.entry) != row.hash or not _names(row.entry, hash):
-            raise _broken(seq)
-        hash = row.hash
-    return hash
-
-
-def _broken(seq: int) -> CorruptJournal:
-    return CorruptJournal(
-        f"Entry {seq} of the journal is damaged or missing; run `cas fsck`.", seq=seq
-    )
-
-
-def _names(entry: bytes, previous: bytes) -> bool:
-    """Whether an entry names this hash as the one before it.
-
-    It stands at the end, in front of the extras, which are empty nearly always.
-    """
-    if entry.endswith(b"\x58\x20" + previous + b"\xa0"):
-        return True
-    return Entry.decode(entry, verified=True).previous == previous

@@ -12,6 +12,7 @@ vault, so that a proof needs room for a catalog and not for a second store.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import Final
 
 from attrs import frozen
@@ -156,19 +157,23 @@ class _Proof:
 
     @staticmethod
     def _index_of(image: VaultImage) -> Index:
-        return image.chain[number_of(image) - 1]
+        return next(index for index in image.chain if index.state is image.state)
 
     # -- increments --------------------------------------------------------------------------
 
     def _check_increments(self) -> int:
         """Read every object of every increment."""
         numbers = self._vault.numbers()
-        for number in range(1, max(numbers, default=0) + 1):
+        first, last = min(numbers, default=1), max(numbers, default=0)
+        with suppress(CasError):
+            if (newest := self._vault.newest()) is not None:
+                first, last = newest[1].base, newest[1].number
+        for number in range(first, last + 1):
             try:
                 self._say("increments", self._vault.reader(number).check())
             except CasError as error:
                 self._fault(increment_file(number), str(error))
-        return len(numbers)
+        return len([number for number in numbers if first <= number <= last])
 
     # -- the state ---------------------------------------------------------------------------
 

@@ -132,17 +132,21 @@ def refill(catalog: Catalog, image: Image) -> int:
     Raises `CorruptBackup` when the journal does not chain, and what a write raises.
     """
     with catalog.write() as writer:
-        for pack in image.packs():
-            number, name, body_bytes, footer, body, vector = pack
-            writer.add_pack(number, name, body_bytes, footer, body)
-            if vector is not None:
-                writer.set_vector(number, *vector)
+        fill_packs(writer, image)
         version, condemn_seq = image.removals
         if version:
             writer.record_removal(version, condemn_seq)
         # The first segment of a lineage repeats the entry that it goes on from.
         writer.set_cursor(MIRRORED, max(0, min(image.mirrored, image.seq - 1)))
     return _fill_journal(catalog, image)
+
+
+def fill_packs(writer: CatalogWriter, image: Image) -> None:
+    """The packs of an image with their vectors, and nothing else."""
+    for number, name, body_bytes, footer, body, vector in image.packs():
+        writer.add_pack(number, name, body_bytes, footer, body)
+        if vector is not None:
+            writer.set_vector(number, *vector)
 
 
 def _fill_journal(catalog: Catalog, image: Image) -> int:

@@ -15,11 +15,14 @@ from cas.catalog.catalog import PackRow
 from cas.errors import CorruptBackup, EntryNotFound, Gone, Invalid, MissingPack
 from cas.history.horizon import read_horizon
 from cas.history.store import Store
+from cas.history.tombstones import Tombstone, purged_ids, stage_tombstones
 from cas.maintenance.backups.carry import Damage, carry_packs
 from cas.maintenance.backups.increment import Index, PackLine, State
 from cas.maintenance.backups.refill import VaultImage, recheckpoint, refill
+from cas.maintenance.backups.stones import stones_in
 from cas.maintenance.backups.vault import Vault
 from cas.maintenance.findings import OnProgress, Progress
+from cas.maintenance.purge import finish_purges
 from cas.model.entry import Entry
 from cas.model.ids import Kind, ObjectId
 from cas.model.names import HORIZON_REF, PURGED_REF
@@ -32,7 +35,10 @@ from cas.objects.store import ObjectStore
 
 @frozen
 class RestoreReport:
-    """What was made: the increment that it was made of, the entry that it ends with, and counts."""
+    """What was made: the increment that it was made of, the entry that it ends with, and counts.
+
+    `purged` was purged after that entry, lay in the backup all the same, and is not in the store.
+    """
 
     place: str
     target: str
@@ -42,6 +48,7 @@ class RestoreReport:
     entry_count: int
     stored_bytes: int
     damage: tuple[Damage, ...]
+    purged: tuple[bytes, ...] = ()
 
 
 def choose(vault: Vault, *, seq: int | None = None, time_us: int | None = None) -> VaultImage:
@@ -152,7 +159,9 @@ def fill_store(
         )
     objects.bucket.sync()
     recheckpoint(objects, image)
-    settle(Store(objects, image.vault.place), image)
+    store = Store(objects, image.vault.place)
+    settle(store, image)
+    purged = finish_purges(store)
     return RestoreReport(
         image.vault.place,
         "",
@@ -162,6 +171,7 @@ def fill_store(
         image.seq,
         done_bytes,
         tuple(damage),
+        tuple(sorted(purged)),
     )
 
 
@@ -190,6 +200,8 @@ def settle(store: Store, image: VaultImage) -> None:
     if image.seq < image.state.seq:
         _keep_tombstones(store, image)
         _keep_horizon(store, image)
+    _honour(store, image)
+    if image.seq < image.state.seq:
         _refuse_hollow(store, image)
 
 
@@ -235,6 +247,32 @@ def _keep_tombstones(store: Store, image: VaultImage) -> None:
 
     with store.begin(message=f"purged before entry {image.state.seq} of the backup") as tx:
         tx.move(PURGED_REF, tx.stage(carry))
+        tx.commit()
+
+
+def _honour(store: Store, image: VaultImage) -> None:
+    """Carry over what was purged by the newest backup, or taken out of this state since: it may
+    not come back, and what of it is missing says why.
+    """
+    newest = next(index for index in reversed(image.chain) if index.state is not None)
+    own = next(index for index in image.chain if index.state is image.state)
+    known = purged_ids(store.core)
+    stones: dict[bytes, Tombstone | None] = {
+        bytes(stone.id): stone
+        for index in (own, newest)
+        for stone in stones_in(index)
+        if stone.id not in known
+    }
+    if not stones:
+        return
+
+    with store.begin(message="purged by the time of the newest backup") as tx:
+        moment = store.core.timeline.now()
+
+        def stage(batch: Batch) -> ObjectId:
+            return stage_tombstones(store.core, batch, moment, stones, tx.author, tx.message)
+
+        tx.move(PURGED_REF, tx.stage(stage))
         tx.commit()
 
 

@@ -214,12 +214,28 @@ class Vault:
             reader = self._readers[number] = IncrementReader(self.increments, number)
         return reader
 
+    def forget(self, number: int) -> None:
+        """Drop what is known of an increment that is gone."""
+        self._readers.pop(number, None)
+
     def newest(self) -> tuple[bytes, Index] | None:
-        """The newest increment: the id of its index, and the index; None in an empty vault."""
+        """The newest increment: the id of its index, and the index; None in an empty vault.
+
+        Those that were to replace others and were not finished do not count. Raises
+        `CorruptBackup`, also where these others are gone and the last of the new is not there.
+        """
         numbers = self.numbers()
-        if not numbers:
-            return None
-        return self._index(numbers[-1])
+        for number in reversed(numbers):
+            id, index = self._index(number)
+            if not index.is_building:
+                return id, index
+            if numbers[0] >= index.base:
+                raise CorruptBackup(
+                    f"The newest increment of {self.place} is missing, behind {number}; those "
+                    "before it do not count without it.",
+                    path=increment_file(number + 1),
+                )
+        return None
 
     def _index(self, number: int) -> tuple[bytes, Index]:
         id, index = self.reader(number).index()
@@ -235,15 +251,15 @@ class Vault:
 
         Raises `BackupNotFound` in an empty vault, `CorruptBackup`.
         """
-        numbers = self.numbers()
-        if not numbers:
+        newest = self.newest()
+        if newest is None:
             raise BackupNotFound(
                 f"{self.place} holds no finished backup; make one with `cas backup`.",
                 path=self.place,
             )
         indexes: list[Index] = []
         wanted: bytes | None = None
-        for number in range(numbers[-1], 0, -1):
+        for number in range(newest[1].number, newest[1].base - 1, -1):
             id, index = self._index(number)
             if wanted not in (None, id):
                 raise CorruptBackup(

@@ -31,7 +31,7 @@ from cas.errors import (
 )
 from cas.history.retain import stage_raise
 from cas.history.store import Store
-from cas.maintenance.backups import make
+from cas.maintenance.backups import following, make
 from cas.maintenance.backups import vault as vaults
 from cas.maintenance.findings import Progress
 from cas.maintenance.fsck import fsck
@@ -771,7 +771,8 @@ def test_a_long_journal_takes_several_increments(
     """
     commits(store, 40)
     monkeypatch.setattr(make, "PACK_BYTES_TARGET", 2_000)
-    monkeypatch.setattr(make, "_SEGMENT_ENTRIES", 5)
+    monkeypatch.setattr(make, "SEGMENT_ENTRIES", 5)
+    monkeypatch.setattr(following, "SEGMENT_ENTRIES", 5)
     real = make.IncrementWriter.seal
 
     def seal(self: object, index: object) -> int:

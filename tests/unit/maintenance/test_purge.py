@@ -37,9 +37,9 @@ from cas.objects.packs import Copy
 from tests.unit.kit import commits, reopened, write
 
 
-def everywhere(store: Store) -> dict[str, bytes]:
-    """Every file of the store, as it is on the disk."""
-    root = Path(store.location)
+def everywhere(store: Store | Path) -> dict[str, bytes]:
+    """Every file of a store, or of a folder, as it is on the disk."""
+    root = Path(store.location) if isinstance(store, Store) else store
     return {
         path.relative_to(root).as_posix(): path.read_bytes()
         for path in root.rglob("*")
@@ -47,7 +47,7 @@ def everywhere(store: Store) -> dict[str, bytes]:
     }
 
 
-def traces(store: Store, needles: list[bytes]) -> list[str]:
+def traces(store: Store | Path, needles: list[bytes]) -> list[str]:
     """Files that hold one of these, as it is or in any record that unpacks to something with it."""
     found = [
         f"{name}: raw"
