@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("-n", "--dry-run", is_flag=True, help="Tell what would go and do nothing.")
 @pass_front
 def expire_command(
-    front: Front, place: str, keep_within: str | None, dry_run: bool, **counts: int | None
+    front: Front, /, place: str, keep_within: str | None, dry_run: bool, **counts: int | None
 ) -> None:
     """Give up old positions of a backup, by rules.
 
