@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Sequence
 from typing import Any, Final, Generic, TypeVar
 
@@ -27,8 +26,10 @@ from cas.workspace.codec import from_record, typed
 from cas.workspace.registry import Aggregate, AggregateType, type_of
 
 PAGE_MAX: Final = 1_000
-FEW_ROWS: Final = 2_000
+FEW_ROWS: Final = 1_500
 """Rows of one value that are sorted rather than met on a walk in order."""
+_IN_MAX: Final = 100
+"""Values of a set that are looked up one by one."""
 T = TypeVar("T", bound=Aggregate)
 
 
@@ -79,6 +80,25 @@ class _Mark:
     doc: int
 
 
+@frozen
+class _Lead:
+    """An equality that a query begins with: how many rows have it, up to one more than few."""
+
+    code: int
+    values: tuple[Any, ...]
+    count: int
+
+    @property
+    def few(self) -> bool:
+        """Whether its rows are sorted rather than walked."""
+        return self.count <= FEW_ROWS
+
+    @property
+    def single(self) -> bool:
+        """Whether it is one value, whose rows the index has in the order in which they came."""
+        return len(self.values) == 1
+
+
 class Finder:
     """Finds rows of one type. One thread at a time, inside `Projection.read`."""
 
@@ -110,12 +130,12 @@ class Finder:
         return [(doc, blob) for doc, blob, _, _ in rows], end
 
     def _phase(self, phase: int, behind: _Mark | None, limit: int) -> list[tuple[Any, ...]]:
-        asked = self._asked
-        few = self._few()
         sql = Sql(self._codes)
-        way, sign = ("DESC", "<") if asked.descending else ("ASC", ">")
-        keys, values_before, source = self._source(phase, few)
-        tests, values = self._tests(sql, phase)
+        way, sign = ("DESC", "<") if self._asked.descending else ("ASC", ">")
+        keys, values_before, source, lead = self._source(phase)
+        # What the walk goes along need not be tested on it, which would read all that matches.
+        tests, values = self._tests(sql, phase, match="f.rowid" not in keys)
+        tests[:0] = lead
         after: list[Any] = []
         if behind is not None:
             if len(keys) == 2:
@@ -131,50 +151,74 @@ class Finder:
         )
         return self._run(text, [*values_before, *values, *after, limit])
 
-    def _source(self, phase: int, few: list[int] | None) -> tuple[list[str], list[Any], str]:
-        """Keys of the order, values, and where rows come from."""
-        key = self._asked.key
-        if key == "id":
-            keys = ["i.id"]
-        elif key == "time" or phase == 1:
-            keys = ["i.doc"]
-        else:
-            keys = ["o.value", "o.doc"]
-        values: list[Any] = []
-        source = "item i"
-        if few is not None:
-            self.plan.append(f"{len(few)} rows of one value, sorted")
-            values.append(json.dumps(few))
-            source = "json_each(?) f CROSS JOIN item i ON i.doc = f.value"
-        if len(keys) == 2:
-            values.append(code_of(self._codes, key))
-            if few is not None:
-                source += " CROSS JOIN value o ON o.doc = i.doc AND o.field = ?"
-            else:
-                self.plan.append(f"a walk in order of {key}")
-                # The walk is in this order, whatever SQLite would choose.
-                source = "value o CROSS JOIN item i ON i.doc = o.doc AND o.field = ?"
-        elif few is None:
-            self.plan.append(f"a walk in order of {'id' if key == 'id' else 'time'}")
-        return keys, values, source
+    def _source(self, phase: int) -> tuple[list[str], list[Any], str, list[str]]:
+        """Keys of the order, values, where rows come from, and tests that say which.
 
-    def _few(self) -> list[int] | None:
-        """Rows of the rarest equality, where they are few enough to be sorted."""
-        best: list[int] | None = None
+        The tables are in the order of the walk, and joined so that SQLite keeps to it.
+        """
+        key, lead = self._asked.key, self._lead()
+        if key == "id" or key == "time" or phase == 1:
+            return self._rows_source("i.id" if key == "id" and phase == 0 else "doc", lead)
+        code = code_of(self._codes, key)
+        if lead is not None and lead.few:
+            self.plan.append(f"{lead.count} rows of one value, sorted")
+            begin, tests, values = _begin(lead)
+            source = f"{begin} CROSS JOIN value o CROSS JOIN item i"
+            return (
+                ["o.value", "o.doc"],
+                [*values, code],
+                source,
+                [*tests, "o.doc = f.doc", "o.field = ?", "i.doc = o.doc"],
+            )
+        self.plan.append(f"a walk in order of {key}")
+        if lead is not None and lead.single:
+            begin, tests, values = _begin(lead)
+            source = f"value o CROSS JOIN {begin} CROSS JOIN item i"
+            tests = ["o.field = ?", *tests, "f.doc = o.doc", "i.doc = o.doc"]
+            return ["o.value", "o.doc"], [code, *values], source, tests
+        tests = ["o.field = ?", "i.doc = o.doc"]
+        return ["o.value", "o.doc"], [code], "value o CROSS JOIN item i", tests
+
+    def _rows_source(
+        self, key: str, lead: _Lead | None
+    ) -> tuple[list[str], list[Any], str, list[str]]:
+        """The same for an order by id, or by that in which rows came."""
+        by_id = key == "i.id"
+        if lead is not None and (lead.few or (lead.single and not by_id)):
+            how = "sorted" if by_id or not lead.single else "in order of time"
+            self.plan.append(f"rows of one value, {how}")
+            begin, tests, values = _begin(lead)
+            keys = [key if by_id else "f.doc"]
+            return keys, values, f"{begin} CROSS JOIN item i", [*tests, "i.doc = f.doc"]
+        if self._asked.match and not by_id:
+            self.plan.append("rows that match, in order of time")
+            tests = ["f.text MATCH ?", "i.doc = f.rowid"]
+            return ["f.rowid"], [self._match()], "text f CROSS JOIN item i", tests
+        self.plan.append(f"a walk in order of {'id' if by_id else 'time'}")
+        return [key if by_id else "i.doc"], [], "item i", []
+
+    def _match(self) -> str:
+        return " AND ".join(each.expression for each in clauses_of(self._asked.match)) or '""'
+
+    def _lead(self) -> _Lead | None:
+        """The equality that the fewest rows have, of those that every row must have."""
+        best: _Lead | None = None
         for compare in equalities(self._asked.condition):
             wanted = compare.value if compare.op == "in" else (compare.value,)
-            if not wanted or len(wanted) > 100:
+            if not wanted or len(wanted) > _IN_MAX:
                 continue
+            code = code_of(self._codes, compare.field)
             rows = self._db.rows(
-                f"SELECT DISTINCT doc FROM value WHERE field = ? AND value IN "
-                f"({', '.join('?' * len(wanted))}) LIMIT ?",
-                (code_of(self._codes, compare.field), *wanted, FEW_ROWS + 1),
+                f"SELECT count(*) FROM (SELECT 1 FROM value WHERE field = ? AND value IN "
+                f"({_marks(wanted)}) LIMIT ?)",
+                (code, *wanted, FEW_ROWS + 1),
             )
-            if len(rows) <= FEW_ROWS and (best is None or len(rows) < len(best)):
-                best = [int(row[0]) for row in rows]
+            lead = _Lead(code, tuple(wanted), int(rows[0][0]))
+            if best is None or (lead.count, not lead.single) < (best.count, not best.single):
+                best = lead
         return best
 
-    def _tests(self, sql: Sql, phase: int) -> tuple[list[str], list[Any]]:
+    def _tests(self, sql: Sql, phase: int, match: bool = True) -> tuple[list[str], list[Any]]:
         asked = self._asked
         values: list[Any] = [
             self._projection.code(asked.type.name),
@@ -184,10 +228,9 @@ class Finder:
         tests = ["i.type = ?", "i.since <= ?", "(i.until IS NULL OR i.until > ?)"]
         if not asked.archived:
             tests.append(f"i.flags & {FLAG_ARCHIVED} = 0")
-        if asked.match:
-            clauses = clauses_of(asked.match)
+        if asked.match and match:
             tests.append("i.doc IN (SELECT rowid FROM text WHERE text MATCH ?)")
-            values.append(" AND ".join(each.expression for each in clauses) or '""')
+            values.append(self._match())
         if asked.condition is not None:
             tests.append(sql.text(asked.condition))
             values += sql.values
@@ -204,8 +247,13 @@ class Finder:
     def count(self) -> int:
         """How many rows are found."""
         tests, values = self._tests(Sql(self._codes), 0)
-        rows = self._run(f"SELECT count(*) FROM item i WHERE {' AND '.join(tests)}", values)
-        return int(rows[0][0])
+        source = "item i"
+        before: list[Any] = []
+        if (lead := self._lead()) is not None:
+            begin, first, before = _begin(lead)
+            source, tests = f"{begin} CROSS JOIN item i", [*first, "i.doc = f.doc", *tests]
+        text = f"SELECT count(*) FROM {source} WHERE {' AND '.join(tests)}"
+        return int(self._run(text, [*before, *values])[0][0])
 
     def facets(self, field: str, limit: int) -> list[tuple[Any, int]]:
         """The values of a field among what is found, the most frequent first."""
@@ -232,6 +280,18 @@ class Finder:
         self._phase(0, None, 1)
         self._run = kept  # type: ignore[method-assign]
         return [*self.plan, *lines]
+
+
+def _begin(lead: _Lead) -> tuple[str, list[str], list[Any]]:
+    """Rows of an equality as `f`, each once: a table, tests, values."""
+    if lead.single:
+        return "value f", ["f.field = ?", "f.value = ?"], [lead.code, *lead.values]
+    rows = f"SELECT DISTINCT doc FROM value WHERE field = ? AND value IN ({_marks(lead.values)})"
+    return f"({rows}) f", ["1"], [lead.code, *lead.values]
+
+
+def _marks(values: Sequence[Any]) -> str:
+    return ", ".join("?" * len(values))
 
 
 def ask(

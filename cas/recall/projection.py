@@ -71,6 +71,8 @@ class Projection:
         self._database: Database | None = None
         self._model = 0
         self._seq = -1
+        self._ready_at = -1
+        """The entry up to which each row is known to have a vector."""
 
     def _place(self) -> str:
         cache = self.store.objects.cache
@@ -200,7 +202,7 @@ class Projection:
             warn(notice)
         self.close()
         self._names.clear()
-        self._seq = -1
+        self._seq = self._ready_at = -1
         self.made += 1
         if self._path != ":memory:":
             remove(self._path)
@@ -283,13 +285,15 @@ class Projection:
     # -- models ------------------------------------------------------------------------------
 
     def _model_ready(self, database: Database) -> bool:
-        if self.embedder is None:
+        if self.embedder is None or self._ready_at == self._seq:
             return True
         row = database.row(
             "SELECT code FROM model WHERE identity = ? AND upto >= "
             "(SELECT coalesce(max(doc), 0) FROM item)",
             (self.embedder.identity,),
         )
+        if row is not None:
+            self._ready_at = self._seq
         return row is not None
 
     def _choose_model(self, database: Database) -> None:

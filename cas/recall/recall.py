@@ -105,7 +105,9 @@ class Recall:
         if isinstance(as_of, bool):
             raise Invalid(f"`as_of` is an entry's number or a time, not {as_of!r}.")
         if isinstance(as_of, int):
-            seq = self.store.at(as_of).seq
+            # What the index has seen was there; asking the store would replay entries.
+            known = 0 <= as_of <= self.projection.seq
+            seq = as_of if known else self.store.at(as_of).seq
         else:
             seq = self.store.at(time_us=_time_us(as_of)).seq
         if seq > self.projection.seq:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import cas
 from cas.errors import Invalid
 from cas.history.store import Store
+from cas.recall import find
 from cas.recall.recall import Recall
 from cas.recall.where import All, Any_, Compare, Condition, Not, field, of_text, to_text
 from cas.workspace.links import Link
@@ -64,6 +65,66 @@ def test_pages_together_are_all_in_order(
     there = [value for value in values if value is not None]
     assert values == there + [None] * (len(values) - len(there))
     assert there == sorted(there, reverse=(order or "").startswith("-"))
+
+
+@pytest.mark.parametrize("few", [0, 5, 1_500])
+@pytest.mark.parametrize("order", [None, "-id", "time", "-time", "importance", "-at"])
+def test_every_way_to_a_page_finds_the_same(
+    store: Store,
+    recall: Recall,
+    rng: random.Random,
+    monkeypatch: pytest.MonkeyPatch,
+    order: str | None,
+    few: int,
+) -> None:
+    """Begun with a value, a set, a match or none, sorted or walked: the pages are those of the
+    rows that fit, in one order, versions of the past left out.
+    """
+    monkeypatch.setattr(find, "FEW_ROWS", few)
+    commit(store, *some(rng, 50))
+    every = [*some(rng, 40), memory("rare", "text 1", agent="once")]
+    commit(store, *every)
+    now = {m.id: m for m in recall.find(Memory, limit=100).items}
+    assert [now[m.id] for m in every] == every
+    whole = [m.id for m in recall.find(Memory, order=order, limit=100).items]
+    cases: tuple[tuple[Any, str, Callable[[Memory], object]], ...] = (
+        ({"agent": "once"}, "", lambda m: m.agent == "once"),
+        ({"agent": "planner"}, "", lambda m: m.agent == "planner"),
+        ({"agent": ["planner", "scribe"]}, "", lambda m: m.agent < "t" and m.agent != "once"),
+        ({"tags": ["x", "y"]}, "", lambda m: m.tags & {"x", "y"}),
+        ({"agent": "planner"}, "1", lambda m: m.agent[0] == "p" and m.text == "text 1"),
+        (None, "text 1", lambda m: m.text == "text 1"),
+        (None, "2 text", lambda m: m.text == "text 2"),
+        ({"agent": "nobody"}, "text", lambda m: False),
+    )
+    for where, match, holds in cases:
+        expected = [id for id in whole if holds(now[id])]
+        found: list[str] = []
+        cursor = None
+        while True:
+            page = recall.find(Memory, where, order=order, match=match, limit=6, after=cursor)
+            found += [m.id for m in page.items]
+            cursor = page.cursor
+            if cursor is None:
+                break
+        assert found == expected
+        assert recall.count(Memory, where, match=match) == len(expected)
+
+
+def test_a_page_of_a_known_state_asks_nothing_of_the_journal(
+    store: Store, recall: Recall, rng: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next page, and a state that the index has seen, cost no replay of entries."""
+    first = commit(store, *some(rng, 10))
+    commit(store, memory("later", "x"))
+    page = recall.find(Memory, limit=4)
+
+    def at(*_: object, **__: object) -> None:
+        raise AssertionError("a part of the journal was replayed")
+
+    monkeypatch.setattr(store, "at", at)
+    assert len(recall.find(Memory, limit=4, after=page.cursor).items) == 4
+    assert recall.count(Memory, as_of=first) == 10
 
 
 def test_conditions_find_what_python_would(
