@@ -106,6 +106,12 @@ class ContextNotFound(NotFound):
     code = "context-not-found"
 
 
+class NotCheckedOut(NotFound):
+    """The folder is no working folder of this store. Fields: `path`, `reason`."""
+
+    code = "not-checked-out"
+
+
 class Gone(NotFound):
     """It existed and was given up on purpose. Fields: `id` or `seq`, `boundary`."""
 

@@ -295,6 +295,17 @@ RECORD_DEPTH_MAX: Final = 8
 WORK_OPTIMISTIC_MAX: Final = 2
 """Tries of a unit of work before it queues behind others that try again."""
 
+FOLDER_NEW_MAX: Final = 10_000
+"""New files that a working folder takes for artifacts at once: more are hardly anybody's work, but
+an environment or a cache that no ignore file names.
+"""
+
+FOLDER_ROUNDS_MAX: Final = 5
+"""How often a working folder is looked at again in one call while others keep changing it."""
+
+LEASE_MS: Final = 15 * 60 * 1000
+"""How long a lease of a working folder says that somebody works there."""
+
 WORK_ATTEMPTS_MAX: Final = 64
 """How often a unit of work is tried when others keep changing what it rests on."""
 

@@ -152,6 +152,11 @@ class Transaction:
                 return self._core.staged_blob(other, id)
         return self._core.staged_blob(self._batch, id)
 
+    @property
+    def batch(self) -> Batch:
+        """The objects that are staged here."""
+        return self._batch
+
     def _rely(self, id: bytes) -> None:
         self._check_open()
         if not self._batch.holds(id):

@@ -11,6 +11,8 @@ from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
 from cas.errors import InvalidRecord
+from cas.model.ids import BlobId
+from cas.model.objects import EntryKind, TreeEntry
 from cas.objects.content import Readable
 from cas.workspace.artifacts import Artifact, ArtifactKind
 from cas.workspace.codec import pinned
@@ -152,11 +154,46 @@ class UnitArtifacts(UnitCollection[Artifact]):
         What `made_from` and `cites` name is pinned where an aggregate is given. What is not said
         stays as it was; the media type is guessed from the name.
         """
-        old = self.find_one(name)
         edit = self._unit.edit(self.type.context)
-        blob = edit.put(file_path(name), content)
-        entry = edit.entry(file_path(name))
+        before = edit.entry(file_path(name))
+        executable = before is not None and before.kind == EntryKind.EXECUTABLE
+        mode = EntryKind.EXECUTABLE if executable else EntryKind.FILE
+        edit.put(file_path(name), content, kind=mode)
+        return self._record(
+            name,
+            kind=kind,
+            media_type=media_type,
+            title=title,
+            tags=tags,
+            made_from=made_from,
+            cites=cites,
+            run=run,
+        )
+
+    def put_entry(self, name: str, entry: TreeEntry) -> Artifact:
+        """Stage an artifact, or a new version of it, whose content was staged in this unit's
+        transaction, or exists. Gives its record.
+        """
+        self._unit.edit(self.type.context).put_entry(file_path(name), entry)
+        return self._record(name)
+
+    def _record(
+        self,
+        name: str,
+        *,
+        kind: ArtifactKind | None = None,
+        media_type: str = "",
+        title: str = "",
+        tags: Iterable[str] = (),
+        made_from: Iterable[Target] = (),
+        cites: Iterable[Target] = (),
+        run: Target | None = None,
+    ) -> Artifact:
+        """Stage the record of an artifact whose file is staged."""
+        old = self.find_one(name)
+        entry = self._unit.edit(self.type.context).entry(file_path(name))
         assert entry is not None
+        blob = BlobId(entry.id)
         origins = frozenset(link_to(each) for each in (*made_from, *cites))
         guessed = media_type or mimetypes.guess_type(name)[0] or "application/octet-stream"
         if old is None:

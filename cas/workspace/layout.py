@@ -26,6 +26,8 @@ MAIN: Final = "main"
 """The branch of a context that a workspace works on unless it says another."""
 FILES: Final = "files"
 CONFLICTS: Final = ".conflicts"
+CONTENTS: Final = ".contents"
+"""Contents that only an open conflict names, so that nothing collects them."""
 STREAMS: Final = ".streams"
 
 PlaceKind = Literal["record", "file", "conflict", "event", "other"]
@@ -84,6 +86,11 @@ def file_path(name: str) -> str:
 def conflict_path(id: str) -> str:
     """Where an open conflict lies; its id begins with those of what it is about."""
     return f"{CONFLICTS}/{id}"
+
+
+def content_path(id: str) -> str:
+    """Where the content lies that an open conflict of this id holds beside the one that stands."""
+    return f"{CONTENTS}/{id}"
 
 
 def stream_path(type: AggregateType, id: str) -> str:

@@ -30,7 +30,14 @@ from cas.workspace.codec import (
     to_record,
     upcast,
 )
-from cas.workspace.layout import Place, conflict_path, file_path, place_of, record_path
+from cas.workspace.layout import (
+    Place,
+    conflict_path,
+    content_path,
+    file_path,
+    place_of,
+    record_path,
+)
 from cas.workspace.links import Link, new_id
 from cas.workspace.reading import Where
 from cas.workspace.registry import Aggregate, AggregateType, Fields, type_in
@@ -56,6 +63,8 @@ class Settler:
         self._edit = edit
         self._keep = on_conflict == "keep"
         self.conditions: list[Condition] = []
+        self.kept: list[OpenConflict] = []
+        """Conflicts that were kept, oldest first."""
         self._contents = Contents(
             lambda id: self._blob(BlobId(id)), lambda data: bytes(self._make(data))
         )
@@ -72,7 +81,7 @@ class Settler:
             if not (clash.written or clash.read):
                 continue
             place = place_of(to_text(b"/".join(clash.path)))
-            if place.kind == "file" and clash.written:
+            if place.kind == "file":
                 files[place.id] = clash
                 continue
             type = type_in(place.collection) if place.collection else None
@@ -244,6 +253,20 @@ class Settler:
             removed=removed,
         )
         self._edit[conflict_path(conflict.id)] = to_record(conflict)
+        self.kept.append(conflict)
+        if type.name == "artifact" and not removed:
+            self._keep_content(conflict)
+
+    def _keep_content(self, conflict: OpenConflict) -> None:
+        """Put the content that did not come to stand into the tree: an id in a record is no edge
+        that keeps it.
+        """
+        for clash in conflict.clashes:
+            if clash.field == "content" and type(clash.incoming) is bytes:
+                id = BlobId(clash.incoming)
+                _kind, size = self._store.objects.measure(self._tx.batch, id)
+                entry = TreeEntry(EntryKind.FILE, id, size)
+                self._edit.put_entry(content_path(conflict.id), entry)
 
     # -- records -------------------------------------------------------------------------------
 

@@ -113,6 +113,10 @@ class UnitCore:
         """The branch of a context, as this unit of work changes it."""
         return self._edit(context)[0]
 
+    def settler(self, context: str) -> Settler:
+        """What settles clashes in a context, for merges that a caller asks for."""
+        return self._edit(context)[1]
+
     def _edit(self, context: str) -> tuple[BranchEdit, Settler]:
         found = self._edits.get(context)
         if found is None:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
+from cas.model.objects import EntryKind, TreeEntry
+from cas.workspace.artifacts import Artifact
 from cas.workspace.clashes import OpenConflict, Take
 from cas.workspace.codec import from_fields, to_fields
 from cas.workspace.collections import UnitArtifacts, UnitCollection, UnitMemories
-from cas.workspace.layout import conflict_path
+from cas.workspace.layout import conflict_path, content_path, file_path
 from cas.workspace.planning import Agent, Decision, Project, Run, Sprint
-from cas.workspace.registry import Aggregate, type_named
+from cas.workspace.registry import Aggregate, type_named, type_of
 from cas.workspace.unit import UnitCore
 
 T = TypeVar("T", bound=Aggregate)
@@ -74,15 +76,31 @@ class UnitOfWork(UnitCore):
         """
         type = type_named(conflict.about.type)
         self.edit(type.context).drop(conflict_path(conflict.id))
+        self.edit(type.context).drop(content_path(conflict.id))
         value = self.find_one(type.cls, conflict.about.id)
         if conflict.removed:
             if value is not None and take == conflict.removed and values is None:
-                self.remove(value)
+                if isinstance(value, Artifact):
+                    self.artifacts.remove(value)
+                else:
+                    self.remove(value)
                 return None
         elif value is not None and (take != "current" or values):
             taken = {} if take == "current" else conflict.taking(take)
             chosen = from_fields(type, {**to_fields(value), **taken}).evolve(origin=value.origin)
-            return self.save(chosen.evolve(**values) if values else chosen)
+            return self._settled(chosen.evolve(**values) if values else chosen)
         elif value is not None and values:
-            return self.save(value.evolve(**values))
+            return self._settled(value.evolve(**values))
         return value
+
+    def _settled(self, value: Aggregate) -> Aggregate:
+        """Save what a conflict was settled to; the file of an artifact follows its record."""
+        if isinstance(value, Artifact):
+            batch = self.transaction.batch
+            _kind, size = self._store.objects.measure(batch, value.content)
+            edit = self.edit(type_of(Artifact).context)
+            before = edit.entry(file_path(value.name))
+            kind = EntryKind.FILE if before is None else before.kind
+            edit.put_entry(file_path(value.name), TreeEntry(kind, value.content, size))
+            value = value.evolve(size_bytes=size)
+        return self.save(value)

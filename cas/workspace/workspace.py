@@ -36,6 +36,7 @@ from cas.workspace.registry import Aggregate, type_named, type_of
 from cas.workspace.streams import Sourced, StreamEvent, rebuild, stream
 from cas.workspace.unit import Asked, OnConflict
 from cas.workspace.work import UnitOfWork
+from cas.workspace.working import WorkingFolders
 
 T = TypeVar("T", bound=Aggregate)
 R = TypeVar("R")
@@ -187,7 +188,7 @@ class WorkspaceView(Reading):
         return self._fixed.seq
 
 
-class Workspace(Reading):
+class Workspace(Reading, WorkingFolders):
     """The domain over a store: `cas.Workspace(store)`."""
 
     def __init__(self, store: Store, *, branch: str = MAIN) -> None:

@@ -60,7 +60,7 @@ __all__ = ["RestorePlan", "RestoreReport", "plan_restore", "restore"]
 
 _EXECUTABLE: Final = int(EntryKind.EXECUTABLE)
 
-_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _GROUPS_AHEAD: Final = 4
 _NAMES_SHOWN: Final = 5
 _CHANGED: Final = (errno.ELOOP, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENOENT)
@@ -236,11 +236,11 @@ class _Writer:
                 self._settle(fd, directory, target, name)
             self._count(value)
         for name, value in directory.modes:
-            _set_executable(fd, name, value[0] == _EXECUTABLE)
+            set_executable(fd, name, value[0] == _EXECUTABLE)
 
     def _file(self, fd: int, name: bytes, mode: int, found: Found) -> None:
         """Write one new file; where that fails nothing of it stays."""
-        file = os.open(name, _CREATE, mode, dir_fd=fd)
+        file = os.open(name, CREATE, mode, dir_fd=fd)
         try:
             content = found.content
             if content is None:
@@ -380,7 +380,7 @@ def _remove(fd: int, name: bytes) -> None:
     os.rmdir(name, dir_fd=fd)
 
 
-def _set_executable(fd: int, name: bytes, executable: bool) -> None:
+def set_executable(fd: int, name: bytes, executable: bool) -> None:
     """Set or clear the executable bits of those who may read."""
     file = os.open(name, OPEN_FILE, dir_fd=fd)
     try:

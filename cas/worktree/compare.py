@@ -1,13 +1,16 @@
 """Comparing a snapshot with a folder, and two texts with each other.
 
-Floor 5. Invariant: comparing writes nothing, neither to the store nor to the folder.
+Floor 5. Invariant: comparing writes nothing, neither to the store nor to the folder;
+what it remembers for the next time is a picture in the cache.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
+
+from attrs import frozen
 
 from cas.history.snapshot import Change, Snapshot, classify
 from cas.history.store import Store
@@ -19,8 +22,8 @@ from cas.objects.store import ObjectStore
 from cas.trees import paths
 from cas.trees.node import DIRECTORY, Node, NodeStore, id_of
 from cas.worktree.importer import folder_to_read, own_folder, picture_key
-from cas.worktree.scan import Walk
-from cas.worktree.statcache import load
+from cas.worktree.scan import Notices, Walk
+from cas.worktree.statcache import load, save
 from cas.worktree.values import ImportOptions
 
 _DEFAULTS = ImportOptions()
@@ -68,6 +71,47 @@ class _HashSink:
         return self._stored.load(node_id) if node is None else node
 
 
+@frozen
+class Look:
+    """A folder as it was seen: the root of its tree, and the nodes to read that with.
+
+    The tree need not be in the store. `notices` are those of entries that were read now.
+    """
+
+    root: bytes
+    nodes: NodeStore
+    notices: Notices
+
+
+def look_at(
+    store: Store,
+    folder: bytes,
+    options: ImportOptions = _DEFAULTS,
+    *,
+    keep: Callable[[bytes], bool] | None = None,
+    mark: bytes = b"",
+    remember: bool = False,
+) -> Look:
+    """See what stands in a folder, a real path; reads only what changed since the last picture.
+
+    `keep` tells of a path whether it counts although ignore files leave it out; pictures of one
+    folder with another `mark` are kept apart. With `remember` the next look begins from this one.
+    Raises `Invalid`.
+    """
+    objects = store.objects
+    sink = _HashSink(objects)
+    started_ns = objects.clock.wall_us() * 1000
+    cache = objects.cache if options.stat_cache else None
+    key = picture_key(store, folder, options, mark)
+    before = None if cache is None else load(cache, key)
+    own = own_folder(store)
+    walk = Walk(folder, sink, options, started_ns=started_ns, old=before, own=own, keep=keep)
+    picture = walk.run()
+    if remember and cache is not None and not picture.equals(before):
+        save(cache, key, picture, objects.clock.random(8))
+    return Look(picture.id(0), sink, walk.notices)
+
+
 def diff_folder(
     store: Store,
     snapshot: Snapshot,
@@ -79,16 +123,8 @@ def diff_folder(
     `new` of a change has the id that the content would get; it need not be in the store.
     Entries that an import would leave out count as not there. Raises `Invalid`.
     """
-    objects = store.objects
-    sink = _HashSink(objects)
-    started_ns = objects.clock.wall_us() * 1000
-    place = folder_to_read(store, folder)
-    before = None
-    if options.stat_cache and objects.cache is not None:
-        before = load(objects.cache, picture_key(store, place, options))
-    walk = Walk(place, sink, options, started_ns=started_ns, old=before, own=own_folder(store))
-    root = walk.run().id(0)
-    for parts, old, new in paths.diff_paths(snapshot.tree, root, sink):
+    seen = look_at(store, folder_to_read(store, folder), options)
+    for parts, old, new in paths.diff_paths(snapshot.tree, seen.root, seen.nodes):
         yield classify(to_text(b"/".join(parts)), old, new)
 
 

@@ -12,12 +12,18 @@ import stat
 import sys
 from typing import Final, NamedTuple
 
-from cas.model.ids import digest_parts
+from cas.limits import WHOLE_BLOB_BYTES_MAX
+from cas.model.ids import Kind, digest_of, digest_parts
+from cas.model.objects import EntryKind
 from cas.worktree.names import is_unfinished
 
 OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Without O_NONBLOCK a FIFO that takes a file's place would block the open for ever.
 OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+_FILE: Final = int(EntryKind.FILE)
+_EXECUTABLE: Final = int(EntryKind.EXECUTABLE)
+_LINK: Final = int(EntryKind.LINK)
+_TREE: Final = int(EntryKind.TREE)
 _TRIES: Final = 3
 _READ_BYTES: Final = 1 << 20
 
@@ -122,3 +128,36 @@ def hash_file(fd: int, name: bytes) -> bytes:
         return digest_parts(iter(lambda: os.read(file, _READ_BYTES), b""))
     finally:
         os.close(file)
+
+
+def file_id(fd: int, name: bytes) -> bytes | None:
+    """Blob id of a file's content, or None when it cannot be read or does not hold still."""
+    try:
+        found = read_file(fd, name, WHOLE_BLOB_BYTES_MAX)
+        if isinstance(found, Content):
+            return None if found.torn else digest_of(Kind.BLOB, found.data)
+        return hash_file(fd, name) if isinstance(found, os.stat_result) else None
+    except OSError:
+        return None
+
+
+def link_id(fd: int, name: bytes) -> bytes | None:
+    """Blob id of a link's target, or None when it cannot be read."""
+    try:
+        return digest_of(Kind.BLOB, os.fsencode(os.readlink(name, dir_fd=fd)))
+    except OSError:
+        return None
+
+
+def kind_of(mode: int) -> int:
+    """Whether an entry of this mode is a link, a directory, or else a file."""
+    if stat.S_ISLNK(mode):
+        return _LINK
+    return _TREE if stat.S_ISDIR(mode) else _FILE
+
+
+def tag_of(mode: int) -> int:
+    """What a leaf of this mode is in a tree: a link, an executable or a plain file."""
+    if stat.S_ISLNK(mode):
+        return _LINK
+    return _EXECUTABLE if mode & 0o100 else _FILE

@@ -185,10 +185,12 @@ def import_folder(
     )
 
 
-def picture_key(store: Store, folder: bytes, options: ImportOptions) -> Key:
-    """What the picture of a folder is kept under. Options that choose other files do not mix."""
+def picture_key(store: Store, folder: bytes, options: ImportOptions, mark: bytes = b"") -> Key:
+    """What the picture of a folder is kept under. Options that choose other files do not mix,
+    nor do those who look at it in another way, as `mark` tells.
+    """
     meta = store.objects.meta
-    chosen = bytes((options.skip_secrets, options.gitignore))
+    chosen = bytes((options.skip_secrets, options.gitignore)) + mark
     return Key(meta.store_id, meta.lineage_id, folder, chosen)
 
 

@@ -15,11 +15,13 @@ from typing import Final
 from cas.model.names import to_text
 
 STORE_FOLDER: Final = b".cas"
+MARKER: Final = b".cas-checkout"
+"""The file in a folder that says which checkout it is."""
 
 _LEFTOVER: Final = b".cas-restore-"
 _LEFTOVER_BYTES: Final = len(_LEFTOVER) + 16
 
-_STORE_NAME: Final = re.compile(rb"\.cas[. ]*|cas~[0-9]+", re.IGNORECASE)
+_STORE_NAME: Final = re.compile(rb"\.cas(?:-checkout)?[. ]*|cas~[0-9]+", re.IGNORECASE)
 _CATALOG: Final = b"catalog.sqlite"
 _PACKS: Final = b"packs"
 _LOCKS: Final = b"locks"
@@ -31,7 +33,7 @@ _IGNORABLE: Final = dict.fromkeys(
 
 
 def is_store_name(name: bytes) -> bool:
-    """Whether a name is `.cas` to some file system.
+    """Whether a name is `.cas`, or that of a checkout's marker, to some file system.
 
     NTFS drops dots and spaces at the end and gives short names, HFS+ passes over code points.
     """

@@ -21,9 +21,8 @@ from cas.limits import (
     PATH_DEPTH_MAX,
     RESTORE_ENTRIES_MAX,
     RESTORE_ENTRIES_UNCOUNTED,
-    WHOLE_BLOB_BYTES_MAX,
 )
-from cas.model.ids import Kind, digest_of
+from cas.model.ids import Kind
 from cas.model.names import printable, split_path, to_text
 from cas.model.objects import EntryKind
 from cas.objects.bulk import BulkReader
@@ -31,7 +30,7 @@ from cas.objects.store import ObjectStore, wrong_kind
 from cas.trees.cursor import scan
 from cas.trees.node import DIRECTORY, Item, Node, Value, decode_node
 from cas.trees.paths import total
-from cas.worktree.files import OPEN_DIRECTORY, Content, hash_file, read_file
+from cas.worktree.files import OPEN_DIRECTORY, file_id, link_id
 from cas.worktree.names import (
     STORE_FOLDER,
     find_twins,
@@ -403,8 +402,8 @@ class _Standing:
     def _is_equal(self, fd: int, name: bytes, value: Value, status: os.stat_result) -> bool:
         tag, id, size = value
         if tag == _LINK:
-            return stat.S_ISLNK(status.st_mode) and _link_id(fd, name) == id
-        return stat.S_ISREG(status.st_mode) and status.st_size == size and _file_id(fd, name) == id
+            return stat.S_ISLNK(status.st_mode) and link_id(fd, name) == id
+        return stat.S_ISREG(status.st_mode) and status.st_size == size and file_id(fd, name) == id
 
     def _in_the_way(self, here: Directory, fd: int, name: bytes, status: os.stat_result) -> None:
         """Note what would be written over, and whether it could be had again."""
@@ -418,7 +417,7 @@ class _Standing:
             finally:
                 os.close(child)
         elif stat.S_ISREG(mode) or stat.S_ISLNK(mode):
-            id = _link_id(fd, name) if stat.S_ISLNK(mode) else _file_id(fd, name)
+            id = link_id(fd, name) if stat.S_ISLNK(mode) else file_id(fd, name)
             saved = id is not None and self._objects.has(id)
         (self.replaced if saved else self.unsaved).append(here.path + name)
 
@@ -427,22 +426,4 @@ def _status(fd: int, name: bytes) -> os.stat_result | None:
     try:
         return os.stat(name, dir_fd=fd, follow_symlinks=False)
     except FileNotFoundError:
-        return None
-
-
-def _file_id(fd: int, name: bytes) -> bytes | None:
-    """Blob id of a file's content, or None when it cannot be read or does not hold still."""
-    try:
-        found = read_file(fd, name, WHOLE_BLOB_BYTES_MAX)
-        if isinstance(found, Content):
-            return None if found.torn else digest_of(Kind.BLOB, found.data)
-        return hash_file(fd, name) if isinstance(found, os.stat_result) else None
-    except OSError:
-        return None
-
-
-def _link_id(fd: int, name: bytes) -> bytes | None:
-    try:
-        return digest_of(Kind.BLOB, os.fsencode(os.readlink(name, dir_fd=fd)))
-    except OSError:
         return None

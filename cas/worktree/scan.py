@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import stat
 from bisect import bisect_left
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from attrs import define, field
@@ -34,13 +35,15 @@ from cas.worktree.files import (
     Fault,
     encode_name,
     failure,
+    kind_of,
     left_out,
     read_file,
     same,
     special,
+    tag_of,
 )
 from cas.worktree.ignore import CASIGNORE, GITIGNORE, Rules
-from cas.worktree.names import STORE_FOLDER, find_twins, is_left_out, is_store
+from cas.worktree.names import MARKER, STORE_FOLDER, find_twins, is_left_out, is_store
 from cas.worktree.place import Place, read_rules
 from cas.worktree.secrets import is_private_key, is_secret_name
 from cas.worktree.statcache import Picture, Status, settled, status_of, unsettled
@@ -96,7 +99,8 @@ class Walk:
     """One walk of one folder.
 
     `own` is (device, inode) of the store's folder, which is left out; `old` the picture of an
-    earlier walk; `started_ns` the time before it began.
+    earlier walk; `started_ns` the time before it began; `keep` tells of a path whether it is
+    saved although ignore files leave it out.
     """
 
     def __init__(
@@ -109,8 +113,10 @@ class Walk:
         old: Picture | None = None,
         own: tuple[int, int] | None = None,
         progress: OnProgress = None,
+        keep: Callable[[bytes], bool] | None = None,
     ) -> None:
         self._folder = folder
+        self._keep = keep
         self._sink = sink
         self._options = options
         self._own = own
@@ -247,7 +253,7 @@ class Walk:
         start = len(place.path) + 1
         if place.prefix in old.rules:
             self.picture.rules[place.prefix] = old.rules[place.prefix]
-        return [(old.paths[i][start:], _kind_of(old.mode(i)), i) for i in old.children(at)]
+        return [(old.paths[i][start:], kind_of(old.mode(i)), i) for i in old.children(at)]
 
     def _list(
         self, place: Place, at: int, relist: bool
@@ -283,7 +289,11 @@ class Walk:
         names = [
             (name, kinds[name], before.get(name, -1))
             for name in sorted(kinds)
-            if not (rules and rules.leaves_out(prefix + name, kinds[name] == _TREE))
+            if not (
+                rules
+                and rules.leaves_out(prefix + name, kinds[name] == _TREE)
+                and not (self._keep is not None and self._keep(prefix + name))
+            )
         ]
         return status, names, relist
 
@@ -307,7 +317,7 @@ class Walk:
                 name = encode_name(entry.name)
                 first = name[0]
                 if (first in _STORE_STARTS or first > 127) and is_left_out(name):
-                    if name.lower() != STORE_FOLDER:
+                    if name.lower() not in (STORE_FOLDER, MARKER):
                         kinds[name] = _ALIAS
                     continue
                 # Files first, there are most of them; it costs no look where the host says.
@@ -343,7 +353,7 @@ class Walk:
             id = old.id(at)
             if self._sink.known(id):
                 self.picture.copy(old, at, at + 1)
-                return _tag_of(old.mode(at)), id, old.numbers[at]
+                return tag_of(old.mode(at)), id, old.numbers[at]
         try:
             if kind == _FILE:
                 found = self._file(place, name)
@@ -430,15 +440,3 @@ _TORN: Final = Fault(
     "changed-while-reading", "it changed each time it was read; what was read last is saved"
 )
 _TOO_LONG: Final = Fault("name", "the name or the path is too long, or too deep, to be saved")
-
-
-def _kind_of(mode: int) -> int:
-    if stat.S_ISLNK(mode):
-        return _LINK
-    return _TREE if stat.S_ISDIR(mode) else _FILE
-
-
-def _tag_of(mode: int) -> int:
-    if stat.S_ISLNK(mode):
-        return _LINK
-    return _EXECUTABLE if mode & 0o100 else _FILE

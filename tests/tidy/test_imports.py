@@ -27,6 +27,7 @@ LIBRARIES: dict[str, tuple[str, ...] | None] = {
     "pygit2": ("worktree.git",),
     "pyfastcdc": ("objects", "storage.chunker"),
     "rich": ("cli",),
+    "watchfiles": ("worktree.watching",),
     "zstandard": ("storage",),
 }
 # The contract suites and fault injection reach below the floors, and run under pytest.

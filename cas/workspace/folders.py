@@ -1,0 +1,353 @@
+"""A working folder: artifacts of a branch as files, and what others do to them taken in.
+
+Floor 6. Invariants: what stands in the folder is in the store, by content and durably, before
+anything of it is overwritten; a change that was made in the folder becomes one of the branch, by
+the author `external` unless somebody says whose it is, and is never reset away; what both sides
+changed is merged three ways, and what stays is a conflict that holds both contents, while the
+folder keeps its own. A call that was cut short is made good by the next.
+
+What stood in the folder is the tree of a branch of its own, `checkout-ID`: the base of the next
+comparison, and a history of the folder. It is written with what was captured, and again when the
+folder was brought up to the branch. One thread uses a folder; processes that meet at one folder
+go by that branch, and the later one looks again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any, Final
+
+from attrs import define, field, frozen
+
+from cas.errors import (
+    AggregateConflict,
+    ConditionFailed,
+    InvalidName,
+    LimitExceeded,
+    RefConflict,
+    UnsafePath,
+    WrongKind,
+)
+from cas.history.branch import BranchEdit
+from cas.history.snapshot import Change, Snapshot
+from cas.history.store import Store
+from cas.history.transaction import Transaction
+from cas.limits import FOLDER_NEW_MAX, FOLDER_ROUNDS_MAX, WORK_ATTEMPTS_MAX
+from cas.model.entry import Entry
+from cas.model.ids import TreeId
+from cas.model.names import printable
+from cas.trees import paths
+from cas.trees.node import DIRECTORY, NodeStore
+from cas.workspace.capturing import ARTIFACTS, Capture, changes_of, set_entry, text_of
+from cas.workspace.checkouts import EXTERNAL, Checkout, find_checkout, folder_branch, unit_on
+from cas.workspace.layout import CONFLICTS, FILES
+from cas.workspace.links import check_id
+from cas.workspace.reading import Reader
+from cas.workspace.reconcile import Plan, Side, decide
+from cas.worktree.below import Below, Parts
+from cas.worktree.checkout import restore
+from cas.worktree.compare import Look, look_at
+from cas.worktree.update import Step, update
+from cas.worktree.values import Problem
+
+
+@frozen
+class FolderStatus:
+    """How a working folder stands to its branch.
+
+    `outside`: changes in the folder that the store does not have. `incoming`: changes of the
+    branch that the folder does not have. `both`: paths of both, to be merged. `held`: paths of
+    which the folder keeps its own while a conflict is open. `problems`: what cannot be kept.
+    """
+
+    checkout: Checkout
+    outside: tuple[Change, ...]
+    incoming: tuple[Change, ...]
+    both: tuple[str, ...]
+    held: tuple[str, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def clean(self) -> bool:
+        """Whether folder and branch say the same, as far as they can be compared."""
+        return not (self.outside or self.incoming or self.held or self.problems)
+
+
+@frozen
+class FolderReport:
+    """What bringing a folder and its branch together did.
+
+    `captured`: changes of the folder that the branch has now. `merged`: paths that both had
+    changed and that were brought together; `conflicts`: those that were not. `written`: changes
+    of the branch that the folder has now. `held` and `problems` as in `FolderStatus`; problems
+    are also paths that others kept changing. `entry` is that of what was captured last.
+    """
+
+    checkout: Checkout
+    captured: tuple[Change, ...]
+    merged: tuple[str, ...]
+    conflicts: tuple[str, ...]
+    written: tuple[Change, ...]
+    held: tuple[str, ...]
+    problems: tuple[Problem, ...]
+    secrets: tuple[str, ...]
+    entry: Entry | None
+
+
+@frozen
+class _Sides:
+    """The three sides of a folder as of one moment, and the plan for them."""
+
+    checkout: Checkout
+    base: bytes
+    files: bytes
+    look: Look
+    plan: Plan
+    problems: tuple[Problem, ...]
+
+
+@define
+class _Done:
+    """What was done so far, in all rounds."""
+
+    captured: dict[str, Change] = field(factory=dict)
+    merged: dict[str, None] = field(factory=dict)
+    conflicts: dict[str, None] = field(factory=dict)
+    written: dict[str, Change] = field(factory=dict)
+    secrets: dict[str, None] = field(factory=dict)
+    entry: Entry | None = None
+
+
+NOTHING_LEFT: Final[tuple[Problem, ...]] = ()
+
+
+class Folder:
+    """One working folder, by its real path."""
+
+    def __init__(self, store: Store, place: bytes) -> None:
+        self._store = store
+        self._place = place
+        self._nodes: NodeStore = store.objects.tree_nodes(DIRECTORY)
+
+    # -- looking -----------------------------------------------------------------------------
+
+    def status(self) -> FolderStatus:
+        """How the folder stands. Raises `NotCheckedOut`, `Invalid`."""
+        sides = self._sides()
+        plan = sides.plan
+        every = (*plan.taken, *(Step(b.path, b.base, b.folder) for b in plan.both))
+        there = (*plan.steps, *(Step(b.path, b.base, b.store) for b in plan.both))
+        return FolderStatus(
+            sides.checkout,
+            changes_of(every),
+            changes_of(there),
+            tuple(text_of(each.path) for each in plan.both),
+            tuple(map(text_of, plan.held)),
+            sides.problems,
+        )
+
+    def _sides(self) -> _Sides:
+        checkout = find_checkout(self._store, self._place)
+        base, files = self._roots(checkout)
+        look = look_at(
+            self._store,
+            self._place,
+            keep=lambda path: self._is_known(path, base, files),
+            mark=checkout.id.encode(),
+            remember=True,
+        )
+        problems = list(look.notices.problems)
+        folder = self._outside(base, look, problems)
+        incoming = _diff(base, files, self._nodes)
+        plan = decide(folder, incoming, self._open_conflicts(checkout))
+        return _Sides(checkout, base, files, look, plan, tuple(problems))
+
+    def _roots(self, checkout: Checkout) -> tuple[bytes, bytes]:
+        """Roots of what stood in the folder, and of what the branch has."""
+        base = self._store.view().snapshot(folder_branch(checkout.id)).tree
+        entry = self._snapshot(checkout).entry(FILES)
+        return base, bytes(entry.id) if entry is not None and entry.is_tree else DIRECTORY.empty
+
+    def _snapshot(self, checkout: Checkout) -> Snapshot:
+        reader = Reader(self._store.core, self._store.view(), checkout.branch)
+        return reader.snapshot(ARTIFACTS.context)
+
+    def _is_known(self, path: bytes, *roots: bytes) -> bool:
+        """Whether a path is one of the checkout's, whatever ignore files say of it."""
+        parts = tuple(path.split(b"/"))
+        return any(paths.lookup(root, parts, self._nodes) is not None for root in roots)
+
+    def _outside(self, base: bytes, look: Look, problems: list[Problem]) -> Side:
+        """What was changed in the folder; what cannot be told is left out and a problem."""
+        unclear = {each.path for each in problems} | set(look.notices.stores)
+        found = {}
+        for path, change in _diff(base, look.root, look.nodes).items():
+            old, new = change
+            if new is None and unclear and _is_below(text_of(path), unclear):
+                continue
+            if old is None:
+                try:
+                    check_id(text_of(path), path=True)
+                except InvalidName as error:
+                    text = text_of(path)
+                    message = (
+                        f"{printable(text)}: no artifact can have this name: it {error.reason}"
+                    )
+                    problems.append(Problem(text, "name", message))
+                    continue
+            found[path] = change
+        return found
+
+    def _open_conflicts(self, checkout: Checkout) -> Callable[[Parts], bool]:
+        """Whether the artifact at a path has a conflict that is still to be settled."""
+        entry = self._snapshot(checkout).entry(f"{CONFLICTS}/{ARTIFACTS.collection}")
+        if entry is None or not entry.is_tree:
+            return lambda _path: False
+        root = bytes(entry.id)
+
+        def is_open(path: Parts) -> bool:
+            below = paths.list_directory(root, path, self._nodes)
+            return any(not each.is_tree for _name, each in below)
+
+        return is_open
+
+    # -- bringing together -------------------------------------------------------------------
+
+    def sync(self, *, author: str = EXTERNAL, new_max: int = FOLDER_NEW_MAX) -> FolderReport:
+        """Take in what was changed in the folder, and bring it up to its branch.
+
+        Raises `NotCheckedOut`, `LimitExceeded` (nothing was done), `Invalid`, and what a commit
+        and writing files raise.
+        """
+        done = _Done()
+        problems: tuple[Problem, ...] = ()
+        held: tuple[Parts, ...] = ()
+        checkout = find_checkout(self._store, self._place)
+        rounds = tries = 0
+        while rounds < FOLDER_ROUNDS_MAX:
+            sides = self._sides()
+            checkout = sides.checkout
+            done.secrets.update(dict.fromkeys(sides.look.notices.secrets))
+            self._check_count(sides.plan, new_max)
+            try:
+                problems = sides.problems + self._capture(sides, author, done)
+                left, held = self._bring(sides, done)
+            except (RefConflict, AggregateConflict, ConditionFailed, WrongKind):
+                # Somebody else was at this folder, or its branch took another shape.
+                tries += 1
+                if tries == WORK_ATTEMPTS_MAX:
+                    raise
+                continue
+            rounds += 1
+            problems += left
+            if not any(each.reason == "changed" for each in left):
+                break
+        return FolderReport(
+            checkout,
+            tuple(done.captured.values()),
+            tuple(done.merged),
+            tuple(done.conflicts),
+            tuple(done.written.values()),
+            tuple(map(text_of, held)),
+            problems,
+            tuple(done.secrets),
+            done.entry,
+        )
+
+    def _check_count(self, plan: Plan, new_max: int) -> None:
+        new = [step for step in plan.taken if step.old is None]
+        if len(new) > new_max:
+            raise LimitExceeded(
+                f"{printable(self._place)} has {len(new):,} files that nobody knows, the first is "
+                f"{printable(new[0].text)}; nothing was done. Name what is nobody's work in a "
+                ".casignore file there, or allow more.",
+                limit="FOLDER_NEW_MAX",
+                value=len(new),
+                maximum=new_max,
+            )
+
+    def _capture(self, sides: _Sides, author: str, done: _Done) -> tuple[Problem, ...]:
+        """Make what was changed in the folder a commit of its branch, and of the folder's own."""
+        plan, checkout = sides.plan, sides.checkout
+        if not (plan.outside or plan.equal):
+            return ()
+        message = f"changes in {checkout.folder}"
+        with unit_on(self._store, checkout.branch, author, message) as uow:
+            own = self._own(uow.transaction, checkout, sides.base)
+            for step in plan.equal:
+                set_entry(own, step.path, step.new)
+            if plan.outside:
+                work = Capture(uow, own, checkout, plan, sides.files, self._nodes)
+                with closing(Below(self._place)) as below:
+                    work.read(below)
+                work.stage()
+                work.tell()
+            entry = uow.commit()
+        if not plan.outside:
+            return ()
+        done.entry = entry
+        done.captured.update((each.path, each) for each in changes_of(work.taken))
+        done.merged.update(dict.fromkeys(work.merged))
+        done.conflicts.update(dict.fromkeys(work.conflicts))
+        return tuple(work.problems)
+
+    def _bring(self, sides: _Sides, done: _Done) -> tuple[tuple[Problem, ...], tuple[Parts, ...]]:
+        """Write into the folder what its branch has and it has not; (what was left, held)."""
+        checkout = sides.checkout
+        base, files = self._roots(checkout)
+        plan = decide({}, _diff(base, files, self._nodes), self._open_conflicts(checkout))
+        if not plan.steps:
+            return (), plan.held
+        if base == DIRECTORY.empty == sides.look.root and not plan.held and self._restore(files):
+            steps, left = plan.steps, NOTHING_LEFT
+        else:
+            updated = update(self._store.objects, self._place, plan.steps)
+            steps, left = updated.done, updated.left
+        message = f"{checkout.folder} as {ARTIFACTS.context}/{checkout.branch}"
+        with self._store.begin(author=checkout.holder, message=message) as tx:
+            own = self._own(tx, checkout, base)
+            if len(steps) == len(plan.steps) and not plan.held:
+                own.put_tree(TreeId(files))
+            else:
+                for step in steps:
+                    set_entry(own, step.path, step.new)
+            tx.commit()
+        done.written.update((each.path, each) for each in changes_of(steps))
+        return left, plan.held
+
+    def _own(self, tx: Transaction, checkout: Checkout, base: bytes) -> BranchEdit:
+        """The folder's own branch, if it still is what was looked at. Raises `RefConflict`."""
+        own = tx.branch(folder_branch(checkout.id), on_move="conflict")
+        if own.tree != base:
+            raise RefConflict(
+                f"Somebody else brought {checkout.folder} up meanwhile; look again.",
+                ref=own.ref,
+                expected=TreeId(base),
+                actual=TreeId(own.tree),
+            )
+        return own
+
+    def _restore(self, files: bytes) -> bool:
+        """Fill an empty folder the fast way; False where single files have to be judged."""
+        tree = Snapshot(self._store.objects, TreeId(files), None, None)
+        try:
+            restore(self._store, tree, "", os.fsdecode(self._place))
+        except UnsafePath:
+            return False
+        return True
+
+
+def _diff(old: bytes, new: bytes, nodes: NodeStore) -> dict[Parts, Any]:
+    return {path: (before, after) for path, before, after in paths.diff_paths(old, new, nodes)}
+
+
+def _is_below(path: str, places: set[str]) -> bool:
+    """Whether a path is one of these, or lies below one."""
+    at = len(path)
+    while at > 0:
+        if path[:at] in places:
+            return True
+        at = path.rfind("/", 0, at)
+    return "" in places

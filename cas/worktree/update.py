@@ -1,0 +1,256 @@
+"""Bringing single paths of a folder to what they shall be, each only if it still is what it was.
+
+Floor 5. Invariant: a file is replaced or removed only while it holds exactly what the caller says
+it holds, proved by its hash; anything else stays where it is and is told. Nothing is followed,
+nothing outside the folder is touched, and a file under its own name is whole whenever the
+process is killed.
+
+A file that is replaced keeps a second name until the new one stands, and is hashed again then:
+what somebody wrote into it meanwhile goes back under its name. What remains is a program that
+holds the file open and writes after that, and one that renames another file onto it between two
+system calls.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable
+from contextlib import closing, suppress
+from typing import Final
+
+from attrs import frozen
+
+from cas.limits import WHOLE_BLOB_BYTES_MAX
+from cas.model.ids import Kind
+from cas.model.names import printable, to_text
+from cas.model.objects import EntryKind, TreeEntry
+from cas.objects.ahead import contents_ahead
+from cas.objects.store import ObjectStore
+from cas.storage.files import translate
+from cas.worktree.below import Below, Parts
+from cas.worktree.checkout import CREATE, set_executable
+from cas.worktree.files import file_id, link_id
+from cas.worktree.names import is_left_out, unfinished
+from cas.worktree.values import Problem
+
+_FATAL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE)
+_NO_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+_LINK_BYTES_MAX: Final = 4095
+
+
+@frozen
+class Step:
+    """What is to become of a path: `old` must stand there, `new` shall. None: nothing does."""
+
+    path: Parts
+    old: TreeEntry | None
+    new: TreeEntry | None
+
+    @property
+    def text(self) -> str:
+        """The path for people and programs."""
+        return to_text(b"/".join(self.path))
+
+
+@frozen
+class Updated:
+    """What was done, and what was left alone because something else stands there."""
+
+    done: tuple[Step, ...]
+    left: tuple[Problem, ...]
+
+
+def update(objects: ObjectStore, folder: bytes, steps: Iterable[Step]) -> Updated:
+    """Do steps in a folder, a real path: removals first, then what is to be written.
+
+    Raises `StorageFull`, `StorageFailed`, `ReadOnly`, `ObjectNotFound`, `Corrupt`; what was done
+    by then is whole.
+    """
+    every = sorted(steps, key=lambda step: step.path)
+    gone = [step for step in reversed(every) if step.new is None]
+    done: list[Step] = []
+    left: list[Problem] = []
+    shown = os.fsdecode(folder)
+    try:
+        with closing(_Update(objects, folder)) as work:
+            for step in (*gone, *(step for step in every if step.new is not None)):
+                problem = work.do(step)
+                if problem is None:
+                    done.append(step)
+                else:
+                    left.append(problem)
+    except OSError as error:
+        translate(error, shown)
+    return Updated(tuple(done), tuple(left))
+
+
+class _Update:
+    def __init__(self, objects: ObjectStore, folder: bytes) -> None:
+        self._objects = objects
+        self._below = Below(folder)
+
+    def close(self) -> None:
+        self._below.close()
+
+    def do(self, step: Step) -> Problem | None:
+        """One step; why it was not done, or None. Raises `OSError` for what ends all of them."""
+        if any(map(is_left_out, step.path)):
+            return _left(step, "name", "would be taken for a store's own")
+        if step.new is not None and step.new.kind == EntryKind.LINK:
+            target = self._objects.get(step.new.id, Kind.BLOB)
+            if not target or b"\0" in target or len(target) > _LINK_BYTES_MAX:
+                return _left(step, "link", "no link can have this target")
+        try:
+            is_done = self._remove(step) if step.new is None else self._write(step, step.new)
+        except OSError as error:
+            if error.errno in _FATAL:
+                raise
+            return _left(step, "changed", (error.strerror or str(error)).lower())
+        return None if is_done else _left(step, "changed", "something else stands there; it stays")
+
+    def _write(self, step: Step, new: TreeEntry) -> bool:
+        fd = self._below.to(step.path[:-1], make=True)
+        name, old = step.path[-1], step.old
+        if _status(fd, name) is None if old is not None else _status(fd, name) is not None:
+            return False
+        if old is not None and old.id == new.id and EntryKind.LINK not in (old.kind, new.kind):
+            if not _is(fd, name, old):
+                return False
+            set_executable(fd, name, new.kind == EntryKind.EXECUTABLE)
+            return True
+        made = self._make(fd, new)
+        try:
+            if old is None:
+                return _settle(fd, made, name)
+            return self._replace(fd, made, name, old)
+        finally:
+            with suppress(OSError):
+                os.unlink(made, dir_fd=fd)
+
+    def _make(self, fd: int, entry: TreeEntry) -> bytes:
+        """A file or link of this content under a name of its own."""
+        name = self._name()
+        if entry.kind == EntryKind.LINK:
+            os.symlink(self._objects.get(entry.id, Kind.BLOB), name, dir_fd=fd)
+            return name
+        mode = 0o755 if entry.kind == EntryKind.EXECUTABLE else 0o644
+        file = os.open(name, CREATE, mode, dir_fd=fd)
+        try:
+            if entry.size <= WHOLE_BLOB_BYTES_MAX:
+                _write(file, self._objects.get(entry.id, Kind.BLOB))
+            else:
+                with closing(contents_ahead(self._objects, entry.id)) as parts:
+                    for part in parts:
+                        _write(file, part)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(name, dir_fd=fd)
+            raise
+        finally:
+            os.close(file)
+        return name
+
+    def _replace(self, fd: int, made: bytes, name: bytes, old: TreeEntry) -> bool:
+        """Put what was made in the place of a file that still is `old`."""
+        kept = self._name()
+        try:
+            os.link(name, kept, src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            # No hard links here: what is written between these two calls is lost.
+            if not _is(fd, name, old):
+                return False
+            os.rename(made, name, src_dir_fd=fd, dst_dir_fd=fd)
+            return True
+        ours = os.stat(made, dir_fd=fd, follow_symlinks=False)
+        back = False
+        try:
+            if not _is(fd, kept, old) or not _same(fd, kept, name):
+                return False
+            os.rename(made, name, src_dir_fd=fd, dst_dir_fd=fd)
+            if _is(fd, kept, old):
+                return True
+            back = True
+        finally:
+            if not back:
+                os.unlink(kept, dir_fd=fd)
+        now = _status(fd, name)
+        if now is not None and os.path.samestat(now, ours):
+            os.rename(kept, name, src_dir_fd=fd, dst_dir_fd=fd)
+        return False
+
+    def _remove(self, step: Step) -> bool:
+        fd = self._below.to(step.path[:-1])
+        name, old = step.path[-1], step.old
+        status = _status(fd, name)
+        if status is None:
+            return True
+        if old is None or stat.S_ISDIR(status.st_mode):
+            return False
+        kept = self._name()
+        os.rename(name, kept, src_dir_fd=fd, dst_dir_fd=fd)
+        if not _is(fd, kept, old):
+            if _settle(fd, kept, name):
+                with suppress(FileNotFoundError):
+                    os.unlink(kept, dir_fd=fd)
+            return False
+        os.unlink(kept, dir_fd=fd)
+        self._below.prune(step.path[:-1])
+        return True
+
+    def _name(self) -> bytes:
+        return unfinished(self._objects.clock.random(8))
+
+
+def _settle(fd: int, made: bytes, name: bytes) -> bool:
+    """Give a file or link its name, over nothing that was put there meanwhile."""
+    try:
+        os.link(made, name, src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if _status(fd, name) is not None:
+            return False
+        os.rename(made, name, src_dir_fd=fd, dst_dir_fd=fd)
+    return True
+
+
+def _status(fd: int, name: bytes) -> os.stat_result | None:
+    try:
+        return os.stat(name, dir_fd=fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def _same(fd: int, one: bytes, other: bytes) -> bool:
+    found = [_status(fd, name) for name in (one, other)]
+    return found[0] is not None and found[1] is not None and os.path.samestat(*found)  # type: ignore[arg-type]
+
+
+def _is(fd: int, name: bytes, entry: TreeEntry) -> bool:
+    """Whether what stands there is exactly this file or link."""
+    status = _status(fd, name)
+    if status is None:
+        return False
+    if stat.S_ISLNK(status.st_mode):
+        return entry.kind == EntryKind.LINK and link_id(fd, name) == entry.id
+    if not stat.S_ISREG(status.st_mode) or entry.kind == EntryKind.LINK:
+        return False
+    if bool(status.st_mode & 0o100) != (entry.kind == EntryKind.EXECUTABLE):
+        return False
+    return status.st_size == entry.size and file_id(fd, name) == entry.id
+
+
+def _write(file: int, content: bytes | memoryview) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[os.write(file, view) :]
+
+
+def _left(step: Step, reason: str, message: str) -> Problem:
+    return Problem(step.text, reason, f"{printable(step.text)}: {message}")
