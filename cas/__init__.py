@@ -51,8 +51,10 @@ if TYPE_CHECKING:
     from cas.recall.receipts import Receipt
     from cas.recall.score import Scoring
     from cas.workspace.artifacts import Artifact, ArtifactKind
+    from cas.workspace.checkouts import Checkout
     from cas.workspace.contexts import Context
     from cas.workspace.events import DomainEvent, Position
+    from cas.workspace.folders import FolderReport, FolderStatus
     from cas.workspace.links import Link
     from cas.workspace.memories import Memory, Trust
     from cas.workspace.parts import part
@@ -108,8 +110,10 @@ _ROOMS = {
     "cas.recall.receipts": ("Receipt",),
     "cas.recall.score": ("Scoring",),
     "cas.workspace.artifacts": ("Artifact", "ArtifactKind"),
+    "cas.workspace.checkouts": ("Checkout",),
     "cas.workspace.contexts": ("Context",),
     "cas.workspace.events": ("DomainEvent", "Position"),
+    "cas.workspace.folders": ("FolderReport", "FolderStatus"),
     "cas.workspace.links": ("Link",),
     "cas.workspace.memories": ("Memory", "Trust"),
     "cas.workspace.parts": ("part",),
@@ -136,6 +140,7 @@ __all__ = [
     "CasError",
     "Change",
     "ChangeKind",
+    "Checkout",
     "Commit",
     "CommitId",
     "Conflict",
@@ -152,6 +157,8 @@ __all__ = [
     "Expired",
     "ExpiryPlan",
     "Fault",
+    "FolderReport",
+    "FolderStatus",
     "GivenUp",
     "Gone",
     "HorizonRule",
