@@ -194,7 +194,8 @@ def _settle_storage(found: Survey) -> None:
     bad = {damage.id for damage in found.damage}
     # An id that only damaged copies hold does not exist; a whole copy elsewhere was read.
     exist -= {id for id in bad if id not in found.edges}
-    alone = set(exist)  # a dictionary needs nothing beside itself
+    # A dictionary needs nothing beside itself. A set of a million is 100 MB: it is made at need.
+    alone = set(exist) if found.users else exist
     for id, dictionary, spot in found.users:
         if spot in found.refused:
             continue
@@ -243,7 +244,8 @@ def admit(
     nobody lacks what was purged.
     """
     plain = found.exist
-    exist = set(plain)
+    # The same set where nothing comes and nothing goes.
+    exist = set(plain) if found.recipes else plain
     exist.update(id for id, recipe, spot in found.recipes if spot not in found.refused)
     incomplete: set[bytes] = set()
     missing: set[bytes] = set()
@@ -267,8 +269,7 @@ def admit(
             if recipe in incomplete and id not in plain and id in exist
         }
         if not gone:
-            exist -= incomplete  # a set of a million is 100 MB: there is one, not three
-            return Admission(exist, incomplete, missing)
+            return Admission(exist - incomplete if incomplete else exist, incomplete, missing)
         exist -= gone
 
 
@@ -318,13 +319,17 @@ def reach(found: Survey, allowed: set[bytes], roots: Iterable[bytes]) -> set[byt
             fresh.update(needs[id])
         fresh &= left
         left -= fresh
-        waiting += [child for child in fresh if child in edges or child in needs]
+        waiting += edges.keys() & fresh
+        if needs:
+            waiting += [child for child in fresh if child in needs and child not in edges]
     return allowed - left if left else allowed
 
 
 def bits_of(found: Survey, source: Source, alive: set[bytes]) -> bytes | None:
     """The deletion vector of a pack of which only `alive` exist; None where all of it does."""
     number, footer = source.pack.number, source.footer
+    if alive is found.exist and not found.refused:
+        return None  # all that footers name
     gone = [at for at, id in enumerate(footer.ids()) if id not in alive]
     if found.refused:
         gone += [at for pack, at in found.refused if pack == number]

@@ -9,6 +9,8 @@ from __future__ import annotations
 import struct
 import sys
 from array import array
+from itertools import compress
+from operator import add, ne
 from typing import Final
 
 from cas.errors import LimitExceeded
@@ -16,17 +18,58 @@ from cas.limits import ID_BYTES, PACK_BYTES_MAX
 
 SLOT: Final = struct.Struct("<32sIIQBBBBI")
 _OFFSET_BYTES: Final = 4
+_KIND_AT: Final = 48
+_CODEC_AT: Final = 49
+_DEPTH_AT: Final = 50
+_FLAGS_AT: Final = 51
+_OFFSET_WORD: Final = 8
 _STORED_WORD: Final = 9
+_RAW_WORD: Final = 10
 _OFFSET_TOP_AT: Final = 35
 _OFFSET_END: Final = 1 << 32
 
 
-def stored_lengths(table: bytes) -> array[int]:
-    """The stored length that each slot states."""
+_FLAGS_OF: Final = bytes(kind != 1 for kind in range(256))
+"""What the flags of a kind are: all but blobs are structured."""
+
+
+def _words(table: bytes) -> array[int]:
     words = array("I", table)
     if sys.byteorder == "big":
         words.byteswap()
-    return words[_STORED_WORD :: SLOT.size // 4]
+    return words
+
+
+def stored_lengths(table: bytes) -> array[int]:
+    """The stored length that each slot states."""
+    return _words(table)[_STORED_WORD :: SLOT.size // 4]
+
+
+def are_plain(table: bytes, first: int, room_end: int, *, kind_max: int, bytes_max: int) -> bool:
+    """Whether every slot is of a copy that is whole by itself (codec 0 or 1), and states nothing
+    that a writer could not: kinds up to `kind_max`, no more than `bytes_max`, a place between
+    offset `first` and `room_end` for its payload.
+
+    False says that one of them has to be looked at alone, and not that it is wrong.
+    """
+    if not table:
+        return True
+    kinds, codecs = table[_KIND_AT :: SLOT.size], table[_CODEC_AT :: SLOT.size]
+    if max(codecs) > 1 or max(kinds) > kind_max or not min(kinds):
+        return False
+    if any(table[_DEPTH_AT :: SLOT.size]):
+        return False
+    if table[_FLAGS_AT :: SLOT.size] != kinds.translate(_FLAGS_OF):
+        return False
+    words, step = _words(table), SLOT.size // 4
+    offsets, stored = words[_OFFSET_WORD::step], words[_STORED_WORD::step]
+    raw = words[_RAW_WORD::step]
+    if any(words[_RAW_WORD + 1 :: step]) or max(raw) > bytes_max or max(stored) > bytes_max:
+        return False
+    # What is stored as it is has one length.
+    if not all(compress(codecs, map(ne, stored, raw))):
+        return False
+    return min(offsets) >= first and max(map(add, offsets, stored)) <= room_end
 
 
 def shifted(table: bytes, by: int) -> list[bytes]:

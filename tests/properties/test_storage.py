@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from cas.errors import Corrupt, CorruptObject, CorruptPack, LimitExceeded
 from cas.limits import STRUCTURED_BYTES_MAX, ZSTD_WINDOW_LOG_MAX
 from cas.model.ids import Kind
+from cas.storage import pack as pack_room
 from cas.storage.codec import (
     RAW,
     RECIPE,
@@ -37,7 +38,9 @@ from cas.storage.merging import MERGE_FACTOR, Merge, due_merge, merge_runs
 from cas.storage.pack import (
     FOOTER_HEAD_BYTES,
     TRAILER_BYTES,
+    Footer,
     Record,
+    check_footer,
     decode_inline,
     encode_footer,
     encode_slot,
@@ -325,6 +328,59 @@ def test_every_flip_and_cut_of_a_footer_is_refused(made: tuple[PackHeader, list[
     for end in range(len(body)):
         with pytest.raises(CorruptPack):
             decode_inline(body[:end], footer_bytes, "p")
+
+
+SLOTS = st.tuples(
+    st.binary(min_size=32, max_size=32),
+    st.integers(0, 400) | st.integers(0, (1 << 32) - 1),
+    st.integers(0, 60) | st.just(STRUCTURED_BYTES_MAX + 1),
+    st.integers(0, 60) | st.sampled_from([STRUCTURED_BYTES_MAX + 1, 1 << 32, (1 << 32) + 5]),
+    st.integers(0, 9),
+    st.integers(0, 5),
+    st.integers(0, 1),
+    st.integers(0, 2),
+    st.integers(0, 2),
+)
+PLAIN = st.builds(
+    lambda id, at, size, more, kind, codec: (
+        id,
+        PACK_HEADER_BYTES + at,
+        size,
+        size + more * codec,
+        kind,
+        codec,
+        0,
+        int(kind != 1),
+        1,
+    ),
+    st.binary(min_size=32, max_size=32),
+    st.integers(0, 300),
+    st.integers(0, 60),
+    st.integers(0, 60),
+    st.integers(1, 7),
+    st.integers(0, 1),
+)
+
+
+@given(st.lists(PLAIN, max_size=8), st.lists(SLOTS, max_size=1), st.integers(80, 900))
+def test_slots_are_judged_together_as_each_alone(
+    plain: list[tuple[object, ...]], odd: list[tuple[object, ...]], body_bytes: int
+) -> None:
+    """The look at a whole table lets nothing pass that the look at each slot refuses."""
+    table = b"".join([encode_slot(*slot) for slot in [*plain, *odd]])
+    footer = Footer(len(plain) + len(odd), 0, body_bytes, table, b"")
+
+    def faults() -> str:
+        try:
+            check_footer(footer, "a pack")
+        except CorruptPack as error:
+            return error.message
+        return ""
+
+    together = faults()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pack_room, "are_plain", lambda *_words, **_more: False)
+        assert together == faults()
 
 
 @given(st.binary(max_size=300))
