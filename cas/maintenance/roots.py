@@ -55,8 +55,9 @@ def read_roots(core: Core, reader: CatalogReader, after: int = 0) -> Roots:
     now = core.timeline.now(reader, head)
     told = horizon_at(core, now)
     horizon = min(told.seq, head.seq, *begun)
-    # While a session looks back further, what it sees is whole.
-    thinned = thinned_commits(core, told) if horizon == told.seq else ()
+    # While a session looks back further, what it sees is whole, but for what was thinned by then.
+    then = now if horizon == told.seq else core.timeline.at(reader, horizon)
+    thinned = thinned_commits(core, horizon_at(core, then))
     kept: set[bytes] = set()
     dropped: set[bytes] = set()
     if horizon and not after:

@@ -385,6 +385,29 @@ def test_a_living_writer_is_left_alone(store: Store) -> None:
     assert store.objects.get(id, Kind.BLOB) == content
 
 
+def test_a_writer_that_looks_back_behind_the_horizon_stops_no_run(store: Store) -> None:
+    """What was thinned before it began is not there for it either; what was thinned since is."""
+    policy = RetentionPolicy((KeepRule("*", last=1),), HorizonRule(Span(), 0))
+    contents = [os.urandom(3_000) for _ in range(6)]
+    for content in contents[:3]:
+        write(store, "main", {"f": content})
+    store.apply(store.plan_retention(policy))
+    store.gc(grace_us=0)
+    assert exists(store, *contents[:3]) == [False, False, True]
+    with reopened(store) as other:
+        batch = other.objects.new_batch()
+        batch.put(Kind.BLOB, os.urandom(90_000))
+        batch.seal()
+        for content in contents[3:]:
+            write(store, "main", {"f": content})
+        store.apply(store.plan_retention(policy))
+        store.gc(grace_us=0)
+        assert exists(store, *contents) == [False, False, True, True, True, True]
+        other.objects.commit(batch)
+    store.gc(grace_us=0)
+    assert exists(store, *contents) == [False, False, False, False, False, True]
+
+
 def test_a_file_of_a_newer_catalog_stays(store: Store, tmp_path: Path) -> None:
     """Where an old catalog was put back, the files that only the newer one knew stay."""
     write(store, "main", {"a": b"1"})
