@@ -182,6 +182,11 @@ class RecordCheck:
 
     def _delta_fault(self, piece: Piece, row: Row, base: bytes, why: str) -> None:
         """Note a delta that gives no content."""
+        if row[0] in piece.gone:
+            # What a copy that was given up is made of may have gone before it.
+            if self._objects.lookup.exists(base):
+                self._spoiled(piece, row, why)
+            return
         self.bases.append((base, row[6], piece.pack.label))
         self._spoiled(piece, row, why)
 

@@ -484,6 +484,20 @@ def test_what_was_thinned_goes_at_once(store: Store, rng: Random) -> None:
     assert fsck(store).findings == ()
 
 
+def test_a_delta_that_went_with_its_base_is_no_damage(store: Store, rng: Random) -> None:
+    """What a copy that was given up is made of may be gone before it; nobody need look for it."""
+    base = rng.randbytes(60_000)
+    store.put(base)
+    kept = rng.randbytes(90_000)
+    versions = versions_of(base, 4)[1:]
+    put_on(store, base, [*versions, kept])
+    write(store, "main", {"kept": kept})
+    assert any(pack.file for pack in store.objects.lookup.refresh().packs.values())
+    store.gc(grace_us=0)
+    assert exists(store, base, *versions, kept) == [False, False, False, False, True]
+    assert fsck(store).findings == ()
+
+
 def test_a_base_that_costs_next_to_nothing_stays(store: Store, rng: Random) -> None:
     """A content that what stays is a small delta of is not rewritten for the room of a delta."""
     others = [rng.randbytes(60_000) for _ in range(20)]
