@@ -3,14 +3,14 @@
 `python3 tools/dev.py demo`. Takes four releases of the library pygments from the package registry
 (4.9 MB, pinned by SHA-256), saves each as a commit of one branch, and looks at what came of it:
 history, changes, sizes, a restore compared byte for byte with what was downloaded, a check of
-the whole store, the store as of an earlier moment, and one transaction over two branches. Works
-in a temporary folder and leaves nothing behind. Ends with 1 when a proof fails.
+the whole store, the store as of an earlier moment, and one transaction over two branches; then a
+team of agents works two sprints (`demo_team`). Works in a temporary folder and leaves nothing
+behind. Ends with 1 when a proof fails.
 """
 
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -26,57 +26,8 @@ sys.path.insert(0, str(ROOT))
 import cas  # noqa: E402 - the checkout, wherever this is started
 from bench.corpus import CorpusError, demo_releases  # noqa: E402
 from cas.cli.form import size  # noqa: E402
-
-COLOR = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
-class ProofFailed(Exception):
-    """What the demo was about to claim is not so."""
-
-
-def paint(text: str, code: str) -> str:
-    """Text in a colour, on a terminal that wants one."""
-    return f"\x1b[{code}m{text}\x1b[0m" if COLOR else text
-
-
-def title(text: str) -> None:
-    """A new part of the demo."""
-    print("\n" + paint(f"== {text} ", "1;36") + paint("=" * max(0, 76 - len(text)), "36"))
-
-
-def note(text: str) -> None:
-    """A word of explanation."""
-    print(paint(text, "2"))
-
-
-def proved(claim: str, holds: bool) -> None:
-    """Say a claim that holds; end the demo at one that does not."""
-    if not holds:
-        raise ProofFailed(claim)
-    print(paint("proved: ", "1;32") + claim)
-
-
-def run(*words: str, folder: Path, quiet: bool = False, lines_max: int = 12) -> str:
-    """Run `cas WORDS` as a user would, show it, and give its standard output."""
-    print(paint("$ " + shlex.join(["cas", *words]), "1"))
-    done = subprocess.run(
-        [sys.executable, "-m", "cas", *words],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "CAS_AUTHOR": "demo", "COLUMNS": "100"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise ProofFailed(f"`cas {' '.join(words)}` ends with 0:\n{done.stderr}")
-    shown = done.stdout.splitlines()
-    for line in shown[: 0 if quiet else lines_max]:
-        print("  " + line[:110])
-    if len(shown) > lines_max and not quiet:
-        note(f"  … {len(shown) - lines_max:,} more lines")
-    for line in done.stderr.splitlines():
-        note("  " + line[:110])
-    return done.stdout
+from tools.demo_team import sprints  # noqa: E402
+from tools.stage import ProofFailed, note, paint, proved, run, title  # noqa: E402
 
 
 def files_of(folder: Path) -> dict[str, tuple[str, bytes]]:
@@ -258,6 +209,7 @@ def main() -> int:
             restore(home, releases)
             check(home)
             in_python(home)
+            sprints(home / "team")
         except ProofFailed as failure:
             print(paint("NOT SO: ", "1;31") + str(failure), file=sys.stderr)
             return 1
