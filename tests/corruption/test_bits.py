@@ -20,7 +20,7 @@ from cas.catalog.sqlite import open_catalog
 from cas.errors import CasError
 from cas.history.timeline import Timeline
 from cas.maintenance.findings import Findings
-from cas.maintenance.groups import Group, Piece
+from cas.maintenance.groups import Group, Piece, beside_of
 from cas.maintenance.known import Known
 from cas.maintenance.packs import Pack, PackBytes, PackSurvey
 from cas.maintenance.records import RecordCheck
@@ -132,7 +132,7 @@ class _Judge:
             lambda count, stored: None,
         )
         named = Pack(pack.number, pack.file, pack.label, pack.body_bytes)
-        beside = check._beside(pack)
+        beside = beside_of(self._bench.objects, pack)
         piece = Piece(named, [tuple(_row(slot))], needs, set(), beside)  # type: ignore[list-item]
         group = Group()
         group.take(piece, self._bytes)
