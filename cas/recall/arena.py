@@ -20,6 +20,7 @@ from cas.recall.vectors import (
     cosines,
     lengths_of,
     nearest_bits,
+    nearness_of_all,
     sketch,
     unpack,
 )
@@ -193,6 +194,14 @@ class Arena:
         """Rows, of any state, that match a clause, and how often it stands in each."""
 
         def read(after: int) -> tuple[Docs, Docs]:
+            term = db.term(clause.text) if clause.kind == "word" and not after else None
+            if term is not None:
+                # One text of all numbers, read at once: a third of the time that rows take.
+                row = db.row("SELECT group_concat(doc) FROM temp.places WHERE term = ?", (term,))
+                numbers = row[0] if row and row[0] else None
+                docs = np.fromstring(numbers, np.int64, sep=",") if numbers else _pairs([])[0]
+                found, counts = np.unique(docs, return_counts=True)
+                return found, counts.astype(np.int64)
             return _pairs(
                 db.rows(
                     "SELECT rowid, occurrences(text) FROM text WHERE text MATCH ? AND rowid >= ?",
@@ -224,26 +233,31 @@ class Arena:
 
     def text_scores(
         self, db: Database, clauses: list[Clause], held: Mask
-    ) -> tuple[Docs, Numbers, float]:
-        """(rows, their BM25, the most that any row could have) for the rows of one state.
+    ) -> tuple[Docs, Numbers, Numbers]:
+        """(rows, how well their words fit, what share of the query they have) of one state.
 
-        How rare a word is and how long texts are is counted among the rows of that state alone.
+        The fit is BM25 by the most that any row could have, times the share; a share counts each
+        word by how rare it is. How rare a word is and how long texts are is counted among the rows
+        of that state alone.
         """
         scores = np.zeros(self.size, np.float64)
+        shares = np.zeros(self.size, np.float64)
         count = int(np.count_nonzero(held))
         words = self.words
         mean = float(words[held].sum()) / count if count else 1.0
-        most = 0.0
+        whole = 0.0
         for clause in clauses:
             docs, times = self.postings(db, clause)
             here = held[docs]
             docs, times = docs[here], times[here].astype(np.float64)
             rarity = float(np.log1p((count - len(docs) + 0.5) / (len(docs) + 0.5)))
-            most += rarity * (_K1 + 1)
+            whole += rarity
             length = 1 - _B + _B * words[docs] / max(mean, 1.0)
-            scores[docs] += rarity * times * (_K1 + 1) / (times + _K1 * length)
+            scores[docs] += rarity * times / (times + _K1 * length)
+            shares[docs] += rarity
         found = np.flatnonzero(scores)
-        return found, scores[found], most
+        share = np.minimum(shares[found] / max(whole, 1e-9), 1.0)
+        return found, scores[found] / max(whole, 1e-9) * share, share
 
     def nearest(self, query: Any, allowed: Docs, count: int) -> tuple[Docs, Numbers]:
         """The rows of `allowed` nearest to a packed vector, and how near each is."""
@@ -272,10 +286,7 @@ class Arena:
         """How near the rows are to each other."""
         if self._vectors is None:
             return np.zeros((len(rows), len(rows)), np.float64)
-        values = self._vectors[rows].astype(np.float32)
-        lengths = self._lengths[rows]
-        dots: Numbers = (values @ values.T).astype(np.float64) / np.outer(lengths, lengths)
-        return dots
+        return nearness_of_all(self._vectors[rows], self._lengths[rows])
 
     def without_vector(self, rows: Docs) -> int:
         """How many rows have no vector yet."""

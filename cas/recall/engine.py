@@ -6,6 +6,7 @@ embedder; everything that was looked at is given or named as left out with its r
 
 from __future__ import annotations
 
+import json
 from collections import Counter as Counts
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -67,7 +68,7 @@ class Engine:
         counts: Counts[str] = Counts()
         allowed = masks.allowed(request, held, now_us, counts)
         ranked = self._rank(db, request, held, allowed, now_us, notices)
-        pinned = self._pinned(db, request, masks.held(request.seq, ()))
+        pinned = self._pinned(db, request)
         return Packing(self, db, request, ranked, pinned, counts, notices).answer()
 
     def masks(self, db: Database) -> Masks:
@@ -95,13 +96,14 @@ class Engine:
         clauses = clauses_of(request.query)
         among: Docs = np.flatnonzero(allowed)
         words = np.zeros(arena.size, np.float64)
-        most = 0.0
+        share = 0.0
         found: Docs = among[:0]
         if clauses and scoring.text:
-            found, bm25, most = arena.text_scores(db, clauses, held)
-            words[found] = bm25 / max(most, 1e-9)
-            found = found[allowed[found]]
-            found = found[np.lexsort((found, -words[found]))][: scoring.candidates]
+            found, fits, shares = arena.text_scores(db, clauses, held)
+            words[found] = fits
+            here = allowed[found]
+            share = float(shares[here].max(initial=0.0))
+            found = _best(found[here], words, scoring.candidates)
         query = self._query_vector(request, among, notices)
         if query is not None:
             near, _ = arena.nearest(query, among, scoring.candidates)
@@ -113,7 +115,7 @@ class Engine:
         nearness = (
             np.zeros(len(found)) if query is None else np.maximum(arena.nearness(query, found), 0)
         )
-        fits = relevance(scoring, words[found], nearness)
+        fits = relevance(scoring, words[found], nearness, share)
         if scoring.links:
             found, fits, linked = self._linked(db, found, fits, allowed, scoring)
         else:
@@ -162,6 +164,8 @@ class Engine:
         """With what the best rows link to, or what links to them, raised by a share of theirs."""
         places = {int(doc): place for place, doc in enumerate(found)}
         gains: dict[int, float] = {}
+        if not db.rows("SELECT 1 FROM link LIMIT 1"):
+            return found, fits, np.zeros(len(found))
         for place in np.lexsort((found, -fits))[:_LEADING]:
             for doc in self._neighbours(db, int(found[place])):
                 if doc < len(allowed) and allowed[doc] and doc != int(found[place]):
@@ -197,7 +201,7 @@ class Engine:
             liked[place] = (good - 2 * bad) / (good + 2 * bad + 1)
         return liked
 
-    def _pinned(self, db: Database, request: Request, held: Any) -> list[int]:
+    def _pinned(self, db: Database, request: Request) -> list[int]:
         docs = []
         for text in request.pinned:
             link = Link.parse(text)
@@ -219,31 +223,29 @@ class Engine:
     def links_of(self, db: Database, docs: Sequence[int]) -> dict[int, Link]:
         """Links to rows, pinned to their versions."""
         found: dict[int, Link] = {}
-        for start in range(0, len(docs), 500):
-            part = [int(doc) for doc in docs[start : start + 500]]
-            marks = ",".join("?" * len(part))
-            for doc, type, id, blob in db.rows(
-                f"SELECT i.doc, n.name, i.id, i.blob FROM item i JOIN name n ON n.code = i.type "
-                f"WHERE i.doc IN ({marks})",
-                part,
-            ):
-                found[int(doc)] = Link(type, id, BlobId(blob))
+        for doc, type, id, blob in db.rows(
+            "SELECT i.doc, n.name, i.id, i.blob FROM json_each(?) d CROSS JOIN item i "
+            "ON i.doc = d.value JOIN name n ON n.code = i.type",
+            (json.dumps([int(doc) for doc in docs]),),
+        ):
+            found[int(doc)] = Link(type, id, BlobId(blob))
         return found
 
-    def superseded(self, db: Database, docs: Sequence[int], held: Any) -> dict[int, int]:
-        """Rows that a row which holds takes the place of, and which one."""
+    def superseded(self, db: Database, docs: Sequence[int], seq: int) -> dict[int, int]:
+        """Rows that a row which holds after an entry takes the place of, and which one."""
         code = self._projection.code("memories.supersedes")
-        if code < 0 or not docs:
+        if code < 0 or not docs or not db.rows("SELECT 1 FROM link LIMIT 1"):
             return {}
+        arena = self._arena
         found: dict[int, int] = {}
-        for doc in docs:
-            for (by,) in db.rows(
-                "SELECT l.doc FROM item i JOIN name n ON n.code = i.type JOIN link l ON "
-                "l.id = i.id AND l.type = n.name AND l.field = ? WHERE i.doc = ?",
-                (code, int(doc)),
-            ):
-                if by < len(held) and held[by] and by != doc:
-                    found[int(doc)] = int(by)
+        for doc, by in db.rows(
+            "SELECT i.doc, l.doc FROM json_each(?) d CROSS JOIN item i ON i.doc = d.value "
+            "JOIN name n ON n.code = i.type CROSS JOIN link l ON l.id = i.id AND l.type = n.name "
+            "AND l.field = ? ORDER BY 1, 2",
+            (json.dumps([int(doc) for doc in docs]), code),
+        ):
+            if by != doc and by < arena.size and arena.since[by] <= seq < arena.until[by]:
+                found[int(doc)] = int(by)
         return found
 
     @property
@@ -260,3 +262,11 @@ class Engine:
     def projection(self) -> Projection:
         """What is searched."""
         return self._projection
+
+
+def _best(docs: Docs, worth: Numbers, count: int) -> Docs:
+    """The `count` rows that are worth most, best first; of equals those that came first."""
+    if 0 < count < len(docs):
+        least = np.partition(worth[docs], len(docs) - count)[len(docs) - count]
+        docs = docs[worth[docs] >= least]
+    return docs[np.lexsort((docs, -worth[docs]))][:count]

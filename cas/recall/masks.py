@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter as Counts
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from cas.errors import Invalid
 from cas.later import Later
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 else:
     np = Later("numpy")
 
+_HELD_MAX: Final = 8
+"""States and sets of types whose rows are remembered."""
 _PREFIX_END = "\U0010ffff"
 
 
@@ -38,18 +40,21 @@ class Masks:
     def __init__(self, arena: Arena, projection: Projection) -> None:
         self._arena = arena
         self._projection = projection
-        self._held: tuple[Any, Any] = (None, None)
+        self._held: dict[tuple[int, tuple[str, ...]], Any] = {}
+        self._held_of: Any = None
 
     def held(self, seq: int, types: Sequence[str]) -> Mask:
         """Rows of these types (none: of all) in the state after an entry."""
-        key = (seq, tuple(types), self._arena.seq, self._arena.size)
-        if self._held[0] != key:
-            mask = self._arena.held_at(seq)
+        state, key = (self._arena.seq, self._arena.size), (seq, tuple(types))
+        if state != self._held_of or len(self._held) >= _HELD_MAX:
+            self._held, self._held_of = {}, state
+        found: Mask | None = self._held.get(key)
+        if found is None:
+            found = self._arena.held_at(seq)
             if types:
                 codes = [self._projection.code(name) for name in types]
-                mask = mask & np.isin(self._arena.type, codes)
-            self._held = (key, mask)
-        found: Mask = self._held[1]
+                found = found & np.isin(self._arena.type, codes)
+            self._held[key] = found
         return found
 
     def allowed(self, request: Request, held: Mask, now_us: int, counts: Counts[str]) -> Mask:

@@ -36,6 +36,8 @@ _LEFT_OUT_MAX: Final = 50
 """Rows that are named as left out; the counts tell of all."""
 _MISSES_MAX: Final = 12
 """Rows in a row that did not fit: then the room that is left is too small to go on."""
+_LINKS: Final = 64
+"""Rows whose links are read at once: those of most answers."""
 _JOINT: Final = 2
 """Tokens that the end of a line, and rounding, may cost."""
 
@@ -67,8 +69,8 @@ class Source(Protocol):
     def links_of(self, db: Database, docs: Sequence[int]) -> dict[int, Link]:
         """Links to rows, pinned to their versions."""
 
-    def superseded(self, db: Database, docs: Sequence[int], held: Any) -> dict[int, int]:
-        """Rows that a row which holds takes the place of, and which one."""
+    def superseded(self, db: Database, docs: Sequence[int], seq: int) -> dict[int, int]:
+        """Rows that a row which holds after an entry takes the place of, and which one."""
 
 
 class Packing:
@@ -98,6 +100,7 @@ class Packing:
     def answer(self) -> Recalled:
         """Choose, read, and tell what was left out."""
         docs, scores = self._relevant()
+        self._links = self._engine.links_of(self._db, [int(doc) for doc in docs[:_LINKS]])
         alike = self._engine.arena.alike(docs)
         docs, scores, alike = self._fold(docs, scores, alike)
         chosen = self._choose(docs, scores, alike)
@@ -134,8 +137,7 @@ class Packing:
         for place in fits[most:]:
             self._leave(int(ranked.docs[place]), "rank", float(ranked.scores[place]))
         docs = [int(doc) for doc in ranked.docs[fits[:most]] if int(doc) not in self._pinned]
-        held = self._engine.arena.held_at(self._request.seq)
-        replaced = self._engine.superseded(self._db, docs, held)
+        replaced = self._engine.superseded(self._db, docs, self._request.seq)
         for doc, by in replaced.items():
             self._leave(doc, "superseded", self._score(doc), by)
         kept = [*self._pinned, *(doc for doc in docs if doc not in replaced)]

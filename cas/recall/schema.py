@@ -48,8 +48,9 @@ CREATE TABLE model(
     code INTEGER PRIMARY KEY, identity TEXT UNIQUE, dimensions INTEGER, upto INTEGER);
 CREATE TABLE vector(model INTEGER, doc INTEGER, data BLOB, PRIMARY KEY(model, doc)) WITHOUT ROWID;
 CREATE VIRTUAL TABLE text USING fts5(
-    body, content='', contentless_delete=1, tokenize='porter unicode61 remove_diacritics 2');
+    body, content='', contentless_delete=1, tokenize='{tokenizer}');
 """
+_TOKENIZER: Final = ["porter", "unicode61", "remove_diacritics", "2"]
 
 
 class Database:
@@ -76,13 +77,15 @@ class Database:
         run("CREATE VIRTUAL TABLE IF NOT EXISTS temp.terms USING fts5vocab('main', 'text', 'row')")
         run("CREATE VIRTUAL TABLE IF NOT EXISTS temp.places USING fts5vocab(main, text, instance)")
         self.connection.register_fts5_function("occurrences", _occurrences)
+        self._tokenizer = self.connection.fts5_tokenizer(_TOKENIZER[0], _TOKENIZER[1:])
 
     def prepare(self) -> None:
         """Make the tables where there are none; inside a transaction of the caller's."""
         with self._told():
             if self.connection.pragma("user_version") == VERSION:
                 return
-            for statement in _TABLES.strip().split(";\n"):
+            tables = _TABLES.replace("{tokenizer}", " ".join(_TOKENIZER))
+            for statement in tables.strip().split(";\n"):
                 if statement.strip():
                     self.connection.execute(statement)
             self.connection.execute(f"PRAGMA user_version={VERSION}")
@@ -92,6 +95,18 @@ class Database:
         """The version of the tables; 0 where there are none."""
         with self._told():
             return int(self.connection.pragma("user_version"))
+
+    def term(self, word: str) -> str | None:
+        """What the full text has for a word; None for what is several, or none, there."""
+        with self.lock:
+            tokens: Any = self._tokenizer(
+                word.encode("utf-8"),
+                apsw.FTS5_TOKENIZE_QUERY,
+                None,
+                include_offsets=False,
+                include_colocated=False,
+            )
+        return str(tokens[0]) if len(tokens) == 1 else None
 
     def rows(self, sql: str, values: Any = ()) -> list[tuple[Any, ...]]:
         """All rows of a statement. Raises `CorruptIndex`, `Busy`, `StorageFailed`."""

@@ -23,6 +23,10 @@ else:
     np = Later("numpy")
 
 DAY_US: Final = 86_400_000_000
+_VERSION: Final = 2
+"""Of what the numbers of a scoring mean: a receipt of another one cannot be replayed."""
+_LEAST: Final = 0.25
+"""What meaning counts where some row has all words of the query."""
 
 
 def _weight(_instance: Any, attribute: Any, value: object) -> None:
@@ -34,9 +38,10 @@ def _weight(_instance: Any, attribute: Any, value: object) -> None:
 class Scoring:
     """Weights, half-lives and floors. `relevance` is `text` times how well the words fit, plus
     `meaning` times how near the vectors are, plus `links` times the score of what leads there;
-    both from 0 to 1. Meaning counts less where words alone fit some row well: by the square of
-    what is lacking to the best. The score is the relevance times trust, raised by up to `recency`,
-    `importance` and `feedback`: nothing is lowered below its relevance by being old.
+    both from 0 to 1. Words fit by BM25 times the share of the query that a row has. Meaning counts
+    a quarter where some row has all words of the query, and fully where none has any: by the square
+    of the share that the best row lacks. The score is the relevance times trust, raised by up to
+    `recency`, `importance` and `feedback`: nothing is lowered below its relevance by being old.
     """
 
     text: float = field(default=0.6, validator=_weight)
@@ -61,13 +66,13 @@ class Scoring:
     @property
     def plain(self) -> list[float]:
         """As a receipt has it."""
-        return [1, *(float(getattr(self, each.name)) for each in fields(Scoring))]
+        return [_VERSION, *(float(getattr(self, each.name)) for each in fields(Scoring))]
 
     @classmethod
     def of_plain(cls, values: Sequence[float]) -> Scoring:
         """The scoring of a receipt. Raises `Invalid` for one of another version."""
         names = [each.name for each in fields(cls)]
-        if len(values) != len(names) + 1 or values[0] != 1:
+        if len(values) != len(names) + 1 or values[0] != _VERSION:
             raise Invalid("This receipt was made by another version of scoring.")
         made = dict(zip(names, values[1:], strict=True))
         return cls(**{**made, "candidates": int(made["candidates"])})
@@ -86,13 +91,13 @@ class Parts:
     trust: float
 
 
-def relevance(scoring: Scoring, words: Numbers, nearness: Numbers) -> Numbers:
-    """How well rows fit the query, from their BM25 by the most possible and their nearness."""
-    lacking = 1.0 - min(1.0, float(words.max())) if len(words) else 1.0
-    if not scoring.text:
-        lacking = 1.0
-    near: Numbers = np.maximum(nearness, 0.0)
-    found: Numbers = scoring.text * words + scoring.meaning * lacking**2 * near
+def relevance(scoring: Scoring, words: Numbers, nearness: Numbers, share: float) -> Numbers:
+    """How well rows fit the query, from how their words fit and their nearness. `share`: of the
+    query, in the row that has most of it.
+    """
+    lacking = 1.0 - share if scoring.text else 1.0
+    weight = scoring.meaning * (_LEAST + (1.0 - _LEAST) * lacking**2)
+    found: Numbers = scoring.text * words + weight * np.maximum(nearness, 0.0)
     return found
 
 

@@ -28,6 +28,8 @@ EXACT_ROWS_MAX: Final = 4_096
 NEAREST_BITS: Final = 1_000
 """Rows that are compared, of those that the bits would allow."""
 _SCALE: Final = 127
+_PRODUCT_MAX: Final = 400_000
+"""Multiplications that numpy's library does on the thread that asks."""
 
 
 def pack_vectors(vectors: Any, dimensions: int, count: int) -> list[bytes]:
@@ -65,6 +67,20 @@ def cosines(rows: Bytes, lengths: Numbers, query: Bytes) -> Numbers:
     return found
 
 
+def nearness_of_all(rows: Bytes, lengths: Numbers) -> Numbers:
+    """How near the rows are to each other: a number a pair."""
+    values = rows.astype(np.float32)
+    turned = np.ascontiguousarray(values.T)
+    dots = np.empty((len(rows), len(rows)), np.float64)
+    # A large product is shared out to threads, which wait for each other where the cores are
+    # busy: up to fifty times longer than these small ones take.
+    step = max(1, _PRODUCT_MAX // max(1, values.size))
+    for start in range(0, len(rows), step):
+        dots[start : start + step] = values[start : start + step] @ turned
+    found: Numbers = dots / np.outer(lengths, lengths)
+    return found
+
+
 def sketch(rows: Bytes) -> Bits:
     """A bit a dimension: the sign of the row after a rotation that spreads it evenly."""
     count, dimensions = rows.shape
@@ -94,17 +110,20 @@ def _signs(dimensions: int) -> Any:
 
 
 def nearest_bits(sketches: Bits, query: Bits, among: Rows, count: int) -> Rows:
-    """The `count` rows of `among` whose bits differ least from the query's; earlier rows first."""
+    """The `count` rows of `among`, which ascend, whose bits differ least from the query's."""
     if len(among) <= count:
         return among
     whole = len(among) * 2 > len(sketches)
     words = sketches if whole else sketches[among]
-    apart = np.zeros(len(words), np.int64)
+    apart = np.zeros(len(words), np.uint16)
     for word in range(words.shape[1]):
         apart += np.bitwise_count(words[:, word] ^ query[word])
     if whole:
         apart = apart[among]
-    # Made unique by the row, so that which of equals is taken does not depend on the rest.
-    key = (apart << 40) | among
-    found: Rows = np.sort(among[np.argpartition(key, count)[:count]])
+    # Counted, not sorted: a distance is one of few numbers. Of those at the last one that is taken
+    # the earlier rows are, so that which of equals does not depend on the rest.
+    limit = int(np.searchsorted(np.cumsum(np.bincount(apart)), count))
+    near = np.flatnonzero(apart < limit)
+    last = np.flatnonzero(apart == limit)[: count - len(near)]
+    found: Rows = np.sort(among[np.concatenate([near, last])])
     return found

@@ -14,7 +14,16 @@ from cas.errors import Invalid
 from cas.history.store import Store
 from cas.recall.arena import Arena
 from cas.recall.recall import Recall
-from cas.recall.vectors import cosines, lengths_of, nearest_bits, pack_vectors, sketch, unpack
+from cas.recall.text import Clause
+from cas.recall.vectors import (
+    cosines,
+    lengths_of,
+    nearest_bits,
+    nearness_of_all,
+    pack_vectors,
+    sketch,
+    unpack,
+)
 from cas.workspace.memories import Memory
 from tests.unit.recall.kit import SENTENCES, commit, memory
 
@@ -204,3 +213,46 @@ def test_arrays_that_grew_equal_arrays_read_at_once(
     for name in ("type", "since", "until", "words", "tokens", "importance", "flags"):
         assert np.array_equal(getattr(grown, name), getattr(fresh, name), equal_nan=True)
     assert np.array_equal(grown._vectors[: grown.size], fresh._vectors[: fresh.size])
+
+
+def test_places_of_words_are_those_of_a_match(
+    store: Store, recall: Recall, rng: random.Random
+) -> None:
+    """What is read of a word's index at once is what a match of each row gives, forms of the word
+    and rows of the past included; phrases, prefixes and words of two parts are matched.
+    """
+    edits(store, rng, 8)
+    commit(store, memory("odd", "Requests request_id requests; na\u00efve requested, reQUEST"))
+    recall.follow()
+    matched = "SELECT rowid, occurrences(text) FROM text WHERE text MATCH ? ORDER BY rowid"
+    words = ["request", "requests", "the", "Naive", "request_id", "nowhere", "of"]
+    clauses = [Clause("word", word) for word in words]
+    clauses += [Clause("phrase", "pull requests"), Clause("prefix", "re")]
+    for clause in clauses:
+        arena = Arena()
+        docs, counts = recall.projection.read(lambda db, c=clause, a=arena: a.postings(db, c))
+        rows = recall.projection.read(lambda db, c=clause: db.rows(matched, (c.expression,)))
+        assert list(zip(docs.tolist(), counts.tolist(), strict=True)) == rows
+    assert recall.projection.read(lambda db: db.term("request_id")) is None
+
+
+def test_products_in_parts_are_exact(rng: random.Random) -> None:
+    """How near many rows are to each other is, to the bit, what each is to another alone."""
+    numpy = np.random.default_rng(rng.randrange(1 << 30))
+    rows = numpy.integers(-127, 128, (150, 256)).astype(np.int8)
+    lengths = lengths_of(rows)
+    every = nearness_of_all(rows, lengths)
+    for at in (0, 7, 8, 149):
+        assert (every[at] == cosines(rows, lengths, rows[at])).all()
+    assert nearness_of_all(rows[:0], lengths[:0]).shape == (0, 0)
+
+
+def test_of_rows_whose_bits_are_equally_far_the_first_are_taken() -> None:
+    """The choice by bits takes the nearest, and of equals those that came first."""
+    sketches = np.array([[0b111], [0b1], [0b11], [0b10], [0], [0b100]], np.uint64)
+    query = np.array([0], np.uint64)
+    every = np.arange(6)
+    assert nearest_bits(sketches, query, every, 3).tolist() == [1, 3, 4]
+    assert nearest_bits(sketches, query, every[1:], 2).tolist() == [1, 4]
+    assert nearest_bits(sketches, query, every, 5).tolist() == [1, 2, 3, 4, 5]
+    assert nearest_bits(sketches, query, every[4:], 5).tolist() == [4, 5]

@@ -267,3 +267,40 @@ def test_many_memories_are_ranked_by_bits_as_exactly_enough(
     )
     found = recall.recall("watercolours elephants paint at evening", scoring=Scoring(text=0))
     assert found.items[0].link.id == "needle"
+
+
+def test_a_row_with_all_words_comes_before_one_that_repeats_a_rare_one(
+    store: Store, recall: Recall
+) -> None:
+    """How much of the query a row has counts, not only how rare and frequent its words are."""
+    commit(store, *(memory(f"d{n}", f"deploy number {n} of the app on time") for n in range(10)))
+    commit(store, *(memory(f"s{n}", f"service number {n} of the old app") for n in range(10)))
+    commit(store, memory("rare", "rollback rollback rollback rollback rollback rollback"))
+    commit(store, memory("whole", "deploy of the service: a rollback needs the key of the vault"))
+    words = Scoring(meaning=0, recency=0, importance=0, links=0, diversity=0)
+    found = recall.recall("service deploy rollback", scoring=words)
+    assert found.items[0].link.id == "whole"
+
+
+def test_meaning_breaks_the_tie_of_words(store: Store, recall: Recall) -> None:
+    """Of rows that have all words of the query the one that is nearer in meaning comes first; of
+    rows that have none meaning alone decides.
+    """
+    commit(
+        store,
+        memory("river", "A bank of the Thames is wet and green with moss."),
+        memory("money", "A bank of the town lends cash and charges interest."),
+    )
+    for query in ("bank", "bank loans and credit", "borrow from a lender"):
+        alone = recall.recall(query, scoring=Scoring(text=0, floor=0))
+        both = recall.recall(query, scoring=Scoring(floor=0))
+        assert both.items[0].link == alone.items[0].link
+    assert recall.recall("green bank").items[0].link.id == "river"
+
+
+def test_a_receipt_of_another_scoring_is_not_replayed() -> None:
+    """The numbers of a scoring mean what their version says; another version is told."""
+    plain = Scoring().plain
+    assert Scoring.of_plain(plain) == Scoring()
+    with pytest.raises(Invalid, match="another version of scoring"):
+        Scoring.of_plain([1, *plain[1:]])
