@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import Any, Final
 
 import click
@@ -99,7 +100,8 @@ def find(
                 plan=plan,
             )
             return
-        front.out.lines(_line(value) for value in page.items)
+        pieces = recall.snippets(page.items, match) if match else None
+        front.out.lines(map(_line, page.items, pieces or repeat(None)))
         for step in plan:
             front.out.note(step)
         if page.cursor is not None:
@@ -114,8 +116,12 @@ def _one(front: Front, schema: str, key: str, value: Any, text: str) -> None:
         front.out.line(text)
 
 
-def _line(value: Aggregate) -> str:
-    text = getattr(value, "text", None) or getattr(value, "title", None) or ""
+def _line(value: Aggregate, piece: str | None = None) -> str:
+    text = (
+        " ".join(piece.split())
+        if piece
+        else getattr(value, "text", None) or getattr(value, "title", None) or ""
+    )
     first = str(text).strip().splitlines()[:1]
     return f"{printable(str(value.link))}\t{printable(first[0][:120]) if first else ''}"
 

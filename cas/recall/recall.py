@@ -31,9 +31,11 @@ from cas.recall.projection import Followed, Projection
 from cas.recall.recalled import Recalled, Request
 from cas.recall.receipts import Receipt, request_of, save
 from cas.recall.score import Scoring
+from cas.recall.snippets import snippets
 from cas.recall.text import clean
 from cas.recall.tokens import Counter
 from cas.recall.where import condition_of, plain, to_text
+from cas.workspace.codec import to_record
 from cas.workspace.layout import MAIN, context_branch, record_path
 from cas.workspace.links import Link
 from cas.workspace.memories import Memory
@@ -238,6 +240,23 @@ class Recall:
         asked = ask(cls, condition_of(where), order, clean(match), archived)
         seq = self.position(as_of if after is None else seq_of(after))
         return read_page(self.projection, cls, asked, seq, after, limit)
+
+    def snippets(
+        self,
+        values: Sequence[Aggregate],
+        match: str | bytes,
+        *,
+        words: int = 16,
+        marks: tuple[str, str] = ("[", "]"),
+    ) -> list[str]:
+        """Of each aggregate a piece of its text around the words of a query, which are marked;
+        the beginning of the text where it has none of them. `words`: at most 64.
+        """
+        projection = self.projection
+        texts = [
+            projection.text_of(type_of(value.__class__).name, to_record(value)) for value in values
+        ]
+        return projection.read(lambda db: snippets(db, texts, clean(match), words, marks))
 
     def count(
         self,

@@ -50,7 +50,7 @@ CREATE TABLE vector(model INTEGER, doc INTEGER, data BLOB, PRIMARY KEY(model, do
 CREATE VIRTUAL TABLE text USING fts5(
     body, content='', contentless_delete=1, tokenize='{tokenizer}');
 """
-_TOKENIZER: Final = ["porter", "unicode61", "remove_diacritics", "2"]
+TOKENIZER: Final = ["porter", "unicode61", "remove_diacritics", "2"]
 
 
 class Database:
@@ -77,14 +77,14 @@ class Database:
         run("CREATE VIRTUAL TABLE IF NOT EXISTS temp.terms USING fts5vocab('main', 'text', 'row')")
         run("CREATE VIRTUAL TABLE IF NOT EXISTS temp.places USING fts5vocab(main, text, instance)")
         self.connection.register_fts5_function("occurrences", _occurrences)
-        self._tokenizer = self.connection.fts5_tokenizer(_TOKENIZER[0], _TOKENIZER[1:])
+        self._tokenizer = self.connection.fts5_tokenizer(TOKENIZER[0], TOKENIZER[1:])
 
     def prepare(self) -> None:
         """Make the tables where there are none; inside a transaction of the caller's."""
         with self._told():
             if self.connection.pragma("user_version") == VERSION:
                 return
-            tables = _TABLES.replace("{tokenizer}", " ".join(_TOKENIZER))
+            tables = _TABLES.replace("{tokenizer}", " ".join(TOKENIZER))
             for statement in tables.strip().split(";\n"):
                 if statement.strip():
                     self.connection.execute(statement)

@@ -36,7 +36,7 @@ def remembering(shell: Shell) -> Shell:
 
 def test_find_by_words_and_fields(remembering: Shell) -> None:
     """Words, conditions, orders, counts and facets give what fits, a line each."""
-    assert remembering("find", "ship*").lines == ["memory:ship\tWe ship on Tuesdays."]
+    assert remembering("find", "ship*").lines == ["memory:ship\tWe [ship] on Tuesdays."]
     found = remembering("find", "-w", "importance>=0.8", "--json").document
     assert [item["id"] for item in found["items"]] == ["port"]
     assert remembering("find", "--count", "-w", "agent=scribe").lines == ["2"]

@@ -219,6 +219,34 @@ def test_words_phrases_and_prefixes_match(store: Store, recall: Recall) -> None:
     assert ids('"; DROP TABLE item; --') == []
 
 
+def test_snippets_show_where_the_words_stand(store: Store, recall: Recall) -> None:
+    """A snippet marks the words, forms of them, phrases and prefixes; a text without them begins
+    at its beginning, and nothing of a text stays in the database.
+    """
+    long = " ".join(f"filler{n}" for n in range(300))
+    commit(
+        store,
+        memory("a", f"{long} the releases were shipped late {long}"),
+        memory("b", "Small pull requests; a pull is not a request."),
+        memory("c", "é " * 30),
+        memory("d", ""),
+    )
+    items = recall.find(Memory).items
+    shipped = recall.snippets(items, "release shipping", words=7)
+    assert "[releases] were [shipped]" in shipped[0]
+    assert len(shipped[0].split()) <= 8
+    assert shipped[1] == "Small pull requests; a pull is not…"
+    assert shipped[2:] == ["é " * 6 + "é…", ""]
+    found = recall.snippets(items[1:2], '"pull requests" requ*', marks=("<", ">"))
+    assert found == ["Small <pull requests>; a pull is not a <request>."]
+    assert recall.snippets(items[1:2], '"; DROP TABLE item; --') == [items[1].text]
+    assert recall.snippets([], "x") == []
+    left = recall.projection.read(lambda db: db.rows("SELECT count(*) FROM temp.shown"))
+    assert left == [(0,)]
+    with pytest.raises(Invalid, match="from 1 to 64"):
+        recall.snippets(items, "x", words=65)
+
+
 def test_a_foreign_cursor_is_refused(store: Store, recall: Recall) -> None:
     """A cursor of another query or store, or no cursor at all, is a typed error."""
     commit(store, *(memory(f"m{n}", "x") for n in range(5)))

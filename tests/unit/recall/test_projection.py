@@ -12,6 +12,7 @@ import pytest
 import cas
 from cas.errors import Invalid
 from cas.history.store import Store
+from cas.recall import projection
 from cas.recall.arena import Arena
 from cas.recall.recall import Recall
 from cas.recall.text import Clause
@@ -165,6 +166,32 @@ def test_a_new_model_embeds_what_is_there(store: Store, rng: random.Random) -> N
         assert recall.recall("token") == before
     with Recall(store, embedder=None) as recall:
         assert {i.parts.meaning for i in recall.recall("token").items} == {0.0}
+
+
+def test_the_old_model_serves_while_a_new_one_embeds(
+    store: Store, rng: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second handle embeds some rows with each catching up, those that come meanwhile too; the
+    first one answers as before, until the second has a vector of each row.
+    """
+    monkeypatch.setattr(projection, "_EMBED_STEP", 4)
+    commit(store, *(memory(f"m{n}", f"{rng.choice(SENTENCES)} {n}") for n in range(19)))
+    with Recall(store) as old, Recall(store, embedder=OtherModel()) as new:
+        before = old.recall("shipping a new version", budget_tokens=100)
+        assert before.notices == ()
+        assert before.items[0].parts.meaning > 0
+        steps = 0
+        while new.follow().embedded:
+            steps += 1
+            if steps == 2:
+                assert old.recall("shipping a new version", budget_tokens=100) == before
+                assert "no vector of other:1" in new.recall("release").notices[0]
+                commit(store, memory("late", "Versions of the app are shipped late."))
+                late = old.recall("shipping a new version", where={"id": "late"})
+                assert late.notices == ()
+                assert late.items[0].parts.meaning > 0
+        assert steps >= 4
+        assert new.recall("release").notices == ()
 
 
 def test_vectors_of_a_wrong_size_are_refused(store: Store) -> None:
