@@ -71,11 +71,14 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "repair": ("repair", "Make a damaged store good."),
     "salvage": ("repair", "Copy everything that can be read into a new store."),
     "stats": ("stats", "Show what the store holds and what it takes."),
-    "workspace": ("workspace", "Look at a workspace, branch it, and take old folders in."),
+    "workspace": (
+        "workspace",
+        "Look at a workspace, branch it, and have it as files.",
+    ),
     "memory": ("workspace", "Add, list and show what agents remember."),
     "artifact": ("workspace", "Keep content with a name, its versions and its origin."),
     "sprint": ("workspace", "Plan sprints and move them through their states."),
-    "events": ("workspace", "Show the domain events of all contexts, oldest first."),
+    "events": ("events", "Show the domain events of all contexts, oldest first."),
     "bench": ("bench", "Measure what a store does on this machine and this disk."),
 }
 """Name -> (module of cas.cli, one line of help), in the order of the help page."""

@@ -1,4 +1,4 @@
-"""`cas workspace`, `memory`, `artifact`, `sprint` and `events`: the domain from the command line.
+"""`cas workspace`, `memory`, `artifact` and `sprint`: the domain from the command line.
 
 Floor 9. Invariant: each writing command is one unit of work; what it prints was read from the
 state that it made.
@@ -18,9 +18,8 @@ from cas.cli.form import columns, when
 from cas.cli.front import Front, pass_front
 from cas.cli.options import CasCommand, default_author
 from cas.cli.output import Output
-from cas.commands.workspace import SPRINT_VERBS, event_row, move_sprint, row_of
+from cas.commands.workspace import SPRINT_VERBS, move_sprint, row_of
 from cas.model.names import printable
-from cas.workspace.events import DomainEvent
 from cas.workspace.layout import MAIN
 from cas.workspace.memories import Memory
 from cas.workspace.oldlayout import export_folder, import_folder, save_artifact
@@ -32,6 +31,9 @@ from cas.workspace.workspace import Artifacts, Workspace
 _BRANCH = click.option(
     "-b", "--branch", metavar="BRANCH", default=MAIN, help="The branch of the workspace."
 )
+FOLDERS: Final = ("checkout", "sync", "watch", "release", "folders")
+"""Actions on working folders, told in `cas.cli.folders`."""
+_WRITING: Final = ("branch", "merge", "drop", "import", "checkout", "sync", "watch", "release")
 _AT = click.option("--at", metavar="SEQ", type=click.IntRange(0), help="As of this journal entry.")
 
 
@@ -261,77 +263,53 @@ def sprint(
             _show(out, "sprint", [one], lines)
 
 
-@click.command("events", cls=CasCommand)
-@click.option("--after", metavar="POSITION", default="0", help="Events behind SEQ or SEQ.INDEX.")
-@click.option("--type", "types", metavar="TYPE", multiple=True, help="Only of this type; sprint.*")
-@click.option("-n", "--limit", metavar="N", type=click.IntRange(0), help="At most so many.")
-@click.option("-f", "--follow", is_flag=True, help="Wait for those to come, until interrupted.")
-@pass_front
-def events(
-    front: Front, after: str, types: tuple[str, ...], limit: int | None, follow: bool
-) -> None:
-    """Show the domain events of all contexts, oldest first.
-
-    A line is: position, time, type, actor, what it says. With --json and --follow each event is
-    a document of its own.
-    """
-    out = front.out
-    with front.store() as store:
-        space = Workspace(store)
-        found = space.events(after, types or None, limit=limit)
-        if not follow:
-            if out.json:
-                out.document("events", events=[event_row(event) for event in found])
-            else:
-                out.lines(_event_line(event) for event in found)
-            return
-        count = 0
-        with store.follow(space.last_event().seq) as entries:
-            position: Any = after
-            while limit is None or count < limit:
-                left = None if limit is None else limit - count
-                for event in space.events(position, types or None, limit=left):
-                    if out.json:
-                        out.document("events", events=[event_row(event)])
-                    else:
-                        out.line(_event_line(event))
-                    position = event.position
-                    count += 1
-                if limit is None or count < limit:
-                    entries.poll(None)
-
-
-def _event_line(event: DomainEvent) -> str:
-    row = event_row(event)
-    said = " ".join(f"{name}={each}" for name, each in row["data"].items())
-    text = f"{event.id} {when(event.time_us)} {event.type} {printable(event.actor)}"
-    return f"{text} {printable(said)}".rstrip()
-
-
 @click.command("workspace", cls=CasCommand)
 @click.argument(
     "action",
     metavar="ACTION",
     type=click.Choice(
-        ["status", "branches", "branch", "merge", "drop", "conflicts", "import", "export"]
+        ["status", "branches", "branch", "merge", "drop", "conflicts", "import", "export", *FOLDERS]
     ),
 )
 @click.argument("name", metavar="[NAME|DIR]", required=False)
 @click.option("--keep", is_flag=True, help="With merge: keep conflicts instead of refusing.")
+@click.option("--sprint", metavar="ID", help="With checkout: the sprint that it is for.")
+@click.option("--author", metavar="NAME", help="Whose the changes in DIR are; else external.")
+@click.option("--new-max", metavar="N", type=click.IntRange(0), help="New files taken in at once.")
+@click.option("--for", "seconds", metavar="S", type=float, help="With watch: end after so long.")
 @_BRANCH
 @pass_front
-def workspace(front: Front, action: str, name: str | None, keep: bool, branch: str) -> None:
-    """Look at a workspace, branch it, and take old folders in.
+def workspace(
+    front: Front,
+    action: str,
+    name: str | None,
+    keep: bool,
+    sprint: str | None,
+    author: str | None,
+    new_max: int | None,
+    seconds: float | None,
+    branch: str,
+) -> None:
+    """Look at a workspace, branch it, and have it as files.
 
     `status`; `branches`; `branch NAME` makes one, `merge NAME` brings it back, `drop NAME`
     removes it; `conflicts` lists those to be settled; `import DIR` takes a folder of the old
     layout in and tells what it did not understand; `export DIR` writes the artifacts out.
+
+    `checkout DIR` makes DIR a working folder; `status DIR` tells how it stands; `sync DIR` takes in
+    what was changed there and brings it up; `watch DIR` goes on doing so; `release DIR` lets go of
+    it; `folders` lists them all.
     """
     out = front.out
-    author = default_author()
-    with front.store(write=action in ("branch", "merge", "drop", "import")) as store:
+    actor = default_author()
+    with front.store(write=action in _WRITING) as store:
         space = Workspace(store, branch=branch)
-        if action == "status":
+        if action in FOLDERS or (action == "status" and name is not None):
+            from cas.cli import folders
+
+            asked = folders.Asked(actor, author, sprint, new_max, seconds)
+            folders.act(out, space, action, name, asked)
+        elif action == "status":
             _status(out, space)
         elif action == "branches":
             names = space.branches()
@@ -342,9 +320,9 @@ def workspace(front: Front, action: str, name: str | None, keep: bool, branch: s
         elif action == "conflicts":
             _conflicts(out, space)
         elif action in ("branch", "merge", "drop"):
-            _branching(out, space, action, _argument(name, "the NAME of a branch"), author, keep)
+            _branching(out, space, action, _argument(name, "the NAME of a branch"), actor, keep)
         elif action == "import":
-            _import(out, space, _argument(name, "the folder to import"), author)
+            _import(out, space, _argument(name, "the folder to import"), actor)
         else:
             count = export_folder(space, _argument(name, "the folder to write"))
             _tell(out, f"{count} artifacts written", files=count)
@@ -427,5 +405,4 @@ COMMANDS: Final = {
     "memory": memory,
     "artifact": artifact,
     "sprint": sprint,
-    "events": events,
 }

@@ -155,6 +155,8 @@ DOCUMENTS = [
     ["workspace", "status"],
     ["workspace", "import", "work"],
     ["workspace", "conflicts"],
+    ["workspace", "checkout", "work"],
+    ["workspace", "folders"],
     ["memory", "add", "a text"],
     ["memory", "list"],
     ["artifact", "put", "a", "work/run.sh"],

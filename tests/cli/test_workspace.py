@@ -78,3 +78,47 @@ def test_a_workspace_is_branched_merged_and_moved(shell: Shell) -> None:
     assert (shell.folder / "out" / "docs" / "a.md").read_bytes() == b"text"
     shell("workspace", "export", "out", expect=4)
     assert shell("workspace", "conflicts").text == ""
+
+
+def test_a_working_folder_is_kept_in_step(shell: Shell) -> None:
+    """Checked out, looked at, brought up both ways, listed, released; conflicts and leases told."""
+    shell("init")
+    shell("artifact", "put", "a.txt", stdin=b"one")
+    done = shell("workspace", "checkout", "w", CAS_AUTHOR="ada")
+    assert done.lines == ["written   A a.txt"]
+    shell.write("w/b.txt", b"outside")
+    shell.write("w/a.txt", b"mine")
+    shell("artifact", "put", "a.txt", stdin=b"theirs")
+    status = shell("workspace", "status", "w")
+    assert status.lines == [
+        "outside   M a.txt (both)",
+        "outside   A b.txt",
+        "incoming  M a.txt (both)",
+    ]
+    assert "ada works in" in status.err
+    found = shell("workspace", "sync", "w", "--json").document
+    assert found["new_conflicts"] == ["a.txt"]
+    assert [each["path"] for each in found["captured"]] == ["a.txt", "b.txt"]
+    assert found["checkout"]["holder"] == "ada"
+    assert shell("workspace", "sync", "w").lines == ["held      C a.txt"]
+    assert shell("artifact", "history", "b.txt").lines[0].split()[2] == "external"
+    assert shell("workspace", "folders").lines[0].endswith(f" main ada {shell.folder / 'w'}")
+    shell("workspace", "sync", "elsewhere", expect=3)
+    shell("workspace", "sync", expect=2)
+    for number in range(3):
+        shell.write(f"w/more/{number}", b"")
+    refused = shell("workspace", "sync", "w", "--new-max", "2", expect=2)
+    assert ".casignore" in refused.err
+    shell("workspace", "release", "w")
+    assert shell("workspace", "folders").lines == []
+    assert (shell.folder / "w" / "a.txt").read_bytes() == b"mine"
+
+
+def test_a_watch_takes_changes_in_until_its_time_is_over(shell: Shell) -> None:
+    """What changed before it began is taken in, and it ends by itself."""
+    shell("init")
+    shell("workspace", "checkout", "w", "--json")
+    shell.write("w/b.txt", b"outside")
+    done = shell("workspace", "watch", "w", "--for", "0.2", "--author", "ada")
+    assert done.lines == ["captured  A b.txt"]
+    assert shell("artifact", "history", "b.txt").lines[0].split()[2] == "ada"

@@ -1,0 +1,68 @@
+"""`cas events`: what happened, from the command line.
+
+Floor 9. Invariant: events are shown in the order of the journal, each once.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import click
+
+from cas.cli.form import when
+from cas.cli.front import Front, pass_front
+from cas.cli.options import CasCommand
+from cas.commands.workspace import event_row
+from cas.model.names import printable
+from cas.workspace.events import DomainEvent
+from cas.workspace.workspace import Workspace
+
+
+@click.command("events", cls=CasCommand)
+@click.option("--after", metavar="POSITION", default="0", help="Events behind SEQ or SEQ.INDEX.")
+@click.option("--type", "types", metavar="TYPE", multiple=True, help="Only of this type; sprint.*")
+@click.option("-n", "--limit", metavar="N", type=click.IntRange(0), help="At most so many.")
+@click.option("-f", "--follow", is_flag=True, help="Wait for those to come, until interrupted.")
+@pass_front
+def events(
+    front: Front, after: str, types: tuple[str, ...], limit: int | None, follow: bool
+) -> None:
+    """Show the domain events of all contexts, oldest first.
+
+    A line is: position, time, type, actor, what it says. With --json and --follow each event is
+    a document of its own.
+    """
+    out = front.out
+    with front.store() as store:
+        space = Workspace(store)
+        found = space.events(after, types or None, limit=limit)
+        if not follow:
+            if out.json:
+                out.document("events", events=[event_row(event) for event in found])
+            else:
+                out.lines(_event_line(event) for event in found)
+            return
+        count = 0
+        with store.follow(space.last_event().seq) as entries:
+            position: Any = after
+            while limit is None or count < limit:
+                left = None if limit is None else limit - count
+                for event in space.events(position, types or None, limit=left):
+                    if out.json:
+                        out.document("events", events=[event_row(event)])
+                    else:
+                        out.line(_event_line(event))
+                    position = event.position
+                    count += 1
+                if limit is None or count < limit:
+                    entries.poll(None)
+
+
+def _event_line(event: DomainEvent) -> str:
+    row = event_row(event)
+    said = " ".join(f"{name}={each}" for name, each in row["data"].items())
+    text = f"{event.id} {when(event.time_us)} {event.type} {printable(event.actor)}"
+    return f"{text} {printable(said)}".rstrip()
+
+
+COMMANDS: Final = {"events": events}
