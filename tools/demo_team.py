@@ -1,5 +1,5 @@
 """The second act of the demo: four agents in processes of their own work two sprints on one store,
-and one of them is killed in mid-commit.
+one of them is killed in mid-commit, and somebody edits files behind the store's back.
 
 What is proved is read from the store afterwards: every task that an agent was told is done is
 there whole and once, its artifact, memory, note and event; so it was in the middle.
@@ -43,6 +43,7 @@ def sprints(home: Path) -> None:
     with cas.open(folder) as store:
         whole(cas.Workspace(store))
         middle(store, cas.Workspace(store))
+        desk(cas.Workspace(store), home / "desk")
     print()
     run("events", "-n", "4", folder=home)
     run("sprint", "list", folder=home)
@@ -136,3 +137,31 @@ def middle(store: cas.Store, space: cas.Workspace) -> None:
         proved(
             f"as of entry {seq}, {id} shows what its events had told of", sorted(notes) == wanted
         )
+
+
+def desk(space: cas.Workspace, folder: Path) -> None:
+    """A checked-out folder, in which somebody writes who does not know of the store."""
+    title("Files changed behind the store's back")
+    path, other = "s1/bob-1.md", "s1/ada-1.md"
+    space.checkout(folder, actor="ada", sprint="s1")
+    note("$ an editor rewrites the first line of one file, and a shell removes another")
+    lines = (folder / path).read_bytes().splitlines(keepends=True)
+    (folder / path).write_bytes(b"".join([b"from the shell\n", *lines[1:]]))
+    (folder / other).unlink()
+    note("# meanwhile bob changes the last line of the same file, in the store")
+    with space.unit_of_work("bob", "the last line") as uow:
+        uow.artifacts.put(path, b"".join([*lines[:-1], b"from bob\n"]))
+        uow.commit()
+    for change in space.status(folder).outside:
+        print(f"  outside change: {change.path}")
+    space.sync(folder)
+    merged = b"".join([b"from the shell\n", *lines[1:-1], b"from bob\n"])
+    proved("both edits of one file are in the folder", (folder / path).read_bytes() == merged)
+    proved("and in the store", space.artifacts.read(path) == merged)
+    makers = [version.author for version in space.artifacts.history(path)]
+    print(f"  {path} was written by {', '.join(reversed(makers))}")
+    proved("who wrote outside is told apart", "external" in makers and "bob" in makers)
+    versions = [version.value for version in space.artifacts.history(other)]
+    stays = other not in space.artifacts and versions[-1] is not None
+    proved("what was removed is gone, and its history stays", stays)
+    space.release(folder, actor="ada")
