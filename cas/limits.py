@@ -273,10 +273,10 @@ GC_CREDIT_US: Final = DAY_US
 GC_MOVED_BYTES_MAX: Final = 4 * GIB
 """What one run of gc writes anew at the most, to make room."""
 
-GC_WASTE_MIN: Final = 0.07
+GC_WASTE_MIN: Final = 0.06
 """The part of a pack file that nobody needs from which on it is written anew."""
 
-GC_BASE_WASTE_MAX: Final = 0.025
+GC_BASE_WASTE_MAX: Final = 0.04
 """The part of what is kept that a store may take more than a fresh one, so that what goes can stay
 where others are deltas of it, and these need not be written anew."""
 

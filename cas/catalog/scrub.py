@@ -1,7 +1,9 @@
 """Writing a catalog file anew, so that nothing is left in it of what was deleted.
 
-Floor 2; implements docs/format.md section 5.9. Invariant: inside the gate; to the engine it is a
-commit like any other, whole or not at all, and what the catalog says is the same before and after.
+Floor 2; implements docs/format.md section 5.9. Invariant: the rewriting is inside the gate; to the
+engine it is a commit like any other, whole or not at all, and what the catalog says is the same
+before and after. What it wrote is copied from the log into the file beside writers, and the log
+emptied in another stay at the gate.
 
 SQLite leaves what it deletes in free pages, and inside pages, until something else is written
 there; and the log keeps every page as it was. VACUUM builds the file from what is live, and
@@ -12,7 +14,7 @@ from __future__ import annotations
 
 from cas.catalog.connections import Connections
 from cas.catalog.engine import translate
-from cas.catalog.trim import truncate
+from cas.catalog.trim import trim
 
 
 def scrub(connections: Connections, *, rewrite: bool) -> bool:
@@ -21,6 +23,12 @@ def scrub(connections: Connections, *, rewrite: bool) -> bool:
     False while somebody still reads an older state, for whom the log has to stay: try again with
     `rewrite=False`. Raises what a commit raises.
     """
+    if rewrite:
+        _rewrite(connections)
+    return trim(connections)
+
+
+def _rewrite(connections: Connections) -> None:
     gate = connections.gate
     with connections.writer_lock:
         connections.check()
@@ -30,16 +38,14 @@ def scrub(connections: Connections, *, rewrite: bool) -> bool:
                 connections.settle()
             connection = connections.writer()
             try:
-                if rewrite:
-                    # The copy that VACUUM makes is as large as the file.
-                    connection.execute("PRAGMA temp_store=FILE")
-                    gate.before_commit()
-                    connection.execute("VACUUM")
-                    gate.after_commit()
-                    connection.execute("PRAGMA temp_store=MEMORY")
+                # The copy that VACUUM makes is as large as the file.
+                connection.execute("PRAGMA temp_store=FILE")
+                gate.before_commit()
+                connection.execute("VACUUM")
+                gate.after_commit()
+                connection.execute("PRAGMA temp_store=MEMORY")
             except Exception as error:
                 connections.drop_writer()
                 translate(error, connections.path)
-            return truncate(connections)
         finally:
             gate.leave()

@@ -12,6 +12,8 @@ import pytest
 import zstandard
 
 import cas
+from cas.catalog import scrub as scrubbing
+from cas.catalog.connections import Connections
 from cas.errors import (
     Busy,
     HorizonFixed,
@@ -485,6 +487,33 @@ def test_backups_know_what_was_purged(store: Store, rng: random.Random, tmp_path
                 restored.put(secret)
             check(restored)
     assert traces(store, needles_of(secret)) == []
+
+
+def test_writers_come_between_rewriting_and_emptying_the_log(
+    store: Store, rng: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gate is open while what the rewriting wrote is copied into the file; what is committed
+    then stays, and nothing of the content does.
+    """
+    secret = secret_of(rng)
+    inline(store, secret)
+    id = store.put(secret)
+    between: list[int] = []
+    trim = scrubbing.trim
+
+    def committing(connections: Connections) -> bool:
+        assert not connections.writer_lock.locked()
+        if not between:
+            with reopened(store) as other:
+                between.append(write(other, "main", {"between": b"1"}).seq)
+        return trim(connections)
+
+    monkeypatch.setattr(scrubbing, "trim", committing)
+    purge(store, id, reason="leaked")
+    assert len(between) == 1
+    assert traces(store, needles_of(secret)) == []
+    assert store.snapshot("main")["between"] == b"1"
+    check(store)
 
 
 def test_a_rebuilt_catalog_knows_what_was_purged(store: Store, rng: random.Random) -> None:
