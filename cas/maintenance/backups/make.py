@@ -22,6 +22,7 @@ from cas.errors import (
     BackupMismatch,
     Busy,
     CasError,
+    Corrupt,
     CorruptPack,
     MissingPack,
     ObjectNotFound,
@@ -93,7 +94,7 @@ def backup(
     with open_vault(folder, objects.clock, write=True, files=files) as vault:
         if not is_swept(vault):
             sweep(vault)
-        purged = stones()
+        purged = _purged(stones, accept_damage)
         report = _Backup(objects, vault, purged, accept_damage, progress).run()
         newest = vault.newest()
         if not purged or newest is None or newest[1].purged == digest_of_stones(purged):
@@ -102,6 +103,16 @@ def backup(
         found = vault.newest()
         assert found is not None
         return evolve(report, increment=found[1].number, purged=done.ids, purge_left=done.left)
+
+
+def _purged(stones: Callable[[], Sequence[Tombstone]], accept_damage: bool) -> Sequence[Tombstone]:
+    """What was purged; nothing where that is damaged itself, and damage is accepted."""
+    try:
+        return stones()
+    except Corrupt:
+        if not accept_damage:
+            raise
+        return ()
 
 
 class _Backup:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from attrs import frozen
 
 from cas.catalog.catalog import PackRow
-from cas.errors import CorruptBackup, EntryNotFound, Gone, Invalid, MissingPack
+from cas.errors import Corrupt, CorruptBackup, EntryNotFound, Gone, Invalid, MissingPack
 from cas.history.horizon import read_horizon
 from cas.history.store import Store
 from cas.history.tombstones import Tombstone, purged_ids, stage_tombstones
@@ -161,7 +161,13 @@ def fill_store(
     recheckpoint(objects, image)
     store = Store(objects, image.vault.place)
     settle(store, image)
-    purged = finish_purges(store)
+    purged: frozenset[bytes] = frozenset()
+    try:
+        purged = finish_purges(store)
+    except Corrupt:
+        if not damage:
+            raise
+        # What would tell what was purged is damaged itself; the report says that.
     return RestoreReport(
         image.vault.place,
         "",
@@ -256,12 +262,12 @@ def _honour(store: Store, image: VaultImage) -> None:
     """
     newest = next(index for index in reversed(image.chain) if index.state is not None)
     own = next(index for index in image.chain if index.state is image.state)
+    told = {bytes(stone.id): stone for index in (own, newest) for stone in stones_in(index)}
+    if not told:
+        return
     known = purged_ids(store.core)
     stones: dict[bytes, Tombstone | None] = {
-        bytes(stone.id): stone
-        for index in (own, newest)
-        for stone in stones_in(index)
-        if stone.id not in known
+        id: stone for id, stone in told.items() if id not in known
     }
     if not stones:
         return

@@ -10,9 +10,9 @@ import pytest
 
 import cas
 from cas.clock import SystemClock
-from cas.errors import CorruptBackup, Purged
+from cas.errors import Corrupt, CorruptBackup, Purged
 from cas.history.store import Store
-from cas.history.tombstones import Tombstone
+from cas.history.tombstones import Tombstone, root_at
 from cas.maintenance.backups import cleanse as cleansing
 from cas.maintenance.backups.make import backup as make_backup
 from cas.maintenance.backups.vault import open_vault
@@ -309,3 +309,33 @@ def test_a_backup_by_hand_tells(store: Store, place: Path, rng: random.Random) -
     purge(store, id, reason="x")
     with reopened(store) as other:
         assert other.backup(place).purged == (id,)
+
+
+def test_damaged_tombstones_do_not_stop_a_restore(
+    store: Store, place: Path, rng: random.Random
+) -> None:
+    """Where damage is accepted, what tells of purges may be damaged too."""
+    id = store.put(secret_of(rng))
+    commits_of = {"a": rng.randbytes(90_000)}
+    write(store, "main", commits_of)
+    cas.backup(store, place)
+    purge(store, id, reason="x")
+    store.spill()
+    with store.begin() as tx:
+        target = tx.branch("main")
+        target["b"] = b"2"
+        tx.commit()
+    copy = store.objects.find(root_at(store.core, store.view().moment))
+    assert copy is not None
+    file, at = copy.pack.file, copy.slot.payload_offset
+    assert file is not None
+    flip(Path(store.location) / "packs" / file, at + 3)
+    target_place = place.with_name("some")
+    with reopened(store) as damaged:
+        with pytest.raises(Corrupt):
+            cas.backup(damaged, place)
+        assert cas.backup(damaged, place, accept_damage=True).damage
+    report = cas.restore_store(place, target_place, accept_damage=True)
+    assert report.damage
+    with cas.open(target_place) as other:
+        assert other.snapshot("main")["a"] == commits_of["a"]
