@@ -1,0 +1,41 @@
+"""The bars of part 7 (recall) as data, and the row that measures each.
+
+As in `bars_part1.py`: keys name figures of a run, and hold the size of the row, so that a quick run
+can never be taken for the bar. How well recall finds is measured by `recall_quality.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bench import rows_recall
+from bench.context import Context
+from bench.record import Bar
+
+ROWS: dict[str, Callable[[Context], None]] = {
+    "recall": rows_recall.row_recall,
+}
+
+_R = f"recall-{rows_recall.COUNT}"
+_A = f"{_R}/cas/seconds"
+
+BARS: tuple[Bar, ...] = (
+    Bar("R1", "recall, p50", "<=", 0.010, _A, show="ms"),
+    Bar("R2", "recall, p99", "<=", 0.030, f"{_A}_p99", show="ms"),
+    Bar("R3", "recall against LangGraph", "<=", 0.5, _A, f"{_R}/langgraph/seconds", show="ms"),
+    Bar("R4", "recall against SQLite by hand", "<=", 1.0, _A, f"{_R}/hand/seconds", show="ms"),
+    Bar("R5", "recall as of half the history", "<=", 1.5, f"{_R}/cas/then", _A, show="ms"),
+    Bar("R6", "a page of 50", "<=", 0.002, f"{_R}/cas/page_first", show="ms"),
+    Bar(
+        "R7", "the last page against the first", "<=", 1.2, f"{_R}/cas/page_last",
+        f"{_R}/cas/page_first", show="ms",
+    ),
+    Bar("R8", "rebuild, memories a second", ">=", 10_000, f"{_R}/cas/rebuild", show="rate"),
+    Bar("R9", "the same with vectors", ">=", 5_000, f"{_R}/cas/rebuild_vectors", show="rate"),
+    Bar("R10", "catch-up with vectors", ">=", 5_000, f"{_R}/cas/catch_up", show="rate"),
+    Bar(
+        "R11", "commits with the index following", "<=", 1.3, f"{_R}/cas/commits_followed",
+        f"{_R}/cas/commits",
+    ),
+    Bar("R12", "index against the texts", "<=", 1.5, f"{_R}/cas/bytes", f"{_R}/cas/raw", show="MB"),
+)  # fmt: skip

@@ -1,0 +1,262 @@
+"""Contenders of the row `recall`, alone in a process: the product, SQLite by hand, LangGraph.
+
+`python workers_recall.py KIND` talks as `workers.py` does. Invariant: all keep the same memories,
+and are asked the same questions with the same embedder; each answers with texts in a budget.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+if __package__ in (None, ""):  # started as a file, see workers_batch.py
+    del sys.path[0]
+    sys.path.append(str(Path(__file__).resolve().parent.parent))
+
+from bench import corpus_b
+from bench.workers import serve
+
+Request = dict[str, Any]
+GROUP = 1_000
+
+
+def memory_of(raw: bytes) -> dict[str, Any]:
+    """The fields of a memory of corpus B, whichever of its two forms it has."""
+    text = raw.decode()
+    if not text.startswith("---\n"):
+        found: dict[str, Any] = json.loads(text)
+        return found
+    head, _, body = text[4:].partition("---\n")
+    fields: dict[str, Any] = dict(line.split(": ", 1) for line in head.strip().splitlines())
+    return {**fields, "importance": int(fields["importance"]), "text": body.rstrip("\n")}
+
+
+class Contender:
+    """What all have in common: the memories, and the clock around each question."""
+
+    def __init__(self, request: Request) -> None:
+        self.path = Path(request["path"])
+        embed: Any = importlib.import_module("cas.recall.embed")
+        self.embedder: Any = embed.default_embedder()
+
+    def groups(self, request: Request) -> Iterator[list[dict[str, Any]]]:
+        raw = corpus_b.memories(Path(request["root"]), request["count"])
+        for start in range(0, len(raw), GROUP):
+            yield [memory_of(each) for each in raw[start : start + GROUP]]
+
+    def timed(self, call: Callable[[str], int], questions: Sequence[str]) -> dict[str, Any]:
+        """Seconds and processor seconds of each, and how many answers came in all."""
+        seconds, processor, given = [], [], 0
+        for question in questions:
+            started, used = time.perf_counter(), time.thread_time()
+            given += call(question)
+            processor.append(time.thread_time() - used)
+            seconds.append(time.perf_counter() - started)
+        return {"seconds": seconds, "processor": processor, "given": given}
+
+    def do_ask(self, request: Request) -> dict[str, Any]:
+        return self.timed(lambda text: self.answer(text, request["budget"]), request["questions"])
+
+    def answer(self, question: str, budget: int) -> int:
+        raise NotImplementedError
+
+
+class Product(Contender):
+    """`cas.Recall` over a store; commits of a thousand memories."""
+
+    def __init__(self, request: Request) -> None:
+        super().__init__(request)
+        self.cas: Any = importlib.import_module("cas")
+        self.store = self.cas.open(self.path, create=True)
+        self.recall = self.cas.Recall(self.store)
+
+    def do_fill(self, request: Request) -> dict[str, Any]:
+        """Seconds of commits alone, and with the index following each."""
+        record: Any = importlib.import_module("cas.workspace.codec").to_record
+        commits = follows = raw = 0.0
+        for group in self.groups(request):
+            values = [self._memory(fields) for fields in group]
+            raw += sum(len(value.text.encode()) for value in values)
+            used = time.process_time()
+            with self.store.begin(author="bench") as tx:
+                edit = tx.branch("memory/main")
+                for value in values:
+                    edit[f"memories/{value.id}"] = record(value)
+                tx.commit()
+            commits += time.process_time() - used
+            if request["follow"]:
+                used = time.process_time()
+                self.recall.follow()
+                follows += time.process_time() - used
+        return {"commits": commits, "follows": follows, "raw": raw}
+
+    def _memory(self, fields: dict[str, Any]) -> Any:
+        return self.cas.Memory(
+            id=fields["id"],
+            agent=fields["agent"],
+            text=fields["text"],
+            kind=fields["kind"],
+            importance=fields["importance"] / 10,
+            tags=frozenset([fields["sprint"]]),
+        )
+
+    def do_rebuild(self, request: Request) -> dict[str, Any]:
+        """Processor seconds of the index made anew, with or without vectors."""
+        embedder = self.embedder if request["embed"] else None
+        with self.cas.Recall(self.store, embedder=embedder) as recall:
+            used = time.process_time()
+            done = recall.projection.rebuild()
+            seconds = time.process_time() - used
+            recall.projection.read(lambda db: db.run("PRAGMA wal_checkpoint(TRUNCATE)"))
+            size = Path(recall.projection.path).stat().st_size
+        self.recall.close()
+        return {"seconds": seconds, "records": done.records, "bytes": size}
+
+    def answer(self, question: str, budget: int) -> int:
+        return len(self.recall.recall(question, budget_tokens=budget).items)
+
+    def do_then(self, request: Request) -> dict[str, Any]:
+        """The same questions as of half the history."""
+        half = self.store.view().seq // 2
+
+        def ask(question: str) -> int:
+            found = self.recall.recall(question, budget_tokens=request["budget"], as_of=half)
+            return len(found.items)
+
+        return self.timed(ask, request["questions"])
+
+    def do_pages(self, request: Request) -> dict[str, Any]:
+        """Seconds of pages of 50 from the first on: of the first and of the last twenty."""
+        memory, cursor, found, processor = self.cas.Memory, None, [], []
+        while True:
+            started, used = time.perf_counter(), time.thread_time()
+            page = self.recall.find(
+                memory, {"agent": "planner"}, order="-time", limit=50, after=cursor
+            )
+            processor.append(time.thread_time() - used)
+            found.append(time.perf_counter() - started)
+            cursor = page.cursor
+            if cursor is None:
+                break
+        # The very first one opens the index, the last is not whole.
+        return {
+            "page_first": found[1:21],
+            "page_last": found[-21:-1],
+            "page_first_processor": processor[1:21],
+            "page_last_processor": processor[-21:-1],
+        }
+
+
+class Hand(Contender):
+    """A table, FTS5 and an array of vectors, as a program would have them of its own."""
+
+    def __init__(self, request: Request) -> None:
+        super().__init__(request)
+        self.np: Any = importlib.import_module("numpy")
+        self.db = sqlite3.connect(self.path)
+        self.db.executescript(
+            "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
+            "CREATE TABLE item(doc INTEGER PRIMARY KEY, id TEXT, agent TEXT, kind TEXT,"
+            " importance INTEGER, sprint TEXT, text TEXT);"
+            "CREATE INDEX item_agent ON item(agent, doc); CREATE INDEX item_id ON item(id);"
+            "CREATE INDEX item_importance ON item(importance, doc);"
+            "CREATE VIRTUAL TABLE full USING fts5(text, content='item', content_rowid='doc',"
+            " tokenize='porter unicode61 remove_diacritics 2')"
+        )
+        self.vectors: Any = self.np.zeros((0, 256), self.np.float32)
+
+    def do_fill(self, request: Request) -> dict[str, Any]:
+        """Processor seconds of rows alone, and of vectors."""
+        rows = embeds = 0.0
+        doc, parts = 0, []
+        for group in self.groups(request):
+            used = time.process_time()
+            names = ("id", "agent", "kind", "importance", "sprint", "text")
+            values = [(doc + n, *(each[name] for name in names)) for n, each in enumerate(group)]
+            with self.db:
+                self.db.executemany("INSERT INTO item VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+                texts = [(value[0], value[-1]) for value in values]
+                self.db.executemany("INSERT INTO full(rowid, text) VALUES (?, ?)", texts)
+            rows += time.process_time() - used
+            used = time.process_time()
+            parts.append(self.embedder.embed([each["text"] for each in group]))
+            embeds += time.process_time() - used
+            doc += len(group)
+        self.vectors = self.np.concatenate(parts)
+        return {"rows": rows, "embeds": embeds}
+
+    def answer(self, question: str, budget: int) -> int:
+        np = self.np
+        words = " OR ".join(f'"{word}"' for word in question.split())
+        text = dict(
+            self.db.execute(
+                "SELECT rowid, -bm25(full) FROM full WHERE full MATCH ? ORDER BY 2 DESC LIMIT 100",
+                (words,),
+            ).fetchall()
+        )
+        near = self.vectors @ self.embedder.embed([question])[0]
+        docs = np.argpartition(-near, min(100, len(near) - 1))[:100].tolist()
+        most = max(text.values(), default=1.0) or 1.0
+        scores = {doc: text.get(doc, 0.0) / most + float(near[doc]) for doc in {*docs, *text}}
+        given, room = 0, budget
+        for doc in sorted(scores, key=lambda doc: -scores[doc]):
+            (body,) = self.db.execute("SELECT text FROM item WHERE doc = ?", (doc,)).fetchone()
+            if len(body) // 4 > room:
+                break
+            given, room = given + 1, room - len(body) // 4
+        return given
+
+
+class LangGraph(Contender):
+    """LangGraph's SqliteStore with its index of vectors (sqlite-vec) and the same embedder."""
+
+    def __init__(self, request: Request) -> None:
+        super().__init__(request)
+        base: Any = importlib.import_module("langgraph.store.base")
+        kept: Any = importlib.import_module("langgraph.store.sqlite")
+        self.put_op = base.PutOp
+
+        def embed(texts: Sequence[str]) -> list[list[float]]:
+            found: list[list[float]] = self.embedder.embed(list(texts)).tolist()
+            return found
+
+        index = {"dims": 256, "embed": embed, "fields": ["text"]}
+        self.context = kept.SqliteStore.from_conn_string(str(self.path), index=index)
+        self.store = self.context.__enter__()
+        self.store.setup()
+
+    def do_fill(self, request: Request) -> dict[str, Any]:
+        """Processor seconds of batches of a thousand."""
+        seconds = 0.0
+        for group in self.groups(request):
+            used = time.process_time()
+            self.store.batch(
+                [self.put_op(("memories", each["agent"]), each["id"], each) for each in group]
+            )
+            seconds += time.process_time() - used
+        return {"rows": seconds}
+
+    def answer(self, question: str, budget: int) -> int:
+        given, room = 0, budget
+        for item in self.store.search(("memories",), query=question, limit=100):
+            size = len(item.value["text"]) // 4
+            if size > room:
+                break
+            given, room = given + 1, room - size
+        return given
+
+
+KINDS: dict[str, Callable[[Request], Any]] = {
+    "cas": Product,
+    "hand": Hand,
+    "langgraph": LangGraph,
+}
+
+if __name__ == "__main__":
+    serve(KINDS[sys.argv[1]])
