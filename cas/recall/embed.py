@@ -111,8 +111,9 @@ class StaticEmbedder:
         packed = [pieces.packed(text[:_CHARS_MAX]) for text in texts]
         # One room for all texts: what is taken of the table for a long one is more than the
         # allocator keeps, and each page of new memory costs as much as the sum.
-        room = np.empty((_ROOM, self.dimensions), np.float32)
-        ones = np.ones(_ROOM, np.float32)
+        rows_max = min(_ROOM, max(map(len, packed), default=0) // 8)
+        room = np.empty((rows_max, self.dimensions), np.float32)
+        ones = np.ones(rows_max, np.float32)
         for number, data in enumerate(packed):
             ids = np.frombuffer(data, np.int64)
             for start in range(0, len(ids), _ROOM):

@@ -46,6 +46,8 @@ class Taker:
         self._projection = projection
         self.database = database
         self._waiting: list[tuple[RecordChange, int, int]] = []
+        # As this transaction has them: what is rolled back has no number.
+        self._names: dict[str, int] = {}
         self._types: dict[str, _Known] = {}
         row = database.row("SELECT coalesce(max(doc), 0) FROM item")
         assert row is not None
@@ -119,7 +121,14 @@ class Taker:
         return found
 
     def _name(self, name: str) -> int:
-        return self._projection.name(self.database, name)
+        if not self._names:
+            # All at once: asked for one by one they cost more than a small entry itself.
+            rows = self.database.rows("SELECT name, code FROM name")
+            self._names = {str(each): int(code) for each, code in rows}
+        found = self._names.get(name)
+        if found is None:
+            found = self._names[name] = self._projection.name(self.database, name)
+        return found
 
     def _read(self, changes: list[RecordChange]) -> Iterator[Row | None]:
         ids = [change.new for change in changes if change.new is not None]
