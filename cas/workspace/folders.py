@@ -24,9 +24,12 @@ from attrs import define, field, frozen
 from cas.errors import (
     AggregateConflict,
     ConditionFailed,
+    CorruptObject,
     InvalidName,
     LimitExceeded,
+    Purged,
     RefConflict,
+    RefNotFound,
     UnsafePath,
     WrongKind,
 )
@@ -37,12 +40,12 @@ from cas.history.transaction import Transaction
 from cas.limits import FOLDER_NEW_MAX, FOLDER_ROUNDS_MAX, WORK_ATTEMPTS_MAX
 from cas.model.entry import Entry
 from cas.model.ids import TreeId
-from cas.model.names import printable
+from cas.model.names import HEADS, printable
 from cas.trees import paths
 from cas.trees.node import DIRECTORY, NodeStore
 from cas.workspace.capturing import ARTIFACTS, Capture, changes_of, set_entry, text_of
 from cas.workspace.checkouts import EXTERNAL, Checkout, find_checkout, folder_branch, unit_on
-from cas.workspace.layout import CONFLICTS, FILES
+from cas.workspace.layout import CONFLICTS, FILES, context_branch
 from cas.workspace.links import check_id
 from cas.workspace.reading import Reader
 from cas.workspace.reconcile import Plan, Side, decide
@@ -165,8 +168,17 @@ class Folder:
         return _Sides(checkout, base, files, look, plan, tuple(problems))
 
     def _roots(self, checkout: Checkout) -> tuple[bytes, bytes]:
-        """Roots of what stood in the folder, and of what the branch has."""
-        base = self._store.view().snapshot(folder_branch(checkout.id)).tree
+        """Roots of what stood in the folder, and of what the branch has. Raises `RefNotFound`."""
+        view = self._store.view()
+        base = view.snapshot(folder_branch(checkout.id)).tree
+        ref = HEADS + context_branch(ARTIFACTS.context, checkout.branch)
+        if base != DIRECTORY.empty and view.ref(ref) is None:
+            # A branch that was dropped must not look like one from which all was removed.
+            raise RefNotFound(
+                f"The branch {checkout.branch!r} that {checkout.folder} is of is gone; check "
+                "another one out there, or bring it back with `cas undo`. Nothing was changed.",
+                ref=ref,
+            )
         entry = self._snapshot(checkout).entry(FILES)
         return base, bytes(entry.id) if entry is not None and entry.is_tree else DIRECTORY.empty
 
@@ -334,7 +346,7 @@ class Folder:
         tree = Snapshot(self._store.objects, TreeId(files), None, None)
         try:
             restore(self._store, tree, "", os.fsdecode(self._place))
-        except UnsafePath:
+        except (UnsafePath, CorruptObject, Purged):
             return False
         return True
 

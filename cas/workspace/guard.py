@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 
-from cas.errors import Invalid, NotCheckedOut
+from cas.errors import Invalid, NotCheckedOut, RefNotFound
 from cas.history.store import Store
 from cas.limits import FOLDER_NEW_MAX, LEASE_MS
 from cas.model.names import HEADS, printable
@@ -72,7 +73,9 @@ def check_out(
         found = _bind(store, branch, place, actor)
     else:
         if found.branch != branch:
-            Folder(store, place).sync(author=author, new_max=new_max)
+            # What was done for a branch that was dropped goes to the next.
+            with suppress(RefNotFound):
+                Folder(store, place).sync(author=author, new_max=new_max)
     _lease(store, found, place, branch, actor, lease_ms, link)
     return Folder(store, place).sync(author=author, new_max=new_max)
 

@@ -86,6 +86,9 @@ class _BatchSink:
     def stream(self, stream: Readable) -> tuple[bytes, int]:
         return put_stream(stream, self._batch, self._objects.has)
 
+    def kept(self, id: bytes) -> bool:
+        return self.known(id)
+
     def known(self, id: bytes) -> bool:
         if self._batch.holds(id):
             return True

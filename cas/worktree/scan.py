@@ -81,6 +81,9 @@ class Sink(Protocol):
     def known(self, id: bytes) -> bool:
         """Whether an object of an earlier walk still exists; if so it is relied on."""
 
+    def kept(self, id: bytes) -> bool:
+        """Whether content of an earlier walk can be taken over; if so it is relied on."""
+
     def nodes(self, prefix: bytes) -> NodeStore:
         """Where the nodes of the directory at `prefix` go."""
 
@@ -351,7 +354,7 @@ class Walk:
         old = self._old
         if at >= 0 and not self._is_changed(at):
             id = old.id(at)
-            if self._sink.known(id):
+            if self._sink.kept(id):
                 self.picture.copy(old, at, at + 1)
                 return tag_of(old.mode(at)), id, old.numbers[at]
         try:

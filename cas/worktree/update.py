@@ -22,6 +22,7 @@ from typing import Final
 
 from attrs import frozen
 
+from cas.errors import Corrupt, NotFound
 from cas.limits import WHOLE_BLOB_BYTES_MAX
 from cas.model.ids import Kind
 from cas.model.names import printable, to_text
@@ -65,8 +66,7 @@ class Updated:
 def update(objects: ObjectStore, folder: bytes, steps: Iterable[Step]) -> Updated:
     """Do steps in a folder, a real path: removals first, then what is to be written.
 
-    Raises `StorageFull`, `StorageFailed`, `ReadOnly`, `ObjectNotFound`, `Corrupt`; what was done
-    by then is whole.
+    Raises `StorageFull`, `StorageFailed`, `ReadOnly`; what was done by then is whole.
     """
     every = sorted(steps, key=lambda step: step.path)
     gone = [step for step in reversed(every) if step.new is None]
@@ -98,23 +98,25 @@ class _Update:
         """One step; why it was not done, or None. Raises `OSError` for what ends all of them."""
         if any(map(is_left_out, step.path)):
             return _left(step, "name", "would be taken for a store's own")
-        if step.new is not None and step.new.kind == EntryKind.LINK:
-            target = self._objects.get(step.new.id, Kind.BLOB)
-            if not target or b"\0" in target or len(target) > _LINK_BYTES_MAX:
-                return _left(step, "link", "no link can have this target")
         try:
+            if step.new is not None and step.new.kind == EntryKind.LINK:
+                target = self._objects.get(step.new.id, Kind.BLOB)
+                if not target or b"\0" in target or len(target) > _LINK_BYTES_MAX:
+                    return _left(step, "link", "no link can have this target")
             is_done = self._remove(step) if step.new is None else self._write(step, step.new)
         except OSError as error:
             if error.errno in _FATAL:
                 raise
             return _left(step, "changed", (error.strerror or str(error)).lower())
+        except (Corrupt, NotFound) as error:
+            return _left(step, "damaged", f"the store cannot give its content: {error}")
         return None if is_done else _left(step, "changed", "something else stands there; it stays")
 
     def _write(self, step: Step, new: TreeEntry) -> bool:
         fd = self._below.to(step.path[:-1], make=True)
         name, old = step.path[-1], step.old
-        if _status(fd, name) is None if old is not None else _status(fd, name) is not None:
-            return False
+        if (_status(fd, name) is None) is not (old is None):
+            return _is(fd, name, new)
         if old is not None and old.id == new.id and EntryKind.LINK not in (old.kind, new.kind):
             if not _is(fd, name, old):
                 return False

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import cas
-from cas.errors import AggregateNotFound, Invalid, LimitExceeded, NotCheckedOut
+from cas.errors import AggregateNotFound, Invalid, LimitExceeded, NotCheckedOut, RefNotFound
 from cas.history.store import Store
 from cas.model.objects import EntryKind
 from cas.workspace.checkouts import folder_branch
@@ -463,6 +463,52 @@ def test_branches_have_folders_of_their_own(space: Workspace, folder: Path) -> N
     assert contents(space)["x.txt"] == b"for main"
     assert in_step(mine, folder)
     assert space.branches() == ["main", "try/one"]
+
+
+def test_a_dropped_branch_empties_no_folder(space: Workspace, folder: Path) -> None:
+    """A folder whose branch was dropped is told so and left alone; another branch takes over what
+    was done in it.
+    """
+    mine = space.branch("try/one", actor="ada")
+    mine.checkout(folder, actor="ada")
+    write(folder, "x.txt", b"edited")
+    space.drop_branch("try/one", actor="ada")
+    with pytest.raises(RefNotFound, match="is gone"):
+        mine.sync(folder)
+    assert files(folder)["x.txt"] == b"edited"
+    space.checkout(folder, actor="ada")
+    assert contents(space)["x.txt"] == b"edited"
+    assert in_step(space, folder)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_purged_content_is_told_and_the_rest_arrives(
+    space: Workspace, folder: Path, first: bool
+) -> None:
+    """What the store was made to forget cannot be written; everything else is."""
+    if not first:
+        space.checkout(folder, actor="ada")
+    put(space, {"secret": b"hunter2", "z": b"z"})
+    secret = space.artifacts.get("secret").content
+    cas.purge(space.store, secret, reason="leaked")
+    report = space.checkout(folder, actor="ada")
+    assert {each.path: each.reason for each in report.problems} == {"secret": "damaged"}
+    assert files(folder)["z"] == b"z"
+    assert "secret" not in files(folder)
+
+
+def test_a_store_in_memory_and_one_inside_the_folder_serve(tmp_path: Path) -> None:
+    """A checkout needs no cache, and its folder may hold the store itself."""
+    for place in (":memory:", tmp_path / "project" / ".cas"):
+        folder = tmp_path / "project"
+        folder.mkdir(exist_ok=True)
+        with cas.open(place, create=True) as store:
+            space = Workspace(store)
+            write(folder, "a.txt", b"a")
+            space.checkout(folder, actor="ada")
+            assert contents(space) == {"a.txt": b"a"}
+            write(folder, "a.txt", b"b")
+            assert len(space.sync(folder).captured) == 1
 
 
 # -- others at the same time -------------------------------------------------------------------
