@@ -194,22 +194,28 @@ def test_a_removal_against_an_edit_is_a_conflict(
     assert in_step(space, folder)
 
 
-def test_a_kept_content_outlives_a_collection(space: Workspace, folder: Path) -> None:
-    """The content of a conflict that stands nowhere is still there when the folder was released
-    and everything that nothing leads to was collected.
+def test_a_conflict_keeps_its_content_in_the_tree(space: Workspace, folder: Path) -> None:
+    """The content that stands nowhere is reached from the branch itself, whatever becomes of the
+    folder, until the conflict is settled.
     """
+
+    def reached() -> set[str]:
+        entries = space.store.snapshot("artifacts/main").walk()
+        return {path.split("/")[0] for path, entry in entries if bytes(entry.id) == lost}
+
     space.checkout(folder, actor="ada")
     write(folder, "x.txt", b"mine and nobody else's")
     put(space, {"x.txt": b"theirs"})
     space.sync(folder)
     space.release(folder, actor="ada")
-    for _ in range(3):
-        space.store.gc(grace_us=0)
     (conflict,) = space.conflicts()
-    assert (
-        space.store.get(cas.BlobId(conflict.taking("incoming")["content"]))
-        == b"mine and nobody else's"
-    )
+    lost = conflict.taking("incoming")["content"]
+    assert lost == digest(b"mine and nobody else's")
+    assert reached() == {".contents"}
+    with space.unit_of_work("lead") as uow:
+        uow.settle(conflict, take="current")
+        uow.commit()
+    assert reached() == set()
 
 
 def test_kinds_survive_the_trip(space: Workspace, folder: Path, tmp_path: Path) -> None:
