@@ -39,16 +39,17 @@ from cas.history.store import Store
 from cas.history.transaction import Transaction
 from cas.limits import FOLDER_NEW_MAX, FOLDER_ROUNDS_MAX, WORK_ATTEMPTS_MAX
 from cas.model.entry import Entry
-from cas.model.ids import TreeId
+from cas.model.ids import CommitId, TreeId
 from cas.model.names import HEADS, printable
 from cas.trees import paths
 from cas.trees.node import DIRECTORY, NodeStore
 from cas.workspace.capturing import ARTIFACTS, Capture, changes_of, set_entry, text_of
 from cas.workspace.checkouts import EXTERNAL, Checkout, find_checkout, folder_branch, unit_on
-from cas.workspace.layout import CONFLICTS, FILES, context_branch
+from cas.workspace.layout import CONFLICTS, FILES, context_branch, snapshot_of
 from cas.workspace.links import check_id
 from cas.workspace.reading import Reader
 from cas.workspace.reconcile import Plan, Side, decide
+from cas.workspace.work import UnitOfWork
 from cas.worktree.below import Below, Parts
 from cas.worktree.checkout import restore
 from cas.worktree.compare import Look, look_at
@@ -237,6 +238,7 @@ class Folder:
         problems: tuple[Problem, ...] = ()
         held: tuple[Parts, ...] = ()
         checkout = find_checkout(self._store, self._place)
+        before = NOTHING_LEFT
         rounds = tries = 0
         while rounds < FOLDER_ROUNDS_MAX:
             sides = self._sides()
@@ -254,8 +256,9 @@ class Folder:
                 continue
             rounds += 1
             problems += left
-            if not any(each.reason == "changed" for each in left):
+            if left == before or not any(each.reason == "changed" for each in left):
                 break
+            before = left
         return FolderReport(
             checkout,
             tuple(done.captured.values()),
@@ -287,6 +290,7 @@ class Folder:
             return ()
         message = f"changes in {checkout.folder}"
         with unit_on(self._store, checkout.branch, author, message) as uow:
+            self._check_files(uow, checkout, sides.files)
             own = self._own(uow.transaction, checkout, sides.base)
             for step in plan.equal:
                 set_entry(own, step.path, step.new)
@@ -328,6 +332,22 @@ class Folder:
             tx.commit()
         done.written.update((each.path, each) for each in changes_of(steps))
         return left, plan.held
+
+    def _check_files(self, uow: UnitOfWork, checkout: Checkout, files: bytes) -> None:
+        """Refuse a unit that begins from another state than was looked at: what came in between
+        would be written over. Raises `RefConflict`.
+        """
+        base = uow.edit(ARTIFACTS.context).base
+        commit = None if base is None else CommitId(base.target)
+        entry = snapshot_of(self._store.core, commit).entry(FILES)
+        found = bytes(entry.id) if entry is not None and entry.is_tree else DIRECTORY.empty
+        if found != files:
+            raise RefConflict(
+                f"The branch {checkout.branch!r} moved meanwhile; look again.",
+                ref=HEADS + context_branch(ARTIFACTS.context, checkout.branch),
+                expected=TreeId(files),
+                actual=TreeId(found),
+            )
 
     def _own(self, tx: Transaction, checkout: Checkout, base: bytes) -> BranchEdit:
         """The folder's own branch, if it still is what was looked at. Raises `RefConflict`."""

@@ -545,6 +545,31 @@ def test_a_change_between_capture_and_overwrite_is_not_lost(
     assert space.artifacts.read("x.txt") == b"inside"
 
 
+def test_a_commit_between_look_and_capture_is_not_written_over(
+    space: Workspace, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody who commits the same artifact just before the capture is merged, not replaced."""
+    from cas.workspace import folders
+
+    space.checkout(folder, actor="ada")
+    write(folder, "reviews/a.md", b"ONE\ntwo\nthree\n")
+    write(folder, "x.txt", b"outside")
+    real, times = folders.unit_on, []
+
+    def late(*words: object) -> object:
+        if not times:
+            times.append(1)
+            put(space, {"reviews/a.md": b"one\ntwo\nTHREE\n", "x.txt": b"inside"})
+        return real(*words)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(folders, "unit_on", late)
+    report = space.sync(folder)
+    assert (report.merged, report.conflicts) == (("reviews/a.md",), ("x.txt",))
+    assert space.artifacts.read("reviews/a.md") == b"ONE\ntwo\nTHREE\n"
+    assert space.artifacts.read("x.txt") == b"inside"
+    assert files(folder)["x.txt"] == b"outside"
+
+
 def test_a_writer_with_an_open_file_is_not_overwritten(
     space: Workspace, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
