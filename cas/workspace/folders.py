@@ -368,6 +368,7 @@ class Folder:
             restore(self._store, tree, "", os.fsdecode(self._place))
         except (UnsafePath, CorruptObject, Purged):
             return False
+        os.sync()  # what is noted has to be there after a power cut, and a restore syncs nothing
         return True
 
 

@@ -3,7 +3,8 @@
 Floor 5. Invariant: a file is replaced or removed only while it holds exactly what the caller says
 it holds, proved by its hash; anything else stays where it is and is told. Nothing is followed,
 nothing outside the folder is touched, and a file under its own name is whole whenever the
-process is killed.
+process is killed. What is told as done is on the disk: a caller notes it, and after a power cut
+a file that was noted and not there would look like somebody's work.
 
 A file that is replaced keeps a second name until the new one stands, and is hashed again then:
 what somebody wrote into it meanwhile goes back under its name. What remains is a program that
@@ -39,6 +40,8 @@ from cas.worktree.values import Problem
 _FATAL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE)
 _NO_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 _LINK_BYTES_MAX: Final = 4095
+_EACH_MAX: Final = 128
+"""Steps of which each is synced by itself; for more the whole system is, once."""
 
 
 @frozen
@@ -74,25 +77,42 @@ def update(objects: ObjectStore, folder: bytes, steps: Iterable[Step]) -> Update
     left: list[Problem] = []
     shown = os.fsdecode(folder)
     try:
-        with closing(_Update(objects, folder)) as work:
+        with closing(_Update(objects, folder, each=len(every) <= _EACH_MAX)) as work:
             for step in (*gone, *(step for step in every if step.new is not None)):
                 problem = work.do(step)
                 if problem is None:
                     done.append(step)
                 else:
                     left.append(problem)
+            work.sync()
     except OSError as error:
         translate(error, shown)
     return Updated(tuple(done), tuple(left))
 
 
 class _Update:
-    def __init__(self, objects: ObjectStore, folder: bytes) -> None:
+    def __init__(self, objects: ObjectStore, folder: bytes, *, each: bool) -> None:
         self._objects = objects
         self._below = Below(folder)
+        self._each = each
+        # Directories in which names came or went.
+        self._touched: dict[Parts, None] = {}
 
     def close(self) -> None:
         self._below.close()
+
+    def sync(self) -> None:
+        """Have on the disk what was done."""
+        if not self._each:
+            os.sync()
+            return
+        for parts in sorted(self._touched):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                os.fsync(self._below.to(parts))
+
+    def _touch(self, parts: Parts) -> None:
+        for length in range(len(parts), -1, -1):
+            self._touched[parts[:length]] = None
 
     def do(self, step: Step) -> Problem | None:
         """One step; why it was not done, or None. Raises `OSError` for what ends all of them."""
@@ -110,6 +130,8 @@ class _Update:
             return _left(step, "changed", (error.strerror or str(error)).lower())
         except (Corrupt, NotFound) as error:
             return _left(step, "damaged", f"the store cannot give its content: {error}")
+        if is_done:
+            self._touch(step.path[:-1])
         return None if is_done else _left(step, "changed", "something else stands there; it stays")
 
     def _write(self, step: Step, new: TreeEntry) -> bool:
@@ -146,6 +168,8 @@ class _Update:
                 with closing(contents_ahead(self._objects, entry.id)) as parts:
                     for part in parts:
                         _write(file, part)
+            if self._each:
+                os.fsync(file)
         except BaseException:
             with suppress(OSError):
                 os.unlink(name, dir_fd=fd)

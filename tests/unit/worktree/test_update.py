@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -167,3 +168,24 @@ def test_folders_are_reached_and_pruned(tmp_path: Path) -> None:
         assert os.listdir(tmp_path) == []
     finally:
         below.close()
+
+
+def test_what_is_done_is_on_the_disk(
+    memory: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each file and each directory on the way to it is synced; of many, everything at once."""
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        synced.append("directory" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file")
+        real(fd)
+
+    monkeypatch.setattr(room.os, "fsync", fsync)
+    monkeypatch.setattr(room.os, "sync", lambda: synced.append("all"))
+    one = entry(memory, b"one")
+    bring(memory, folder, step("a/b/c", None, one), step("d", None, one))
+    assert synced == ["file", "file", "directory", "directory", "directory"]
+    synced.clear()
+    bring(memory, folder, *(step(f"m/{number}", None, one) for number in range(200)))
+    assert synced == ["all"]
