@@ -107,6 +107,7 @@ class _Sides:
     checkout: Checkout
     base: bytes
     files: bytes
+    folder: Side
     look: Look
     plan: Plan
     problems: tuple[Problem, ...]
@@ -166,7 +167,7 @@ class Folder:
         folder = self._outside(base, look, problems)
         incoming = _diff(base, files, self._nodes)
         plan = decide(folder, incoming, self._open_conflicts(checkout))
-        return _Sides(checkout, base, files, look, plan, tuple(problems))
+        return _Sides(checkout, base, files, folder, look, plan, tuple(problems))
 
     def _roots(self, checkout: Checkout) -> tuple[bytes, bytes]:
         """Roots of what stood in the folder, and of what the branch has. Raises `RefNotFound`."""
@@ -290,12 +291,16 @@ class Folder:
             return ()
         message = f"changes in {checkout.folder}"
         with unit_on(self._store, checkout.branch, author, message) as uow:
-            self._check_files(uow, checkout, sides.files)
             own = self._own(uow.transaction, checkout, sides.base)
+            files = self._files_of(uow)
+            if files != sides.files:
+                # The branch moved since it was looked at: what came must not be written over.
+                incoming = _diff(sides.base, files, self._nodes)
+                plan = decide(sides.folder, incoming, self._open_conflicts(checkout))
             for step in plan.equal:
                 set_entry(own, step.path, step.new)
             if plan.outside:
-                work = Capture(uow, own, checkout, plan, sides.files, self._nodes)
+                work = Capture(uow, own, checkout, plan, files, self._nodes)
                 with closing(Below(self._place)) as below:
                     work.read(below)
                 work.stage()
@@ -333,21 +338,12 @@ class Folder:
         done.written.update((each.path, each) for each in changes_of(steps))
         return left, plan.held
 
-    def _check_files(self, uow: UnitOfWork, checkout: Checkout, files: bytes) -> None:
-        """Refuse a unit that begins from another state than was looked at: what came in between
-        would be written over. Raises `RefConflict`.
-        """
+    def _files_of(self, uow: UnitOfWork) -> bytes:
+        """Root of the files that a unit of work begins from."""
         base = uow.edit(ARTIFACTS.context).base
         commit = None if base is None else CommitId(base.target)
         entry = snapshot_of(self._store.core, commit).entry(FILES)
-        found = bytes(entry.id) if entry is not None and entry.is_tree else DIRECTORY.empty
-        if found != files:
-            raise RefConflict(
-                f"The branch {checkout.branch!r} moved meanwhile; look again.",
-                ref=HEADS + context_branch(ARTIFACTS.context, checkout.branch),
-                expected=TreeId(files),
-                actual=TreeId(found),
-            )
+        return bytes(entry.id) if entry is not None and entry.is_tree else DIRECTORY.empty
 
     def _own(self, tx: Transaction, checkout: Checkout, base: bytes) -> BranchEdit:
         """The folder's own branch, if it still is what was looked at. Raises `RefConflict`."""
