@@ -100,12 +100,6 @@ class AggregateNotFound(NotFound):
     code = "aggregate-not-found"
 
 
-class ContextNotFound(NotFound):
-    """The workspace has no bounded context of this name. Fields: `context`."""
-
-    code = "context-not-found"
-
-
 class NotCheckedOut(NotFound):
     """The folder is no working folder of this store. Fields: `path`, `reason`."""
 

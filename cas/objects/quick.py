@@ -39,9 +39,6 @@ from cas.storage.record import COMMON_GROUP, RECORD_HEADER_BYTES, TAG_BYTES
 from cas.storage.slots import SLOT
 
 GROUP_COUNT: Final = 1024
-_PACK_STEP: Final = float(1 << 32)
-"""More than any offset: a pack behind another, and in it record behind record."""
-
 _GROUP_BYTES: Final = 16 << 20
 """Contents of one call are not more than this, but for one that is longer."""
 

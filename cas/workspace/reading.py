@@ -7,27 +7,28 @@ changes. Any thread may use it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from attrs import frozen
 
-from cas.errors import AggregateNotFound, ContextNotFound
+from cas.errors import AggregateNotFound
 from cas.history.core import Core
 from cas.history.snapshot import Snapshot
 from cas.history.view import View
 from cas.model.ids import BlobId, CommitId, Kind
 from cas.model.names import split_path
 from cas.model.objects import Commit
-from cas.objects.content import BlobReader
 from cas.trees import paths
 from cas.trees.node import DIRECTORY
 from cas.workspace.codec import from_record, typed
-from cas.workspace.layout import MAIN, context_branch, file_path, record_path, snapshot_of
+from cas.workspace.layout import MAIN, context_branch, record_path, snapshot_of
 from cas.workspace.registry import Aggregate, AggregateType, type_of
 
 T = TypeVar("T", bound=Aggregate)
 Where = Callable[[Any], bool]
 """A predicate over aggregates."""
+
+_GROUP: Final = 1024
 
 
 @frozen
@@ -182,25 +183,6 @@ class Collection(Generic[T]):
         return Version(id, commit.author, commit.message, commit.time_us, value)
 
 
-class ArtifactFiles:
-    """The contents of artifacts, by name."""
-
-    def __init__(self, reader: Reader, context: str) -> None:
-        self._reader = reader
-        self._context = context
-
-    def read(self, name: str) -> bytes:
-        """The content of an artifact. Raises `PathNotFound`."""
-        return self._reader.snapshot(self._context).read(file_path(name))
-
-    def open(self, name: str) -> BlobReader:
-        """The content as a seekable stream, of any size. Raises `PathNotFound`."""
-        return self._reader.snapshot(self._context).open(file_path(name))
-
-
-_GROUP = 1024
-
-
 def not_found(type: AggregateType, id: str) -> AggregateNotFound:
     """The error for an aggregate that is not there."""
     return AggregateNotFound(
@@ -208,13 +190,4 @@ def not_found(type: AggregateType, id: str) -> AggregateNotFound:
         "moment at which it was there.",
         type=type.name,
         id=id,
-    )
-
-
-def no_context(name: str, known: list[str]) -> ContextNotFound:
-    """The error for a context that was not declared."""
-    return ContextNotFound(
-        f"The workspace has no context {name!r}; declare it, or name one of: "
-        f"{', '.join(known) or 'none yet'}.",
-        context=name,
     )

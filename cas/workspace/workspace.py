@@ -361,10 +361,6 @@ class Workspace(Reading, WorkingFolders):
         """The position behind everything that there is now."""
         return Position(self.store.view().seq)
 
-    def entry_of(self, event: DomainEvent) -> Entry:
-        """The journal entry that an event stands in."""
-        return self.store.entry(event.position.seq)
-
 
 def to_position(after: Position | int | str) -> Position:
     """A position from what a caller gives: one, an entry, or text. Raises `Invalid`."""

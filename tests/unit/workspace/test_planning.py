@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from cas.errors import ImpossibleState
 from cas.workspace.links import Link
+from cas.workspace.memories import Memory
 from cas.workspace.planning import (
     Decision,
     DecisionState,
@@ -63,3 +64,13 @@ def test_the_others_have_states_too() -> None:
     assert (run.state, run.error) == (RunState.FAILED, "no disk")
     with pytest.raises(ImpossibleState, match="this is an end"):
         run.succeed(NOW)
+
+
+def test_a_memory_holds_within_what_it_says() -> None:
+    """From its beginning on, until before its end; without them, always."""
+    later = NOW + timedelta(days=1)
+    memory = Memory(id="m", agent="ada", text="t")
+    assert memory.holds_at(NOW)
+    bounded = memory.evolve(valid_from=NOW, valid_to=later)
+    times = (NOW - timedelta(days=1), NOW, later)
+    assert [bounded.holds_at(time) for time in times] == [False, True, False]
