@@ -56,7 +56,7 @@ READING = File(
     (
         Class(
             "cas.history.snapshot", "Snapshot", "AsyncSnapshot", "SnapshotParts",
-            frozenset(("size",)),
+            frozenset(("size", "get")),
         ),
         Class("cas.history.view", "View", "AsyncView", "ViewParts", frozenset(("seq",))),
     ),
@@ -67,12 +67,12 @@ WRITING = File(
     "Transactions and batches for an event loop.",
     (
         Class(
-            "cas.history.branch", "BranchEdit", "AsyncBranch", "BranchParts",
+            "cas.history.branch", "BranchEdit", "AsyncBranch", "BranchParts", frozenset(("get",)),
             inside=frozenset(("finish", "request", "extras", "follow")),
         ),
         Class(
             "cas.history.transaction", "Transaction", "AsyncTransaction", "TransactionParts",
-            frozenset(("commit", "rollback")),
+            frozenset(("commit", "rollback")), frozenset(("batch",)),
         ),
         Class("cas.history.store", "PutBatch", "AsyncPutBatch", "BatchParts"),
     ),

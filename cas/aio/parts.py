@@ -46,6 +46,12 @@ class SnapshotParts(Face[Snapshot]):
     def __aiter__(self) -> Items[str]:
         return Items(self._threads, lambda: iter(self.sync))
 
+    async def get(self, path: str, /, default: bytes | None = None) -> bytes | None:
+        """The content at a path, or `default` where nothing is; what is missing of the store is
+        raised.
+        """
+        return await self._run(lambda: self.sync.get(path, default))
+
     async def contains(self, path: str | bytes) -> bool:
         """Whether a file or link is there."""
         return await self._run(lambda: path in self.sync)
@@ -82,6 +88,12 @@ class BranchParts(Face[BranchEdit]):
     def __aiter__(self) -> Items[str]:
         # Made whole: a transaction may go on between two of them.
         return Items(self._threads, lambda: iter(list(self.sync)))
+
+    async def get(self, path: str, /, default: bytes | None = None) -> bytes | None:
+        """The content at a path, or `default` where nothing is; what is missing of the store is
+        raised.
+        """
+        return await self._run(lambda: self.sync.get(path, default))
 
     async def contains(self, path: str | bytes) -> bool:
         """Whether a file or link is there."""

@@ -41,6 +41,8 @@ def test_a_round_through_the_store(tmp_path: Path) -> None:
             entry = await commit(store, a=b"3")
             snapshot = await store.snapshot("main")
             assert await snapshot["a"] == b"3"
+            found = await snapshot.get("a"), await snapshot.get("nowhere", b"no")
+            assert found == (b"3", b"no")
             assert [path async for path in snapshot] == ["a", "b"]
             assert (await snapshot.count(), await snapshot.contains("c")) == (2, False)
             assert await snapshot.size() == 2
