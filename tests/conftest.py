@@ -47,6 +47,8 @@ def pytest_report_header() -> str:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print what tests counted; name the seed again after a failure: -q hides the header."""
+    if hasattr(terminalreporter.config, "workerinput"):
+        return  # one of several processes: what it has counted is in the summary of all
     # The report of a teardown carries what all three phases of a test have recorded.
     reports = [one for found in terminalreporter.stats.values() for one in found]
     last = [one for one in reports if getattr(one, "when", "") == "teardown"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -88,3 +90,30 @@ def test_only_network_trouble_is_tried_again(
             dev.pip(interpreter, "install", "x")
         assert counter.read_text() == "x" * calls
     assert pauses == [3, 10]
+
+
+def test_what_tests_count_is_kept_once(tmp_path: Path) -> None:
+    """A file of counts has what the summary shows, however many processes ran the tests."""
+    room = tmp_path / "tests"
+    room.mkdir()
+    (room / "conftest.py").write_text("from tests.conftest import *  # noqa: F403\n")
+    (room / "test_counting.py").write_text(
+        "import pytest\n"
+        "@pytest.mark.parametrize('n', range(4))\n"
+        "def test_one(record_property, n):\n"
+        "    row = {'table': 't', 'row': 'r', 'counts': {'cases': 5}}\n"
+        "    record_property('counts', row)\n"
+    )
+    place = tmp_path / "counts.json"
+    environment = {**os.environ, "CAS_TEST_COUNTS": str(place), "PYTHONPATH": str(ROOT)}
+    environment |= {"CAS_TEST_PROFILE": "full"}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", str(room)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(place.read_text()) == {"t": {"r": {"cases": 20}}}
