@@ -25,7 +25,7 @@ from cas.objects.store import ObjectStore
 from cas.storage.codec import DELTA, DICTIONARY, RECIPE, decode_payload
 from cas.storage.header import PACK_HEADER_BYTES
 from cas.storage.pack import EDGE_BASE, EDGE_RECIPE, Footer
-from cas.storage.record import RECORD_HEADER_BYTES
+from cas.storage.record import RECORD_HEADER_BYTES, TAG_BYTES
 
 Named = tuple[bytes, int, bytes]
 """An object that names others: id, kind, content."""
@@ -157,6 +157,7 @@ class RecordCheck:
     def _alone(self, piece: Piece, row: Row) -> bytes | None:
         """Content of a record that could not be had with others; None after judging it here."""
         pack = piece.pack
+        needs: list[bytes] = []
         try:
             payload = self._bytes.read(pack, row[1] + RECORD_HEADER_BYTES, row[2])
             if row[5] == RECIPE:
@@ -170,25 +171,23 @@ class RecordCheck:
             if row[5] == DICTIONARY:
                 footer = self._survey.footer(pack, self._bytes)
                 info = PackInfo(pack.number, pack.file, pack.body_bytes, footer)
+                tag = payload[:TAG_BYTES]
+                needs += [id for id in footer.dictionaries() if id.startswith(tag)]
                 found = self._objects.dictionaries.of(info, payload, row[8])
                 return found.decode(payload, row[3])
             return decode_payload(row[5], payload, row[3])
         except CasError as error:
             if self._is_named(pack):
-                self._spoiled(piece, row, str(error).rstrip("."))
+                self._spoiled(piece, row, str(error).rstrip("."), needs)
             else:
                 self.moved = True
             return None
 
     def _delta_fault(self, piece: Piece, row: Row, base: bytes, why: str) -> None:
         """Note a delta that gives no content."""
-        if row[0] in piece.gone:
-            # What a copy that was given up is made of may have gone before it.
-            if self._objects.lookup.exists(base):
-                self._spoiled(piece, row, why)
-            return
-        self.bases.append((base, row[6], piece.pack.label))
-        self._spoiled(piece, row, why)
+        if row[0] not in piece.gone:
+            self.bases.append((base, row[6], piece.pack.label))
+        self._spoiled(piece, row, why, (base,) if base else ())
 
     def _edge_differs(self, pack: Pack, id: bytes) -> None:
         self._findings.add(
@@ -198,11 +197,13 @@ class RecordCheck:
             "same content again.",
         )
 
-    def _spoiled(self, piece: Piece, row: Row, why: str) -> None:
-        """Note a record whose bytes are not what they were."""
+    def _spoiled(self, piece: Piece, row: Row, why: str, needs: Sequence[bytes] = ()) -> None:
+        """Note a record that gives no content, or another one; `needs` is what it stands on."""
         if row[0] not in piece.gone:
             self.damaged(row[0], piece.pack, why)
             return
+        if not all(map(self._objects.lookup.exists, needs)):
+            return  # what a copy that was given up stands on may have gone before it
         self._findings.add(
             "copy-condemned",
             row[0].hex(),

@@ -21,7 +21,7 @@ from cas.workspace.links import Link
 from cas.workspace.parts import part
 from cas.workspace.reading import Collection, Reader
 from cas.workspace.registry import Aggregate, aggregate
-from cas.workspace.strict import EPOCH
+from cas.workspace.strict import moment
 from cas.workspace.unit import Asked
 from cas.workspace.work import UnitOfWork
 from cas.worktree.marker import read_marker
@@ -79,7 +79,7 @@ def checkouts(store: Store) -> Iterator[Checkout]:
 
 def now_of(store: Store) -> datetime:
     """The time, as leases have it."""
-    return EPOCH + timedelta(microseconds=store.objects.clock.wall_us())
+    return moment(store.objects.clock.wall_us())
 
 
 def host_name() -> str:

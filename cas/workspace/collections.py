@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import mimetypes
 from collections.abc import Iterable, Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Generic, TypeVar
 
 from cas.errors import InvalidRecord
@@ -21,7 +21,7 @@ from cas.workspace.links import Link
 from cas.workspace.memories import Memory, Trust
 from cas.workspace.reading import Where
 from cas.workspace.registry import Aggregate, type_of
-from cas.workspace.strict import EPOCH
+from cas.workspace.strict import moment
 from cas.workspace.unit import UnitCore
 
 T = TypeVar("T", bound=Aggregate)
@@ -68,7 +68,7 @@ class UnitCollection(Generic[T]):
 
 
 def _now(unit: UnitCore) -> datetime:
-    return EPOCH + timedelta(microseconds=unit.clock.wall_us())
+    return moment(unit.clock.wall_us())
 
 
 class UnitMemories(UnitCollection[Memory]):

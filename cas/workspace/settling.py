@@ -8,7 +8,6 @@ content of an artifact is settled with its record, never apart from it. May run 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
 
 from attrs import frozen
 
@@ -42,7 +41,7 @@ from cas.workspace.links import Link, new_id
 from cas.workspace.reading import Where
 from cas.workspace.registry import Aggregate, AggregateType, Fields, type_in
 from cas.workspace.rules import Contents, FieldClash, Merged, merge_fields
-from cas.workspace.strict import EPOCH
+from cas.workspace.strict import moment
 
 
 @frozen
@@ -242,7 +241,7 @@ class Settler:
         self, type: AggregateType, id: str, clashes: tuple[FieldClash, ...], removed: str
     ) -> None:
         clock = self._store.objects.clock
-        now = EPOCH + timedelta(microseconds=clock.wall_us())
+        now = moment(clock.wall_us())
         conflict = OpenConflict(
             # An id of its own, so that no two conflicts ever clash themselves.
             id=f"{type.collection}/{id}/{new_id(clock)}",

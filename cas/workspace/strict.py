@@ -90,11 +90,16 @@ def _time_out(value: Any) -> int:
     return (value - EPOCH) // _MICROSECOND
 
 
+def moment(time_us: int) -> datetime:
+    """A time of the store's clock, microseconds since 1970, as records have it."""
+    return EPOCH + timedelta(microseconds=time_us)
+
+
 def _time_in(value: Any, _type: Any) -> datetime:
     if value.__class__ is not int:
         raise Invalid(f"is a time in microseconds since 1970, not {_shown(value)}")
     try:
-        return EPOCH + timedelta(microseconds=value)
+        return moment(value)
     except OverflowError as error:
         raise Invalid("is a time that no calendar has") from error
 

@@ -16,12 +16,15 @@ from cas.errors import Condemned, Purged
 from cas.history.retain import stage_raise
 from cas.history.retention import HorizonRule, KeepRule, RetentionPolicy, Span
 from cas.history.store import Store
+from cas.maintenance import gc as gc_room
 from cas.maintenance.compact import choose
 from cas.maintenance.fsck import fsck
 from cas.maintenance.loads import Load
 from cas.maintenance.purge import purge
 from cas.model.ids import Kind, digest_blob
 from cas.objects.packs import PackInfo
+from cas.testing.memories import ENOUGH, memories_of
+from cas.testing.stores import SMALL, build, create
 from cas.testing.versions import put_on, versions_of
 from cas.trees.node import encode_node
 from tests.unit.kit import ManualClock, commits, reopened, write
@@ -496,6 +499,31 @@ def test_a_delta_that_went_with_its_base_is_no_damage(store: Store, rng: Random)
     store.gc(grace_us=0)
     assert exists(store, base, *versions, kept) == [False, False, False, False, True]
     assert fsck(store).findings == ()
+
+
+def test_a_copy_that_went_with_its_dictionary_is_no_damage(
+    tmp_path: Path, rng: Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a copy that was given up stands beside may be gone before it, as a base may."""
+    monkeypatch.setattr(gc_room, "GC_WASTE_MIN", 2.0)  # no pack is written anew
+    create(str(tmp_path / "s"), clock=ManualClock())
+    with build(str(tmp_path / "s"), clock=ManualClock(), thresholds=SMALL) as store:
+        kept = rng.randbytes(3_000)
+        write(store, "main", {"kept": kept})
+        loose = memories_of(rng, ENOUGH)
+        store.put_many(loose)
+        store.spill()
+        beside = [
+            pack
+            for pack in store.objects.lookup.refresh().packs.values()
+            if store.objects.dictionaries.named(pack)
+        ]
+        assert beside
+        store.gc(grace_us=0)
+        assert exists(store, kept, *loose) == [True, *[False] * len(loose)]
+        assert store.objects.lookup.refresh().packs.keys() & {pack.number for pack in beside}
+        with reopened(store) as other:  # which has not loaded the dictionary
+            assert fsck(other).findings == ()
 
 
 def test_a_base_that_costs_next_to_nothing_stays(store: Store, rng: Random) -> None:
