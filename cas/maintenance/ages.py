@@ -7,23 +7,34 @@ has days. What is kept here is a cache: without it everything is new again, and 
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from typing import Any, Final
 
 from cas.history.upkeep import KeptRow
 from cas.limits import GC_CREDIT_US
+from cas.maintenance.remembered import Remembered
 
 _FILE: Final = "gc-ages.json"
+
+
+_Saved = tuple[dict[int, int], int, list[Any], tuple[KeptRow, ...]]
+_NOTHING: Final[_Saved] = ({}, 0, [], ())
+
+
+def _saved(found: Any, lineage: bytes) -> _Saved:
+    """What was saved for this lineage; nothing of another's."""
+    if found["lineage"] != lineage.hex():
+        return _NOTHING
+    ages = {int(number): int(age) for number, age in found["ages"].items()}
+    kept = tuple(KeptRow(str(r), int(n), int(b)) for r, n, b in found["kept"])
+    return ages, int(found["seen_us"]), list(found["quiet"]), kept
 
 
 class Ages:
     """Ages of the packs of one store, in µs. `folder` None: they live as long as this."""
 
     def __init__(self, folder: str | None) -> None:
-        self._path = None if folder is None else os.path.join(folder, _FILE)
+        self._file = Remembered(folder, _FILE)
         self._lineage = ""
         self._seen_us = 0
         self._ages: dict[int, int] = {}
@@ -34,18 +45,9 @@ class Ages:
 
     def load(self, lineage: bytes) -> None:
         """Read what was saved for this lineage; nothing where that is damaged or another's."""
-        if self._path is not None:
-            self._ages, self._seen_us, self._quiet, self.kept = {}, 0, [], ()
-            with suppress(OSError, ValueError, TypeError, KeyError):
-                with open(self._path, encoding="utf-8") as file:
-                    found = json.load(file)
-                if found["lineage"] == lineage.hex():
-                    ages = {int(n): int(age) for n, age in found["ages"].items()}
-                    self._ages, self._seen_us = ages, int(found["seen_us"])
-                    self._quiet = list(found["quiet"])
-                    self.kept = tuple(KeptRow(str(r), int(n), int(b)) for r, n, b in found["kept"])
-        elif self._lineage != lineage.hex():
-            self._ages, self._seen_us, self._quiet, self.kept = {}, 0, [], ()
+        if self._file.lasts or self._lineage != lineage.hex():
+            saved = self._file.load(lambda found: _saved(found, lineage), _NOTHING)
+            self._ages, self._seen_us, self._quiet, self.kept = saved
         self._lineage = lineage.hex()
 
     def of(self, number: int, now_us: int) -> int | None:
@@ -62,21 +64,15 @@ class Ages:
         ages = self._ages
         self._ages = {n: ages[n] + credit if n in ages else 0 for n in numbers}
         self._seen_us = now_us
-        if self._path is not None:
-            text = json.dumps(
-                {
-                    "lineage": self._lineage,
-                    "seen_us": now_us,
-                    "ages": self._ages,
-                    "quiet": self._quiet,
-                    "kept": [(row.reason, row.copy_count, row.stored_bytes) for row in self.kept],
-                },
-                separators=(",", ":"),
-            )
-            with suppress(OSError):
-                with open(self._path + ".tmp", "w", encoding="utf-8") as file:
-                    file.write(text)
-                os.replace(self._path + ".tmp", self._path)
+        self._file.save(
+            {
+                "lineage": self._lineage,
+                "seen_us": now_us,
+                "ages": self._ages,
+                "quiet": self._quiet,
+                "kept": [(row.reason, row.copy_count, row.stored_bytes) for row in self.kept],
+            }
+        )
 
     def note(
         self,

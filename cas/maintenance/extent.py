@@ -6,11 +6,8 @@ checks lies in the cache, so that losing it makes the next check read more and n
 
 from __future__ import annotations
 
-import json
-import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from enum import Enum
 from typing import Final
 
@@ -19,6 +16,7 @@ from attrs import frozen
 from cas.clock import Clock
 from cas.errors import Invalid
 from cas.maintenance.packs import Pack
+from cas.maintenance.remembered import Remembered
 
 _FILE: Final = "checked"
 
@@ -65,13 +63,10 @@ class Ledger:
     """When each pack file was read in full and found good. One thread."""
 
     def __init__(self, cache: str | None) -> None:
-        self._path = None if cache is None else os.path.join(cache, _FILE)
-        self.times: dict[str, int] = {}
-        if self._path is not None:
-            with suppress(OSError, ValueError, AttributeError):
-                with open(self._path, encoding="utf-8") as file:
-                    found = json.load(file)
-                self.times = {str(k): v for k, v in found.items() if type(v) is int}
+        self._file = Remembered(cache, _FILE)
+        self.times: dict[str, int] = self._file.load(
+            lambda found: {str(k): v for k, v in found.items() if type(v) is int}, {}
+        )
 
     def oldest_us(self, files: Iterable[str]) -> int | None:
         """When the last of these files was read; None where one never was, or there is none."""
@@ -84,13 +79,7 @@ class Ledger:
         self.times.update(read)
         kept = set(files) - set(bad)
         self.times = {file: time for file, time in self.times.items() if file in kept}
-        if self._path is None:
-            return
-        with suppress(OSError):
-            temporary = f"{self._path}.{os.getpid()}.tmp"
-            with open(temporary, "w", encoding="utf-8") as file:
-                json.dump(self.times, file)
-            os.replace(temporary, self._path)
+        self._file.save(self.times)
 
 
 class Selection:

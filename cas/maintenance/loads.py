@@ -7,14 +7,12 @@ makes a pack be written anew for nothing, or not. So whoever asks again pays for
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterable
-from contextlib import suppress
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
 from cas.errors import Corrupt
+from cas.maintenance.remembered import Remembered
 from cas.model.ids import digest_blob
 from cas.objects.packs import PackInfo, State, bit_is_set
 from cas.objects.store import ObjectStore
@@ -100,13 +98,15 @@ def _learn(objects: ObjectStore, pack: PackInfo, bits: bytes | None, digest: str
 def _known(objects: ObjectStore) -> dict[str, _Known]:
     known = _KNOWN.get(objects)
     if known is None:
-        known = _KNOWN[objects] = {}
-        if objects.cache is not None:
-            path = os.path.join(objects.cache, _FILE)
-            with suppress(OSError, ValueError, TypeError, AttributeError), open(path) as file:
-                for name, (count, bits, dead) in json.load(file).items():
-                    known[name] = _Known(int(count), str(bits), int(dead))
+        known = _KNOWN[objects] = Remembered(objects.cache, _FILE).load(_saved, {})
     return known
+
+
+def _saved(found: Any) -> dict[str, _Known]:
+    return {
+        str(name): _Known(int(count), str(bits), int(dead))
+        for name, (count, bits, dead) in found.items()
+    }
 
 
 def _save(objects: ObjectStore, known: dict[str, _Known], packs: Iterable[PackInfo]) -> None:
@@ -114,10 +114,5 @@ def _save(objects: ObjectStore, known: dict[str, _Known], packs: Iterable[PackIn
     there = {pack.file for pack in packs}
     for name in known.keys() - there:
         del known[name]
-    if objects.cache is None or objects.catalog.read_only:
-        return
-    path = os.path.join(objects.cache, _FILE)
-    with suppress(OSError):
-        with open(path + ".tmp", "w") as file:
-            json.dump(known, file, separators=(",", ":"))
-        os.replace(path + ".tmp", path)
+    if not objects.catalog.read_only:
+        Remembered(objects.cache, _FILE).save(known)

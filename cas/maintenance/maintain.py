@@ -7,10 +7,7 @@ that the next run needs, but for how long chores took, which is a cache.
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Final
 
 from cas.catalog.trim import Trims
@@ -31,6 +28,7 @@ from cas.maintenance.compact import compact, worth_moving
 from cas.maintenance.extent import Extent, Ledger
 from cas.maintenance.fsck import fsck
 from cas.maintenance.gc import Collector
+from cas.maintenance.remembered import Remembered
 from cas.objects.mirror import is_due
 
 _TIMES_FILE: Final = "maintain.json"
@@ -51,7 +49,7 @@ class Maintenance:
         self._catalog = store.objects.catalog
         self._end_ms = 0.0
         cache = store.objects.cache
-        self._path = None if cache is None else os.path.join(cache, _TIMES_FILE)
+        self._file = Remembered(cache, _TIMES_FILE)
         self._chores: dict[str, tuple[Callable[[], str], Callable[[], Done]]] = {
             "spill": (self._spill_due, self._spill),
             "mirror": (self._mirror_due, self._mirror),
@@ -103,7 +101,7 @@ class Maintenance:
             if outcome == "done":
                 times[name] = took_ms
             yield ChoreRow(name, outcome, detail, size_bytes, took_ms)
-        self._save(times)
+        self._file.save(times)
 
     def _refuse_late(self, took_ms: int) -> None:
         """`took_ms`: how long it took the last time, for a run that must not take longer."""
@@ -114,19 +112,7 @@ class Maintenance:
             raise Unavailable(f"it took {took_ms} ms the last time; `cas maintain` does it")
 
     def _times(self) -> dict[str, int]:
-        if self._path is not None:
-            with suppress(OSError, ValueError, AttributeError):
-                with open(self._path, encoding="utf-8") as file:
-                    found = json.load(file)
-                return {str(name): int(ms) for name, ms in found.items()}
-        return {}
-
-    def _save(self, times: dict[str, int]) -> None:
-        if self._path is not None:
-            with suppress(OSError):
-                with open(self._path + ".tmp", "w", encoding="utf-8") as file:
-                    json.dump(times, file)
-                os.replace(self._path + ".tmp", self._path)
+        return self._file.load(lambda found: {str(n): int(ms) for n, ms in found.items()}, {})
 
     # -- chores: why one is due, "" where it is not; and doing it ------------------------------
 

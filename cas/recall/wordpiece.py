@@ -104,11 +104,6 @@ class WordPieces:
         return tuple(found)
 
 
-def words_of(text: str) -> list[str]:
-    """Lower-case words and single marks of a text, accents left out."""
-    return [word for run in runs_of(text) for word in _words(run)]
-
-
 def runs_of(text: str) -> list[bytes]:
     """What blanks divide, as UTF-8, its ASCII in lower case and without controls."""
     if text.isascii():

@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import closing
-from typing import Any, Final
+from typing import Any
 
 from attrs import define, field, frozen
 
@@ -123,9 +123,6 @@ class _Done:
     written: dict[str, Change] = field(factory=dict)
     secrets: dict[str, None] = field(factory=dict)
     entry: Entry | None = None
-
-
-NOTHING_LEFT: Final[tuple[Problem, ...]] = ()
 
 
 class Folder:
@@ -239,7 +236,7 @@ class Folder:
         problems: tuple[Problem, ...] = ()
         held: tuple[Parts, ...] = ()
         checkout = find_checkout(self._store, self._place)
-        before = NOTHING_LEFT
+        before: tuple[Problem, ...] = ()
         rounds = tries = 0
         while rounds < FOLDER_ROUNDS_MAX:
             sides = self._sides()
@@ -321,8 +318,9 @@ class Folder:
         plan = decide({}, _diff(base, files, self._nodes), self._open_conflicts(checkout))
         if not plan.steps:
             return (), plan.held
+        left: tuple[Problem, ...] = ()
         if base == DIRECTORY.empty == sides.look.root and not plan.held and self._restore(files):
-            steps, left = plan.steps, NOTHING_LEFT
+            steps = plan.steps
         else:
             updated = update(self._store.objects, self._place, plan.steps)
             steps, left = updated.done, updated.left

@@ -104,13 +104,13 @@ def expire(vault: Vault, clock: Clock, plan: ExpiryPlan) -> Expired:
         raise Invalid(
             f"The backup at {vault.place} was written anew since this plan was made; plan again."
         )
-    before = _size(vault)
-    count_before = _count(vault)
+    count_before, bytes_before = _weight(vault)
     if going:
         kept = {index.number: index for index in states if index.number not in going}
         Rewriting(vault, clock, chain).run(kept, {})
     sweep(vault)
-    return Expired(plan, count_before - _count(vault), before - _size(vault))
+    count, size_bytes = _weight(vault)
+    return Expired(plan, count_before - count, bytes_before - size_bytes)
 
 
 def _states(chain: Iterable[Index]) -> list[Index]:
@@ -129,11 +129,7 @@ def _position(index: Index) -> BackupState:
     return BackupState(index.number, _seq(index), index.wall_us)
 
 
-def _size(vault: Vault) -> int:
-    return sum(
-        file.size_bytes for bucket in (vault.packs, vault.increments) for file in bucket.list()
-    )
-
-
-def _count(vault: Vault) -> int:
-    return sum(1 for bucket in (vault.packs, vault.increments) for _file in bucket.list())
+def _weight(vault: Vault) -> tuple[int, int]:
+    """Files of a vault, and their bytes."""
+    files = [file for bucket in (vault.packs, vault.increments) for file in bucket.list()]
+    return len(files), sum(file.size_bytes for file in files)

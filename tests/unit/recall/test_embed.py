@@ -15,7 +15,19 @@ from cas.errors import Corrupt, Unsupported
 from cas.recall import embed
 from cas.recall.embed import MODEL, StaticEmbedder, default_embedder
 from cas.recall.tokens import estimate_tokens, measure_many
-from cas.recall.wordpiece import WORD_CHARS_MAX, WordPieces, _plain, _spaced, words_of
+from cas.recall.wordpiece import (
+    WORD_CHARS_MAX,
+    WordPieces,
+    _plain,
+    _spaced,
+    _words,
+    runs_of,
+)
+
+
+def words_of(text: str) -> list[str]:
+    """Lower-case words and single marks of a text, accents left out."""
+    return [word for run in runs_of(text) for word in _words(run)]
 
 
 def test_the_model_is_the_one_that_is_pinned(tmp_path: Path) -> None:
