@@ -18,6 +18,18 @@ if TYPE_CHECKING:
 
 BUSY_MS: Final = 10_000
 
+_PRAGMAS: Final = (
+    "PRAGMA cell_size_check=ON; PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY;"
+    # This build overwrites what it frees by default, which would send every page that a spill
+    # gives back through the log once more. A purge asks for it where it is meant.
+    "PRAGMA secure_delete=OFF;"
+    f"PRAGMA cache_size=-{CATALOG_CACHE_KIB};"
+)
+# The log is synced by `cas.catalog.log`, outside the gate.
+_WRITING: Final = (
+    "PRAGMA synchronous=NORMAL; PRAGMA fullfsync=ON; PRAGMA checkpoint_fullfsync=ON;"
+    "PRAGMA wal_autocheckpoint=1000; PRAGMA journal_size_limit=67108864;"
+)
 
 Seal = tuple[int, int, int]
 """What a file that was closed cleanly looked like: inode, bytes, time of its last change (ns)."""
@@ -77,21 +89,8 @@ def _configure(connection: apsw.Connection, read_only: bool) -> None:
     connection.set_busy_timeout(BUSY_MS)
     connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
     connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
-    run = connection.execute
-    run("PRAGMA cell_size_check=ON")
-    run("PRAGMA mmap_size=0")
-    run("PRAGMA temp_store=MEMORY")
-    # This build overwrites what it frees by default, which would send every page that a spill
-    # gives back through the log once more. A purge asks for it where it is meant.
-    run("PRAGMA secure_delete=OFF")
-    run(f"PRAGMA cache_size=-{CATALOG_CACHE_KIB}")
-    if not read_only:
-        # The log is synced by `cas.catalog.log`, outside the gate.
-        run("PRAGMA synchronous=NORMAL")
-        run("PRAGMA fullfsync=ON")
-        run("PRAGMA checkpoint_fullfsync=ON")
-        run("PRAGMA wal_autocheckpoint=1000")
-        run("PRAGMA journal_size_limit=67108864")
+    # In one call: each of its own costs as much again as what it does.
+    connection.execute(_PRAGMAS if read_only else _PRAGMAS + _WRITING).fetchall()
 
 
 def reraise(error: BaseException, path: str) -> None:

@@ -61,22 +61,24 @@ def filesystem_of(path: str, mounts: str | None = None) -> str | None:
     """
     if mounts is None:
         try:
-            with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-                mounts = file.read()
+            # Read at every open of a store: in bytes, and decoded at once.
+            with open("/proc/self/mountinfo", "rb", buffering=0) as file:
+                mounts = os.fsdecode(file.read())
         except OSError:
             return None
     target = os.path.realpath(path)
-    best, kind = "", None
+    best, found = "", None
     for line in mounts.splitlines():
-        left, dash, right = line.partition(" - ")
-        fields = left.split(" ")
-        if not dash or len(fields) < 5:
+        fields = line.split(" ", 5)
+        if len(fields) < 6:
             continue
-        point = re.sub(r"\\([0-7]{3})", lambda m: chr(int(m.group(1), 8)), fields[4])
+        point = fields[4]
+        if "\\" in point:
+            point = re.sub(r"\\([0-7]{3})", lambda m: chr(int(m.group(1), 8)), point)
         inside = target == point or target.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(best):
-            best, kind = point, right.split(" ")[0]
-    return kind
+        if inside and len(point) >= len(best) and " - " in line:
+            best, found = point, line
+    return None if found is None else found.partition(" - ")[2].split(" ")[0]
 
 
 def check_filesystem(path: str, mounts: str | None = None) -> None:

@@ -195,7 +195,7 @@ class Timeline:
     def _at(self, reader: CatalogReader, seq: int, nodes: NodeStore) -> Moment:
         stored = reader.checkpoint(seq)
         if stored is None or stored.seq == 0:
-            moment = Moment(0, self._genesis(), 0, 0, REFS.empty, 0, 0)
+            moment = Moment(0, _genesis(reader), 0, 0, REFS.empty, 0, 0)
         else:
             row = reader.entry(stored.seq)
             if row is None:
@@ -222,16 +222,6 @@ class Timeline:
                 f"The journal has no entry {seq}; its newest is {reader.head().seq}.", seq=seq
             )
         return moment
-
-    def _genesis(self) -> bytes:
-        with self._objects.catalog.read() as reader:
-            head = reader.head()
-            if head.seq == 0:
-                return head.hash
-            first = reader.entry(1)
-        if first is None:
-            raise CorruptJournal("The journal lacks entry 1; run `cas fsck`.", seq=1)
-        return Entry.decode(first.entry).previous
 
     def _replay(self, moment: Moment, rows: Sequence[EntryRow], nodes: NodeStore) -> Moment:
         """The moment after `rows`: the chain is checked entry by entry, the root at the end.
@@ -440,3 +430,14 @@ def ref_conflict(
 
 def _short(value: RefValue | None) -> str:
     return "nothing" if value is None else value.target.short
+
+
+def _genesis(reader: CatalogReader) -> bytes:
+    """The hash that the first entry names as the one before it."""
+    head = reader.head()
+    if head.seq == 0:
+        return head.hash
+    first = reader.entry(1)
+    if first is None:
+        raise CorruptJournal("The journal lacks entry 1; run `cas fsck`.", seq=1)
+    return Entry.decode(first.entry).previous

@@ -27,6 +27,7 @@ from cas.storage.record import COMMON_GROUP, NO_GROUP, TAG_BYTES
 
 GROUP_BYTES: Final = 1 << 20
 GROUP_COUNT_MAX: Final = 512
+_WORKERS: Final = min(4, os.cpu_count() or 1)
 IN_FLIGHT_BYTES_MAX: Final = 16 << 20
 _ITEM_BYTES: Final = 256
 """About what an object takes beside its content: else 800,000 tiny ones would be in flight."""
@@ -134,7 +135,10 @@ class _Group:
 
 
 class Pipeline:
-    """Worker threads that compress; they end with `close` and never outlive the process."""
+    """Worker threads that compress; they end with `close` and never outlive the process.
+
+    There are none until a group is full.
+    """
 
     def __init__(
         self,
@@ -151,12 +155,7 @@ class Pipeline:
         self._ready = threading.Semaphore(0)
         self._in_flight_bytes = 0
         self._closed = False
-        self._threads = [
-            threading.Thread(target=self._work, name="cas-compress", daemon=True)
-            for _ in range(min(4, os.cpu_count() or 1))
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._threads: list[threading.Thread] = []
 
     def submit(self, item: Submitted) -> bool:
         """Take one object; `drain` gives its record. Whether now is a time to drain."""
@@ -176,14 +175,25 @@ class Pipeline:
         return full
 
     def _dispatch(self) -> None:
+        if not self._threads:
+            self._threads = [
+                threading.Thread(target=self._work, name="cas-compress", daemon=True)
+                for _ in range(_WORKERS)
+            ]
+            for thread in self._threads:
+                thread.start()
+        self._queue.append(self._take())
+        self._ready.release()
+
+    def _take(self) -> _Group:
+        """The group at hand, as complete as it will be, on its way; another takes its place."""
         group, self._group = self._group, _Group()
         if self._hints:
             take = self._hints.pop
             group.items = [_with_base(item, take(item.id, None)) for item in group.items]
         self._in_flight_bytes += group.size_bytes
         self._waiting.append(group)
-        self._queue.append(group)
-        self._ready.release()
+        return group
 
     def drain(self, *, everything: bool = False) -> Iterator[tuple[list[Made], list[bytes]]]:
         """Records that are ready, in order and in groups of about a MiB, and the dictionaries
@@ -192,7 +202,11 @@ class Pipeline:
         Waits while too much is in flight, or for all of it.
         """
         if everything and self._group.items:
-            self._dispatch()
+            if self._threads:
+                self._dispatch()
+            else:
+                # All there is: to wait for a thread would cost its start and spare nothing.
+                self._encode(self._take())
         waiting = self._waiting
         while waiting and (
             everything or waiting[0].done.is_set() or self._in_flight_bytes > IN_FLIGHT_BYTES_MAX
@@ -231,8 +245,11 @@ class Pipeline:
                 if self._closed:
                     return
                 continue
-            try:
-                group.encode(self._deltas, self._beside)
-            except BaseException as error:
-                group.error = error
-            group.done.set()
+            self._encode(group)
+
+    def _encode(self, group: _Group) -> None:
+        try:
+            group.encode(self._deltas, self._beside)
+        except BaseException as error:
+            group.error = error
+        group.done.set()

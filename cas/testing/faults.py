@@ -47,7 +47,7 @@ from cas.testing.recorder import (
 )
 from cas.testing.recovery import recover
 from cas.testing.staging import Stage
-from cas.testing.stores import SteppedClock, create, scratch
+from cas.testing.stores import SteppedClock, Template, create, scratch
 
 SPACE: Final = frozenset(("create", "write", "link", "mkdir", "open"))
 """Calls that can find the disk full."""
@@ -236,12 +236,13 @@ class Sweep:
         """
         with scratch() as folder:
             self._stage = Stage(tempfile.mkdtemp(dir=folder), "")
-            template = os.path.join(folder, "template")
-            create(template, clock=SteppedClock(f"{self.seed} create"))
-            driver = Driver(template, seed=f"{self.seed} before")
+            first = os.path.join(folder, "template")
+            create(first, clock=SteppedClock(f"{self.seed} create"))
+            driver = Driver(first, seed=f"{self.seed} before")
             driver.run(self.before)
             driver.close()
             assert not driver.refused, driver.refused
+            template = Template(first)
             model = driver.model
             calls = self._one(folder, template, model, None)
             faults = chosen if chosen is not None else list(self._fitting(calls, share))
@@ -263,9 +264,9 @@ class Sweep:
 
     # -- one fault ---------------------------------------------------------------------------
 
-    def _one(self, folder: str, template: str, base: Model, fault: Fault | None) -> list[Call]:
+    def _one(self, folder: str, template: Template, base: Model, fault: Fault | None) -> list[Call]:
         place = os.path.join(folder, "store")
-        shutil.copytree(template, place)
+        template.lay_out(place)
         try:
             hook = FaultHook(fault)
             recorder = Recorder(place, hook)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Final, Protocol
 
 from cas.history.store import Store
@@ -36,6 +37,12 @@ def memories_of(rng: random.Random, count: int) -> list[bytes]:
     ]
 
 
+@lru_cache(64)
+def _memories(seed: bytes) -> Sequence[bytes]:
+    """Kept, because a sweep does one step again and again."""
+    return memories_of(random.Random(seed), ENOUGH)
+
+
 class Putter(Protocol):
     """What `put_memories` needs of a driver."""
 
@@ -52,5 +59,5 @@ class Putter(Protocol):
 
 def put_memories(driver: Putter) -> None:
     """Enough of what is alike for a dictionary, and for a pack file of its own."""
-    contents = memories_of(random.Random(driver.fresh(8)), ENOUGH)
+    contents = _memories(driver.fresh(8))
     driver.put(contents, lambda: driver.store.put_many(contents))

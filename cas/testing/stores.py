@@ -118,6 +118,32 @@ def parts(
     return catalog, bucket_in(folder, clock, files)
 
 
+class Template:
+    """A folder as it stands, to be laid out anew again and again. Any thread.
+
+    A store that was made and filled once is there in a third of the time that copying its folder
+    takes; who writes to one has not written to the next.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._folders: list[str] = []
+        self._files: list[tuple[str, bytes]] = []
+        for place, _folders, names in os.walk(folder):
+            below = os.path.relpath(place, folder)
+            self._folders.append("" if below == "." else below)
+            for name in names:
+                with open(os.path.join(place, name), "rb") as file:
+                    self._files.append((os.path.normpath(os.path.join(below, name)), file.read()))
+
+    def lay_out(self, place: str) -> None:
+        """Make the folder at a place where nothing is."""
+        for name in self._folders:
+            os.mkdir(os.path.join(place, name))
+        for name, content in self._files:
+            with open(os.path.join(place, name), "xb", buffering=0) as file:
+                file.write(content)
+
+
 @contextmanager
 def scratch() -> Iterator[str]:
     """A folder that is gone afterwards, in memory where the host has such a file system."""

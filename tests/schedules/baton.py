@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from heapq import heappop, heappush
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from cas.catalog.catalog import Catalog, CatalogReader, CatalogWriter
 
@@ -28,15 +29,28 @@ class _Stop(BaseException):
     """Ends an actor of a run that is given up."""
 
 
+ACTORS_MAX: Final = 8
+_THREADS: Final = ThreadPoolExecutor(ACTORS_MAX, thread_name_prefix="actor")
+"""One thread an actor; they outlive a run, because starting them was a tenth of it."""
+
+
 class Baton:
-    """One run. Actors are functions that are given `step`."""
+    """One run. Actors are functions that are given `step`.
+
+    The actor that comes to a step looks itself who goes on, and hands over to that one: where it
+    goes on itself, which is nearly always, no thread waits for another.
+    """
 
     def __init__(self, actors: Sequence[Callable[[], None]], choices: Sequence[int]) -> None:
+        assert len(actors) <= ACTORS_MAX
         self._actors = actors
-        self._choices = list(choices)
-        self._turns = [threading.Semaphore(0) for _ in actors]
-        self._back = threading.Semaphore(0)
-        self._done = [False] * len(actors)
+        self._choices = choices
+        # Held but for the moment in which its actor is given the baton; the last is `run`'s.
+        self._turns = [threading.Lock() for _ in range(len(actors) + 1)]
+        for turn in self._turns:
+            turn.acquire()
+        self._runnable = tuple(range(len(actors)))
+        self._running: int | None = None
         self._stopped = False
         self._mine = threading.local()
         self.errors: list[BaseException] = []
@@ -47,10 +61,25 @@ class Baton:
         me = getattr(self._mine, "number", None)
         if me is None:
             return
-        self._back.release()
+        chosen = self._next()
+        if chosen == me:
+            return
+        self._turns[chosen].release()
         self._turns[me].acquire()
         if self._stopped:
             raise _Stop
+
+    def _next(self) -> int:
+        """Decide who goes on; only who holds the baton may."""
+        runnable, running = self._runnable, self._running
+        at = len(self.decisions)
+        if at < len(self._choices) and self._choices[at] in runnable:
+            chosen = self._choices[at]
+        else:
+            chosen = running if running in runnable else runnable[0]
+        self.decisions.append(Decision(runnable, chosen, running))
+        self._running = chosen
+        return chosen
 
     def _run(self, number: int) -> None:
         self._mine.number = number
@@ -62,35 +91,24 @@ class Baton:
             pass
         except BaseException as error:
             self.errors.append(error)
-        self._done[number] = True
-        self._back.release()
+        self._runnable = tuple(n for n in self._runnable if n != number)
+        if self._stopped or self.errors or not self._runnable:
+            self._turns[-1].release()
+        else:
+            self._turns[self._next()].release()
 
     def run(self) -> None:
         """Run all actors to their ends."""
-        threads = [
-            threading.Thread(target=self._run, args=(number,), daemon=True)
-            for number in range(len(self._actors))
-        ]
-        for thread in threads:
-            thread.start()
-        running: int | None = None
-        while True:
-            runnable = tuple(n for n, done in enumerate(self._done) if not done)
-            if not runnable or self.errors:
-                break
-            at = len(self.decisions)
-            if at < len(self._choices) and self._choices[at] in runnable:
-                chosen = self._choices[at]
-            else:
-                chosen = running if running in runnable else runnable[0]
-            self.decisions.append(Decision(runnable, chosen, running))
-            running = chosen
-            self._turns[chosen].release()
-            self._back.acquire()
+        ends = [_THREADS.submit(self._run, number) for number in range(len(self._actors))]
+        self._turns[self._next()].release()
+        self._turns[-1].acquire()
         self._stopped = True
-        for number, thread in enumerate(threads):
+        for number in self._runnable:
+            # One after the other: an actor that is given up still leaves its blocks.
             self._turns[number].release()
-            thread.join()
+            self._turns[-1].acquire()
+        for end in ends:
+            end.result()
 
 
 class SteppedCatalog:
@@ -138,20 +156,23 @@ def schedules(
     """Every schedule with so many preemptions at the most, those with fewer first, up to
     `runs_max`.
     """
-    waiting: list[tuple[int, int, tuple[int, ...]]] = [(0, 0, ())]
+    # (preemptions, how old, the schedule that is left, where, for whom); a prefix is made of
+    # them when its turn comes, or a hundred thousand of them would wait.
+    waiting: list[tuple[int, int, tuple[int, ...], int, int]] = [(0, 0, (), 0, -1)]
     made = 0
     while waiting and made < runs_max:
-        used, _number, prefix = heappop(waiting)
+        used, _number, parent, length, last = heappop(waiting)
+        prefix = () if last < 0 else (*parent[:length], last)
         decisions = run(prefix)
         made += 1
-        yield tuple(decision.chosen for decision in decisions)
+        schedule = tuple(decision.chosen for decision in decisions)
+        yield schedule
         for at in range(len(prefix), len(decisions)):
             decision = decisions[at]
-            before = tuple(d.chosen for d in decisions[:at])
             for other in decision.runnable:
                 if other == decision.chosen:
                     continue
                 preempts = decision.running in decision.runnable and other != decision.running
                 cost = used + preempts
                 if cost <= preemptions_max:
-                    heappush(waiting, (cost, made * 1_000_000 + at, (*before, other)))
+                    heappush(waiting, (cost, made * 1_000_000 + at, schedule, at, other))

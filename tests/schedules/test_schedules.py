@@ -10,7 +10,7 @@ import pytest
 
 from cas.assembly import PACKS
 from cas.testing.staging import shown_in
-from cas.testing.stores import SMALL, SteppedClock, build, create, scratch
+from cas.testing.stores import SMALL, SteppedClock, Template, build, create, scratch
 from tests.crash.reporting import Note
 from tests.schedules.baton import Baton, Decision, schedules
 from tests.schedules.planted import BUGS
@@ -18,7 +18,7 @@ from tests.schedules.scenes import SCENES, World
 
 COUNTS = {"quick": 60, "deep": 1_000_000}
 RUNS = int(os.environ.get("CAS_TEST_SCHEDULES", "0")) or COUNTS.get(
-    os.environ.get("CAS_TEST_PROFILE", "full"), 1_000
+    os.environ.get("CAS_TEST_PROFILE", "full"), 5_050
 )
 """Interleavings of each scene: those with the fewest preemptions first, or all with so many."""
 
@@ -28,7 +28,7 @@ FOR_A_BUG = 480
 
 
 def explore(scene: str, runs_max: int, *, until_found: bool = False) -> tuple[int, list[str]]:
-    """Interleavings that were run, and what was wrong in them."""
+    """How many different interleavings were run, and what was wrong in them."""
     wrong: list[str] = []
     # What stands at the end, and what was promised: looked at once.
     good: set[tuple[bytes, ...]] = set()
@@ -36,7 +36,7 @@ def explore(scene: str, runs_max: int, *, until_found: bool = False) -> tuple[in
 
     def run(choices: Sequence[int]) -> list[Decision]:
         place = os.path.join(folder, "store")
-        shutil.copytree(template, place)
+        template.lay_out(place)
         try:
             return judged(World(place, scene), choices)
         finally:
@@ -60,17 +60,18 @@ def explore(scene: str, runs_max: int, *, until_found: bool = False) -> tuple[in
         finally:
             world.close()
 
-    made = 0
+    made: set[tuple[int, ...]] = set()
     with scratch() as folder:
-        template = os.path.join(folder, "template")
-        create(template, clock=SteppedClock(f"{scene} create"))
-        with build(template, clock=SteppedClock(f"{scene} before"), thresholds=SMALL) as store:
+        first = os.path.join(folder, "template")
+        create(first, clock=SteppedClock(f"{scene} create"))
+        with build(first, clock=SteppedClock(f"{scene} before"), thresholds=SMALL) as store:
             prepare(store)
-        for _schedule in schedules(run, PREEMPTIONS, runs_max):
-            made += 1
+        template = Template(first)
+        for schedule in schedules(run, PREEMPTIONS, runs_max):
+            made.add(schedule)
             if wrong and until_found:
                 break
-    return made, wrong
+    return len(made), wrong
 
 
 @pytest.mark.slow

@@ -117,12 +117,31 @@ def test_an_error_of_a_worker_comes_out(monkeypatch: pytest.MonkeyPatch) -> None
         raise MemoryError("no room to compress")
 
     monkeypatch.setattr(module, "encode_payloads", broken)
+    for count, threads in ((1, False), (3, True)):
+        pipeline = Pipeline(NOWHERE)
+        for item in items_of([900_000] * count):
+            pipeline.submit(item)
+        assert bool(pipeline._threads) is threads
+        with pytest.raises(MemoryError):
+            list(pipeline.drain(everything=True))
+        pipeline.close()
+        assert not any(thread.is_alive() for thread in pipeline._threads)
+
+
+def test_what_fits_into_one_group_needs_no_thread() -> None:
+    """A small pack file is encoded by who asks for it; the second group starts the workers."""
     pipeline = Pipeline(NOWHERE)
-    pipeline.submit(items_of([100])[0])
-    with pytest.raises(MemoryError):
-        list(pipeline.drain(everything=True))
+    items = items_of([400, 700_000])
+    for item in items:
+        pipeline.submit(item)
+    (drained,) = pipeline.drain(everything=True)
+    assert [record[0] for record in drained[0]] == [item.id for item in items]
+    assert pipeline._threads == []
+    assert pipeline.pending(items[0].id) is None
+    for item in items_of([700_000] * 3):
+        pipeline.submit(item)
+    assert len(pipeline._threads) > 0
     pipeline.close()
-    assert not any(thread.is_alive() for thread in pipeline._threads)
 
 
 def test_closing_stops_the_threads() -> None:
