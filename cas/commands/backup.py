@@ -135,7 +135,7 @@ def restore_store(
     refuse_nested(source, folder)
     refuse_taken(folder)
     with open_vault(source, clock) as vault:
-        image = restoring.choose(vault, seq=seq, time_us=time_us)
+        image = restoring.choose(vault, seq=seq, time_us=time_us, accept_damage=accept_damage)
         done: list[RestoreReport] = []
 
         def fill(building: str) -> None:
@@ -164,7 +164,7 @@ def _restore_hosted(
 ) -> RestoreReport:
     server, bucket = target
     with open_vault(source, clock) as vault:
-        image = restoring.choose(vault, seq=when[0], time_us=when[1])
+        image = restoring.choose(vault, seq=when[0], time_us=when[1], accept_damage=accept_damage)
         done: list[RestoreReport] = []
 
         def fill(_bucket: Bucket, open_new: Callable[[Meta], ObjectStore]) -> None:

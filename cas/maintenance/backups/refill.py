@@ -74,7 +74,9 @@ class Image(Protocol):
 
 @frozen
 class VaultImage:
-    """A state of a vault, up to an entry inside it. `hash` only when that is its last."""
+    """A state of a vault, up to an entry inside it. `hash` only when that is its last. `lost` is
+    what is wrong with increments behind its chain, where damage was accepted.
+    """
 
     vault: Vault
     chain: tuple[Index, ...]
@@ -82,6 +84,7 @@ class VaultImage:
     origin: Origin
     mirrored: int
     seq: int
+    lost: tuple[CorruptBackup, ...] = ()
 
     @property
     def hash(self) -> bytes | None:

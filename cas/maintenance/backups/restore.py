@@ -51,15 +51,22 @@ class RestoreReport:
     purged: tuple[bytes, ...] = ()
 
 
-def choose(vault: Vault, *, seq: int | None = None, time_us: int | None = None) -> VaultImage:
+def choose(
+    vault: Vault,
+    *,
+    seq: int | None = None,
+    time_us: int | None = None,
+    accept_damage: bool = False,
+) -> VaultImage:
     """The state to make: the newest, or the first that was backed up at or behind an entry or a
-    time, whose objects are the most.
+    time, whose objects are the most. With `accept_damage` the newest is that of the chain that can
+    be read.
 
     Raises `BackupNotFound`, `CorruptBackup`, `EntryNotFound` for a position outside.
     """
     if seq is not None and time_us is not None:
         raise Invalid("Give a sequence number or a time, and only one of them.")
-    chain = vault.chain()
+    chain, lost = vault.left() if accept_damage else (vault.chain(), [])
     whole = [index for index in chain if index.state is not None]
     if not whole:
         raise CorruptBackup(
@@ -86,6 +93,7 @@ def choose(vault: Vault, *, seq: int | None = None, time_us: int | None = None) 
         index.origin,
         mirrored if type(mirrored) is int else 0,
         seq,
+        tuple(lost),
     )
 
 
@@ -129,7 +137,7 @@ def fill_store(
     total = sum([line.body_bytes for line in image.state.packs])
     say(Progress("catalog", 0, 0, total))
     refill(objects.catalog, image)
-    damage: list[Damage] = []
+    damage = [Damage(str(error.fields["path"]), (), str(error)) for error in image.lost]
     done_bytes = done = 0
     source = ObjectStore(objects.catalog, image.vault.packs, objects.clock)
     lines = {line.number: line for line in image.state.packs}

@@ -231,8 +231,8 @@ class Vault:
                 return id, index
             if numbers[0] >= index.base:
                 raise CorruptBackup(
-                    f"The newest increment of {self.place} is missing, behind {number}; those "
-                    "before it do not count without it.",
+                    f"The newest increment of {self.place} is missing, behind {number}; a store of "
+                    "what is before it is made where damage is accepted.",
                     path=increment_file(number + 1),
                 )
         return None
@@ -257,9 +257,36 @@ class Vault:
                 f"{self.place} holds no finished backup; make one with `cas backup`.",
                 path=self.place,
             )
+        return self._back(newest[1])
+
+    def left(self) -> tuple[list[Index], list[CorruptBackup]]:
+        """The chain that ends with the newest increment from which all before it can be read, and
+        what is wrong with those behind: for who takes what there is of a damaged backup.
+
+        Where nothing is wrong it is `chain`. Raises `BackupNotFound`, `CorruptBackup`.
+        """
+        wrong: list[CorruptBackup] = []
+        try:
+            return self.chain(), wrong
+        except CorruptBackup as error:
+            wrong.append(error)
+        numbers = self.numbers()
+        for number in reversed(numbers):
+            try:
+                _id, index = self._index(number)
+                # Of a chain that was never finished, beside the one that was to go.
+                if not (index.is_building and numbers[0] < index.base):
+                    return self._back(index), wrong
+            except CorruptBackup as error:
+                if error.fields["path"] not in {each.fields["path"] for each in wrong}:
+                    wrong.append(error)
+        raise wrong[0]
+
+    def _back(self, last: Index) -> list[Index]:
+        """The increments that end with this one, oldest first."""
         indexes: list[Index] = []
         wanted: bytes | None = None
-        for number in range(newest[1].number, newest[1].base - 1, -1):
+        for number in range(last.number, last.base - 1, -1):
             id, index = self._index(number)
             if wanted not in (None, id):
                 raise CorruptBackup(

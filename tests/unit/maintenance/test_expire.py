@@ -14,6 +14,7 @@ from cas.history.store import Store
 from cas.maintenance.backups import rewrite
 from cas.maintenance.backups import vault as vaults
 from cas.maintenance.backups.vault import open_vault
+from cas.maintenance.fsck import fsck
 from cas.model.ids import BlobId
 from tests.unit.kit import ManualClock, write
 from tests.unit.maintenance.test_backup import condemn, files_of, restored
@@ -261,3 +262,40 @@ def test_long_journals_are_cut(
     for seq in (7, 36):
         with restored(place, seq=seq) as other:
             assert files_of(other) == files_of(store, seq)
+
+
+@pytest.mark.parametrize("expired", [False, True])
+@pytest.mark.parametrize("harm", ["missing", "flipped", "short"])
+def test_what_is_before_a_damaged_increment_can_be_had(
+    store: Store, place: Path, tmp_path: Path, rng: random.Random, expired: bool, harm: str
+) -> None:
+    """Where damage is accepted the store is that of the newest position before it."""
+    grown(store, place, rng, 4)
+    if expired:
+        cas.expire(cas.plan_expiry(place, KeepRule("*", last=3)))
+    with open_vault(str(place), ManualClock()) as vault:
+        states = [(index.number, index.state) for index in vault.chain()]
+    files = sorted((place / "increments").glob("*.pack"))
+    assert len(files) == len(states) >= 3
+    for at in range(1, len(files)):
+        data = files[at].read_bytes()
+        if harm == "missing":
+            files[at].unlink()
+        elif harm == "flipped":
+            files[at].write_bytes(data[:-60] + bytes([data[-60] ^ 1]) + data[-59:])
+        else:
+            files[at].write_bytes(data[: len(data) // 2])
+        expected = [state for _number, state in states[:at] if state is not None][-1]
+        told = expired or harm != "missing" or at < len(files) - 1
+        if told:
+            with pytest.raises(CorruptBackup):
+                cas.restore_store(place, tmp_path / f"none-{at}")
+        report = cas.restore_store(place, tmp_path / f"again-{at}", accept_damage=True)
+        assert (report.seq, report.increment) == (expected.seq, states[at - 1][0])
+        named = {each.pack for each in report.damage}
+        assert named == ({files[at].name} if told else set())
+        with cas.open(tmp_path / f"again-{at}") as again:
+            assert files_of(again) == files_of(store, expected.seq)
+            assert fsck(again).ok
+        files[at].write_bytes(data)
+    assert cas.prove(place)[0].ok
