@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from cas.workspace.checkouts import Checkout
     from cas.workspace.contexts import Context
     from cas.workspace.events import DomainEvent, Position
+    from cas.workspace.exchanging import Exchanged, exchange, keep_exchanging
     from cas.workspace.folders import FolderReport, FolderStatus
     from cas.workspace.links import Link
     from cas.workspace.memories import Memory, Trust
@@ -113,6 +114,7 @@ _ROOMS = {
     "cas.workspace.checkouts": ("Checkout",),
     "cas.workspace.contexts": ("Context",),
     "cas.workspace.events": ("DomainEvent", "Position"),
+    "cas.workspace.exchanging": ("Exchanged", "exchange", "keep_exchanging"),
     "cas.workspace.folders": ("FolderReport", "FolderStatus"),
     "cas.workspace.links": ("Link",),
     "cas.workspace.memories": ("Memory", "Trust"),
@@ -154,6 +156,7 @@ __all__ = [
     "EntryKind",
     "Event",
     "EventSubscription",
+    "Exchanged",
     "Expired",
     "ExpiryPlan",
     "Fault",
@@ -219,8 +222,10 @@ __all__ = [
     "backup",
     "carry",
     "copy",
+    "exchange",
     "expire",
     "init",
+    "keep_exchanging",
     "open",
     "part",
     "plan_expiry",

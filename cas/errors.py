@@ -296,6 +296,12 @@ class InvalidRecord(Invalid):
     code = "invalid-record"
 
 
+class AcrossStores(Invalid):
+    """A unit of work touches contexts that live in two stores. Fields: `context`, `path`."""
+
+    code = "across-stores"
+
+
 class ImpossibleState(Invalid):
     """A state cannot follow the one that stands. Fields: `type`, `id`, `state`, `asked`,
     `allowed`.
@@ -363,7 +369,7 @@ class MissingPack(Corrupt):
 
 
 class HistoryLost(Corrupt):
-    """The catalog lacks an entry that this handle has seen. Fields: `seq`, `found`."""
+    """An entry is missing that this handle, or a subscription, has seen. Fields: `seq`, `found`."""
 
     code = "history-lost"
 

@@ -75,9 +75,9 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
         "workspace",
         "Look at a workspace, branch it, and have it as files.",
     ),
-    "memory": ("workspace", "Add, list and show what agents remember."),
-    "artifact": ("workspace", "Keep content with a name, its versions and its origin."),
-    "sprint": ("workspace", "Plan sprints and move them through their states."),
+    "memory": ("aggregates", "Add, list and show what agents remember."),
+    "artifact": ("aggregates", "Keep content with a name, its versions and its origin."),
+    "sprint": ("aggregates", "Plan sprints and move them through their states."),
     "events": ("events", "Show the domain events of all contexts, oldest first."),
     "bench": ("bench", "Measure what a store does on this machine and this disk."),
 }

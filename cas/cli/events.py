@@ -15,17 +15,22 @@ from cas.cli.options import CasCommand
 from cas.commands.workspace import event_row
 from cas.model.names import printable
 from cas.workspace.events import DomainEvent
-from cas.workspace.workspace import Workspace
 
 
 @click.command("events", cls=CasCommand)
 @click.option("--after", metavar="POSITION", default="0", help="Events behind SEQ or SEQ.INDEX.")
 @click.option("--type", "types", metavar="TYPE", multiple=True, help="Only of this type; sprint.*")
 @click.option("-n", "--limit", metavar="N", type=click.IntRange(0), help="At most so many.")
+@click.option("--seen-by", metavar="CONTEXT", help="Only what a context sees, in its store.")
 @click.option("-f", "--follow", is_flag=True, help="Wait for those to come, until interrupted.")
 @pass_front
 def events(
-    front: Front, after: str, types: tuple[str, ...], limit: int | None, follow: bool
+    front: Front,
+    after: str,
+    types: tuple[str, ...],
+    limit: int | None,
+    seen_by: str | None,
+    follow: bool,
 ) -> None:
     """Show the domain events of all contexts, oldest first.
 
@@ -33,9 +38,8 @@ def events(
     a document of its own.
     """
     out = front.out
-    with front.store() as store:
-        space = Workspace(store)
-        found = space.events(after, types or None, limit=limit)
+    with front.space() as space:
+        found = space.events(after, types or None, limit=limit, seen_by=seen_by)
         if not follow:
             if out.json:
                 out.document("events", events=[event_row(event) for event in found])
@@ -43,11 +47,12 @@ def events(
                 out.lines(_event_line(event) for event in found)
             return
         count = 0
-        with store.follow(space.last_event().seq) as entries:
+        where = space if seen_by is None else space.place(seen_by)
+        with where.store.follow(where.last_event().seq) as entries:
             position: Any = after
             while limit is None or count < limit:
                 left = None if limit is None else limit - count
-                for event in space.events(position, types or None, limit=left):
+                for event in space.events(position, types or None, limit=left, seen_by=seen_by):
                     if out.json:
                         out.document("events", events=[event_row(event)])
                     else:

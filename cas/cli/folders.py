@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
 
+from cas.cli.options import default_author
 from cas.cli.output import Output
 from cas.cli.values import LETTERS
 from cas.commands.folders import checkout_row, report_row, status_row
@@ -28,23 +29,20 @@ from cas.worktree.values import Problem
 class Asked:
     """What the options of one invocation said of working folders."""
 
-    def __init__(
-        self,
-        actor: str,
-        author: str | None,
-        sprint: str | None,
-        new_max: int | None,
-        seconds: float | None,
-    ) -> None:
-        self.actor = actor
-        self.author = author or EXTERNAL
-        self.sprint = sprint
+    def __init__(self, said: Mapping[str, Any]) -> None:
+        new_max = said["new_max"]
+        self.actor = default_author()
+        self.author = said["author"] or EXTERNAL
+        self.sprint = said["sprint"]
         self.new_max = FOLDER_NEW_MAX if new_max is None else new_max
-        self.seconds = seconds
+        self.seconds = said["seconds"]
 
 
-def act(out: Output, space: Workspace, action: str, folder: str | None, asked: Asked) -> None:
+def act(
+    out: Output, space: Workspace, action: str, folder: str | None, said: Mapping[str, Any]
+) -> None:
     """Do one action on a working folder and show what became of it."""
+    asked = Asked(said)
     if action == "folders":
         _folders(out, space)
         return
@@ -150,14 +148,14 @@ def _watch(out: Output, space: Workspace, folder: str, asked: Asked) -> None:
     def heard(report: FolderReport) -> None:
         _report(out, space, report, asked.actor)
 
-    ended = _until_told(stop, asked.seconds)
+    ended = until_told(stop, asked.seconds)
     try:
         space.watch(folder, actor=asked.actor, on_report=heard, stop=stop, author=asked.author)
     finally:
         ended()
 
 
-def _until_told(stop: threading.Event, seconds: float | None) -> Callable[[], None]:
+def until_told(stop: threading.Event, seconds: float | None) -> Callable[[], None]:
     """Set `stop` at the end of the time, or at SIGTERM; gives what undoes that."""
     undo: list[Callable[[], Any]] = []
     if threading.current_thread() is threading.main_thread():

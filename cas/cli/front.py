@@ -7,7 +7,9 @@ process ends, however it ends.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import click
@@ -16,6 +18,7 @@ from cas.cli.output import Output, Settings
 
 if TYPE_CHECKING:
     from cas.history.store import Store
+    from cas.workspace.workspace import Workspace
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -47,6 +50,22 @@ class Front:
         from cas.assembly import open as open_store
 
         return open_store(self.location(), read_only=not write)
+
+    @contextmanager
+    def space(self, branch: str = "main", *, write: bool = False) -> Iterator[Workspace]:
+        """The workspace of the store on a branch, with all stores in which its contexts live.
+
+        Raises as `store`.
+        """
+        from cas.assembly import open as open_store
+        from cas.workspace.workspace import Workspace
+
+        places = partial(open_store, read_only=not write)
+        with (
+            self.store(write=write) as store,
+            Workspace(store, branch=branch, places=places) as space,
+        ):
+            yield space
 
 
 def pass_front(command: Callable[Concatenate[Front, _P], _R]) -> Callable[_P, _R]:

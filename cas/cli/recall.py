@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import repeat
 from typing import Any, Final
 
@@ -9,7 +11,7 @@ import click
 
 from cas.cli.front import Front, pass_front
 from cas.cli.options import CasCommand, default_author
-from cas.commands.recall import condition, recalling, types_of
+from cas.commands.recall import MEMORY, condition, recalling, types_of, where_lives
 from cas.model.names import printable
 from cas.recall.forget import Policy
 from cas.recall.recall import AsOf, Recall
@@ -31,6 +33,15 @@ _AUTHOR: Final = click.option("--author", metavar="NAME", help="Who does it.")
 
 def _moment(text: str | None) -> AsOf:
     return int(text) if text is not None and text.isdigit() else text
+
+
+@contextmanager
+def _recall(
+    front: Front, branch: str, context: str = MEMORY, *, write: bool = False
+) -> Iterator[Recall]:
+    """Recall over the store in which a context lives."""
+    with front.space(write=write) as space, recalling(space.store_of(context), branch) as recall:
+        yield recall
 
 
 def _tell(front: Front, recall: Recall) -> None:
@@ -75,7 +86,7 @@ def find(
     wanted = condition(type, where)
     match = " ".join(words)
     moment = _moment(as_of)
-    with front.store() as store, recalling(store, branch) as recall:
+    with _recall(front, branch, type.context) as recall:
         how: dict[str, Any] = {"match": match, "as_of": moment, "archived": archived}
         if count:
             total = recall.count(type.cls, wanted, **how)
@@ -175,7 +186,7 @@ def recall_command(
     The text is what a model would be shown; with --explain the reasons follow.
     """
     types = types_of(kinds or ("memory",))
-    with front.store(write=receipt) as store, recalling(store, branch) as recall:
+    with _recall(front, branch, write=receipt) as recall:
         found = recall.recall(
             query,
             agent=agent,
@@ -277,7 +288,7 @@ def links(
     if (link is None) != stale:
         raise click.UsageError("Give TYPE:ID, or --stale without one.")
     moment = _moment(as_of)
-    with front.store() as store, recalling(store, branch) as recall:
+    with _recall(front, branch, where_lives(link)) as recall:
         if link is None:
             found = [(each.because, each.link) for each in recall.stale(as_of=moment)]
         else:
@@ -349,7 +360,7 @@ def forget(
     )
     if not plan_only and not yes:
         raise click.UsageError("Say --plan to see what would be forgotten, or --yes to do it.")
-    with front.store(write=not plan_only) as store, recalling(store, branch) as recall:
+    with _recall(front, branch, write=not plan_only) as recall:
         plan = plan_forget(recall, policy)
         done = None
         if not plan_only:
@@ -397,7 +408,7 @@ def taint(
     """
     if remove and distrust:
         raise click.UsageError("--remove and --distrust do different things; give one.")
-    with front.store(write=remove or distrust) as store, recalling(store, branch) as recall:
+    with _recall(front, branch, write=remove or distrust) as recall:
         plan = plan_taint(
             recall,
             source=None if source is None else Link.parse(source),

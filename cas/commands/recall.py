@@ -17,8 +17,11 @@ from cas.history.store import Store
 from cas.recall.recall import Recall
 from cas.recall.where import All, Compare, Condition, Not, Op, plain
 from cas.workspace.layout import MAIN
-from cas.workspace.registry import AggregateType, type_named
+from cas.workspace.links import Link
+from cas.workspace.memories import Memory
+from cas.workspace.registry import AggregateType, type_named, type_of, types
 
+MEMORY: Final = type_of(Memory).context
 _OPERATORS: Final[dict[str, Op]] = {
     "!=": "=",
     "<=": "<=",
@@ -36,6 +39,12 @@ def recalling(store: Store, branch: str = MAIN) -> Iterator[Recall]:
     embedder = "default" if find_spec("numpy") is not None else None
     with Recall(store, branch=branch, embedder=embedder) as recall:
         yield recall
+
+
+def where_lives(link: str | None) -> str:
+    """The context of what a link names; that of memories where it names nothing that is known."""
+    name = "" if link is None else Link.parse(link).type
+    return next((type.context for type in types() if type.name == name), MEMORY)
 
 
 def types_of(names: Sequence[str]) -> list[AggregateType]:

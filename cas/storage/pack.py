@@ -65,8 +65,7 @@ _SLOTS_AND_EDGES_MAX: Final = (
 assert SLOT_BYTES == 56 == _OFFSET.size
 
 
-Row = tuple[bytes, int, int, int, int, int, int, int, int]
-"""A slot as a plain tuple, in the order of `Slot`'s fields."""
+_Row = tuple[bytes, int, int, int, int, int, int, int, int]
 
 
 class Slot(NamedTuple):
@@ -174,7 +173,7 @@ class Footer:
         """All slots, ascending by id."""
         return map(Slot._make, SLOT.iter_unpack(self._slots))
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[_Row]:
         """All slots as plain tuples in the order of `Slot`'s fields, for long runs."""
         return SLOT.iter_unpack(self._slots)
 
@@ -183,7 +182,7 @@ class Footer:
         offsets = [offset for (offset,) in _OFFSET.iter_unpack(self._slots)]
         return sorted(range(self.count), key=offsets.__getitem__)
 
-    def pick(self, numbers: Iterable[int]) -> Iterator[Row]:
+    def pick(self, numbers: Iterable[int]) -> Iterator[_Row]:
         """Slots of these numbers, as `rows` gives them. Each is made when it is asked for."""
         slots = self._slots
         starts = [number * SLOT_BYTES for number in numbers]

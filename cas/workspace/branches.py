@@ -3,9 +3,13 @@
 Floor 6. Invariant: a branch of the workspace is one branch of each context that there was, made in
 one entry and copying nothing; merging it back is one entry as well, in which every aggregate that
 both sides changed was merged by the rules of its type, and nothing else was decided by a guess.
+Where contexts live in other stores this holds for each store; that of the workspace comes last, so
+that what was cut short is gone on with when it is asked for again.
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 from attrs import frozen
 
@@ -38,7 +42,9 @@ from cas.workspace.unit import OnConflict
 
 @frozen
 class BranchMerge:
-    """What merging a branch of the workspace did; `entry` is None when there was nothing to do."""
+    """What merging a branch of the workspace did; `entry` is that of its own store, None when
+    there was nothing to do there.
+    """
 
     entry: Entry | None
     contexts: tuple[str, ...]
@@ -51,33 +57,61 @@ def branch_refs(view: View, branch: str) -> dict[str, Ref]:
     return {where[0]: ref for where, ref in found if where is not None and where[1] == branch}
 
 
-def branch_names(view: View) -> list[str]:
-    """All branches of the workspace, ascending."""
+def branch_names(view: View, contexts: Collection[str] | None = None) -> list[str]:
+    """All branches of the workspace, or of some of its contexts, ascending."""
     found = (context_of(ref.name) for ref in view.refs(HEADS))
-    return sorted({where[1] for where in found if where is not None})
+    every = (where for where in found if where is not None)
+    return sorted({branch for context, branch in every if contexts is None or context in contexts})
 
 
-def create(store: Store, name: str, of: str, actor: str) -> Entry:
+Elsewhere = tuple[tuple[Store, Collection[str]], ...]
+"""Other stores, and the contexts of the workspace that live there."""
+
+
+def create(store: Store, name: str, of: str, actor: str, elsewhere: Elsewhere = ()) -> Entry:
     """Make a branch of the workspace where another one stands. Raises `RefExists`, `RefNotFound`,
     `InvalidName`.
     """
     view = store.view()
-    taken, origin = branch_refs(view, name), branch_refs(view, of)
-    if name == of or taken:
-        raise RefExists(
-            f"The workspace has a branch {name!r} already; choose another name, or drop it.",
-            ref=name,
-            other=name,
-        )
-    if not origin:
+    if name == of or branch_refs(view, name):
+        raise _taken(name)
+    origin = branch_refs(view, of)
+    placed = [(each, _only(each, of, contexts)) for each, contexts in elsewhere]
+    if not origin and not any(refs for _each, refs in placed):
         raise RefNotFound(f"The workspace has no branch {of!r} yet: nothing is in it.", ref=of)
+    for each, refs in placed:
+        there = _only(each, name, refs)
+        if {context: ref.target for context, ref in there.items()} == {
+            context: ref.target for context, ref in refs.items()
+        }:
+            continue
+        if there:
+            raise _taken(name)
+        _branch_off(each, refs, name, of, actor)
+    return _branch_off(store, origin, name, of, actor)
+
+
+def _only(store: Store, branch: str, contexts: Collection[str]) -> dict[str, Ref]:
+    found = branch_refs(store.view(), branch)
+    return {context: ref for context, ref in found.items() if context in contexts}
+
+
+def _branch_off(store: Store, refs: dict[str, Ref], name: str, of: str, actor: str) -> Entry:
     with store.begin(author=actor, message=f"branch {name} of {of}") as tx:
-        for context, ref in origin.items():
+        for context, ref in refs.items():
             tx.move(HEADS + context_branch(context, name), ref.target)
         return tx.commit()
 
 
-def drop(store: Store, name: str, actor: str) -> Entry:
+def _taken(name: str) -> RefExists:
+    return RefExists(
+        f"The workspace has a branch {name!r} already; choose another name, or drop it.",
+        ref=name,
+        other=name,
+    )
+
+
+def drop(store: Store, name: str, actor: str, elsewhere: Elsewhere = ()) -> Entry:
     """Remove a branch of the workspace; its history stays in the journal, and undo brings it back.
 
     Raises `RefNotFound`, and `Invalid` for the main branch.
@@ -85,12 +119,16 @@ def drop(store: Store, name: str, actor: str) -> Entry:
     if name == MAIN:
         raise Invalid("The main branch of the workspace cannot be dropped.")
     refs = branch_refs(store.view(), name)
-    if not refs:
+    placed = [(each, _only(each, name, contexts)) for each, contexts in elsewhere]
+    if not refs and not any(there for _each, there in placed):
         raise no_branch(name)
-    with store.begin(author=actor, message=f"drop {name}") as tx:
-        for ref in refs.values():
-            tx.delete(ref.name)
-        return tx.commit()
+    for each, there in (*placed, (store, refs)):
+        if there or each is store:
+            with each.begin(author=actor, message=f"drop {name}") as tx:
+                for ref in there.values():
+                    tx.delete(ref.name)
+                entry = tx.commit()
+    return entry
 
 
 def no_branch(name: str) -> RefNotFound:
@@ -101,32 +139,61 @@ def no_branch(name: str) -> RefNotFound:
 
 
 def merge(
-    store: Store, name: str, into: str, actor: str, message: str, on_conflict: OnConflict
+    store: Store,
+    name: str,
+    into: str,
+    actor: str,
+    message: str,
+    on_conflict: OnConflict,
+    elsewhere: Elsewhere = (),
 ) -> BranchMerge:
-    """Bring all that a branch of the workspace changed into another, in one entry.
+    """Bring all that a branch of the workspace changed into another, in one entry a store.
 
     Raises `AggregateConflict` for what the rules do not merge, unless conflicts are kept;
     `RefNotFound`; `RefConflict` when others kept moving the branch.
     """
     if name == into:
         raise Invalid("A branch is merged into another one.")
+    every = [(each, _only(each, name, contexts)) for each, contexts in elsewhere]
+    every.append((store, branch_refs(store.view(), name)))
+    if not any(theirs for _each, theirs in every):
+        raise no_branch(name)
+    message = message or f"merge {name} into {into}"
+    done = [_merge_often(each, theirs, into, actor, message, on_conflict) for each, theirs in every]
+    return BranchMerge(
+        done[-1].entry,
+        tuple(sorted(context for each in done for context in each.contexts)),
+        sum(each.merged_count for each in done),
+    )
+
+
+def _merge_often(
+    store: Store,
+    theirs: dict[str, Ref],
+    into: str,
+    actor: str,
+    message: str,
+    on_conflict: OnConflict,
+) -> BranchMerge:
     for _ in range(MERGE_ATTEMPTS_MAX - 1):
         try:
-            return _merge(store, name, into, actor, message, on_conflict)
+            return _merge(store, theirs, into, actor, message, on_conflict)
         except RefConflict:
             continue
-    return _merge(store, name, into, actor, message, on_conflict)
+    return _merge(store, theirs, into, actor, message, on_conflict)
 
 
 def _merge(
-    store: Store, name: str, into: str, actor: str, message: str, on_conflict: OnConflict
+    store: Store,
+    theirs: dict[str, Ref],
+    into: str,
+    actor: str,
+    message: str,
+    on_conflict: OnConflict,
 ) -> BranchMerge:
-    theirs = branch_refs(store.view(), name)
-    if not theirs:
-        raise no_branch(name)
     touched: list[str] = []
     count = 0
-    with store.begin(author=actor, message=message or f"merge {name} into {into}") as tx:
+    with store.begin(author=actor, message=message) as tx:
         for context, ref in theirs.items():
             done = _merge_context(store, tx, context, ref, into, on_conflict)
             if done is not None:

@@ -8,7 +8,7 @@ type that names it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cas.errors import LimitExceeded, NotAllowed
@@ -46,8 +46,9 @@ class Context(Aggregate):
 
     `types` are the names of the types that it holds (empty: each that names it), `publishes` the
     types of events that other contexts see (`sprint.*` stands for all that begin so),
-    `record_bytes_max` how long a record may be. `place` is the store in which it lives, where that
-    is another one.
+    `record_bytes_max` how long a record may be. `place` is the address of the store in which it
+    lives, where that is another one: a URL, or a path, which begins beside the store that declares
+    it unless it is absolute. `store_id` is the id of that store, filled in by `declare`.
     """
 
     id: str = part(validator=_branches)
@@ -56,6 +57,7 @@ class Context(Aggregate):
     publishes: frozenset[str] = part(default=frozenset(), rule="union", validator=_patterns)
     record_bytes_max: int | None = part(default=None, validator=_positive)
     place: str = part(default="")
+    store_id: str = part(default="")
 
     def check_type(self, type: AggregateType) -> None:
         """Refuse a type that this context does not hold. Raises `NotAllowed`."""
@@ -83,16 +85,18 @@ class Declared:
     """
 
     def __init__(self) -> None:
-        self._known: tuple[object, dict[str, Context]] = (None, {})
+        self._known: tuple[int, object, dict[str, Context]] = (-1, None, {})
 
     def now(self, reader: Reader) -> dict[str, Context]:
         """The declared contexts as of a reader, by name."""
+        seq, known, contexts = self._known
+        if seq == reader.seq:
+            return contexts
         target = _home(reader.view)
-        known, contexts = self._known
         if known != target:
             main = Reader(reader.core, reader.view, MAIN)
             contexts = {each.id: each for each in Collection(main, Context)}
-            self._known = (target, contexts)
+        self._known = (reader.seq, target, contexts)
         return contexts
 
 
@@ -102,7 +106,7 @@ def _home(view: View) -> object:
 
 
 def visible(
-    events: Iterator[DomainEvent], context: str, declared: dict[str, Context]
+    events: Iterator[DomainEvent], context: str, declared: Mapping[str, Context]
 ) -> Iterator[DomainEvent]:
     """Those of the events that a context sees: its own, and what others publish."""
     filters = {name: type_filter(each.publishes) for name, each in declared.items()}

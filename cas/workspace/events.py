@@ -26,6 +26,9 @@ ABOUT: Final = "about"
 CONTEXT: Final = "context"
 CAUSE: Final = "cause"
 CORRELATION: Final = "correlation"
+CARRIED_FROM: Final = "carried-from"
+"""STORE/POSITION of an event that was carried here from another store."""
+CARRIED_BY: Final = "carried-by"
 
 _TYPE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,127}")
 _POSITION: Final = re.compile(r"(\d{1,18})(?:\.(\d{1,9}))?")
@@ -101,6 +104,14 @@ class DomainEvent:
     def correlation(self) -> str | None:
         """The id of the conversation that it belongs to."""
         return self.headers.get(CORRELATION)
+
+    @property
+    def carried_from(self) -> str | None:
+        """STORE/POSITION of the event in the store that it was carried from; None: it is of here.
+
+        Its cause is a position in that store.
+        """
+        return self.headers.get(CARRIED_FROM)
 
 
 def check_type_name(type: str) -> str:

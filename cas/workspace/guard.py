@@ -32,8 +32,6 @@ from cas.workspace.checkouts import (
 from cas.workspace.folders import Folder, FolderReport
 from cas.workspace.layout import MAIN
 from cas.workspace.links import Link, new_id
-from cas.workspace.planning import Sprint
-from cas.workspace.reading import Collection, Reader
 from cas.worktree.importer import folder_to_read
 from cas.worktree.marker import Marker, read_marker, remove_marker, write_marker
 from cas.worktree.watching import wakes
@@ -48,7 +46,7 @@ def check_out(
     folder: str | os.PathLike[str],
     actor: str,
     *,
-    sprint: str | None = None,
+    sprint: Link | None = None,
     lease_ms: float = LEASE_MS,
     author: str = EXTERNAL,
     new_max: int = FOLDER_NEW_MAX,
@@ -59,7 +57,6 @@ def check_out(
     another branch is brought up to that first, and then to this. Raises `Invalid`,
     `AggregateNotFound` (the sprint), `LimitExceeded`, and what `Folder.sync` raises.
     """
-    link = _sprint(store, branch, sprint)
     place = folder_to_read(store, folder)
     try:
         os.makedirs(place, exist_ok=True)
@@ -76,19 +73,13 @@ def check_out(
             # What was done for a branch that was dropped goes to the next.
             with suppress(RefNotFound):
                 Folder(store, place).sync(author=author, new_max=new_max)
-    _lease(store, found, place, branch, actor, lease_ms, link)
+    _lease(store, found, place, branch, actor, lease_ms, sprint)
     return Folder(store, place).sync(author=author, new_max=new_max)
 
 
 def folder_of(store: Store, folder: str | os.PathLike[str]) -> Folder:
     """A working folder by any of its paths. Raises `Invalid`."""
     return Folder(store, folder_to_read(store, folder))
-
-
-def _sprint(store: Store, branch: str, id: str | None) -> Link | None:
-    if id is None:
-        return None
-    return Collection(Reader(store.core, store.view(), branch), Sprint).get(id).link
 
 
 def _bind(store: Store, branch: str, place: bytes, actor: str) -> Checkout:

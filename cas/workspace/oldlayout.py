@@ -28,8 +28,9 @@ from cas.workspace.links import check_id
 from cas.workspace.memories import Memory
 from cas.workspace.planning import Project, ProjectState, Sprint, SprintState
 from cas.workspace.registry import Aggregate
+from cas.workspace.views import Artifacts
 from cas.workspace.work import UnitOfWork
-from cas.workspace.workspace import Artifacts, Workspace
+from cas.workspace.workspace import Workspace
 
 A = TypeVar("A", bound=Aggregate)
 

@@ -63,10 +63,13 @@ class Reader:
         """The files of a context; empty where nothing was written yet."""
         found = self._snapshots.get(context)
         if found is None:
-            ref = self.view.ref("heads/" + context_branch(context, self.branch))
-            commit = None if ref is None else CommitId(ref.target)
-            found = self._snapshots[context] = snapshot_of(self.core, commit)
+            found = self._snapshots[context] = snapshot_of(self.core, self.commit(context))
         return found
+
+    def commit(self, context: str) -> CommitId | None:
+        """The commit of a context; None where nothing was written yet."""
+        ref = self.view.ref("heads/" + context_branch(context, self.branch))
+        return None if ref is None else CommitId(ref.target)
 
     def preset(self, context: str, snapshot: Snapshot) -> None:
         """Take these files for those of a context."""

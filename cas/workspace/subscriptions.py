@@ -11,11 +11,20 @@ carried to a context that lives elsewhere.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from itertools import islice
 
-from cas.errors import AggregateConflict, ConditionFailed, Invalid, RefConflict, Unavailable
+from cas.errors import (
+    AggregateConflict,
+    ConditionFailed,
+    HistoryLost,
+    Invalid,
+    RefConflict,
+    Unavailable,
+)
+from cas.history.store import Store
 from cas.limits import HANDLER_ATTEMPTS_MAX, SUBSCRIPTION_LAG_MAX
 from cas.workspace.contexts import HOME
-from cas.workspace.events import DomainEvent, Position, type_filter
+from cas.workspace.events import CARRIED_BY, CARRIED_FROM, DomainEvent, Position, type_filter
 from cas.workspace.parts import part
 from cas.workspace.registry import Aggregate, aggregate
 from cas.workspace.work import UnitOfWork
@@ -68,6 +77,7 @@ class EventSubscription:
         name: str,
         types: Collection[str] | None,
         attempts_max: int,
+        where: Callable[[DomainEvent], bool] | None = None,
     ) -> None:
         if attempts_max < 1:
             raise Invalid(f"`attempts_max` is 1 or more, not {attempts_max}.")
@@ -76,6 +86,7 @@ class EventSubscription:
         self._source = source
         self._target = target
         self._types = types
+        self._where = where
         self._attempts_max = attempts_max
         self._actor = f"subscription {name}"
 
@@ -110,12 +121,16 @@ class EventSubscription:
         while limit is None or count < limit:
             position = self.position
             most = batch_count if limit is None else min(batch_count, limit - count)
-            events = list(self._source.events(position, self._types, limit=max(most, 1)))
+            events = list(islice(self._found(position), max(most, 1)))
             if not events:
                 self._pass_by(position)
                 return count
             count += self._handle(handler, events, position)
         return count
+
+    def _found(self, position: Position) -> Iterator[DomainEvent]:
+        found = self._source.events(position, self._types)
+        return found if self._where is None else filter(self._where, found)
 
     def _handle(self, handler: Handler, events: list[DomainEvent], position: Position) -> int:
         try:
@@ -199,6 +214,15 @@ class EventSubscription:
     def _pass_by(self, position: Position) -> None:
         """Save the position behind much that was of no interest, so that it is not read again."""
         newest = self._source.last_event()
+        if newest.seq < position.seq:
+            raise HistoryLost(
+                f"The subscription {self.name!r} stands behind entry {position.seq} of the store "
+                f"{self._source.store.id}, whose newest is {newest.seq}: that store was set back. "
+                "What it records from here on would be passed by; decide what was handled, and "
+                "`rewind` the subscription to an entry that is there.",
+                seq=position.seq,
+                found=newest.seq,
+            )
         if newest.seq - position.seq < SUBSCRIPTION_LAG_MAX:
             return
         try:
@@ -256,13 +280,14 @@ def subscribe(
     *,
     target: Workspace | None = None,
     attempts_max: int = HANDLER_ATTEMPTS_MAX,
+    where: Callable[[DomainEvent], bool] | None = None,
 ) -> EventSubscription:
     """A subscription of this name; it begins at the first event, or where it was left.
 
     With `target` effects and position live in another store, and each event takes effect there
-    exactly once.
+    exactly once. `where` picks among the events of these types.
     """
-    return EventSubscription(source, target or source, name, types, attempts_max)
+    return EventSubscription(source, target or source, name, types, attempts_max, where)
 
 
 def carry(source: Workspace, target: Workspace, name: str, types: Collection[str]) -> int:
@@ -271,12 +296,16 @@ def carry(source: Workspace, target: Workspace, name: str, types: Collection[str
     A carried event has its actor and place of origin in its headers (`carried-from`,
     `carried-by`). Call it again to go on; a process that ends at any moment loses and doubles none.
     """
-    subscription = subscribe(source, name, types, target=target)
+    return bring(subscribe(source, name, types, target=target), source.store)
+
+
+def bring(subscription: EventSubscription, source: Store) -> int:
+    """Record what a subscription to a store gives in its target; how many events there were."""
 
     def record(event: DomainEvent, uow: UnitOfWork) -> None:
         headers = dict(event.headers)
-        headers["carried-from"] = f"{source.store.id}/{event.id}"
-        headers["carried-by"] = event.actor
+        headers[CARRIED_FROM] = f"{source.id}/{event.id}"
+        headers[CARRIED_BY] = event.actor
         uow.transaction.event(event.type, event.body(), headers)
 
     return subscription.poll(record, batch_count=_CARRIED)

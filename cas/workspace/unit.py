@@ -1,9 +1,9 @@
 """A unit of work: aggregates of any contexts and their events, visible together or not at all.
 
 Floor 6. Invariants: nothing is visible before `commit` returns, and leaving the block without it
-rolls back; one commit is one journal entry. What others changed meanwhile is merged by the rules
-of its type where this unit has written it, and refuses the commit where this unit has only read
-it or made it a condition; nobody's change is lost without a conflict that says so.
+rolls back; one commit is one journal entry, of one store. What others changed meanwhile is merged
+by the rules of its type where this unit has written it, and refuses the commit where this unit has
+only read it or made it a condition; nobody's change is lost without a conflict that says so.
 
 It stands on the transactions of history: reads are recorded, a branch that moved is followed, and
 what clashes is settled here, inside the gate after the first try, so that nobody starves. One
@@ -23,10 +23,11 @@ from cas.history.transaction import Transaction
 from cas.model.entry import Entry
 from cas.model.ids import BlobId, CommitId
 from cas.workspace.codec import from_record, to_record, typed
-from cas.workspace.contexts import Context
+from cas.workspace.contexts import HOME, Context
 from cas.workspace.events import encode_event
 from cas.workspace.layout import context_branch, record_path, snapshot_of
 from cas.workspace.links import Link, new_id
+from cas.workspace.placement import Places, across_stores
 from cas.workspace.reading import Reader, Where, not_found
 from cas.workspace.registry import Aggregate, AggregateType, type_of
 from cas.workspace.settling import Condition, Settler
@@ -66,22 +67,54 @@ class UnitCore:
     """Begin one with `space.unit_of_work(actor=…)`; end it with `commit`."""
 
     def __init__(
-        self, store: Store, reader: Reader, asked: Asked, declared: Mapping[str, Context]
+        self,
+        store: Store,
+        reader: Reader,
+        asked: Asked,
+        declared: Mapping[str, Context],
+        places: Places | None = None,
     ) -> None:
         self._store = store
         self._declared = declared
+        self._places = places or Places(store)
         self._asked = asked
         self._reader = reader
         self.already: Entry | None = None
         """The entry that a unit of work with this key has made before: this one will do nothing."""
-        if asked.key is not None:
-            self.already = store.outcome(asked.key)
-        self._tx: Transaction = store.begin(
-            author=asked.actor, message=asked.message, key=asked.key
-        )
         self._edits: dict[str, tuple[BranchEdit, Settler]] = {}
         # What this unit has made of aggregates; None: removed.
         self._staged: dict[Key, Aggregate | None] = {}
+        # Whether it has touched something of its store; until then it may go to another one, and
+        # takes along the events that belong to no context.
+        self._settled_in = False
+        self._homeless: list[tuple[str, bytes, dict[str, str]]] = []
+        self._tx = self._begin(store)
+
+    def _begin(self, store: Store) -> Transaction:
+        asked = self._asked
+        if asked.key is not None and self.already is None:
+            self.already = store.outcome(asked.key)
+        return store.begin(author=asked.actor, message=asked.message, key=asked.key)
+
+    def _enter(self, context: str) -> None:
+        """Be in the store in which a context lives. Raises `AcrossStores`."""
+        declared = self._declared.get(context)
+        store = self._places.store_of(declared)
+        if store is not self._store:
+            if self._settled_in:
+                raise across_stores(context, store, self._store)
+            self._tx.rollback()
+            self._store = store
+            self._reader = Reader(store.core, store.view(), self._asked.branch)
+            self._tx = self._begin(store)
+            for event in self._homeless:
+                self._tx.event(*event)
+        self._settled_in = True
+
+    @property
+    def store(self) -> Store:
+        """The store in which it commits: that of the first context that it touches."""
+        return self._store
 
     @property
     def actor(self) -> str:
@@ -96,6 +129,7 @@ class UnitCore:
     @property
     def transaction(self) -> Transaction:
         """The transaction below, for what is no aggregate."""
+        self._settled_in = True
         return self._tx
 
     def __enter__(self) -> Self:
@@ -120,10 +154,14 @@ class UnitCore:
     def _edit(self, context: str) -> tuple[BranchEdit, Settler]:
         found = self._edits.get(context)
         if found is None:
+            self._enter(context)
             edit = self._tx.branch(context_branch(context, self._asked.branch))
             settler = Settler(self._store, self._tx, edit, self._asked.on_conflict)
             edit.settle = settler
             found = self._edits[context] = edit, settler
+            if edit.base is None and self._store is self._places.home and context != HOME:
+                # Nothing here that could tell of it, should the context be declared elsewhere.
+                self._edit(HOME)[0].entry(record_path(type_of(Context), context))
         return found
 
     # -- reading -----------------------------------------------------------------------------
@@ -283,12 +321,17 @@ class UnitCore:
         context: str = "",
     ) -> None:
         """Record a domain event in the same commit: a type such as `sprint.closed`, plain values,
-        the aggregate that it is about. Raises `Invalid`, `LimitExceeded`.
+        the aggregate that it is about. Raises `Invalid`, `LimitExceeded`, and `AcrossStores` for
+        one of a context that lives elsewhere.
         """
         link = about.link if isinstance(about, Aggregate) else about
         if not context and isinstance(about, Aggregate):
             context = type_of(about.__class__).context
         body, headers = encode_event(type, data or {}, link, context, self._asked.headers)
+        if context:
+            self._enter(context)
+        elif not self._settled_in:
+            self._homeless.append((type, body, headers))
         self._tx.event(type, body, headers)
 
     # -- ending ------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
+from cas.errors import AggregateNotFound, Invalid
 from cas.model.objects import EntryKind, TreeEntry
 from cas.workspace.artifacts import Artifact
 from cas.workspace.clashes import OpenConflict, Take
@@ -14,6 +15,7 @@ from cas.workspace.codec import from_fields, to_fields
 from cas.workspace.collections import UnitArtifacts, UnitCollection, UnitMemories
 from cas.workspace.layout import conflict_path, content_path, file_path
 from cas.workspace.planning import Agent, Decision, Project, Run, Sprint
+from cas.workspace.reading import not_found
 from cas.workspace.registry import Aggregate, type_named, type_of
 from cas.workspace.unit import UnitCore
 
@@ -72,9 +74,22 @@ class UnitOfWork(UnitCore):
         """Settle a conflict: the clashing fields as one side had them, or by `values` as the
         fields of the aggregate. Gives what the aggregate becomes, None where it is removed.
 
-        Raises `AggregateNotFound` when it is gone by now, and what saving raises.
+        Raises `AggregateNotFound` when the conflict was settled by now, or the aggregate is gone
+        and a side or values are to become it; `Invalid` for a side that there is not; and what
+        saving raises.
         """
         type = type_named(conflict.about.type)
+        if self.edit(type.context).entry(conflict_path(conflict.id)) is None:
+            raise AggregateNotFound(
+                f"The conflict {conflict.id!r} is there no longer; somebody has settled it.",
+                type="conflict",
+                id=conflict.id,
+            )
+        if conflict.removed and take == "base":
+            raise Invalid(
+                f"One side removed {conflict.about}: take current or incoming, of which the "
+                f"{conflict.removed} one is to remove it."
+            )
         self.edit(type.context).drop(conflict_path(conflict.id))
         self.edit(type.context).drop(content_path(conflict.id))
         value = self.find_one(type.cls, conflict.about.id)
@@ -85,13 +100,14 @@ class UnitOfWork(UnitCore):
                 else:
                     self.remove(value)
                 return None
-        elif value is not None and (take != "current" or values):
-            taken = {} if take == "current" else conflict.taking(take)
-            chosen = from_fields(type, {**to_fields(value), **taken}).evolve(origin=value.origin)
-            return self._settled(chosen.evolve(**values) if values else chosen)
-        elif value is not None and values:
-            return self._settled(value.evolve(**values))
-        return value
+            return self._settled(value.evolve(**values)) if value is not None and values else value
+        if value is None and (take != "current" or values):
+            raise not_found(type, conflict.about.id)
+        if value is not None and take != "current":
+            fields = {**to_fields(value), **conflict.taking(take)}
+            value = from_fields(type, fields).evolve(origin=value.origin)
+            return self._settled(value.evolve(**values) if values else value)
+        return self._settled(value.evolve(**values)) if value is not None and values else value
 
     def _settled(self, value: Aggregate) -> Aggregate:
         """Save what a conflict was settled to; the file of an artifact follows its record."""

@@ -5,6 +5,7 @@ Floor 6. Invariant: nothing is decided here. Any thread; one at a time for one f
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from os import PathLike
 from threading import Event
@@ -13,7 +14,11 @@ from typing import TYPE_CHECKING
 from cas.history.store import Store
 from cas.later import Later
 from cas.limits import FOLDER_NEW_MAX, LEASE_MS
+from cas.workspace.artifacts import Artifact
 from cas.workspace.checkouts import EXTERNAL, Checkout, checkouts
+from cas.workspace.planning import Sprint
+from cas.workspace.reading import Collection
+from cas.workspace.registry import type_of
 
 if TYPE_CHECKING:
     from cas.workspace import guard
@@ -23,11 +28,24 @@ else:
     guard = Later("cas.workspace.guard")
 
 
-class WorkingFolders:
+class WorkingFolders(ABC):
     """The verbs of working folders, for the workspace on one branch."""
 
-    store: Store
     branch_name: str
+
+    @abstractmethod
+    def store_of(self, context: str) -> Store:
+        """The store in which a context lives."""
+
+    @property
+    @abstractmethod
+    def sprints(self) -> Collection[Sprint]:
+        """Sprints."""
+
+    @property
+    def _files(self) -> Store:
+        """The store that working folders are of: where artifacts live."""
+        return self.store_of(type_of(Artifact).context)
 
     def checkout(
         self,
@@ -47,11 +65,11 @@ class WorkingFolders:
         what `sync` raises.
         """
         return guard.check_out(
-            self.store,
+            self._files,
             self.branch_name,
             folder,
             actor,
-            sprint=sprint,
+            sprint=None if sprint is None else self.sprints.get(sprint).link,
             lease_ms=lease_ms,
             author=author,
             new_max=new_max,
@@ -59,7 +77,7 @@ class WorkingFolders:
 
     def status(self, folder: str | PathLike[str]) -> FolderStatus:
         """How a working folder stands to its branch; changes neither. Raises `NotCheckedOut`."""
-        return guard.folder_of(self.store, folder).status()
+        return guard.folder_of(self._files, folder).status()
 
     def sync(
         self,
@@ -76,7 +94,7 @@ class WorkingFolders:
         Raises `NotCheckedOut`; `LimitExceeded` for more than `new_max` new files, and then did
         nothing; what a commit and writing files raise.
         """
-        return guard.folder_of(self.store, folder).sync(author=author, new_max=new_max)
+        return guard.folder_of(self._files, folder).sync(author=author, new_max=new_max)
 
     def watch(
         self,
@@ -94,7 +112,7 @@ class WorkingFolders:
         for after each interval. `on_report` is called on this thread.
         """
         guard.watch(
-            self.store, folder, actor, on_report, stop, interval_ms=interval_ms, author=author
+            self._files, folder, actor, on_report, stop, interval_ms=interval_ms, author=author
         )
 
     def release(
@@ -104,8 +122,8 @@ class WorkingFolders:
 
         None for a folder that is gone. Raises as `sync`.
         """
-        return guard.release(self.store, folder, actor, author=author)
+        return guard.release(self._files, folder, actor, author=author)
 
     def checkouts(self) -> list[Checkout]:
         """All working folders of the store, with their leases."""
-        return list(checkouts(self.store))
+        return list(checkouts(self._files))

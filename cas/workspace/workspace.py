@@ -1,46 +1,36 @@
 """The workspace: the domain over one store, as users hold it.
 
 Floor 6. Invariant: every answer of the workspace itself is about the newest state of its branch;
-`at` gives one that stays where it is. Any thread may use it; a unit of work belongs to one.
+`at` gives one that stays where it is. What belongs to a context is asked of the store in which the
+context lives. Any thread may use it; a unit of work belongs to one.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Collection as Many
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
-from cas.errors import AggregateConflict, ConditionFailed, Invalid, RefConflict
+from cas.errors import AggregateConflict, ConditionFailed, EntryNotFound, Invalid, RefConflict
 from cas.history.core import Core
 from cas.history.store import Store
 from cas.history.view import View
 from cas.limits import WORK_ATTEMPTS_MAX, WORK_OPTIMISTIC_MAX
 from cas.model.entry import Entry
-from cas.model.ids import Kind
-from cas.model.names import HEADS
-from cas.objects.content import BlobReader
-from cas.workspace import branches
-from cas.workspace.artifacts import Artifact
+from cas.workspace import branches, declaring
 from cas.workspace.branches import BranchMerge
-from cas.workspace.clashes import OpenConflict
-from cas.workspace.codec import from_record, typed
-from cas.workspace.contexts import Context, Declared, visible
+from cas.workspace.contexts import HOME, Context, Declared, visible
 from cas.workspace.events import CAUSE, CORRELATION, DomainEvent, Position, read_events
-from cas.workspace.layout import CONFLICTS, MAIN, context_branch, context_of, file_path
-from cas.workspace.links import Link
-from cas.workspace.memories import Memory
-from cas.workspace.planning import Agent, Decision, Project, Run, Sprint
-from cas.workspace.reading import Collection, Reader
-from cas.workspace.registry import Aggregate, type_named, type_of
-from cas.workspace.streams import Sourced, StreamEvent, rebuild, stream
+from cas.workspace.layout import MAIN, context_branch
+from cas.workspace.placement import Given, Places
+from cas.workspace.reading import Reader
 from cas.workspace.unit import Asked, OnConflict
+from cas.workspace.views import Reading, WorkspaceView
 from cas.workspace.work import UnitOfWork
 from cas.workspace.working import WorkingFolders
 
-T = TypeVar("T", bound=Aggregate)
 R = TypeVar("R")
-S = TypeVar("S", bound=Sourced)
 
 
 class Queue:
@@ -66,161 +56,115 @@ class Queue:
         self._turn.__exit__(None, None, None)
 
 
-class Artifacts(Collection[Artifact]):
-    """Artifacts as of one moment, with their contents."""
-
-    def read(self, name: str) -> bytes:
-        """The content of an artifact. Raises `PathNotFound`."""
-        return self._reader.snapshot(self.type.context).read(file_path(name))
-
-    def open(self, name: str) -> BlobReader:
-        """The content as a seekable stream, of any size. Raises `PathNotFound`."""
-        return self._reader.snapshot(self.type.context).open(file_path(name))
-
-
-class Reading(ABC):
-    """What can be read of a workspace, now or at a moment."""
-
-    @abstractmethod
-    def _reader(self) -> Reader:
-        """What the collections read from."""
-
-    def collection(self, cls: type[T]) -> Collection[T]:
-        """The aggregates of a type, a user's own included."""
-        return Collection(self._reader(), cls)
-
-    @property
-    def memories(self) -> Collection[Memory]:
-        """What agents remember."""
-        return self.collection(Memory)
-
-    @property
-    def artifacts(self) -> Artifacts:
-        """Content with names and provenance."""
-        return Artifacts(self._reader(), Artifact)
-
-    @property
-    def projects(self) -> Collection[Project]:
-        """Projects."""
-        return self.collection(Project)
-
-    @property
-    def sprints(self) -> Collection[Sprint]:
-        """Sprints."""
-        return self.collection(Sprint)
-
-    @property
-    def agents(self) -> Collection[Agent]:
-        """Agents."""
-        return self.collection(Agent)
-
-    @property
-    def decisions(self) -> Collection[Decision]:
-        """Decisions."""
-        return self.collection(Decision)
-
-    @property
-    def runs(self) -> Collection[Run]:
-        """What agents did."""
-        return self.collection(Run)
-
-    def resolve(self, link: Link) -> Aggregate:
-        """What a link names: the pinned version where it is pinned, else what it is here.
-
-        Raises `AggregateNotFound`, `UnknownType`; `ObjectNotFound` where the pinned version was
-        given up since.
-        """
-        type = type_named(link.type)
-        if link.pin is None:
-            return Collection(self._reader(), type.cls).get(link.id)
-        return self._reader().load(type, link.pin)
-
-    def is_stale(self, link: Link) -> bool:
-        """Whether what a pinned link names has changed, or gone, since it was made."""
-        type = type_named(link.type)
-        return link.pin is not None and self._reader().record(type, link.id) != link.pin
-
-    def conflicts(self) -> Iterator[OpenConflict]:
-        """Conflicts that were kept and are still to be settled, context by context."""
-        reader = self._reader()
-        for context in self.context_names():
-            snapshot = reader.snapshot(context)
-            if snapshot.entry(CONFLICTS) is None:
-                continue
-            for _path, entry in snapshot.walk(CONFLICTS):
-                data = reader.core.objects.get(entry.id, Kind.BLOB)
-                yield typed(from_record(data), OpenConflict)
-
-    def rebuild(self, cls: type[S], id: str, *, version: int | None = None) -> S:
-        """An event-sourced aggregate as the fold of its events: all of them, or those up to a
-        version. Raises `AggregateNotFound`, and what its `apply` raises.
-        """
-        return rebuild(self._reader(), cls, id, version=version)
-
-    def stream(self, cls: type[S], id: str) -> Iterator[StreamEvent]:
-        """The events of an event-sourced aggregate, oldest first."""
-        return stream(self._reader(), type_of(cls), id)
-
-    def contexts(self) -> dict[str, Context]:
-        """The bounded contexts that were declared, by name."""
-        reader = self._reader()
-        return {each.id: each for each in Collection(Reader(reader.core, reader.view), Context)}
-
-    def context_names(self) -> list[str]:
-        """The contexts in which something was written, ascending."""
-        reader = self._reader()
-        found = (context_of(ref.name) for ref in reader.view.refs(HEADS))
-        return sorted(each[0] for each in found if each and each[1] == reader.branch)
-
-
-class WorkspaceView(Reading):
-    """A workspace as of one moment; it never moves. Any thread may use it."""
-
-    def __init__(self, reader: Reader) -> None:
-        self._fixed = reader
-
-    def _reader(self) -> Reader:
-        return self._fixed
-
-    @property
-    def seq(self) -> int:
-        """The journal entry that it stands after."""
-        return self._fixed.seq
-
-
 class Workspace(Reading, WorkingFolders):
-    """The domain over a store: `cas.Workspace(store)`."""
+    """The domain over a store: `cas.Workspace(store)`.
 
-    def __init__(self, store: Store, *, branch: str = MAIN) -> None:
+    `places` is how it comes to other stores in which contexts live: a function that opens an
+    address, such as `cas.open`, or open stores by address. What it opens itself `close` closes;
+    the store that it was given stays its owner's.
+    """
+
+    def __init__(self, store: Store, *, branch: str = MAIN, places: Given | Places = None) -> None:
         self.store = store
         self.branch_name = branch
         self._declared = Declared()
+        self._places = places if isinstance(places, Places) else Places(store, places)
         context_branch("x", branch)
 
     def __repr__(self) -> str:
         return f"<Workspace {self.branch_name} of {self.store!r}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the stores that were opened because contexts live there; harmless when there are
+        none, or when called twice.
+        """
+        self._places.close()
 
     @property
     def core(self) -> Core:
         """The store below."""
         return self.store.core
 
-    def _reader(self) -> Reader:
-        return self._reader_of(self.store.view())
+    def store_of(self, context: str) -> Store:
+        """The store in which a context lives. Raises `StoreNotFound`, `NotAsExpected`, and what
+        opening one raises.
+        """
+        return self._places.store_of(self.contexts().get(context))
+
+    def place(self, context: str) -> Workspace:
+        """The workspace over the store in which a context lives, for its events, subscriptions and
+        positions: this one where it lives here. Raises what `store_of` does.
+        """
+        store = self.store_of(context)
+        return self if store is self.store else Workspace(store, branch=self.branch_name)
+
+    def stores(self) -> dict[str, Store]:
+        """All stores of the workspace by id, its own first. Raises what `store_of` does."""
+        found = {self.store.id: self.store}
+        for context in self.contexts().values():
+            store = self._places.store_of(context)
+            found[store.id] = store
+        return found
+
+    def _elsewhere(self) -> branches.Elsewhere:
+        """Other stores, and which contexts live there."""
+        found: dict[str, tuple[Store, set[str]]] = {}
+        for name, context in self.contexts().items():
+            if context.place:
+                store = self._places.store_of(context)
+                found.setdefault(store.id, (store, set()))[1].add(name)
+        return tuple(found.values())
+
+    def _reader(self, context: str = HOME) -> Reader:
+        home = self._reader_of(self.store.view())
+        if context == HOME:
+            return home
+        declared = self._declared.now(home).get(context)
+        if declared is None or not declared.place:
+            return home
+        store = self._places.store_of(declared)
+        return Reader(store.core, store.view(), self.branch_name)
 
     def _reader_of(self, view: View) -> Reader:
         return Reader(self.core, view, self.branch_name)
 
+    def contexts(self) -> Mapping[str, Context]:
+        """The bounded contexts that were declared, by name."""
+        return self._declared.now(self._reader())
+
     def now(self) -> WorkspaceView:
         """The workspace as it is now, staying there: several readings of one moment."""
-        return WorkspaceView(self._reader())
+        return WorkspaceView(self._reader(), self._declared, self._places, Store.view)
 
     def at(self, seq: int | None = None, *, time_us: int | None = None) -> WorkspaceView:
         """The workspace after an entry, or as of a time (µs since 1970 UTC).
 
+        Contexts in other stores are read as of that time, which is as exact as the clocks agree.
         Raises `EntryNotFound`, `BeforeHorizon`.
         """
-        return WorkspaceView(self._reader_of(self.store.at(seq, time_us=time_us)))
+        reader = self._reader_of(self.store.at(seq, time_us=time_us))
+
+        def when(store: Store) -> View:
+            wanted = time_us
+            if wanted is None:
+                wanted = 0 if not reader.seq else self.store.entry(reader.seq).time_us
+            try:
+                return store.at(time_us=wanted)
+            except EntryNotFound:
+                return store.at(0)
+
+        return WorkspaceView(reader, self._declared, self._places, when)
 
     # -- writing -----------------------------------------------------------------------------
 
@@ -235,6 +179,9 @@ class Workspace(Reading, WorkingFolders):
         correlation: str | None = None,
     ) -> UnitOfWork:
         """Begin a unit of work. Nothing is visible before its `commit`.
+
+        It commits in one store: that of the first context that it touches. One that lives in
+        another store is refused then (`AcrossStores`).
 
         `key` is an idempotency key: of all units with one key, one commits, and the others give
         its entry. With `on_conflict="keep"` fields that no rule merges do not refuse the commit:
@@ -252,7 +199,8 @@ class Workspace(Reading, WorkingFolders):
             headers[CORRELATION] = correlation
         asked = Asked(actor, message, key, self.branch_name, on_conflict, headers)
         reader = self._reader()
-        return UnitOfWork(self.store, reader, asked, self._declared.now(reader))
+        declared = self._declared.now(reader)
+        return UnitOfWork(self.store, reader, asked, declared, self._places)
 
     def run(
         self,
@@ -296,44 +244,51 @@ class Workspace(Reading, WorkingFolders):
 
     # -- contexts and branches -----------------------------------------------------------------
 
-    def declare(self, context: Context, actor: str) -> Entry:
-        """Declare a bounded context, or change what is declared of it."""
-        main = self if self.branch_name == MAIN else Workspace(self.store)
-        with main.unit_of_work(actor, f"context {context.id}") as uow:
-            old = uow.find_one(Context, context.id)
-            uow.save(context.evolve(origin=None if old is None else old.origin))
-            return uow.commit()
+    def declare(self, context: Context, actor: str, *, force: bool = False) -> Entry:
+        """Declare a bounded context, or change what is declared of it.
+
+        With another `place` the context moves: its branches are copied to that store, and what
+        comes later is written there. With `force` the store in which it lived before is left as it
+        is, unread: for one that is gone. Raises `Invalid`, `NotAllowed`, `RefConflict` where both
+        stores have branches of it that went apart, and what opening and copying raise.
+        """
+        return declaring.declare(self._places, context, actor, force=force)
 
     def branch(self, name: str, *, actor: str = "", create: bool = True) -> Workspace:
         """The workspace on a branch of that name, made where this one stands unless it is there.
 
         Nothing is copied. Raises `RefNotFound` for one that is not there with `create=False`.
         """
-        there = branches.branch_refs(self.store.view(), name)
-        if not there:
+        if not branches.branch_refs(self.store.view(), name):
             if not create:
-                raise branches.no_branch(name)
-            branches.create(self.store, name, self.branch_name, actor)
-        return Workspace(self.store, branch=name)
+                if name not in self.branches():
+                    raise branches.no_branch(name)
+                return Workspace(self.store, branch=name, places=self._places)
+            branches.create(self.store, name, self.branch_name, actor, self._elsewhere())
+        return Workspace(self.store, branch=name, places=self._places)
 
     def branches(self) -> list[str]:
         """All branches of the workspace."""
-        return branches.branch_names(self.store.view())
+        found = set(branches.branch_names(self.store.view()))
+        for store, contexts in self._elsewhere():
+            found |= set(branches.branch_names(store.view(), contexts))
+        return sorted(found)
 
     def merge(
         self, branch: str, *, actor: str, message: str = "", on_conflict: OnConflict = "raise"
     ) -> BranchMerge:
-        """Bring what another branch of the workspace changed into this one, in one entry.
+        """Bring what another branch of the workspace changed into this one, in one entry a store.
 
         Aggregates that both sides changed are merged by the rules of their types. Raises
         `AggregateConflict` for what these do not merge, unless `on_conflict="keep"`;
         `RefNotFound`.
         """
-        return branches.merge(self.store, branch, self.branch_name, actor, message, on_conflict)
+        into, elsewhere = self.branch_name, self._elsewhere()
+        return branches.merge(self.store, branch, into, actor, message, on_conflict, elsewhere)
 
     def drop_branch(self, name: str, *, actor: str) -> Entry:
         """Remove a branch of the workspace; undo brings it back. Raises `RefNotFound`."""
-        return branches.drop(self.store, name, actor)
+        return branches.drop(self.store, name, actor, self._elsewhere())
 
     # -- events ------------------------------------------------------------------------------
 
@@ -348,13 +303,15 @@ class Workspace(Reading, WorkingFolders):
         """Events behind a position, oldest first; of these types, where any are said.
 
         A type such as `sprint.*` stands for all that begin with `sprint.`. With `seen_by` those
-        that a context sees: its own, and what others publish.
+        that a context sees: its own, and what others publish. Positions and events are those of
+        the store in which that context lives; without it, of the store of the workspace.
         """
         position = to_position(after)
         start = position.seq - (position.index >= 0)
-        found = read_events(self.core, self.store.journal(max(start, 0)), position, types)
+        store = self.store if seen_by is None else self.store_of(seen_by)
+        found = read_events(store.core, store.journal(max(start, 0)), position, types)
         if seen_by is not None:
-            found = visible(found, seen_by, self._declared.now(self._reader()))
+            found = visible(found, seen_by, self.contexts())
         return found if limit is None else _first(found, limit)
 
     def last_event(self) -> Position:

@@ -122,3 +122,94 @@ def test_a_watch_takes_changes_in_until_its_time_is_over(shell: Shell) -> None:
     done = shell("workspace", "watch", "w", "--for", "0.2", "--author", "ada")
     assert done.lines == ["captured  A b.txt"]
     assert shell("artifact", "history", "b.txt").lines[0].split()[2] == "ada"
+
+
+def test_a_context_lives_in_another_store(shell: Shell) -> None:
+    """Declared with a place beside the store, a context moves there with all it has, and the same
+    commands go on reading and writing it; a store that is gone is told, and given up by force.
+    """
+    shell("init")
+    first = shell("memory", "add", "small PRs").lines[0]
+    shell("init", "far.cas")
+    assert shell("workspace", "contexts").lines == ["memory  here  not declared"]
+    shell("workspace", "context", "memory", "--place", "nowhere", expect=3)
+    shell("workspace", "context", "memory", "--place", "x", "--home", expect=2)
+    shell("workspace", "context", expect=2)
+    secret = shell(
+        "workspace", "context", "memory", "--place", "postgresql://me:secret@host/db", expect=2
+    )
+    assert "secret" not in secret.err.replace("password", "")
+    declared = ["--place", "far.cas", "--publish", "memory.*", "--describe", "what agents remember"]
+    shell("workspace", "context", "memory", *declared)
+    (row,) = shell("workspace", "context", "memory", "--json").document["declared"]
+    assert (row["place"], row["publishes"]) == ("far.cas", ["memory.*"])
+    second = shell("memory", "add", "second").lines[0]
+    assert [line.split()[0] for line in shell("memory", "list").lines] == [first, second]
+    assert shell("find", "second", "--count").lines == ["1"]
+    assert shell("workspace", "status", "--json").document["contexts"] == ["memory", "workspace"]
+    assert len(shell("memory", "list", "--store", "far.cas").lines) == 2
+    carried = shell("workspace", "exchange", "--json").document["carried"]
+    assert [each["count"] for each in carried] == [1, 1]
+    assert shell("workspace", "exchange").err.strip().endswith("there is nothing to carry")
+    assert shell("workspace", "exchange", "--for", "0.1").text == ""
+    seen = shell("events", "--seen-by", "planning", "--json").document["events"]
+    assert [e["data"]["id"] for e in seen] == [first, second]
+    assert len(shell("events", "--seen-by", "memory").lines) == 2
+    (shell.folder / "far.cas").rename(shell.folder / "gone.cas")
+    gone = shell("memory", "list", expect=3)
+    assert "far.cas" in gone.err
+    listed = shell("workspace", "contexts").lines[0].split()
+    assert listed[:4] == ["memory", "far.cas", "publishes", "memory.*"]
+    shell("workspace", "context", "memory", "--home", expect=3)
+    shell("workspace", "context", "memory", "--home", "--force")
+    assert shell("memory", "list").lines == []
+
+
+def test_conflicts_are_shown_and_settled(shell: Shell) -> None:
+    """What a merge of a branch left is listed, shown side by side, and settled by a side, by a
+    value or by content; each once.
+    """
+    shell("init")
+    for id in ("s1", "s2"):
+        shell("sprint", "add", id)
+    shell("artifact", "put", "a.txt", stdin=b"one\n")
+    shell("workspace", "branch", "try/a")
+    for id in ("s1", "s2"):
+        shell("sprint", "start", id, "-b", "try/a")
+        shell("sprint", "cancel", id)
+    shell("artifact", "put", "a.txt", "-b", "try/a", stdin=b"theirs\n")
+    shell("artifact", "put", "a.txt", stdin=b"ours\n")
+    shell("workspace", "merge", "try/a", expect=4)
+    shell("workspace", "merge", "try/a", "--keep")
+    found = shell("workspace", "conflicts", "--json").document["conflicts"]
+    about = {each["about"]: each for each in found}
+    assert sorted(about) == ["artifact:a.txt", "sprint:s1", "sprint:s2"]
+    clash = next(c for c in about["sprint:s1"]["clashes"] if c["field"] == "state")
+    assert (clash["base"], clash["current"], clash["incoming"]) == (
+        "planned",
+        "cancelled",
+        "active",
+    )
+    lines = shell("workspace", "conflicts").lines
+    assert any("sprint:s1 state: 'planned' became 'cancelled' here" in line for line in lines)
+    shown = shell("workspace", "conflicts", "sprint:s1").lines
+    assert "  incoming active" in shown
+    shell("workspace", "settle", "sprint:s1", expect=2)
+    shell("workspace", "settle", expect=2)
+    shell("workspace", "settle", "sprint:none", "--take", "current", expect=3)
+    shell("workspace", "settle", "sprints/", "--take", "current", expect=2)
+    shell("workspace", "settle", "sprint:s1", "--set", "state=asleep", expect=2)
+    shell("workspace", "settle", "sprint:s1", "--set", "mood=good", expect=2)
+    shell("workspace", "settle", "sprint:s1", "--content", "a", expect=2)
+    shell("workspace", "settle", "sprint:s1", "--take", "incoming")
+    settled = shell(
+        "workspace", "settle", about["sprint:s2"]["id"], "--set", "state=review", "--json"
+    ).document["settled"]
+    assert settled["fields"]["state"] == "review"
+    assert shell("sprint", "list").lines == ["s1  active  s1", "s2  review  s2"]
+    shell("workspace", "settle", about["sprint:s1"]["id"], "--take", "current", expect=3)
+    shell("workspace", "settle", "artifact:a.txt", "--content", "-", stdin=b"both\n")
+    assert shell("artifact", "get", "a.txt").out == b"both\n"
+    assert shell("workspace", "conflicts").text == ""
+    told = shell("events", "--type", "conflict.settled", "--json").document["events"]
+    assert [e["data"]["fields"] for e in told] == [[], ["state"], ["content"]]

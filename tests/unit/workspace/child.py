@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 from typing import Any
 
 import cas
@@ -31,6 +32,50 @@ def carry(source: str, target: str) -> None:
     with cas.open(source) as one, cas.open(target) as two:
         while True:
             cas.carry(Workspace(one), Workspace(two), "carrier", ["counted"])
+
+
+def exchange(home: str) -> None:
+    """For each number on standard input: a process of its own exchanges events, and is killed at
+    its call of that number, of Python or of C; tells `killed`, or how many calls there were.
+    """
+    with cas.open(":memory:") as one, cas.open(":memory:") as two:
+        # So that what is loaded when it is first used is not most of the calls.
+        cas.carry(Workspace(one), Workspace(two), "warm", ["x"])
+        with Workspace(one).unit_of_work("a") as uow:
+            uow.event("x")
+            uow.commit()
+        cas.carry(Workspace(one), Workspace(two), "warm", ["x"])
+    for line in sys.stdin:
+        calls = os.fork()
+        if calls == 0:
+            _exchange_until(home, int(line))
+        _pid, status = os.waitpid(calls, 0)
+        if os.WIFSIGNALED(status):
+            print("killed", flush=True)
+        elif os.WEXITSTATUS(status):
+            sys.exit(1)
+
+
+def _exchange_until(home: str, last: int) -> None:
+    made = 0
+
+    def count_calls(_frame: object, event: str, _arg: object) -> None:
+        nonlocal made
+        if event in ("call", "c_call"):
+            made += 1
+            if made == last:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    try:
+        with cas.open(home) as store, Workspace(store, places=cas.open) as space:
+            sys.setprofile(count_calls)
+            cas.exchange(space)
+            sys.setprofile(None)
+        print(made, flush=True)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
 
 
 def sync(place: str, folder: str, moment: str) -> None:
@@ -84,4 +129,10 @@ def syncs(place: str, folder: str, times: str) -> None:
 
 
 if __name__ == "__main__":
-    {"count": count, "carry": carry, "sync": sync, "syncs": syncs}[sys.argv[1]](*sys.argv[2:])
+    {
+        "count": count,
+        "carry": carry,
+        "exchange": exchange,
+        "sync": sync,
+        "syncs": syncs,
+    }[sys.argv[1]](*sys.argv[2:])

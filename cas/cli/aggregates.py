@@ -1,0 +1,260 @@
+"""`cas memory`, `artifact` and `sprint`: aggregates from the command line.
+
+Floor 9. Invariant: each writing command is one unit of work; what it prints was read from the
+state that it made.
+"""
+
+from __future__ import annotations
+
+import base64
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from cas.cli.form import columns, when
+from cas.cli.front import Front, pass_front
+from cas.cli.options import CasCommand, default_author
+from cas.cli.output import Output
+from cas.commands.workspace import SPRINT_VERBS, move_sprint, row_of
+from cas.model.names import printable
+from cas.workspace.layout import MAIN
+from cas.workspace.memories import Memory
+from cas.workspace.oldlayout import save_artifact
+from cas.workspace.planning import Sprint
+from cas.workspace.reading import Collection
+from cas.workspace.registry import Aggregate
+from cas.workspace.views import Artifacts
+
+_BRANCH = click.option(
+    "-b", "--branch", metavar="BRANCH", default=MAIN, help="The branch of the workspace."
+)
+_AT = click.option("--at", metavar="SEQ", type=click.IntRange(0), help="As of this journal entry.")
+
+
+def _argument(name: str | None, what: str) -> str:
+    if name is None:
+        raise click.UsageError(f"Give {what}.")
+    return name
+
+
+def _show(out: Output, schema: str, values: list[Aggregate], lines: Iterator[str]) -> None:
+    if out.json:
+        out.document(schema, items=[row_of(value) for value in values])
+    else:
+        out.lines(lines)
+
+
+def _history(out: Output, schema: str, collection: Collection[Any], id: str) -> None:
+    found = list(collection.history(id))
+    if out.json:
+        rows = [
+            {
+                "commit": str(each.commit),
+                "author": each.author,
+                "message": each.message,
+                "time": when(each.time_us, exact=True),
+                "value": None if each.value is None else row_of(each.value),
+            }
+            for each in found
+        ]
+        out.document(schema, versions=rows)
+        return
+    for each in found:
+        text = "removed" if each.value is None else _first_line(each.value)
+        out.line(f"{each.commit.short} {when(each.time_us)} {printable(each.author)} {text}")
+
+
+def _first_line(value: Any) -> str:
+    text = getattr(value, "text", None) or getattr(value, "name", "") or value.id
+    return printable(str(text).split("\n", 1)[0][:100])
+
+
+def _fields(value: Aggregate) -> Iterator[str]:
+    row = row_of(value)
+    yield from columns(
+        [("id", printable(value.id))]
+        + [(name, printable(str(each))) for name, each in sorted(row["fields"].items())]
+    )
+
+
+@click.command("memory", cls=CasCommand)
+@click.argument("action", metavar="ACTION", type=click.Choice(["add", "list", "show", "history"]))
+@click.argument("text", metavar="[TEXT|ID]", required=False)
+@click.option("--agent", metavar="NAME", default="", help="Whose memory it is; else the author's.")
+@click.option("--kind", metavar="KIND", default="note", help="What kind of memory it is.")
+@click.option("-t", "--tag", "tags", metavar="TAG", multiple=True, help="A tag; may be repeated.")
+@click.option("--importance", type=float, default=0.5, help="From 0.0 to 1.0.")
+@_BRANCH
+@_AT
+@pass_front
+def memory(
+    front: Front,
+    action: str,
+    text: str | None,
+    agent: str,
+    kind: str,
+    tags: tuple[str, ...],
+    importance: float,
+    branch: str,
+    at: int | None,
+) -> None:
+    """Add, list and show what agents remember.
+
+    `add TEXT`; `list`, those of --agent and with every --tag where these are given; `show ID`;
+    `history ID`, its versions, newest first: an edit erases none.
+    """
+    out = front.out
+    with front.space(branch, write=action == "add") as space:
+        if action == "add":
+            with space.unit_of_work(default_author(), "a memory") as uow:
+                made = uow.memories.note(
+                    _argument(text, "the TEXT to remember"),
+                    agent=agent,
+                    kind=kind,
+                    tags=tags,
+                    importance=importance,
+                )
+                uow.event("memory.added", {"id": made.id}, about=made)
+                uow.commit()
+            stored: Memory = space.memories.get(made.id)
+            _show(out, "memory", [stored], iter([stored.id]))
+            return
+        memories = (space if at is None else space.at(at)).memories
+        if action == "list":
+            wanted = frozenset(tags)
+            found = [m for m in memories if (not agent or m.agent == agent) and wanted <= m.tags]
+            rows = [(m.id, printable(m.agent), _first_line(m)) for m in found]
+            _show(out, "memory", list(found), iter(columns(rows)))
+        elif action == "show":
+            one = memories.get(_argument(text, "the ID of a memory"))
+            _show(out, "memory", [one], _fields(one))
+        else:
+            _history(out, "memory", memories, _argument(text, "the ID of a memory"))
+
+
+@click.command("artifact", cls=CasCommand)
+@click.argument(
+    "action", metavar="ACTION", type=click.Choice(["put", "get", "list", "show", "history", "rm"])
+)
+@click.argument("name", metavar="[NAME", required=False)
+@click.argument("file", metavar="[FILE]]", required=False, type=click.Path(path_type=Path))
+@click.option("--title", metavar="TEXT", default="", help="A title.")
+@click.option("-t", "--tag", "tags", metavar="TAG", multiple=True, help="A tag; may be repeated.")
+@_BRANCH
+@_AT
+@pass_front
+def artifact(
+    front: Front,
+    action: str,
+    name: str | None,
+    file: Path | None,
+    title: str,
+    tags: tuple[str, ...],
+    branch: str,
+    at: int | None,
+) -> None:
+    """Keep content with a name, its versions and its origin.
+
+    `put NAME FILE` (standard input without FILE); `get NAME` prints the content, or writes it to
+    FILE; `list`; `show NAME`; `history NAME`; `rm NAME`.
+    """
+    out = front.out
+    with front.space(branch, write=action in ("put", "rm")) as space:
+        if action in ("put", "rm"):
+            target = _argument(name, "the NAME of an artifact")
+            with space.unit_of_work(default_author(), f"{action} {target}"[:200]) as uow:
+                if action == "put":
+                    content: Any = sys.stdin.buffer if file is None else file
+                    made = uow.artifacts.put(target, content, title=title, tags=tags)
+                    uow.event("artifact.put", {"name": target}, about=made)
+                else:
+                    uow.artifacts.remove(target)
+                    uow.event("artifact.removed", {"name": target})
+                uow.commit()
+            stored = space.artifacts.find_one(target)
+            shown: list[Aggregate] = [] if stored is None else [stored]
+            lines = [] if stored is None else [str(stored.content)]
+            _show(out, "artifact", shown, iter(lines))
+            return
+        artifacts = (space if at is None else space.at(at)).artifacts
+        if action == "list":
+            found = list(artifacts)
+            rows = [(str(a.size_bytes), a.kind.value, printable(a.name)) for a in found]
+            _show(out, "artifact", list(found), iter(columns(rows)))
+            return
+        target = _argument(name, "the NAME of an artifact")
+        if action == "get":
+            _get(out, artifacts, target, file)
+        elif action == "show":
+            one = artifacts.get(target)
+            _show(out, "artifact", [one], _fields(one))
+        else:
+            _history(out, "artifact", artifacts, target)
+
+
+def _get(out: Output, artifacts: Artifacts, name: str, file: Path | None) -> None:
+    """Print a content, or write it to a file."""
+    one = artifacts.get(name)
+    if file is not None:
+        save_artifact(artifacts, name, file)
+    elif out.json:
+        content = base64.b64encode(artifacts.read(name)).decode()
+        out.document("artifact", id=name, size=one.size_bytes, content_base64=content)
+    else:
+        out.data(artifacts.read(name))
+
+
+@click.command("sprint", cls=CasCommand)
+@click.argument(
+    "action", metavar="ACTION", type=click.Choice(["add", "list", "show", "history", *SPRINT_VERBS])
+)
+@click.argument("id", metavar="[ID", required=False)
+@click.argument("name", metavar="[NAME]]", required=False)
+@click.option("--goal", metavar="TEXT", default="", help="What it is for.")
+@_BRANCH
+@_AT
+@pass_front
+def sprint(
+    front: Front,
+    action: str,
+    id: str | None,
+    name: str | None,
+    goal: str,
+    branch: str,
+    at: int | None,
+) -> None:
+    """Plan sprints and move them through their states.
+
+    `add ID NAME`; `list`; `show ID`; `history ID`; `start`, `review`, `close` or `cancel ID`. A
+    state that cannot follow is refused.
+    """
+    out = front.out
+    writes = action == "add" or action in SPRINT_VERBS
+    with front.space(branch, write=writes) as space:
+        if action in SPRINT_VERBS:
+            now_us = space.store.objects.clock.wall_us()
+            which = _argument(id, "the ID of a sprint")
+            move_sprint(space, which, action, actor=default_author(), now_us=now_us)
+        elif action == "add":
+            with space.unit_of_work(default_author(), "a sprint") as uow:
+                which = _argument(id, "the ID of the new sprint")
+                made = uow.sprints.add(Sprint(id=which, name=name or which, goal=goal))
+                uow.event("sprint.planned", {"id": which}, about=made)
+                uow.commit()
+        sprints = (space if at is None or writes else space.at(at)).sprints
+        if action == "list":
+            found = list(sprints)
+            rows = [(printable(s.id), s.state.value, printable(s.name)) for s in found]
+            _show(out, "sprint", list(found), iter(columns(rows)))
+        elif action == "history":
+            _history(out, "sprint", sprints, _argument(id, "the ID of a sprint"))
+        else:
+            one = sprints.get(_argument(id, "the ID of a sprint"))
+            lines = iter([f"{one.id} {one.state}"]) if writes else _fields(one)
+            _show(out, "sprint", [one], lines)
+
+
+COMMANDS: Final = {"memory": memory, "artifact": artifact, "sprint": sprint}
