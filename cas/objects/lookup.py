@@ -189,7 +189,7 @@ class Lookup:
             # Commits of other threads wait: a dict cannot be walked while it grows.
             state = self.refresh()
             found = {id for id in self._inline if id.startswith(whole)}
-        for run in self._load_index():
+        for run in self._confirm():
             for number, slot_number in run.find_range(low, high):
                 pack = state.packs.get(number)
                 slot = None if pack is None else self._slot(pack, slot_number)
@@ -215,19 +215,19 @@ class Lookup:
         stood_still = now.runs is before.runs and now.removal_version == before.removal_version
         return stood_still and (again or now.version == before.version)
 
-    def _confirm(self) -> None:
-        """Check every run's digest once; a damaged one is dropped, and its packs are indexed
-        anew from their footers.
+    def _confirm(self) -> Sequence[Run]:
+        """The runs, each one's digest checked once; a damaged one is dropped, and its packs are
+        indexed anew from their footers.
         """
         with self._lock:
             runs = self._load_index()
             whole = [run for run in runs if run.is_whole()]
-            if len(whole) == len(runs):
-                return
-            for run in runs:
-                if run not in whole:
+            if len(whole) < len(runs):
+                for run in (run for run in runs if run not in whole):
                     self._folder.drop(run)
-            self._runs = self._cover(whole, uncovered(whole, self.state.packs), self.state.packs)
+                runs = self._cover(whole, uncovered(whole, self.state.packs), self.state.packs)
+                self._runs = runs
+            return runs
 
     def hidden_by(self, id: bytes | None = None) -> Corrupt | None:
         """Why a miss of `id` may be wrong all the same: a footer that is not what it was."""

@@ -394,19 +394,26 @@ class Explorer:
         """Cut a recorded recovery short, too."""
         replay = Replay(recorder, seed=self._count, each_max=6, subsets=1)
         progress = Progress("open", observed.seq, max(0, observed.seq), len(observed.puts), 0)
-        found: dict[bytes, tuple[Cut, Progress, Image]] = {}
+        found: dict[object, tuple[Cut, Progress]] = {}
         while replay.prefix < len(recorder.ops):
             op = replay.step()
             if isinstance(op, Mark):
                 progress = op.value
             for inner in replay.cuts():
-                image, key = replay.image(inner)
-                found.setdefault(key, (inner, progress, image))
-        chosen = list(found.values())
-        if len(chosen) > self._nested_states:
-            chosen = self._random.sample(chosen, self._nested_states)
+                found.setdefault(replay.same(inner), (inner, progress))
+        drawn = list(found.values())
+        if len(drawn) > self._nested_states:
+            drawn = self._random.sample(drawn, self._nested_states)
+        # What they leave is made only now, on a second way along the log.
+        replay = Replay(recorder)
+        chosen: dict[bytes, tuple[Cut, Progress, Image]] = {}
+        for inner, progress in sorted(drawn, key=lambda each: each[0].prefix):
+            while replay.prefix < inner.prefix:
+                replay.step()
+            image, key = replay.image(inner)
+            chosen.setdefault(key, (inner, progress, image))
         shown: dict[bytes | None, Observation] = {}
-        for inner, progress, image in chosen:
+        for inner, progress, image in chosen.values():
             self.report.nested += 1
             alike = self._stage.shown(image, self._noise())
             if alike not in shown or self._random.random() < AGAIN:

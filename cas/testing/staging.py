@@ -21,6 +21,7 @@ from blake3 import blake3
 from cas.testing.recorder import Image
 
 _NOISE_BYTES: Final = 32 * 1024
+_BLOCK_BYTES: Final = 16 * 1024
 
 
 def shown_in(folder: str, packs: str) -> bytes:
@@ -86,8 +87,7 @@ class Stage:
             if content is None:
                 os.mkdir(os.path.join(self._folder, path))
             elif content != self._there.get(path):
-                with open(os.path.join(self._folder, path), "wb", buffering=0) as file:
-                    file.write(content)
+                _write(os.path.join(self._folder, path), self._there.get(path), content)
             self._there[path] = content
 
     def _pages(self, noise: bytes | None) -> bytes | None:
@@ -100,6 +100,9 @@ class Stage:
             connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE)
             try:
                 connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+                if noise is None:
+                    # The index of the log is then made in memory, from the same log.
+                    connection.execute("PRAGMA locking_mode=EXCLUSIVE")
                 return connection.serialize("main")
             finally:
                 connection.close(True)
@@ -116,3 +119,18 @@ class Stage:
         if known is None or known[0] is not content:
             known = self._digests[path] = (content, blake3(content).digest())
         return known[1]
+
+
+def _write(path: str, before: bytes | None, content: bytes) -> None:
+    """Make a file hold `content`, of which it holds `before`: mostly they begin alike."""
+    if before is None:
+        with open(path, "xb", buffering=0) as file:
+            file.write(content)
+        return
+    at = 0
+    while content[at : at + _BLOCK_BYTES] == before[at : at + _BLOCK_BYTES] != b"":
+        at += _BLOCK_BYTES
+    with open(path, "r+b", buffering=0) as file:
+        file.seek(at)
+        file.write(memoryview(content)[at:])
+        file.truncate(len(content))

@@ -13,6 +13,7 @@ import apsw
 import pytest
 
 from cas.catalog.schema import TABLES
+from cas.storage.index import load_run
 from tests.corruption.conftest import Sample
 from tests.corruption.harness import (
     Tally,
@@ -20,6 +21,7 @@ from tests.corruption.harness import (
     bounded_memory,
     flipped,
     judge,
+    open_read,
     patched,
     replaced,
     without_logs,
@@ -285,3 +287,21 @@ def test_the_index_is_only_a_cache(
             for length in sample(range(len(content)), 40):
                 look(f"{name} cut to {length}", name, content[:length])
             look(f"{name} of zeros", name, bytes(len(content)))
+
+
+def test_no_damaged_entry_hides_an_abbreviation(reference: Reference, tmp_path: Path) -> None:
+    """An index whose entries are out of order finds every object by how its id begins."""
+    folder = shutil.copytree(reference.folder, tmp_path / "store")
+    for path in warm(folder).iterdir():
+        whole = path.read_bytes()
+        run = load_run(str(path), whole[8:24])
+        assert run is not None
+        keys_at = len(whole) - run.memory_bytes
+        for at in range(run.count):
+            damaged = bytearray(whole)
+            damaged[keys_at + 8 * at + 7] ^= 0x80
+            path.unlink()
+            path.write_bytes(damaged)
+            with open_read(folder, cached=True) as store:
+                for id in reference.blobs:
+                    assert store.find(id.hex()[:16]) == id

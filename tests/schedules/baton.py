@@ -57,9 +57,9 @@ class Baton:
         self.decisions: list[Decision] = []
 
     def step(self) -> None:
-        """Let whoever is chosen go on. Threads that are no actors pass."""
+        """Let whoever is chosen go on. Threads that are no actors pass, and who is given up."""
         me = getattr(self._mine, "number", None)
-        if me is None:
+        if me is None or self._stopped:
             return
         chosen = self._next()
         if chosen == me:
@@ -91,22 +91,22 @@ class Baton:
             pass
         except BaseException as error:
             self.errors.append(error)
-        self._runnable = tuple(n for n in self._runnable if n != number)
-        if self._stopped or self.errors or not self._runnable:
-            self._turns[-1].release()
+        self._runnable = rest = tuple(n for n in self._runnable if n != number)
+        self._stopped = bool(self.errors)
+        if not rest:
+            after = -1
         else:
-            self._turns[self._next()].release()
+            # One after the other: an actor that is given up still leaves its blocks.
+            after = rest[0] if self._stopped else self._next()
+        self._turns[after].release()
 
     def run(self) -> None:
         """Run all actors to their ends."""
-        ends = [_THREADS.submit(self._run, number) for number in range(len(self._actors))]
+        # The first runs on this thread: one less to wake.
+        ends = [_THREADS.submit(self._run, number) for number in range(1, len(self._actors))]
         self._turns[self._next()].release()
+        self._run(0)
         self._turns[-1].acquire()
-        self._stopped = True
-        for number in self._runnable:
-            # One after the other: an actor that is given up still leaves its blocks.
-            self._turns[number].release()
-            self._turns[-1].acquire()
         for end in ends:
             end.result()
 
