@@ -295,6 +295,9 @@ RECORD_DEPTH_MAX: Final = 8
 WORK_OPTIMISTIC_MAX: Final = 2
 """Tries of a unit of work before it queues behind others that try again."""
 
+FOREIGN_HOLE_BYTES_MAX: Final = 1 * GIB
+"""A hole in a file of a foreign file system: one number there would else be any work here."""
+
 FOLDER_NEW_MAX: Final = 10_000
 """New files that a working folder takes for artifacts at once: more are hardly anybody's work, but
 an environment or a cache that no ignore file names.

@@ -18,7 +18,7 @@ from cas.cli.options import CasCommand, default_author
 from cas.cli.output import Output
 from cas.model.names import printable
 from cas.workspace.layout import MAIN
-from cas.workspace.oldlayout import export_folder, import_folder
+from cas.workspace.oldlayout import export_folder
 from cas.workspace.workspace import Workspace
 
 READING: Final = ("status", "branches", "export", "conflicts", "contexts", "folders")
@@ -60,8 +60,9 @@ def workspace(front: Front, /, action: str, name: str | None, branch: str, **sai
     """Look at a workspace, branch it, and have it as files.
 
     `status`; `branches`; `branch NAME` makes one, `merge NAME` brings it back, `drop NAME`
-    removes it; `import DIR` takes a folder of the old layout in and tells what it did not
-    understand; `export DIR` writes the artifacts out.
+    removes it; `import PATH` takes in a folder of the old layout, a folder of git, or a file of
+    LangGraph or AgentFS, and tells what it did not understand; `export DIR` writes the artifacts
+    out.
 
     `conflicts` lists those to be settled, `conflicts ID` shows both sides, `settle ID` settles one
     with --take, --set or --content.
@@ -91,7 +92,7 @@ def workspace(front: Front, /, action: str, name: str | None, branch: str, **sai
             count = export_folder(space, _argument(name, "the folder to write"))
             tell(out, f"{count} artifacts written", files=count)
         elif action == "import":
-            _import(out, space, _argument(name, "the folder to import"), default_author())
+            import_module("cas.cli.importing").act(out, space, _argument(name, "what to import"))
         else:
             _branching(out, space, action, _argument(name, "the NAME of a branch"), said["keep"])
 
@@ -141,22 +142,6 @@ def _branching(out: Output, space: Workspace, action: str, name: str, keep: bool
         seq = None if done.entry is None else done.entry.seq
         text = f"{', '.join(done.contexts) or 'nothing'} merged, {done.merged_count} field by field"
         tell(out, text, branch=name, entry=seq, contexts=list(done.contexts))
-
-
-def _import(out: Output, space: Workspace, folder: str, author: str) -> None:
-    done = import_folder(space, folder, actor=author)
-    if out.json:
-        out.document(
-            "workspace",
-            entry=None if done.entry is None else done.entry.seq,
-            files=done.files,
-            unchanged=done.unchanged,
-            aggregates=done.aggregates,
-            not_understood=[{"path": n.path, "reason": n.reason} for n in done.not_understood],
-        )
-        return
-    out.line(f"{done.files} files, {done.unchanged} as before; {done.aggregates} aggregates")
-    out.note_each([f"{each.path} {each.reason}" for each in done.not_understood])
 
 
 COMMANDS: Final = {"workspace": workspace}

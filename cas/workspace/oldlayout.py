@@ -4,7 +4,7 @@ Floor 6. The old kind is a folder with artifacts/, data/, code/ and docs/, JSON 
 they describe, and memories, sprints and projects as JSON. Invariant: nothing is lost and nothing
 is guessed silently: every file becomes an artifact with its bytes under its own path, what was
 understood of a JSON file becomes an aggregate besides, and what was not is told. The import is
-one unit of work; doing it again changes only what differs.
+one unit of work a store; doing it again changes only what differs.
 """
 
 from __future__ import annotations
@@ -16,20 +16,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
-from attrs import field, frozen
-
 from cas.errors import CasError, Invalid, InvalidName, StorageFailed, WouldOverwrite
 from cas.limits import RECORD_BYTES_MAX
-from cas.model.entry import Entry
 from cas.model.ids import digest_blob
-from cas.model.names import printable
-from cas.workspace.artifacts import ArtifactKind
+from cas.workspace.arrivals import Arrivals, ImportReport
+from cas.workspace.artifacts import Artifact, ArtifactKind
 from cas.workspace.links import check_id
 from cas.workspace.memories import Memory
 from cas.workspace.planning import Project, ProjectState, Sprint, SprintState
 from cas.workspace.registry import Aggregate
 from cas.workspace.views import Artifacts
-from cas.workspace.work import UnitOfWork
 from cas.workspace.workspace import Workspace
 
 A = TypeVar("A", bound=Aggregate)
@@ -56,36 +52,13 @@ _SPRINTS: Final = {
 }
 
 
-@frozen
-class NotUnderstood:
-    """Something that was kept as it is, or could not be taken in, and why."""
-
-    path: str
-    reason: str
-
-
-@frozen
-class ImportReport:
-    """What an import did: files taken in and left as they were, aggregates made, and the rest."""
-
-    entry: Entry | None
-    files: int
-    unchanged: int
-    aggregates: int
-    not_understood: tuple[NotUnderstood, ...] = field(repr=False)
-
-
 class _Import:
     """One import on its way."""
 
-    def __init__(self, root: Path, uow: UnitOfWork) -> None:
+    def __init__(self, root: Path, arrivals: Arrivals) -> None:
         self.root = root
-        self.uow = uow
-        self.files = self.unchanged = self.aggregates = 0
-        self.told: list[NotUnderstood] = []
-
-    def tell(self, path: str, reason: str) -> None:
-        self.told.append(NotUnderstood(printable(path), reason))
+        self.arrivals = arrivals
+        self.tell = arrivals.tell
 
     def run(self) -> None:
         names = set()
@@ -168,21 +141,22 @@ class _Import:
             kind = ArtifactKind.DATA if path.endswith(".json") else ArtifactKind.ARTIFACT
             if not path.endswith(".json"):
                 self.tell(path, "lies outside artifacts, data, code and docs; kept as an artifact")
-        old = self.uow.artifacts.find_one(path)
+        artifacts = self.arrivals.on(Artifact).artifacts
+        old = artifacts.find_one(path)
         said = _Said(about)
         title, media_type = said.text("title", "name"), said.text("media_type", "mime_type")
         tags, by = said.texts("tags"), said.text("author", "agent", "created_by")
         for key in said.left():
             self.tell(path, f"its description has {key!r}, which means nothing here; kept as JSON")
-        self.files += 1
+        self.arrivals.files += 1
         if old is not None and _same(file, old.content, old.size_bytes):
-            self.unchanged += 1
+            self.arrivals.unchanged += 1
             return
-        made = self.uow.artifacts.put(
+        made = artifacts.put(
             path, cast("Any", file), kind=kind, media_type=media_type, title=title, tags=tags
         )
         if by:
-            self.uow.artifacts.save(made.evolve(made_by=by))
+            artifacts.save(made.evolve(made_by=by))
 
     # -- aggregates ----------------------------------------------------------------------------
 
@@ -208,19 +182,9 @@ class _Import:
             try:
                 if not isinstance(row, dict):
                     raise Invalid("is no JSON object.")
-                self._save(make(place, row))
+                self.arrivals.save(make(place, row))
             except CasError as error:
                 self.tell(place, f"was kept as JSON only: {error}")
-
-    def _save(self, value: Aggregate) -> None:
-        old = self.uow.find_one(value.__class__, value.id)
-        if old is None:
-            self.uow.add(value)
-        elif old == value:
-            return
-        else:
-            self.uow.save(value.evolve(origin=old.origin))
-        self.aggregates += 1
 
 
 class _Said:
@@ -355,16 +319,14 @@ def import_folder(space: Workspace, folder: str | os.PathLike[str], *, actor: st
     root = Path(folder)
     if not root.is_dir():
         raise Invalid(f"{root} is no folder; name the folder of the old workspace.")
-    before = space.store.view().seq
-    with space.unit_of_work(actor, f"import of {root.name}") as uow:
-        work = _Import(root, uow)
-        work.run()
-        changed = work.files > work.unchanged or work.aggregates
-        if changed:
-            uow.event("workspace.imported", {"files": work.files, "aggregates": work.aggregates})
-        entry = uow.commit() if changed else None
-    made = entry if entry is not None and entry.seq > before else None
-    return ImportReport(made, work.files, work.unchanged, work.aggregates, tuple(work.told))
+    with Arrivals(space, actor, f"import of {root.name}") as arrivals:
+        take_folder(root, arrivals)
+        return arrivals.report(arrivals.commit())
+
+
+def take_folder(root: Path, arrivals: Arrivals) -> None:
+    """Stage what a folder of the old kind holds."""
+    _Import(root, arrivals).run()
 
 
 def export_folder(space: Workspace, folder: str | os.PathLike[str]) -> int:

@@ -46,6 +46,14 @@ class GitFolder:
         self._handle = handle
         self._odb = handle.odb
 
+    def head(self) -> str | None:
+        """The branch that is checked out; None where none is, or nothing is in it yet."""
+        name = self._handle.references.get("HEAD")
+        target = None if name is None else name.target
+        if not isinstance(target, str) or target not in self._handle.references:
+            return None
+        return target.removeprefix("refs/heads/")
+
     def refs(self) -> list[GitRef]:
         """Branches and tags, ascending by name; refs that lead nowhere are left out."""
         found = []

@@ -15,7 +15,7 @@ from typing import Final
 
 from attrs import frozen
 
-from cas.errors import InvalidName, NotFound, RefNotFound
+from cas.errors import Invalid, InvalidName, NotFound, RefNotFound
 from cas.history.store import Store
 from cas.history.view import Ref, View
 from cas.model.ids import Kind, ObjectId
@@ -71,13 +71,14 @@ class GitReport:
 class GitOptions:
     """Which branches (short names; none: all, and all tags), and where they go.
 
-    With `prefix` the branch `main` becomes `PREFIX/main`, tags likewise. `force` moves refs that
-    do not lead forward.
+    With `prefix` the branch `main` becomes `PREFIX/main`, tags likewise; with `called` the one
+    branch that is asked for has that name here. `force` moves refs that do not lead forward.
     """
 
     branches: tuple[str, ...] = ()
     prefix: str = ""
     force: bool = False
+    called: str = ""
 
 
 ALL_REFS: Final = GitOptions()
@@ -141,6 +142,8 @@ def import_git(
 
 def _wanted(folder: GitFolder, options: GitOptions, problems: list[Problem]) -> list[_Wanted]:
     """The refs that are to be here."""
+    if options.called and len(options.branches) != 1:
+        raise Invalid("One branch can be called otherwise here; name it.")
     refs = folder.refs()
     if options.branches:
         names = {_THEIR_HEADS + branch for branch in options.branches}
@@ -154,7 +157,8 @@ def _wanted(folder: GitFolder, options: GitOptions, problems: list[Problem]) -> 
         is_head = ref.name.startswith(_THEIR_HEADS)
         start, rest = (_THEIR_HEADS, HEADS) if is_head else (_THEIR_TAGS, TAGS)
         try:
-            name = check_ref_name(rest + above + ref.name.removeprefix(start))
+            own = options.called or ref.name.removeprefix(start)
+            name = check_ref_name(rest + above + own)
         except InvalidName as error:
             problems.append(Problem(printable(ref.name), "ref", error.message))
             continue

@@ -1,0 +1,44 @@
+-- Made by SqliteStore of langgraph-checkpoint-sqlite 3.1.2, with an index over `text`, a time to
+-- live and nested values; dumped as text.
+BEGIN TRANSACTION;
+CREATE TABLE store (
+    -- 'prefix' represents the doc's 'namespace'
+    prefix text NOT NULL,
+    key text NOT NULL,
+    value text NOT NULL,
+    created_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP,
+    updated_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP, expires_at TIMESTAMP, ttl_minutes REAL,
+    PRIMARY KEY (prefix, key)
+);
+INSERT INTO "store" VALUES('memories.ada','m2',X'7B2274657874223A2252656C6561736573206172652073686970706564206F6E2054756573646179732E227D','2026-11-30 13:33:27','2026-11-30 13:33:27','2026-11-30 14:33:27.198014+00:00',60.0);
+INSERT INTO "store" VALUES('memories.bob','a/b',X'7B22636F6E74656E74223A7B22636F6E74656E74223A226E6573746564227D2C226B696E64223A224D656D6F7279227D','2026-11-30 13:33:27','2026-11-30 13:33:27',NULL,NULL);
+INSERT INTO "store" VALUES('profile','ünicode key',X'7B2264617461223A226C696B657320746561222C2273636F7265223A302E352C2274616773223A5B2278222C2279225D7D','2026-11-30 13:33:27','2026-11-30 13:33:27',NULL,NULL);
+INSERT INTO "store" VALUES('memories.ada','m1',X'7B2274657874223A2254686520415049207465616D207072656665727320736D616C6C2070756C6C2072657175657374732C207374696C6C2E222C22746F706963223A22726576696577227D','2026-11-30 13:33:27','2026-11-30 13:33:27',NULL,NULL);
+CREATE TABLE store_migrations (
+                    v INTEGER PRIMARY KEY
+                );
+INSERT INTO "store_migrations" VALUES(0);
+INSERT INTO "store_migrations" VALUES(1);
+INSERT INTO "store_migrations" VALUES(2);
+INSERT INTO "store_migrations" VALUES(3);
+INSERT INTO "store_migrations" VALUES(4);
+CREATE TABLE store_vectors (
+    prefix text NOT NULL,
+    key text NOT NULL,
+    field_name text NOT NULL,
+    embedding BLOB,
+    created_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP,
+    updated_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP,
+    PRIMARY KEY (prefix, key, field_name),
+    FOREIGN KEY (prefix, key) REFERENCES store(prefix, key) ON DELETE CASCADE
+);
+INSERT INTO "store_vectors" VALUES('memories.ada','m2','$',X'FDFC7C3FE9E8E83E9C9B1B3FCBCA4A3F','2026-11-30 13:33:27','2026-11-30 13:33:27');
+INSERT INTO "store_vectors" VALUES('memories.ada','m1','$',X'E6E5653FFFFE7E3FB5B4343EA1A0203E','2026-11-30 13:33:27','2026-11-30 13:33:27');
+CREATE TABLE vector_migrations (
+                        v INTEGER PRIMARY KEY
+                    );
+INSERT INTO "vector_migrations" VALUES(0);
+CREATE INDEX store_prefix_idx ON store (prefix);
+CREATE INDEX idx_store_expires_at ON store (expires_at)
+WHERE expires_at IS NOT NULL;
+COMMIT;
