@@ -13,17 +13,20 @@ from typing import Any
 
 class Later:
     """A module that is imported when one of its names is first asked for. Thread-safe, as
-    imports are.
+    imports are. With `keep` what was asked for is not looked up again: for modules whose names
+    stay what they are, and which are asked hundreds of times in one call.
     """
 
-    __slots__ = ("_module", "_name")
-
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, keep: bool = False) -> None:
         self._name = name
+        self._keep = keep
         self._module: ModuleType | None = None
 
     def __getattr__(self, name: str) -> Any:
         module = self._module
         if module is None:
             module = self._module = import_module(self._name)
-        return getattr(module, name)
+        found = getattr(module, name)
+        if self._keep:
+            setattr(self, name, found)
+        return found

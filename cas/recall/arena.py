@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
     Numbers = NDArray[np.float64]
 else:
-    np = Later("numpy")
+    np = Later("numpy", keep=True)
 
 FOREVER: Final = 1 << 62
 _NEVER: Final = 1 << 62
@@ -72,7 +72,9 @@ class Arena:
         self._lengths: Any = None
         self._sketches: Any = None
         self._has_vector: Any = None
+        self._lacking: Any = None
         self._vectors_to = 0
+        self._weighed: tuple[Mask, int, Numbers, bool] | None = None
 
     def __getattr__(self, name: str) -> Any:
         columns = self.__dict__.get("_columns", {})
@@ -140,9 +142,12 @@ class Arena:
             values = unpack([data for _, data in part], self._dimensions)
             self._vectors[docs] = values
             self._lengths[docs] = lengths_of(values)
-            self._sketches[docs] = sketch(values)
+            self._sketches[:, docs] = sketch(values).T
             self._has_vector[docs] = True
         self._vectors_to = self.size
+        self._lacking = ~self._has_vector[: self.size] & (self.since != _NEVER)
+        if not self._lacking.any():
+            self._lacking = None
 
     def _room_for_vectors(self) -> None:
         room = max(1024, self.size + self.size // 2)
@@ -150,11 +155,12 @@ class Arena:
         held = self._vectors, self._lengths, self._sketches, self._has_vector
         self._vectors = np.zeros((room, self._dimensions), np.int8)
         self._lengths = np.ones(room, np.float64)
-        self._sketches = np.zeros((room, width), np.uint64)
+        # Word by word: a comparison goes through all rows of one after the other.
+        self._sketches = np.zeros((width, room), np.uint64)
         self._has_vector = np.zeros(room, np.bool_)
         if held[0] is not None:
-            made = self._vectors, self._lengths, self._sketches, self._has_vector
-            for old, new in zip(held, made, strict=True):
+            made = self._vectors, self._lengths, self._sketches.T, self._has_vector
+            for old, new in zip((*held[:2], held[2].T, held[3]), made, strict=True):
                 new[: len(old)] = old
 
     # -- sets of rows ------------------------------------------------------------------------
@@ -200,8 +206,9 @@ class Arena:
                 row = db.row("SELECT group_concat(doc) FROM temp.places WHERE term = ?", (term,))
                 numbers = row[0] if row and row[0] else None
                 docs = np.fromstring(numbers, np.int64, sep=",") if numbers else _pairs([])[0]
-                found, counts = np.unique(docs, return_counts=True)
-                return found, counts.astype(np.int64)
+                # A word's rows ascend, so that those of one row stand together.
+                first = np.flatnonzero(np.diff(docs, prepend=0))
+                return docs[first], np.diff(first, append=len(docs))
             return _pairs(
                 db.rows(
                     "SELECT rowid, occurrences(text) FROM text WHERE text MATCH ? AND rowid >= ?",
@@ -242,22 +249,38 @@ class Arena:
         """
         scores = np.zeros(self.size, np.float64)
         shares = np.zeros(self.size, np.float64)
-        count = int(np.count_nonzero(held))
-        words = self.words
-        mean = float(words[held].sum()) / count if count else 1.0
+        count, lengths, every = self._weigh(held)
         whole = 0.0
         for clause in clauses:
             docs, times = self.postings(db, clause)
-            here = held[docs]
-            docs, times = docs[here], times[here].astype(np.float64)
+            if not every:
+                here = held[docs]
+                docs, times = docs[here], times[here]
             rarity = float(np.log1p((count - len(docs) + 0.5) / (len(docs) + 0.5)))
             whole += rarity
-            length = 1 - _B + _B * words[docs] / max(mean, 1.0)
-            scores[docs] += rarity * times / (times + _K1 * length)
+            fits: Numbers = times.astype(np.float64)
+            weights = lengths[docs]
+            weights += fits
+            fits *= rarity
+            fits /= weights
+            scores[docs] += fits
             shares[docs] += rarity
-        found = np.flatnonzero(scores)
+        # Of bools: of floats it takes seven times as long.
+        found = np.flatnonzero(scores != 0)
         share = np.minimum(shares[found] / max(whole, 1e-9), 1.0)
         return found, scores[found] / max(whole, 1e-9) * share, share
+
+    def _weigh(self, held: Mask) -> tuple[int, Numbers, bool]:
+        """How many rows a state has, what the length of each row counts in it, and whether every
+        row holds; remembered of the last state, whose mask is known by being the same.
+        """
+        if self._weighed is None or self._weighed[0] is not held:
+            count = int(np.count_nonzero(held))
+            words = self.words
+            mean = float(words[held].sum()) / count if count else 1.0
+            lengths = _K1 * (1 - _B + _B * words / max(mean, 1.0))
+            self._weighed = held, count, lengths, count == len(held) - 1 and not held[0]
+        return self._weighed[1:]
 
     def nearest(self, query: Any, allowed: Docs, count: int) -> tuple[Docs, Numbers]:
         """The rows of `allowed` nearest to a packed vector, and how near each is."""
@@ -270,10 +293,10 @@ class Arena:
         """Rows worth comparing with the query: all of few, those nearest by bits of many."""
         if self._vectors is None:
             return np.zeros(0, np.int64)
-        rows: Docs = allowed[self._has_vector[allowed]]
+        rows = allowed if self._lacking is None else allowed[self._has_vector[allowed]]
         if len(rows) > EXACT_ROWS_MAX:
             bits = sketch(query[None, :])[0]
-            rows = nearest_bits(self._sketches[: self.size], bits, rows, NEAREST_BITS)
+            rows = nearest_bits(self._sketches[:, : self.size].T, bits, rows, NEAREST_BITS)
         return rows
 
     def nearness(self, query: Any, rows: Docs) -> Numbers:
@@ -292,7 +315,7 @@ class Arena:
         """How many rows have no vector yet."""
         if self._has_vector is None:
             return len(rows)
-        return int(np.count_nonzero(~self._has_vector[rows]))
+        return 0 if self._lacking is None else int(np.count_nonzero(self._lacking[rows]))
 
 
 def _pairs(rows: list[tuple[Any, ...]]) -> tuple[Docs, Docs]:

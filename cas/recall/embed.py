@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     Vectors = NDArray[np.float32]
 else:
-    np = Later("numpy")
+    np = Later("numpy", keep=True)
 
 MODEL: Final = Path(__file__).parent / "data" / "minilm-256.npz"
 MODEL_SHA256: Final = "6d8724cd0fc09cb1f5848b6a0567cf1fd28b81801b0a5e52e61da1284448a5fe"

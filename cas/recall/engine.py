@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     Docs = NDArray[np.int64]
     Numbers = NDArray[np.float64]
 else:
-    np = Later("numpy")
+    np = Later("numpy", keep=True)
 
 _LEADING: Final = 10
 """Best rows whose links are followed."""

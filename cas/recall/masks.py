@@ -7,7 +7,7 @@ label is counted under that label's name.
 from __future__ import annotations
 
 from collections import Counter as Counts
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from cas.errors import Invalid
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Mask = NDArray[np.bool_]
 else:
-    np = Later("numpy")
+    np = Later("numpy", keep=True)
 
 _HELD_MAX: Final = 8
 """States and sets of types whose rows are remembered."""
@@ -42,6 +42,7 @@ class Masks:
         self._projection = projection
         self._held: dict[tuple[int, tuple[str, ...]], Any] = {}
         self._held_of: Any = None
+        self._labelled: tuple[tuple[int, int], tuple[Any, Any, Any, Any]] | None = None
 
     def held(self, seq: int, types: Sequence[str]) -> Mask:
         """Rows of these types (none: of all) in the state after an entry."""
@@ -66,21 +67,38 @@ class Masks:
             allowed = allowed & self.of(condition, request.types)
         if request.agent is not None:
             allowed = allowed & self.of(Compare("agent", "=", request.agent), request.types)
-        with np.errstate(invalid="ignore"):
-            reasons = (
-                ("archived", not request.archived, (arena.flags & FLAG_ARCHIVED) != 0),
-                ("untrusted", not request.untrusted, arena.trust == 0),
-                ("expired", True, arena.to_us <= now_us),
-                ("not-yet", True, arena.from_us > now_us),
-            )
-        for name, asked, mask in reasons:
-            if asked:
-                out = allowed & mask
-                count = int(np.count_nonzero(out))
-                if count:
-                    counts[name] += count
-                    allowed = allowed & ~mask
+        archived, untrusted, ending, beginning = self._labelled_rows()
+        reasons: tuple[tuple[str, bool, Any, Callable[[Any], Any] | None], ...] = (
+            ("archived", not request.archived, archived, None),
+            ("untrusted", not request.untrusted, untrusted, None),
+            ("expired", True, ending, lambda rows: arena.to_us[rows] <= now_us),
+            ("not-yet", True, beginning, lambda rows: arena.from_us[rows] > now_us),
+        )
+        for name, asked, rows, test in reasons:
+            if not asked or not len(rows):
+                continue
+            out = rows[allowed[rows]]
+            out = out if test is None else out[test(out)]
+            if len(out):
+                counts[name] += len(out)
+                allowed = allowed.copy()
+                allowed[out] = False
         return allowed
+
+    def _labelled_rows(self) -> tuple[Any, Any, Any, Any]:
+        """Rows that some label may keep away: archived, untrusted, with an end, with a beginning.
+        Few, in most stores, of many.
+        """
+        arena = self._arena
+        if self._labelled is None or self._labelled[0] != (arena.seq, arena.size):
+            found = (
+                np.flatnonzero(arena.flags & FLAG_ARCHIVED),
+                np.flatnonzero(arena.trust == 0),
+                np.flatnonzero(~np.isnan(arena.to_us)),
+                np.flatnonzero(~np.isnan(arena.from_us)),
+            )
+            self._labelled = (arena.seq, arena.size), found
+        return self._labelled[1]
 
     def of(self, condition: Condition, types: Sequence[str]) -> Mask:
         """Rows, of any state, that a condition finds. Raises `Invalid`."""

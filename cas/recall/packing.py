@@ -20,7 +20,6 @@ from cas.recall.recalled import Item, LeftOut, Reason, Recalled, Request, head_l
 from cas.recall.schema import Database
 from cas.recall.score import Parts, diverse, fold
 from cas.recall.tokens import estimate_tokens
-from cas.workspace.codec import from_record
 from cas.workspace.links import Link
 
 if TYPE_CHECKING:
@@ -30,13 +29,13 @@ if TYPE_CHECKING:
     Docs = NDArray[np.int64]
     Numbers = NDArray[np.float64]
 else:
-    np = Later("numpy")
+    np = Later("numpy", keep=True)
 
 _LEFT_OUT_MAX: Final = 50
 """Rows that are named as left out; the counts tell of all."""
 _MISSES_MAX: Final = 12
 """Rows in a row that did not fit: then the room that is left is too small to go on."""
-_LINKS: Final = 64
+_LINKS: Final = 32
 """Rows whose links are read at once: those of most answers."""
 _JOINT: Final = 2
 """Tokens that the end of a line, and rounding, may cost."""
@@ -96,20 +95,21 @@ class Packing:
         self._folded: dict[int, list[int]] = {}
         self._texts: dict[int, str] = {}
         self._links: dict[int, Link] = {}
+        self._costs: dict[int, int] = {}
 
     def answer(self) -> Recalled:
         """Choose, read, and tell what was left out."""
         docs, scores = self._relevant()
-        self._links = self._engine.links_of(self._db, [int(doc) for doc in docs[:_LINKS]])
+        self._read_links(docs[:_LINKS].tolist())
         alike = self._engine.arena.alike(docs)
         docs, scores, alike = self._fold(docs, scores, alike)
         chosen = self._choose(docs, scores, alike)
         items = self._items(chosen)
         self._left.sort(key=lambda each: (-each[2], each[0]))
         del self._left[_LEFT_OUT_MAX:]
-        names = self._engine.links_of(
-            self._db, [d for d, *_ in self._left] + [by for *_, by in self._left if by is not None]
-        )
+        self._read_links([d for d, *_ in self._left])
+        self._read_links([by for *_, by in self._left if by is not None])
+        names = self._links
         left = tuple(
             LeftOut(names[doc], reason, value, None if by is None else names[by])
             for doc, reason, value, by in self._left
@@ -127,16 +127,24 @@ class Packing:
         self._counts[reason] += 1
         self._left.append((doc, reason, value, by))
 
+    def _leave_all(self, places: Docs, reason: Reason) -> None:
+        """The same for places of the ranking, best first; only the best can be named."""
+        if len(places):
+            self._counts[reason] += len(places)
+            named = places[:_LEFT_OUT_MAX]
+            docs, scores = self._ranked.docs[named].tolist(), self._ranked.scores[named].tolist()
+            self._left += [
+                (doc, reason, value, None) for doc, value in zip(docs, scores, strict=True)
+            ]
+
     def _relevant(self) -> tuple[Docs, Numbers]:
         """Pinned rows first, then those above the floor that nothing has taken the place of."""
         ranked, floor = self._ranked, self._request.scoring.floor
         most = 2 * self._request.scoring.candidates
         fits = np.flatnonzero(ranked.scores >= floor)
-        for place in np.flatnonzero(ranked.scores < floor):
-            self._leave(int(ranked.docs[place]), "floor", float(ranked.scores[place]))
-        for place in fits[most:]:
-            self._leave(int(ranked.docs[place]), "rank", float(ranked.scores[place]))
-        docs = [int(doc) for doc in ranked.docs[fits[:most]] if int(doc) not in self._pinned]
+        self._leave_all(np.flatnonzero(ranked.scores < floor), "floor")
+        self._leave_all(fits[most:], "rank")
+        docs = [doc for doc in ranked.docs[fits[:most]].tolist() if doc not in self._pinned]
         replaced = self._engine.superseded(self._db, docs, self._request.seq)
         for doc, by in replaced.items():
             self._leave(doc, "superseded", self._score(doc), by)
@@ -149,6 +157,8 @@ class Packing:
 
     def _fold(self, docs: Docs, scores: Numbers, alike: Numbers) -> tuple[Docs, Numbers, Numbers]:
         stands = fold(scores, alike, self._request.scoring.alike)
+        if stands == list(range(len(stands))):
+            return docs, scores, alike
         kept = []
         for place, other in enumerate(stands):
             if other == place or place < len(self._pinned):
@@ -171,8 +181,9 @@ class Packing:
                 tokens=self._used,
                 budget=self._request.budget,
             )
-        tokens = self._engine.arena.tokens[docs]
-        least = np.sort(tokens)
+        rows, worths = docs.tolist(), scores.tolist()
+        tokens = self._engine.arena.tokens[docs].tolist()
+        least = min(tokens, default=0)
         order = diverse(scores, alike, self._request.scoring.diversity, pins)
         place = next(order, None)
         waiting = set(range(len(docs))) - set(pins)
@@ -180,12 +191,12 @@ class Packing:
         while (
             place is not None
             and misses < _MISSES_MAX
-            and len(least)
-            and self._used + int(least[0]) <= self._room
+            and tokens
+            and self._used + least <= self._room
         ):
-            doc = int(docs[place])
+            doc = rows[place]
             # The text alone is too long: what stands before it need not be counted.
-            fits = self._used + int(tokens[place]) <= self._room or self._engine.counter is not None
+            fits = self._used + tokens[place] <= self._room or self._engine.counter is not None
             cost = self._cost(doc) if fits else 0
             waiting.discard(place)
             if fits and self._used + cost <= self._room:
@@ -195,26 +206,34 @@ class Packing:
                 place = order.send(True) if waiting else None
             else:
                 misses += 1
-                self._leave(doc, "budget", float(scores[place]))
+                self._leave(doc, "budget", worths[place])
                 place = order.send(False) if waiting else None
         for place in sorted(waiting):
-            self._leave(int(docs[place]), "budget", float(scores[place]))
+            self._leave(rows[place], "budget", worths[place])
         return chosen
 
     def _cost(self, doc: int) -> int:
         """Tokens of a row as it is shown, counted, or as its estimate was when it was taken in."""
-        link = self._link(doc)
-        arena = self._engine.arena
-        at = self._at(doc)
-        if self._engine.counter is None:
-            return estimate_tokens(head_line(link, at)) + int(arena.tokens[doc]) + _JOINT
-        text = self._text(link, doc)
-        return int(self._engine.counter(head_line(link, at) + text)) + _JOINT
+        cost = self._costs.get(doc)
+        if cost is None:
+            link = self._link(doc)
+            head = head_line(link, self._at(doc))
+            if self._engine.counter is None:
+                cost = estimate_tokens(head) + int(self._engine.arena.tokens[doc]) + _JOINT
+            else:
+                cost = int(self._engine.counter(head + self._text(link, doc))) + _JOINT
+            self._costs[doc] = cost
+        return cost
 
     def _link(self, doc: int) -> Link:
         if doc not in self._links:
-            self._links |= self._engine.links_of(self._db, [doc])
+            self._read_links([doc])
         return self._links[doc]
+
+    def _read_links(self, docs: Sequence[int]) -> None:
+        missing = [doc for doc in docs if doc not in self._links]
+        if missing:
+            self._links |= self._engine.links_of(self._db, missing)
 
     def _at(self, doc: int) -> Any:
         arena = self._engine.arena
@@ -232,25 +251,27 @@ class Packing:
     def _items(self, chosen: list[int]) -> tuple[Item, ...]:
         engine = self._engine
         store = engine.projection.store
-        links = {doc: self._link(doc) for doc in chosen}
-        folded = engine.links_of(self._db, [d for each in self._folded.values() for d in each])
+        self._read_links(chosen)
+        self._read_links([doc for of in chosen for doc in self._folded.get(of, [])])
+        links = self._links
         pins = [links[doc].pin for doc in chosen]
         items = []
         for doc, data in zip(chosen, store.get_many([p for p in pins if p]), strict=True):
             place = self._places.get(doc)
             numbers = [0.0] * 7 if place is None else [float(p[place]) for p in self._ranked.parts]
             link = links[doc]
+            text, value = engine.projection.shown(link.type, data)
             items.append(
                 Item(
                     link,
-                    engine.projection.text_of(link.type, data),
+                    text,
                     self._score(doc),
                     Parts(*numbers),
                     self._cost(doc),
                     doc in self._pinned,
                     self._at(doc),
-                    tuple(folded[other] for other in self._folded.get(doc, [])),
-                    from_record(data),
+                    tuple(links[other] for other in self._folded.get(doc, [])),
+                    value,
                 )
             )
         return tuple(items)

@@ -22,11 +22,12 @@ from cas.history.store import Store
 from cas.model.ids import BlobId
 from cas.model.names import PURGED_REF
 from cas.recall.embed import Embedder
-from cas.recall.rows import Shape, digest_of, shapes, text_of
+from cas.recall.rows import Shape, digest_of, shapes, shown_of, text_of
 from cas.recall.schema import Database, remove
 from cas.recall.taker import Taker
 from cas.recall.vectors import pack_vectors
 from cas.workspace.layout import MAIN
+from cas.workspace.registry import Aggregate
 
 _STEP: Final = 8_000
 """Records a transaction; an entry is never divided between two."""
@@ -158,6 +159,10 @@ class Projection:
     def text_of(self, type: str, data: bytes) -> str:
         """The text of a record that is searched and shown."""
         return text_of(self.shapes[type], data)
+
+    def shown(self, type: str, data: bytes) -> tuple[str, Aggregate]:
+        """The same text, and the aggregate, of a record that is decoded once."""
+        return shown_of(self.shapes[type], data)
 
     @property
     def model(self) -> int:

@@ -15,9 +15,9 @@ from attrs import frozen
 
 from cas.model.encoding import encode
 from cas.recall.schema import VERSION
-from cas.workspace.codec import decode_record, upcast
+from cas.workspace.codec import decode_record, from_fields, from_record, upcast
 from cas.workspace.links import Link
-from cas.workspace.registry import KEPT, AggregateType, types
+from cas.workspace.registry import KEPT, Aggregate, AggregateType, types
 
 ARCHIVED: Final = "archived"
 """The tag that takes an aggregate out of recall; `find` gives it when it is asked for."""
@@ -129,6 +129,16 @@ def row_of(shape: Shape, data: bytes) -> Row:
         TRUST.get(str(get("trust")), 1),
         archived,
     )
+
+
+def shown_of(shape: Shape, data: bytes) -> tuple[str, Aggregate]:
+    """The text of a record and the aggregate that it is. Raises what decoding a record raises."""
+    record = decode_record(data)
+    fields = upcast(shape.type, record)
+    text = _text_of(shape, fields)
+    if record.type != shape.type.name:
+        return text, from_record(data)
+    return text, from_fields(shape.type, fields)
 
 
 def text_of(shape: Shape, data: bytes) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Numbers = NDArray[np.float64]
 else:
-    np = Later("numpy")
+    np = Later("numpy", keep=True)
 
 DAY_US: Final = 86_400_000_000
 _VERSION: Final = 2

@@ -15,7 +15,7 @@ from cas.later import Later
 if TYPE_CHECKING:
     import numpy as np
 else:
-    np = Later("numpy")
+    np = Later("numpy", keep=True)
 
 Counter = Callable[[str], int]
 """Gives the tokens of a text. Called from any thread."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Numbers = NDArray[np.float64]
     Rows = NDArray[np.int64]
 else:
-    np = Later("numpy")
+    np = Later("numpy", keep=True)
 
 EXACT_ROWS_MAX: Final = 4_096
 """So many rows are all compared; of more, those whose bits are nearest."""
