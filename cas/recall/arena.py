@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from cas.later import Later
-from cas.recall.schema import Database
+from cas.recall.schema import Database, vector_place
 from cas.recall.text import Clause
 from cas.recall.vectors import (
     EXACT_ROWS_MAX,
@@ -86,7 +86,7 @@ class Arena:
 
     def refresh(self, db: Database, seq: int, model: int) -> None:
         """Take in what the database has since."""
-        if seq == self.seq and model == self.model:
+        if seq == self.seq and model == self.model and self._lacking is None:
             return
         closed = db.rows("SELECT doc, until FROM item WHERE until > ?", (self.seq,))
         fresh = db.rows(
@@ -119,23 +119,21 @@ class Arena:
 
     def _read_vectors(self, db: Database, model: int) -> None:
         if model != self.model:
-            self._vectors, self._vectors_to, self.model = None, 0, model
+            self._vectors = self._lacking = None
+            self._vectors_to, self.model = 0, model
         if not model:
             return
-        row = db.row("SELECT dimensions FROM model WHERE code = ?", (model,))
-        assert row is not None
-        self._dimensions = int(row[0])
-        # Later rows may have got theirs before earlier ones, where a model is new.
-        whole = db.row("SELECT count(*) FROM vector WHERE model = ?", (model,))
-        assert whole is not None
-        count = 0 if self._has_vector is None else int(self._has_vector.sum())
         if self._vectors is None or len(self._vectors) < self.size:
+            row = db.row("SELECT dimensions FROM model WHERE code = ?", (model,))
+            assert row is not None
+            self._dimensions = int(row[0])
             self._room_for_vectors()
-        floor = self._vectors_to if count else 0
-        rows = db.rows("SELECT doc, data FROM vector WHERE model = ? AND doc >= ?", (model, floor))
-        if count + sum(1 for doc, _ in rows if not self._has_vector[doc]) < int(whole[0]):
-            rows = db.rows("SELECT doc, data FROM vector WHERE model = ?", (model,))
-        rows = [row for row in rows if not self._has_vector[row[0]]]
+        # Later rows may have got theirs before earlier ones, where a model is new.
+        first = self._vectors_to if self._lacking is None else int(np.argmax(self._lacking))
+        ends = vector_place(model, first), vector_place(model + 1, 0)
+        base = vector_place(model, 0)
+        rows = db.rows("SELECT place, data FROM vector WHERE place >= ? AND place < ?", ends)
+        rows = [(place - base, data) for place, data in rows if place - base < self.size]
         for start in range(0, len(rows), 8_192):
             part = rows[start : start + 8_192]
             docs = np.array([doc for doc, _ in part], np.int64)

@@ -11,11 +11,14 @@ from collections import Counter as Counts
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from cas.errors import Invalid
+from attrs import evolve
+
+from cas.errors import Invalid, Unsupported
 from cas.later import Later
 from cas.model.ids import BlobId
 from cas.recall.arena import Arena
 from cas.recall.masks import Masks
+from cas.recall.models import Model
 from cas.recall.packing import Packing, Ranked
 from cas.recall.projection import Projection
 from cas.recall.recalled import Recalled, Request
@@ -54,15 +57,37 @@ class Engine:
         self._arena = Arena()
         self._made = -1
         self._masks: Masks | None = None
+        self._model: Model | None = None
 
-    def recall(self, request: Request, now_us: int, notices: Sequence[str]) -> Recalled:
+    def recall(
+        self, request: Request, now_us: int, notices: Sequence[str], *, again: bool = False
+    ) -> Recalled:
         """The answer to a request; the projection goes at least as far as it asks.
 
-        Raises `Invalid`, and what reading the store raises.
+        The model is that which serves, or, `again`, that of the request. Raises `Invalid`,
+        `Unsupported`, and what reading the store raises.
         """
-        return self._projection.read(lambda db: self._recall(db, request, now_us, list(notices)))
+
+        def answer(db: Database) -> Recalled:
+            models, told = self._projection.models, list(notices)
+            if again:
+                return self._recall(db, request, now_us, told)
+            if models.notice is not None:
+                told.append(models.notice)
+            serving = models.serving
+            model = "" if serving is None else serving.embedder.identity
+            return self._recall(db, evolve(request, model=model), now_us, told)
+
+        return self._projection.read(answer)
 
     def _recall(self, db: Database, request: Request, now_us: int, notices: list[str]) -> Recalled:
+        self._model = self._projection.models.of(request.model)
+        if self._model is None and request.model:
+            raise Unsupported(
+                f"The answer was made with the model {request.model!r}, which this handle or the "
+                "search index does not have. Open it with that embedder.",
+                model=request.model,
+            )
         masks = self.masks(db)
         held = masks.held(request.seq, request.types)
         counts: Counts[str] = Counts()
@@ -72,12 +97,14 @@ class Engine:
         return Packing(self, db, request, ranked, pinned, counts, notices).answer()
 
     def masks(self, db: Database) -> Masks:
-        """Sets of rows, over arrays that go as far as the database does."""
+        """Sets of rows, over arrays that go as far as the database does, with vectors of the model
+        that is asked for.
+        """
         projection = self._projection
         if self._made != projection.made or self._masks is None:
             self._arena, self._made = Arena(), projection.made
             self._masks = Masks(self._arena, projection)
-        self._arena.refresh(db, projection.seq, projection.model)
+        self._arena.refresh(db, projection.seq, 0 if self._model is None else self._model.code)
         self._masks.database = db
         return self._masks
 
@@ -145,9 +172,9 @@ class Engine:
         return Ranked(found[order], scores[order], [part[order] for part in every])
 
     def _query_vector(self, request: Request, among: Docs, notices: list[str]) -> Any:
-        embedder = self._projection.embedder
-        if embedder is None or not request.scoring.meaning or not request.query.strip():
+        if self._model is None or not request.scoring.meaning or not request.query.strip():
             return None
+        embedder = self._model.embedder
         missing = self._arena.without_vector(among)
         if missing:
             notices.append(

@@ -19,20 +19,17 @@ from cas.errors import CorruptIndex, StorageFailed
 from cas.history.core import warn
 from cas.history.horizon import horizon_now
 from cas.history.store import Store
-from cas.model.ids import BlobId
 from cas.model.names import PURGED_REF
 from cas.recall.embed import Embedder
+from cas.recall.models import Models
 from cas.recall.rows import Shape, digest_of, shapes, shown_of, text_of
-from cas.recall.schema import Database, remove
+from cas.recall.schema import Database, remove, vector_place
 from cas.recall.taker import Taker
-from cas.recall.vectors import pack_vectors
 from cas.workspace.layout import MAIN
 from cas.workspace.registry import Aggregate
 
 _STEP: Final = 8_000
 """Records a transaction; an entry is never divided between two."""
-_EMBED_STEP: Final = 5_000
-"""Texts that a model new to the database may have embedded beside each catching up."""
 _T = TypeVar("_T")
 
 
@@ -56,12 +53,13 @@ class Projection:
         *,
         branch: str = MAIN,
         embedder: Embedder | None = None,
+        former: Embedder | None = None,
         path: str | None = None,
     ) -> None:
         self.store = store
         self.branch = branch
-        self.embedder = embedder
         self.shapes: Mapping[str, Shape] = shapes()
+        self.models = Models(store, self.shapes, embedder, former)
         self.notices: list[str] = []
         self.made = 0
         """Rises whenever the database is made anew, so that what was read of it is stale."""
@@ -70,10 +68,7 @@ class Projection:
         self._path = path or self._place()
         self._names: dict[str, int] = {}
         self._database: Database | None = None
-        self._model = 0
         self._seq = -1
-        self._ready_at = -1
-        """The entry up to which each row is known to have a vector."""
 
     def _place(self) -> str:
         cache = self.store.objects.cache
@@ -164,11 +159,6 @@ class Projection:
         """The same text, and the aggregate, of a record that is decoded once."""
         return shown_of(self.shapes[type], data)
 
-    @property
-    def model(self) -> int:
-        """The number of the model whose vectors serve; 0 for none."""
-        return self._model
-
     # -- opening -----------------------------------------------------------------------------
 
     def _open(self) -> Database:
@@ -207,7 +197,8 @@ class Projection:
             warn(notice)
         self.close()
         self._names.clear()
-        self._seq = self._ready_at = -1
+        self._seq = -1
+        self.models.forget()
         self.made += 1
         if self._path != ":memory:":
             remove(self._path)
@@ -218,29 +209,39 @@ class Projection:
         database = self._open()
         head = self.store.view().seq
         done = Followed(self._seq, 0, 0, 0, 0)
-        if self._seq == head and self._model_ready(database):
+        if self._seq == head and self.models.settled(database, head):
             return done
         entries = records = embedded = unread = 0
         while True:
-            with database.writing():
-                self._choose_model(database)
-                row = database.row("SELECT value FROM meta WHERE key = 'seq'")
-                assert row is not None
-                start = int(row[0])
-                if start > head:
-                    # Another process has seen a newer state.
-                    head = start
-                taken = Taker(self, database)
-                at = self._take(taken, start, head)
-                database.run("UPDATE meta SET value = ? WHERE key = 'seq'", (at,))
-                if at >= head:
-                    embedded += self._embed_rest(database)
+            try:
+                with database.writing():
+                    start, at, head, taken, more = self._transaction(database, head)
+            except BaseException:
+                self.models.undo()
+                raise
             entries += max(0, at - start)
             records += taken.records
             unread += taken.unread
+            embedded += more
             self._seq = at
             if at >= head:
                 return Followed(at, entries, records, embedded, unread)
+
+    def _transaction(self, database: Database, head: int) -> tuple[int, int, int, Taker, int]:
+        """What one transaction takes in: from which entry, to which, of how many; what was taken,
+        and how many older rows got vectors.
+        """
+        self.models.begin(database)
+        row = database.row("SELECT value FROM meta WHERE key = 'seq'")
+        assert row is not None
+        start = int(row[0])
+        # Where it is greater another process has seen a newer state.
+        head = max(head, start)
+        taken = Taker(self, database)
+        at = self._take(taken, start, head)
+        if at != start:
+            database.run("UPDATE meta SET value = ? WHERE key = 'seq'", (at,))
+        return start, at, head, taken, self.models.end(database, rest=at >= head)
 
     def _take(self, taker: Taker, start: int, head: int) -> int:
         """Entries behind `start` until a transaction is full; the last one taken in."""
@@ -272,8 +273,11 @@ class Projection:
         gone = database.rows("SELECT doc FROM item WHERE until <= ?", (horizon,))
         if not gone:
             return
-        for table in ("item", "link", "vector"):
+        for table in ("item", "link"):
             database.many(f"DELETE FROM {table} WHERE doc = ?", gone)
+        for (code,) in database.rows("SELECT code FROM model"):
+            places = [(vector_place(code, doc),) for (doc,) in gone]
+            database.many("DELETE FROM vector WHERE place = ?", places)
         database.many("DELETE FROM text WHERE rowid = ?", gone)
         database.run("DELETE FROM value WHERE doc NOT IN (SELECT doc FROM item)")
 
@@ -286,62 +290,3 @@ class Projection:
             assert row is not None
             found = int(row[0])
         return found
-
-    # -- models ------------------------------------------------------------------------------
-
-    def _model_ready(self, database: Database) -> bool:
-        if self.embedder is None or self._ready_at == self._seq:
-            return True
-        row = database.row(
-            "SELECT code FROM model WHERE identity = ? AND upto >= "
-            "(SELECT coalesce(max(doc), 0) FROM item)",
-            (self.embedder.identity,),
-        )
-        if row is not None:
-            self._ready_at = self._seq
-        return row is not None
-
-    def _choose_model(self, database: Database) -> None:
-        if self.embedder is None:
-            return
-        database.run(
-            "INSERT OR IGNORE INTO model(identity, dimensions, upto) VALUES (?, ?, 0)",
-            (self.embedder.identity, self.embedder.dimensions),
-        )
-        row = database.row("SELECT code FROM model WHERE identity = ?", (self.embedder.identity,))
-        assert row is not None
-        self._model = int(row[0])
-
-    def _embed_rest(self, database: Database) -> int:
-        """Vectors of rows that another model, or none, was there for; some at a time."""
-        if self.embedder is None:
-            return 0
-        rows = database.rows(
-            "SELECT i.doc, i.type, i.blob FROM item i LEFT JOIN vector v ON v.model = ? AND "
-            "v.doc = i.doc WHERE v.doc IS NULL AND i.doc > (SELECT upto FROM model WHERE code = ?) "
-            "ORDER BY i.doc LIMIT ?",
-            (self._model, self._model, _EMBED_STEP),
-        )
-        if rows:
-            names = {int(code): str(name) for code, name in database.rows("SELECT * FROM name")}
-            contents = self.store.get_many([BlobId(blob) for _, _, blob in rows])
-            texts = [
-                text_of(self.shapes[names[type]], data)
-                for (_, type, _), data in zip(rows, contents, strict=True)
-            ]
-            self.add_vectors(database, [int(doc) for doc, _, _ in rows], texts)
-        upto = "SELECT max(doc) FROM item" if len(rows) < _EMBED_STEP else str(int(rows[-1][0]))
-        database.run(
-            f"UPDATE model SET upto = coalesce(({upto}), 0) WHERE code = ?", (self._model,)
-        )
-        return len(rows)
-
-    def add_vectors(self, database: Database, docs: list[int], texts: list[str]) -> None:
-        """Vectors of these rows by the model that serves."""
-        if self.embedder is None or not docs:
-            return
-        packed = pack_vectors(self.embedder.embed(texts), self.embedder.dimensions, len(texts))
-        database.many(
-            "INSERT OR REPLACE INTO vector VALUES (?, ?, ?)",
-            ((self._model, doc, data) for doc, data in zip(docs, packed, strict=True)),
-        )

@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 
 from attrs import evolve
 
-from cas.errors import Corrupt, Invalid, Unsupported
+from cas.errors import Corrupt, Invalid
 from cas.history.horizon import check_seq
 from cas.history.store import Store
 from cas.model.ids import BlobId
@@ -27,6 +27,7 @@ from cas.recall.engine import Engine
 from cas.recall.feedback import FEEDBACK, Verdict, feedback_event
 from cas.recall.find import Finder, Page, ask, read_page, seq_of
 from cas.recall.linked import Linked, Stale, links_from, links_to, stale
+from cas.recall.models import ModelState
 from cas.recall.projection import Followed, Projection
 from cas.recall.recalled import Recalled, Request
 from cas.recall.receipts import Receipt, request_of, save
@@ -54,7 +55,9 @@ AsOf = int | str | datetime | None
 
 class Recall:
     """Recall and search. `embedder=None` searches by words alone; by default the model of the
-    package serves where numpy is there. `counter` counts tokens exactly; else they are estimated.
+    package serves where numpy is there. `former` is the model that `embedder` takes the place of:
+    it serves until each row has a vector of the new one, some of which are made with each catching
+    up. `counter` counts tokens exactly; else they are estimated.
     """
 
     def __init__(
@@ -63,18 +66,14 @@ class Recall:
         *,
         branch: str = MAIN,
         embedder: Embedder | str | None = "default",
+        former: Embedder | str | None = None,
         counter: Counter | None = None,
         path: str | None = None,
     ) -> None:
         self.store = store
-        self._given: Embedder | None = None
-        if embedder == "default":
-            self._given = default_embedder()
-        elif isinstance(embedder, str):
-            raise Invalid(f'An embedder is an object with `embed`, or "default", not {embedder!r}.')
-        else:
-            self._given = embedder
-        self.projection = Projection(store, branch=branch, embedder=self._given, path=path)
+        self.projection = Projection(
+            store, branch=branch, embedder=_given(embedder), former=_given(former), path=path
+        )
         self._lock = threading.Lock()
         self._engine = Engine(self.projection, counter)
 
@@ -92,6 +91,11 @@ class Recall:
     def close(self) -> None:
         """Give up the search database; the store stays open."""
         self.projection.close()
+
+    def models(self) -> list[ModelState]:
+        """The models whose vectors the index has, how far each is, and which one serves."""
+        self.position()
+        return self.projection.read(self.projection.models.states)
 
     def follow(self) -> Followed:
         """Catch up with the journal now; questions about the newest state do so themselves."""
@@ -162,7 +166,7 @@ class Recall:
             archived,
             untrusted,
             margin,
-            "" if self._given is None else self._given.identity,
+            "",
             scoring or Scoring(),
         )
         recalled = self._answer(request, notices)
@@ -172,16 +176,16 @@ class Recall:
             recalled, receipt=save(self.store, self.projection.branch, recalled, agent or "")
         )
 
-    def _answer(self, request: Request, notices: Sequence[str]) -> Recalled:
+    def _answer(self, request: Request, notices: Sequence[str], *, again: bool = False) -> Recalled:
         now_us = self.store.entry(request.seq).time_us if request.seq else 0
         with self._lock:
-            return self._engine.recall(request, now_us, notices)
+            return self._engine.recall(request, now_us, notices, again=again)
 
     def replay(self, request: Request | Receipt) -> Recalled:
         """The answer to a request, or to that of a receipt, once more: the same, bit for bit.
 
-        Raises `Unsupported` where it was made with another model than this handle has, and
-        `Corrupt` where the answer is not that of the receipt.
+        Raises `Unsupported` where it was made with a model that this handle or the index does not
+        have, and `Corrupt` where the answer is not that of the receipt.
         """
         if isinstance(request, Receipt):
             again = self.replay(request_of(request))
@@ -192,15 +196,8 @@ class Recall:
                     receipt=request.id,
                 )
             return again
-        mine = "" if self._given is None else self._given.identity
-        if request.model != mine:
-            raise Unsupported(
-                f"The answer was made with the model {request.model or 'none'!r}; this handle has "
-                f"{mine or 'none'!r}. Open it with that embedder.",
-                model=request.model,
-            )
         self.position(request.seq)
-        return self._answer(request, ())
+        return self._answer(request, (), again=True)
 
     # -- feedback ----------------------------------------------------------------------------
 
@@ -345,6 +342,14 @@ class Recall:
         if link.pin is not None:
             return self.store.get(BlobId(link.pin))
         return view.snapshot(branch).read(record_path(type, link.id))
+
+
+def _given(embedder: Embedder | str | None) -> Embedder | None:
+    if embedder == "default":
+        return default_embedder()
+    if isinstance(embedder, str):
+        raise Invalid(f'An embedder is an object with `embed`, or "default", not {embedder!r}.')
+    return embedder
 
 
 def _link(value: Link | Aggregate) -> Link:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 else:
     apsw = Later("apsw")
 
-VERSION: Final = 3
+VERSION: Final = 4
 """Of tables and of what is written into them. A file of another one is not read, but made anew."""
 
 BUSY_MS: Final = 30_000
@@ -48,7 +48,7 @@ CREATE TABLE feedback(seq INTEGER, type TEXT, id TEXT, worth INTEGER, agent TEXT
 CREATE INDEX feedback_id ON feedback(id, type, seq);
 CREATE TABLE model(
     code INTEGER PRIMARY KEY, identity TEXT UNIQUE, dimensions INTEGER, upto INTEGER);
-CREATE TABLE vector(model INTEGER, doc INTEGER, data BLOB, PRIMARY KEY(model, doc)) WITHOUT ROWID;
+CREATE TABLE vector(place INTEGER PRIMARY KEY, data BLOB);
 CREATE VIRTUAL TABLE text USING fts5(
     body, content='', contentless_delete=1, tokenize='{tokenizer}');
 INSERT INTO text(text, rank) VALUES ('hashsize', 16777216);
@@ -177,6 +177,13 @@ class Database:
                 f"{self.path} cannot be written: {error}.", path=self.path, errno=None
             ) from error
         raise CorruptIndex(f"{self.path}: {error}") from error
+
+
+def vector_place(model: int, doc: int) -> int:
+    """Where the vector of a row by a model lies. One number, because SQLite fills the pages of a
+    table that grows at its end, and leaves a twelfth of those of an index free.
+    """
+    return (model << 40) + doc
 
 
 def remove(path: str) -> None:

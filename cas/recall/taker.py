@@ -16,6 +16,7 @@ from cas.model.entry import Entry
 from cas.model.ids import BlobId, CommitId
 from cas.model.names import HEADS
 from cas.recall.feedback import FEEDBACK, decode_feedback
+from cas.recall.models import Models
 from cas.recall.rows import Row, Shape, row_of
 from cas.recall.schema import Database
 from cas.recall.tokens import measure_many
@@ -35,8 +36,9 @@ class Following(Protocol):
     def name(self, database: Database, name: str) -> int:
         """The number of a type or field, given now if it has none."""
 
-    def add_vectors(self, database: Database, docs: list[int], texts: list[str]) -> None:
-        """Vectors of these rows by the model that serves."""
+    @property
+    def models(self) -> Models:
+        """What makes vectors."""
 
 
 class Taker:
@@ -107,7 +109,7 @@ class Taker:
                 group.add(self._doc, known, change, row, next(measures), (seq, time_us))
         group.write(self.database)
         docs = [doc for doc, _ in group.texts]
-        self._projection.add_vectors(self.database, docs, [text for _, text in group.texts])
+        self._projection.models.add(self.database, docs, [text for _, text in group.texts])
 
     def _known(self, change: RecordChange) -> _Known:
         """The numbers of a type and its fields."""

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 import cas
-from cas.errors import Invalid
+from cas.errors import Invalid, Unsupported
 from cas.history.store import Store
-from cas.recall import projection
+from cas.recall import models
 from cas.recall.arena import Arena
 from cas.recall.recall import Recall
+from cas.recall.receipts import Receipt
 from cas.recall.text import Clause
 from cas.recall.vectors import (
     cosines,
@@ -174,7 +175,7 @@ def test_the_old_model_serves_while_a_new_one_embeds(
     """A second handle embeds some rows with each catching up, those that come meanwhile too; the
     first one answers as before, until the second has a vector of each row.
     """
-    monkeypatch.setattr(projection, "_EMBED_STEP", 4)
+    monkeypatch.setattr(models, "_STEP", 4)
     commit(store, *(memory(f"m{n}", f"{rng.choice(SENTENCES)} {n}") for n in range(19)))
     with Recall(store) as old, Recall(store, embedder=OtherModel()) as new:
         before = old.recall("shipping a new version", budget_tokens=100)
@@ -192,6 +193,84 @@ def test_the_old_model_serves_while_a_new_one_embeds(
                 assert late.items[0].parts.meaning > 0
         assert steps >= 4
         assert new.recall("release").notices == ()
+
+
+class Tired(OtherModel):
+    """An embedder that fails behind a number of texts."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def embed(self, texts: Any) -> Any:
+        self.left -= len(texts)
+        if self.left < 0:
+            raise RuntimeError("tired")
+        return super().embed(texts)
+
+
+def test_one_handle_changes_its_model(
+    store: Store, rng: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The former model serves, what comes meanwhile included, until the new one has a vector of
+    each row; then the new one serves, and the vectors of the former are gone. What was embedded
+    before a failure, or by a handle before, is not embedded again.
+    """
+    monkeypatch.setattr(models, "_BESIDE", 4)
+    commit(store, *(memory(f"m{n}", f"{rng.choice(SENTENCES)} {n}") for n in range(19)))
+    with Recall(store) as recall:
+        recall.recall("shipping a new version", receipt=True)
+        (receipt,) = recall.find(Receipt).items
+        before = recall.recall("shipping a new version", budget_tokens=100)
+    old = before.request.model
+    tired = Tired(left=10)
+    with Recall(store, embedder=tired, former="default") as recall:
+        first = recall.recall("shipping a new version", budget_tokens=100)
+        assert (first.items, first.request.model) == (before.items, old)
+        assert "serves until other:1 has a vector of each row: 4 of 20" in first.notices[0]
+        assert recall.follow().embedded == 4
+        with pytest.raises(RuntimeError):
+            recall.follow()
+        # What was rolled back is not told as done, and the former serves on.
+        state = {each.identity: each for each in recall.projection.read(recall_states(recall))}
+        assert (state[old].serves, state["other:1"].embedded) == (True, 8)
+        assert recall.recall("shipping", as_of=1).request.model == old
+    with Recall(store, embedder=Tired(left=1_000), former="default") as recall:
+        commit(store, memory("late", "Versions of the app are shipped late."))
+        late = recall.recall("shipping a new version", where={"id": "late"})
+        assert (late.request.model, len(late.items)) == (old, 1)
+        assert late.items[0].parts.meaning > 0
+        assert recall.replay(receipt).digest == receipt.digest
+        steps = []
+        while (done := recall.follow()).embedded:
+            steps.append(done.embedded)
+        assert steps == [4, 4]
+        (state,) = recall.models()
+        assert (state.identity, state.serves, state.embedded) == ("other:1", True, state.rows)
+        after = recall.recall("shipping a new version")
+        assert (after.request.model, after.notices) == ("other:1", ())
+        with pytest.raises(Unsupported):
+            recall.replay(receipt)
+        made = dump(recall)
+        recall.projection.rebuild()
+        assert [row[1] for row in dump(recall)["vector"]] == [row[1] for row in made["vector"]]
+    with Recall(store) as recall:
+        while recall.follow().embedded:
+            pass
+        assert recall.replay(receipt).digest == receipt.digest
+        assert {each.identity for each in recall.models()} == {"other:1", old}
+
+
+def recall_states(recall: Recall) -> Any:
+    """How far models are, without catching up."""
+    return recall.projection.models.states
+
+
+def test_a_former_model_that_left_nothing_does_not_serve(store: Store) -> None:
+    """In a new index the new model embeds each row at once, and nothing is made of the former."""
+    commit(store, *(memory(f"m{n}", text) for n, text in enumerate(SENTENCES)))
+    with Recall(store, embedder=OtherModel(), former="default") as recall:
+        assert recall.recall("releases").request.model == "other:1"
+        assert [each.identity for each in recall.models()] == ["other:1"]
 
 
 def test_vectors_of_a_wrong_size_are_refused(store: Store) -> None:
@@ -233,9 +312,9 @@ def test_arrays_that_grew_equal_arrays_read_at_once(
         recall.recall("token release")
     grown = recall._engine._arena
     fresh = Arena()
-    recall.projection.read(
-        lambda db: fresh.refresh(db, recall.projection.seq, recall.projection.model)
-    )
+    serving = recall.projection.models.serving
+    assert serving is not None
+    recall.projection.read(lambda db: fresh.refresh(db, recall.projection.seq, serving.code))
     assert grown.size == fresh.size
     for name in ("type", "since", "until", "words", "tokens", "importance", "flags"):
         assert np.array_equal(getattr(grown, name), getattr(fresh, name), equal_nan=True)
