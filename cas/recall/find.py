@@ -203,7 +203,11 @@ class Finder:
     def _lead(self) -> _Lead | None:
         """The equality that the fewest rows have, of those that every row must have."""
         best: _Lead | None = None
-        for compare in equalities(self._asked.condition):
+        every = equalities(self._asked.condition)
+        if self._asked.key == "time" and len(every) == 1 and every[0].op == "=":
+            # In the order of time its index is walked, however many rows have it.
+            return _Lead(code_of(self._codes, every[0].field), (every[0].value,), FEW_ROWS + 1)
+        for compare in every:
             wanted = compare.value if compare.op == "in" else (compare.value,)
             if not wanted or len(wanted) > _IN_MAX:
                 continue

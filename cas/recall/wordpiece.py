@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 WORD_CHARS_MAX: Final = 100
@@ -39,6 +39,16 @@ _PARTING: Final = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f\x85]")
 _LOWER: Final = bytes(range(256)).lower()
 
 
+class _Runs(dict[bytes, bytes]):
+    """Pieces of runs; one that is not known is cut."""
+
+    def __init__(self, cut: Callable[[bytes], bytes]) -> None:
+        self._cut = cut
+
+    def __missing__(self, run: bytes) -> bytes:
+        return self._cut(run)
+
+
 class WordPieces:
     """A vocabulary, and the way from text to its ids."""
 
@@ -47,7 +57,7 @@ class WordPieces:
         self._unknown = (self._ids[unknown],)
         # Of runs between blanks, marks included, and of the words in them: most runs of a text
         # were met before, and of a run that is new most words were.
-        self._runs: dict[bytes, bytes] = {}
+        self._runs = _Runs(self._run)
         self._words: dict[str, bytes] = {}
 
     def ids(self, text: str) -> list[int]:
@@ -56,14 +66,8 @@ class WordPieces:
 
     def packed(self, text: str) -> bytes:
         """The same as 8 bytes an id, in the order of this machine."""
-        known = self._runs
-        found: list[bytes] = []
-        for run in runs_of(text):
-            pieces = known.get(run)
-            if pieces is None:
-                pieces = self._run(run)
-            found.append(pieces)
-        return b"".join(found)
+        # Without a step of Python for a run that is known.
+        return b"".join(map(self._runs.__getitem__, runs_of(text)))
 
     def _run(self, run: bytes) -> bytes:
         known = self._words
@@ -80,7 +84,7 @@ class WordPieces:
         whole = b"".join(found)
         if len(run) <= _RUN_BYTES_MAX:
             if len(self._runs) >= _WORDS_MAX:
-                self._runs = {}
+                self._runs = _Runs(self._run)
             self._runs[run] = whole
         return whole
 

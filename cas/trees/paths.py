@@ -282,6 +282,23 @@ def diff_paths(
     ones. Where a file became a directory, the file comes first. `ahead` is told of nodes that
     will be loaded. Raises as `walk` does.
     """
+    for path, old, new in diff_values(old_root, new_root, nodes, prefix=prefix, ahead=ahead):
+        yield (
+            path,
+            None if old is None else to_entry(old),
+            None if new is None else to_entry(new),
+        )
+
+
+def diff_values(
+    old_root: bytes,
+    new_root: bytes,
+    nodes: NodeStore,
+    *,
+    prefix: Path = (),
+    ahead: Ahead | None = None,
+) -> Iterator[tuple[Path, Value | None, Value | None]]:
+    """`diff_paths` with values as the trees have them: nothing is made of each."""
     left = WALK_ENTRIES_MAX
     stack: list[tuple[Path, Iterator[Difference]]] = [
         (prefix, diff(DIRECTORY, old_root, new_root, nodes, ahead))
@@ -293,8 +310,8 @@ def diff_paths(
             left -= 1
             if left < 0:
                 raise _too_many()
-            before, old_tree = _split(old)
-            after, new_tree = _split(new)
+            before, old_tree = split(old)
+            after, new_tree = split(new)
             if before is not None or after is not None:
                 yield path, before, after
             if old_tree != new_tree:
@@ -340,13 +357,15 @@ def _parts(root: bytes, nodes: NodeStore) -> tuple[int, list[bytes]]:
     return leaves, below
 
 
-def _split(value: Value | None) -> tuple[TreeEntry | None, bytes]:
-    """A value as a leaf entry and as the root of a directory; what it is not is empty."""
+def split(value: Value | None) -> tuple[Value | None, bytes]:
+    """A value as that of a file or link, and as the root of a directory; what it is not is none,
+    or empty.
+    """
     if value is None:
         return None, _EMPTY
     if value[0] == _TREE:
         return None, value[1]
-    return to_entry(value), _EMPTY
+    return value, _EMPTY
 
 
 def _check_depth(path: Path, *trees: bytes) -> None:

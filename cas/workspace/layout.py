@@ -9,7 +9,7 @@ difference of two trees says which aggregates changed.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from attrs import frozen
 
@@ -17,9 +17,10 @@ from cas.history.core import Core
 from cas.history.snapshot import Snapshot
 from cas.model.entry import Entry
 from cas.model.ids import BlobId, CommitId, TreeId
-from cas.model.names import HEADS, check_ref_name
-from cas.model.objects import TreeEntry
-from cas.trees.node import DIRECTORY
+from cas.model.names import HEADS, check_ref_name, to_text
+from cas.trees import paths
+from cas.trees.diff import diff
+from cas.trees.node import DIRECTORY, Value
 from cas.workspace.registry import AggregateType, type_in
 
 MAIN: Final = "main"
@@ -42,11 +43,10 @@ class Place:
     id: str
 
 
-@frozen
-class RecordChange:
+class RecordChange(NamedTuple):
     """An aggregate whose record differs. `old` and `new` are blob ids of records, None: none.
 
-    `type` is None where this program does not know the collection.
+    `type` is None where this program does not know the collection. A plain tuple: made for each.
     """
 
     context: str
@@ -132,17 +132,19 @@ def changed_records(
     where = context_of(ref)
     if where is None:
         return
-    for change in snapshot_of(core, old).diff(snapshot_of(core, new)):
-        place = place_of(change.path)
-        if place.kind == "record":
-            yield RecordChange(
-                *where,
-                place.collection,
-                place.id,
-                _blob(change.old),
-                _blob(change.new),
-                type_in(place.collection),
-            )
+    nodes = core.objects.tree_nodes(DIRECTORY)
+    roots = snapshot_of(core, old).tree, snapshot_of(core, new).tree
+    for name, before, after in diff(DIRECTORY, *roots, nodes, nodes.warm):
+        collection = to_text(name)
+        if place_of(f"{collection}/-").kind != "record":
+            # Files, events and open conflicts: what differs there is not even read.
+            continue
+        head = (*where, collection)
+        type = type_in(collection)
+        trees = paths.split(before)[1], paths.split(after)[1]
+        for parts, was, now in paths.diff_values(*trees, nodes, prefix=(name,), ahead=nodes.warm):
+            id = to_text(b"/".join(parts[1:]))
+            yield RecordChange(*head, id, _blob(was), _blob(now), type)
 
 
 def entry_changes(core: Core, entry: Entry) -> Iterator[RecordChange]:
@@ -154,5 +156,5 @@ def entry_changes(core: Core, entry: Entry) -> Iterator[RecordChange]:
             yield from changed_records(core, change.ref, old, new)
 
 
-def _blob(entry: TreeEntry | None) -> BlobId | None:
-    return None if entry is None else BlobId(entry.id)
+def _blob(value: Value | None) -> BlobId | None:
+    return None if value is None else BlobId(value[1])

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 import cas
 from cas.model.ids import BlobId
+from cas.objects.nodes import TreeNodes
+from cas.trees.node import DIRECTORY, Node
 from cas.workspace.codec import to_record
 from cas.workspace.layout import RecordChange, entry_changes, place_of, record_path
 from cas.workspace.memories import Memory
@@ -46,3 +50,28 @@ def test_an_entry_says_which_aggregates_it_changed(tmp_path: Path) -> None:
         assert list(entry_changes(store.core, second)) == [RecordChange(*where, a, b, MEMORY)]
         assert list(entry_changes(store.core, third)) == [RecordChange(*where, b, None, MEMORY)]
         assert list(entry_changes(store.core, plain)) == []
+
+
+def test_what_is_no_record_is_not_read(tmp_path: Path) -> None:
+    """An entry that changed many files and one memory loads the nodes of the memory's collection,
+    those of the files never.
+    """
+    with cas.open(tmp_path / "s", create=True) as store:
+        files = {f"files/{n:04}.md": b"%d" % n for n in range(2_000)}
+        memory = to_record(Memory(id="m1", agent="a", text="one"))
+        entry = write(store, "memory/main", {**files, record_path(MEMORY, "m1"): memory})
+    with cas.open(tmp_path / "s") as store:
+        loaded: list[bytes] = []
+        nodes = store.objects.tree_nodes(DIRECTORY)
+        kept = type(nodes).load
+
+        def load(self: TreeNodes, id: bytes) -> Node:
+            loaded.append(id)
+            return kept(self, id)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(TreeNodes, "load", load)
+            found = list(entry_changes(store.core, entry))
+        assert [change.id for change in found] == ["m1"]
+        # The root, and the one node of the collection.
+        assert len(loaded) == 2
