@@ -8,6 +8,7 @@ docstring in `cas/aio/`. A test compares what stands there with what this gives.
 from __future__ import annotations
 
 import ast
+import builtins
 import importlib
 import inspect
 import re
@@ -25,6 +26,8 @@ WRAPPED = {
     "View": "AsyncView",
     "Snapshot": "AsyncSnapshot",
     "BlobReader": "AsyncReader",
+    "Workspace": "AsyncWorkspace",
+    "WorkspaceView": "AsyncWorkspaceView",
 }
 IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -39,6 +42,10 @@ class Class(NamedTuple):
     by_hand: frozenset[str] = frozenset()
     inside: frozenset[str] = frozenset()
     """What is public for other rooms of the package only."""
+    stands: tuple[tuple[str, str], ...] = ()
+    """Type variables of a base, and what they stand for here."""
+    held: str = "sync"
+    """The attribute of the face that holds the synchronous one."""
 
 
 class File(NamedTuple):
@@ -48,6 +55,10 @@ class File(NamedTuple):
     title: str
     classes: tuple[Class, ...]
     faces: dict[str, str]
+    loads: tuple[str, ...] = ()
+    """Lines that import what the bases of its classes name."""
+    parts: str = "parts"
+    """The module that has those parts of its classes which are written by hand."""
 
 
 READING = File(
@@ -89,7 +100,56 @@ CALLS = File(
     ),
     {"AsyncSnapshot": "reading", "AsyncView": "reading"},
 )  # fmt: skip
-FILES = (READING, WRITING, CALLS)
+_BY_HAND = frozenset(("collection",))
+_MEMORY, _ARTIFACT = (("T", "Memory"),), (("T", "Artifact"),)
+UNITS = File(
+    "unitcalls",
+    "Collections of aggregates, and units of work, for an event loop.",
+    (
+        Class("cas.workspace.reading", "Collection", "AsyncCollection",
+              "CollectionParts[Collection[T]], Generic[T]"),
+        Class("cas.workspace.views", "Artifacts", "AsyncArtifacts",
+              "CollectionParts[Artifacts]", stands=_ARTIFACT),
+        Class("cas.workspace.collections", "UnitCollection", "AsyncUnitCollection",
+              "Face[UnitCollection[T]], Generic[T]"),
+        Class("cas.workspace.collections", "UnitMemories", "AsyncUnitMemories",
+              "Face[UnitMemories]", stands=_MEMORY),
+        Class("cas.workspace.collections", "UnitArtifacts", "AsyncUnitArtifacts",
+              "Face[UnitArtifacts]", stands=_ARTIFACT),
+        Class("cas.workspace.work", "UnitOfWork", "UnitCalls", "Face[UnitOfWork]",
+              frozenset(("commit", "rollback", "collection")),
+              frozenset(("edit", "settler", "transaction"))),
+    ),
+    {},
+    (
+        "from typing import Generic",
+        "from cas.aio.spaceparts import CollectionParts",
+        "from cas.aio.threads import Face",
+        "from cas.workspace.collections import UnitArtifacts, UnitCollection, UnitMemories",
+        "from cas.workspace.reading import Collection, T",
+        "from cas.workspace.views import Artifacts",
+        "from cas.workspace.work import UnitOfWork",
+    ),
+)  # fmt: skip
+SPACES = File(
+    "spacecalls",
+    "Workspaces for an event loop.",
+    (
+        Class("cas.workspace.views", "WorkspaceView", "ViewCalls", "Face[WorkspaceView]",
+              _BY_HAND),
+        Class("cas.workspace.workspace", "Workspace", "SpaceCalls", "SpaceParts",
+              _BY_HAND | {"unit_of_work", "watch", "close", "now", "at",
+                                              "branch", "place"},
+              frozenset(("core",)), held="space"),
+    ),
+    {},
+    (
+        "from cas.aio.threads import Face",
+        "from cas.workspace.views import WorkspaceView",
+    ),
+    "spaceparts",
+)  # fmt: skip
+FILES = (READING, WRITING, CALLS, UNITS, SPACES)
 
 
 def public(cls: type) -> dict[str, Any]:
@@ -112,7 +172,9 @@ def imports_of(module: str) -> dict[str, str]:
     for node in ast.walk(ast.parse(Path(file).read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
             for alias in node.names:
-                found[alias.asname or alias.name] = f"from {node.module} import {alias.name}"
+                named = f" as {alias.asname}" if alias.asname else ""
+                line = f"from {node.module} import {alias.name}{named}"
+                found[alias.asname or alias.name] = line
         elif isinstance(node, ast.ClassDef):
             found[node.name] = f"from {module} import {node.name}"
         elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
@@ -126,6 +188,8 @@ class Writer:
     def __init__(self, file: File) -> None:
         self.file = file
         self.needed: dict[str, str] = {}
+        self.stands: dict[str, str] = {}
+        self.held = "sync"
         self.shared: set[str] = set()
 
     def text(self) -> str:
@@ -145,15 +209,19 @@ class Writer:
         ]
         bases = {cls.base for cls in self.file.classes}
         parts = sorted(base for base in bases if base.endswith("Parts"))
+        lines += self.file.loads
+        for line in self.file.loads:
+            for name in line.partition(" import ")[2].split(", "):
+                self.needed.pop(name, None)
         if parts:
-            lines.append(f"from cas.aio.parts import {', '.join(parts)}")
+            lines.append(f"from cas.aio.{self.file.parts} import {', '.join(parts)}")
         for name, module in self.file.faces.items():
             if name in self.shared and name not in own:
                 lines.append(f"from cas.aio.{module} import {name}")
         streams = sorted(self.shared & {"AsyncReader", "Items", "bridged"})
         if streams:
             lines.append(f"from cas.aio.streams import {', '.join(streams)}")
-        if any(base.startswith("Face") for base in bases):
+        if any(base.startswith("Face") for base in bases) and not self.file.loads:
             lines.append("from cas.aio.threads import Face")
             lines.append("from cas.history.store import Store")
             self.needed.pop("Store", None)
@@ -163,6 +231,7 @@ class Writer:
 
     def _class(self, cls: Class) -> str:
         sync = getattr(importlib.import_module(cls.module), cls.name)
+        self.stands, self.held = dict(cls.stands), cls.held
         text = [f"\nclass {cls.face}({cls.base}):", f'    """`{cls.name}` for an event loop."""\n']
         for name, value in public(sync).items():
             if name in cls.by_hand | cls.inside or isinstance(value, property):
@@ -172,8 +241,10 @@ class Writer:
 
     def _annotation(self, text: str, call: Any) -> str:
         known = imports_of(call.__module__)
+        for name, meant in self.stands.items():
+            text = re.sub(rf"\b{name}\b", meant, text)
         for name in IDENTIFIER.findall(re.sub(r"'[^']*'", "", text)):
-            if name in known:
+            if name in known and not hasattr(builtins, name):
                 self.needed[name] = known[name]
         return text
 
@@ -193,6 +264,10 @@ class Writer:
                 note = note.replace("Snapshot", "Snapshot | AsyncSnapshot")
                 self.shared.add("AsyncSnapshot")
                 given = f"{given}.sync if isinstance({given}, AsyncSnapshot) else {given}"
+            if parameter.kind == inspect.Parameter.VAR_KEYWORD:
+                head.append(f"**{given}: {note}")
+                passed.append(f"**{given}")
+                continue
             if parameter.kind == inspect.Parameter.KEYWORD_ONLY:
                 if kind != "keyword":
                     head.append("*")
@@ -217,7 +292,7 @@ class Writer:
         lines = inspect.getdoc(call) or ""
         doc = "\n        ".join(lines.splitlines()).replace("\n        \n", "\n\n")
         doc = f'        """{doc}"""' if "\n" not in lines else f'        """{doc}\n        """'
-        invoked = f"self.sync.{call.__name__}({passed})"
+        invoked = f"self.{self.held}.{call.__name__}({passed})"
         name = call.__name__
         if result.startswith("Iterator["):
             self.shared.add("Items")

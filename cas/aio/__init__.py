@@ -8,13 +8,59 @@ goes on behind the caller's back.
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from cas.aio.reading import AsyncSnapshot, AsyncView
 from cas.aio.store import AsyncFollower, AsyncStore, open
 from cas.aio.streams import AsyncReader, AsyncSource, Items
 from cas.aio.writing import AsyncBranch, AsyncPutBatch, AsyncTransaction
 
+if TYPE_CHECKING:
+    from cas.aio.spaces import (
+        AsyncUnitOfWork,
+        AsyncWorkspace,
+        AsyncWorkspaceView,
+        workspace,
+    )
+    from cas.aio.unitcalls import (
+        AsyncArtifacts,
+        AsyncCollection,
+        AsyncUnitArtifacts,
+        AsyncUnitCollection,
+        AsyncUnitMemories,
+    )
+
+# Who has no workspace need not load one.
+_LATER = {
+    **dict.fromkeys(
+        (
+            "AsyncArtifacts",
+            "AsyncCollection",
+            "AsyncUnitArtifacts",
+            "AsyncUnitCollection",
+            "AsyncUnitMemories",
+        ),
+        "unitcalls",
+    ),
+    **dict.fromkeys(
+        ("AsyncUnitOfWork", "AsyncWorkspace", "AsyncWorkspaceView", "workspace"), "spaces"
+    ),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'cas.aio' has no attribute {name!r}")
+    value = getattr(import_module(f"cas.aio.{_LATER[name]}"), name)
+    globals()[name] = value
+    return value
+
+
 __all__ = [
+    "AsyncArtifacts",
     "AsyncBranch",
+    "AsyncCollection",
     "AsyncFollower",
     "AsyncPutBatch",
     "AsyncReader",
@@ -22,7 +68,14 @@ __all__ = [
     "AsyncSource",
     "AsyncStore",
     "AsyncTransaction",
+    "AsyncUnitArtifacts",
+    "AsyncUnitCollection",
+    "AsyncUnitMemories",
+    "AsyncUnitOfWork",
     "AsyncView",
+    "AsyncWorkspace",
+    "AsyncWorkspaceView",
     "Items",
     "open",
+    "workspace",
 ]

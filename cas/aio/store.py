@@ -108,7 +108,7 @@ class AsyncFollower(AsyncIterator[Entry]):
         sync = self._store.sync
         self._follower = await self._store.call(lambda: sync.follow(self._after))
         loop = asyncio.get_running_loop()
-        self._subscription = sync.on_commit(lambda _: _soon(loop, self._moved.set))
+        self._subscription = sync.on_commit(lambda _: soon(loop, self._moved.set))
 
     async def aclose(self) -> None:
         """Follow no more; an iteration that waits ends."""
@@ -126,7 +126,7 @@ class AsyncFollower(AsyncIterator[Entry]):
         await self.aclose()
 
 
-def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
+def soon(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
     """Call in the loop, unless it is over."""
     if not loop.is_closed():
         loop.call_soon_threadsafe(call)
@@ -154,6 +154,11 @@ class AsyncStore(StoreCalls):
     def read_only(self) -> bool:
         """Whether writes are refused."""
         return self.sync.read_only
+
+    @property
+    def threads(self) -> Threads:
+        """The threads on which its calls run."""
+        return self._threads
 
     async def call(self, work: Callable[[], _R]) -> _R:
         """Run anything on a thread of the store: `await store.call(lambda: f(store.sync))`."""
@@ -203,7 +208,7 @@ class AsyncStore(StoreCalls):
         loop = asyncio.get_running_loop()
         if not callable(callback):
             raise Invalid(f"A callback is a function of an entry, not {callback!r}.")
-        return self.sync.on_commit(lambda entry: _soon(loop, lambda: self._told(callback, entry)))
+        return self.sync.on_commit(lambda entry: soon(loop, lambda: self._told(callback, entry)))
 
     def _told(self, callback: Callable[[Entry], object], entry: Entry) -> None:
         try:

@@ -122,6 +122,11 @@ class UnitCore:
         return self._asked.actor
 
     @property
+    def txid(self) -> bytes:
+        """The transaction's id, by which its outcome can be asked for, of `store`."""
+        return self._tx.txid
+
+    @property
     def clock(self) -> Any:
         """The store's clock."""
         return self._store.objects.clock

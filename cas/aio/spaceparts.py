@@ -1,0 +1,65 @@
+"""What workspaces and their collections have beside the calls that are generated.
+
+Floor 9. Invariant: a collection is looked at on a thread, each time anew: what stands for one here
+has read nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+from cas.aio.streams import Items
+from cas.aio.threads import Cancellable, Threads
+from cas.workspace.workspace import Workspace
+
+_C = TypeVar("_C")
+_R = TypeVar("_R")
+
+
+class CollectionParts(Generic[_C]):
+    """`async for value in collection`, `await collection.contains(id)`."""
+
+    _lock = None
+
+    def __init__(self, make: Callable[[], _C], threads: Threads) -> None:
+        self._make = make
+        self._threads = threads
+
+    @property
+    def sync(self) -> _C:
+        """The same as of now, for threads: making it reads, so that it belongs on one."""
+        return self._make()
+
+    async def _run(self, call: Callable[[], _R], *, waits: Sequence[Cancellable] = ()) -> _R:
+        return await self._threads.run(call, waits=waits)
+
+    def __aiter__(self) -> Items[Any]:
+        return Items(self._threads, lambda: iter(self.sync))  # type: ignore[call-overload]
+
+    async def contains(self, id: str) -> bool:
+        """Whether an aggregate of this id is there."""
+        return await self._run(lambda: id in self.sync)  # type: ignore[operator]
+
+
+class SpaceParts:
+    """A workspace whose calls run on the threads of its store."""
+
+    _lock = None
+
+    def __init__(self, space: Workspace, threads: Threads) -> None:
+        self.space = space
+        """The same for threads; its verb `sync` is a call here, and so this has another name."""
+        self._threads = threads
+
+    def __repr__(self) -> str:
+        return f"<async {self.space!r}>"
+
+    async def _run(
+        self,
+        call: Callable[[], _R],
+        *,
+        discard: Callable[[_R], object] | None = None,
+        waits: Sequence[Cancellable] = (),
+    ) -> _R:
+        return await self._threads.run(call, discard=discard, waits=waits)

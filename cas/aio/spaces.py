@@ -1,0 +1,334 @@
+"""A workspace for an event loop: collections, units of work, branches, working folders.
+
+Floor 9. Invariant: a unit of work has ended when its block has, also when its task was cancelled;
+`entry` says what it committed, and where even that is not known, `txid` is what to ask with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from os import PathLike
+from typing import Self, TypeVar
+
+from cas.aio.spacecalls import SpaceCalls, ViewCalls
+from cas.aio.store import AsyncStore, Opening, soon
+from cas.aio.threads import Threads, to_the_end
+from cas.aio.unitcalls import (
+    AsyncArtifacts,
+    AsyncCollection,
+    AsyncUnitArtifacts,
+    AsyncUnitCollection,
+    AsyncUnitMemories,
+    UnitCalls,
+)
+from cas.history.store import Store
+from cas.model.entry import Entry
+from cas.workspace.checkouts import EXTERNAL
+from cas.workspace.events import DomainEvent
+from cas.workspace.folders import FolderReport
+from cas.workspace.layout import MAIN
+from cas.workspace.memories import Memory
+from cas.workspace.placement import Given
+from cas.workspace.planning import Agent, Decision, Project, Run, Sprint
+from cas.workspace.registry import Aggregate
+from cas.workspace.unit import OnConflict
+from cas.workspace.views import Reading
+from cas.workspace.work import UnitOfWork
+from cas.workspace.workspace import Workspace
+
+T = TypeVar("T", bound=Aggregate)
+
+
+class _Collections:
+    """The collections of a workspace, or of a view of one."""
+
+    _threads: Threads
+
+    def _reading(self) -> Reading:
+        raise NotImplementedError
+
+    def collection(self, cls: type[T]) -> AsyncCollection[T]:
+        """The aggregates of a type, a user's own included."""
+        return AsyncCollection(lambda: self._reading().collection(cls), self._threads)
+
+    @property
+    def memories(self) -> AsyncCollection[Memory]:
+        """What agents remember."""
+        return self.collection(Memory)
+
+    @property
+    def artifacts(self) -> AsyncArtifacts:
+        """Content with names and provenance."""
+        return AsyncArtifacts(lambda: self._reading().artifacts, self._threads)
+
+    @property
+    def projects(self) -> AsyncCollection[Project]:
+        """Projects."""
+        return self.collection(Project)
+
+    @property
+    def sprints(self) -> AsyncCollection[Sprint]:
+        """Sprints."""
+        return self.collection(Sprint)
+
+    @property
+    def agents(self) -> AsyncCollection[Agent]:
+        """Agents."""
+        return self.collection(Agent)
+
+    @property
+    def decisions(self) -> AsyncCollection[Decision]:
+        """Decisions."""
+        return self.collection(Decision)
+
+    @property
+    def runs(self) -> AsyncCollection[Run]:
+        """What agents did."""
+        return self.collection(Run)
+
+
+class AsyncWorkspaceView(_Collections, ViewCalls):
+    """A workspace as of one moment; it never moves."""
+
+    def _reading(self) -> Reading:
+        return self.sync
+
+    @property
+    def seq(self) -> int:
+        """The journal entry that it stands after."""
+        return self.sync.seq
+
+
+class AsyncUnitOfWork(UnitCalls):
+    """A unit of work. Its calls wait for each other; one task should use it."""
+
+    def __init__(self, sync: UnitOfWork, threads: Threads) -> None:
+        super().__init__(sync, threads, asyncio.Lock())
+        self.entry: Entry | None = None
+        """What was committed, None until then. After a cancelled `commit` it tells: an entry when
+        the commit had gone through, None when it had not, unless `unknown` is set.
+        """
+        self.unknown = False
+        """Whether the commit ended without an answer: then the outcome of `txid` tells, which the
+        store is asked for in which the unit commits (`store`).
+        """
+
+    @property
+    def actor(self) -> str:
+        """Who."""
+        return self.sync.actor
+
+    @property
+    def clock(self) -> object:
+        """The store's clock."""
+        return self.sync.clock
+
+    @property
+    def store(self) -> Store:
+        """The store in which it commits: that of the first context that it touches."""
+        return self.sync.store
+
+    @property
+    def txid(self) -> bytes:
+        """The transaction's id, 16 bytes."""
+        return self.sync.txid
+
+    @property
+    def already(self) -> Entry | None:
+        """The entry that a unit of work with this key has made before."""
+        return self.sync.already
+
+    def collection(self, cls: type[T]) -> AsyncUnitCollection[T]:
+        """The aggregates of a type, a user's own included."""
+        return AsyncUnitCollection(self.sync.collection(cls), self._threads, self._lock)
+
+    @property
+    def memories(self) -> AsyncUnitMemories:
+        """What agents remember."""
+        return AsyncUnitMemories(self.sync.memories, self._threads, self._lock)
+
+    @property
+    def artifacts(self) -> AsyncUnitArtifacts:
+        """Content with names and provenance."""
+        return AsyncUnitArtifacts(self.sync.artifacts, self._threads, self._lock)
+
+    @property
+    def projects(self) -> AsyncUnitCollection[Project]:
+        """Projects."""
+        return self.collection(Project)
+
+    @property
+    def sprints(self) -> AsyncUnitCollection[Sprint]:
+        """Sprints."""
+        return self.collection(Sprint)
+
+    @property
+    def agents(self) -> AsyncUnitCollection[Agent]:
+        """Agents."""
+        return self.collection(Agent)
+
+    @property
+    def decisions(self) -> AsyncUnitCollection[Decision]:
+        """Decisions."""
+        return self.collection(Decision)
+
+    @property
+    def runs(self) -> AsyncUnitCollection[Run]:
+        """What agents did."""
+        return self.collection(Run)
+
+    async def commit(self) -> Entry:
+        """Make everything visible and durable; gives the journal entry. Raises as the synchronous
+        one does.
+
+        When the task is cancelled: before a thread has begun the commit, nothing is committed and
+        the unit is rolled back; after, it is waited for, and `entry` tells how it ended.
+        """
+        return await self._run(self._commit)
+
+    def _commit(self) -> Entry:
+        self.unknown = True
+        try:
+            self.entry = self.sync.commit()
+        except BaseException as error:
+            self.unknown = getattr(error, "code", "outcome-unknown") == "outcome-unknown"
+            raise
+        self.unknown = False
+        return self.entry
+
+    async def rollback(self) -> None:
+        """Forget everything; harmless when said twice, or after a commit."""
+        await self._run(self.sync.rollback)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        # Nobody else would roll back, so a cancellation does not pass before the end.
+        await to_the_end(self._run(self.sync.rollback))
+
+
+class _Ends:
+    """What ends a watch when its task is cancelled."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+
+    def cancel(self) -> None:
+        """End it."""
+        self._stop.set()
+
+
+class AsyncWorkspace(_Collections, SpaceCalls):
+    """The domain over a store, for an event loop. Make one with `cas.aio.workspace(store)`."""
+
+    def _reading(self) -> Reading:
+        return self.space
+
+    @property
+    def branch_name(self) -> str:
+        """The branch of the workspace that it is on."""
+        return self.space.branch_name
+
+    def unit_of_work(
+        self,
+        actor: str,
+        message: str = "",
+        *,
+        key: str | None = None,
+        on_conflict: OnConflict = "raise",
+        cause: DomainEvent | str | None = None,
+        correlation: str | None = None,
+    ) -> Opening[AsyncUnitOfWork]:
+        """Begin a unit of work: `async with space.unit_of_work("ada") as uow`.
+
+        All as in the synchronous one. After a cancelled `commit` ask `uow.entry`.
+        """
+
+        async def make() -> AsyncUnitOfWork:
+            made = await self._run(
+                lambda: self.space.unit_of_work(
+                    actor,
+                    message,
+                    key=key,
+                    on_conflict=on_conflict,
+                    cause=cause,
+                    correlation=correlation,
+                ),
+                discard=lambda unit: unit.rollback(),
+            )
+            return AsyncUnitOfWork(made, self._threads)
+
+        return Opening(make)
+
+    async def now(self) -> AsyncWorkspaceView:
+        """The workspace as it is now, staying there: several readings of one moment."""
+        return AsyncWorkspaceView(await self._run(self.space.now), self._threads)
+
+    async def at(self, seq: int | None = None, *, time_us: int | None = None) -> AsyncWorkspaceView:
+        """The workspace after an entry, or as of a time (µs since 1970 UTC).
+
+        Raises `EntryNotFound`, `BeforeHorizon`.
+        """
+        made = await self._run(lambda: self.space.at(seq, time_us=time_us))
+        return AsyncWorkspaceView(made, self._threads)
+
+    async def branch(self, name: str, *, actor: str = "", create: bool = True) -> AsyncWorkspace:
+        """The workspace on a branch of that name, made where this one stands unless it is there.
+
+        Raises `RefNotFound` for one that is not there with `create=False`.
+        """
+        made = await self._run(lambda: self.space.branch(name, actor=actor, create=create))
+        return AsyncWorkspace(made, self._threads)
+
+    async def place(self, context: str) -> AsyncWorkspace:
+        """The workspace over the store in which a context lives."""
+        return AsyncWorkspace(await self._run(lambda: self.space.place(context)), self._threads)
+
+    async def watch(
+        self,
+        folder: str | PathLike[str],
+        *,
+        actor: str,
+        on_report: Callable[[FolderReport], None],
+        stop: threading.Event,
+        interval_ms: int = 1000,
+        author: str = EXTERNAL,
+    ) -> None:
+        """`sync` whenever folder or branch changed, and renew the lease, until `stop` is set.
+
+        It holds one thread of the store. `on_report` is called in this event loop. When the task
+        is cancelled, `stop` is set and the end waited for.
+        """
+        loop = asyncio.get_running_loop()
+        await self._run(
+            lambda: self.space.watch(
+                folder,
+                actor=actor,
+                on_report=lambda report: soon(loop, lambda: on_report(report)),
+                stop=stop,
+                interval_ms=interval_ms,
+                author=author,
+            ),
+            waits=(_Ends(stop),),
+        )
+
+    async def close(self) -> None:
+        """Close the stores that were opened because contexts live there; not the store itself."""
+        await to_the_end(self._run(self.space.close))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+def workspace(store: AsyncStore, *, branch: str = MAIN, places: Given = None) -> AsyncWorkspace:
+    """The workspace over a store that `cas.aio.open` gave; all as in `cas.Workspace`.
+
+    `places` opens stores for threads, as `cas.open` does.
+    """
+    return AsyncWorkspace(Workspace(store.sync, branch=branch, places=places), store.threads)
