@@ -166,7 +166,9 @@ class UnitCore:
             found = self._edits[context] = edit, settler
             if edit.base is None and self._store is self._places.home and context != HOME:
                 # Nothing here that could tell of it, should the context be declared elsewhere.
-                self._edit(HOME)[0].entry(record_path(type_of(Context), context))
+                told = self._tx.branch(context_branch(HOME))
+                told.entry(record_path(type_of(Context), context))
+                told.settle = told.settle or Settler(self._store, self._tx, told, "raise")
         return found
 
     # -- reading -----------------------------------------------------------------------------

@@ -343,14 +343,17 @@ def test_who_writes_while_a_context_moves_is_not_lost(tmp_path: Path) -> None:
         space.close()
 
 
-def test_a_first_write_that_began_before_the_move_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("branch", ["main", "try/a"])
+def test_a_first_write_that_began_before_the_move_is_refused(tmp_path: Path, branch: str) -> None:
     """A context that was empty when a unit began, and has been declared elsewhere since, is not
     begun here.
     """
     cas.open(tmp_path / "far.cas", create=True).close()
     with cas.open(tmp_path / "home.cas", create=True) as store:
         space = Workspace(store, places=cas.open)
-        late = space.unit_of_work("bob")
+        plan(space, "s1")
+        there = space if branch == "main" else space.branch(branch, actor="bob")
+        late = there.unit_of_work("bob")
         late.memories.note("late", id="m2")
         space.declare(MEMORY, "ada")
         with pytest.raises(cas.Conflict):
