@@ -376,3 +376,33 @@ def test_a_reader_without_rights_asks_as_before(
         commits(store, 2, "more")
         found = [follower.poll(30_000) for _ in range(2)]
         assert [entry.seq for entry in found if entry is not None] == [2, 3]
+
+
+def test_a_context_lives_on_a_server(
+    store: Store, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A workspace in a folder has a context on a server with its packs elsewhere: read, written,
+    told of, moved there with what it had; an address with a password in it is refused.
+    """
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    bare = url.replace(f":{PASSWORD}@", "@")
+    memory = cas.Context(id="memory", place=bare, publishes=frozenset({"memory.*"}))
+    with (
+        cas.open(tmp_path / "home", create=True) as home,
+        cas.Workspace(home, places=cas.open) as space,
+    ):
+        with space.unit_of_work("ada") as uow:
+            uow.memories.note("before", id="m1")
+            uow.commit()
+        with pytest.raises(Invalid, match="PGPASSWORD"):
+            space.declare(memory.evolve(place=bare.replace("@", ":secret@", 1)), "ada")
+        space.declare(memory, "ada")
+        with space.unit_of_work("ada") as uow:
+            made = uow.memories.note("after", id="m2")
+            uow.event("memory.added", {"id": "m2"}, about=made)
+            uow.commit()
+        assert list(space.memories.ids()) == ["m1", "m2"]
+        assert list(cas.Workspace(store).memories.ids()) == ["m1", "m2"]
+        assert [each.count for each in cas.exchange(space)] == [0, 1]
+        assert [event.data["id"] for event in space.events()] == ["m2"]
+        assert not any(ref.name.startswith("heads/memory/") for ref in home.branches())

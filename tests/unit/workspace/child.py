@@ -35,16 +35,17 @@ def carry(source: str, target: str) -> None:
 
 
 def exchange(home: str) -> None:
-    """For each number on standard input: a process of its own exchanges events, and is killed at
-    its call of that number, of Python or of C; tells `killed`, or how many calls there were.
+    """For each number on standard input: a process of its own exchanges events and remembers
+    each of them at the other place, and is killed at its call of that number, of Python or of C;
+    tells `killed`, or how many calls there were.
     """
     with cas.open(":memory:") as one, cas.open(":memory:") as two:
         # So that what is loaded when it is first used is not most of the calls.
-        cas.carry(Workspace(one), Workspace(two), "warm", ["x"])
         with Workspace(one).unit_of_work("a") as uow:
-            uow.event("x")
+            uow.event("x", {"n": 0})
             uow.commit()
         cas.carry(Workspace(one), Workspace(two), "warm", ["x"])
+        cas.subscribe(Workspace(two), "effects", ["x"]).poll(remember)
     for line in sys.stdin:
         calls = os.fork()
         if calls == 0:
@@ -54,6 +55,11 @@ def exchange(home: str) -> None:
             print("killed", flush=True)
         elif os.WEXITSTATUS(status):
             sys.exit(1)
+
+
+def remember(event: cas.DomainEvent, uow: cas.UnitOfWork) -> None:
+    """An effect that shows when it is there twice: its id is a new one each time."""
+    uow.memories.note(str(event.data["n"]))
 
 
 def _exchange_until(home: str, last: int) -> None:
@@ -70,6 +76,8 @@ def _exchange_until(home: str, last: int) -> None:
         with cas.open(home) as store, Workspace(store, places=cas.open) as space:
             sys.setprofile(count_calls)
             cas.exchange(space)
+            over_there = cas.subscribe(space.place("memory"), "remember", ["sprint.closed"])
+            over_there.poll(remember)
             sys.setprofile(None)
         print(made, flush=True)
     except BaseException:
