@@ -535,6 +535,7 @@ class Killed:
         assert self._process.wait(60) == 0
 
 
+@pytest.mark.slow
 def test_a_killed_exchange_loses_and_doubles_nothing(space: Workspace, rng: random.Random) -> None:
     """However often a process that carries events between two stores is killed, at whatever call
     of Python or C, each event comes across exactly once and in order, in both directions, and what
