@@ -14,13 +14,16 @@ import contextlib
 import os
 import random
 import re
+import subprocess
 import sys
 import tempfile
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -70,13 +73,38 @@ def program(name: str, path: str, *groups: str) -> Callable[[list[str]], int]:
     return call
 
 
-def with_services(**choices: str) -> Path:
+def with_services(*groups: str, **choices: str) -> Path:
     """The environment of the tests, with the servers that they start where those can be had."""
     try:
-        return ensure("test", "services", **choices)
+        return ensure("test", "services", *groups, **choices)
     except Failed as error:
         say(f"no servers, so the tests that need one are skipped: {error}")
-        return ensure("test", **choices)
+        return ensure("test", *groups, **choices)
+
+
+MEMORY = Path("/dev/shm")
+ROOM_BYTES = 8 << 30
+
+
+@contextlib.contextmanager
+def in_memory() -> Iterator[list[str]]:
+    """Options with which the folders of tests lie in memory, where the host has room for them.
+
+    Each commit of a test waits for the disk otherwise, some fifty thousand times in a run. What a
+    sync is for is tested where it is recorded (`cas/testing`); tests marked `alone` and those of
+    `versions` stay on the disk.
+    """
+    try:
+        room = os.statvfs(MEMORY)
+    except OSError:
+        room = None
+    if room is None or room.f_bavail * room.f_frsize < ROOM_BYTES or not os.access(MEMORY, os.W_OK):
+        yield []
+        return
+    with tempfile.TemporaryDirectory(
+        prefix="cas-tests-", dir=MEMORY, ignore_cleanup_errors=True
+    ) as folder:
+        yield ["--basetemp", f"{folder}/t", "-o", "tmp_path_retention_policy=failed"]
 
 
 def tally(lines: Sequence[str]) -> dict[str, int]:
@@ -124,7 +152,9 @@ def command_test(arguments: list[str]) -> int:
     if any(not word.startswith("-") and (ROOT / word.split("::")[0]).exists() for word in rest):
         return run(base)
     lonely = any("mark.alone" in file.read_text() for file in (ROOT / "tests").rglob("test_*.py"))
-    code, lines = tee([*base, "-n", options.jobs, *(["-m", "not alone"] if lonely else [])])
+    with in_memory() as room:
+        selected = ["-m", "not alone"] if lonely else []
+        code, lines = tee([*base, "-n", options.jobs, *room, *selected])
     if lonely:
         second, more = tee([*base, "-m", "alone"])
         lines += more
@@ -207,6 +237,7 @@ def command_versions(arguments: list[str]) -> int:
     """
     parser = parser_of("versions", command_versions.__doc__)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--prepare", action="store_true", help="make the environments, no more")
     parser.add_argument("--only", metavar="3.X", choices=SUPPORTED, help="this one only")
     parser.add_argument("--seed", default=str(random.SystemRandom().randrange(1 << 32)))
     options, rest = parser.parse_known_args(arguments)
@@ -228,41 +259,84 @@ def command_versions(arguments: list[str]) -> int:
     for wanted in chosen:
         say(f"-- {wanted}: {found[wanted]}")
         python = with_services(base=found[wanted], name=f".venv-{wanted}")
+        if options.prepare:
+            continue
         results[wanted] = run([python, "-m", "pytest", "-n", "2", *selection, *rest])
     bad = [wanted for wanted, code in results.items() if code]
     say(f"versions: {len(results) - len(bad)} passed, {len(bad)} failed {' '.join(bad)}".rstrip())
     return 1 if bad else 0
 
 
-CHECK = (("lint",), ("types",), ("test",), ("docs",), ("wheel",), ("versions", "--quick"))
+BESIDE = (("lint",), ("types",), ("wheel",), ("versions", "--quick", "--prepare"))
+"""Steps of `check` that keep one processor busy or wait for the network: beside `test`."""
+
+CHECK = (("test",), ("versions", "--quick"))
+
+
+class Step(NamedTuple):
+    """A step of `check` that has ended."""
+
+    words: tuple[str, ...]
+    code: int
+    lines: list[str]
+    duration_s: float
+
+
+def step_of(words: tuple[str, ...], seed: str, *, beside: bool = False) -> Step:
+    """Run one step of `check`; what it prints appears as it comes, or, `beside` others, at once."""
+    started = time.monotonic()
+    seeded = ["--seed", seed] if words[0] in ("test", "versions") else []
+    command = [sys.executable, str(Path(__file__)), *words, *seeded]
+    if beside:
+        out = subprocess.STDOUT
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=out,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        code, lines = done.returncode, done.stdout.splitlines()
+        say(f"\n==== {' '.join(words)} ====\n{done.stdout}==== beside the tests ====\n")
+    else:
+        say(f"\n==== {' '.join(words)} ====")
+        code, lines = tee(command)
+    return Step(words, code, lines, time.monotonic() - started)
 
 
 def command_check(arguments: list[str]) -> int:
-    """Do what CI does: lint, types, test, docs, wheel, versions --quick; every step, then the sum.
+    """Do what CI does: lint, types, wheel, test, versions --quick; every step, then the sum.
 
-    The last line counts the tests of `test`, and each other step as one. The seed follows from
-    the code, so that a red run of it is red again; `test` alone draws a new one each time.
+    `test` reads the documentation too, so that `docs` is no step of its own; what keeps one
+    processor busy runs beside it. The last line counts the tests of `test`, and each other step
+    as one. The seed follows from the code, so that a red run of it is red again; `test` alone
+    draws a new one each time.
     """
     parser = parser_of("check", command_check.__doc__)
     parser.add_argument("--seed", default=seed_of_code())
     seed = parser.parse_args(arguments).seed
+    # Nothing may be installed into the environment of tests that run.
+    with_services("lint")
+    with ThreadPoolExecutor(1) as aside:
+        others = [aside.submit(step_of, words, seed, beside=True) for words in BESIDE]
+        first = step_of(CHECK[0], seed)
+    steps = [*(other.result() for other in others), first]
+    steps += [step_of(words, seed) for words in CHECK[1:]]
     passed = failed = 0
     rows: list[str] = []
-    for step in CHECK:
-        say(f"\n==== {' '.join(step)} ====")
-        started = time.monotonic()
-        seeded = ["--seed", seed] if step[0] in ("test", "versions") else []
-        code, lines = tee([sys.executable, Path(__file__), *step, *seeded])
-        sums = tally(lines)
-        if step == ("test",):
+    for step in steps:
+        sums = tally(step.lines)
+        if step.words == ("test",):
             bad = sum(sums.get(word, 0) for word in ("failed", "error", "errors"))
             passed += sums.get("passed", 0)
-            failed += max(bad, 1 if code else 0)
+            failed += max(bad, 1 if step.code else 0)
         else:
-            passed, failed = passed + (code == 0), failed + (code != 0)
+            passed, failed = passed + (step.code == 0), failed + (step.code != 0)
         detail = ", ".join(f"{count} {word}" for word, count in sums.items())
-        verdict = "ok    " if code == 0 else "FAILED"
-        rows.append(f"{verdict} {' '.join(step):18} {time.monotonic() - started:6.0f} s  {detail}")
+        verdict = "ok    " if step.code == 0 else "FAILED"
+        rows.append(f"{verdict} {' '.join(step.words):26} {step.duration_s:6.0f} s  {detail}")
     say("\n" + "\n".join(rows))
     say(f"{passed} passed, {failed} failed")
     return 1 if failed else 0

@@ -41,7 +41,7 @@ def test_every_call_of_a_pair_of_steps_may_fail(first: str, note: Note) -> None:
     report = FaultReport()
     for second in LETTERS:
         sweep = Sweep((first,), (second,), f"{first}, {second}", power_cuts=2, written=0.2)
-        report.add(sweep.run(most=scaled(36 if second in HEAVY else 58)))
+        report.add(sweep.run(most=scaled(36 if second in HEAVY else 60)))
     answers = {key: report.answers[key] for key in ("refused", "unknown")}
     note("faults", f"all pairs: {first}, then …", **report.faults, opened=report.opened, **answers)
     assert [str(failure) for failure in report.failures] == []

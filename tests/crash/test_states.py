@@ -91,7 +91,7 @@ def test_no_crash_breaks_a_pair_of_steps(first: str, note: Note) -> None:
 def test_no_crash_breaks_a_random_sequence(number: int, rng: random.Random, note: Note) -> None:
     """Random sequences of steps leave nothing that is not as it must be."""
     report = Report()
-    for _ in range(scaled(6)):
+    for _ in range(scaled(5)):
         steps = [rng.choice(LETTERS) for _ in range(rng.randint(3, 7))]
         report.add(
             explore(

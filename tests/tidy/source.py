@@ -93,10 +93,12 @@ def _base_of(module: Module, node: ast.ImportFrom) -> str:
 
 
 def _walk(node: ast.AST, in_function: bool) -> Iterator[tuple[ast.AST, bool]]:
-    for child in ast.iter_child_nodes(node):
-        yield child, in_function
-        inner = in_function or isinstance(child, FunctionNode | ast.Lambda)
-        yield from _walk(child, inner)
+    waiting = [(child, in_function) for child in ast.iter_child_nodes(node)][::-1]
+    while waiting:
+        child, inside = waiting.pop()
+        yield child, inside
+        inside = inside or isinstance(child, FunctionNode | ast.Lambda)
+        waiting += [(inner, inside) for inner in ast.iter_child_nodes(child)][::-1]
 
 
 def plant(root: Path, files: Mapping[str, str]) -> Path:

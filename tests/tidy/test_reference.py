@@ -8,6 +8,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import click
@@ -23,6 +25,12 @@ pytestmark = pytest.mark.docs
 sys.path.insert(0, str(ROOT / "tools"))
 reference = importlib.import_module("reference")
 ZENSICAL = shutil.which("zensical") or shutil.which(str(Path(sys.executable).parent / "zensical"))
+
+
+@cache
+def made_of(write: Callable[[], str]) -> str:
+    """A part of the reference: written once for all tests."""
+    return write()
 
 
 def headings(text: str) -> set[str]:
@@ -56,13 +64,13 @@ def _is_error(home: object, name: str, found: set[str]) -> bool:
 
 def test_every_public_name_has_its_section() -> None:
     """Each name of `cas` and `cas.aio`, and each call and property of each class, is there."""
-    assert missing_names(reference.api(), cas.__all__, cas) == []
-    assert missing_names(reference.aio(), cas.aio.__all__, cas.aio) == []
+    assert missing_names(made_of(reference.api), cas.__all__, cas) == []
+    assert missing_names(made_of(reference.aio), cas.aio.__all__, cas.aio) == []
 
 
 def test_what_calls_give_is_explained_too() -> None:
     """Classes that a public call returns are in the reference, also those that nobody imports."""
-    found = headings(reference.api())
+    found = headings(made_of(reference.api))
     assert {"BranchEdit", "Follower", "Subscription", "Pin", "Protection", "RefRule"} <= found
     assert {"BranchEdit.put", "Follower.poll", "BlobReader.seek", "PutBatch.put"} <= found
 
@@ -82,7 +90,7 @@ def test_every_command_and_option_is_there() -> None:
 
 def test_a_missing_name_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """A name that the reference does not have is told; one without a docstring stops it."""
-    text = reference.api()
+    text = made_of(reference.api)
     assert missing_names(text.replace("### Store.pin\n", ""), cas.__all__, cas) == ["Store.pin"]
     assert missing_names(text.replace("## View\n", ""), cas.__all__, cas) == ["View"]
 
