@@ -8,7 +8,7 @@ that a store stopped at that state would give. One thread at a time, under the o
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from cas.later import Later
@@ -89,15 +89,17 @@ class Arena:
         if seq == self.seq and model == self.model and self._lacking is None:
             return
         closed = db.rows("SELECT doc, until FROM item WHERE until > ?", (self.seq,))
-        fresh = db.rows(
-            f"SELECT doc, {', '.join(name for name, _, _ in _COLUMNS)} FROM item WHERE doc >= ?",
-            (self.size,),
+        names = ", ".join(
+            name if missing != missing else f"coalesce({name}, {missing})"
+            for name, _, missing in _COLUMNS
         )
+        fresh = db.rows(f"SELECT doc, {names} FROM item WHERE doc >= ? ORDER BY doc", (self.size,))
         if fresh:
-            self._grow(max(row[0] for row in fresh) + 1)
-            docs = np.array([row[0] for row in fresh], np.int64)
-            for number, (name, kind, missing) in enumerate(_COLUMNS):
-                values = [missing if (v := row[number + 1]) is None else v for row in fresh]
+            numbers, *columns = zip(*fresh, strict=True)
+            self._grow(numbers[-1] + 1)
+            docs = np.array(numbers, np.int64)
+            for (name, kind, _), values in zip(_COLUMNS, columns, strict=True):
+                # What is none becomes "no number" where the column has floats.
                 self._columns[name][docs] = np.array(values, kind)
         if closed and self.size:
             docs = np.array([row[0] for row in closed], np.int64)
@@ -196,10 +198,10 @@ class Arena:
 
     def postings(self, db: Database, clause: Clause) -> tuple[Docs, Docs]:
         """Rows, of any state, that match a clause, and how often it stands in each."""
+        term = db.term(clause.text) if clause.kind == "word" else None
 
         def read(after: int) -> tuple[Docs, Docs]:
-            term = db.term(clause.text) if clause.kind == "word" and not after else None
-            if term is not None:
+            if term is not None and not after:
                 # One text of all numbers, read at once: a third of the time that rows take.
                 row = db.row("SELECT group_concat(doc) FROM temp.places WHERE term = ?", (term,))
                 numbers = row[0] if row and row[0] else None
@@ -214,7 +216,13 @@ class Arena:
                 )
             )
 
-        return self._remembered(("text", clause), read)
+        # Forms of a word are one term, and read once.
+        return self._remembered(("text", clause if term is None else term), read)
+
+    def warm(self, db: Database, words: Iterable[str]) -> None:
+        """Read the rows of words before somebody asks for them."""
+        for word in words:
+            self.postings(db, Clause("word", word))
 
     def _remembered(self, key: Any, read: Callable[[int], tuple[Docs, Docs]]) -> tuple[Docs, Docs]:
         known = self._postings.pop(key, None)

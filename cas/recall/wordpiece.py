@@ -55,6 +55,7 @@ class WordPieces:
     def __init__(self, pieces: Sequence[str], unknown: str = "[UNK]") -> None:
         self._ids = {piece: number for number, piece in enumerate(pieces)}
         self._unknown = (self._ids[unknown],)
+        self._longest = max(map(len, pieces), default=0)
         # Of runs between blanks, marks included, and of the words in them: most runs of a text
         # were met before, and of a run that is new most words were.
         self._runs = _Runs(self._run)
@@ -97,7 +98,8 @@ class WordPieces:
         start, end = 0, len(word)
         while start < end:
             mark = "##" if start else ""
-            for stop in range(end, start, -1):
+            # No piece is longer: of a long word not every beginning is looked up.
+            for stop in range(min(end, start + self._longest), start, -1):
                 id = ids.get(mark + word[start:stop])
                 if id is not None:
                     found.append(id)
