@@ -329,8 +329,14 @@ def adopt(path: str | os.PathLike[str], *, fork: bool, clock: Clock | None = Non
     nothing changes then, so that it may be called again after a crash. It is for people or
     deployments to say which it is; a program that calls this whenever `open` refuses has no
     protection left. Raises what `open` does.
+
+    A store on a server that lacks entries which were seen from here (`HistoryLost`): `fork=False`
+    accepts the state that the server has. False where it lacks none.
     """
-    _refuse_hosted(path, "was not copied with a folder: nothing has to be settled")
+    if fork:
+        _refuse_hosted(path, "was not copied with a folder; make a fork with `cas copy`")
+    if is_hosted(os.fspath(path)):
+        return hosted.accept_hosted(hosted.parse_hosted(os.fspath(path)), cache_root())
     folder = os.path.abspath(os.fspath(path))
     catalog = os.path.join(folder, CATALOG)
     if not os.path.exists(catalog):

@@ -369,7 +369,7 @@ class MissingPack(Corrupt):
 
 
 class HistoryLost(Corrupt):
-    """An entry is missing that this handle, or a subscription, has seen. Fields: `seq`, `found`."""
+    """An entry is missing that was seen from here, or by a subscription. Fields: `seq`, `found`."""
 
     code = "history-lost"
 

@@ -161,6 +161,19 @@ class PostgresServer:
                 process.kill()
                 process.wait()
 
+    def kill(self) -> None:
+        """End all of its processes at once, as a power failure would: kill -9."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        # Stopped first, so that it starts nobody who would be missed.
+        process.send_signal(signal.SIGSTOP)
+        for child in _children(process.pid):
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        process.kill()
+        process.wait()
+
     def promote(self) -> None:
         """Make a standby a primary, and wait until it is."""
         self._run("pg_ctl", "promote", "-w", "-D", str(self.data))
@@ -186,6 +199,16 @@ class PostgresServer:
         """A URL over the loopback interface, with a password."""
         return f"postgresql://{user}:{password}@127.0.0.1:{self.port}/{database}"
 
+    def follow(self) -> None:
+        """Take every commit as done once a standby has it: the one that runs by now."""
+        self.run("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        self.run("SELECT pg_reload_conf()")
+        end = time.monotonic() + _START_S
+        while not self.run("SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'"):
+            if time.monotonic() > end:
+                raise NoServer("no standby follows synchronously")
+            time.sleep(0.02)
+
     def run(self, statement: str, database: str = "postgres") -> list[tuple[Any, ...]]:
         """Run SQL as the superuser; rows of what gives some."""
         import psycopg
@@ -193,6 +216,16 @@ class PostgresServer:
         with psycopg.connect(self.url(database), autocommit=True) as connection:
             cursor = connection.execute(statement)
             return cursor.fetchall() if cursor.description else []
+
+
+def _children(pid: int) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            # Behind the name, which may hold anything: the state, and the parent.
+            if int(path.read_text().rpartition(")")[2].split()[1]) == pid:
+                found.append(int(path.parent.name))
+    return found
 
 
 def _free_port() -> int:

@@ -5,7 +5,10 @@ is decided or acknowledged rests on its answer alone, and an answer that was los
 again, by transaction id, behind the head lock that the lost transaction held.
 
 A commit that can be seen is durable here: the server shows it to others after its log was synced
-(and after a synchronous standby has it). So `harden` has nothing to do.
+(and after a synchronous standby has it). So `harden` has nothing to do. The exception is a primary
+that was restarted, or whose administrator ended the wait for its standby: it shows what the standby
+may lack. So a commit in doubt is told as done behind a commit of its own, which waits for all that
+stands before it (`ObjectStore.settle`).
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from cas.catalog.postgres_notices import Notices
 from cas.catalog.postgres_place import PostgresPlace
 from cas.catalog.postgres_schema import add, find, key_of, migrate
 from cas.catalog.postgres_scrub import scrub
+from cas.catalog.postgres_seen import Seen, seen_in
 from cas.catalog.schema import check_features
 from cas.errors import CasError
 from cas.model.entry import genesis_hash
@@ -32,6 +36,8 @@ class PostgresCatalog:
 
     def __init__(self, place: PostgresPlace, *, read_only: bool = False) -> None:
         self.read_only = read_only
+        self._seen: Seen | None = None
+        self._place = place
         self._link = link = Link(place, read_only=read_only)
         try:
             connection = link.take()
@@ -55,6 +61,39 @@ class PostgresCatalog:
 
     def __repr__(self) -> str:
         return f"<PostgresCatalog {self._link.path}>"
+
+    def remember(self, folder: str, *, accept: bool = False) -> bool:
+        """Keep in a folder of caches what is seen from now on; False where nothing was noted there
+        that this server lacks.
+
+        Raises `HistoryLost` where something was, unless `accept`: then it is forgotten. A standby
+        may lag behind what was noted.
+        """
+        link = self._link
+        seen = seen_in(folder, self._place, self.meta.lineage_id)
+        if seen is None:
+            return False
+        try:
+            lost = self._lost(seen)
+            if lost is not None and not accept:
+                raise lost
+        except BaseException:
+            seen.close()
+            raise
+        seen.note(*link.seen, anyway=lost is not None)
+        self._seen, link.note = seen, seen.note
+        return lost is not None
+
+    def _lost(self, seen: Seen) -> CasError | None:
+        """The error for what was noted and this server does not have."""
+        link, noted = self._link, seen.read()
+        if noted is None or noted[0] == 0 or noted == link.seen:
+            return None
+        seq, hash = noted
+        row = link.row(link.sql.seen, link.store, seq)
+        if row is None or row[2] or (seq <= row[0] and row[1] == hash):
+            return None
+        return history_lost(link.path, seq, row[0])
 
     # -- the port ----------------------------------------------------------------------------
 
@@ -133,6 +172,8 @@ class PostgresCatalog:
         self._notices.close()
         self._attendance.drop()
         self._link.close()
+        if self._seen is not None:
+            self._seen.close()
 
 
 def create_store(place: PostgresPlace, meta: Meta, bucket: str) -> bool:

@@ -181,6 +181,7 @@ class WriteBlock:
             link.saw(writer.found.seq, writer.found.hash)
             return
         end = connection.cursor()
+        link.warned = None
         try:
             self._finish(connection, pending, writer.found, end)
         except Exception as failure:
@@ -191,6 +192,14 @@ class WriteBlock:
         except BaseException:
             link.drop_writer()
             raise
+        if link.warned is not None and self._durable:
+            # Somebody has ended the wait for the standby: it says COMMIT, and a failover would
+            # take it back. Whoever asks what became of it waits again.
+            raise OutcomeUnknown(
+                f"The commit stands on this server alone as yet ({link.warned}); ask again with "
+                "the transaction id to learn whether it counts.",
+                txid=None,
+            )
         link.saw(writer.found.seq, writer.found.hash)
 
     def _finish(

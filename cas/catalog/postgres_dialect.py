@@ -220,8 +220,8 @@ class Statements(NamedTuple):
         " WHERE s.name = $1"
     )
     seen: str = (
-        "SELECT h.seq, (SELECT hash FROM @journal j WHERE j.store = $1 AND j.seq = $2)"
-        " FROM @head h WHERE h.store = $1"
+        "SELECT h.seq, (SELECT hash FROM @journal j WHERE j.store = $1 AND j.seq = $2),"
+        " pg_is_in_recovery() FROM @head h WHERE h.store = $1"
     )
     add_store: str = (
         "INSERT INTO @store (no, name, store_id, lineage_id, format, features, created_us,"
@@ -265,10 +265,10 @@ LOCK_TRANSACTION: Final = "SELECT pg_advisory_xact_lock($1)"
 
 SETTLE_IN: Final = (
     "SELECT pg_is_in_recovery(), current_setting('server_version_num')::int8,"
-    # What is acknowledged has to last, whatever the default of this database is; a stronger
-    # setting than `on` is left.
+    # What is acknowledged has to last, on a synchronous standby too, whatever the default of this
+    # database is (`local` and `remote_write` are less); the one stronger setting is left.
     " set_config('synchronous_commit', CASE current_setting('synchronous_commit')"
-    " WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false)"
+    " WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false)"
 )
 
 

@@ -33,6 +33,8 @@ OLDEST_SERVER: Final = 150_000
 IDLE_MAX: Final = 4
 """Connections to read with that a handle keeps; a server has a few hundred for everybody."""
 
+_PLAIN_WARNING: Final = "01000"
+
 IDLE_IN_GATE: Final = "300s"
 """How long a writer may stand still between two statements with the head in its hands: longer
 than the longest look that gc takes there.
@@ -93,6 +95,10 @@ class Link:
         self.writer_lock = threading.Lock()
         # The newest entry that this handle has seen: seq and hash.
         self.seen: tuple[int, bytes] = (0, b"")
+        # What the server has warned of on the connection to write with.
+        self.warned: str | None = None
+        # Told of each newer one: who opens the store later is to know of it too.
+        self.note: Callable[[int, bytes], None] | None = None
         self._pid = os.getpid()
         self._pool: list[Connection] = []
         self._writing: Connection | None = None
@@ -134,6 +140,8 @@ class Link:
         """Note the newest entry of a state that was read; one that is older changes nothing."""
         if seq > self.seen[0]:
             self.seen = seq, hash
+            if self.note is not None:
+                self.note(seq, hash)
 
     def take(self) -> Connection:
         """A connection to read with; `give` or `discard` it. Raises psycopg's errors."""
@@ -164,7 +172,12 @@ class Link:
         """The connection to write with; inside `writer_lock`."""
         if self._writing is None:
             self._writing = self.connect()
+            self._writing.add_notice_handler(self._heed)
         return self._writing
+
+    def _heed(self, notice: psycopg.errors.Diagnostic) -> None:
+        if notice.severity_nonlocalized == "WARNING" and notice.sqlstate == _PLAIN_WARNING:
+            self.warned = notice.message_primary or "the server warned"
 
     @property
     def has_writer(self) -> bool:
@@ -237,9 +250,9 @@ class Link:
 def history_lost(path: str, seq: int, found: int) -> HistoryLost:
     """The error for a server that does not have what was seen before."""
     return HistoryLost(
-        f"{path} does not have entry {seq} as this handle has seen it (its newest is {found}): "
+        f"{path} does not have entry {seq} as it was seen from here (its newest is {found}): "
         "the server was restored, or a standby that lagged behind was promoted. Nothing was "
-        "changed. See to the server; opening the store anew accepts its state.",
+        f"changed. See to the server; `cas init --moved {path}` accepts the state that it has.",
         seq=seq,
         found=found,
     )

@@ -38,7 +38,7 @@ def init_command(
     as it is. With --bucket the packs lie in an object store, whose server is tried out first;
     credentials come from AWS_PROFILE, AWS_ACCESS_KEY_ID and the like. With --fork or --moved no
     store is made: they say what happened to one that is refused because its folder was copied or
-    moved.
+    moved. A store on a server that lacks what was seen of it from here goes on with --moved.
     """
     if fork and moved:
         raise click.UsageError("Say --fork or --moved, not both.")

@@ -13,7 +13,7 @@ from typing import Final
 from attrs import frozen
 
 from cas.catalog.catalog import CatalogReader, EntryRow
-from cas.errors import CasError, Invalid
+from cas.errors import CasError, Invalid, ReadOnly
 from cas.history.timeline import Moment, Timeline
 from cas.limits import KIB, MIB, WHOLE_BLOB_BYTES_MAX
 from cas.model.entry import Entry, txid_floor, txid_from_key
@@ -151,7 +151,14 @@ class Core:
             if row is None:
                 row = self.objects.settle(find)
             else:
-                self.objects.catalog.harden()
+                self.objects.confirm()
+        elif row is None and self.objects.catalog.is_distant:
+            # This may be a standby, or a moment too early: only the primary can say no.
+            raise ReadOnly(
+                "Whether this transaction will never count only the primary can say; open the "
+                "store for writing.",
+                path="",
+            )
         return None if row is None else self.timeline.decode(row)
 
     def before(self, key: str) -> Moment | None:

@@ -344,7 +344,7 @@ class Publication:
     def _repeated(self, entry: Entry, plan: _Plan) -> Entry:
         """This key has committed before: once is enough."""
         self._batch.abandon()
-        self._objects.catalog.harden()
+        self._objects.confirm()
         if entry.request != plan.request:
             raise TransactionReused(
                 f"This transaction key was used for another request (entry {entry.seq}); "

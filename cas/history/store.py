@@ -289,7 +289,8 @@ class Store(HistoryVerbs, Keeping, Watching):
     def outcome(self, transaction: bytes | str) -> Entry | None:
         """What became of a transaction, by its txid (bytes) or its caller's key (text).
 
-        Its entry, or None when it never committed.
+        Its entry, or None when it never committed. Raises `ReadOnly` where only the primary of a
+        server could say that, and this handle is not on it.
         """
         txid = txid_from_key(transaction) if isinstance(transaction, str) else transaction
         return self.core.outcome(txid)

@@ -85,10 +85,24 @@ def open_hosted(
     try:
         where = _named(bucket or place.bucket) or catalog.bucket
         cache = None if caches is None else _cache_of(catalog, caches)
+        if cache is not None:
+            catalog.remember(cache)
         return ObjectStore(catalog, bucket_at(where, clock), clock, cache)
     except BaseException:
         catalog.close()
         raise
+
+
+def accept_hosted(place: PostgresPlace, caches: str | None) -> bool:
+    """Take the state that the server has as the truth, whatever was seen of it from here; False
+    where it has all of that. Raises what `open_postgres` does.
+    """
+    catalog = open_postgres(place)
+    try:
+        cache = None if caches is None else _cache_of(catalog, caches)
+        return cache is not None and catalog.remember(cache, accept=True)
+    finally:
+        catalog.close()
 
 
 def _named(bucket: str | None) -> str | None:

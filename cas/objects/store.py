@@ -387,6 +387,18 @@ class ObjectStore:
                 raise not_committed(error) from error
             batch.resolved()
 
+    def confirm(self) -> None:
+        """Return once what an earlier commit has left, and can be seen, is as durable as its
+        acknowledgement would have made it.
+
+        A server shows what its standby may lack, where the wait for that one was cut short: a
+        commit of this handle stands behind it, and waits for both.
+        """
+        if self.catalog.is_distant and not self.catalog.read_only:
+            self.settle(lambda _reader: None)
+        else:
+            self.catalog.harden()
+
     def settle(self, happened: Callable[[CatalogReader], _T]) -> _T:
         """What a commit whose answer was lost has done, as `happened` reads it, for good.
 

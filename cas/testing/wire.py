@@ -11,6 +11,7 @@ import os
 import selectors
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Literal
 
@@ -29,16 +30,26 @@ class WireProxy:
         """Round trips since `arm` or the beginning."""
         self._target = target
         self._cut: tuple[int, Side] | None = None
+        self._then: Callable[[], None] | None = None
         self._lock = threading.Lock()
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(os.path.join(folder, f".s.PGSQL.{port}"))
         self._listener.listen(64)
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def arm(self, at: int | None = None, side: Side = "before") -> None:
-        """Count from 0; cut the connection that makes round trip `at` (from 1), once."""
+    def arm(
+        self,
+        at: int | None = None,
+        side: Side = "before",
+        then: Callable[[], None] | None = None,
+    ) -> None:
+        """Count from 0; cut the connection that makes round trip `at` (from 1), once.
+
+        `then` is done before the client learns that it was cut.
+        """
         with self._lock:
             self.trips = 0
+            self._then = then
             self._cut = None if at is None else (at, side)
 
     @property
@@ -78,11 +89,13 @@ class WireProxy:
                         client.sendall(data)
                         continue
                     side = self._count(stream.kinds(data))
-                    if side == "before":
-                        return
-                    server.sendall(data)
+                    if side != "before":
+                        server.sendall(data)
                     if side == "after":
                         _drain(server)
+                    if side is not None:
+                        if self._then is not None:
+                            self._then()
                         return
 
     def _count(self, kinds: bytes) -> Side | None:
