@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.arsenal import arsenal
 from tests.counts import keep, lines, tables
+from tests.databases import oldest_postgres as oldest_postgres
 from tests.databases import postgres as postgres
 from tools import services
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tools.postgres_server import NoServer, PostgresServer, serving
+from tools.postgres_server import OLDEST, NoServer, PostgresServer, serving
 
 _names = itertools.count(1)
 
@@ -25,6 +25,16 @@ def postgres() -> Iterator[PostgresServer]:
             yield server
     except NoServer as error:
         pytest.skip(f"no PostgreSQL: {error}")
+
+
+@pytest.fixture(scope="session")
+def oldest_postgres() -> Iterator[PostgresServer]:
+    """The same of the oldest version that is supported, where the system has it."""
+    try:
+        with serving({"fsync": "off"}, OLDEST) as server:
+            yield server
+    except NoServer as error:
+        pytest.skip(f"no PostgreSQL {OLDEST}: {error}")
 
 
 def fresh_url(server: PostgresServer) -> str:

