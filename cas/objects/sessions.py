@@ -2,7 +2,7 @@
 
 Floor 3; implements docs/format.md section 7.1 (session). Invariant: the row can be seen before
 the first file is there. It need not be durable: a power failure that takes it back ends the
-writer too, and what that leaves is leftovers.
+writer too, and what that leaves is leftovers. A server fails without its writers: there it is.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def begin_session(parts: Parts, condemn_seq: int) -> tuple[SessionRow, Callable[
     # Before the row is there.
     release = parts.catalog.hold(session.fence)
     try:
-        with parts.catalog.write(durable=False) as writer:
+        with parts.catalog.write(durable=parts.catalog.is_distant) as writer:
             writer.put_session(evolve(session, base_seq=writer.head().seq))
     except OutcomeUnknown as error:
         # Whether the row is there or not: nobody will use this session.

@@ -18,6 +18,8 @@ from typing import Final, Literal
 Side = Literal["before", "after"]
 
 _WAITS: Final = b"QS"
+_MORE: Final = tuple(bytes([kind]) for kind in b"PBDEC")
+"""Messages of a group that another follows, at the latest its end."""
 _READY: Final = b"Z"
 _HEAD_BYTES: Final = 5
 
@@ -80,6 +82,7 @@ class WireProxy:
             selector.register(client, selectors.EVENT_READ)
             selector.register(server, selectors.EVENT_READ)
             stream = _Messages(started=False)
+            held = kinds = b""
             while True:
                 for key, _events in selector.select():
                     data = key.fileobj.recv(1 << 16)  # type: ignore[union-attr]
@@ -88,9 +91,15 @@ class WireProxy:
                     if key.fileobj is server:
                         client.sendall(data)
                         continue
-                    side = self._count(stream.kinds(data))
+                    held += data
+                    kinds += stream.kinds(data)
+                    if not stream.is_whole or kinds[-1:] in _MORE:
+                        # A server does each message as it comes: half of a group is not sent.
+                        continue
+                    side = self._count(kinds)
                     if side != "before":
-                        server.sendall(data)
+                        server.sendall(held)
+                    held = kinds = b""
                     if side == "after":
                         _drain(server)
                     if side is not None:
@@ -125,7 +134,11 @@ class _Messages:
         # The first message of a client has no kind.
         self._started = started
         self._buffer = b""
-        self._left = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no message has begun that is not complete."""
+        return not self._buffer
 
     def kinds(self, data: bytes) -> bytes:
         """Kinds of those that are complete with `data`."""

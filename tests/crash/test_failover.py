@@ -18,6 +18,7 @@ import cas
 from cas.catalog import postgres_link
 from cas.catalog.postgres_place import parse
 from cas.errors import CasError, HistoryLost, OutcomeUnknown, ReadOnly, StorageFailed
+from cas.history import watch
 from cas.maintenance.fsck import fsck
 from cas.testing.wire import Side, WireProxy
 from tests.unit.kit import commits, write
@@ -314,6 +315,42 @@ def test_a_handle_finds_the_new_primary_by_itself(pair: Pair, tmp_path: Path) ->
         commits(store, 2)
         store.put(os.urandom(200_000))
         assert store.view().seq == 7
+        assert fsck(store).ok
+
+
+def test_a_follower_and_an_upload_go_on_on_the_new_primary(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever follows is told that there is no primary, and by the new one of what comes; a batch
+    with pack files that was begun on the old one ends on the new one, with its session.
+    """
+    monkeypatch.setattr(watch, "_TOLD_MS", 3_600_000)
+    url = _both(pair, tmp_path / "packs")
+    with cas.open(url, create=True) as store, cas.open(url) as other:
+        follower = other.follow()
+        seen: list[int] = []
+
+        def follow() -> None:
+            while len(seen) < 5:
+                try:
+                    seen.append(next(follower).seq)
+                except StorageFailed:  # there is no primary; it goes on where it was
+                    time.sleep(0.05)
+
+        thread = threading.Thread(target=follow, daemon=True)
+        thread.start()
+        commits(store, 2)
+        contents = [os.urandom(3_000_000) for _ in range(4)]
+        with store.batch() as batch:
+            ids = [batch.put(content) for content in contents[:2]]
+            _caught_up(pair)
+            pair[0].kill()
+            pair[1].promote()
+            ids += [batch.put(content) for content in contents[2:]]
+        assert [store.get(id) for id in ids] == contents
+        commits(store, 3)
+        thread.join(_WAIT_S)
+        assert seen == [1, 2, 3, 4, 5]
         assert fsck(store).ok
 
 
