@@ -16,9 +16,11 @@ ROWS: dict[str, Callable[[Context], None]] = {
     "hosted-writers": rows_hosted.row_hosted_writers,
     "hosted-stores": rows_hosted.row_hosted_stores,
     "hosted-size": rows_hosted.row_hosted_size,
+    "journal-size": rows_hosted.row_journal_size,
 }
 
 _C, _W, _S = "hosted-commit", "hosted-writers", "hosted-stores"
+_J = f"journal-size-{rows_hosted.NEWEST}"
 
 BARS: tuple[Bar, ...] = (
     Bar("PG1", "a commit against a one-row insert", ">=", 0.4, f"{_C}/cas/rate", f"{_C}/row/rate"),
@@ -33,4 +35,6 @@ BARS: tuple[Bar, ...] = (
         "PG6", "catalog bytes per million objects", "<=", 1_000_000,
         f"hosted-size-{rows_hosted.OBJECTS}/cas/bytes",
     ),
+    Bar("PG7", "journal bytes an older entry", "<=", 64, f"{_J}/postgres/bytes"),
+    Bar("PG8", "the same on SQLite", "<=", 64, f"{_J}/sqlite/bytes"),
 )  # fmt: skip

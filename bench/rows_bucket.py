@@ -1,11 +1,12 @@
 """Rows on packs in an object store: a first snapshot of corpus A, and cold reads of small objects.
 
 The server is a real one, SeaweedFS, on the loopback interface of the same machine: it shares the
-cores with what is measured. `first`: a snapshot into a store whose packs lie there, beside one into
-a folder and beside restic on the same server; whole commands. Requests are counted by a proxy
-between client and server in a run of its own. `cold`: a thousand of 100,000 small objects, drawn
-by seed, read with one call by a process that begins with an empty cache; beside it one range
-request each, of the same ranges, one after the other.
+cores with what is measured. `first`: a snapshot into a store whose packs lie there, its catalog in
+the folder or (`cas-postgres`) on a PostgreSQL server, beside one into a folder and beside restic on
+the same server; whole commands. Requests are counted by a proxy between client and server in a run
+of its own. `cold`: a thousand of 100,000 small objects, drawn by seed, read with one call by a
+process that begins with an empty cache; beside it one range request each, of the same ranges, one
+after the other.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from bench import harness
 from bench.context import Context
-from bench.harness import Contender, Series, Step
+from bench.harness import Contender, Step
 from bench.peers import Restic, output_of
-from tests.servers.proxy import faulty
+from tests.servers.proxy import FaultProxy, faulty
+from tools.postgres_server import NoServer, PostgresServer, serving
 from tools.services import S3Server, Unavailable, seaweed
 
 OBJECTS = 100_000
@@ -70,7 +73,8 @@ def row_bucket(ctx: Context) -> None:
     """Corpus A into a bucket, and cold reads of small objects."""
     try:
         with seaweed(ctx.fresh("seaweed")) as server:
-            _first(ctx, server)
+            with _catalogs(ctx) as postgres:
+                _first(ctx, server, postgres)
             _cold(ctx, server)
     except Unavailable as error:
         ctx.skip("bucket", str(error))
@@ -92,7 +96,31 @@ def _made(ctx: Context, server: S3Server, name: str, endpoint: str | None = None
     return home
 
 
-def _first(ctx: Context, server: S3Server) -> None:
+@contextmanager
+def _catalogs(ctx: Context) -> Iterator[PostgresServer | None]:
+    """A server for catalogs; None, and said so, where there is none."""
+    try:
+        with serving() as server:
+            yield server
+    except NoServer as error:
+        ctx.skip("cas-postgres", str(error))
+        yield None
+
+
+def _on_postgres(
+    ctx: Context, server: S3Server, postgres: PostgresServer, endpoint: str | None = None
+) -> Step:
+    """A snapshot into a new store with packs in the bucket and its catalog on a server."""
+    home = ctx.fresh("postgres")
+    environment = {**_environment(ctx, server), "CAS_CACHE": str(home / "cache")}
+    url = postgres.url(store=home.name)
+    made = ctx.product.command("init", url, "--bucket", _url(server, home.name, endpoint))
+    output_of(made, home, environment)
+    words = ("snapshot", ".", "-m", "first", "--store", url)
+    return Step((ctx.product.command(*words),), ctx.source(), environment)
+
+
+def _first(ctx: Context, server: S3Server, postgres: PostgresServer | None) -> None:
     environment = _environment(ctx, server)
 
     def bucket(turn: int) -> Step:
@@ -117,6 +145,10 @@ def _first(ctx: Context, server: S3Server) -> None:
         return Step(((*command, "backup", "--host", "bench", "."),), ctx.source(), env)
 
     contenders = [Contender("cas", bucket), Contender("cas-folder", folder)]
+    if postgres is not None:
+        contenders.append(
+            Contender("cas-postgres", lambda turn: _on_postgres(ctx, server, postgres))
+        )
     reason = Restic().missing_because()
     if reason is None:
         contenders.append(Contender("restic", restic))
@@ -124,19 +156,21 @@ def _first(ctx: Context, server: S3Server) -> None:
         ctx.skip("restic", reason)
     for name, series in harness.interleave(contenders, ctx.rounds).items():
         ctx.run.add(f"bucket-first/{name}/seconds", series)
-    _count(ctx, server)
-
-
-def _count(ctx: Context, server: S3Server) -> None:
-    """Requests of one snapshot, for each pack that it made."""
     with faulty(server.endpoint) as proxy:
         home = _made(ctx, server, "counted", proxy.endpoint)
         step = ctx.product.save(home, ctx.source(), "first")
-        proxy.reset()
-        harness.run(Step(step.commands, step.cwd, _environment(ctx, server)))
-        puts = sum(method == "PUT" for method, _path in proxy.seen)
-        ctx.run.add("bucket-first/cas/requests", Series((len(proxy.seen),), "", len(proxy.seen)))
-        ctx.run.add("bucket-first/cas/packs", Series((puts,), "", puts))
+        _count(ctx, "cas", proxy, Step(step.commands, step.cwd, environment))
+        if postgres is not None:
+            _count(ctx, "cas-postgres", proxy, _on_postgres(ctx, server, postgres, proxy.endpoint))
+
+
+def _count(ctx: Context, name: str, proxy: FaultProxy, step: Step) -> None:
+    """Requests of one snapshot, for each pack that it made."""
+    proxy.reset()
+    harness.run(step)
+    puts = sum(method == "PUT" for method, _path in proxy.seen)
+    ctx.run.one(f"bucket-first/{name}/requests", len(proxy.seen), "")
+    ctx.run.one(f"bucket-first/{name}/packs", puts, "")
 
 
 def _cold(ctx: Context, server: S3Server) -> None:

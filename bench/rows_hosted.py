@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,10 @@ RACE_SECONDS = 2.0
 PROCESSES, WRITERS = 4, 16
 MANY, FEW = 10_000, 10
 OBJECTS = 1_000_000
+BRANCHES = [f"writer/{number}" for number in range(8)]
+JOURNAL_SQLITE = "('journal', 'journal_key')"
+NEWEST, OLDER = 10_000, 10_000
+"""Entries of a journal that may be whole, and those before them."""
 
 INSERT = "INSERT INTO one_row (b) VALUES (%(b)s)"
 HOT = "UPDATE hot SET n = n + 1 WHERE k = 1"
@@ -189,3 +193,45 @@ def row_hosted_size(ctx: Context) -> None:
             " AND c.relname <> 'journal'"
         )
         ctx.run.one(f"hosted-size-{count}/cas/bytes", float(size), "bytes")
+
+
+def row_journal_size(ctx: Context) -> None:
+    """Bytes of the journal for each entry older than the newest 10,000, in both catalogs."""
+    import cas
+
+    newest, older = (NEWEST // 10, OLDER // 10) if ctx.quick else (NEWEST, OLDER)
+    if not ctx.has_api():
+        return
+
+    def fill(name: str, url: str, weigh: Callable[[], float]) -> None:
+        with ctx.worker("cas", program=PROGRAM, urls=[url], branches=BRANCHES) as worker:
+            worker.ask("commit", count=newest)
+            few = weigh()
+            worker.ask("commit", count=older)
+            worker.ask("maintain")
+            ctx.run.one(f"journal-size-{newest}/{name}/bytes", (weigh() - few) / older, "bytes")
+
+    folder = str(ctx.fresh("journal") / "agents.cas")
+    cas.init(folder)
+    fill("sqlite", folder, lambda: _sqlite_bytes(folder))
+    with _server(ctx) as server:
+        if server is not None:
+            (url,) = _urls(ctx, server, "journal", 1)
+            fill("postgres", url, lambda: _postgres_bytes(server))
+
+
+def _sqlite_bytes(folder: str) -> float:
+    """Pages of the journal and what stands for its older part."""
+    import apsw
+
+    connection = apsw.Connection(f"{folder}/catalog.sqlite", apsw.SQLITE_OPEN_READONLY)
+    query = f"SELECT sum(pgsize) FROM dbstat WHERE name IN {JOURNAL_SQLITE}"
+    ((size,),) = connection.execute(query).fetchall()
+    connection.close()
+    return float(size)
+
+
+def _postgres_bytes(server: PostgresServer) -> float:
+    server.run("VACUUM FULL cas.journal")
+    ((size,),) = server.run("SELECT pg_total_relation_size('cas.journal')")
+    return float(size)

@@ -58,6 +58,32 @@ class Hosted:
             took.append(time.perf_counter() - started)
         return {"seconds": took}
 
+    def do_commit(self, request: Request) -> dict[str, Any]:
+        """So many commits, shared by the threads."""
+        threads = len(self.branches)
+        errors: list[BaseException] = []
+
+        def work(number: int) -> None:
+            try:
+                for _ in range(request["count"] // threads):
+                    self._commit(number, self.branches[number])
+            except BaseException as error:
+                errors.append(error)
+
+        running = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
+        for thread in running:
+            thread.start()
+        for thread in running:
+            thread.join()
+        if errors:
+            raise errors[0]
+        return {}
+
+    def do_maintain(self, request: Request) -> dict[str, Any]:
+        """What the package does to a store of its own accord, all of it."""
+        self.stores[0].maintain(budget_ms=600_000)
+        return {}
+
     def do_put(self, request: Request) -> dict[str, Any]:
         """Objects of about 120 bytes, a thousand a batch."""
         store = self.stores[0]
