@@ -6,8 +6,8 @@ clocks ran backwards, only the child through which a commit was met is sure to c
 
 The history of a path is simplified as git's is: what a commit has in common with a parent came
 from there, and only that parent is followed. What commits changed is remembered (`trails`), so
-that only those are looked at that may have touched the path; directories on the way to it are
-looked at once for each id.
+that trees are looked at only for merges, first commits, and those that changed very much, and a
+directory on the way to the path once for each id.
 """
 
 from __future__ import annotations
@@ -136,6 +136,11 @@ def path_log(
                 queue.meet((trails.first_parent(id),))
                 continue
             commit = commits.get(id)
+            if trails.changed(id, mark):
+                yield id, commit
+                given += 1
+                queue.meet(commit.parents)
+                continue
             own = finder.find(commit.tree)
             same = next(
                 (p for p in commit.parents if finder.find(commits.get(p).tree) == own), None

@@ -1,15 +1,16 @@
 """What each commit changed, remembered in a file, so that the log of a path looks at few trees.
 
 Floor 4. Invariant: a cache. Without it, or with a damaged one, every answer is the same and takes
-longer: a trail only ever says "the commit has at this path what its first parent has", and that
-follows from ids, which never change their meaning. Any process may write it; the last one wins.
+longer: a trail says whether a commit has at a path what its first parent has, and that follows
+from ids, which never change their meaning. Any process may write it; the last one wins.
 
-A trail holds a commit's time, its parents, and a mark of 4 bytes for every path that differs from
-the first parent, directories on the way included. A mark is searched in the bytes as they lie; a
-hit that is none costs a look at the trees. The file is a head, trails, and their digest:
+A trail holds a commit's time, its parents, and a mark of 16 bytes for every path that differs from
+the first parent, directories on the way included. A mark is searched in the bytes as they lie. It
+is long enough for nobody to find two paths with one mark, so that a hit needs no look at the trees.
+The file is a head, trails, and their digest:
 
     head    magic (8) ‖ count of trails (8)
-    trail   commit id (32) ‖ time (8) ‖ parents p (2) ‖ marks m (2, 65535: not known) ‖ 32·p ‖ 4·m
+    trail   commit id (32) ‖ time (8) ‖ parents p (2) ‖ marks m (2, 65535: not known) ‖ 32·p ‖ 16·m
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ from cas.model.objects import EntryKind
 from cas.trees.diff import Difference, diff
 from cas.trees.node import DIRECTORY, NodeStore, Value
 
-_MAGIC: Final = b"casTRAL1"
-_CONTEXT: Final = "cas 2026-11 trails cache v1"
+_MAGIC: Final = b"casTRAL2"
+_CONTEXT: Final = "cas 2026-11 trails cache v2"
 _NAME: Final = "trails"
 _HEAD: Final = struct.Struct("<8sQ")
 _FIXED: Final = struct.Struct("<QHH")
@@ -43,7 +44,7 @@ _COUNTS_AT: Final = 8
 _FIRST: Final = _FIXED.size
 _FIRST_END: Final = _FIRST + ID_BYTES
 _UNKNOWN: Final = 0xFFFF
-_MARK_BYTES: Final = 4
+_MARK_BYTES: Final = 16
 _TREE: Final = int(EntryKind.TREE)
 
 assert TRAIL_CHANGES_MAX < _UNKNOWN
@@ -113,6 +114,12 @@ class Trails:
             or mark_count == _UNKNOWN
             or trail.find(mark, _FIXED.size + ID_BYTES * parent_count) >= 0
         )
+
+    def changed(self, id: CommitId, mark: bytes) -> bool:
+        """Whether a commit surely has something else at a path than its only parent has."""
+        trail = self._get(id)
+        parent_count, mark_count = _COUNTS.unpack_from(trail, _COUNTS_AT)
+        return parent_count == 1 and mark_count != _UNKNOWN and trail.find(mark, _FIRST_END) >= 0
 
     def first_parent(self, id: CommitId) -> CommitId:
         """The first parent of a commit that has one."""

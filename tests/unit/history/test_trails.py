@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from cas.history import trails
+from cas.history import log, trails
 from cas.history.store import Store
 from cas.history.trails import Trails, mark_of
 from cas.model.ids import CommitId
 from cas.model.objects import EntryKind, TreeEntry
-from cas.trees.node import DIRECTORY, EMPTY_DATA
+from cas.trees.node import DIRECTORY, EMPTY_DATA, Value
 from tests.unit.kit import reopened, write
 
 PATHS = ("a", "b", "d", "d/x", "d/y", "d/e", "many", "many/5", "gone", "nothing")
@@ -117,3 +117,24 @@ def test_a_trail_marks_every_path_that_changed(store: Store) -> None:
         assert known.differs(head, mark_of(tuple(path.encode().split(b"/"))))
     for path in ("k", "d/y", "x"):
         assert not known.differs(head, mark_of(tuple(path.encode().split(b"/"))))
+
+
+def test_a_commit_whose_trail_has_the_mark_is_given_without_a_look_at_trees(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the first commit has to be looked at: it has no parent to differ from."""
+    for number in range(5):
+        write(store, "main", {"d/x": b"%d" % number})
+        write(store, "main", {"d/y": b"%d" % number})
+    expected = [id for id, _commit in store.log("main", path="d/x")]
+    assert len(expected) == 5
+    looked: list[bytes] = []
+    find = log.PathFinder.find
+
+    def counting(self: log.PathFinder, root: bytes) -> Value | None:
+        looked.append(root)
+        return find(self, root)
+
+    monkeypatch.setattr(log.PathFinder, "find", counting)
+    assert [id for id, _commit in store.log("main", path="d/x")] == expected
+    assert looked == [store.commit(expected[-1]).tree]
