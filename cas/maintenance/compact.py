@@ -92,7 +92,7 @@ def compact(objects: ObjectStore, *, waste_min: float, bytes_max: int) -> int:
             footer = objects.lookup.footer(pack)
             numbers = [at for at in _live(footer, state, pack) if _is_best(best, footer, at, pack)]
             for body, part in pieces(objects, pack, footer, numbers):
-                batch.copy_pack(body, part)
+                batch.files().copy(body, part)
                 moved += len(body)
         if batch.is_empty:
             batch.abandon()

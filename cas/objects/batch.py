@@ -129,9 +129,8 @@ class Batch:
                 # Its header and its slot count too: a million tiny objects are no small row.
                 self._small_bytes = total + _RECORD_COST_BYTES
                 return True
-            self._file = self._begin_file()
         self.check_open()
-        self._file.add(Submitted(id, kind, content, None, size_bytes))
+        self.files().add(Submitted(id, kind, content, None, size_bytes))
         return True
 
     def hint(self, id: bytes, base: bytes | None) -> None:
@@ -197,18 +196,16 @@ class Batch:
         What comes encoded is taken as it is, so that the pack states no digest of its body; nor
         where contents are not `proved` to be those of their ids.
         """
-        if self._file is None:
-            self._file = self._begin_file()
-        wanted = list(items)
+        file, wanted = self.files(), list(items)
         if not proved or any(item.codec is not None for item in wanted):
-            self._file.vouch_no_more()
-        self._file.add_many(wanted)
+            file.vouch_no_more()
+        file.add_many(wanted)
 
-    def copy_pack(self, body: bytes, footer: Footer) -> None:
-        """Stage another copy of every object of an installed pack, as its records lie."""
+    def files(self) -> FileWriter:
+        """The writer of this batch's pack files, begun if there is none yet."""
         if self._file is None:
             self._file = self._begin_file()
-        self._file.copy(body, footer)
+        return self._file
 
     def rely(self, id: bytes) -> None:
         """Note that this batch names `id`, which exists and which it does not write."""

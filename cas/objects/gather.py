@@ -7,7 +7,7 @@ record holds; one that is damaged is given as it is, and still shows as damaged 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from cas.catalog.catalog import CatalogReader
@@ -21,8 +21,8 @@ from cas.objects.store import ObjectStore
 from cas.objects.training import Training
 from cas.storage.codec import DICTIONARY, RAW, ZSTD, decode_payload
 from cas.storage.dictionary import DICTIONARY_CONTENT_BYTES_MIN, Dictionary
-from cas.storage.pack import Footer, Slot, decode_inline
-from cas.storage.record import COMMON_GROUP, TAG_BYTES
+from cas.storage.pack import Footer, Row, decode_inline
+from cas.storage.record import COMMON_GROUP, RECORD_HEADER_BYTES, TAG_BYTES
 
 Output = tuple[int, Footer, bytes]
 """A new pack: number, footer, and the bits it was installed with."""
@@ -73,23 +73,40 @@ def are_low(run: Run, footer: Footer, ids: set[bytes]) -> bool:
     return all(footer.slot(footer.find(id)).depth >= run.depths[id] for id in deep)
 
 
-def is_settled(footer: Footer, beside: Dictionary | None) -> bool:
-    """Whether a pack can move as it lies: no blob that a batch left as it was because it was
-    young, and none beside a dictionary that is not written with any more.
+def live(footer: Footer, bits: bytes | None, twice: set[bytes]) -> list[Row]:
+    """Rows of a pack that count and that no other gathered pack had (`twice`: what one had)."""
+    if bits is None and not twice:
+        return list(footer.rows())
+    return [
+        row
+        for number, row in enumerate(footer.rows())
+        if row[0] not in twice and not bit_is_set(bits, number)
+    ]
+
+
+def sort_out(
+    rows: Sequence[Row], body: bytes, beside: Dictionary | None
+) -> tuple[list[Row], list[Row]]:
+    """Rows of the records that can move as they lie, and of those that are to be written again:
+    blobs that a batch left as they were because they were young, and where there is a dictionary
+    small ones that stand alone or beside another one.
     """
-    if any(beside is None or id != beside.id for id in footer.dictionaries()):
-        return beside is None
-    return not any(
-        codec == RAW and kind == Kind.BLOB and raw_bytes > DICTIONARY_CONTENT_BYTES_MIN
-        for _id, _offset, _stored, raw_bytes, kind, codec, _depth, _flags, _group in footer.rows()
-    )
-
-
-def live(footer: Footer, bits: bytes | None, seen: set[bytes]) -> Iterator[Slot]:
-    """Slots of a pack that count and that no other gathered pack had."""
-    for number, slot in enumerate(footer.slots()):
-        if slot.id not in seen and not bit_is_set(bits, number):
-            yield slot
+    stay: list[Row] = []
+    again: list[Row] = []
+    for row in rows:
+        _id, start, _stored, raw_bytes, kind, codec, _depth, _flags, _group = row
+        if kind != Kind.BLOB:
+            stay.append(row)
+        elif codec == RAW:
+            (again if raw_bytes > DICTIONARY_CONTENT_BYTES_MIN else stay).append(row)
+        elif beside is None or raw_bytes > DICTIONARY_CONTENT_BYTES_MAX:
+            stay.append(row)
+        else:
+            foreign = codec == DICTIONARY and not body.startswith(
+                beside.tag, start + RECORD_HEADER_BYTES
+            )
+            (again if codec == ZSTD or foreign else stay).append(row)
+    return stay, again
 
 
 def wanted(
@@ -97,27 +114,21 @@ def wanted(
     pack: PackInfo,
     tags: Mapping[bytes, bytes],
     body: bytes,
-    slot: Slot,
-    beside: Dictionary | None,
+    row: Row,
 ) -> Submitted:
-    """A record as it is to be written. Young blobs are given as contents, to be compressed;
-    where there is a dictionary, small ones that stand alone or beside another one too.
-    `tags`: what the footer names as dictionaries.
+    """A record that is to be written again, as its content, to be compressed; one that cannot be
+    decoded as it is. `tags`: what the footer names as dictionaries.
     """
-    id, _offset, stored, raw_bytes, kind, codec, depth, _flags, group = slot
-    payload = body[slot.payload_offset : slot.payload_offset + stored]
+    id, start, stored, raw_bytes, kind, codec, depth, _flags, group = row
+    start += RECORD_HEADER_BYTES
+    payload = body[start : start + stored]
+    with suppress(Corrupt):
+        if codec == DICTIONARY:
+            content = dictionaries.of(pack, payload, group).decode(payload, raw_bytes)
+        else:
+            content = payload if codec == RAW else decode_payload(codec, payload, raw_bytes)
+        return Submitted(id, kind, content, None, raw_bytes, depth, group)
     base = tags.get(payload[:TAG_BYTES]) if codec == DICTIONARY else None
-    if kind == Kind.BLOB and codec == RAW:
-        return Submitted(id, kind, payload, None, raw_bytes, depth, group)
-    if kind == Kind.BLOB and beside is not None and raw_bytes <= DICTIONARY_CONTENT_BYTES_MAX:
-        with suppress(Corrupt):
-            if codec == ZSTD:
-                content = decode_payload(codec, payload, raw_bytes)
-                return Submitted(id, kind, content, None, raw_bytes, depth, group)
-            if codec == DICTIONARY and base != beside.id:
-                other = dictionaries.of(pack, payload, group)
-                content = other.decode(payload, raw_bytes)
-                return Submitted(id, kind, content, None, raw_bytes, depth, group)
     return Submitted(id, kind, payload, codec, raw_bytes, depth, group, base)
 
 

@@ -32,8 +32,8 @@ from cas.objects.gather import (
     Run,
     are_low,
     footer_of,
-    is_settled,
     live,
+    sort_out,
     stand,
     still_existing,
     wanted,
@@ -304,11 +304,11 @@ class Spill:
     def _gather(self, run: Run, limit: int) -> bool:
         """Stage new copies of the live objects of the next packs; False when there are none.
 
-        A pack moves as one piece when all of it is wanted, else record by record. Nothing is
-        hashed again: a damaged payload is as damaged in its new place, and every read and fsck
-        still says so. A pack whose footer or file cannot be read stays as it is, and so does one
-        with another copy of an object of which a damaged one was taken before, or one that is a
-        delta of more depth: something may hang on the lower one.
+        Records move as they lie, but for those that are to be compressed. Nothing is hashed
+        again: a damaged payload is as damaged in its new place, and every read and fsck still
+        says so. A pack whose footer or file cannot be read stays as it is, and so does one with
+        another copy of an object of which a damaged one was taken before, or one that is a delta
+        of more depth: something may hang on the lower one.
         """
         found = False
         seen = run.seen
@@ -320,22 +320,24 @@ class Spill:
                 run.missed = run.missed or pack.file is None
                 continue
             run.gathered.append(pack)
-            if footer.edge_count:
-                run.depths.update((slot.id, slot.depth) for slot in footer.slots() if slot.depth)
-            bits = run.state.vectors.get(pack.number)
             beside = run.batch.beside(COMMON_GROUP)
-            if bits is None and not twice and is_settled(footer, beside):
-                run.batch.copy_pack(body, footer)
-                seen.update(ids)
-            else:
+            rows = live(footer, run.state.vectors.get(pack.number), twice)
+            seen.update([row[0] for row in rows])
+            if footer.edge_count:
+                run.depths.update([(row[0], row[6]) for row in rows if row[6]])
+            stay, again = sort_out(rows, body, beside)
+            if len(stay) == footer.count and pack.file is not None:
+                run.batch.files().copy(body, footer)
+                continue
+            if stay:
+                records = [(body, row) for row in stay]
+                run.batch.files().copy_records(records, footer.dictionaries())
+            if again:
                 dictionaries = self._objects.dictionaries
                 tags = {id[:TAG_BYTES]: id for id in footer.dictionaries()}
-                items = [
-                    wanted(dictionaries, pack, tags, body, slot, beside)
-                    for slot in live(footer, bits, seen)
-                ]
-                run.batch.rewrite(items, proved=False)
-                seen.update(item.id for item in items)
+                run.batch.rewrite(
+                    [wanted(dictionaries, pack, tags, body, row) for row in again], proved=False
+                )
         return found
 
     def _are_good(self, batch: Batch, ids: set[bytes]) -> bool:

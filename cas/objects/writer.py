@@ -7,7 +7,7 @@ names it yet. Used by one thread.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Final
 
@@ -29,6 +29,7 @@ from cas.storage.merging import due_merge, merge_runs
 from cas.storage.pack import (
     Footer,
     Made,
+    Row,
     Slot,
     decode_footer,
 )
@@ -124,6 +125,18 @@ class FileWriter:
         first = len(builder)
         builder.copy(body, footer)
         self._numbers.update(zip(footer.ids(), range(first, first + footer.count), strict=True))
+        self._roll_if_full(builder)
+
+    def copy_records(self, records: Sequence[tuple[bytes, Row]], dictionaries: list[bytes]) -> None:
+        """Append single records of other packs as they lie, with what the footers name as
+        dictionaries of theirs; none of their ids may be here.
+        """
+        self.vouch_no_more()
+        builder = self._builder_for(dictionaries)
+        first = len(builder)
+        builder.copy_records(records)
+        ids = [row[0] for _body, row in records]
+        self._numbers.update(zip(ids, range(first, first + len(ids)), strict=True))
         self._roll_if_full(builder)
 
     def _begin(self) -> PackBuilder:

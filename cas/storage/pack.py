@@ -65,7 +65,8 @@ _SLOTS_AND_EDGES_MAX: Final = (
 assert SLOT_BYTES == 56 == _OFFSET.size
 
 
-_Row = tuple[bytes, int, int, int, int, int, int, int, int]
+Row = tuple[bytes, int, int, int, int, int, int, int, int]
+"""A slot as a plain tuple, in the order of `Slot`'s fields."""
 
 
 class Slot(NamedTuple):
@@ -173,7 +174,7 @@ class Footer:
         """All slots, ascending by id."""
         return map(Slot._make, SLOT.iter_unpack(self._slots))
 
-    def rows(self) -> Iterator[_Row]:
+    def rows(self) -> Iterator[Row]:
         """All slots as plain tuples in the order of `Slot`'s fields, for long runs."""
         return SLOT.iter_unpack(self._slots)
 
@@ -182,7 +183,7 @@ class Footer:
         offsets = [offset for (offset,) in _OFFSET.iter_unpack(self._slots)]
         return sorted(range(self.count), key=offsets.__getitem__)
 
-    def pick(self, numbers: Iterable[int]) -> Iterator[_Row]:
+    def pick(self, numbers: Iterable[int]) -> Iterator[Row]:
         """Slots of these numbers, as `rows` gives them. Each is made when it is asked for."""
         slots = self._slots
         starts = [number * SLOT_BYTES for number in numbers]

@@ -24,6 +24,7 @@ from cas.storage.pack import (
     Footer,
     Made,
     Record,
+    Row,
     Slot,
     encode_edges,
     encode_footer,
@@ -221,6 +222,22 @@ class PackBuilder:
                     self._note_edge(id, codec, body[start : start + stored])
         self._write(body[PACK_HEADER_BYTES:])
         self.body_bytes += len(body) - PACK_HEADER_BYTES
+
+    def copy_records(self, records: Iterable[tuple[bytes, Row]]) -> None:
+        """Append single records of other packs as they lie, each given as the body that holds it
+        and its row there.
+        """
+        pieces: list[bytes] = []
+        slots, at = self._slots, self.body_bytes
+        for body, (id, start, stored, raw_bytes, kind, codec, depth, flags, group) in records:
+            end = start + RECORD_HEADER_BYTES + stored
+            pieces.append(body[start:end])
+            slots.append(encode_slot(id, at, stored, raw_bytes, kind, codec, depth, flags, group))
+            if codec > ZSTD:
+                self._note_edge(id, codec, body[start + RECORD_HEADER_BYTES : end])
+            at += end - start
+        self._write(b"".join(pieces))
+        self.body_bytes = at
 
     def _note_edge(self, id: bytes, codec: int, payload: bytes) -> None:
         if codec == RECIPE:
