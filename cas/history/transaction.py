@@ -216,6 +216,8 @@ class Transaction:
         """Record a domain event in the entry; a body over 256 bytes becomes a blob."""
         self._check_open()
         check_event(type, headers or {})
+        if not type:
+            raise Invalid("An event has a type, such as review.started.")
         if not isinstance(body, bytes | bytearray | memoryview):
             raise Invalid(f"An event's body is bytes, not {body.__class__.__name__}; encode it.")
         body = bytes(body)

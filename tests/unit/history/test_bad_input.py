@@ -116,6 +116,7 @@ def test_events_that_no_reader_would_take(store: Store) -> None:
     wrong: list[tuple[object, object, object]] = [
         (5, b"", None),
         (None, b"", None),
+        ("", b"", None),
         ("t", "text", None),
         ("t", 5, None),
         ("t", b"", {"n": 1}),
