@@ -23,6 +23,7 @@ from cas.errors import (
 )
 from cas.history.store import Store
 from cas.limits import HANDLER_ATTEMPTS_MAX, SUBSCRIPTION_LAG_MAX
+from cas.model.entry import entry_hash
 from cas.workspace.contexts import HOME
 from cas.workspace.events import CARRIED_BY, CARRIED_FROM, DomainEvent, Position, type_filter
 from cas.workspace.parts import part
@@ -42,6 +43,8 @@ class Saved(Aggregate):
     seq: int = part(default=0)
     index: int = part(default=-1)
     source: str = part(default="")
+    # Of that entry of the source: a store that was set back has another one there, or none.
+    entry_hash: bytes = part(default=b"")
     # Whose move it was: two that make the same move are still two, and one of them is refused.
     turn: str = part(default="")
     handled_count: int = part(default=0, rule="counter")
@@ -119,7 +122,7 @@ class EventSubscription:
         """
         count = 0
         while limit is None or count < limit:
-            position = self.position
+            position = self._where_it_was()
             most = batch_count if limit is None else min(batch_count, limit - count)
             events = list(islice(self._found(position), max(most, 1)))
             if not events:
@@ -127,6 +130,26 @@ class EventSubscription:
                 return count
             count += self._handle(handler, events, position)
         return count
+
+    def _where_it_was(self) -> Position:
+        """The position, if the source still has the entry that it stands behind."""
+        saved = self.saved
+        newest = self._source.last_event().seq
+        hash = self._hash(saved.seq) if saved.seq <= newest else b""
+        if saved.seq > newest or (saved.entry_hash and hash != saved.entry_hash):
+            raise HistoryLost(
+                f"The subscription {self.name!r} stands behind entry {saved.seq} of the store "
+                f"{self._source.store.id}, which has none or another one there (its newest is "
+                f"{newest}): that store was set back. What it has recorded since would be passed "
+                "by; decide what was handled, and `rewind` the subscription to where both agree.",
+                seq=saved.seq,
+                found=newest,
+            )
+        return saved.position
+
+    def _hash(self, seq: int) -> bytes:
+        """The hash of an entry of the source. Raises `EntryNotFound`."""
+        return entry_hash(self._source.store.entry(seq).encode()) if seq else b""
 
     def _found(self, position: Position) -> Iterator[DomainEvent]:
         found = self._source.events(position, self._types)
@@ -205,6 +228,7 @@ class EventSubscription:
             old.evolve(
                 seq=after.seq,
                 index=after.index,
+                entry_hash=self._hash(after.seq),
                 turn=uow.new_id(),
                 handled_count=old.handled_count + handled,
                 dead_count=old.dead_count + dead,
@@ -214,15 +238,6 @@ class EventSubscription:
     def _pass_by(self, position: Position) -> None:
         """Save the position behind much that was of no interest, so that it is not read again."""
         newest = self._source.last_event()
-        if newest.seq < position.seq:
-            raise HistoryLost(
-                f"The subscription {self.name!r} stands behind entry {position.seq} of the store "
-                f"{self._source.store.id}, whose newest is {newest.seq}: that store was set back. "
-                "What it records from here on would be passed by; decide what was handled, and "
-                "`rewind` the subscription to an entry that is there.",
-                seq=position.seq,
-                found=newest.seq,
-            )
         if newest.seq - position.seq < SUBSCRIPTION_LAG_MAX:
             return
         try:
@@ -247,7 +262,9 @@ class EventSubscription:
         return count
 
     def rewind(self, to: Position | int | str = 0, *, actor: str = "") -> None:
-        """Hand out again what is behind a position: replay. Also skips forward."""
+        """Hand out again what is behind a position: replay. Also skips forward. Raises
+        `EntryNotFound` for an entry that the source does not have.
+        """
         position = to_position(to)
         with self._target.unit_of_work(actor or self._actor, f"to {position}") as uow:
             self._move(uow, self.position, position)
