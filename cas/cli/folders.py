@@ -65,7 +65,9 @@ def act(
     elif action == "sync":
         report = space.sync(folder, author=asked.author, new_max=asked.new_max)
     else:
-        report = space.release(folder, actor=asked.actor, author=asked.author)
+        report = space.release(
+            folder, actor=asked.actor, author=asked.author, new_max=asked.new_max
+        )
     if report is not None:
         _report(out, space, report, asked.actor)
     elif out.json:
@@ -150,7 +152,14 @@ def _watch(out: Output, space: Workspace, folder: str, asked: Asked) -> None:
 
     ended = until_told(stop, asked.seconds)
     try:
-        space.watch(folder, actor=asked.actor, on_report=heard, stop=stop, author=asked.author)
+        space.watch(
+            folder,
+            actor=asked.actor,
+            on_report=heard,
+            stop=stop,
+            author=asked.author,
+            new_max=asked.new_max,
+        )
     finally:
         ended()
 

@@ -26,6 +26,7 @@ from cas.model.names import HEADS
 from cas.model.objects import TreeEntry
 from cas.objects.batch import Batch
 from cas.trees.node import Node
+from cas.workspace.clashes import shape_error
 from cas.workspace.layout import (
     MAIN,
     changed_records,
@@ -265,6 +266,10 @@ def _settle(settler: Settler, clashes: tuple[MergeConflict, ...]) -> None:
         place = place_of(clash.path)
         type = type_in(place.collection) if place.collection else None
         if place.kind == "record" and type is not None:
+            every = (clash.base, clash.ours, clash.theirs)
+            if any(side is not None and side.is_tree for side in every):
+                # A name on one side, a folder of names on the other: neither may take the place.
+                raise shape_error(type, place.id)
             sides = (_blob(clash.base), _blob(clash.ours), _blob(clash.theirs))
             settler.stage_merged(type, place.id, *sides)
             records[place.id] = type.name

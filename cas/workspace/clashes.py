@@ -65,6 +65,18 @@ def conflict_error(
     )
 
 
+def shape_error(type: AggregateType, id: str) -> AggregateConflict:
+    """The error for an id that is a name on one side and a folder of ids on the other."""
+    return AggregateConflict(
+        f"The {type.name} {id!r} stands on one side, and others in a folder of this name on the "
+        "other; nothing was committed. Remove what is in the way, or choose another name.",
+        type=type.name,
+        id=id,
+        conflicts=(),
+        removed="",
+    )
+
+
 def read_changed(type: AggregateType, id: str) -> AggregateConflict:
     """The error for an aggregate that a unit of work rested on and others changed."""
     return AggregateConflict(

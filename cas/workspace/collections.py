@@ -152,8 +152,10 @@ class UnitArtifacts(UnitCollection[Artifact]):
         (`pathlib.Path`) or a readable stream. Gives its record.
 
         What `made_from` and `cites` name is pinned where an aggregate is given. What is not said
-        stays as it was; the media type is guessed from the name.
+        stays as it was; the media type is guessed from the name. Raises `AggregateExists` for a
+        name that is a folder of artifacts, or has an artifact for a folder.
         """
+        self._unit.check_room(self.type, name)
         edit = self._unit.edit(self.type.context)
         before = edit.entry(file_path(name))
         executable = before is not None and before.kind == EntryKind.EXECUTABLE
@@ -172,8 +174,9 @@ class UnitArtifacts(UnitCollection[Artifact]):
 
     def put_entry(self, name: str, entry: TreeEntry) -> Artifact:
         """Stage an artifact, or a new version of it, whose content was staged in this unit's
-        transaction, or exists. Gives its record.
+        transaction, or exists. Gives its record. Raises as `put`.
         """
+        self._unit.check_room(self.type, name)
         self._unit.edit(self.type.context).put_entry(file_path(name), entry)
         return self._record(name)
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 from attrs import define, field, frozen
@@ -40,7 +40,7 @@ from cas.history.transaction import Transaction
 from cas.limits import FOLDER_NEW_MAX, FOLDER_ROUNDS_MAX, WORK_ATTEMPTS_MAX
 from cas.model.entry import Entry
 from cas.model.ids import CommitId, TreeId
-from cas.model.names import HEADS, printable
+from cas.model.names import HEADS, printable, to_text
 from cas.trees import paths
 from cas.trees.node import DIRECTORY, NodeStore
 from cas.workspace.capturing import ARTIFACTS, Capture, changes_of, set_entry, text_of
@@ -150,15 +150,30 @@ class Folder:
             sides.problems,
         )
 
-    def _sides(self) -> _Sides:
-        checkout = find_checkout(self._store, self._place)
+    def check(self, checkout: Checkout, new_max: int) -> None:
+        """Whether `sync` would take the folder in as this checkout, which need not exist yet.
+
+        Raises `LimitExceeded` and `RefNotFound` where it would not; does nothing.
+        """
+        self._check_count(self._sides_of(checkout, new_max).plan, new_max)
+
+    def _sides(self, new_max: int | None = None) -> _Sides:
+        return self._sides_of(find_checkout(self._store, self._place), new_max)
+
+    def _sides_of(self, checkout: Checkout, new_max: int | None) -> _Sides:
+        """All sides; the look ends with `LimitExceeded` at more than `new_max` new files."""
         base, files = self._roots(checkout)
+
+        def is_known(path: bytes) -> bool:
+            return self._is_known(path, base, files)
+
         look = look_at(
             self._store,
             self._place,
-            keep=lambda path: self._is_known(path, base, files),
+            keep=is_known,
             mark=checkout.id.encode(),
             remember=True,
+            on_read=None if new_max is None else self._counter(is_known, new_max),
         )
         problems = list(look.notices.problems)
         folder = self._outside(base, look, problems)
@@ -169,13 +184,16 @@ class Folder:
     def _roots(self, checkout: Checkout) -> tuple[bytes, bytes]:
         """Roots of what stood in the folder, and of what the branch has. Raises `RefNotFound`."""
         view = self._store.view()
-        base = view.snapshot(folder_branch(checkout.id)).tree
+        own = view.ref(HEADS + folder_branch(checkout.id))
+        seen = None if own is None else CommitId(own.target)
+        base = bytes(snapshot_of(self._store.core, seen).tree)
         ref = HEADS + context_branch(ARTIFACTS.context, checkout.branch)
         if base != DIRECTORY.empty and view.ref(ref) is None:
             # A branch that was dropped must not look like one from which all was removed.
             raise RefNotFound(
-                f"The branch {checkout.branch!r} that {checkout.folder} is of is gone; check "
-                "another one out there, or bring it back with `cas undo`. Nothing was changed.",
+                f"The branch {checkout.branch!r} of {checkout.folder} is gone, or never had an "
+                "artifact; check another one out there, or bring it back with `cas undo`. Nothing "
+                "was changed.",
                 ref=ref,
             )
         entry = self._snapshot(checkout).entry(FILES)
@@ -239,7 +257,7 @@ class Folder:
         before: tuple[Problem, ...] = ()
         rounds = tries = 0
         while rounds < FOLDER_ROUNDS_MAX:
-            sides = self._sides()
+            sides = self._sides(new_max)
             checkout = sides.checkout
             done.secrets.update(dict.fromkeys(sides.look.notices.secrets))
             self._check_count(sides.plan, new_max)
@@ -269,17 +287,34 @@ class Folder:
             done.entry,
         )
 
+    def _counter(self, is_known: Callable[[bytes], bool], new_max: int) -> Callable[[bytes], None]:
+        """Hears of files as they are read, and ends the look when too many of them are new."""
+        new: list[str] = []
+
+        def heard(path: bytes) -> None:
+            if is_known(path):
+                return
+            with suppress(InvalidName):
+                new.append(check_id(to_text(path), path=True))
+            if len(new) > new_max:
+                raise self._too_many(min(new), new_max)
+
+        return heard
+
     def _check_count(self, plan: Plan, new_max: int) -> None:
         new = [step for step in plan.taken if step.old is None]
         if len(new) > new_max:
-            raise LimitExceeded(
-                f"{printable(self._place)} has {len(new):,} files that nobody knows, the first is "
-                f"{printable(new[0].text)}; nothing was done. Name what is nobody's work in a "
-                ".casignore file there, or allow more.",
-                limit="FOLDER_NEW_MAX",
-                value=len(new),
-                maximum=new_max,
-            )
+            raise self._too_many(new[0].text, new_max)
+
+    def _too_many(self, one: str, new_max: int) -> LimitExceeded:
+        return LimitExceeded(
+            f"{printable(self._place)} has more than {new_max:,} files that nobody knows, such as "
+            f"{printable(one)}; nothing was done. Name what is nobody's work in a .casignore file "
+            "there, or allow more with `new_max` (--new-max at the command line).",
+            limit="FOLDER_NEW_MAX",
+            value=new_max + 1,
+            maximum=new_max,
+        )
 
     def _capture(self, sides: _Sides, author: str, done: _Done) -> tuple[Problem, ...]:
         """Make what was changed in the folder a commit of its branch, and of the folder's own."""

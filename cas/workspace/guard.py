@@ -54,25 +54,22 @@ def check_out(
     """Make a folder a checkout of a branch of the workspace, or go on with one.
 
     What stands in it already becomes part of the branch, as any outside change does. One of
-    another branch is brought up to that first, and then to this. Raises `Invalid`,
-    `AggregateNotFound` (the sprint), `LimitExceeded`, and what `Folder.sync` raises.
+    another branch is brought up to that first, and then to this. Raises `Invalid`, also for a
+    folder inside or around another working folder, `AggregateNotFound` (the sprint), `RefNotFound`,
+    `LimitExceeded`, after all of which nothing was done; and what `Folder.sync` raises.
     """
     place = folder_to_read(store, folder)
     try:
-        os.makedirs(place, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise Invalid(f"{printable(place)} is no folder; check out into another one.") from error
-    except OSError as error:
-        translate(error, os.fsdecode(place))
-    try:
         found = find_checkout(store, place)
     except NotCheckedOut:
-        found = _bind(store, branch, place, actor)
+        found = _bind(store, branch, place, actor, new_max)
     else:
+        work = Folder(store, place)
+        work.check(found.evolve(branch=branch), new_max)
         if found.branch != branch:
             # What was done for a branch that was dropped goes to the next.
             with suppress(RefNotFound):
-                Folder(store, place).sync(author=author, new_max=new_max)
+                work.sync(author=author, new_max=new_max)
     _lease(store, found, place, branch, actor, lease_ms, sprint)
     return Folder(store, place).sync(author=author, new_max=new_max)
 
@@ -82,17 +79,25 @@ def folder_of(store: Store, folder: str | os.PathLike[str]) -> Folder:
     return Folder(store, folder_to_read(store, folder))
 
 
-def _bind(store: Store, branch: str, place: bytes, actor: str) -> Checkout:
+def _bind(store: Store, branch: str, place: bytes, actor: str, new_max: int) -> Checkout:
     """Make the record and the branch of a new checkout, then its marker."""
+    _check_apart(store, place)
     checkout = Checkout(
         id=new_id(store.objects.clock),
         folder=printable(place),
         host=host_name(),
-        inode=os.stat(place).st_ino,
         branch=branch,
     )
+    if os.path.isdir(place):
+        Folder(store, place).check(checkout, new_max)
+    try:
+        os.makedirs(place, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise Invalid(f"{printable(place)} is no folder; check out into another one.") from error
+    except OSError as error:
+        translate(error, os.fsdecode(place))
     with unit_on(store, MAIN, actor, f"checkout {checkout.folder}"[:200]) as uow:
-        uow.save(checkout)
+        uow.save(checkout.evolve(inode=os.stat(place).st_ino))
         uow.transaction.branch(folder_branch(checkout.id), allow_empty=True)
         uow.commit()
     try:
@@ -100,6 +105,30 @@ def _bind(store: Store, branch: str, place: bytes, actor: str) -> Checkout:
     except OSError as error:
         translate(error, os.fsdecode(place))
     return find_checkout(store, place)
+
+
+def _check_apart(store: Store, place: bytes) -> None:
+    """Refuse a folder inside a working folder, or around one: its files would be of both."""
+    mine = {each.id: each for each in checkouts(store) if each.host == host_name()}
+    above = place
+    while above != os.path.dirname(above):
+        above = os.path.dirname(above)
+        marker = read_marker(above)
+        if marker is not None and (marker.store != store.id or marker.id in mine):
+            raise _nested(place, f"lies in the working folder {printable(above)}")
+    shown = printable(place).rstrip("/") + "/"
+    for each in mine.values():
+        if each.folder.startswith(shown):
+            marker = read_marker(os.fsencode(each.folder))
+            if marker is not None and marker.id == each.id:
+                raise _nested(place, f"has the working folder {each.folder} in it")
+
+
+def _nested(place: bytes, how: str) -> Invalid:
+    return Invalid(
+        f"{printable(place)} {how}, and a file cannot be of two. Check out into another folder, or "
+        "release that one with `cas workspace release`. Nothing was changed."
+    )
 
 
 def _lease(
@@ -129,7 +158,12 @@ def _lease(
 
 
 def release(
-    store: Store, folder: str | os.PathLike[str], actor: str, *, author: str = EXTERNAL
+    store: Store,
+    folder: str | os.PathLike[str],
+    actor: str,
+    *,
+    author: str = EXTERNAL,
+    new_max: int = FOLDER_NEW_MAX,
 ) -> FolderReport | None:
     """Make a folder a checkout no longer: what was done in it is taken in, its files stay.
 
@@ -140,7 +174,7 @@ def release(
     report = None
     if os.path.isdir(place):
         checkout = find_checkout(store, place)
-        report = Folder(store, place).sync(author=author)
+        report = Folder(store, place).sync(author=author, new_max=new_max)
     else:
         shown, host = printable(place), host_name()
         every = [each for each in checkouts(store) if (each.folder, each.host) == (shown, host)]
@@ -170,6 +204,7 @@ def watch(
     interval_ms: int = 1000,
     lease_ms: float = LEASE_MS,
     author: str = EXTERNAL,
+    new_max: int = FOLDER_NEW_MAX,
     told: bool = True,
 ) -> None:
     """Bring a folder and its branch together whenever one of them changed, until `stop` is set.
@@ -186,7 +221,7 @@ def watch(
         seq = store.view().seq
         if not changed and seq == seen:
             continue
-        report = work.sync(author=author)
+        report = work.sync(author=author, new_max=new_max)
         checkout = report.checkout
         said = (report.problems, report.held)
         if report.captured or report.written or said != last:

@@ -20,7 +20,7 @@ from cas.model.ids import BlobId, Kind
 from cas.model.names import to_text
 from cas.model.objects import EntryKind, TreeEntry
 from cas.workspace.artifacts import Artifact
-from cas.workspace.clashes import OpenConflict, conflict_error, read_changed
+from cas.workspace.clashes import OpenConflict, conflict_error, read_changed, shape_error
 from cas.workspace.codec import (
     decode_record,
     from_fields,
@@ -125,6 +125,9 @@ class Settler:
                     )
 
     def _settle(self, type: AggregateType, id: str, clash: Clash) -> None:
+        if any(entry is not None and entry.is_tree for entry in (clash.old, clash.new)):
+            # An id that is a path, and others below it: no record can be merged with a folder.
+            raise shape_error(type, id)
         staged = self._edit.staged[clash.path]
         incoming = None if staged is None else BlobId(staged[1])
         self.stage_merged(type, id, _blob_of(clash.old), _blob_of(clash.new), incoming)

@@ -22,6 +22,7 @@ from cas.history.store import Store
 from cas.history.transaction import Transaction
 from cas.model.entry import Entry
 from cas.model.ids import BlobId, CommitId
+from cas.trees.node import DIRECTORY
 from cas.workspace.codec import from_record, to_record, typed
 from cas.workspace.contexts import HOME, Context
 from cas.workspace.events import encode_event
@@ -31,6 +32,7 @@ from cas.workspace.placement import Places, across_stores
 from cas.workspace.reading import Reader, Where, not_found
 from cas.workspace.registry import Aggregate, AggregateType, type_of
 from cas.workspace.settling import Condition, Settler
+from cas.workspace.shapes import check_room
 from cas.workspace.streams import Sourced, after, event_path, next_event
 
 T = TypeVar("T", bound=Aggregate)
@@ -301,12 +303,21 @@ class UnitCore:
         self._stage(type, value)
         return True
 
+    def check_room(self, type: AggregateType, id: str) -> None:
+        """Refuse an id that is a path where another one is its folder, or in it, before anything
+        is staged for it. Raises `AggregateExists`.
+        """
+        nodes = self._store.objects.tree_nodes(DIRECTORY, self._tx.batch)
+        check_room(self.edit(type.context), nodes, type, id)
+
     def _stage(self, type: AggregateType, value: T) -> T:
         record = to_record(value)
         context = self._declared.get(type.context)
         if context is not None:
             context.check_type(type)
             context.check_bytes(type, value.id, len(record))
+        if type.path_ids:
+            self.check_room(type, value.id)
         self.edit(type.context)[record_path(type, value.id)] = record
         self._staged[type.name, value.id] = value
         return value

@@ -37,6 +37,10 @@ class WorkingFolders(ABC):
     def store_of(self, context: str) -> Store:
         """The store in which a context lives."""
 
+    @abstractmethod
+    def check_branch(self) -> None:
+        """Raise `RefNotFound` unless this branch of the workspace is there."""
+
     @property
     @abstractmethod
     def sprints(self) -> Collection[Sprint]:
@@ -61,9 +65,11 @@ class WorkingFolders(ABC):
 
         What stands there already is taken in, as outside changes are by `sync`. `actor` gets a
         lease of so many ms, unless somebody else's still runs: it tells who works there (for
-        `sprint`, an id, if said) and refuses nothing. Raises `Invalid`, `AggregateNotFound`, and
-        what `sync` raises.
+        `sprint`, an id, if said) and refuses nothing. Raises `Invalid`, also for a folder inside
+        or around another working folder, `RefNotFound` for a branch that is not there,
+        `AggregateNotFound`, and what `sync` raises.
         """
+        self.check_branch()
         return guard.check_out(
             self._files,
             self.branch_name,
@@ -105,6 +111,7 @@ class WorkingFolders(ABC):
         stop: Event,
         interval_ms: int = 1000,
         author: str = EXTERNAL,
+        new_max: int = FOLDER_NEW_MAX,
     ) -> None:
         """`sync` whenever folder or branch changed, and renew the lease, until `stop` is set.
 
@@ -112,17 +119,29 @@ class WorkingFolders(ABC):
         for after each interval. `on_report` is called on this thread.
         """
         guard.watch(
-            self._files, folder, actor, on_report, stop, interval_ms=interval_ms, author=author
+            self._files,
+            folder,
+            actor,
+            on_report,
+            stop,
+            interval_ms=interval_ms,
+            author=author,
+            new_max=new_max,
         )
 
     def release(
-        self, folder: str | PathLike[str], *, actor: str, author: str = EXTERNAL
+        self,
+        folder: str | PathLike[str],
+        *,
+        actor: str,
+        author: str = EXTERNAL,
+        new_max: int = FOLDER_NEW_MAX,
     ) -> FolderReport | None:
         """Take in what was changed in a working folder, and let go of it; its files stay.
 
         None for a folder that is gone. Raises as `sync`.
         """
-        return guard.release(self._files, folder, actor, author=author)
+        return guard.release(self._files, folder, actor, author=author, new_max=new_max)
 
     def checkouts(self) -> list[Checkout]:
         """All working folders of the store, with their leases."""

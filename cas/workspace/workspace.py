@@ -267,6 +267,13 @@ class Workspace(Reading, WorkingFolders):
             branches.create(self.store, name, self.branch_name, actor, self._elsewhere())
         return Workspace(self.store, branch=name, places=self._places)
 
+    def check_branch(self) -> None:
+        """Raise `RefNotFound` unless this branch of the workspace is there; the main one always
+        is, though nothing be in it.
+        """
+        if self.branch_name != MAIN and self.branch_name not in self.branches():
+            raise branches.no_branch(self.branch_name)
+
     def branches(self) -> list[str]:
         """All branches of the workspace."""
         found = set(branches.branch_names(self.store.view()))

@@ -94,12 +94,14 @@ def look_at(
     keep: Callable[[bytes], bool] | None = None,
     mark: bytes = b"",
     remember: bool = False,
+    on_read: Callable[[bytes], None] | None = None,
 ) -> Look:
     """See what stands in a folder, a real path; reads only what changed since the last picture.
 
     `keep` tells of a path whether it counts although ignore files leave it out; pictures of one
     folder with another `mark` are kept apart. With `remember` the next look begins from this one.
-    Raises `Invalid`.
+    `on_read` hears the path of each file and link that had to be read; what it raises ends the
+    look. Raises `Invalid`.
     """
     objects = store.objects
     sink = _HashSink(objects)
@@ -108,7 +110,16 @@ def look_at(
     key = picture_key(store, folder, options, mark)
     before = None if cache is None else load(cache, key)
     own = own_folder(store)
-    walk = Walk(folder, sink, options, started_ns=started_ns, old=before, own=own, keep=keep)
+    walk = Walk(
+        folder,
+        sink,
+        options,
+        started_ns=started_ns,
+        old=before,
+        own=own,
+        keep=keep,
+        on_read=on_read,
+    )
     picture = walk.run()
     if remember and cache is not None and not picture.equals(before):
         save(cache, key, picture, objects.clock.random(8))

@@ -103,7 +103,7 @@ class Walk:
 
     `own` is (device, inode) of the store's folder, which is left out; `old` the picture of an
     earlier walk; `started_ns` the time before it began; `keep` tells of a path whether it is
-    saved although ignore files leave it out.
+    saved although ignore files leave it out; `on_read` hears of each file and link that was read.
     """
 
     def __init__(
@@ -117,9 +117,11 @@ class Walk:
         own: tuple[int, int] | None = None,
         progress: OnProgress = None,
         keep: Callable[[bytes], bool] | None = None,
+        on_read: Callable[[bytes], None] | None = None,
     ) -> None:
         self._folder = folder
         self._keep = keep
+        self._on_read = on_read
         self._sink = sink
         self._options = options
         self._own = own
@@ -369,6 +371,8 @@ class Walk:
         if isinstance(found, Fault):
             self._fault(place.prefix + name, found)
             return None
+        if self._on_read is not None:
+            self._on_read(place.prefix + name)
         return found
 
     def _file(self, place: Place, name: bytes) -> Value | Fault | None:

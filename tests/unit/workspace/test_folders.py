@@ -20,6 +20,7 @@ from cas.workspace.checkouts import folder_branch
 from cas.workspace.folders import FolderReport
 from cas.workspace.planning import Sprint
 from cas.workspace.workspace import Workspace
+from cas.worktree.files import read_file
 from tests.unit.workspace.test_together import child
 
 
@@ -303,7 +304,7 @@ def test_too_many_unknown_files_are_refused_before_anything_is_done(
     seq = space.store.view().seq
     with pytest.raises(LimitExceeded) as caught:
         space.sync(folder, new_max=20)
-    assert (caught.value.limit, caught.value.value) == ("FOLDER_NEW_MAX", 30)
+    assert (caught.value.limit, caught.value.value) == ("FOLDER_NEW_MAX", 21)
     assert space.store.view().seq == seq
     assert len(space.status(folder).outside) == 31
     write(folder, ".casignore", b"venv/\n")
@@ -766,3 +767,87 @@ def digest(content: bytes) -> bytes:
     from cas.model.ids import digest_blob
 
     return digest_blob(content)
+
+
+# -- refused before anything is done ------------------------------------------------------------
+
+
+def test_a_checkout_of_too_much_does_nothing(space: Workspace, folder: Path) -> None:
+    """A folder with more new files than allowed becomes no checkout, and not all are looked at."""
+    for number in range(4):
+        write(folder, f"big/{number}", b"%d" % number)
+    seq = space.store.view().seq
+    with pytest.raises(LimitExceeded, match="--new-max"):
+        space.checkout(folder, actor="ada", new_max=2)
+    assert space.store.view().seq == seq
+    assert space.checkouts() == []
+    assert not (folder / ".cas-checkout").exists()
+    assert "big/0" not in space.artifacts
+    space.checkout(folder, actor="ada", new_max=4)
+    for number in range(4):
+        write(folder, f"more/{number}", b"%d" % number)
+    seq = space.store.view().seq
+    for again in (
+        lambda: space.checkout(folder, actor="bob", new_max=2),
+        lambda: space.release(folder, actor="ada", new_max=2),
+    ):
+        with pytest.raises(LimitExceeded):
+            again()
+        assert space.store.view().seq == seq
+    assert space.release(folder, actor="ada", new_max=4) is not None
+
+
+def test_the_look_ends_where_the_limit_is_passed(
+    space: Workspace, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder of very many files is not read to its end to be refused."""
+    space.checkout(folder, actor="ada")
+    for number in range(50):
+        write(folder, f"many/{number:02}", b"%d" % number)
+    read: list[bytes] = []
+
+    def noted(fd: int, name: bytes, maximum: int) -> object:
+        read.append(name)
+        return read_file(fd, name, maximum)
+
+    monkeypatch.setattr("cas.worktree.scan.read_file", noted)
+    with pytest.raises(LimitExceeded):
+        space.sync(folder, new_max=5)
+    assert len(read) < 20
+
+
+def test_a_branch_that_is_not_there_changes_nothing(space: Workspace, folder: Path) -> None:
+    """Neither the record of a checkout nor anything else, whatever it was before."""
+    with pytest.raises(RefNotFound, match="nobranch"):
+        Workspace(space.store, branch="nobranch").checkout(folder, actor="ada")
+    assert not folder.exists()
+    space.checkout(folder, actor="ada")
+    empty = space.branch("bare", actor="ada")
+    with space.store.begin(author="ada") as tx:
+        tx.delete("heads/artifacts/bare")
+        tx.commit()
+    seq = space.store.view().seq
+    for name in ("nobranch", empty.branch_name):
+        with pytest.raises(RefNotFound, match=name):
+            Workspace(space.store, branch=name).checkout(folder, actor="ada")
+    assert space.store.view().seq == seq
+    assert [each.branch for each in space.checkouts()] == ["main"]
+    assert in_step(space, folder)
+
+
+def test_a_working_folder_is_in_no_other(space: Workspace, folder: Path, tmp_path: Path) -> None:
+    """A folder inside or around another working folder is refused, that of another store too."""
+    space.checkout(folder, actor="ada")
+    other = Workspace(cas.open(tmp_path / "other", create=True))
+    seq = space.store.view().seq
+    for one in (space, other):
+        with pytest.raises(Invalid, match="lies in the working folder"):
+            one.checkout(folder / "in" / "deep", actor="ada")
+    with pytest.raises(Invalid, match="has the working folder"):
+        space.checkout(tmp_path, actor="ada")
+    assert space.store.view().seq == seq
+    assert not (folder / "in").exists()
+    space.checkout(tmp_path / "work-beside", actor="ada")
+    space.release(folder, actor="ada")
+    space.checkout(folder / "in", actor="ada")
+    other.store.close()

@@ -1,0 +1,73 @@
+"""Ids that are paths: none lies below another, neither as a record nor as a file.
+
+Floor 6. Invariant: looking here is recorded as a reading of the path itself and of no folder above
+it, so that those who add to one folder at the same time do not disturb each other.
+"""
+
+from __future__ import annotations
+
+from cas.errors import AggregateExists
+from cas.history.branch import BranchEdit, Path
+from cas.model.names import printable, to_text
+from cas.trees import paths
+from cas.trees.node import NodeStore
+from cas.workspace.layout import file_path, record_path
+from cas.workspace.registry import AggregateType
+
+
+def check_room(edit: BranchEdit, nodes: NodeStore, type: AggregateType, id: str) -> None:
+    """Refuse an id that is a folder of others, or has one of them for a folder, staged edits
+    included. `nodes` reads what is staged, too. Raises `AggregateExists`.
+    """
+    if not type.path_ids:
+        return
+    places = [record_path(type, id)]
+    if type.name == "artifact":
+        places.append(file_path(id))
+    for place in places:
+        parts = tuple(place.encode("utf-8", "surrogateescape").split(b"/"))
+        way = _file_above(edit, nodes, parts) or _first_below(edit, nodes, place, parts)
+        if way is not None:
+            taken = to_text(b"/".join(way)).partition("/")[2]
+            folder, other = sorted((taken, id), key=len)
+            raise AggregateExists(
+                f"The {type.name} {printable(taken)!r} is there already, and {printable(folder)!r} "
+                f"cannot be both a name and the folder of {printable(other)!r}; remove it first, "
+                "or choose another name. Nothing was stored.",
+                type=type.name,
+                id=taken,
+            )
+
+
+def _file_above(edit: BranchEdit, nodes: NodeStore, parts: Path) -> Path | None:
+    """The file that stands where a folder of this path would."""
+    root: bytes | None = edit.tree
+    start = 0
+    for length in range(1, len(parts)):
+        above = parts[:length]
+        if above in edit.staged:
+            value = edit.staged[above]
+            root, start = None, length
+            if value is None:
+                continue
+            entry = paths.to_entry(value)
+        elif root is None:
+            continue
+        else:
+            found = paths.lookup(root, parts[start:length], nodes)
+            if found is None:
+                root = None
+                continue
+            entry = found
+        if not entry.is_tree:
+            return above
+        root, start = bytes(entry.id), length
+    return None
+
+
+def _first_below(edit: BranchEdit, nodes: NodeStore, place: str, parts: Path) -> Path | None:
+    """The first file in a folder of this path."""
+    entry = edit.entry(place)
+    if entry is None or not entry.is_tree:
+        return None
+    return next((below for below, _ in paths.walk(entry.id, nodes, prefix=parts)), parts)
