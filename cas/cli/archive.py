@@ -11,7 +11,7 @@ import click
 from cas.cli.files import write_file
 from cas.cli.form import count, named, size
 from cas.cli.front import Front, pass_front
-from cas.cli.options import BRANCH, TARGET, CasCommand, default_author
+from cas.cli.options import BRANCH, TARGET, CasCommand, default_author, raw_option
 from cas.commands.archive import PartsReader, UnpackRequest, export_archive, import_archive
 from cas.commands.objects import Counted, open_file
 from cas.commands.target import MAIN
@@ -71,6 +71,7 @@ def export(front: Front, target: str, form: str | None, output: str | None) -> N
     is_flag=True,
     help="Take links that lead out, names that differ by case, and names of stores.",
 )
+@raw_option
 @pass_front
 def import_command(
     front: Front, tar: str, branch: str, message: str, author: str | None, trusted: bool
@@ -83,6 +84,7 @@ def import_command(
     request = UnpackRequest(branch, author or default_author(), message, trusted)
     source = nullcontext(sys.stdin.buffer) if tar == "-" else open_file(tar)
     with source as file, front.store(write=True) as store:
+        front.check_branches(store, branch)
         report = import_archive(store, Counted(file), request)
     if front.out.json:
         front.out.document(

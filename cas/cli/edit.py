@@ -10,7 +10,7 @@ import click
 
 from cas.cli.form import count, named
 from cas.cli.front import Front, pass_front
-from cas.cli.options import TARGET, CasCommand, default_author
+from cas.cli.options import TARGET, CasCommand, default_author, raw_option
 from cas.cli.values import entry_fields
 from cas.commands.edit import (
     Edited,
@@ -30,6 +30,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 def commit_options(command: _F) -> _F:
     """What every command takes that makes a commit from paths."""
     for option in (
+        raw_option,
         click.option(
             "--if-match",
             metavar="ID",
@@ -81,6 +82,7 @@ def write(
     kind = next((kind for kind, wanted in kinds.items() if wanted), None)
     request = request_of(message, author, if_match)
     with front.store(write=True) as store:
+        front.check_branches(store, *(each.place.branch for each in writes))
         edited = write_files(store, writes, request, sys.stdin.buffer, kind=kind)
     tell_edited(front, "write", edited)
 
@@ -107,6 +109,7 @@ def rm(
     named_places = [parse_place(text) for text in places]
     request = request_of(message, author, if_match)
     with front.store(write=True) as store:
+        front.check_branches(store, *(each.branch for each in named_places))
         edited = remove_files(store, named_places, request, recursive=recursive, force=force)
     tell_edited(front, "rm", edited)
 
@@ -132,6 +135,7 @@ def mv(
     request = request_of(message, author, if_match)
     places, place = [parse_place(text) for text in sources], parse_place(target)
     with front.store(write=True) as store:
+        front.check_branches(store, *(each.branch for each in (*places, place)))
         edited = move_files(store, places, place, request)
     tell_edited(front, "mv", edited)
 
@@ -156,6 +160,7 @@ def cp(
     request = request_of(message, author, if_match)
     place = parse_place(target)
     with front.store(write=True) as store:
+        front.check_branches(store, place.branch)
         edited = copy_files(store, sources, place, request)
     tell_edited(front, "cp", edited)
 

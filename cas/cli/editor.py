@@ -67,6 +67,7 @@ class _Work:
     def lay_out(self, if_match: str | None) -> None:
         """Write the file as it is in the branch."""
         with self._front.store() as store:
+            self._front.check_branches(store, self._place.branch)
             self._opened = open_to_edit(store, self._place, if_match)
             with open(self.file, "wb") as out:
                 reader = self._opened.reader

@@ -31,6 +31,8 @@ class Front:
         self.settings = Settings()
         self.out = Output(self.settings)
         self.exit_code = 0
+        self.raw = False
+        """Whether branches of the workspace may be changed past it."""
 
     def location(self) -> str:
         """Where the store is. Raises `StoreNotFound`."""
@@ -50,6 +52,16 @@ class Front:
         from cas.assembly import open as open_store
 
         return open_store(self.location(), read_only=not write)
+
+    def check_branches(self, store: Store, *names: str) -> None:
+        """Refuse to change branches that belong to the workspace, unless --raw was given.
+
+        Raises `NotAllowed`.
+        """
+        from cas.commands.raw import check_branches
+
+        if not self.raw:
+            check_branches(store, names)
 
     @contextmanager
     def space(self, branch: str = "main", *, write: bool = False) -> Iterator[Workspace]:

@@ -9,7 +9,7 @@ import click
 
 from cas.cli.form import named
 from cas.cli.front import Front, pass_front
-from cas.cli.options import BRANCH, REVISION, CasCommand, default_author
+from cas.cli.options import BRANCH, REVISION, CasCommand, default_author, raw_option
 from cas.cli.output import Output
 from cas.cli.values import entry_fields
 from cas.commands.merge import conflicted, resolve_paths
@@ -38,6 +38,7 @@ _POLICIES: Final = ("report", "commit", "ours", "theirs")
 @click.option("--no-ff", is_flag=True, help="Make a commit even where the branch could move.")
 @click.option("--allow-unrelated", is_flag=True, help="Merge what has no commit in common.")
 @click.option("-n", "--dry-run", is_flag=True, help="Tell what would be done and do nothing.")
+@raw_option
 @pass_front
 def merge(
     front: Front,
@@ -67,6 +68,7 @@ def merge(
         return
     author = default_author()
     with front.store(write=True) as store:
+        front.check_branches(store, branch)
         done = store.merge(branch, revision, author=author, message=message, **how)
     _tell(front, done, revision)
 

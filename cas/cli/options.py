@@ -25,6 +25,22 @@ def _set(context: click.Context, parameter: click.Parameter, value: Any) -> None
             setattr(front.settings, parameter.name, value)
 
 
+def _set_raw(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    front = context.find_object(Front)
+    if front is not None:
+        front.raw = front.raw or value
+
+
+raw_option = click.option(
+    "--raw",
+    is_flag=True,
+    expose_value=False,
+    callback=_set_raw,
+    help="Also a branch of the workspace, past it.",
+)
+"""For commands that change branches; whoever takes it calls `Front.check_branches`."""
+
+
 def _common(*names: str, help: str, **settings: Any) -> click.Option:
     return click.Option(
         names, help=help, default=None, expose_value=False, callback=_set, **settings

@@ -8,7 +8,7 @@ import click
 
 from cas.cli.form import columns, subject, when
 from cas.cli.front import Front, pass_front
-from cas.cli.options import BRANCH, REVISION, TAG, CasCommand, default_author
+from cas.cli.options import BRANCH, REVISION, TAG, CasCommand, default_author, raw_option
 from cas.commands.refs import Moved, Named, delete_ref, list_refs, make_branch, make_tag
 from cas.commands.target import MAIN
 from cas.model.names import HEADS, TAGS, branch_ref, printable, tag_ref
@@ -20,6 +20,7 @@ from cas.model.objects import Tag
 @click.argument("revision", metavar="[REV]]", required=False, type=REVISION)
 @click.option("-d", "--delete", is_flag=True, help="Delete the branch NAME.")
 @click.option("-f", "--force", is_flag=True, help="Move a branch that exists.")
+@raw_option
 @pass_front
 def branch(front: Front, name: str | None, revision: str | None, delete: bool, force: bool) -> None:
     """List, make, move or delete branches.
@@ -34,6 +35,7 @@ def branch(front: Front, name: str | None, revision: str | None, delete: bool, f
         return
     author = default_author()
     with front.store(write=True) as store:
+        front.check_branches(store, name)
         if delete:
             moved = delete_ref(store, branch_ref(name), author=author)
         else:

@@ -8,7 +8,7 @@ import click
 
 from cas.cli.form import count, named, size
 from cas.cli.front import Front, pass_front
-from cas.cli.options import BRANCH, FOLDER, CasCommand, default_author
+from cas.cli.options import BRANCH, FOLDER, CasCommand, default_author, raw_option
 from cas.cli.progress import Bar
 from cas.commands.save import SnapshotRequest, save_folder
 from cas.commands.target import MAIN
@@ -24,6 +24,7 @@ from cas.worktree.values import ImportOptions, Problem
 @click.option("--skip-secrets", is_flag=True, help="Leave out what looks like a secret.")
 @click.option("--gitignore", is_flag=True, help="Honour .gitignore beside .casignore.")
 @click.option("--no-stat-cache", is_flag=True, help="Read every file, changed or not.")
+@raw_option
 @pass_front
 def snapshot(
     front: Front,
@@ -45,6 +46,7 @@ def snapshot(
     )
     request = SnapshotRequest(folder, branch, default_author(), message, options)
     with front.store(write=True) as store, Bar(front.settings) as bar:
+        front.check_branches(store, branch)
         report = save_folder(store, request, bar.files)
     front.exit_code = 1 if report.problems else 0
     if front.out.json:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from cas.errors import (
     AggregateConflict,
@@ -43,6 +43,7 @@ from cas.model.ids import CommitId, TreeId
 from cas.model.names import HEADS, printable, to_text
 from cas.trees import paths
 from cas.trees.node import DIRECTORY, NodeStore
+from cas.workspace.belonging import unexplained
 from cas.workspace.capturing import ARTIFACTS, Capture, changes_of, set_entry, text_of
 from cas.workspace.checkouts import EXTERNAL, Checkout, find_checkout, folder_branch, unit_on
 from cas.workspace.layout import CONFLICTS, FILES, context_branch, snapshot_of
@@ -179,6 +180,9 @@ class Folder:
         folder = self._outside(base, look, problems)
         incoming = _diff(base, files, self._nodes)
         plan = decide(folder, incoming, self._open_conflicts(checkout))
+        left = unexplained(self._snapshot(checkout), plan.steps)
+        problems.extend(left.values())
+        plan = evolve(plan, steps=tuple(step for step in plan.steps if step.path not in left))
         return _Sides(checkout, base, files, folder, look, plan, tuple(problems))
 
     def _roots(self, checkout: Checkout) -> tuple[bytes, bytes]:
@@ -351,13 +355,13 @@ class Folder:
         checkout = sides.checkout
         base, files = self._roots(checkout)
         plan = decide({}, _diff(base, files, self._nodes), self._open_conflicts(checkout))
-        if not plan.steps:
+        stays = unexplained(self._snapshot(checkout), plan.steps)
+        steps = tuple(step for step in plan.steps if step.path not in stays)
+        if not steps:
             return (), plan.held
         left: tuple[Problem, ...] = ()
-        if base == DIRECTORY.empty == sides.look.root and not plan.held and self._restore(files):
-            steps = plan.steps
-        else:
-            updated = update(self._store.objects, self._place, plan.steps)
+        if base != DIRECTORY.empty or sides.look.root != base or plan.held or not self._fill(files):
+            updated = update(self._store.objects, self._place, steps)
             steps, left = updated.done, updated.left
         message = f"{checkout.folder} as {ARTIFACTS.context}/{checkout.branch}"
         with self._store.begin(author=checkout.holder, message=message) as tx:
@@ -390,7 +394,7 @@ class Folder:
             )
         return own
 
-    def _restore(self, files: bytes) -> bool:
+    def _fill(self, files: bytes) -> bool:
         """Fill an empty folder the fast way; False where single files have to be judged."""
         tree = Snapshot(self._store.objects, TreeId(files), None, None)
         try:

@@ -213,3 +213,37 @@ def test_conflicts_are_shown_and_settled(shell: Shell) -> None:
     assert shell("workspace", "conflicts").text == ""
     told = shell("events", "--type", "conflict.settled", "--json").document["events"]
     assert [e["data"]["fields"] for e in told] == [[], ["state"], ["content"]]
+
+
+def test_branches_of_the_workspace_are_not_written_past_it(shell: Shell) -> None:
+    """Commands that change branches refuse those of contexts, and change nothing, unless --raw
+    says so; branches that only look like them are like any other.
+    """
+    shell("init")
+    shell.write("w/hack", b"hack\n")
+    shell("write", "artifacts/leak:hack", "w/hack")
+    shell("artifact", "put", "d/x", "w/hack")
+    shell("export", "--tar", "main", "-o", "a.tar", expect=3)
+    shell("export", "--tar", "artifacts/leak", "-o", "a.tar")
+    before = shell("journal").text
+    for words in (
+        ("snapshot", "w", "-b", "artifacts/main"),
+        ("import", "--tar", "a.tar", "-b", "artifacts/main"),
+        ("write", "artifacts/main:files/hack", "w/hack"),
+        ("write", "artifacts/new:files/hack", "w/hack"),
+        ("rm", "artifacts/main:files/d/x"),
+        ("mv", "artifacts/main:files/d/x", "artifacts/main:files/y"),
+        ("cp", "artifacts/main:files/d/x", "artifacts/main:files/y"),
+        ("branch", "artifacts/main", "artifacts/leak", "-f"),
+        ("branch", "-d", "artifacts/main"),
+        ("merge", "artifacts/leak", "-b", "artifacts/main", "--allow-unrelated"),
+    ):
+        refused = shell(*words, expect=6)
+        assert "the context 'artifacts'" in refused.err, words
+        assert "--raw" in refused.err
+    shell("edit", "artifacts/main:files/d/x", expect=6, EDITOR="false")
+    assert shell("journal").text == before
+    shell("write", "artifacts/leak:more", "w/hack")
+    shell("cp", "artifacts/main:files/d/x", "main:x")
+    shell("write", "artifacts/main:files/hack", "w/hack", "--raw")
+    assert "files/hack" in shell("ls", "-R", "artifacts/main").text

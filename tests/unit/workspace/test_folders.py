@@ -851,3 +851,39 @@ def test_a_working_folder_is_in_no_other(space: Workspace, folder: Path, tmp_pat
     space.release(folder, actor="ada")
     space.checkout(folder / "in", actor="ada")
     other.store.close()
+
+
+def test_what_is_written_past_the_workspace_deletes_nothing(space: Workspace, folder: Path) -> None:
+    """A branch that something else was written over, or from which contents went without their
+    records, empties no folder: the files stay, each is told, and after an undo all is in step.
+    """
+    space.checkout(folder, actor="ada")
+    before = files(folder)
+    with space.store.begin(author="eve") as tx:
+        raw = tx.branch("artifacts/main")
+        raw.clear()
+        raw["reviews/other.md"] = b"# Something else"
+        tx.commit()
+    assert not space.status(folder).clean
+    assert space.status(folder).incoming == ()
+    report = space.sync(folder)
+    assert [(each.path, each.reason) for each in report.problems] == [
+        ("reviews/a.md", "unexplained"),
+        ("x.txt", "unexplained"),
+    ]
+    assert files(folder) == before
+    space.store.undo()
+    assert in_step(space, folder)
+    with space.store.begin(author="eve") as tx:
+        del tx.branch("artifacts/main")["files/x.txt"]
+        tx.commit()
+    (problem,) = space.sync(folder).problems
+    assert (problem.path, problem.reason) == ("x.txt", "unexplained")
+    assert files(folder) == before
+    space.store.undo()
+    with space.unit_of_work("bob") as uow:
+        uow.artifacts.remove("x.txt")
+        uow.artifacts.remove("reviews/a.md")
+        uow.commit()
+    assert space.sync(folder).problems == ()
+    assert files(folder) == {}

@@ -1,0 +1,99 @@
+"""What in the branches of a store is the workspace's own, and what was written past it.
+
+Floor 6. Invariant: this is told by what lies in a tree, records and what is kept beside them, so
+that it holds for types and contexts that this program does not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import frozen
+
+from cas.errors import CasError
+from cas.history.core import Core
+from cas.history.snapshot import Snapshot
+from cas.history.view import View
+from cas.model.ids import CommitId, Kind
+from cas.model.names import HEADS, printable
+from cas.workspace.artifacts import Artifact
+from cas.workspace.codec import decode_record
+from cas.workspace.layout import FILES, context_branch, context_of, record_path, snapshot_of
+from cas.workspace.registry import type_of
+from cas.worktree.update import Step
+from cas.worktree.values import Problem
+
+
+@frozen
+class Found:
+    """What lies at the top of a tree: whether there are records, and a name that is none of the
+    workspace's, or None.
+    """
+
+    records: bool
+    stranger: str | None
+
+
+def look_through(snapshot: Snapshot) -> Found:
+    """What lies at the top of a tree; of each directory there the first file is read."""
+    records = False
+    for name, entry in snapshot.entries():
+        if entry.is_tree and (name == FILES or name.startswith(".")):
+            continue
+        if not entry.is_tree or not _has_records(snapshot, name):
+            return Found(records, name)
+        records = True
+    return Found(records, None)
+
+
+def _has_records(snapshot: Snapshot, folder: str) -> bool:
+    first = next((entry for _path, entry in snapshot.walk(folder)), None)
+    if first is None:
+        return True
+    try:
+        decode_record(snapshot.objects.get(first.id, Kind.BLOB))
+    except CasError:
+        return False
+    return True
+
+
+def context_that_has(core: Core, view: View, ref: str) -> str | None:
+    """The context that a branch belongs to, by its full name; None for a branch like any other.
+
+    One that is not there yet belongs to the context that has the main branch beside it.
+    """
+    where = context_of(ref)
+    if where is None:
+        return None
+    for name in (ref, HEADS + context_branch(where[0])):
+        found = view.ref(name)
+        if found is not None:
+            top = look_through(snapshot_of(core, CommitId(found.target)))
+            return where[0] if top.records and top.stranger is None else None
+    return None
+
+
+def unexplained(snapshot: Snapshot, steps: Sequence[Step]) -> dict[tuple[bytes, ...], Problem]:
+    """Removals from a working folder that no removal of an artifact explains, by path.
+
+    Whoever removes an artifact removes its record and its file. Where the record is still there,
+    or something else altogether stands in the branch, somebody has written past the workspace.
+    """
+    gone = [step for step in steps if step.new is None]
+    if not gone:
+        return {}
+    stranger = look_through(snapshot).stranger
+    found = {}
+    for step in gone:
+        if stranger is not None:
+            why = f"something else was written over its branch ({printable(stranger)})"
+        elif snapshot.entry(record_path(type_of(Artifact), step.text)) is not None:
+            why = "its branch has its record, and no content"
+        else:
+            continue
+        message = (
+            f"{printable(step.text)}: it stays here, for {why}; `cas undo` takes back what was "
+            "written past the workspace"
+        )
+        found[step.path] = Problem(step.text, "unexplained", message)
+    return found
