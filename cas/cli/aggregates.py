@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import base64
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from cas.cli.form import columns, when
+from cas.cli.form import columns, size, when
 from cas.cli.front import Front, pass_front
 from cas.cli.options import CasCommand, default_author
 from cas.cli.output import Output
 from cas.commands.workspace import SPRINT_VERBS, move_sprint, row_of
 from cas.model.names import printable
+from cas.workspace.artifacts import Artifact
+from cas.workspace.codec import to_fields
 from cas.workspace.layout import MAIN
-from cas.workspace.memories import Memory
+from cas.workspace.memories import ARCHIVED, Memory
 from cas.workspace.oldlayout import save_artifact
 from cas.workspace.planning import Sprint
 from cas.workspace.reading import Collection
@@ -32,6 +35,22 @@ _BRANCH = click.option(
     "-b", "--branch", metavar="BRANCH", default=MAIN, help="The branch of the workspace."
 )
 _AT = click.option("--at", metavar="SEQ", type=click.IntRange(0), help="As of this journal entry.")
+
+
+def _none(given: str | Path | None, action: str) -> None:
+    if given is not None:
+        shown = printable(str(given))
+        raise click.UsageError(f"`{action}` takes no more words, and {shown!r} is one.")
+
+
+def _text(given: str) -> str:
+    """The text of a memory; - is standard input, without the end of its last line."""
+    if given != "-":
+        return given
+    try:
+        return sys.stdin.buffer.read().decode().removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise click.UsageError("What standard input gave is no text in UTF-8.") from error
 
 
 def _argument(name: str | None, what: str) -> str:
@@ -68,16 +87,48 @@ def _history(out: Output, schema: str, collection: Collection[Any], id: str) -> 
 
 
 def _first_line(value: Any) -> str:
+    """What tells one version of an aggregate from another, in a line."""
+    if isinstance(value, Artifact):
+        return f"{size(value.size_bytes)} {value.content.short}"
+    if isinstance(value, Sprint):
+        return f"{value.state} {printable(value.name)}"
+    return _text_of(value)
+
+
+def _text_of(value: Any) -> str:
     text = getattr(value, "text", None) or getattr(value, "name", "") or value.id
     return printable(str(text).split("\n", 1)[0][:100])
 
 
 def _fields(value: Aggregate) -> Iterator[str]:
-    row = row_of(value)
+    """The fields of an aggregate that say something, for people."""
+    unknown = value.unknown or {}
+    every = [
+        (name, unknown[name] if name in unknown else getattr(value, name))
+        for name in sorted(to_fields(value))
+        if name != "id"
+    ]
     yield from columns(
         [("id", printable(value.id))]
-        + [(name, printable(str(each))) for name, each in sorted(row["fields"].items())]
+        + [(name, text) for name, each in every if (text := _said(each)) != ""]
     )
+
+
+def _said(value: Any) -> str:
+    """A value of a field, empty where it says nothing."""
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, Mapping):
+        return ", ".join(f"{printable(str(key))}={_said(each)}" for key, each in value.items())
+    if isinstance(value, frozenset | set):
+        return ", ".join(sorted(map(_said, value)))
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_said, value))
+    return printable(str(value))
 
 
 @click.command("memory", cls=CasCommand)
@@ -87,6 +138,7 @@ def _fields(value: Aggregate) -> Iterator[str]:
 @click.option("--kind", metavar="KIND", default="note", help="What kind of memory it is.")
 @click.option("-t", "--tag", "tags", metavar="TAG", multiple=True, help="A tag; may be repeated.")
 @click.option("--importance", type=float, default=0.5, help="From 0.0 to 1.0.")
+@click.option("--archived", "all_of_them", is_flag=True, help="With list: archived ones too.")
 @_BRANCH
 @_AT
 @pass_front
@@ -98,20 +150,24 @@ def memory(
     kind: str,
     tags: tuple[str, ...],
     importance: float,
+    all_of_them: bool,
     branch: str,
     at: int | None,
 ) -> None:
     """Add, list and show what agents remember.
 
-    `add TEXT`; `list`, those of --agent and with every --tag where these are given; `show ID`;
-    `history ID`, its versions, newest first: an edit erases none.
+    `add TEXT` (- is standard input); `list`, those of --agent and with every --tag where these are
+    given, but for archived ones; `show ID`; `history ID`, its versions, newest first: an edit
+    erases none.
     """
     out = front.out
+    if action == "list":
+        _none(text, action)
     with front.space(branch, write=action == "add") as space:
         if action == "add":
             with space.unit_of_work(default_author(), "a memory") as uow:
                 made = uow.memories.note(
-                    _argument(text, "the TEXT to remember"),
+                    _text(_argument(text, "the TEXT to remember")),
                     agent=agent,
                     kind=kind,
                     tags=tags,
@@ -126,13 +182,20 @@ def memory(
         if action == "list":
             wanted = frozenset(tags)
             found = [m for m in memories if (not agent or m.agent == agent) and wanted <= m.tags]
-            rows = [(m.id, printable(m.agent), _first_line(m)) for m in found]
-            _show(out, "memory", list(found), iter(columns(rows)))
+            listed = [m for m in found if all_of_them or ARCHIVED not in m.tags]
+            rows = [(m.id, printable(m.agent), _marked(m)) for m in listed]
+            _show(out, "memory", list(listed), iter(columns(rows)))
+            if len(listed) < len(found):
+                out.note(f"{len(found) - len(listed)} archived left out; --archived lists them")
         elif action == "show":
             one = memories.get(_argument(text, "the ID of a memory"))
             _show(out, "memory", [one], _fields(one))
         else:
             _history(out, "memory", memories, _argument(text, "the ID of a memory"))
+
+
+def _marked(value: Memory) -> str:
+    return ("[archived] " if ARCHIVED in value.tags else "") + _first_line(value)
 
 
 @click.command("artifact", cls=CasCommand)
@@ -162,6 +225,10 @@ def artifact(
     FILE; `list`; `show NAME`; `history NAME`; `rm NAME`.
     """
     out = front.out
+    if action == "list":
+        _none(name, action)
+    if action not in ("put", "get"):
+        _none(file, action)
     with front.space(branch, write=action in ("put", "rm")) as space:
         if action in ("put", "rm"):
             target = _argument(name, "the NAME of an artifact")
@@ -233,6 +300,10 @@ def sprint(
     """
     out = front.out
     writes = action == "add" or action in SPRINT_VERBS
+    if action == "list":
+        _none(id, action)
+    if action != "add":
+        _none(name, action)
     with front.space(branch, write=writes) as space:
         if action in SPRINT_VERBS:
             now_us = space.store.objects.clock.wall_us()

@@ -67,7 +67,7 @@ class Front:
     def space(self, branch: str = "main", *, write: bool = False) -> Iterator[Workspace]:
         """The workspace of the store on a branch, with all stores in which its contexts live.
 
-        Raises as `store`.
+        Raises as `store`, and `RefNotFound` for a branch that is not there.
         """
         from cas.assembly import open as open_store
         from cas.workspace.workspace import Workspace
@@ -77,6 +77,7 @@ class Front:
             self.store(write=write) as store,
             Workspace(store, branch=branch, places=places) as space,
         ):
+            space.check_branch()
             yield space
 
 

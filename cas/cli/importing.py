@@ -1,20 +1,23 @@
 """`cas workspace import` from the command line.
 
-Floor 9. Invariant: everything that was not understood is told, one line each.
+Floor 9. Invariant: everything that was not understood is told, one line each, and what could not
+be taken in makes the exit code 1.
 """
 
 from __future__ import annotations
 
+from cas.cli.front import Front
 from cas.cli.options import default_author
-from cas.cli.output import Output
 from cas.model.names import printable
 from cas.workspace.importing import import_path
 from cas.workspace.workspace import Workspace
 
 
-def act(out: Output, space: Workspace, path: str) -> None:
+def act(front: Front, space: Workspace, path: str) -> None:
     """Take in what lies at a path and show what became of it."""
+    out = front.out
     done = import_path(space, path, actor=default_author())
+    front.exit_code = 1 if done.left_out else 0
     if out.json:
         out.document(
             "workspace",
@@ -22,7 +25,9 @@ def act(out: Output, space: Workspace, path: str) -> None:
             files=done.files,
             unchanged=done.unchanged,
             aggregates=done.aggregates,
-            not_understood=[{"path": n.path, "reason": n.reason} for n in done.not_understood],
+            not_understood=[
+                {"path": n.path, "reason": n.reason, "kept": n.kept} for n in done.not_understood
+            ],
             original=done.original,
             branch=done.branch,
         )
@@ -30,6 +35,7 @@ def act(out: Output, space: Workspace, path: str) -> None:
     out.line(f"{done.files} files, {done.unchanged} as before; {done.aggregates} aggregates")
     if done.branch is not None:
         out.line(f"history: {printable(done.branch)}")
-    out.note_each([f"{each.path} {each.reason}" for each in done.not_understood])
+    out.note_each([f"{each.path} {each.reason}" for each in done.not_understood if each.kept])
+    out.warn_each([f"{each.path} {each.reason}" for each in done.left_out])
     if done.original is not None:
         out.note(f"all of it is kept as the artifact {printable(done.original)}")

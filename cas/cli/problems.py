@@ -86,7 +86,8 @@ def problem_of(error: BaseException) -> Problem:
 
 
 def _usage(error: click.ClickException) -> Problem:
-    message = error.format_message()
+    # click indents lists of choices; a sentence has no lines.
+    message = " ".join(error.format_message().split())
     message += "" if message.endswith((".", "?")) else "."
     if isinstance(error, click.UsageError) and error.ctx and "--help" not in message:
         message += f" Try `{error.ctx.command_path} --help`."

@@ -40,7 +40,10 @@ def _recall(
     front: Front, branch: str, context: str = MEMORY, *, write: bool = False
 ) -> Iterator[Recall]:
     """Recall over the store in which a context lives."""
-    with front.space(write=write) as space, recalling(space.store_of(context), branch) as recall:
+    with (
+        front.space(branch, write=write) as space,
+        recalling(space.store_of(context), branch) as recall,
+    ):
         yield recall
 
 

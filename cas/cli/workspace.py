@@ -16,6 +16,7 @@ from cas.cli.form import columns
 from cas.cli.front import Front, pass_front
 from cas.cli.options import CasCommand, default_author
 from cas.cli.output import Output
+from cas.commands.workspace import archived_count
 from cas.model.names import printable
 from cas.workspace.layout import MAIN
 from cas.workspace.oldlayout import export_folder
@@ -30,6 +31,7 @@ ELSEWHERE: Final = {
     **dict.fromkeys(("conflicts", "settle"), "settling"),
 }
 """Action -> the module of `cas.cli` that does it."""
+NAMELESS: Final = ("branches", "folders", "contexts", "exchange")
 ACTIONS: Final = (*dict.fromkeys((*READING, *WRITING, *ELSEWHERE)),)
 
 
@@ -60,9 +62,8 @@ def workspace(front: Front, /, action: str, name: str | None, branch: str, **sai
     """Look at a workspace, branch it, and have it as files.
 
     `status`; `branches`; `branch NAME` makes one, `merge NAME` brings it back, `drop NAME`
-    removes it; `import PATH` takes in a folder of the old layout, a folder of git, or a file of
-    LangGraph or AgentFS, and tells what it did not understand; `export DIR` writes the artifacts
-    out.
+    removes it; `import DIR` takes a folder of the old layout in and tells what it did not
+    understand; `export DIR` writes the artifacts out.
 
     `conflicts` lists those to be settled, `conflicts ID` shows both sides, `settle ID` settles one
     with --take, --set or --content.
@@ -75,6 +76,10 @@ def workspace(front: Front, /, action: str, name: str | None, branch: str, **sai
     it; `folders` lists them all.
     """
     out = front.out
+    if name is not None and action in NAMELESS:
+        raise click.UsageError(
+            f"`{action}` takes no NAME, and {printable(name)!r} is one too many."
+        )
     room = "folders" if action == "status" and name is not None else ELSEWHERE.get(action)
     with front.space(branch, write=action not in READING) as space:
         if room is not None:
@@ -92,7 +97,7 @@ def workspace(front: Front, /, action: str, name: str | None, branch: str, **sai
             count = export_folder(space, _argument(name, "the folder to write"))
             tell(out, f"{count} artifacts written", files=count)
         elif action == "import":
-            import_module("cas.cli.importing").act(out, space, _argument(name, "what to import"))
+            import_module("cas.cli.importing").act(front, space, _argument(name, "what to import"))
         else:
             _branching(out, space, action, _argument(name, "the NAME of a branch"), said["keep"])
 
@@ -120,11 +125,13 @@ def _status(out: Output, space: Workspace) -> None:
         "decisions": sum(1 for _ in view.decisions.ids()),
         "runs": sum(1 for _ in view.runs.ids()),
         "memories": sum(1 for _ in view.memories.ids()),
+        "archived memories": archived_count(view),
         "artifacts": sum(1 for _ in view.artifacts.ids()),
         "conflicts": sum(1 for _ in view.conflicts()),
     }
     if out.json:
-        out.document("workspace", seq=view.seq, counts=counts, contexts=view.context_names())
+        named = {name.replace(" ", "_"): count for name, count in counts.items()}
+        out.document("workspace", seq=view.seq, counts=named, contexts=view.context_names())
     else:
         out.lines(columns([(name, str(count)) for name, count in counts.items()]))
 
@@ -132,8 +139,12 @@ def _status(out: Output, space: Workspace) -> None:
 def _branching(out: Output, space: Workspace, action: str, name: str, keep: bool) -> None:
     author = default_author()
     if action == "branch":
+        there = name in space.branches()
         space.branch(name, actor=author)
-        tell(out, f"{name} stands where {space.branch_name} does", branch=name)
+        what = "was there already, and was left as it is"
+        if not there:
+            what = f"stands where {printable(space.branch_name)} does"
+        tell(out, f"{printable(name)} {what}", branch=name, made=not there)
     elif action == "drop":
         space.drop_branch(name, actor=author)
         tell(out, f"{name} was dropped; `cas undo` brings it back", branch=name)

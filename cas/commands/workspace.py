@@ -12,12 +12,20 @@ from typing import Any
 from cas.errors import Invalid
 from cas.workspace.codec import to_fields
 from cas.workspace.events import DomainEvent
+from cas.workspace.memories import ARCHIVED
 from cas.workspace.planning import Sprint
 from cas.workspace.registry import Aggregate
+from cas.workspace.views import WorkspaceView
 from cas.workspace.work import UnitOfWork
 from cas.workspace.workspace import Workspace
 
 SPRINT_VERBS = ("start", "review", "close", "cancel")
+_HAPPENED = {
+    "start": "sprint.started",
+    "review": "sprint.reviewed",
+    "close": "sprint.closed",
+    "cancel": "sprint.cancelled",
+}
 
 
 def row_of(value: Aggregate) -> dict[str, Any]:
@@ -35,6 +43,12 @@ def plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): plain(each) for key, each in value.items()}
     return value
+
+
+def archived_count(view: WorkspaceView) -> int:
+    """How many of the memories are archived: forgotten, and not yet removed."""
+    found = view.memories.find(lambda memory: ARCHIVED in memory.tags, holding=ARCHIVED.encode())
+    return sum(1 for _ in found)
 
 
 def event_row(event: DomainEvent) -> dict[str, Any]:
@@ -67,7 +81,7 @@ def move_sprint(space: Workspace, id: str, verb: str, *, actor: str, now_us: int
         }
         moved = verbs[verb]()
         uow.sprints.save(moved)
-        uow.event(f"sprint.{moved.state}", {"id": id}, about=moved)
+        uow.event(_HAPPENED[verb], {"id": id}, about=moved)
         return moved
 
     return space.run(work, actor, f"sprint {id}: {verb}")

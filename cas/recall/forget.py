@@ -15,7 +15,7 @@ from attrs import field, frozen
 from cas.errors import Invalid
 from cas.recall.score import DAY_US
 from cas.workspace.links import Link
-from cas.workspace.memories import Memory
+from cas.workspace.memories import ARCHIVED, Memory
 
 Action = Literal["archive", "remove", "replace"]
 Because = Literal["expired", "too-old", "faded", "too-many", "too-large", "consolidated"]
@@ -23,7 +23,6 @@ PINNED: Final = "pinned"
 """The tag that protects a memory from every policy."""
 HELD: Final = "held"
 """The tag of a legal hold: like `pinned`, and `undo` of a removal is not needed for it."""
-ARCHIVED: Final = "archived"
 
 
 def _count(_instance: Any, attribute: Any, value: object) -> None:

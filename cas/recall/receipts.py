@@ -7,7 +7,7 @@ and the digest of the answer; replaying the request gives that digest, or says t
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -16,8 +16,10 @@ from cas.history.store import Store
 from cas.recall.recalled import Recalled, Request, time_of
 from cas.recall.score import Scoring
 from cas.workspace.codec import to_record
-from cas.workspace.layout import context_branch, record_path
+from cas.workspace.events import encode_event
+from cas.workspace.layout import context_branch, file_path, record_path
 from cas.workspace.links import Link, new_id
+from cas.workspace.memories import Memory
 from cas.workspace.parts import part
 from cas.workspace.registry import Aggregate, aggregate, type_named, type_of
 
@@ -87,8 +89,11 @@ def write(
     author: str,
     message: str,
     gone: Sequence[Link] = (),
+    told: tuple[str, Mapping[str, Any]] | None = None,
 ) -> int:
-    """Save aggregates, and remove others, as one entry; its number."""
+    """Save aggregates, and remove others, as one entry; its number. `told` is the type and what
+    is said of an event in it.
+    """
     with store.begin(author=author, message=message) as tx:
         for value in values:
             type = type_of(value.__class__)
@@ -98,4 +103,8 @@ def write(
             type = type_named(link.type)
             place = tx.branch(context_branch(type.context, branch))
             del place[record_path(type, link.id)]
+            if type.name == "artifact":
+                place.drop(file_path(link.id))
+        if told is not None:
+            tx.event(told[0], *encode_event(*told, None, type_of(Memory).context, {}))
         return tx.commit().seq

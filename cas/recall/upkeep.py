@@ -7,7 +7,7 @@ alone what has another version than the plan saw, and says so.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from attrs import frozen
 
@@ -162,17 +162,21 @@ def consolidate(
     return made.link
 
 
+_NAMES_TOLD: Final = 100
+
+
 def _write(
     recall: Recall,
     values: Sequence[Aggregate],
     gone: Sequence[Link],
     actor: str,
     message: str,
+    told: tuple[str, dict[str, Any]] | None = None,
 ) -> int | None:
     if not values and not gone:
         return None
     branch = recall.projection.branch
-    return write(recall.store, branch, values, author=actor, message=message, gone=gone)
+    return write(recall.store, branch, values, author=actor, message=message, gone=gone, told=told)
 
 
 # -- duplicates --------------------------------------------------------------------------------
@@ -274,7 +278,8 @@ def apply_taint(
 ) -> Applied:
     """Take everything tainted back in one entry: remove it, or label memories untrusted.
 
-    `undo` of the entry brings it back. What has another version than the plan saw is left alone.
+    An event `taint.removed` or `taint.distrusted` says so. `undo` of the entry brings it back.
+    What has another version than the plan saw is left alone.
     """
     seq = recall.position()
     now = {
@@ -296,7 +301,10 @@ def apply_taint(
             values.append(value.evolve(trust=Trust.UNTRUSTED))
         done.append(link)
     gone = done if action == "remove" else []
-    entry = _write(recall, values, gone, actor, f"taint: {len(done)} {action}d")
+    what = "removed" if action == "remove" else "distrusted"
+    named = [str(link.loose) for link in done[:_NAMES_TOLD]]
+    said = (f"taint.{what}", {"count": len(done), "links": named})
+    entry = _write(recall, values, gone, actor, f"taint: {len(done)} {what}", said)
     return Applied(entry, tuple(done), tuple(skipped))
 
 

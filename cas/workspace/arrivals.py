@@ -24,10 +24,11 @@ from cas.workspace.workspace import Workspace
 
 @frozen
 class NotUnderstood:
-    """Something that was kept as it is, or could not be taken in, and why."""
+    """Something that was kept as it is, or (not `kept`) could not be taken in, and why."""
 
     path: str
     reason: str
+    kept: bool = True
 
 
 @frozen
@@ -45,6 +46,11 @@ class ImportReport:
     not_understood: tuple[NotUnderstood, ...] = field(repr=False)
     original: str | None = None
     branch: str | None = None
+
+    @property
+    def left_out(self) -> tuple[NotUnderstood, ...]:
+        """What is in the workspace in no form."""
+        return tuple(each for each in self.not_understood if not each.kept)
 
 
 class Arrivals:
@@ -83,9 +89,11 @@ class Arrivals:
             found = self._units[store.id] = self._space.unit_of_work(self._actor, self._message)
         return found
 
-    def tell(self, path: str, reason: str, *, homeless: bool = False) -> None:
-        """Something was not understood; with `homeless` it is in nothing that was made of it."""
-        self.told.append(NotUnderstood(printable(path), reason))
+    def tell(self, path: str, reason: str, *, homeless: bool = False, kept: bool = True) -> None:
+        """Something was not understood; with `homeless` it is in nothing that was made of it, and
+        not `kept` not even in the source that is kept whole.
+        """
+        self.told.append(NotUnderstood(printable(path), reason, kept))
         self.homeless = self.homeless or homeless
 
     def save(self, value: Aggregate) -> None:

@@ -135,7 +135,9 @@ def drop(store: Store, name: str, actor: str, elsewhere: Elsewhere = ()) -> Entr
 def no_branch(name: str) -> RefNotFound:
     """The error for a branch that is not there."""
     return RefNotFound(
-        f"The workspace has no branch {name!r}; `cas workspace branches` lists them.", ref=name
+        f"The workspace has no branch {name!r}; `cas workspace branches` lists them, and `cas "
+        "workspace branch` makes one.",
+        ref=name,
     )
 
 

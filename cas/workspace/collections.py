@@ -20,7 +20,7 @@ from cas.workspace.layout import file_path
 from cas.workspace.links import Link
 from cas.workspace.memories import Memory, Trust
 from cas.workspace.reading import Where
-from cas.workspace.registry import Aggregate, type_of
+from cas.workspace.registry import Aggregate, not_valid, type_of
 from cas.workspace.strict import moment
 from cas.workspace.unit import UnitCore
 
@@ -96,15 +96,18 @@ class UnitMemories(UnitCollection[Memory]):
         """Stage a new memory of the actor, or of another agent. Gives it.
 
         A source that is given as an aggregate is pinned to what it is now. `at` is now unless
-        said; a caller who retries with a key gives `id` and `at`.
+        said; a caller who retries with a key gives `id` and `at`. Raises `InvalidRecord`, also for
+        a text that is empty.
         """
+        if isinstance(text, str) and not text.strip():
+            raise not_valid("memory", id or None, "text", "is empty")
         made = Memory(
             id=id or self._unit.new_id(),
             agent=agent or self._unit.actor,
             text=text,
             kind=kind,
             importance=importance,
-            tags=frozenset(tags),
+            tags=_texts(tags, "memory", id, "tags"),
             source=None if source is None else link_to(source),
             trust=_trust(trust),
             at=at or _now(self._unit),
@@ -113,6 +116,13 @@ class UnitMemories(UnitCollection[Memory]):
             supersedes=frozenset(link_to(each).loose for each in supersedes),
         )
         return self._unit.add(made) if id else self._unit.add_fresh(made)
+
+
+def _texts(values: Iterable[str], type: str, id: str, field: str) -> frozenset[str]:
+    """A set of texts. One text is not taken for one of its letters each: nothing is converted."""
+    if isinstance(values, str | bytes):
+        raise not_valid(type, id or None, field, f"is a set of texts, not the one text {values!r}")
+    return frozenset(values)
 
 
 def _trust(value: Trust | str) -> Trust:
@@ -155,6 +165,7 @@ class UnitArtifacts(UnitCollection[Artifact]):
         stays as it was; the media type is guessed from the name. Raises `AggregateExists` for a
         name that is a folder of artifacts, or has an artifact for a folder.
         """
+        _texts(tags, "artifact", name, "tags")
         self._unit.check_room(self.type, name)
         edit = self._unit.edit(self.type.context)
         before = edit.entry(file_path(name))
@@ -193,6 +204,7 @@ class UnitArtifacts(UnitCollection[Artifact]):
         run: Target | None = None,
     ) -> Artifact:
         """Stage the record of an artifact whose file is staged."""
+        labels = _texts(tags, "artifact", name, "tags")
         old = self.find_one(name)
         entry = self._unit.edit(self.type.context).entry(file_path(name))
         assert entry is not None
@@ -207,7 +219,7 @@ class UnitArtifacts(UnitCollection[Artifact]):
                 kind=kind or ArtifactKind.ARTIFACT,
                 media_type=guessed,
                 title=title,
-                tags=frozenset(tags),
+                tags=labels,
                 made_by=self._unit.actor,
                 made_from=origins,
                 run=None if run is None else link_to(run),
@@ -220,7 +232,7 @@ class UnitArtifacts(UnitCollection[Artifact]):
             kind=kind or old.kind,
             media_type=media_type or old.media_type,
             title=title or old.title,
-            tags=old.tags | frozenset(tags),
+            tags=old.tags | labels,
             made_by=self._unit.actor,
             made_from=origins or old.made_from,
             run=old.run if run is None else link_to(run),

@@ -10,6 +10,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from attrs import evolve
+
 from cas.catalog.foreign import ForeignFile, is_sqlite
 from cas.errors import Invalid
 from cas.model.names import HEADS, printable
@@ -92,9 +94,11 @@ def import_git_folder(space: Workspace, path: str, actor: str) -> ImportReport:
         Arrivals(space, actor, message) as arrivals,
     ):
         restore(store, snapshot, "", os.path.join(below, name), force=False)
-        for problem in history.problems:
-            arrivals.tell(printable(problem.path), problem.message)
         take_folder(Path(below, name), arrivals)
+        # What no artifact can be is in the history all the same.
+        arrivals.told = [evolve(each, kept=True) for each in arrivals.told]
+        for problem in history.problems:
+            arrivals.tell(printable(problem.path), problem.message, kept=False)
         entry = arrivals.commit(branch=target)
         return arrivals.report(entry, branch=target)
 

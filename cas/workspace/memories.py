@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from cas.workspace.links import Link
 from cas.workspace.parts import part
 from cas.workspace.registry import Aggregate, aggregate, not_valid
+
+ARCHIVED: Final = "archived"
+"""The tag of a memory that was forgotten, and not yet removed."""
 
 
 class Trust(StrEnum):

@@ -87,11 +87,11 @@ class _Import:
                 place = Path(item.path)
                 path = place.relative_to(self.root).as_posix()
                 if item.is_symlink():
-                    self.tell(path, "is a link, which is not followed and was not taken in")
+                    self.tell(path, "is a link, which is not followed; left out", kept=False)
                 elif item.is_dir():
                     below.append(place)
                 elif not item.is_file():
-                    self.tell(path, "is no regular file and was not taken in")
+                    self.tell(path, "is no regular file; left out", kept=False)
                 elif self._may_be(path):
                     yield path, place
             stack += reversed(below)
@@ -100,7 +100,8 @@ class _Import:
         try:
             check_id(path, path=True)
         except InvalidName as error:
-            self.tell(path, f"cannot be the name of an artifact: {error.reason}")
+            why = f"cannot be the name of an artifact: it {error.reason}; left out"
+            self.tell(path, why, kept=False)
             return False
         return True
 
@@ -170,6 +171,8 @@ class _Import:
         if make is None:
             if "/" not in path:
                 self.tell(path, "is JSON of no known kind; kept as an artifact")
+            elif file.stat().st_size <= RECORD_BYTES_MAX:
+                self._json(path, file)
             return
         found = self._json(path, file)
         rows = _rows(found)

@@ -178,7 +178,8 @@ def test_json_is_one_document_with_the_documented_keys(stocked: Shell, words: li
     if words[0] == "get":
         blob = stocked("show", "main:run.sh", "--json").document["id"]
         words = [blob if word == "ID" else word for word in words]
-    done = stocked("--json", *words)
+    # A folder of the old layout has no links; that of this test has one, which is left out.
+    done = stocked("--json", *words, expect=1 if words[:2] == ["workspace", "import"] else 0)
     document = done.document
     assert done.out.count(b"\n") == 1
     assert document.pop("version") == 1

@@ -47,7 +47,7 @@ def test_sprints_move_and_events_tell(shell: Shell) -> None:
     refused = shell("sprint", "start", "s1", expect=2)
     assert "is closed and cannot become active" in refused.err
     found = shell("events", "--json").document["events"]
-    assert [e["type"] for e in found] == ["sprint.planned", "sprint.active", "sprint.closed"]
+    assert [e["type"] for e in found] == ["sprint.planned", "sprint.started", "sprint.closed"]
     behind = shell("events", "--after", "2.0", "--type", "sprint.*", "-n", "1").lines
     assert len(behind) == 1
     assert behind[0].split()[0] == "3.0"
@@ -247,3 +247,126 @@ def test_branches_of_the_workspace_are_not_written_past_it(shell: Shell) -> None
     shell("cp", "artifacts/main:files/d/x", "main:x")
     shell("write", "artifacts/main:files/hack", "w/hack", "--raw")
     assert "files/hack" in shell("ls", "-R", "artifacts/main").text
+
+
+def test_a_branch_that_is_not_there_is_told(shell: Shell) -> None:
+    """A name that no branch has is an error for readers and writers, and makes nothing; making
+    one that is there already says that.
+    """
+    shell("init")
+    shell("memory", "add", "hello")
+    for words in (
+        ("memory", "list", "-b", "nosuch"),
+        ("memory", "add", "hi", "-b", "nosuch"),
+        ("sprint", "list", "-b", "nosuch"),
+        ("artifact", "list", "-b", "nosuch"),
+        ("workspace", "status", "-b", "nosuch"),
+        ("workspace", "checkout", "w", "-b", "nosuch"),
+        ("find", "hello", "--branch", "nosuch"),
+        ("recall", "hello", "--branch", "nosuch"),
+    ):
+        assert "cas workspace branch" in shell(*words, expect=3).err, words
+    assert shell("workspace", "branches").lines == ["main"]
+    assert shell("workspace", "branch", "t").lines == ["t stands where main does"]
+    shell("memory", "add", "own work", "-b", "t")
+    assert "was there already" in shell("workspace", "branch", "t").text
+    assert shell("workspace", "branch", "t", "--json").document["made"] is False
+    assert len(shell("memory", "list", "-b", "t").lines) == 2
+
+
+def test_what_an_import_leaves_out_is_an_exit_code(shell: Shell) -> None:
+    """A file that could not be taken in is told and makes the exit code 1, as with `snapshot`;
+    JSON that is none is told.
+    """
+    shell("init")
+    shell.write("old/docs/a.md", b"text")
+    shell.write("old/data/broken.json", b"{")
+    done = shell("workspace", "import", "old")
+    assert "data/broken.json is no valid JSON" in done.err
+    assert shell("artifact", "get", "data/broken.json").out == b"{"
+    shell.write("old/docs/we\nird.md", b"x")
+    done = shell("workspace", "import", "old", "-q", expect=1)
+    assert "cannot be the name of an artifact" in done.err
+    document = shell("workspace", "import", "old", "--json", expect=1).document
+    told = {each["path"]: each["kept"] for each in document["not_understood"]}
+    assert told == {"data/broken.json": True, "docs/we\\nird.md": False}
+
+
+def test_what_is_shown_is_for_people(shell: Shell) -> None:
+    """Times as RFC 3339, sets joined, nothing for what says nothing; a history shows what each
+    version was.
+    """
+    shell("init")
+    id = shell("memory", "add", "hi", "-t", "rel", "-t", "b").lines[0]
+    shown = dict(line.split(None, 1) for line in shell("memory", "show", id).lines)
+    assert (shown["tags"], shown["importance"], shown["trust"]) == ("b, rel", "0.5", "unverified")
+    assert shown["at"].endswith("Z")
+    assert "T" in shown["at"]
+    assert "source" not in shown
+    assert "[" not in shell("memory", "show", id).text
+    shell("sprint", "add", "s1", "One")
+    shell("sprint", "start", "s1")
+    history = shell("sprint", "history", "s1").lines
+    assert [line.split()[-2:] for line in history] == [["active", "One"], ["planned", "One"]]
+    shell("artifact", "put", "a", stdin=b"12")
+    shell("artifact", "put", "a", stdin=b"123")
+    assert [" 3 B " in line for line in shell("artifact", "history", "a").lines] == [True, False]
+    asked = shell("workspace", expect=2).err
+    assert "Choose from: status, branches," in asked
+    assert "\\t" not in asked
+
+
+def test_words_that_mean_nothing_are_refused(shell: Shell) -> None:
+    """A word too many is told; - is standard input; an empty memory is none."""
+    shell("init")
+    id = shell("memory", "add", "-", stdin=b"two\nlines\n").lines[0]
+    shown = shell("memory", "show", id, "--json").document["items"][0]["fields"]
+    assert shown["text"] == "two\nlines"
+    for words in (
+        ("memory", "list", "extra"),
+        ("sprint", "list", "extra"),
+        ("sprint", "show", "s1", "extra"),
+        ("artifact", "list", "extra"),
+        ("artifact", "show", "a", "extra"),
+        ("workspace", "branches", "extra"),
+        ("workspace", "folders", "extra"),
+    ):
+        assert "'extra'" in shell(*words, expect=2).err, words
+    for text in ("", " \n"):
+        refused = shell("memory", "add", text, "--json", expect=2).problem
+        assert (refused["code"], refused["fields"]["field"]) == ("invalid-record", "text")
+    shell("memory", "add", "-", stdin=b"\xff", expect=2)
+    assert len(shell("memory", "list").lines) == 1
+
+
+def test_archived_memories_are_not_among_the_others(shell: Shell) -> None:
+    """What was forgotten is neither listed nor unmarked; it is counted apart."""
+    shell("init")
+    for text in ("one", "two", "three archived"):
+        shell("memory", "add", text)
+    shell("forget", "--yes", "--count-max", "2")
+    listed = shell("memory", "list")
+    assert len(listed.lines) == 2
+    assert "1 archived left out" in listed.err
+    every = shell("memory", "list", "--archived").lines
+    assert [line.count("[archived]") for line in every] == [1, 0, 0]
+    assert len(shell("memory", "list", "--json").document["items"]) == 2
+    counts = shell("workspace", "status", "--json").document["counts"]
+    assert (counts["memories"], counts["archived_memories"]) == (3, 1)
+
+
+def test_taint_says_what_it_did(shell: Shell) -> None:
+    """Distrusting and removing are events; of an artifact that goes its content goes too."""
+    shell("init")
+    id = shell("memory", "add", "the door code is 0000").lines[0]
+    shell("artifact", "put", "a", stdin=b"x")
+    shell("taint", f"memory:{id}", "--distrust")
+    shell("taint", f"memory:{id}", "--remove")
+    shell("taint", "artifact:a", "--remove")
+    found = shell("events", "--type", "taint.*", "--json").document["events"]
+    assert [(each["type"], each["data"]["links"]) for each in found] == [
+        ("taint.distrusted", [f"memory:{id}"]),
+        ("taint.removed", [f"memory:{id}"]),
+        ("taint.removed", ["artifact:a"]),
+    ]
+    assert "files/a" not in shell("ls", "-R", "artifacts/main").text

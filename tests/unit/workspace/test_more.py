@@ -368,3 +368,22 @@ def test_a_branch_is_dropped(space: Workspace) -> None:
         space.branch("bad name")
     with pytest.raises(Invalid):
         space.merge("main", actor="x")
+
+
+def test_one_text_is_no_set_of_letters(space: Workspace) -> None:
+    """Nothing is converted: a text where a set of texts belongs, and a memory without a text, are
+    refused by the name of the field.
+    """
+    uow = space.unit_of_work("a")
+    for refused, field in (
+        (lambda: uow.memories.note("x", tags="abc"), "tags"),
+        (lambda: uow.artifacts.put("x", b"", tags="abc"), "tags"),
+        (lambda: uow.memories.note(" "), "text"),
+    ):
+        with pytest.raises(InvalidRecord) as caught:
+            refused()
+        assert caught.value.fields["field"] == field
+    uow.memories.note("y", tags=["abc"])
+    uow.commit()
+    assert list(space.artifacts) == []
+    assert [memory.tags for memory in space.memories] == [{"abc"}]
