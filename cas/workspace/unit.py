@@ -86,6 +86,8 @@ class UnitCore:
         self._edits: dict[str, tuple[BranchEdit, Settler]] = {}
         # What this unit has made of aggregates; None: removed.
         self._staged: dict[Key, Aggregate | None] = {}
+        # The id that was found free last: nothing was staged since that could take its place.
+        self._roomy: Key | None = None
         # Whether it has touched something of its store; until then it may go to another one, and
         # takes along the events that belong to no context.
         self._settled_in = False
@@ -307,8 +309,11 @@ class UnitCore:
         """Refuse an id that is a path where another one is its folder, or in it, before anything
         is staged for it. Raises `AggregateExists`.
         """
+        if self._roomy == (type.name, id):
+            return
         nodes = self._store.objects.tree_nodes(DIRECTORY, self._tx.batch)
         check_room(self.edit(type.context), nodes, type, id)
+        self._roomy = (type.name, id)
 
     def _stage(self, type: AggregateType, value: T) -> T:
         record = to_record(value)
