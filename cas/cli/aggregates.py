@@ -34,6 +34,8 @@ from cas.workspace.views import Artifacts
 _BRANCH = click.option(
     "-b", "--branch", metavar="BRANCH", default=MAIN, help="The branch of the workspace."
 )
+_STREAM: Final = (None, Path("-"))
+"""Files that are standard input, or output."""
 _AT = click.option("--at", metavar="SEQ", type=click.IntRange(0), help="As of this journal entry.")
 
 
@@ -221,8 +223,8 @@ def artifact(
 ) -> None:
     """Keep content with a name, its versions and its origin.
 
-    `put NAME FILE` (standard input without FILE); `get NAME` prints the content, or writes it to
-    FILE; `list`; `show NAME`; `history NAME`; `rm NAME`.
+    `put NAME FILE` (standard input without FILE, or with -); `get NAME` prints the content, or
+    writes it to FILE; `list`; `show NAME`; `history NAME`; `rm NAME`.
     """
     out = front.out
     if action == "list":
@@ -234,7 +236,7 @@ def artifact(
             target = _argument(name, "the NAME of an artifact")
             with space.unit_of_work(default_author(), f"{action} {target}"[:200]) as uow:
                 if action == "put":
-                    content: Any = sys.stdin.buffer if file is None else file
+                    content: Any = sys.stdin.buffer if file in _STREAM else file
                     made = uow.artifacts.put(target, content, title=title, tags=tags)
                     uow.event("artifact.put", {"name": target}, about=made)
                 else:
@@ -265,7 +267,8 @@ def artifact(
 def _get(out: Output, artifacts: Artifacts, name: str, file: Path | None) -> None:
     """Print a content, or write it to a file."""
     one = artifacts.get(name)
-    if file is not None:
+    if file not in _STREAM:
+        assert file is not None
         save_artifact(artifacts, name, file)
     elif out.json:
         content = base64.b64encode(artifacts.read(name)).decode()

@@ -7,6 +7,7 @@ that it holds for types and contexts that this program does not know.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from attrs import frozen
 
@@ -18,10 +19,18 @@ from cas.model.ids import CommitId, Kind
 from cas.model.names import HEADS, printable
 from cas.workspace.artifacts import Artifact
 from cas.workspace.codec import decode_record
+from cas.workspace.contexts import HOME
 from cas.workspace.layout import FILES, context_branch, context_of, record_path, snapshot_of
+from cas.workspace.memories import Memory
+from cas.workspace.planning import Sprint
 from cas.workspace.registry import type_of
 from cas.worktree.update import Step
 from cas.worktree.values import Problem
+
+_DELIVERED: Final = frozenset(
+    (HOME, *(type_of(each).context for each in (Artifact, Memory, Sprint)))
+)
+"""The contexts of the types that come with the package."""
 
 
 @frozen
@@ -60,17 +69,27 @@ def _has_records(snapshot: Snapshot, folder: str) -> bool:
 def context_that_has(core: Core, view: View, ref: str) -> str | None:
     """The context that a branch belongs to, by its full name; None for a branch like any other.
 
-    One that is not there yet belongs to the context that has the main branch beside it.
+    One that is not there yet belongs to the context that has the main branch beside it. Where that
+    is empty or not there either, the context of a delivered type owns its name in a store in which
+    another of them has records.
     """
     where = context_of(ref)
     if where is None:
         return None
     for name in (ref, HEADS + context_branch(where[0])):
-        found = view.ref(name)
-        if found is not None:
-            top = look_through(snapshot_of(core, CommitId(found.target)))
-            return where[0] if top.records and top.stranger is None else None
-    return None
+        top = _top(core, view, name)
+        if top is not None and (top.records or top.stranger is not None):
+            return where[0] if top.stranger is None else None
+    if where[0] not in _DELIVERED:
+        return None
+    every = (_top(core, view, HEADS + context_branch(name)) for name in sorted(_DELIVERED))
+    own = any(top is not None and top.records and top.stranger is None for top in every)
+    return where[0] if own else None
+
+
+def _top(core: Core, view: View, ref: str) -> Found | None:
+    found = view.ref(ref)
+    return None if found is None else look_through(snapshot_of(core, CommitId(found.target)))
 
 
 def unexplained(snapshot: Snapshot, steps: Sequence[Step]) -> dict[tuple[bytes, ...], Problem]:

@@ -26,7 +26,8 @@ def test_artifacts_are_put_and_got(shell: Shell) -> None:
     shell("init")
     shell.write("a.bin", b"\x00one")
     shell("artifact", "put", "data/a", "a.bin", "--title", "A")
-    shell("artifact", "put", "data/a", stdin=b"two")
+    shell("artifact", "put", "data/a", "-", stdin=b"two")
+    assert shell("artifact", "get", "data/a", "-").out == b"two"
     assert shell("artifact", "get", "data/a").out == b"two"
     assert shell("artifact", "get", "data/a", "--at", "1").out == b"\x00one"
     shell("artifact", "get", "data/a", "out/b.bin")
@@ -243,7 +244,9 @@ def test_branches_of_the_workspace_are_not_written_past_it(shell: Shell) -> None
         assert "--raw" in refused.err
     shell("edit", "artifacts/main:files/d/x", expect=6, EDITOR="false")
     assert shell("journal").text == before
+    assert "the context 'memory'" in shell("snapshot", "w", "-b", "memory/main", expect=6).err
     shell("write", "artifacts/leak:more", "w/hack")
+    shell("write", "feature/memory:more", "w/hack")
     shell("cp", "artifacts/main:files/d/x", "main:x")
     shell("write", "artifacts/main:files/hack", "w/hack", "--raw")
     assert "files/hack" in shell("ls", "-R", "artifacts/main").text
