@@ -40,11 +40,8 @@ def _recall(
     front: Front, branch: str, context: str = MEMORY, *, write: bool = False
 ) -> Iterator[Recall]:
     """Recall over the store in which a context lives."""
-    with (
-        front.space(branch, write=write) as space,
-        recalling(space.store_of(context), branch) as recall,
-    ):
-        yield recall
+    with front.space(branch, write=write) as own, recalling(own.store_of(context), branch) as made:
+        yield made
 
 
 def _tell(front: Front, recall: Recall) -> None:

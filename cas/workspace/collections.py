@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Generic, TypeVar
 
-from cas.errors import InvalidRecord
+from cas.errors import Invalid, InvalidRecord
 from cas.model.ids import BlobId
 from cas.model.objects import EntryKind, TreeEntry
 from cas.objects.content import Readable
@@ -30,8 +30,12 @@ Target = Aggregate | Link
 
 
 def link_to(target: Target) -> Link:
-    """A link to a target, pinned where an aggregate is given."""
-    return pinned(target) if isinstance(target, Aggregate) else target
+    """A link to a target, pinned where an aggregate is given. Raises `Invalid` for what is none."""
+    if isinstance(target, Aggregate):
+        return pinned(target)
+    if not isinstance(target, Link):
+        raise Invalid(f"Give an aggregate or a link to one, not {target!r}. Nothing was stored.")
+    return target
 
 
 class UnitCollection(Generic[T]):
@@ -165,7 +169,9 @@ class UnitArtifacts(UnitCollection[Artifact]):
         stays as it was; the media type is guessed from the name. Raises `AggregateExists` for a
         name that is a folder of artifacts, or has an artifact for a folder.
         """
-        _texts(tags, "artifact", name, "tags")
+        # All of it is looked at before anything is staged: a refusal leaves no half of an artifact.
+        labels = _texts(tags, "artifact", name, "tags")
+        origins = frozenset(link_to(each) for each in (*made_from, *cites))
         self._unit.check_room(self.type, name)
         edit = self._unit.edit(self.type.context)
         before = edit.entry(file_path(name))
@@ -177,10 +183,9 @@ class UnitArtifacts(UnitCollection[Artifact]):
             kind=kind,
             media_type=media_type,
             title=title,
-            tags=tags,
-            made_from=made_from,
-            cites=cites,
-            run=run,
+            labels=labels,
+            origins=origins,
+            run=None if run is None else link_to(run),
         )
 
     def put_entry(self, name: str, entry: TreeEntry) -> Artifact:
@@ -198,18 +203,15 @@ class UnitArtifacts(UnitCollection[Artifact]):
         kind: ArtifactKind | None = None,
         media_type: str = "",
         title: str = "",
-        tags: Iterable[str] = (),
-        made_from: Iterable[Target] = (),
-        cites: Iterable[Target] = (),
-        run: Target | None = None,
+        labels: frozenset[str] = frozenset(),
+        origins: frozenset[Link] = frozenset(),
+        run: Link | None = None,
     ) -> Artifact:
         """Stage the record of an artifact whose file is staged."""
-        labels = _texts(tags, "artifact", name, "tags")
         old = self.find_one(name)
         entry = self._unit.edit(self.type.context).entry(file_path(name))
         assert entry is not None
         blob = BlobId(entry.id)
-        origins = frozenset(link_to(each) for each in (*made_from, *cites))
         guessed = media_type or mimetypes.guess_type(name)[0] or "application/octet-stream"
         if old is None:
             made = Artifact(
@@ -222,7 +224,7 @@ class UnitArtifacts(UnitCollection[Artifact]):
                 tags=labels,
                 made_by=self._unit.actor,
                 made_from=origins,
-                run=None if run is None else link_to(run),
+                run=run,
                 at=_now(self._unit),
             )
             return self._unit.save(made)
@@ -235,7 +237,7 @@ class UnitArtifacts(UnitCollection[Artifact]):
             tags=old.tags | labels,
             made_by=self._unit.actor,
             made_from=origins or old.made_from,
-            run=old.run if run is None else link_to(run),
+            run=old.run if run is None else run,
             at=_now(self._unit),
         )
         return self._unit.save(made)

@@ -383,7 +383,16 @@ def test_one_text_is_no_set_of_letters(space: Workspace) -> None:
         with pytest.raises(InvalidRecord) as caught:
             refused()
         assert caught.value.fields["field"] == field
+    with pytest.raises(Invalid, match="a link to one"):
+        uow.memories.note("x", supersedes="abc")  # type: ignore[arg-type]
+    with pytest.raises(Invalid, match="a link to one"):
+        uow.artifacts.put("x", b"", cites="abc")  # type: ignore[arg-type]
     uow.memories.note("y", tags=["abc"])
+    uow.artifacts.put("y", b"", tags=(each for each in ("abc", "d")))
     uow.commit()
-    assert list(space.artifacts) == []
+    assert space.artifacts.get("y").tags == {"abc", "d"}
+    assert [path for path, _ in space.store.snapshot("artifacts/main").walk()] == [
+        "artifacts/y",
+        "files/y",
+    ]
     assert [memory.tags for memory in space.memories] == [{"abc"}]
