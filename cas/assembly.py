@@ -223,7 +223,8 @@ def plan_repair(
 
     Where packs hold journals that disagree, `prefer` names the hash of the newest entry of the
     right one. `upto` ends the journal at an earlier entry. `keep_loose`: whether a rebuild keeps
-    objects that no entry leads to. `accept_loss`: whether it goes on when something is lost for
+    objects that no entry leads to; where a lost catalog leaves that open, and it is None, the plan
+    is blocked. `accept_loss`: whether it goes on when something is lost for
     good, and keeps what can be read. Raises `StoreNotFound`, `NotAStore`, `NewerFormat`,
     `StorageFailed`.
     """

@@ -34,6 +34,7 @@ _SHOWN: Final = 20
 @click.option("--tip", metavar="HASH", default="", help="The journal to take where packs disagree.")
 @click.option("--to", "upto", metavar="SEQ", type=int, help="End the journal at this entry.")
 @click.option("--keep-loose", is_flag=True, help="Keep objects that no entry leads to.")
+@click.option("--drop-loose", is_flag=True, help="Leave out objects that no entry leads to.")
 @click.option("--accept-loss", is_flag=True, help="Go on without what is lost for good.")
 @pass_front
 def repair_command(
@@ -44,6 +45,7 @@ def repair_command(
     tip: str,
     upto: int | None,
     keep_loose: bool,
+    drop_loose: bool,
     accept_loss: bool,
 ) -> None:
     """Make a damaged store good.
@@ -56,13 +58,15 @@ def repair_command(
     """
     from cas.assembly import plan_repair
 
+    if keep_loose and drop_loose:
+        raise click.UsageError("`--keep-loose` and `--drop-loose` cannot both hold.")
     with Bar(front.settings) as bar:
         plan = plan_repair(
             front.location(),
             sources=sources,
             prefer=tip,
             upto=upto,
-            keep_loose=keep_loose or None,
+            keep_loose=keep_loose if keep_loose or drop_loose else None,
             accept_loss=accept_loss,
             rebuild=rebuild,
             progress=bar.check,

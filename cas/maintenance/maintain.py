@@ -29,7 +29,7 @@ from cas.maintenance.extent import Extent, Ledger
 from cas.maintenance.fsck import fsck
 from cas.maintenance.gc import Collector
 from cas.maintenance.remembered import Remembered
-from cas.objects.mirror import is_due
+from cas.objects.mirror import MIRRORED, is_due
 
 _TIMES_FILE: Final = "maintain.json"
 _SHARE: Final = 8
@@ -48,12 +48,13 @@ class Maintenance:
         self._objects = store.objects
         self._catalog = store.objects.catalog
         self._end_ms = 0.0
+        self._by_itself = False
         cache = store.objects.cache
         self._file = Remembered(cache, _TIMES_FILE)
         self._chores: dict[str, tuple[Callable[[], str], Callable[[], Done]]] = {
             "spill": (self._spill_due, self._spill),
-            "mirror": (self._mirror_due, self._mirror),
             "retain": (self._retain_due, self._retain),
+            "mirror": (self._mirror_due, self._mirror),
             "gc": (self._gc_due, self._gc),
             "packs": (self._packs_due, self._packs),
             "log": (self._log_due, self._log),
@@ -82,6 +83,7 @@ class Maintenance:
 
     def _rows(self, stopping: Callable[[], bool] | None) -> Iterator[ChoreRow]:
         times = self._times()
+        self._by_itself = stopping is not None
         for name, (due, do) in self._chores.items():
             if stopping is not None and (stopping() or name == "check"):
                 continue
@@ -128,8 +130,13 @@ class Maintenance:
         return f"gathered {self._store.spill()} packs", size_bytes
 
     def _mirror_due(self) -> str:
-        due = is_due(self._catalog, self._objects.thresholds)
-        return "much of the journal is in no pack" if due else ""
+        """After commits only where much is in no pack: it is a file a time."""
+        if self._by_itself:
+            due = is_due(self._catalog, self._objects.thresholds)
+            return "much of the journal is in no pack" if due else ""
+        with self._catalog.read() as reader:
+            count = reader.head().seq - (reader.cursor(MIRRORED) or 0)
+        return f"entries that are in no pack: {count}" if count else ""
 
     def _mirror(self) -> Done:
         return f"packs hold the journal up to entry {self._store.mirror()}", 0

@@ -56,7 +56,10 @@ class Rebuild:
     `journal` is None with a `disagreement`. `broken` names refs whose target is not whole;
     `loose` are blobs, and `given_up` objects of all kinds, that no entry leads to and that stay
     out; `missing` is what is named and not there. `lost_seq` is the newest entry that the old
-    catalog is known to have had and that is not in the journal, else None.
+    catalog is known to have had and that is not in the journal, else None. `undecided` says that
+    nobody has told what becomes of what stays out, and no catalog can; `heads` are the commits
+    among it, and among what was kept of it, that no other commit goes on from. `returned_count`
+    counts what exists again although the old catalog says that it does not.
     """
 
     evidence: Evidence
@@ -70,6 +73,9 @@ class Rebuild:
     given_up_count: int = 0
     checkpoints: tuple[tuple[int, bytes], ...] = ()
     mirrored_seq: int = 0
+    undecided: bool = False
+    heads: tuple[ObjectId, ...] = ()
+    returned_count: int = 0
 
     @property
     def tip(self) -> Tip | None:
@@ -111,8 +117,9 @@ def plan_rebuild(
 
     `prefer` chooses between journals that disagree, by the hash of their newest entry. `upto` ends
     the journal at an earlier entry than its newest.
-    `keep_loose`: whether what no entry leads to is kept; None keeps it where an old catalog is
-    there that cannot tell, and not where nobody can tell it from what was given up.
+    `keep_loose`: whether what no entry leads to is kept, but for what was purged; None keeps what
+    a readable catalog says exists, and all of it where one is there that cannot tell. Without a
+    catalog nobody can tell it from what was given up: that it stays out is `undecided` then.
     `accept_loss` admits what is reached even where something below it is missing.
     """
     found = evidence.found
@@ -124,19 +131,23 @@ def plan_rebuild(
     entries = [Entry.decode(row.entry, verified=True) for row in chosen.rows]
     refs = _refs(evidence, chosen, entries)
     thinned = thinned_by(evidence, refs)
-    admission = admit(found, thinned, purged_by(evidence, refs))
+    purged = purged_by(evidence, refs)
+    admission = admit(found, thinned, purged)
     allowed = admission.admitted
     if accept_loss:
         allowed = admission.admitted | admission.incomplete
     roots = list(_roots(chosen, entries, found, refs))
     alive = reach(found, allowed, roots)
     rest = admission.admitted - alive
-    if evidence.live is not None:
-        kept = rest & evidence.live
+    heads = tuple(_heads(found, rest))
+    blind = evidence.live is None and evidence.remains.is_store
+    if keep_loose or (blind and keep_loose is None):
+        kept = rest - purged
     else:
-        blind = evidence.remains.is_store
-        kept = rest if (blind if keep_loose is None else keep_loose) else set()
+        kept = rest & evidence.live if evidence.live is not None else set()
+    returned = 0
     if kept:
+        returned = 0 if evidence.live is None else len(kept - evidence.live)
         alive |= reach(found, allowed, kept)
         rest -= alive
     broken = tuple(
@@ -160,6 +171,9 @@ def plan_rebuild(
             if entry.root in found.refs_nodes and entry.root in alive
         ),
         _mirrored(evidence, chosen),
+        keep_loose is None and not evidence.remains.is_store and not _is_upkeep(found, rest),
+        heads,
+        returned,
     )
 
 
@@ -309,6 +323,19 @@ def purged_by(evidence: Evidence, refs: Refs) -> frozenset[bytes]:
 
 def _is_among(names: frozenset[bytes], id: bytes) -> bool:
     return id.hex().encode() in names
+
+
+def _heads(found: Survey, rest: set[bytes]) -> Iterable[ObjectId]:
+    """Commits of `rest` that no other commit there is goes on from: ends of lost branches."""
+    loose = found.commits.keys() & rest
+    parents = {parent for id in loose for parent in found.commits[id]}
+    return [ObjectId(id) for id in sorted(loose - parents)[:NAMED_MAX]]
+
+
+def _is_upkeep(found: Survey, rest: set[bytes]) -> bool:
+    """Whether `rest` is nothing but trees of refs and segments: nobody would miss them."""
+    segments = {id for id, _content, _label in found.segments}
+    return rest <= found.refs_nodes | segments
 
 
 def _loose(found: Survey, rest: set[bytes]) -> Iterable[ObjectId]:

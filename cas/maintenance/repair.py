@@ -42,6 +42,7 @@ from cas.storage.pack import Footer
 from cas.storage.place import bucket_in
 
 _SHOWN: Final = 1000
+_HEADS: Final = 5
 
 OpenStore = Callable[..., Store]
 
@@ -271,6 +272,13 @@ def _rebuild_actions(rebuild: Rebuild, reason: str, wishes: Wishes) -> Iterator[
 
 
 def _rebuild_blocks(rebuild: Rebuild, wishes: Wishes) -> Iterator[str]:
+    if rebuild.undecided:
+        yield (
+            "Packs hold objects that no entry of the journal in them leads to "
+            f"({rebuild.given_up_count}), and with the catalog went what says which of them were "
+            "given up. Put the catalog back if there is a copy of it; or run `cas repair` with "
+            "`--keep-loose` to keep all that are whole, or with `--drop-loose` to leave them out."
+        )
     if rebuild.broken and not wishes.accept_loss:
         names = ", ".join(short_ref(ref) for ref in rebuild.broken[:5])
         more = ", …" if len(rebuild.broken) > 5 else ""
@@ -299,10 +307,22 @@ def _rebuild_notes(rebuild: Rebuild) -> Iterator[str]:
         yield f"Entries {journal.gap[0]} to {journal.gap[1]} of the journal are lost."
     if rebuild.refs is not None and not rebuild.refs.proved:
         yield "The refs cannot be proved by the newest entry's root: entries before it are lost."
-    if rebuild.given_up_count:
+    if rebuild.returned_count:
         yield (
-            f"{rebuild.given_up_count} objects that no entry leads to stay out: nobody can tell "
-            "them from what was given up. `--keep-loose` keeps them."
+            f"Objects that the old catalog had given up come back ({rebuild.returned_count}); gc "
+            "gives them up again once their grace is over."
+        )
+    if rebuild.given_up_count and not rebuild.undecided:
+        yield (
+            f"{rebuild.given_up_count} objects that no entry leads to stay out. Run "
+            "`cas repair --rebuild --keep-loose` to have them, as long as gc has not been at work."
+        )
+    if rebuild.heads and (rebuild.undecided or rebuild.heads[0] in rebuild.alive):
+        ids = ", ".join(str(id) for id in rebuild.heads[:_HEADS])
+        more = ", …" if len(rebuild.heads) > _HEADS else ""
+        yield (
+            "Commits among the objects that no entry leads to, and that no other commit goes on "
+            f"from: {ids}{more}. Once they are kept, `cas branch NAME ID` gives one a branch."
         )
     for file in evidence.foreign:
         yield f"{file} was written for another store and stays out."

@@ -72,7 +72,9 @@ def salvage(
     if evidence is None:
         raise StoreNotFound(f"There is nothing of a store at {folder.path}.", path=folder.path)
     try:
-        plan = plan_rebuild(evidence, prefer=prefer, keep_loose=True, accept_loss=True)
+        # What a readable catalog says was given up is not copied.
+        loose = True if evidence.live is None else None
+        plan = plan_rebuild(evidence, prefer=prefer, keep_loose=loose, accept_loss=True)
         if plan.refs is None:
             raise CannotRepair(
                 f"The packs at {folder.path} hold journals that disagree; look which is right "

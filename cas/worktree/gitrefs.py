@@ -15,7 +15,8 @@ from typing import Final
 
 from attrs import frozen
 
-from cas.errors import Invalid, InvalidName, NotFound, RefNotFound
+from cas.errors import CasError, Invalid, InvalidName, NotFound, RefNotFound
+from cas.history.core import warn
 from cas.history.store import Store
 from cas.history.view import Ref, View
 from cas.model.ids import Kind, ObjectId
@@ -125,6 +126,8 @@ def import_git(
                         targets[ref.ref] = target
                 work.count(batch)
         moved, seq = _move(store, folder, wanted, targets, (author, message), options, problems)
+    if moved:
+        _mirror(store)
     problems += work.problems.values()
     return GitReport(
         moved,
@@ -138,6 +141,15 @@ def import_git(
         tuple(problems),
         tuple(work.odd_modes.values()),
     )
+
+
+def _mirror(store: Store) -> None:
+    """Put the import into packs, so that it does not hang on the catalog alone."""
+    try:
+        store.mirror()
+    except CasError as error:
+        # The import stands; a spill or `cas maintain` does it later.
+        warn(f"the journal was not mirrored: {error}")
 
 
 def _wanted(folder: GitFolder, options: GitOptions, problems: list[Problem]) -> list[_Wanted]:

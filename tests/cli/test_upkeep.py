@@ -54,6 +54,24 @@ def test_fsck_with_only_notices_is_exit_0(stocked: Shell) -> None:
     assert done.lines[0].startswith("notice file-temporary ")
 
 
+def test_repair_of_a_lost_catalog_asks_before_it_leaves_anything_out(shell: Shell) -> None:
+    """Packs with commits that no journal in packs names: exit 5 and nothing done, until said."""
+    shell("init")
+    shell.write("work/big", os.urandom(9 << 20))
+    shell("snapshot", "work")
+    head = shell("log", "--json").document["commits"][0]["commit"]
+    for path in shell.store.glob("catalog.sqlite*"):
+        path.unlink()
+    assert "--keep-loose" in shell("repair", expect=5).err
+    assert shell("repair", "--json", expect=5).problem["code"] == "cannot-repair"
+    assert head in shell("repair", "--dry-run", expect=5).text
+    shell("repair", "--keep-loose", "--drop-loose", expect=2)
+    shell("repair", "--drop-loose")
+    assert "come back" in shell("repair", "--rebuild", "--keep-loose").text
+    shell("branch", "main", head)
+    shell("restore", "main", "back")
+
+
 def test_fsck_changes_nothing(stocked: Shell) -> None:
     """A check leaves the journal as it is."""
     with cas.open(stocked.store, read_only=True) as store:

@@ -16,6 +16,7 @@ from cas.history.store import Store
 from cas.limits import DAY_US
 from cas.maintenance import maintain
 from cas.maintenance.fsck import fsck
+from cas.maintenance.stats import stats
 from tests.unit.kit import ManualClock, reopened, write
 
 
@@ -44,7 +45,7 @@ def test_what_is_due_is_done_and_then_nothing_is(store: Store, rng: Random) -> N
     fill(store, rng)
     newest = store.snapshot("main")["f"]
     names = [chore.name for chore in store.plan_maintenance()]
-    assert names[:4] == ["spill", "mirror", "retain", "gc"]
+    assert names[:4] == ["spill", "retain", "mirror", "gc"]
     assert store.plan_maintenance() == store.plan_maintenance()
     report = store.maintain()
     outcomes = {row.name: row.outcome for row in report.rows}
@@ -64,7 +65,16 @@ def test_a_run_without_time_leaves_everything(store: Store, rng: Random) -> None
     assert {row.outcome for row in report.rows} == {"left"}
     assert [row.name for row in report.left][: len(due)] == due
     done = [row.name for row in store.maintain().rows if row.outcome == "done"]
-    assert done[:3] == ["spill", "retain", "gc"]  # a spill mirrors the journal too
+    assert done[:4] == ["spill", "retain", "mirror", "gc"]
+
+
+def test_a_small_store_does_not_hang_on_its_catalog(store: Store) -> None:
+    """What a run is asked to do it does to the end: the journal goes into packs, however short."""
+    write(store, "main", {"f": b"1"})
+    assert store.plan_maintenance()[0].name == "mirror"
+    assert {row.outcome for row in store.maintain().rows} == {"done"}
+    assert stats(store).mirrored_seq == 1
+    assert store.plan_maintenance() == ()
 
 
 def test_a_chore_that_fails_is_told_and_the_others_are_done(

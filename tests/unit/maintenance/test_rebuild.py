@@ -23,6 +23,7 @@ from cas.storage.files import Files
 from cas.testing.stores import SMALL, SteppedClock, build
 from cas.trees.node import encode_node
 from tests.unit.kit import commits, reopened, take, tamper, write
+from tests.unit.maintenance.test_backup import condemn
 
 SUFFIXES = ("", "-wal", "-shm")
 
@@ -52,7 +53,11 @@ def state_of(store: Store, seq: int) -> dict[str, bytes]:
 
 
 def repaired(folder: Path | str, **wishes: object) -> None:
-    """Plan, apply, and look that a second time there is nothing to do."""
+    """Plan, apply, and look that a second time there is nothing to do. Where the catalog is gone,
+    what no entry leads to is left out unless said.
+    """
+    if not Path(folder, "catalog.sqlite").exists():
+        wishes.setdefault("keep_loose", False)
     with cas.plan_repair(folder, **wishes) as plan:  # type: ignore[arg-type]
         assert plan.is_needed
         plan.apply()
@@ -108,7 +113,10 @@ def test_what_was_loose_is_told_and_can_be_kept(store: Store) -> None:
     lose_catalog(store.location)
     with cas.plan_repair(store.location) as plan:
         assert loose in plan.loose
-        assert any("--keep-loose" in note for note in plan.notes)
+        assert any("--keep-loose" in sentence for sentence in plan.blocked)
+        with pytest.raises(CannotRepair, match="--drop-loose"):
+            plan.apply()
+    assert not Path(store.location, "catalog.sqlite").exists()
     kept = Path(shutil.copytree(store.location, store.location + "-kept"))
     repaired(store.location)
     with cas.open(store.location) as again:
@@ -116,9 +124,62 @@ def test_what_was_loose_is_told_and_can_be_kept(store: Store) -> None:
         assert fsck(again).ok
         assert again.put(b"loose") == loose
         assert again.get(loose) == b"loose"
-    repaired(kept, keep_loose=True)
+    repaired(kept)
+    with cas.open(kept) as again:
+        assert not again.has(loose)
+    repaired(kept, keep_loose=True, rebuild=True)  # what was left out can be had later
     with cas.open(kept) as again:
         assert again.get(loose) == b"loose"
+
+
+def test_a_history_of_which_packs_hold_no_entry_is_no_empty_store(store: Store) -> None:
+    """Commits in packs without a journal that names them: a decision, the ends of the branches
+    named, and nothing done until it is taken; later it can still be taken otherwise.
+    """
+    write(store, files={"first": os.urandom(9 << 20)})  # so much goes into a file at once
+    second = os.urandom(9 << 20)
+    write(store, files={"second": second})
+    head = store.resolve("main")
+    store.close()
+    assert len(list(Path(store.location, "packs").iterdir())) == 2
+    lose_catalog(store.location)
+    with cas.plan_repair(store.location) as plan:
+        assert plan.blocked
+        assert any(str(head) in note and "cas branch" in note for note in plan.notes)
+        with pytest.raises(CannotRepair, match="--keep-loose"):
+            plan.apply()
+    repaired(store.location)
+    with cas.open(store.location) as again:
+        assert not again.has(head)
+    repaired(store.location, rebuild=True, keep_loose=True)
+    with cas.open(store.location) as again:
+        with again.begin() as tx:
+            tx.move("heads/main", head)
+            tx.commit()
+        assert again.snapshot("main")["second"] == second
+        assert len(list(again.log("main"))) == 2
+        assert fsck(again).ok
+
+
+def test_what_was_given_up_comes_back_only_when_asked_for_and_is_told(store: Store) -> None:
+    """A rebuild beside a readable catalog keeps to it; `keep_loose` brings back, and counts."""
+    write(store)
+    loose = store.put(os.urandom(300_000))
+    keep = store.put(b"keep")
+    store.spill()
+    condemn(store, {loose})
+    store.close()
+    with cas.plan_repair(store.location, rebuild=True) as plan:
+        plan.apply()
+    with cas.open(store.location) as again:
+        assert not again.has(loose)
+        assert again.has(keep)
+    with cas.plan_repair(store.location, rebuild=True, keep_loose=True) as plan:
+        assert any("come back (1)" in note for note in plan.notes)
+        plan.apply()
+    with cas.open(store.location) as again:
+        assert again.has(loose)
+        assert fsck(again).ok
 
 
 def test_nothing_condemned_comes_back_half(store: Store) -> None:
@@ -478,7 +539,8 @@ def _lose_and_compare(store: Store, folder: str, opened: object) -> Store:
         store = opened()  # type: ignore[operator]
         write(store)
         return store
-    with cas.plan_repair(folder, clock=SteppedClock(f"repair {lineage.hex()}")) as plan:
+    clock = SteppedClock(f"repair {lineage.hex()}")
+    with cas.plan_repair(folder, clock=clock, keep_loose=False) as plan:
         plan.apply()
     store = opened()  # type: ignore[operator]
     assert [entry.encode() for entry in store.journal()] == rows
