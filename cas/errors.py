@@ -453,7 +453,7 @@ class OnHold(NotAllowed):
 
 
 class WasPurged(NotAllowed):
-    """What is put was purged, and is not taken in again unseen. Fields: `id`."""
+    """What is put was purged, and is not taken in again unseen. Fields: `id`, `path`."""
 
     code = "was-purged"
 

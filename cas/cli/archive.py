@@ -10,7 +10,7 @@ import click
 
 from cas.cli.files import write_file
 from cas.cli.form import count, named, size
-from cas.cli.front import Front, pass_front
+from cas.cli.front import Front, pass_front, tell_purged
 from cas.cli.options import BRANCH, TARGET, CasCommand, default_author, raw_option
 from cas.commands.archive import PartsReader, UnpackRequest, export_archive, import_archive
 from cas.commands.objects import Counted, open_file
@@ -31,7 +31,8 @@ def export(front: Front, target: str, form: str | None, output: str | None) -> N
     """Write a revision, or a part of it, as an archive.
 
     The same directory gives the same bytes whenever it is exported. Links and executable bits are
-    kept. Without --tar or --zip the name of FILE decides.
+    kept. Without --tar or --zip the name of FILE decides. Files that were purged are left out and
+    named, and the exit code is 3.
     """
     if form is None:
         form = "zip" if output is not None and output.lower().endswith(".zip") else "tar"
@@ -39,14 +40,17 @@ def export(front: Front, target: str, form: str | None, output: str | None) -> N
     if to_stdout and (front.out.json or sys.stdout.isatty()):
         raise click.UsageError("Name a file with -o; an archive is no text.")
     with front.store() as store:
-        found, parts = export_archive(store, target, form)
+        left_out: list[str] = []
+        found, parts = export_archive(store, target, form, left_out)
         reader = PartsReader(parts)
         if to_stdout:
             while part := reader.read(_WRITE_BYTES):
                 front.out.data(part)
+            tell_purged(front, left_out)
             return
         assert output is not None
         write_file(output, reader)
+    tell_purged(front, left_out)
     if front.out.json:
         front.out.document(
             "export",
@@ -56,6 +60,7 @@ def export(front: Front, target: str, form: str | None, output: str | None) -> N
             form=form,
             **named("file", output),
             size=reader.count_bytes,
+            purged=[named("path", path) for path in left_out],
         )
     else:
         front.out.note(f"{output}: {size(reader.count_bytes)}")

@@ -14,10 +14,12 @@ from cas.cli.options import TARGET, CasCommand
 from cas.cli.values import (
     COLORS,
     LETTERS,
+    about_purge,
     about_thinning,
     change_fields,
     commit_fields,
     entry_fields,
+    purge_fields,
 )
 from cas.commands.browse import (
     CommitShown,
@@ -163,6 +165,8 @@ def _show_entry(front: Front, shown: EntryShown) -> None:
             extra = named("link", to_text(shown.link))
         if shown.entry_count is not None:
             extra = {"entry_count": shown.entry_count}
+        if shown.purged is not None:
+            extra = {"purged": purge_fields(shown.purged)}
         commit = str(target.snapshot.id)
         out.document(
             "show", commit=commit, **named("path", target.path), **entry_fields(entry), **extra
@@ -174,6 +178,8 @@ def _show_entry(front: Front, shown: EntryShown) -> None:
         rows.append(("link", printable(shown.link)))
     if shown.entry_count is not None:
         rows.append(("entries", f"{shown.entry_count:,}"))
+    if shown.purged is not None:
+        rows.append(("purged", about_purge(shown.purged)))
     rows.append(("commit", str(target.snapshot.id)))
     out.lines(columns(rows))
 

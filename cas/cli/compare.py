@@ -10,12 +10,13 @@ from typing import Any, Final
 import click
 
 from cas.cli.form import named, size
-from cas.cli.front import Front, pass_front
+from cas.cli.front import Front, pass_front, tell_purged
 from cas.cli.options import FOLDER, TARGET, CasCommand
 from cas.cli.output import Output
 from cas.cli.values import COLORS, LETTERS, change_fields
 from cas.commands.compare import Comparison, DiffRequest, compare
 from cas.commands.target import Target
+from cas.errors import Purged
 from cas.history.snapshot import Change
 from cas.model.names import printable
 from cas.worktree.values import ImportOptions
@@ -53,39 +54,48 @@ def diff(
     if patch and nul:
         raise click.UsageError("-z lists names only; leave out --patch.")
     request = DiffRequest(old, new, folder, ImportOptions(gitignore=gitignore), renames)
+    gone: list[str] = []
     with front.store() as store:
         found = compare(store, request)
         if front.out.json:
-            rows = [_fields(found, change, patch) for change in found.changes]
+            rows = [_fields(found, change, patch, gone) for change in found.changes]
             front.out.document(
-                "diff", old=_side(found.old, None), new=_side(found.new, found.folder), changes=rows
+                "diff",
+                old=_side(found.old, None),
+                new=_side(found.new, found.folder),
+                changes=rows,
+                purged=[named("path", path) for path in gone],
             )
+            tell_purged(front, gone)
             return
         counts: Counter[str] = Counter()
         for change in found.changes:
             counts[change.kind.value] += 1
-            _show(front.out, found, change, patch=patch, nul=nul)
+            _show(front.out, found, change, gone, patch=patch, nul=nul)
     told = ", ".join(f"{number:,} {kind}" for kind, number in sorted(counts.items()))
     front.out.note(told or "no change")
+    tell_purged(front, gone)
 
 
-def _show(out: Output, found: Comparison, change: Change, *, patch: bool, nul: bool) -> None:
+def _show(
+    out: Output, found: Comparison, change: Change, gone: list[str], *, patch: bool, nul: bool
+) -> None:
     letter = LETTERS[change.kind]
     if nul:
         out.names([f"{letter} {change.path}"], nul=True)
     elif patch:
-        out.lines(_patch_lines(out, found, change))
+        out.lines(_patch_lines(out, found, change, gone))
     else:
         origin = "" if change.origin is None else f"{printable(change.origin)} -> "
         out.line(out.paint(letter, COLORS[letter]) + " " + origin + printable(change.path))
 
 
-def _patch_lines(out: Output, found: Comparison, change: Change) -> Iterator[str]:
+def _patch_lines(out: Output, found: Comparison, change: Change, gone: list[str]) -> Iterator[str]:
     path = printable(change.path)
     old = "nothing" if change.old is None else change.old.kind.name.lower()
     new = "nothing" if change.new is None else change.new.kind.name.lower()
     yield out.paint(f"diff {path} ({change.kind}: {old} -> {new})", "bold")
-    text = found.patch(change)
+    text = _patch(found, change, gone)
     if text is None:
         sizes = " -> ".join(size(e.size) for e in (change.old, change.new) if e is not None)
         yield f"no text: {sizes}"
@@ -98,10 +108,19 @@ def _patch_lines(out: Output, found: Comparison, change: Change) -> Iterator[str
         yield out.paint(shown, colors[line[0]]) if line[:1] in colors else shown
 
 
-def _fields(found: Comparison, change: Change, patch: bool) -> dict[str, Any]:
+def _patch(found: Comparison, change: Change, gone: list[str]) -> str | None:
+    """The text of a change; None where there is none. What was purged is added to `gone`."""
+    try:
+        return found.patch(change)
+    except Purged:
+        gone.append(change.path)
+        return None
+
+
+def _fields(found: Comparison, change: Change, patch: bool, gone: list[str]) -> dict[str, Any]:
     fields = change_fields(change)
     if patch:
-        fields["patch"] = found.patch(change)
+        fields["patch"] = _patch(found, change, gone)
     return fields
 
 

@@ -7,7 +7,7 @@ process ends, however it ends.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 import click
 
 from cas.cli.output import Output, Settings
+from cas.errors import Purged
 
 if TYPE_CHECKING:
     from cas.history.store import Store
@@ -79,6 +80,13 @@ class Front:
         ):
             space.check_branch()
             yield space
+
+
+def tell_purged(front: Front, paths: Sequence[str]) -> None:
+    """Name files whose content was purged, and end as with one that was asked for."""
+    if paths:
+        front.out.warn_each([f"{path}: was purged" for path in paths], "all else is there")
+        front.exit_code = Purged.exit_code
 
 
 def pass_front(command: Callable[Concatenate[Front, _P], _R]) -> Callable[_P, _R]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import click
 
 from cas.cli.form import named
-from cas.cli.front import Front, pass_front
+from cas.cli.front import Front, pass_front, tell_purged
 from cas.cli.options import TARGET, CasCommand
 from cas.cli.values import entry_fields
 from cas.commands.grep import Found, GrepRequest, Line, grep
@@ -43,13 +43,15 @@ def grep_command(
     """Search the files of a revision.
 
     PATTERN is a regular expression of Python, held against each line. Of a binary file that
-    matches only the name is told. The exit code is 1 where nothing matches.
+    matches only the name is told. The exit code is 1 where nothing matches, and 3 where files
+    could not be searched because they were purged: they are named.
     """
     if nul and not names_only:
         raise click.UsageError("-z is for names; give -l too.")
     request = GrepRequest(pattern, ignore_case, fixed, names_only, globs)
     with front.store() as store:
-        searched, found = grep(store, target, request)
+        left_out: list[str] = []
+        searched, found = grep(store, target, request, left_out)
         counted = _Counted(found)
         if front.out.json:
             front.out.document(
@@ -57,6 +59,7 @@ def grep_command(
                 commit=str(searched.snapshot.id),
                 **named("path", searched.path),
                 matches=[_fields(file) for file in counted],
+                purged=[named("path", path) for path in sorted(left_out)],
             )
         elif names_only:
             front.out.names((file.path for file in counted), nul=nul)
@@ -64,6 +67,7 @@ def grep_command(
             for file in counted:
                 front.out.lines(_texts(front, file, numbers))
     front.exit_code = 0 if counted.any else _NOTHING
+    tell_purged(front, sorted(left_out))
 
 
 class _Counted:

@@ -9,6 +9,7 @@ import click
 from cas.cli.form import columns, count, size, when
 from cas.cli.front import Front, pass_front
 from cas.cli.options import TARGET, CasCommand, default_author
+from cas.cli.values import purge_fields
 from cas.commands.why import named_object
 from cas.history.tombstones import Tombstone
 from cas.maintenance.purge import PurgePlan, PurgeResult, plan_purge, purge
@@ -56,9 +57,7 @@ def _list(front: Front, stones: list[Tombstone]) -> None:
             {
                 "id": str(stone.id),
                 "size": stone.size_bytes,
-                "reason": printable(stone.reason),
-                "author": printable(stone.author),
-                "time": when(stone.time_us, exact=True),
+                **purge_fields(stone),
             }
             for stone in stones
         ]

@@ -11,6 +11,7 @@ from typing import Any, Final
 from cas.cli.form import named, plain, when
 from cas.history.horizon import Thinning
 from cas.history.snapshot import Change, ChangeKind
+from cas.history.tombstones import Tombstone
 from cas.model.entry import Entry, Event
 from cas.model.ids import CommitId
 from cas.model.names import printable
@@ -72,6 +73,21 @@ def about_thinning(thinned: Thinning) -> str:
     """The same in one line."""
     who = f" by {printable(thinned.author)}" if thinned.author else ""
     return f"{when(thinned.time_us)}{who}: {printable(thinned.reason)}"
+
+
+def purge_fields(stone: Tombstone) -> dict[str, Any]:
+    """When, by whom and why content was purged."""
+    return {
+        "reason": printable(stone.reason),
+        "author": printable(stone.author),
+        "time": when(stone.time_us, exact=True),
+    }
+
+
+def about_purge(stone: Tombstone) -> str:
+    """The same in one line."""
+    who = f" by {printable(stone.author)}" if stone.author else ""
+    return f"{when(stone.time_us)}{who}: {printable(stone.reason)}"
 
 
 def journal_fields(entry: Entry) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import click
 
-from cas.cli.form import columns
-from cas.cli.front import Front, pass_front
+from cas.cli.form import columns, count
+from cas.cli.front import Front, pass_front, tell_purged
 from cas.cli.options import CasCommand, default_author
 from cas.cli.output import Output
 from cas.commands.workspace import archived_count
@@ -94,8 +94,10 @@ def workspace(front: Front, /, action: str, name: str | None, branch: str, **sai
             else:
                 out.lines(map(printable, names))
         elif action == "export":
-            count = export_folder(space, _argument(name, "the folder to write"))
-            tell(out, f"{count} artifacts written", files=count)
+            gone: list[str] = []
+            number = export_folder(space, _argument(name, "the folder to write"), gone)
+            tell(out, f"{count(number, 'artifact')} written", files=number, purged=gone)
+            tell_purged(front, gone)
         elif action == "import":
             import_module("cas.cli.importing").act(front, space, _argument(name, "what to import"))
         else:

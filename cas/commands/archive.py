@@ -20,16 +20,19 @@ from cas.worktree.unpacker import UnpackReport, unpack_tar
 FORMS: Final[dict[str, Form]] = {"tar": export_tar, "zip": export_zip}
 
 
-def export_archive(store: Store, text: str, form: str) -> tuple[Target, Iterator[bytes]]:
+def export_archive(
+    store: Store, text: str, form: str, left_out: list[str]
+) -> tuple[Target, Iterator[bytes]]:
     """What `REV[:PATH]` names as an archive, `tar` or `zip`, lazily in parts.
 
-    Raises `Invalid` for another form and for links that no archive can hold, and what resolving
-    a target raises.
+    Paths of files that were purged, relative to the directory, are added to `left_out`. Raises
+    `Invalid` for another form and for links that no archive can hold, and what resolving a target
+    raises.
     """
     if form not in FORMS:
         raise Invalid(f"An archive is one of {', '.join(FORMS)}, not {form!r}.")
     target = resolve(store.view(), text)
-    return target, FORMS[form](store.objects, target.entry, target.path)
+    return target, FORMS[form](store.objects, target.entry, target.path, left_out)
 
 
 class PartsReader:

@@ -17,6 +17,7 @@ from cas.history.lasting import lasting
 from cas.history.revision import split_path
 from cas.history.snapshot import Change, Snapshot
 from cas.history.store import Store
+from cas.history.tombstones import Tombstone, tombstone_of
 from cas.history.view import View
 from cas.model.ids import CommitId, Kind, ObjectId, TreeId, is_abbreviation
 from cas.model.names import TAGS, printable
@@ -94,11 +95,14 @@ class CommitShown:
 
 @frozen
 class EntryShown:
-    """What lies at a path of a revision; for a link, where it leads."""
+    """What lies at a path of a revision; for a link, where it leads. `purged` of content that
+    was purged.
+    """
 
     target: Target
     link: bytes | None
     entry_count: int | None
+    purged: Tombstone | None = None
 
 
 @frozen
@@ -123,7 +127,7 @@ def show(store: Store, text: str) -> Shown:
     view = store.view()
     revision, path = split_path(text)
     if path:
-        return _show_entry(resolve(view, text))
+        return _show_entry(store, view, resolve(view, text))
     try:
         shown = _show_commit(store, view, revision)
     except (RevisionNotFound, WrongKind):
@@ -158,8 +162,11 @@ def _show_commit(store: Store, view: View, revision: str) -> CommitShown:
     return CommitShown(id, snapshot.commit, snapshot.size, before.diff(snapshot), base)
 
 
-def _show_entry(target: Target) -> EntryShown:
+def _show_entry(store: Store, view: View, target: Target) -> EntryShown:
     entry = target.entry
+    stone = None if entry.is_tree else tombstone_of(store.core, view.moment, entry.id)
+    if stone is not None:
+        return EntryShown(target, None, None, stone)
     link = target.snapshot.read(target.path) if entry.kind == EntryKind.LINK else None
     number = sum(1 for _ in target.snapshot.entries(target.path)) if entry.is_tree else None
     return EntryShown(target, link, number)

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from attrs import frozen
 
 from cas.commands.browse import subtree
-from cas.commands.target import Target, resolve
-from cas.errors import Invalid, RevisionNotFound, StorageFailed
+from cas.commands.target import Target, at_path, resolve
+from cas.errors import Invalid, Purged, RevisionNotFound, StorageFailed
 from cas.history.renames import with_renames
 from cas.history.snapshot import Change, classify
 from cas.history.store import Store
@@ -49,20 +49,26 @@ class Comparison:
     changes: Iterator[Change]
 
     def patch(self, change: Change) -> str | None:
-        """A change as unified diff; None where one side is binary or too long."""
+        """A change as unified diff; None where one side is binary or too long.
+
+        Raises `Purged`, with the path, where a side of it is.
+        """
         before, after = change.old, change.new
         if _long(before) or _long(after):
             return None
-        old = b"" if before is None else self._stored(before)
+        old = b"" if before is None else self._stored(change.path, before)
         new = b"" if after is None else self._new_side(change.path, after)
         return text_diff(old, new, change.path)
 
-    def _stored(self, entry: TreeEntry) -> bytes:
-        return self.store.objects.get(entry.id, Kind.BLOB)
+    def _stored(self, path: str, entry: TreeEntry) -> bytes:
+        try:
+            return self.store.objects.get(entry.id, Kind.BLOB)
+        except Purged as error:
+            raise at_path(error, path) from error
 
     def _new_side(self, path: str, entry: TreeEntry) -> bytes:
         if self.folder is None:
-            return self._stored(entry)
+            return self._stored(path, entry)
         return _read(os.path.join(os.fsencode(self.folder), to_bytes(path)), entry.kind)
 
 

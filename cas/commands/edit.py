@@ -12,9 +12,9 @@ from typing import BinaryIO, Final
 
 from attrs import evolve, frozen
 
-from cas.commands.objects import Counted, open_file
+from cas.commands.objects import Counted, name_purged, open_file
 from cas.commands.target import resolve
-from cas.errors import Invalid, NotAsExpected, PathNotFound, WrongKind
+from cas.errors import Invalid, NotAsExpected, PathNotFound, WasPurged, WrongKind
 from cas.history.branch import BranchEdit
 from cas.history.store import Store
 from cas.history.transaction import Transaction
@@ -145,7 +145,11 @@ class _Work:
                 changes.append(Touched(place.branch, place.path, old, new))
         if not changes:
             return Edited((), None, ())
-        entry = self.tx.commit()
+        try:
+            entry = self.tx.commit()
+        except WasPurged as error:
+            names = {bytes(t.new.id): f"{t.branch}:{t.path}" for t in changes if t.new is not None}
+            raise name_purged(error, names) from error
         touched = {place.ref for place in self._before}
         commits = tuple(
             (short_ref(change.ref), CommitId(change.new))

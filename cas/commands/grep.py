@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 from attrs import frozen
 
 from cas.commands.target import Target, resolve
-from cas.errors import Invalid
+from cas.errors import Invalid, Purged
 from cas.history.store import Store
 from cas.limits import WHOLE_BLOB_BYTES_MAX
 from cas.model.ids import Kind
@@ -74,15 +74,20 @@ class GrepRequest:
     globs: tuple[str, ...] = ()
 
 
-def grep(store: Store, text: str, request: GrepRequest) -> tuple[Target, Iterator[Found]]:
+def grep(
+    store: Store, text: str, request: GrepRequest, left_out: list[str] | None = None
+) -> tuple[Target, Iterator[Found]]:
     """Files below `REV[:PATH]` with a match, lazily, in order of path.
 
-    Raises `Invalid` for a pattern that is none, and what resolving a target raises.
+    Paths of files whose content was purged are added to `left_out`, in no order, by the end;
+    without such a list they raise `Purged`. Raises `Invalid` for a pattern that is none, and what
+    resolving a target raises.
     """
     pattern = _compile(request)
     chosen = _Globs(request.globs)
     target = resolve(store.view(), text)
-    return target, _search(store.objects, _files(target, chosen), pattern, request.names_only)
+    worker = _Worker(store.objects, pattern, request.names_only, left_out)
+    return target, _search(worker, _files(target, chosen))
 
 
 def _compile(request: GrepRequest) -> re.Pattern[bytes]:
@@ -154,11 +159,8 @@ def _groups(files: Iterator[_File]) -> Iterator[list[_File]]:
             yield group
 
 
-def _search(
-    objects: ObjectStore, files: Iterator[_File], pattern: re.Pattern[bytes], names_only: bool
-) -> Iterator[Found]:
+def _search(worker: _Worker, files: Iterator[_File]) -> Iterator[Found]:
     """Read and search on threads of their own; decompression and hashing let others run."""
-    worker = _Worker(objects, pattern, names_only)
     thread_count = min(4, os.cpu_count() or 1)
     waiting: deque[Future[list[Found]]] = deque()
     pool = ThreadPoolExecutor(thread_count, "cas-grep")
@@ -177,7 +179,14 @@ def _search(
 class _Worker:
     """Searches groups of files; one for all threads."""
 
-    def __init__(self, objects: ObjectStore, pattern: re.Pattern[bytes], names_only: bool) -> None:
+    def __init__(
+        self,
+        objects: ObjectStore,
+        pattern: re.Pattern[bytes],
+        names_only: bool,
+        left_out: list[str] | None,
+    ) -> None:
+        self._left_out = left_out
         self._objects = objects
         self._pattern = pattern
         self._names_only = names_only
@@ -195,12 +204,18 @@ class _Worker:
         for (path, entry), given in zip(group, contents, strict=True):
             if self.stopped.is_set():
                 break
-            if given.content is not None and given.kind == Kind.BLOB:
-                match = self._file(path, entry, bytes(given.content))
-            elif entry.size > WHOLE_BLOB_BYTES_MAX:
-                match = self._stream(path, entry)
-            else:
-                match = self._file(path, entry, self._objects.get(entry.id, Kind.BLOB))
+            try:
+                if given.content is not None and given.kind == Kind.BLOB:
+                    match = self._file(path, entry, bytes(given.content))
+                elif entry.size > WHOLE_BLOB_BYTES_MAX:
+                    match = self._stream(path, entry)
+                else:
+                    match = self._file(path, entry, self._objects.get(entry.id, Kind.BLOB))
+            except Purged:
+                if self._left_out is None:
+                    raise
+                self._left_out.append(path)
+                continue
             if match is not None:
                 found.append(match)
         return found

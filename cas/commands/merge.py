@@ -10,8 +10,8 @@ from typing import Any
 
 from attrs import frozen
 
-from cas.commands.target import Target, resolve
-from cas.errors import Invalid
+from cas.commands.target import Target, at_path, resolve
+from cas.errors import Invalid, Purged
 from cas.history.blame import BlamedEntry, BlamedLine
 from cas.history.branch import Side
 from cas.history.conflicts import MergeConflict
@@ -96,4 +96,7 @@ def blame(store: Store, text: str) -> Blamed:
     where: Any = target.snapshot.id, target.path
     if target.entry.is_tree:
         return Blamed(target, (), view.blame_entries(*where))
-    return Blamed(target, view.blame(*where), None)
+    try:
+        return Blamed(target, view.blame(*where), None)
+    except Purged as error:
+        raise at_path(error, target.path) from error

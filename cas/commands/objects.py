@@ -6,13 +6,13 @@ Floor 8. Invariant: what `put_files` returns is durable, all of it or nothing.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import BinaryIO
 
 from attrs import frozen
 
-from cas.errors import Invalid, NotAllowed, NotFound, StorageFailed
+from cas.errors import Invalid, NotAllowed, NotFound, StorageFailed, WasPurged
 from cas.history.store import Store
 from cas.model.ids import BlobId, ObjectId
 from cas.model.names import printable
@@ -41,7 +41,7 @@ def put_files(
     Raises `NotFound`, `NotAllowed`, `Invalid` for a file that cannot be read; then nothing was
     stored.
     """
-    stored = []
+    stored: list[Stored] = []
     if purged_by is not None:
         for name in names:
             with nullcontext(standard_input) if name == "-" else open_file(name) as file:
@@ -49,17 +49,31 @@ def put_files(
                 id = store.put_purged(stream, author=purged_by)
             stored.append(Stored(name, id, stream.count_bytes))
         return stored
-    with store.batch() as batch:
-        for name in names:
-            if name == "-":
-                stream = Counted(standard_input)
-                id = batch.put(stream)
-            else:
-                with open_file(name) as file:
+    try:
+        with store.batch() as batch:
+            for name in names:
+                with nullcontext(standard_input) if name == "-" else open_file(name) as file:
                     stream = Counted(file)
                     id = batch.put(stream)
-            stored.append(Stored(name, id, stream.count_bytes))
+                stored.append(Stored(name, id, stream.count_bytes))
+    except WasPurged as error:
+        raise name_purged(error, {bytes(each.id): each.name for each in stored}) from error
     return stored
+
+
+def name_purged(error: WasPurged, names: Mapping[bytes, str]) -> WasPurged:
+    """The same refusal, of the file that is meant. `names`: of what was to be stored, by id."""
+    name = names.get(bytes(error.fields["id"]))
+    if name is None:
+        return error
+    shown = "Standard input" if name == "-" else printable(name)
+    return WasPurged(
+        f"{shown} has content that was purged, {error.fields['id'].hex()}, and that is not taken "
+        "in again; nothing was stored. Leave it out; to have it again, `cas put --allow-purged` "
+        "takes it in, and the journal shows it.",
+        id=error.fields["id"],
+        path=name,
+    )
 
 
 class Counted:

@@ -10,7 +10,7 @@ from typing import Final
 
 from attrs import frozen
 
-from cas.errors import PathNotFound
+from cas.errors import PathNotFound, Purged
 from cas.history.revision import split_path
 from cas.history.snapshot import Snapshot
 from cas.history.view import View
@@ -29,6 +29,12 @@ class Target:
     snapshot: Snapshot
     path: str
     entry: TreeEntry
+
+
+def at_path(error: Purged, path: str) -> Purged:
+    """The same, with the path at which it was met."""
+    fields = {**error.fields, "path": path}
+    return Purged(f"{printable(path)}: {error.message}", **fields)
 
 
 def resolve(view: View, text: str) -> Target:

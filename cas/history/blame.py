@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 
 from attrs import frozen
 
-from cas.errors import Invalid, PathNotFound, WrongKind
+from cas.errors import Invalid, PathNotFound, Purged, WrongKind
 from cas.history.core import Core
 from cas.history.lasting import Commits, lasting
 from cas.history.log import PathFinder
@@ -152,8 +152,13 @@ class _Texts:
         return self._kept[id]
 
     def same(self, old: Value, new: Value) -> dict[int, int]:
-        """For each line of `new` that `old` has too, which one it is there."""
-        before, after = self.get(old), self.get(new)
+        """For each line of `new` that `old` has too, which one it is there; of what was purged
+        nobody can tell.
+        """
+        try:
+            before, after = self.get(old), self.get(new)
+        except Purged:
+            return {}
         if before is None or after is None:
             return {}
         return {

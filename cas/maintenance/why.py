@@ -28,20 +28,22 @@ from cas.history.horizon import (
 )
 from cas.history.store import Store
 from cas.history.timeline import Moment
+from cas.history.tombstones import Tombstone, tombstone_of
 from cas.model.ids import CommitId, Kind, ObjectId
 from cas.model.names import HEADS, HOLDS, PINS, TAGS, short_ref, to_text
-from cas.model.objects import EntryKind, Tag
+from cas.model.objects import Commit, EntryKind, Tag
 from cas.objects.children import children
 from cas.storage.pack import EDGE_BASE, EDGE_DICTIONARY
 from cas.trees.cursor import nodes_of
-from cas.trees.node import DIRECTORY, REFS
+from cas.trees.node import DIRECTORY, REFS, Node
 
 REASONS_MAX: Final = 8
 """Reasons that are looked for; one is enough to be kept."""
 
 _DEPTH_MAX: Final = 8
 """Parts of parts that are followed: recipes of recipes, bases of bases."""
-_ENTRIES: Final = 1024
+_PATHS_MAX: Final = 2 * REASONS_MAX
+"""Paths that are remembered of one directory."""
 
 
 @frozen
@@ -65,13 +67,15 @@ class Reason:
 class Why:
     """What is known of an object. Without a reason it is loose: nothing keeps it but its grace.
 
-    `thinned`: of a commit that gave up its content. `exists`: whether the store has it at all.
+    `thinned`: of a commit that gave up its content. `purged`: of content that was purged.
+    `exists`: whether the store has it at all.
     """
 
     id: ObjectId
     kind: Kind | None
     reasons: tuple[Reason, ...]
     thinned: Thinning | None
+    purged: Tombstone | None = None
 
     @property
     def exists(self) -> bool:
@@ -103,7 +107,8 @@ def _why(core: Core, moment: Moment, id: ObjectId, limit: int, depth: int) -> Wh
             reasons.append(reason)
         if not reasons and depth < _DEPTH_MAX:
             reasons += islice(_as_part(core, moment, id, depth), limit)
-    return Why(id, kind, tuple(reasons), thinning_of(core, horizon, id))
+    stone = tombstone_of(core, moment, id) if kind is None else None
+    return Why(id, kind, tuple(reasons), thinning_of(core, horizon, id), stone)
 
 
 def held(core: Core, moment: Moment, id: ObjectId) -> Reason | None:
@@ -128,7 +133,8 @@ class _Search:
         self._id = bytes(id)
         self._kind = kind
         self._directories = core.objects.tree_nodes(DIRECTORY)
-        self._seen: set[bytes] = set()
+        self._hits: dict[bytes, tuple[bytes, ...]] = {}
+        self._told: set[tuple[str, str | None]] = set()
 
     def run(self) -> Iterator[Reason]:
         """Reasons, as they are found."""
@@ -195,7 +201,6 @@ class _Search:
         the newest commits of a history first.
         """
         met: set[bytes] = set()
-        heads = {bytes(start.live.target) for start in starts}
         for now in (True, False):
             some = [start for start in starts if start.now == now]
             commits: list[tuple[_Start, CommitId]] = []
@@ -204,14 +209,13 @@ class _Search:
                 while kind == Kind.TAG and (tag := self._tag(target)) is not None:
                     kind, target = int(tag.target_kind), bytes(tag.target)
                     if target == self._id:
-                        heads.add(target)
                         yield start.reason("")
                 if kind == Kind.COMMIT:
                     commits.append((start, CommitId(target)))
                 elif kind == Kind.TREE and target != self._id:
                     for path in self._below(target):
                         yield start.reason("", path=path)
-            yield from self._walk(commits, met, heads)
+            yield from self._walk(commits, met)
 
     def _tag(self, id: bytes) -> Tag | None:
         try:
@@ -219,57 +223,110 @@ class _Search:
         except CasError:
             return None
 
-    def _walk(
-        self, starts: Sequence[tuple[_Start, CommitId]], met: set[bytes], heads: set[bytes]
-    ) -> Iterator[Reason]:
-        heap: list[tuple[int, int, CommitId]] = []
+    def _walk(self, starts: Sequence[tuple[_Start, CommitId]], met: set[bytes]) -> Iterator[Reason]:
+        """Along the histories of these, newest commits first. Each ref is told once before any is
+        told again, and the same path of it never twice. Commits of `met` are passed by.
+        """
+        heap: list[tuple[int, CommitId]] = []
+        # Which of the starts lead to a commit, as bits, and for which of them it was looked at.
+        leading: dict[CommitId, int] = {}
+        looked: dict[CommitId, int] = {}
 
-        def meet(label: int, id: CommitId) -> None:
-            if id not in met:
-                met.add(id)
+        def meet(id: CommitId, labels: int) -> None:
+            known = leading.get(id, 0)
+            if id not in met and known | labels != known:
+                leading[id] = known | labels
                 with suppress(CasError):
-                    heappush(heap, (-self._core.commits.get(id).time_us, label, id))
+                    heappush(heap, (-self._core.commits.get(id).time_us, id))
 
         for label, (_start, id) in enumerate(starts):
-            meet(label, id)
+            meet(id, 1 << label)
+        silent = {start.live.ref for start, _id in starts}
+        later: list[Reason] = []
         while heap:
-            _time, label, id = heappop(heap)
-            start = starts[label][0]
-            if id == self._id and id not in heads:
-                yield start.reason("in the history of ", commit=id)
+            _time, id = heappop(heap)
+            labels = leading[id] & ~looked.get(id, 0)
+            if not labels:
+                continue
+            looked[id] = leading[id]
             commit = self._core.commits.get(id)
-            if self._kind in (Kind.BLOB, Kind.TREE) and not is_thinned(
-                self._core, self._horizon, id
-            ):
-                for root in filter(None, (commit.tree, commit.conflicts)):
-                    for path in self._below(root):
-                        yield start.reason("in the history of ", commit=id, path=path)
+            led = [start for n, (start, _id) in enumerate(starts) if labels >> n & 1]
+            for reason in self._at(id, commit, led):
+                if reason.ref in silent:
+                    silent.discard(reason.ref or "")
+                    yield reason
+                elif not silent:
+                    yield reason
+                elif len(later) < REASONS_MAX:
+                    later.append(reason)
+            if not silent:
+                yield from later
+                later.clear()
             for parent in commit.parents:
-                meet(label, parent)
+                meet(parent, labels)
+        yield from later
+        met.update(leading)
 
-    def _below(self, root: bytes) -> Iterator[str]:
-        """Paths below a directory where the object is; each node is read once for all."""
-        if root == self._id and root not in self._seen:
-            yield ""
-        stack = [(root, b"")]
+    def _at(self, id: CommitId, commit: Commit, starts: Sequence[_Start]) -> Iterator[Reason]:
+        """What a commit says of the object, for each of the starts that lead to it."""
+        if id == self._id:
+            for start in starts:
+                if start.live.target != id and self._is_new(start, None):
+                    yield start.reason("in the history of ", commit=id)
+        if self._kind not in (Kind.BLOB, Kind.TREE) or is_thinned(self._core, self._horizon, id):
+            return
+        for root in filter(None, (commit.tree, commit.conflicts)):
+            for path in self._below(root):
+                for start in starts:
+                    if self._is_new(start, path):
+                        yield start.reason("in the history of ", commit=id, path=path)
+
+    def _is_new(self, start: _Start, path: str | None) -> bool:
+        key = start.live.ref, path
+        fresh = key not in self._told
+        self._told.add(key)
+        return fresh
+
+    def _below(self, root: bytes) -> list[str]:
+        """Paths below a directory where the object is, some of them where they are many; what was
+        found below a node is remembered.
+        """
+        own = [""] if root == self._id else []
+        hits = self._hits
+        stack: list[tuple[bytes, Node | None]] = [(root, None)]
         while stack:
-            id, prefix = stack.pop()
-            if id in self._seen:
+            id, node = stack.pop()
+            if id in hits:
                 continue
-            self._seen.add(id)
-            try:
-                node = self._directories.load(id)
-            except CasError:
+            if node is None:
+                try:
+                    node = self._directories.load(id)
+                except CasError:
+                    hits[id] = ()
+                    continue
+                stack.append((id, node))
+                stack += [(child, None) for _name, child in _directories_in(node)]
                 continue
-            for index, name in enumerate(node.names):
-                child = node.child_id(index)
-                path = prefix if node.level else prefix + name
-                if child == self._id:
-                    yield to_text(path)
-                if node.level:
-                    stack.append((child, prefix))
-                elif node.tags[index] == EntryKind.TREE:
-                    stack.append((child, path + b"/"))
+            found = [name for name, child in _children_in(node) if child == self._id]
+            for name, child in _directories_in(node):
+                found += [name + path for path in hits[child]]
+            hits[id] = tuple(found[:_PATHS_MAX])
+        return own + [to_text(path) for path in hits[root]]
+
+
+def _children_in(node: Node) -> Iterator[tuple[bytes, bytes]]:
+    """What stands before paths below a child, and the child: a name, or of a part nothing."""
+    for index, name in enumerate(node.names):
+        yield b"" if node.level else name, node.child_id(index)
+
+
+def _directories_in(node: Node) -> Iterator[tuple[bytes, bytes]]:
+    """Those that are nodes themselves."""
+    for index, name in enumerate(node.names):
+        if node.level:
+            yield b"", node.child_id(index)
+        elif node.tags[index] == EntryKind.TREE:
+            yield name + b"/", node.child_id(index)
 
 
 def _rank(ref: str) -> int:

@@ -83,7 +83,8 @@ class Absent:
         for id in purged.intersection(ids).difference(allowed) if purged else ():
             raise WasPurged(
                 f"Content {id.hex()} was purged from this store and is not taken in again; "
-                "nothing was committed. `allow_purged=True` does so, and the journal shows it.",
+                "nothing was committed. Leave it out; to have it again, `cas put --allow-purged` "
+                "(`store.put(..., allow_purged=True)`) takes it in, and the journal shows it.",
                 id=ObjectId(id),
             )
         return purged

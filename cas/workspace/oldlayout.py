@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
-from cas.errors import CasError, Invalid, InvalidName, StorageFailed, WouldOverwrite
+from cas.errors import CasError, Invalid, InvalidName, Purged, StorageFailed, WouldOverwrite
 from cas.limits import RECORD_BYTES_MAX
 from cas.model.ids import digest_blob
 from cas.workspace.arrivals import Arrivals, ImportReport
@@ -332,10 +332,13 @@ def take_folder(root: Path, arrivals: Arrivals) -> None:
     _Import(root, arrivals).run()
 
 
-def export_folder(space: Workspace, folder: str | os.PathLike[str]) -> int:
+def export_folder(
+    space: Workspace, folder: str | os.PathLike[str], left_out: list[str] | None = None
+) -> int:
     """Write the contents of all artifacts into a folder that is empty or not there; how many.
 
-    What `import_folder` took in comes out as it was. Raises `WouldOverwrite`.
+    What `import_folder` took in comes out as it was. Names of artifacts whose content was purged
+    are added to `left_out`; without such a list they raise `Purged`. Raises `WouldOverwrite`.
     """
     root = Path(folder)
     if root.exists() and (not root.is_dir() or any(os.scandir(root))):
@@ -346,7 +349,13 @@ def export_folder(space: Workspace, folder: str | os.PathLike[str]) -> int:
     artifacts = space.now().artifacts
     count = 0
     for artifact in artifacts:
-        save_artifact(artifacts, artifact.name, root / artifact.name)
+        try:
+            save_artifact(artifacts, artifact.name, root / artifact.name)
+        except Purged:
+            if left_out is None:
+                raise
+            left_out.append(artifact.name)
+            continue
         count += 1
     return count
 

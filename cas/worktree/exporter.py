@@ -11,10 +11,10 @@ from contextlib import closing
 from itertools import chain, islice
 from typing import Final, NamedTuple
 
-from cas.errors import CorruptObject, Invalid
+from cas.errors import CorruptObject, Invalid, Purged
 from cas.limits import MIB
 from cas.model.ids import Kind
-from cas.model.names import printable, split_path, to_bytes
+from cas.model.names import printable, split_path, to_bytes, to_text
 from cas.model.objects import EntryKind, TreeEntry
 from cas.objects.bulk import Ahead, BulkReader, Content
 from cas.objects.store import ObjectStore
@@ -28,7 +28,7 @@ _GROUP_BYTES: Final = 4 * MIB
 _GROUPS_AHEAD: Final = 2
 _PART_BYTES: Final = 1 * MIB
 
-Form = Callable[[ObjectStore, TreeEntry, str], Iterator[bytes]]
+Form = Callable[[ObjectStore, TreeEntry, str, list[str] | None], Iterator[bytes]]
 
 
 class _Row(NamedTuple):
@@ -39,14 +39,17 @@ class _Row(NamedTuple):
     content: Content | None
 
 
-def export_tar(objects: ObjectStore, entry: TreeEntry, name: str) -> Iterator[bytes]:
+def export_tar(
+    objects: ObjectStore, entry: TreeEntry, name: str, left_out: list[str] | None = None
+) -> Iterator[bytes]:
     """A directory, or one file called `name`, as a tar archive, in parts.
 
-    Modes are 644, 755 and 777, owners 0, times 0. Raises `Invalid` for a link that no archive can
-    hold, `Corrupt`.
+    Modes are 644, 755 and 777, owners 0, times 0. Files of a directory whose content was purged
+    are left out and their paths added to `left_out`, where there is such a list. Raises `Invalid`
+    for a link that no archive can hold, `Purged` without a list or for a file alone, `Corrupt`.
     """
     written = 0
-    for row in _rows(objects, entry, name):
+    for row in _rows(objects, entry, name, left_out):
         link = _link(objects, row) if row.entry.kind == EntryKind.LINK else b""
         size = 0 if row.entry.kind in (EntryKind.LINK, EntryKind.TREE) else row.entry.size
         head = tar.header(row.path, row.entry.kind, size, link)
@@ -58,10 +61,12 @@ def export_tar(objects: ObjectStore, entry: TreeEntry, name: str) -> Iterator[by
     yield tar.end(written)
 
 
-def export_zip(objects: ObjectStore, entry: TreeEntry, name: str) -> Iterator[bytes]:
+def export_zip(
+    objects: ObjectStore, entry: TreeEntry, name: str, left_out: list[str] | None = None
+) -> Iterator[bytes]:
     """The same as a zip archive. Contents are not compressed; times are 1980-01-01."""
     writer = ZipWriter()
-    for row in _rows(objects, entry, name):
+    for row in _rows(objects, entry, name, left_out):
         size = 0 if row.entry.is_tree else row.entry.size
         yield from writer.member(row.path, row.entry.kind, size, _again(objects, row))
     yield from writer.end()
@@ -72,8 +77,12 @@ def _again(objects: ObjectStore, row: _Row) -> Callable[[], Iterator[bytes]]:
     return lambda: _parts(objects, row)
 
 
-def _rows(objects: ObjectStore, entry: TreeEntry, name: str) -> Iterator[_Row]:
+def _rows(
+    objects: ObjectStore, entry: TreeEntry, name: str, left_out: list[str] | None = None
+) -> Iterator[_Row]:
     found: Iterator[tuple[bytes, TreeEntry]]
+    if not entry.is_tree:
+        left_out = None  # an archive of nothing is no answer
     if entry.is_tree:
         walk = paths.walk(entry.id, objects.tree_nodes(DIRECTORY), directories=True)
         found = ((b"/".join(parts), below) for parts, below in walk)
@@ -81,7 +90,22 @@ def _rows(objects: ObjectStore, entry: TreeEntry, name: str) -> Iterator[_Row]:
         found = iter([(split_path(to_bytes(name))[-1], entry)])
     with closing(Ahead(_read(objects, found), _GROUPS_AHEAD)) as groups:
         for group in groups:
-            yield from group
+            for row in group:
+                # What cannot be had in one go is long, or not there at all.
+                if row.content is None and left_out is not None and _was_purged(objects, row):
+                    left_out.append(to_text(row.path))
+                else:
+                    yield row
+
+
+def _was_purged(objects: ObjectStore, row: _Row) -> bool:
+    if row.entry.is_tree:
+        return False
+    try:
+        objects.open(row.entry.id).close()
+    except Purged:
+        return True
+    return False
 
 
 def _read(objects: ObjectStore, found: Iterator[tuple[bytes, TreeEntry]]) -> Iterator[list[_Row]]:

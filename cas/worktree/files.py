@@ -46,6 +46,11 @@ class Content(NamedTuple):
     torn: bool
 
 
+PURGED: Final = Fault(
+    "purged", "this content was purged and stays out; `cas put --allow-purged` takes it in again"
+)
+
+
 def encode_name(name: str) -> bytes:
     """`os.fsencode` without its checks."""
     return name.encode(_ENCODING, _ERRORS)

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Mapping
+from io import FileIO
 
 from attrs import frozen
 
 from cas.catalog.catalog import DELTAS
-from cas.errors import Invalid
+from cas.errors import Invalid, WasPurged
 from cas.history.store import Store
+from cas.limits import MIB
 from cas.model.entry import Entry
-from cas.model.ids import CommitId, Kind, TreeId, digest_of
+from cas.model.ids import CommitId, Kind, ObjectId, TreeId, digest_of, digest_parts
 from cas.model.names import branch_ref, printable
 from cas.objects.batch import Batch
-from cas.objects.content import Readable, put_stream
+from cas.objects.content import put_stream
 from cas.objects.store import ObjectStore
 from cas.trees.node import DIRECTORY, Node, NodeStore, id_of
 from cas.worktree.scan import Notices, Walk
@@ -52,9 +55,14 @@ class ImportReport:
 
 
 class _BatchSink:
-    """Content of a walk into a batch; `before` is the directory that the branch had."""
+    """Content of a walk into a batch; `before` is the directory that the branch had, `gone` what
+    was purged, with its size in bytes.
+    """
 
-    def __init__(self, objects: ObjectStore, batch: Batch, before: bytes) -> None:
+    def __init__(
+        self, objects: ObjectStore, batch: Batch, before: bytes, gone: Mapping[bytes, int]
+    ) -> None:
+        self._gone = gone
         self._objects = objects
         self._batch = batch
         self._stored = objects.tree_nodes(DIRECTORY)
@@ -79,12 +87,21 @@ class _BatchSink:
 
     def blob(self, content: bytes, prefix: bytes, name: bytes) -> bytes:
         id = digest_of(Kind.BLOB, content)
+        self._refuse(id)
         if self._batch.add(id, Kind.BLOB, content) and self._versions is not None:
             self._batch.hint(id, self._versions.file(prefix, name))
         return id
 
-    def stream(self, stream: Readable) -> tuple[bytes, int]:
+    def stream(self, stream: FileIO) -> tuple[bytes, int]:
+        # Chunks are staged before the id of the whole is known: what may be it is hashed first.
+        if self._gone and os.fstat(stream.fileno()).st_size in self._gone.values():
+            self._refuse(digest_parts(iter(lambda: stream.read(MIB), b"")))
+            stream.seek(0)
         return put_stream(stream, self._batch, self._objects.has)
+
+    def _refuse(self, id: bytes) -> None:
+        if id in self._gone:
+            raise WasPurged("It was purged and is not taken in again.", id=ObjectId(id))
 
     def kept(self, id: bytes) -> bool:
         return self.known(id)
@@ -122,11 +139,14 @@ class _Import:
         """
         store = self._store
         started_ns = store.objects.clock.wall_us() * 1000
+        gone: dict[bytes, int] = {bytes(s.id): s.size_bytes for s in store.purged()}
         if self._cache is not None:
             self.old = load(self._cache, self._key)
+        if gone and self.old is not None and names_any(self.old, gone):
+            self.old = None  # what it takes over would name what must be told
         walk = Walk(
             self._folder,
-            _BatchSink(store.objects, batch, before),
+            _BatchSink(store.objects, batch, before, gone),
             self._options,
             started_ns=started_ns,
             old=self.old,
@@ -186,6 +206,11 @@ def import_folder(
         tuple(notices.stores),
         tuple(notices.twins),
     )
+
+
+def names_any(picture: Picture, ids: Mapping[bytes, int]) -> bool:
+    """Whether a picture has an object of these."""
+    return any(picture.id(index) in ids for index in range(len(picture)))
 
 
 def picture_key(store: Store, folder: bytes, options: ImportOptions, mark: bytes = b"") -> Key:

@@ -16,21 +16,22 @@ import os
 import stat
 from bisect import bisect_left
 from collections.abc import Callable
+from io import FileIO
 from typing import Final, Protocol
 
 from attrs import define, field
 
 from cas.catalog.host import filesystem_of
-from cas.errors import Invalid
+from cas.errors import Invalid, WasPurged
 from cas.limits import ID_BYTES, WHOLE_BLOB_BYTES_MAX
 from cas.model.ids import Kind, digest_of
 from cas.model.names import printable, to_text
 from cas.model.objects import EntryKind
-from cas.objects.content import Readable
 from cas.trees.build import Columns, build_columns
 from cas.trees.node import DIRECTORY, NodeStore, Value
 from cas.worktree.files import (
     OPEN_FILE,
+    PURGED,
     Content,
     Fault,
     encode_name,
@@ -73,10 +74,10 @@ class Sink(Protocol):
     """Where content goes."""
 
     def blob(self, content: bytes, prefix: bytes, name: bytes) -> bytes:
-        """Take content of at most 8 MiB that stands at `prefix` + `name`; gives its id."""
+        """Take content of up to 8 MiB at `prefix` + `name`; its id. May raise `WasPurged`."""
 
-    def stream(self, stream: Readable) -> tuple[bytes, int]:
-        """Take content of any size; (blob id, bytes)."""
+    def stream(self, stream: FileIO) -> tuple[bytes, int]:
+        """Take a file of any size; (blob id, bytes). May raise `WasPurged`."""
 
     def known(self, id: bytes) -> bool:
         """Whether an object of an earlier walk still exists; if so it is relied on."""
@@ -368,6 +369,8 @@ class Walk:
                 found = special(os.stat(name, dir_fd=place.fd(), follow_symlinks=False).st_mode)
         except OSError as error:
             found = failure(error)
+        except WasPurged:
+            found = PURGED
         if isinstance(found, Fault):
             self._fault(place.prefix + name, found)
             return None

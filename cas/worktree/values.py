@@ -29,8 +29,8 @@ class Problem:
     """A path that could not be saved or written as it is.
 
     `reason` is one of fifo, socket, device, unreadable, vanished, changed-while-reading, name,
-    link, unfinished, refused, changed (something else stands there than was expected), damaged
-    (the store cannot give the content), unexplained (gone from its branch, but not removed there).
+    purged, link, unfinished, refused, changed (something else stands there than was expected),
+    damaged (the store cannot give the content), unexplained (gone from its branch, but not removed there).
     """
 
     path: str
