@@ -7,9 +7,13 @@ it is first used, so that `import cas` costs next to nothing.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+# Not from `typing`: it alone takes as long as all else that the command line needs before it can
+# answer an interrupt.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from cas.assembly import adopt, init, open, plan_repair, salvage
     from cas.commands.backup import backup, expire, plan_expiry, prove, restore_store
     from cas.commands.copying import copy

@@ -18,6 +18,7 @@ from cas.errors import (
     CasError,
     CorruptCatalog,
     Invalid,
+    NotAllowed,
     NotAStore,
     StoreNotFound,
     Unsupported,
@@ -106,7 +107,7 @@ def open(
             objects = hosted.open_hosted(server, where, clock, read_only, cache_root())
         return assemble(objects, server.shown)
     folder = os.path.abspath(place)
-    if not os.path.exists(os.path.join(folder, CATALOG)):
+    if not _has_catalog(folder):
         if not create or read_only or _is_bereft(folder):
             raise _no_store(folder)
         init(folder, deltas=deltas, dictionaries=dictionaries, bucket=where, clock=clock)
@@ -122,6 +123,19 @@ def open(
         raise
     cache = os.path.join(folder, CACHE)
     return assemble(ObjectStore(catalog, packs, clock, cache), folder)
+
+
+def _has_catalog(folder: str) -> bool:
+    """Whether a folder holds a catalog. Raises `NotAllowed` where this user may not look."""
+    try:
+        os.stat(os.path.join(folder, CATALOG))
+    except PermissionError as error:
+        raise NotAllowed(
+            f"The store at {folder} may not be opened by this user.", path=folder
+        ) from error
+    except OSError:
+        return False
+    return True
 
 
 def _refuse_other_bucket(folder: str, bucket: str) -> None:
@@ -361,7 +375,11 @@ def discover(start: str, environ: str | None) -> str:
     folder = os.path.abspath(start)
     while True:
         candidate = os.path.join(folder, STORE_FOLDER)
-        if os.path.exists(os.path.join(candidate, CATALOG)) or _is_bereft(candidate):
+        try:
+            found = _has_catalog(candidate) or _is_bereft(candidate)
+        except NotAllowed:
+            found = True  # who opens it is told
+        if found:
             return candidate
         above = os.path.dirname(folder)
         if above == folder:

@@ -72,8 +72,8 @@ def connect(place: PostgresPlace, *, read_only: bool) -> Connection:
             )
         if recovering and not read_only:
             raise ReadOnly(
-                f"{place.shown} is a standby, which takes no writes; name the primary, or open "
-                "the store read-only.",
+                f"{place.shown} is a standby, which takes no writes; name the primary; it can "
+                "be read (`cas log`, `cas restore`; `cas.open(..., read_only=True)`).",
                 path=place.shown,
             )
     except BaseException:

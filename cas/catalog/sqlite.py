@@ -224,7 +224,9 @@ def open_catalog(
         gate: Gate = NoGate() if read_only else FileGate(locks)
     except OSError as error:
         raise ReadOnly(
-            f"{locks} cannot be written ({error.strerror}); open the store read-only.", path=locks
+            f"{locks} cannot be written ({error.strerror}). Who may not write there can read "
+            "(`cas log`, `cas restore`; `cas.open(..., read_only=True)`) and change nothing.",
+            path=locks,
         ) from error
     return SqliteCatalog(path, gate, read_only=read_only, vfs=vfs, anywhere=anywhere)
 

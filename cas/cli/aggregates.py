@@ -9,23 +9,25 @@ from __future__ import annotations
 import base64
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
+from cas.cli.files import write_file
 from cas.cli.form import columns, size, when
 from cas.cli.front import Front, pass_front
 from cas.cli.options import CasCommand, default_author
 from cas.cli.output import Output
+from cas.commands.objects import Counted, open_file
 from cas.commands.workspace import SPRINT_VERBS, move_sprint, row_of
 from cas.model.names import printable
 from cas.workspace.artifacts import Artifact
 from cas.workspace.codec import to_fields
 from cas.workspace.layout import MAIN
 from cas.workspace.memories import ARCHIVED, Memory
-from cas.workspace.oldlayout import save_artifact
 from cas.workspace.planning import Sprint
 from cas.workspace.reading import Collection
 from cas.workspace.registry import Aggregate
@@ -236,8 +238,11 @@ def artifact(
             target = _argument(name, "the NAME of an artifact")
             with space.unit_of_work(default_author(), f"{action} {target}"[:200]) as uow:
                 if action == "put":
-                    content: Any = sys.stdin.buffer if file in _STREAM else file
-                    made = uow.artifacts.put(target, content, title=title, tags=tags)
+                    piped = file in _STREAM
+                    source = nullcontext(sys.stdin.buffer) if piped else open_file(str(file))
+                    with source as content:
+                        held: Any = Counted(content)
+                        made = uow.artifacts.put(target, held, title=title, tags=tags)
                     uow.event("artifact.put", {"name": target}, about=made)
                 else:
                     uow.artifacts.remove(target)
@@ -269,7 +274,8 @@ def _get(out: Output, artifacts: Artifacts, name: str, file: Path | None) -> Non
     one = artifacts.get(name)
     if file not in _STREAM:
         assert file is not None
-        save_artifact(artifacts, name, file)
+        with artifacts.open(name) as reader:
+            write_file(str(file), reader)
     elif out.json:
         content = base64.b64encode(artifacts.read(name)).decode()
         out.document("artifact", id=name, size=one.size_bytes, content_base64=content)

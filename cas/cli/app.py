@@ -176,7 +176,7 @@ def main(arguments: list[str]) -> int:
         _drop_output()
         return BROKEN_PIPE
     except BaseException as error:
-        problem = problem_of(error)
+        problem = problem_of(error, front.interrupted)
         # Words that did not parse may have ended before --json was met.
         as_json = front.settings.json or (problem.code == "usage" and said_json(arguments))
         return _tell(problem, as_json=as_json)
@@ -195,7 +195,8 @@ def _invoke(front: Front, arguments: list[str]) -> int:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
-    with cli.make_context("cas", arguments, **settings) as context:
+    # A copy: parsing takes away what it has read.
+    with cli.make_context("cas", [*arguments], **settings) as context:
         cli.invoke(context)
     return front.exit_code
 

@@ -11,7 +11,7 @@ import stat
 from typing import NoReturn
 
 from cas.clock import SystemClock
-from cas.errors import NotAllowed, NotFound, StorageFailed, StorageFull
+from cas.errors import Invalid, NotAllowed, NotFound, StorageFailed, StorageFull
 from cas.model.names import printable
 from cas.objects.content import Readable
 
@@ -24,7 +24,7 @@ def write_file(name: str, content: Readable) -> None:
     """Write everything `content` gives to the file `name`.
 
     A file that is there keeps its mode; a device or a pipe is written to as it is. Raises
-    `NotFound`, `NotAllowed`, `StorageFull`, `StorageFailed`.
+    `NotFound`, `Invalid` for a folder, `NotAllowed`, `StorageFull`, `StorageFailed`.
     """
     target = os.path.realpath(name)
     try:
@@ -67,6 +67,8 @@ def _fail(name: str, error: OSError) -> NoReturn:
         raise error
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         raise NotFound(f"There is no folder for {shown}; make it first.", path=name) from error
+    if isinstance(error, IsADirectoryError):
+        raise Invalid(f"{shown} is a folder; name a file in it.", path=name) from error
     if isinstance(error, PermissionError):
         raise NotAllowed(f"{shown} may not be written by this user.", path=name) from error
     if error.errno in _FULL:

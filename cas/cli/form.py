@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any
 
+from cas.model.names import count as count
 from cas.model.names import printable, to_bytes
 
 _UNITS = ("kB", "MB", "GB", "TB", "PB")
@@ -29,11 +30,6 @@ def size(count_bytes: int) -> str:
         if value < 999.5 or unit == _UNITS[-1]:
             break
     return f"{value:.1f} {unit}" if value < 99.95 else f"{value:.0f} {unit}"
-
-
-def count(number: int, one: str, many: str = "") -> str:
-    """`1 file`, `14,422 files`."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def when(time_us: int, *, exact: bool = False) -> str:

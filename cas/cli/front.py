@@ -34,6 +34,8 @@ class Front:
         self.exit_code = 0
         self.raw = False
         """Whether branches of the workspace may be changed past it."""
+        self.interrupted = ""
+        """What an interrupt leaves, where it is something."""
 
     def location(self) -> str:
         """Where the store is. Raises `StoreNotFound`."""

@@ -6,6 +6,7 @@ be taken in makes the exit code 1.
 
 from __future__ import annotations
 
+from cas.cli.form import count
 from cas.cli.front import Front
 from cas.cli.options import default_author
 from cas.model.names import printable
@@ -32,7 +33,8 @@ def act(front: Front, space: Workspace, path: str) -> None:
             branch=done.branch,
         )
         return
-    out.line(f"{done.files} files, {done.unchanged} as before; {done.aggregates} aggregates")
+    files, made = count(done.files, "file"), count(done.aggregates, "aggregate")
+    out.line(f"{files}, {done.unchanged} as before; {made}")
     if done.branch is not None:
         out.line(f"history: {printable(done.branch)}")
     out.note_each([f"{each.path} {each.reason}" for each in done.not_understood if each.kept])

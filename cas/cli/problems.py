@@ -49,16 +49,15 @@ class Problem:
         )
 
 
-def problem_of(error: BaseException) -> Problem:
-    """The problem of any exception."""
+def problem_of(error: BaseException, interrupted: str = "") -> Problem:
+    """The problem of any exception. `interrupted`: what is left where it is an interrupt."""
     if isinstance(error, CasError):
         return Problem(error.code, error.message, error.exit_code, error.fields)
     if isinstance(error, click.ClickException):
         return _usage(error)
     if isinstance(error, KeyboardInterrupt | click.Abort):
-        return Problem(
-            "interrupted", "Interrupted; what was not finished left nothing behind.", INTERRUPTED
-        )
+        left = interrupted or "what was not finished left nothing behind."
+        return Problem("interrupted", f"Interrupted; {left}", INTERRUPTED)
     if isinstance(error, OSError):
         where = f" at {error.filename}" if error.filename else ""
         return Problem(

@@ -27,13 +27,16 @@ def restore(front: Front, target: str, folder: str, force: bool, dry_run: bool) 
     DIR is made when it is missing. What stands there and is equal is left alone; what differs is
     written over when the store holds its content, so that it can be had again. Anything else is
     unsaved work: then nothing is written, unless --force is given. Files that the revision does
-    not have stay.
+    not have stay. What an interrupt leaves is whole files, and the same command writes the rest.
     """
     with front.store() as store, Bar(front.settings) as bar:
         if dry_run:
             plan = plan_folder(store, target, folder)
             _tell_plan(front, plan)
             return
+        front.interrupted = (
+            "files that were written stay, each of them whole; the same command writes the rest."
+        )
         report = restore_folder(store, target, folder, force=force, progress=bar.files)
     if front.out.json:
         front.out.document(

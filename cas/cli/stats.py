@@ -79,7 +79,7 @@ def _about(found: Stats) -> list[tuple[str, str]]:
 def _files(found: Stats) -> list[tuple[str, str]]:
     """What the folder takes, by what it is."""
     parts = asdict(found.files)
-    return [(name, _exact(value)) for name, value in parts.items()]
+    return [("on disk", "bytes"), *((name, _exact(value)) for name, value in parts.items())]
 
 
 def _fields(found: Stats) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from attrs import frozen
 
 from cas.clock import Clock
 from cas.commands.restore import restore_folder
-from cas.errors import Invalid, StorageFailed
+from cas.errors import Invalid, NotAllowed, NotFound, StorageFailed
 from cas.history.store import Store
 from cas.limits import MIB
 from cas.model.ids import BlobId
@@ -97,7 +97,7 @@ def measure(
 ) -> BenchReport:
     """Measure in a new folder below `place`, for about `seconds`; `open_store` makes a store.
 
-    Raises `Invalid`, `StorageFailed`, and what a store raises.
+    Raises `Invalid`, `NotFound`, `NotAllowed`, `StorageFailed`, and what a store raises.
     """
     if not SECONDS_MIN <= seconds <= 600:
         raise Invalid(f"A bench lasts {SECONDS_MIN:g} to 600 seconds, not {seconds:g}.")
@@ -106,6 +106,10 @@ def measure(
     try:
         with tempfile.TemporaryDirectory(prefix=".cas-bench-", dir=place) as folder:
             figures = tuple(_figures(Path(folder), open_store, source, seconds))
+    except FileNotFoundError as error:
+        raise NotFound(f"There is no folder {place}.", path=place) from error
+    except PermissionError as error:
+        raise NotAllowed(f"{place} may not be written by this user.", path=place) from error
     except OSError as error:
         raise StorageFailed(
             f"{place} cannot be measured: {error.strerror}.", path=place, errno=error.errno

@@ -5,6 +5,7 @@ Floor 8. Invariant: what `put_files` returns is durable, all of it or nothing.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -88,6 +89,8 @@ class Counted:
         try:
             part = self._stream.read(size)
         except OSError as error:
+            if error.errno == errno.EBADF:
+                raise Invalid("Standard input is closed; name a file.") from error
             raise StorageFailed(
                 f"Reading failed: {error.strerror}.", path=None, errno=error.errno
             ) from error

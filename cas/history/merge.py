@@ -200,8 +200,8 @@ def plan_merge(
         return plan(commits.get(theirs).tree, fast_forward=True)
     if not bases and not allow_unrelated:
         raise UnrelatedHistories(
-            f"{short_ref(ref.name)} and {name} have no commit in common; allow unrelated "
-            "histories to merge them all the same.",
+            f"{short_ref(ref.name)} and {name} have no commit in common; "
+            "`--allow-unrelated` (`allow_unrelated=True`) merges them all the same.",
             ours=ours,
             theirs=theirs,
         )

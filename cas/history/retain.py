@@ -175,8 +175,8 @@ def plan_retention(core: Core, view: View, policy: RetentionPolicy | None) -> Re
         policy = retention_at(core, view.moment)
         if policy is None:
             raise Invalid(
-                "The store has no retention policy; give rules (`cas retain --keep-daily 7`), or "
-                "keep some with `store.set_retention`."
+                "The store has no retention policy; give rules (`cas retain --keep-daily 7`), and "
+                "keep them in the store with `--save` (`store.set_retention`)."
             )
     before = horizon_at(core, view.moment)
     horizon = max(before.seq, _horizon_seq(core, view.moment, policy))

@@ -152,7 +152,7 @@ class KeepRule:
         if self.within is None and not any(getattr(self, name) for name in COUNTS):
             raise Invalid(
                 "A rule that keeps nothing is none; give it at least --keep-last 1, which keeps "
-                "the newest commit."
+                "the newest."
             )
 
     def __str__(self) -> str:

@@ -17,7 +17,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
-from cas.errors import Invalid
+from cas.errors import EntryNotFound, Invalid
 
 _STEP: Final = re.compile(r"([~^])([0-9]{0,9})")
 _PEEL: Final = re.compile(r"\^\{(commit)?\}")
@@ -25,6 +25,8 @@ _WHEN: Final = re.compile(r"@\{([^{}]*)\}")
 _TARGET: Final = re.compile(r"((?:[^:{]|\{[^{}]*\}?)*):(.*)", re.DOTALL)
 _RANGE: Final = re.compile(r"(?s)(.*?)(\.\.\.?)(.*)")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_DIGITS: Final = 19
+"""So many digits no number of an entry has."""
 
 
 class When(NamedTuple):
@@ -82,9 +84,11 @@ def parse_revision(text: str) -> Revision:
 
 
 def parse_when(text: str) -> When:
-    """A moment as it stands in `@{...}`. Raises `Invalid`."""
+    """A moment as it stands in `@{...}`. Raises `Invalid`, `EntryNotFound`."""
     stripped = text.strip()
-    if stripped.isascii() and stripped.isdigit() and len(stripped) < 19:
+    if stripped.isascii() and stripped.isdigit() and len(stripped) >= _DIGITS:
+        raise EntryNotFound(f"The journal has no entry {stripped}.", seq=int(stripped[:_DIGITS]))
+    if stripped.isascii() and stripped.isdigit() and len(stripped) < _DIGITS:
         return When(int(stripped), None)
     try:
         moment = datetime.fromisoformat(stripped)

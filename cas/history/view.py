@@ -36,7 +36,7 @@ from cas.history.timeline import Moment, RefValue
 from cas.later import Later
 from cas.limits import ID_BYTES
 from cas.model.ids import CommitId, Kind, ObjectId, is_abbreviation
-from cas.model.names import HEADS, TAGS, short_ref, split_path
+from cas.model.names import HEADS, TAGS, count, short_ref, split_path
 from cas.model.objects import Commit, Tag
 
 if TYPE_CHECKING:
@@ -216,7 +216,8 @@ class View:
         parents = self._commits.get(id).parents
         if number > len(parents):
             raise RevisionNotFound(
-                f"{revision!r} goes back too far: commit {id.short} has {len(parents)} parents.",
+                f"{revision!r} goes back too far: commit {id.short} has "
+                f"{count(len(parents), 'parent') if parents else 'no parent'}.",
                 revision=revision,
             )
         return parents[number - 1]

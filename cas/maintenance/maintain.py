@@ -29,6 +29,7 @@ from cas.maintenance.extent import Extent, Ledger
 from cas.maintenance.fsck import fsck
 from cas.maintenance.gc import Collector
 from cas.maintenance.remembered import Remembered
+from cas.model.names import count
 from cas.objects.mirror import MIRRORED, is_due
 
 _TIMES_FILE: Final = "maintain.json"
@@ -123,11 +124,11 @@ class Maintenance:
         lookup.refresh()
         many = lookup.inline_count * _SHARE >= limits.spill_packs
         large = lookup.inline_bytes * _SHARE >= limits.spill_bytes
-        return f"{lookup.inline_count} packs lie in the catalog" if many or large else ""
+        return f"{count(lookup.inline_count, 'pack')} in the catalog" if many or large else ""
 
     def _spill(self) -> Done:
         size_bytes = self._objects.lookup.inline_bytes
-        return f"gathered {self._store.spill()} packs", size_bytes
+        return f"gathered {count(self._store.spill(), 'pack')}", size_bytes
 
     def _mirror_due(self) -> str:
         """After commits only where much is in no pack: it is a file a time."""
@@ -145,12 +146,12 @@ class Maintenance:
         if self._store.retention() is None:
             return ""
         going = len(self._store.plan_retention().going)
-        return f"the rules give up {going} commits" if going else ""
+        return f"the rules give up {count(going, 'commit')}" if going else ""
 
     def _retain(self) -> Done:
         plan = self._store.plan_retention()
         self._store.apply(plan, author="maintain", message="retention by the rules of the store")
-        return f"gave up the content of {len(plan.going)} commits", 0
+        return f"gave up the content of {count(len(plan.going), 'commit')}", 0
 
     def _gc_due(self) -> str:
         idle = self._collector.is_idle(self._store.core)
@@ -158,14 +159,14 @@ class Maintenance:
 
     def _gc(self) -> Done:
         done = self._store.gc()
-        text = f"removed {done.object_count} objects and {done.file_count} files"
+        text = f"removed {count(done.object_count, 'object')} and {count(done.file_count, 'file')}"
         return text, done.stored_bytes + done.file_bytes
 
     def _packs_due(self) -> str:
         objects = self._objects
         state = objects.lookup.refresh()
         chosen = worth_moving(objects, state, waste_min=GC_WASTE_MIN, bytes_max=GC_MOVED_BYTES_MAX)
-        return f"{len(chosen)} packs are small or mostly waste" if chosen else ""
+        return f"small or mostly waste: {count(len(chosen), 'pack')}" if chosen else ""
 
     def _packs(self) -> Done:
         moved = compact(self._objects, waste_min=GC_WASTE_MIN, bytes_max=GC_MOVED_BYTES_MAX)
@@ -209,11 +210,11 @@ class Maintenance:
         files = [pack.file for pack in state.packs.values() if pack.file is not None]
         since_us = self._objects.clock.wall_us() - MAINTAIN_CHECK_DAYS * DAY_US
         old = sum(times.get(file, 0) < since_us for file in files)
-        return f"{old} pack files were not read for {MAINTAIN_CHECK_DAYS} days" if old else ""
+        return f"not read for {MAINTAIN_CHECK_DAYS} days: {count(old, 'pack file')}" if old else ""
 
     def _check(self) -> Done:
         extent = Extent(budget_ms=max(1.0, self._left_ms()), oldest_first=True)
         report = fsck(self._store, extent=extent)
         faults = len(report.findings)
-        text = f"read {report.content_bytes} bytes, {report.unread_count} packs are left"
-        return text + (f"; {faults} findings, run `cas fsck`" if faults else ""), 0
+        text = f"read {report.content_bytes} bytes, left {count(report.unread_count, 'pack')}"
+        return text + (f"; {count(faults, 'finding')}, run `cas fsck`" if faults else ""), 0

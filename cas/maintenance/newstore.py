@@ -48,6 +48,7 @@ def build(
     """
     address = None if bucket is None else remote.parse_address(bucket)
     parent = os.path.dirname(folder)
+    _refuse_inside(folder)
     building = os.path.join(parent, f".{os.path.basename(folder)}.{clock.random(8).hex()}.new")
     try:
         make_folders(parent, files)
@@ -85,6 +86,22 @@ def build(
         _remove(building, claimed, clock)
         raise
     return True
+
+
+def _refuse_inside(folder: str) -> None:
+    """Raise `NotAStore` where no folder can be, or where another store would have it in its own."""
+    above = os.path.dirname(folder)
+    while True:
+        if os.path.exists(os.path.join(above, CATALOG)):
+            raise NotAStore(
+                f"{folder} lies in the folder of the store {above}; choose another place.",
+                path=folder,
+            )
+        if os.path.lexists(above) and not os.path.isdir(above):
+            raise NotAStore(f"{above} is no folder; choose another place.", path=folder)
+        if above == os.path.dirname(above):
+            return
+        above = os.path.dirname(above)
 
 
 def _remove(folder: str, claimed: BucketRecord | None, clock: Clock) -> None:

@@ -33,7 +33,7 @@ from cas.maintenance.origins import Origin, origin_at
 from cas.maintenance.rebuild import Rebuild, plan_rebuild
 from cas.maintenance.renewal import carry_out, finish, is_unfinished
 from cas.model.ids import Kind, ObjectId, digest_of
-from cas.model.names import short_ref
+from cas.model.names import count, short_ref
 from cas.model.segment import Segment
 from cas.objects.packs import file_name, read_footer
 from cas.storage.bucket import Bucket
@@ -261,14 +261,14 @@ def _rebuild_actions(rebuild: Rebuild, reason: str, wishes: Wishes) -> Iterator[
     yield Action(
         "rebuild-catalog",
         evidence.folder.catalog,
-        f"Make the catalog from {len(evidence.packs)} packs, because {reason}: "
-        f"{rebuild.object_count} objects, the journal {where}.",
+        f"Make the catalog from {count(len(evidence.packs), 'pack')}, because {reason}: "
+        f"{count(rebuild.object_count, 'object')}, the journal {where}.",
     )
     for file in evidence.damaged:
         yield Action("rescue-pack", file, f"Gather the whole records of {file} in a new pack.")
     if wishes.accept_loss and rebuild.admission.missing:
-        count = len(rebuild.admission.missing)
-        yield Action("accept-loss", "", f"Go on without {count} objects that are named and lost.")
+        lost = count(len(rebuild.admission.missing), "object")
+        yield Action("accept-loss", "", f"Go on without {lost} named and lost.")
 
 
 def _rebuild_blocks(rebuild: Rebuild, wishes: Wishes) -> Iterator[str]:

@@ -114,6 +114,11 @@ def to_text(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
 
 
+def count(number: int, one: str, many: str = "") -> str:
+    """`1 file`, `14,422 files`."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def printable(name: str | bytes) -> str:
     """A name that can be written to any terminal: control bytes and surrogates are escaped."""
     text = to_text(name) if isinstance(name, bytes) else name

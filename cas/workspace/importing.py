@@ -13,7 +13,7 @@ from pathlib import Path
 from attrs import evolve
 
 from cas.catalog.foreign import ForeignFile, is_sqlite
-from cas.errors import Invalid
+from cas.errors import Invalid, NotFound
 from cas.model.names import HEADS, printable
 from cas.workspace.agentfs import is_agentfs, take_agentfs
 from cas.workspace.arrivals import Arrivals, ImportReport
@@ -31,8 +31,8 @@ def import_path(space: Workspace, path: str | os.PathLike[str], *, actor: str) -
     """Take in what lies at a path; tells what was not understood.
 
     One entry a store, and for a folder of git one before that for its history. Doing it again takes
-    in what differs. Raises `Invalid` for what is none of the known kinds, `BadArchive` for what is
-    damaged, `StorageFailed`, `Busy`, and what a commit raises.
+    in what differs. Raises `NotFound`, `Invalid` for what is none of the known kinds, `BadArchive`
+    for what is damaged, `StorageFailed`, `Busy`, and what a commit raises.
     """
     place = os.path.abspath(os.fspath(path))
     if os.path.isdir(place):
@@ -42,7 +42,7 @@ def import_path(space: Workspace, path: str | os.PathLike[str], *, actor: str) -
             else import_folder(space, place, actor=actor)
         )
     if not os.path.isfile(place):
-        raise Invalid(f"There is no file or folder at {printable(place)}.")
+        raise NotFound(f"There is no file or folder at {printable(place)}.", path=place)
     if not is_sqlite(place):
         raise Invalid(
             f"{printable(place)} is no file of SQLite. What can be taken in: a folder, a folder of "

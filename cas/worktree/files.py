@@ -12,8 +12,10 @@ import stat
 import sys
 from typing import Final, NamedTuple
 
+from cas.errors import CasError, Invalid, NotAllowed, NotFound
 from cas.limits import WHOLE_BLOB_BYTES_MAX
 from cas.model.ids import Kind, digest_of, digest_parts
+from cas.model.names import printable, to_text
 from cas.model.objects import EntryKind
 from cas.worktree.names import is_unfinished
 
@@ -124,6 +126,16 @@ def failure(error: OSError) -> Fault:
     """What the operating system said, as a fault."""
     gone = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE)
     return Fault("vanished" if gone else "unreadable", (error.strerror or str(error)).lower())
+
+
+def no_folder(folder: bytes, error: OSError) -> CasError:
+    """Why a folder cannot be read: `NotFound`, `NotAllowed` or `Invalid`."""
+    shown, path = printable(folder), to_text(folder)
+    if isinstance(error, FileNotFoundError):
+        return NotFound(f"There is no folder {shown}.", path=path)
+    if isinstance(error, PermissionError):
+        return NotAllowed(f"{shown} may not be read by this user.", path=path)
+    return Invalid(f"{shown} cannot be read as a folder: {error.strerror}.", path=path)
 
 
 def hash_file(fd: int, name: bytes) -> bytes:

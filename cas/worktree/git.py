@@ -141,9 +141,9 @@ def open_git(path: str) -> Iterator[GitFolder]:
     try:
         handle = vars(library)["Repository"](path)
     except (library.GitError, KeyError, ValueError) as error:
-        raise Invalid(
-            f"{printable(path)!r} is no folder of git that can be read: {error}.", path=path
-        ) from error
+        known = str(error).startswith("Repository not found")  # it says so of "." as ".."
+        why = "" if known else f" that can be read: {error}"
+        raise Invalid(f"{printable(path)!r} is no folder of git{why}.", path=path) from error
     library.option(option, False)
     try:
         yield GitFolder(library, handle)

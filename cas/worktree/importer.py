@@ -177,8 +177,9 @@ def import_folder(
 ) -> ImportReport:
     """Save a folder as the next commit of a branch; durable on return.
 
-    What cannot be saved is in `problems`, the rest is saved. Raises `Invalid` when `folder` is
-    no readable folder, `RefConflict` when the branch moved meanwhile, and what a commit raises.
+    What cannot be saved is in `problems`, the rest is saved. Raises `NotFound`, `NotAllowed` or
+    `Invalid` when `folder` is no readable folder, `RefConflict` when the branch moved meanwhile,
+    and what a commit raises.
     """
     work = _Import(store, folder_to_read(store, folder), options, progress)
     with store.begin(author=author, message=message) as tx:

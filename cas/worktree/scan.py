@@ -38,6 +38,7 @@ from cas.worktree.files import (
     failure,
     kind_of,
     left_out,
+    no_folder,
     read_file,
     same,
     special,
@@ -140,14 +141,12 @@ class Walk:
     def run(self) -> Picture:
         """The folder as it is; the root's id and size are those of entry 0.
 
-        Raises `Invalid` when it is no readable folder.
+        Raises `NotFound`, `NotAllowed`, `Invalid` when it is no readable folder.
         """
         try:
             fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            raise Invalid(
-                f"{printable(self._folder)} cannot be read as a folder: {error.strerror}."
-            ) from error
+            raise no_folder(self._folder, error) from error
         place = Place(self._folder, None, b"", fd)
         try:
             if filesystem_of(os.fsdecode(self._folder)) in _STAMPING:

@@ -30,7 +30,8 @@ class Problem:
 
     `reason` is one of fifo, socket, device, unreadable, vanished, changed-while-reading, name,
     purged, link, unfinished, refused, changed (something else stands there than was expected),
-    damaged (the store cannot give the content), unexplained (gone from its branch, but not removed there).
+    damaged (the store cannot give the content), unexplained (gone from its branch, but not removed
+    there).
     """
 
     path: str

@@ -41,7 +41,7 @@ def test_bench_needs_no_store_when_told_where(shell: Shell, tmp_path: Path) -> N
     done = shell("bench", "--at", str(place), "--seconds", "1")
     assert len(done.lines) == 14
     assert list(place.iterdir()) == []
-    shell("bench", "--at", str(tmp_path / "nowhere"), "--seconds", "1", expect=7)
+    shell("bench", "--at", str(tmp_path / "nowhere"), "--seconds", "1", expect=3)
     shell("bench", "--at", str(place), "--seconds", "0", expect=2)
 
 

@@ -68,6 +68,24 @@ def test_an_interrupt_at_the_commit_of_a_snapshot(stocked: Shell) -> None:
     assert_sound(stocked, commits=2)
 
 
+def test_an_interrupt_of_a_restore_says_that_files_stay(stocked: Shell) -> None:
+    """Ctrl-C between files: what was written is whole, and it is told that it stays."""
+    for number in range(20_000):
+        stocked.write(f"work/{number % 50:02}/{number}", b"%d" % number)
+    stocked("snapshot", "work")
+    running = start(stocked, "restore", "main", "back")
+    back = stocked.folder / "back"
+    wait_for(lambda: back.exists() and any(back.rglob("*")), running)
+    running.send_signal(signal.SIGINT)
+    _out, err = running.communicate(timeout=WAIT_S)
+    assert running.returncode == 130
+    assert b"files that were written stay" in err
+    for path in back.glob("[0-9][0-9]/*"):
+        assert path.read_bytes() == path.name.encode()
+    stocked("restore", "main", "back")
+    assert len(list(back.glob("[0-9][0-9]/*"))) == 20_000
+
+
 def waits_for_a_lock(pid: int) -> bool:
     """Whether the kernel lists this process as waiting for a file lock."""
     text = Path("/proc/locks").read_text()
@@ -154,13 +172,17 @@ def test_a_reader_that_goes_away_ends_the_command_silently(
     assert running.wait(WAIT_S) == 141
 
 
-def test_standard_input_that_is_closed_is_empty_and_no_file_of_the_store(stocked: Shell) -> None:
-    """`cas put - <&-` stores nothing but what it was given: no bytes."""
+@pytest.mark.parametrize(
+    "words", [["put", "-"], ["write", "main:x", "-"], ["import", "--tar", "-"]]
+)
+def test_standard_input_that_is_closed_is_refused(stocked: Shell, words: list[str]) -> None:
+    """`cas put - <&-` was given nothing, not even no bytes; no file of the store is read."""
     done = subprocess.run(
-        ["sh", "-c", 'exec "$@" <&-', "sh", *PROGRAM, "put", "-"],
+        ["sh", "-c", 'exec "$@" <&-', "sh", *PROGRAM, *words],
         cwd=stocked.folder,
         env=environment(),
         capture_output=True,
-        check=True,
+        check=False,
     )
-    assert stocked("get", done.stdout.decode().strip()).out == b""
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"Standard input is closed" in done.stderr

@@ -30,13 +30,15 @@ def test_artifacts_are_put_and_got(shell: Shell) -> None:
     assert shell("artifact", "get", "data/a", "-").out == b"two"
     assert shell("artifact", "get", "data/a").out == b"two"
     assert shell("artifact", "get", "data/a", "--at", "1").out == b"\x00one"
+    shell("artifact", "get", "data/a", "out/b.bin", expect=3)
+    (shell.folder / "out").mkdir()
     shell("artifact", "get", "data/a", "out/b.bin")
     assert (shell.folder / "out" / "b.bin").read_bytes() == b"two"
     assert shell("artifact", "list").lines == ["3  artifact  data/a"]
     assert len(shell("artifact", "history", "data/a").lines) == 2
     shell("artifact", "rm", "data/a")
     shell("artifact", "get", "data/a", expect=3)
-    shell("artifact", "put", "x", "missing", expect=2)
+    shell("artifact", "put", "x", "missing", expect=3)
 
 
 def test_sprints_move_and_events_tell(shell: Shell) -> None:
