@@ -6,9 +6,10 @@ Floor 8. Invariant: nothing here writes.
 from __future__ import annotations
 
 from cas.commands.target import resolve
-from cas.errors import RevisionNotFound, WrongKind
+from cas.errors import ObjectNotFound, RevisionNotFound, WrongKind
 from cas.history.revision import split_path
 from cas.history.store import Store
+from cas.history.view import View
 from cas.maintenance.why import Why, why
 from cas.model.ids import ObjectId, is_abbreviation
 
@@ -35,4 +36,15 @@ def named_object(store: Store, text: str) -> ObjectId:
     except (RevisionNotFound, WrongKind):
         if not is_abbreviation(lowered):
             raise
-        return view.find(revision)
+        return _find(store, view, revision)
+
+
+def _find(store: Store, view: View, digits: str) -> ObjectId:
+    """The object whose id begins so; of what was purged the tombstone still tells it."""
+    try:
+        return view.find(digits)
+    except ObjectNotFound:
+        gone = [stone.id for stone in store.purged() if stone.id.hex().startswith(digits.lower())]
+        if len(gone) != 1:
+            raise
+        return gone[0]

@@ -26,7 +26,7 @@ from cas.history.view import Ref, View
 from cas.limits import RETENTION_TRIES
 from cas.model.entry import Entry
 from cas.model.ids import CommitId, ObjectId, TreeId
-from cas.model.names import HEADS, HOLDS, HORIZON_REF, PINS, TAGS, short_ref, to_text
+from cas.model.names import HEADS, HOLDS, HORIZON_REF, PINS, TAGS, count, short_ref, to_text
 from cas.model.objects import Commit, TreeEntry
 from cas.objects.batch import Batch
 from cas.trees import paths
@@ -396,8 +396,8 @@ def _one_time(fresh: Mapping[CommitId, Thinning]) -> Mapping[CommitId, Thinning]
     return {id: evolve(thinning, time_us=time_us) for id, thinning in fresh.items()}
 
 
-def _about(count: int, horizon: int, before: int) -> str:
-    parts = [f"thin {count} commits"] if count else []
+def _about(number: int, horizon: int, before: int) -> str:
+    parts = [f"thin {count(number, 'commit')}"] if number else []
     parts += [f"raise the horizon to entry {horizon}"] if horizon > before else []
     return "retain: " + ", ".join(parts)
 

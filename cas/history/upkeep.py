@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from attrs import field, frozen
 
 from cas.model.ids import Kind
+from cas.model.names import count
 
 if TYPE_CHECKING:
     from cas.history.core import Core
@@ -103,9 +104,9 @@ class GcPlan(GcFigures):
         """One sentence for people."""
         parts = [f"{row.object_count} {_plural(row)} ({row.reason})" for row in self.rows]
         if self.file_count:
-            parts.append(f"{self.file_count} files that nothing names")
+            parts.append(f"{count(self.file_count, 'file')} that nothing names")
         if self.session_count:
-            parts.append(f"{self.session_count} dead writers")
+            parts.append(count(self.session_count, "dead writer"))
         text = f"{', '.join(parts)}: {self.stored_bytes + self.file_bytes} bytes would go"
         if not parts:
             text = "nothing would go"

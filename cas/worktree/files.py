@@ -12,7 +12,7 @@ import stat
 import sys
 from typing import Final, NamedTuple
 
-from cas.errors import CasError, Invalid, NotAllowed, NotFound
+from cas.errors import CasError, Invalid, NotAllowed, NotFound, WasPurged
 from cas.limits import WHOLE_BLOB_BYTES_MAX
 from cas.model.ids import Kind, digest_of, digest_parts
 from cas.model.names import printable, to_text
@@ -48,7 +48,7 @@ class Content(NamedTuple):
     torn: bool
 
 
-PURGED: Final = Fault(
+_PURGED: Final = Fault(
     "purged", "this content was purged and stays out; `cas put --allow-purged` takes it in again"
 )
 
@@ -122,8 +122,10 @@ def left_out(name: bytes) -> Fault:
     return Fault("name", "other systems would take it for a store's own folder")
 
 
-def failure(error: OSError) -> Fault:
-    """What the operating system said, as a fault."""
+def failure(error: OSError | WasPurged) -> Fault:
+    """What the operating system or the store said, as a fault."""
+    if isinstance(error, WasPurged):
+        return _PURGED
     gone = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE)
     return Fault("vanished" if gone else "unreadable", (error.strerror or str(error)).lower())
 

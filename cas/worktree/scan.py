@@ -31,7 +31,6 @@ from cas.trees.build import Columns, build_columns
 from cas.trees.node import DIRECTORY, NodeStore, Value
 from cas.worktree.files import (
     OPEN_FILE,
-    PURGED,
     Content,
     Fault,
     encode_name,
@@ -366,10 +365,8 @@ class Walk:
                 found = self._link(place, name)
             else:
                 found = special(os.stat(name, dir_fd=place.fd(), follow_symlinks=False).st_mode)
-        except OSError as error:
+        except (OSError, WasPurged) as error:
             found = failure(error)
-        except WasPurged:
-            found = PURGED
         if isinstance(found, Fault):
             self._fault(place.prefix + name, found)
             return None

@@ -110,7 +110,7 @@ def test_why_and_show_tell_the_purge(purged: Shell) -> None:
     shown = purged("show", "main:k", "--json").document
     assert (shown["purged"]["reason"], shown["purged"]["author"]) == ("leaked", "tester")
     assert "by tester: leaked" in purged("show", "main:k").text
-    for what in ("main:k", shown["id"]):
+    for what in ("main:k", shown["id"], shown["id"][:10]):
         assert "by tester: leaked" in purged("why", what, expect=3).err
         assert purged("why", what, "--json", expect=3).document["purged"] == shown["purged"]
 
