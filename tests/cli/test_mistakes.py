@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -102,7 +103,13 @@ def test_an_interrupt_while_the_program_is_loaded(tmp_path: Path) -> None:
     env["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{env['PYTHONPATH']}"
     for words in ((), ("--json",)):
         done = subprocess.run(
-            [*PROGRAM, "log", *words], env=env, capture_output=True, check=False, timeout=60
+            [*PROGRAM, "log", *words],
+            env=env,
+            capture_output=True,
+            check=False,
+            timeout=60,
+            # Whoever runs the tests in the background has it ignored, and so would the program.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         assert done.returncode == 130
         if words:
