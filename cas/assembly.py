@@ -33,7 +33,7 @@ from cas.maintenance.newstore import build as build
 from cas.maintenance.newstore import new_meta
 from cas.objects.store import ObjectStore
 from cas.storage.memory import MemoryBucket
-from cas.storage.place import address_in, bucket_in
+from cas.storage.place import address_in, bucket_in, folder_of
 
 if TYPE_CHECKING:
     from cas.history.core import Core
@@ -106,7 +106,7 @@ def open(
             hosted.make_hosted(server, where, new_meta(clock, deltas, dictionaries), clock)
             objects = hosted.open_hosted(server, where, clock, read_only, cache_root())
         return assemble(objects, server.shown)
-    folder = os.path.abspath(place)
+    folder = folder_of(place, "A store")
     if not _has_catalog(folder):
         if not create or read_only or _is_bereft(folder):
             raise _no_store(folder)
@@ -324,7 +324,7 @@ def init(
     if is_hosted(os.fspath(path)):
         server = hosted.parse_hosted(os.fspath(path))
         return hosted.make_hosted(server, where, new_meta(clock, deltas, dictionaries), clock)
-    folder = os.path.abspath(os.fspath(path))
+    folder = folder_of(path, "A store")
     if os.path.exists(os.path.join(folder, CATALOG)):
         if where is not None:
             _refuse_other_bucket(folder, where)

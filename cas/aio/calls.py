@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cas.history.policy import Hold, Pin, Protection, RefRule
     from cas.history.retain import GivenUp, Retained, RetentionPlan
     from cas.history.retention import RetentionPolicy
+    from cas.history.revision import AsOf
     from cas.history.snapshot import Change, Snapshot
     from cas.history.tombstones import Tombstone
     from cas.history.undo import RestorePlan, Undone, UndoPlan
@@ -125,11 +126,9 @@ class StoreCalls(Face[Store]):
         """The rules that hold now, ascending by pattern."""
         return await self._run(lambda: self.sync.protections())
 
-    async def at(self, seq: int | None = None, *, time_us: int | None = None) -> AsyncView:
-        """The whole store after entry `seq`, or as of a time (µs since 1970 UTC).
-
-        A time finds the last entry at or before it in the newest time epoch that has one.
-        Raises `EntryNotFound`, and `BeforeHorizon` for what is older than the horizon.
+    async def at(self, seq: AsOf | None = None, *, time_us: int | None = None) -> AsyncView:
+        """The whole store after entry `seq`, or the last one by a time: µs since 1970 UTC, as `seq`
+        a datetime or text as in `main@{…}`. Raises `EntryNotFound`, `BeforeHorizon`.
         """
         made = await self._run(lambda: self.sync.at(seq, time_us=time_us))
         return AsyncView(made, self._threads, self._lock)
@@ -379,7 +378,8 @@ class StoreCalls(Face[Store]):
     async def outcome(self, transaction: bytes | str) -> Entry | None:
         """What became of a transaction, by its txid (bytes) or its caller's key (text).
 
-        Its entry, or None when it never committed.
+        Its entry, or None when it never committed. Raises `ReadOnly` where only the primary of a
+        server could say that, and this handle is not on it.
         """
         return await self._run(lambda: self.sync.outcome(transaction))
 

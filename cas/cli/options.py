@@ -123,7 +123,21 @@ REVISION = RevisionType()
 TARGET = RevisionType(path=True)
 BRANCH = RevisionType(refs="heads/")
 TAG = RevisionType(refs="tags/")
-FOLDER = click.Path(file_okay=False)
+
+
+class _FolderType(click.Path):
+    """A folder; an empty name, which a script with a variable that is not set gives, is none."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | bytes | os.PathLike[str]:
+        """The path as it was given."""
+        if value == "":
+            self.fail("the name of the folder is empty (the one you stand in is .)", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FOLDER = _FolderType(file_okay=False)
 
 
 def said_json(arguments: list[str]) -> bool:

@@ -14,7 +14,7 @@ from cas.cli.options import CasCommand, default_author
 from cas.commands.recall import MEMORY, condition, recalling, types_of, where_lives
 from cas.model.names import printable
 from cas.recall.forget import Policy
-from cas.recall.recall import AsOf, Recall
+from cas.recall.recall import Recall
 from cas.recall.recalled import Item, Recalled
 from cas.recall.upkeep import apply_forget, apply_taint, plan_forget, plan_taint, preview
 from cas.workspace.codec import to_fields
@@ -29,10 +29,6 @@ _AS_OF: Final = click.option(
     "--as-of", metavar="SEQ|TIME", help="The state after that entry, or at that time."
 )
 _AUTHOR: Final = click.option("--author", metavar="NAME", help="Who does it.")
-
-
-def _moment(text: str | None) -> AsOf:
-    return int(text) if text is not None and text.isdigit() else text
 
 
 @contextmanager
@@ -85,9 +81,8 @@ def find(
     (type,) = types_of([kind])
     wanted = condition(type, where)
     match = " ".join(words)
-    moment = _moment(as_of)
     with _recall(front, branch, type.context) as recall:
-        how: dict[str, Any] = {"match": match, "as_of": moment, "archived": archived}
+        how: dict[str, Any] = {"match": match, "as_of": as_of, "archived": archived}
         if count:
             total = recall.count(type.cls, wanted, **how)
             _one(front, "find", "count", total, str(total))
@@ -197,7 +192,7 @@ def recall_command(
             archived=archived,
             untrusted=not trusted,
             receipt=receipt,
-            as_of=_moment(as_of),
+            as_of=as_of,
         )
         if front.out.json:
             front.out.document("recall", **_answer(found))
@@ -205,6 +200,8 @@ def recall_command(
         front.out.lines(_safe(item.line) for item in found.items)
         if explain:
             front.out.lines(_reasons(found))
+        elif not found.items:
+            front.out.note("; ".join(["nothing is recalled", *_left_out(found)]))
         for notice in found.notices:
             front.out.note(notice)
         if found.receipt is not None:
@@ -229,8 +226,11 @@ def _reasons(found: Recalled) -> list[str]:
     for each in found.left_out:
         by = "" if each.by is None else f" by {each.by.loose}"
         lines.append(f"{each.score:.3f}  {each.link.loose}  left out: {each.reason}{by}")
-    lines += [f"{count} left out: {reason}" for reason, count in found.counts.items()]
-    return [printable(line) for line in lines]
+    return [printable(line) for line in (*lines, *_left_out(found))]
+
+
+def _left_out(found: Recalled) -> list[str]:
+    return [f"{count} left out: {reason}" for reason, count in found.counts.items()]
 
 
 def _answer(found: Recalled) -> dict[str, Any]:
@@ -287,14 +287,13 @@ def links(
     """Show links between aggregates, and which went stale."""
     if (link is None) != stale:
         raise click.UsageError("Give TYPE:ID, or --stale without one.")
-    moment = _moment(as_of)
     with _recall(front, branch, where_lives(link)) as recall:
         if link is None:
-            found = [(each.because, each.link) for each in recall.stale(as_of=moment)]
+            found = [(each.because, each.link) for each in recall.stale(as_of=as_of)]
         else:
             ask = recall.links_to if backwards else recall.links_from
             start = Link.parse(link)
-            found = [(each, each.source) for each in ask(start, depth=depth, as_of=moment)]
+            found = [(each, each.source) for each in ask(start, depth=depth, as_of=as_of)]
     rows = [
         {
             "source": str(source.loose),
@@ -413,7 +412,7 @@ def taint(
             recall,
             source=None if source is None else Link.parse(source),
             agent=agent,
-            after=_moment(after),
+            after=after,
         )
         done = None
         if remove or distrust:

@@ -75,6 +75,8 @@ def workspace(front: Front, /, action: str, name: str | None, branch: str, **sai
     what was changed there and brings it up; `watch DIR` goes on doing so; `release DIR` lets go of
     it; `folders` lists them all.
     """
+    if name == "":
+        raise click.UsageError("What is named after the action is empty; . is the folder here.")
     out = front.out
     if name is not None and action in NAMELESS:
         raise click.UsageError(

@@ -29,7 +29,7 @@ from cas.maintenance.newstore import build
 from cas.objects.store import ObjectStore
 from cas.storage.bucket import Bucket
 from cas.storage.files import OS_FILES, Files, translate
-from cas.storage.place import bucket_in
+from cas.storage.place import bucket_in, folder_of
 
 if TYPE_CHECKING:
     from cas.history.retention import KeepRule
@@ -88,7 +88,7 @@ def plan_expiry(place: Place, rule: KeepRule, *, clock: Clock | None = None) -> 
     Times are those at which the positions were made; the pattern of the rule does not count. The
     newest position always stays. Raises `BackupNotFound`, `CorruptBackup`.
     """
-    with open_vault(os.path.abspath(os.fspath(place)), clock or SystemClock()) as vault:
+    with open_vault(folder_of(place, "A backup"), clock or SystemClock()) as vault:
         return expiring.plan_expiry(vault, rule)
 
 
@@ -126,12 +126,12 @@ def restore_store(
     and what `init` and a write raise.
     """
     clock = clock or SystemClock()
-    source = os.path.abspath(os.fspath(place))
+    source = folder_of(place, "A backup")
     if is_postgres(os.fspath(target)):
         when = seq, time_us
         server = hosted.parse_hosted(os.fspath(target)), bucket
         return _restore_hosted(source, server, when, accept_damage, progress, clock)
-    folder = os.path.abspath(os.fspath(target))
+    folder = folder_of(target, "A store")
     refuse_nested(source, folder)
     refuse_taken(folder)
     with open_vault(source, clock) as vault:
@@ -227,7 +227,7 @@ def prove(
     import tempfile
 
     clock = clock or SystemClock()
-    folder = os.path.abspath(os.fspath(place))
+    folder = folder_of(place, "A backup")
     with open_vault(folder, clock) as vault:
         below = tempfile.mkdtemp(prefix="cas-prove-", dir=scratch)
         try:

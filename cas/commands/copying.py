@@ -26,7 +26,7 @@ from cas.maintenance.newstore import build
 from cas.objects.store import ObjectStore
 from cas.storage.bucket import Bucket
 from cas.storage.files import OS_FILES, Files
-from cas.storage.place import bucket_in
+from cas.storage.place import bucket_in, folder_of
 
 if TYPE_CHECKING:
     from cas.maintenance import hosted
@@ -80,7 +80,7 @@ def copy(
         raise Invalid("Branches are copied into a store that is open; make one first.")
     if is_postgres(os.fspath(target)):
         return _whole_hosted(source, os.fspath(target), bucket, clock or SystemClock(), progress)
-    folder = os.path.abspath(os.fspath(target))
+    folder = folder_of(target, "A store")
     refuse_nested(source.location, folder)
     refuse_taken(folder)
     return _whole(source, folder, bucket, clock or SystemClock(), files, progress)

@@ -16,12 +16,16 @@ from cas.errors import Invalid
 from cas.history.store import Store
 from cas.recall.recall import Recall
 from cas.recall.where import All, Compare, Condition, Not, Op, plain
+from cas.workspace.artifacts import Artifact
 from cas.workspace.layout import MAIN
 from cas.workspace.links import Link
 from cas.workspace.memories import Memory
-from cas.workspace.registry import AggregateType, type_named, type_of, types
+from cas.workspace.planning import Agent, Decision, Project, Run, Sprint
+from cas.workspace.registry import AggregateType, type_of, types
 
 MEMORY: Final = type_of(Memory).context
+DELIVERED: Final = (Agent, Artifact, Decision, Memory, Project, Run, Sprint)
+"""What every command can find; a type of a program's own is known to that program."""
 _OPERATORS: Final[dict[str, Op]] = {
     "!=": "=",
     "<=": "<=",
@@ -48,8 +52,17 @@ def where_lives(link: str | None) -> str:
 
 
 def types_of(names: Sequence[str]) -> list[AggregateType]:
-    """The types of these names. Raises `UnknownType`."""
-    return [type_named(name) for name in names]
+    """The types of these names. Raises `Invalid` for one that commands do not know."""
+    known = {type_of(cls).name: type_of(cls) for cls in DELIVERED} | {
+        type.name: type for type in types()
+    }
+    for name in names:
+        if name not in known:
+            raise Invalid(
+                f"Commands know no type {name!r}; they know {', '.join(sorted(known))}. Find a "
+                "type of your own from Python, with `cas.Recall`."
+            )
+    return [known[name] for name in names]
 
 
 def condition(type: AggregateType, words: Sequence[str]) -> Condition | None:

@@ -14,7 +14,7 @@ from cas.errors import NotFound, RefExists, RefNotFound
 from cas.history.store import Store
 from cas.history.view import Ref, View
 from cas.model.ids import CommitId, ObjectId
-from cas.model.names import HEADS, branch_ref, short_ref, tag_ref
+from cas.model.names import HEADS, TAGS, branch_ref, short_ref, tag_ref
 from cas.model.objects import Commit, Tag
 
 
@@ -101,7 +101,8 @@ def _point(
     # The view is newer than the transaction's base. A ref made or moved between the two is seen
     # here or found by the commit, which compares with the base: nothing is moved unseen.
     with store.begin(author=author, message=message) as tx:
-        before = store.view().ref(ref)
+        view = store.view()
+        before = view.ref(ref)
         old = None if before is None else before.target
         if old is not None and not force:
             kind = "branch" if ref.startswith(HEADS) else "tag"
@@ -111,6 +112,8 @@ def _point(
                 ref=ref,
                 other=ref,
             )
+        if old is None and not force:
+            _refuse_twin(view, ref)
         if tag_message:
             tx.tag(short_ref(ref), target, tag_message)
         elif old == target:
@@ -119,6 +122,20 @@ def _point(
             tx.move(ref, target)
         entry = tx.commit()
     return Moved(ref, old, entry.target(ref), entry.seq)
+
+
+def _refuse_twin(view: View, ref: str) -> None:
+    """Raise `RefExists` where the short name of a new ref would name two things from then on."""
+    short, is_branch = short_ref(ref), ref.startswith(HEADS)
+    other = (TAGS if is_branch else HEADS) + short
+    if view.ref(other) is not None:
+        raise RefExists(
+            f"There is a {'tag' if is_branch else 'branch'} {short!r} already, and {short!r} would "
+            "then be either; choose another name, or have both with --force and write heads/ or "
+            "tags/ before it.",
+            ref=ref,
+            other=other,
+        )
 
 
 def delete_ref(store: Store, ref: str, *, author: str) -> Moved:

@@ -36,6 +36,10 @@ class When(NamedTuple):
     time_us: int | None
 
 
+AsOf = int | str | datetime
+"""A moment as a caller names it: an entry's number, a time, or either as text."""
+
+
 class Revision(NamedTuple):
     """A name, the moment to look it up in, and the steps to walk: ("~", n) or ("^", n)."""
 
@@ -54,6 +58,8 @@ class Range(NamedTuple):
 
 def parse_revision(text: str) -> Revision:
     """Split a revision. Raises `Invalid`."""
+    if not isinstance(text, str):
+        raise Invalid(f"A revision is text or an id, not {text!r}.", revision=repr(text))
     marks = (text.find("~"), text.find("^"), text.find("@{"))
     cut = min((at for at in marks if at >= 0), default=len(text))
     name = text[:cut]
@@ -98,9 +104,24 @@ def parse_when(text: str) -> When:
             "time like 2026-10-01T12:30:00Z.",
             revision=text,
         ) from error
+    return _at(moment)
+
+
+def _at(moment: datetime) -> When:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return When(None, max(0, (moment - _EPOCH) // timedelta(microseconds=1)))
+
+
+def when_of(as_of: AsOf) -> When:
+    """The moment that a caller names. Raises `Invalid`."""
+    if isinstance(as_of, str):
+        return parse_when(as_of)
+    if isinstance(as_of, datetime):
+        return _at(as_of)
+    if not isinstance(as_of, int) or isinstance(as_of, bool):
+        raise Invalid(f"A moment is an entry's number or a time, not {as_of!r}.")
+    return When(as_of, None)
 
 
 def parse_range(text: str) -> Range | None:

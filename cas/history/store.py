@@ -19,6 +19,7 @@ from cas.history.automatic import AUTOMATIC, Automatic
 from cas.history.core import CommitCache, Core, warn
 from cas.history.horizon import check_seq, horizon_now
 from cas.history.keeping import Keeping
+from cas.history.revision import AsOf, when_of
 from cas.history.snapshot import Change, Snapshot
 from cas.history.timeline import Timeline
 from cas.history.tombstones import follow
@@ -211,13 +212,13 @@ class Store(HistoryVerbs, Keeping, Watching):
         self.objects.catalog.harden(reading=True)
         return View(self.core, moment)
 
-    def at(self, seq: int | None = None, *, time_us: int | None = None) -> View:
-        """The whole store after entry `seq`, or as of a time (µs since 1970 UTC).
-
-        A time finds the last entry at or before it in the newest time epoch that has one.
-        Raises `EntryNotFound`, and `BeforeHorizon` for what is older than the horizon.
+    def at(self, seq: AsOf | None = None, *, time_us: int | None = None) -> View:
+        """The whole store after entry `seq`, or the last one by a time: µs since 1970 UTC, as `seq`
+        a datetime or text as in `main@{…}`. Raises `EntryNotFound`, `BeforeHorizon`.
         """
         timeline = self.core.timeline
+        if seq is not None and time_us is None:
+            seq, time_us = when_of(seq)
         with self.objects.catalog.read() as reader:
             head = reader.head()
             if (seq is None) == (time_us is None):
@@ -225,6 +226,7 @@ class Store(HistoryVerbs, Keeping, Watching):
             if seq is None:
                 assert time_us is not None
                 seq = timeline.seq_at(reader, head.seq, time_us)
+            assert isinstance(seq, int)
             if not 0 <= seq <= head.seq:
                 raise EntryNotFound(
                     f"The journal has no entry {seq}; its newest is {head.seq}.", seq=seq

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, overload
 
 from cas.history.core import Core
+from cas.history.revision import AsOf
 from cas.history.view import View
 from cas.later import Later
 from cas.model.ids import ObjectId
@@ -46,7 +47,7 @@ class HistoryVerbs(ABC):
         """All refs and objects as of the newest entry."""
 
     @abstractmethod
-    def at(self, seq: int | None = None, *, time_us: int | None = None) -> View:
+    def at(self, seq: AsOf | None = None, *, time_us: int | None = None) -> View:
         """The whole store after an entry, or as of a time."""
 
     @abstractmethod

@@ -164,6 +164,10 @@ class View:
 
         Raises `InvalidId`, `ObjectNotFound`, `AmbiguousRevision`.
         """
+        if not isinstance(text, str):
+            raise InvalidId(
+                f"An id is an ObjectId, or text that spells one, not {text!r}.", text=text
+            )
         lowered = text.strip().lower()
         if not is_abbreviation(lowered):
             raise InvalidId(

@@ -99,6 +99,10 @@ def to_bytes(name: str | bytes) -> bytes:
     """The bytes a name stands for; lone surrogates give back the bytes they were made of."""
     if isinstance(name, bytes):
         return name
+    if not isinstance(name, str):
+        raise InvalidName(
+            f"A name or path is text or bytes, not {name!r}.", name=repr(name), reason="no text"
+        )
     try:
         return name.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
@@ -170,12 +174,22 @@ def _ref_fault(name: str) -> str | None:
 
 def branch_ref(branch: str) -> str:
     """Full ref name of a branch; a name that is full already is kept. Raises `InvalidName`."""
+    if branch.startswith(TAGS):
+        raise _other_kind(branch, "branch", "tag")
     return check_ref_name(branch if branch.startswith(HEADS) else HEADS + branch)
 
 
 def tag_ref(tag: str) -> str:
     """Full ref name of a tag; a name that is full already is kept. Raises `InvalidName`."""
+    if tag.startswith(HEADS):
+        raise _other_kind(tag, "tag", "branch")
     return check_ref_name(tag if tag.startswith(TAGS) else TAGS + tag)
+
+
+def _other_kind(name: str, kind: str, other: str) -> InvalidName:
+    return InvalidName(
+        f"{name!r} cannot be a {kind}: it is how a {other} is called.", name=name, reason=other
+    )
 
 
 def short_ref(ref: str) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
@@ -20,6 +19,8 @@ from attrs import evolve
 
 from cas.errors import Corrupt, Invalid
 from cas.history.horizon import check_seq
+from cas.history.revision import AsOf as Named
+from cas.history.revision import when_of
 from cas.history.store import Store
 from cas.model.ids import BlobId
 from cas.recall.embed import Embedder, default_embedder
@@ -49,8 +50,8 @@ QUERY_CHARS_MAX: Final = 32_768
 MARGIN: Final = 0.05
 """Part of a budget that is kept free, because tokens are estimated."""
 
-AsOf = int | str | datetime | None
-"""A state: the number of an entry, a time, a time as text (ISO 8601), None for the newest."""
+AsOf = Named | None
+"""A state: the number of an entry, a time, either as text, None for the newest."""
 
 
 class Recall:
@@ -108,14 +109,10 @@ class Recall:
         """
         if as_of is None:
             return self.projection.follow().seq
-        if isinstance(as_of, bool):
-            raise Invalid(f"`as_of` is an entry's number or a time, not {as_of!r}.")
-        if isinstance(as_of, int):
+        seq, time_us = when_of(as_of)
+        if seq is None or not 0 <= seq <= self.projection.seq:
             # What the index has seen was there; asking the store would replay entries.
-            known = 0 <= as_of <= self.projection.seq
-            seq = as_of if known else self.store.at(as_of).seq
-        else:
-            seq = self.store.at(time_us=_time_us(as_of)).seq
+            seq = self.store.at(seq, time_us=time_us).seq
         if seq > self.projection.seq:
             self.projection.follow()
         check_seq(self.store.core, seq)
@@ -358,17 +355,3 @@ def _link(value: Link | Aggregate) -> Link:
     if isinstance(value, Link):
         return value.loose
     raise Invalid(f"This is neither a link nor an aggregate: {value!r}.")
-
-
-def _time_us(as_of: Any) -> int:
-    if isinstance(as_of, str):
-        try:
-            as_of = datetime.fromisoformat(as_of)
-        except ValueError as error:
-            raise Invalid(f"{as_of!r} is no time; write 2026-10-01T12:00:00+00:00.") from error
-        if as_of.tzinfo is None:
-            as_of = as_of.replace(tzinfo=UTC)
-    if not isinstance(as_of, datetime):
-        raise Invalid(f"`as_of` is an entry's number or a time, not {as_of!r}.")
-    time_us: int = plain(as_of)
-    return time_us

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import Final, Literal, NamedTuple
 
+from cas.errors import Invalid
+
 CLAUSES_MAX: Final = 32
 """Words of a longer query than this are not looked for: the first ones say what it is about."""
 
@@ -150,6 +152,8 @@ def clean(query: str | bytes) -> str:
     """The query as text that can be stored and searched, whatever it was."""
     if isinstance(query, bytes):
         query = query.decode("utf-8", "replace")
+    if not isinstance(query, str):
+        raise Invalid(f"A query is text, not {query!r}.")
     return query.encode("utf-8", "replace").decode("utf-8").replace("\0", " ")
 
 

@@ -310,7 +310,8 @@ def apply_taint(
 
 def preview(each: Forgotten) -> str:
     """A line for people."""
-    return f"{each.action:8} {each.because:12} {each.link.id}  {each.text.splitlines()[0][:80]}"
+    first = next(iter(each.text.splitlines()), "")
+    return f"{each.action:8} {each.because:12} {each.link.id}  {first[:80]}".rstrip()
 
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Where the packs of a store lie: in its folder, or in a bucket that a file in it names.
+"""Where a store and its packs lie: in a folder, or in a bucket that a file in it names.
 
 Floor 2; implements docs/format.md sections 8 and 8.3. Invariant: whoever opens the packs of a
 store comes through here. What only buckets need is loaded where there is one.
@@ -10,6 +10,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from cas.clock import Clock
+from cas.errors import Invalid
 from cas.later import Later
 from cas.storage.bucket import Bucket
 from cas.storage.files import OS_FILES, Files
@@ -24,6 +25,24 @@ PACKS: Final = "packs"
 """A folder of pack files, or a file that says in which bucket they lie."""
 
 _RANGES: Final = os.path.join("cache", "ranges")
+
+
+def folder_of(place: str | os.PathLike[str], what: str) -> str:
+    """The whole path of the folder that `place` names; `what` lies there, for the message.
+
+    Raises `Invalid` for an empty name, which a path would take for the folder one stands in, and
+    for an address, which it would take for a folder of that name.
+    """
+    text = os.fspath(place)
+    if not text:
+        raise Invalid(f"{what} is a folder, and its name is empty; name it (. is the one here).")
+    scheme, colon, _ = text.partition("://")
+    if colon and "/" not in scheme:
+        raise Invalid(
+            f"{what} is a folder, not a place by {scheme}://; packs in an object store are asked "
+            "for with a bucket (`cas init PATH --bucket s3://BUCKET/PREFIX`)."
+        )
+    return os.path.abspath(text)
 
 
 def bucket_in(folder: str, clock: Clock, files: Files = OS_FILES) -> Bucket:

@@ -14,6 +14,7 @@ from typing import Any, Self, TypeVar
 
 from cas.errors import AggregateConflict, ConditionFailed, EntryNotFound, Invalid, RefConflict
 from cas.history.core import Core
+from cas.history.revision import AsOf
 from cas.history.store import Store
 from cas.history.view import View
 from cas.limits import WORK_ATTEMPTS_MAX, WORK_OPTIMISTIC_MAX
@@ -147,8 +148,8 @@ class Workspace(Reading, WorkingFolders):
         """The workspace as it is now, staying there: several readings of one moment."""
         return WorkspaceView(self._reader(), self._declared, self._places, Store.view)
 
-    def at(self, seq: int | None = None, *, time_us: int | None = None) -> WorkspaceView:
-        """The workspace after an entry, or as of a time (µs since 1970 UTC).
+    def at(self, seq: AsOf | None = None, *, time_us: int | None = None) -> WorkspaceView:
+        """The workspace after an entry, or as of a time (µs since 1970 UTC), as `Store.at`.
 
         Contexts in other stores are read as of that time, which is as exact as the clocks agree.
         Raises `EntryNotFound`, `BeforeHorizon`.

@@ -155,7 +155,7 @@ def test_no_store_names_the_three_ways(shell: Shell) -> None:
 def test_an_ambiguous_name_lists_what_it_could_be(stocked: Shell) -> None:
     """A name that is a branch and a tag at different commits is refused with both."""
     stocked("branch", "twin", "main")
-    stocked("tag", "twin", "main~1")
+    stocked("tag", "twin", "main~1", "--force")
     done = stocked("log", "twin", "--json", expect=2)
     assert done.problem["code"] == "ambiguous-revision"
     assert done.problem["fields"]["candidates"] == ["heads/twin", "tags/twin"]
@@ -422,3 +422,34 @@ def test_a_closed_output_never_hits_the_store(stocked: Shell) -> None:
     stocked("restore", "main", "back")
     assert (back / "new.bin").read_bytes() == bytes(range(256)) * 4
     shutil.rmtree(back)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("restore", "main", ""),
+        ("snapshot", ""),
+        ("backup", ""),
+        ("workspace", "checkout", ""),
+        ("workspace", "import", ""),
+        ("copy", "", "x"),
+        ("prove", ""),
+    ],
+)
+def test_an_empty_name_is_not_the_folder_here(stocked: Shell, words: tuple[str, ...]) -> None:
+    """A script whose variable is not set touches nothing."""
+    before = sorted(stocked.folder.rglob("*"))
+    assert "empty" in stocked(*words, expect=2).err
+    assert sorted(stocked.folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("place", ["s3://b/p", "http://user:secret@x/y", "gs://b"])
+def test_an_address_is_not_a_folder(shell: Shell, place: str) -> None:
+    """A store, a backup or a copy by URL is refused, without what may be secret in it."""
+    told = shell("init", place, expect=2).err
+    assert "is a folder" in told
+    assert "secret" not in told
+    shell("init")
+    shell("backup", place, expect=2)
+    shell("copy", ".cas", place, expect=2)
+    assert sorted(path.name for path in shell.folder.iterdir()) == [".cas"]

@@ -130,3 +130,39 @@ def test_bad_words_are_told(remembering: Shell, words: list[str]) -> None:
     assert done.code == 2
     assert done.err.strip()
     assert "Traceback" not in done.err
+
+
+def test_every_delivered_type_can_be_found(remembering: Shell) -> None:
+    """Those that no module of a command imports by itself too; another one is told with them."""
+    with cas.open(remembering.store) as store, cas.Workspace(store).unit_of_work("planner") as uow:
+        uow.decisions.add(cas.Decision(id="d1", title="Ship on Tuesdays"))
+        uow.sprints.add(cas.Sprint(id="s1", name="One"))
+        uow.commit()
+    assert remembering("find", "--type", "decision").lines[0].split()[0] == "decision:d1"
+    assert remembering("find", "--type", "sprint", "--count").lines == ["1"]
+    done = remembering("find", "--type", "dragon", expect=2)
+    assert "artifact" in done.err
+    assert "sprint" in done.err
+
+
+def test_a_memory_without_a_line_is_forgotten_like_any_other(shell: Shell) -> None:
+    """What is shown of it is empty, and the commit is told of."""
+    with (
+        cas.open(shell.store, create=True) as store,
+        cas.Workspace(store).unit_of_work("planner") as uow,
+    ):
+        uow.memories.add(cas.Memory(id="blank", agent="planner", text=" \n"))
+        uow.memories.add(cas.Memory(id="none", agent="planner", text="\n"))
+        uow.commit()
+    assert len(shell("forget", "--older-than", "0", "--plan").lines) >= 2
+    shell("forget", "--older-than", "0", "--yes")
+    assert shell("find", "--count").lines == ["0"]
+
+
+def test_a_recall_that_gives_nothing_says_so(remembering: Shell) -> None:
+    """With what was left out, on standard error."""
+    done = remembering("recall", "port", "--budget", "1")
+    assert done.lines == []
+    assert "nothing is recalled" in done.err
+    assert "left out" in done.err
+    assert "nothing is recalled" in remembering("recall", "port", "--agent", "nobody").err

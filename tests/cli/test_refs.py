@@ -69,3 +69,14 @@ def test_what_was_deleted_can_be_found_again(stocked: Shell) -> None:
 def test_a_ref_below_another_is_refused(stocked: Shell) -> None:
     """A branch cannot lie in a folder that is a branch."""
     assert "main" in stocked("branch", "main/below", expect=4).err
+
+
+def test_one_short_name_does_not_come_to_mean_two_things(stocked: Shell) -> None:
+    """A tag called as a branch would make `cas log` ambiguous: it takes force."""
+    assert "would then be either" in stocked("tag", "main", expect=4).err
+    stocked("tag", "v1")
+    assert "would then be either" in stocked("branch", "v1", expect=4).err
+    stocked("tag", "main", "--force")
+    stocked("log", "heads/main")
+    for words in (("branch", "tags/x"), ("tag", "heads/x")):
+        assert "cannot be a" in stocked(*words, expect=2).err

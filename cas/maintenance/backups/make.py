@@ -11,7 +11,6 @@ behind the last backup, the bodies of new inline packs, and one line a pack.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -59,6 +58,7 @@ from cas.model.segment import Segment
 from cas.objects.packs import file_name
 from cas.objects.store import ObjectStore
 from cas.storage.files import OS_FILES, Files
+from cas.storage.place import folder_of
 
 if TYPE_CHECKING:
     from cas.maintenance.backups import cleanse as cleansing
@@ -89,7 +89,7 @@ def backup(
     unless the damage is accepted, which the increment tells), `Busy` when packs are replaced
     faster than they can be copied, and what either side refuses.
     """
-    folder = os.path.abspath(place)
+    folder = folder_of(place, "A backup")
     refuse_nested(location, folder)
     with open_vault(folder, objects.clock, write=True, files=files) as vault:
         if not is_swept(vault):

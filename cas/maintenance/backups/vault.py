@@ -42,6 +42,7 @@ from cas.storage.header import PackHeader
 from cas.storage.local import LocalBucket
 from cas.storage.pack import TRAILER_BYTES
 from cas.storage.packing import PackBuilder
+from cas.storage.place import folder_of
 from cas.storage.record import COMMON_GROUP
 
 PACKS: Final = "packs"
@@ -349,7 +350,7 @@ def open_vault(
     What a writer that was killed has left is removed. Raises `BackupNotFound`, `NotABackup`,
     `Busy` while another backup is written there, and what the system refuses.
     """
-    folder = os.path.abspath(folder)
+    folder = folder_of(folder, "A backup")
     _refuse_other(folder, write=write)
     if not write:
         with _vault(folder, clock, files) as vault:

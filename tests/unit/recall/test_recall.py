@@ -227,7 +227,7 @@ def test_a_state_that_there_is_not_is_an_error(store: Store, recall: Recall) -> 
     fill(store)
     with pytest.raises(EntryNotFound):
         recall.recall("x", as_of=99)
-    with pytest.raises(Invalid, match="no time"):
+    with pytest.raises(Invalid, match="no moment"):
         recall.recall("x", as_of="yesterday")
     commit(store, memory("z", "later"))
     seq = store.view().seq
