@@ -90,9 +90,12 @@ class UnitOfWork(UnitCore):
                 f"One side removed {conflict.about}: take current or incoming, of which the "
                 f"{conflict.removed} one is to remove it."
             )
+        value = self.find_one(type.cls, conflict.about.id)
+        if value is None and not conflict.removed and (take != "current" or values):
+            # Before anything is staged: the conflict stands, and may be settled otherwise.
+            raise not_found(type, conflict.about.id)
         self.edit(type.context).drop(conflict_path(conflict.id))
         self.edit(type.context).drop(content_path(conflict.id))
-        value = self.find_one(type.cls, conflict.about.id)
         if conflict.removed:
             if value is not None and take == conflict.removed and values is None:
                 if isinstance(value, Artifact):
@@ -101,8 +104,6 @@ class UnitOfWork(UnitCore):
                     self.remove(value)
                 return None
             return self._settled(value.evolve(**values)) if value is not None and values else value
-        if value is None and (take != "current" or values):
-            raise not_found(type, conflict.about.id)
         if value is not None and take != "current":
             fields = {**to_fields(value), **conflict.taking(take)}
             value = from_fields(type, fields).evolve(origin=value.origin)

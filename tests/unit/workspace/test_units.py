@@ -453,3 +453,26 @@ def test_bad_input_is_told(space: Workspace) -> None:
     with pytest.raises(Invalid, match="collection of types"):
         list(space.events(0, "sprint.closed"))
     assert space.store.view().seq == before
+
+
+def test_a_conflict_of_what_is_gone_stands_until_it_is_settled_as_gone(space: Workspace) -> None:
+    """No side can become what was removed meanwhile; a refused settling has dropped nothing."""
+
+    def name(text):
+        return lambda uow: uow.sprints.save(uow.sprints.get("s1").evolve(name=text))
+
+    race(space, name("A"), name("B"), on_conflict="keep")
+    (conflict,) = space.conflicts()
+    with space.unit_of_work("human") as uow:
+        uow.sprints.remove("s1")
+        uow.commit()
+    with space.unit_of_work("human") as uow:
+        with pytest.raises(AggregateNotFound):
+            uow.settle(conflict, take="incoming")
+        uow.memories.note("could not be settled so")
+        uow.commit()
+    assert list(space.conflicts()) == [conflict]
+    with space.unit_of_work("human") as uow:
+        assert uow.settle(conflict) is None
+        uow.commit()
+    assert list(space.conflicts()) == []
