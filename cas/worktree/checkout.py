@@ -240,8 +240,9 @@ class _Writer:
 
     def _file(self, fd: int, name: bytes, mode: int, found: Found) -> None:
         """Write one new file; where that fails nothing of it stays."""
-        file = os.open(name, CREATE, mode, dir_fd=fd)
+        file = -1
         try:
+            file = os.open(name, CREATE, mode, dir_fd=fd)
             content = found.content
             if content is None:
                 with closing(contents_ahead(self._objects, found.id)) as parts:
@@ -250,12 +251,15 @@ class _Writer:
             elif os.write(file, content) != len(content):
                 os.lseek(file, 0, os.SEEK_SET)
                 _write(file, content)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(name, dir_fd=fd)
+        except BaseException as error:
+            # An interrupt may find the file made and its number not known yet.
+            if file >= 0 or not isinstance(error, OSError):
+                with suppress(OSError):
+                    os.unlink(name, dir_fd=fd)
             raise
         finally:
-            os.close(file)
+            if file >= 0:
+                os.close(file)
 
     def _links(self, directory: Directory) -> None:
         fd = self._way.to(directory)

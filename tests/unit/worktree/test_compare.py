@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cas
-from cas.errors import Invalid
+from cas.errors import NotFound
 from cas.history.store import Store
 from cas.model.ids import digest_blob
 from cas.worktree.compare import diff_folder, text_diff
@@ -93,7 +93,7 @@ def test_what_an_import_leaves_out_is_not_there(store: Store, tmp_path: Path) ->
 def test_a_missing_folder_is_refused(store: Store, tmp_path: Path) -> None:
     """A typed error that names it."""
     save(store, tmp_path)
-    with pytest.raises(Invalid, match="none"):
+    with pytest.raises(NotFound, match="none"):
         list(diff_folder(store, store.snapshot("main"), tmp_path / "none"))
 
 
