@@ -38,24 +38,25 @@ from cas.storage.place import address_in, bucket_in, folder_of
 if TYPE_CHECKING:
     from cas.history.core import Core
     from cas.history.upkeep import BackupReport, Chore, GcPlan, GcResult, MaintenanceReport
-    from cas.maintenance import gc, hosted
+    from cas.maintenance import hosted
     from cas.maintenance import maintain as maintaining
-    from cas.maintenance import repair as repairs
-    from cas.maintenance import salvage as salvages
     from cas.maintenance.backups import make as backups
     from cas.maintenance.findings import OnProgress
-    from cas.maintenance.gc import Collector
-    from cas.maintenance.repair import RepairPlan
-    from cas.maintenance.salvage import SalvageReport
+    from cas.maintenance.gc import collect as gc
+    from cas.maintenance.gc.collect import Collector
+    from cas.maintenance.repair import plan as repairs
+    from cas.maintenance.repair import salvage as salvages
+    from cas.maintenance.repair.plan import RepairPlan
+    from cas.maintenance.repair.salvage import SalvageReport
     from cas.storage import remote
 else:
     # Who opens a store has no need of them.
     backups = Later("cas.maintenance.backups.make")
-    gc = Later("cas.maintenance.gc")
+    gc = Later("cas.maintenance.gc.collect")
     hosted = Later("cas.maintenance.hosted")
     maintaining = Later("cas.maintenance.maintain")
-    repairs = Later("cas.maintenance.repair")
-    salvages = Later("cas.maintenance.salvage")
+    repairs = Later("cas.maintenance.repair.plan")
+    salvages = Later("cas.maintenance.repair.salvage")
     remote = Later("cas.storage.remote")
 
 STORE_FOLDER: Final = ".cas"

@@ -14,9 +14,9 @@ from cas.cli.options import CasCommand
 from cas.cli.output import Output
 from cas.cli.progress import Bar
 from cas.errors import Corrupt
-from cas.maintenance.extent import Extent, Level
 from cas.maintenance.findings import Finding, Report, Severity
-from cas.maintenance.fsck import fsck
+from cas.maintenance.fsck.check import fsck
+from cas.maintenance.fsck.extent import Extent, Level
 from cas.model.names import printable
 
 _COLORS: Final = {

@@ -13,8 +13,8 @@ from cas.cli.front import Front, pass_front
 from cas.cli.options import CasCommand
 from cas.cli.progress import Bar
 from cas.errors import Corrupt
-from cas.maintenance.repair import RepairPlan
-from cas.maintenance.salvage import SalvageReport
+from cas.maintenance.repair.plan import RepairPlan
+from cas.maintenance.repair.salvage import SalvageReport
 from cas.model.names import printable
 
 _SHOWN: Final = 20

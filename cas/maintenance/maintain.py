@@ -24,10 +24,10 @@ from cas.limits import (
     LOG_BYTES_MAX,
     MAINTAIN_CHECK_DAYS,
 )
-from cas.maintenance.compact import compact, worth_moving
-from cas.maintenance.extent import Extent, Ledger
-from cas.maintenance.fsck import fsck
-from cas.maintenance.gc import Collector
+from cas.maintenance.fsck.check import fsck
+from cas.maintenance.fsck.extent import Extent, Ledger
+from cas.maintenance.gc.collect import Collector
+from cas.maintenance.gc.compact import compact, worth_moving
 from cas.maintenance.remembered import Remembered
 from cas.model.names import count
 from cas.objects.mirror import MIRRORED, is_due

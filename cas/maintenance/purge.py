@@ -29,7 +29,7 @@ from cas.history.store import Store
 from cas.history.tombstones import Tombstone, purged_ids, stage_tombstones, tombstone_of
 from cas.limits import PURGE_TRIES, PURGE_WAIT_MS
 from cas.maintenance.entangled import dictionaries_of, parts_of, used_elsewhere
-from cas.maintenance.leftovers import find_leftovers, remove_leftovers
+from cas.maintenance.gc.leftovers import find_leftovers, remove_leftovers
 from cas.maintenance.takeout import survey, take_out
 from cas.maintenance.why import held
 from cas.model.entry import Entry

@@ -11,9 +11,9 @@ from attrs import frozen
 from cas.catalog.catalog import PackRow
 from cas.errors import Corrupt
 from cas.history.store import Store
-from cas.maintenance.extent import Ledger
 from cas.maintenance.folder import FolderBytes, measure
-from cas.maintenance.known import Known, code_of, split_code
+from cas.maintenance.fsck.extent import Ledger
+from cas.maintenance.fsck.known import Known, code_of, split_code
 from cas.model.ids import Kind
 from cas.objects.mirror import MIRRORED
 from cas.objects.packs import bit_is_set, file_name, read_footer

@@ -11,7 +11,7 @@ import pytest
 import cas
 from cas.clock import SystemClock
 from cas.errors import StorageFailed
-from cas.maintenance.fsck import fsck
+from cas.maintenance.fsck.check import fsck
 from cas.storage import connect as connecting
 from cas.storage.address import BucketAddress, parse_address
 from cas.storage.bucket import BucketFile

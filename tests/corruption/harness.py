@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from cas.errors import CasError
 from cas.history.store import Store
 from cas.maintenance.findings import Report
-from cas.maintenance.fsck import fsck
+from cas.maintenance.fsck.check import fsck
 from cas.model.ids import ObjectId
 from tests.corruption.reference import Found, Reference, changed, open_read, refs_at
 

@@ -20,10 +20,10 @@ from cas.catalog.sqlite import open_catalog
 from cas.errors import CasError
 from cas.history.timeline import Timeline
 from cas.maintenance.findings import Findings
-from cas.maintenance.groups import Group, Piece, beside_of
-from cas.maintenance.known import Known
-from cas.maintenance.packs import Pack, PackBytes, PackSurvey
-from cas.maintenance.records import RecordCheck
+from cas.maintenance.fsck.groups import Group, Piece, beside_of
+from cas.maintenance.fsck.known import Known
+from cas.maintenance.fsck.packs import Pack, PackBytes, PackSurvey
+from cas.maintenance.fsck.records import RecordCheck
 from cas.objects.packs import Copy, PackInfo, read_footer
 from cas.objects.store import ObjectStore
 from cas.storage.codec import DELTA, DICTIONARY, ZSTD

@@ -9,7 +9,7 @@ import pytest
 
 from cas.errors import CasError
 from cas.history.store import Store
-from cas.maintenance.fsck import fsck
+from cas.maintenance.fsck.check import fsck
 from cas.testing.stores import SMALL, SteppedClock, build
 from tests.corruption.conftest import Sample
 from tests.corruption.harness import WrongOutcome, bounded_memory, flipped, no_hang, without_logs

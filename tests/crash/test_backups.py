@@ -23,7 +23,7 @@ from cas.maintenance.backups import carry
 from cas.maintenance.backups.carry import check_file
 from cas.maintenance.backups.increment import Index
 from cas.maintenance.backups.vault import Vault, open_vault
-from cas.maintenance.fsck import fsck
+from cas.maintenance.fsck.check import fsck
 from cas.objects.packs import file_name
 from cas.storage.bucket import Bucket, BucketFile
 from cas.storage.files import OS_FILES

@@ -17,7 +17,7 @@ from cas.assembly import assemble
 from cas.catalog import postgres_blocks
 from cas.clock import SystemClock
 from cas.errors import OutcomeUnknown, StorageFailed
-from cas.maintenance.fsck import fsck
+from cas.maintenance.fsck.check import fsck
 from cas.objects.store import ObjectStore
 from cas.testing import stores
 from cas.testing.wire import Side, WireProxy

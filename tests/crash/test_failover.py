@@ -19,7 +19,7 @@ from cas.catalog import postgres_link
 from cas.catalog.postgres_place import parse
 from cas.errors import CasError, HistoryLost, OutcomeUnknown, ReadOnly, StorageFailed
 from cas.history import watch
-from cas.maintenance.fsck import fsck
+from cas.maintenance.fsck.check import fsck
 from cas.testing.wire import Side, WireProxy
 from tests.unit.kit import commits, write
 from tools.postgres_server import NoServer, PostgresServer, serving

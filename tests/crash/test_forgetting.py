@@ -16,7 +16,7 @@ from cas.history.horizon import horizon_now, thinned_commits
 from cas.history.retention import HorizonRule, KeepRule, RetentionPolicy, Span
 from cas.history.store import Store
 from cas.maintenance.findings import Severity
-from cas.maintenance.fsck import fsck
+from cas.maintenance.fsck.check import fsck
 from cas.maintenance.purge import purge
 from cas.model.ids import BlobId, CommitId, ObjectId
 from cas.testing.crash import Replay

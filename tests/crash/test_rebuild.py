@@ -10,10 +10,10 @@ import pytest
 
 import cas
 from cas.history.store import Store
-from cas.maintenance.evidence import Folder, gather
-from cas.maintenance.fsck import fsck
-from cas.maintenance.rebuild import plan_rebuild
-from cas.maintenance.renewal import carry_out
+from cas.maintenance.fsck.check import fsck
+from cas.maintenance.repair.evidence import Folder, gather
+from cas.maintenance.repair.rebuild import plan_rebuild
+from cas.maintenance.repair.renewal import carry_out
 from cas.testing.crash import Replay
 from cas.testing.layers import RecordingFiles, RecordingVFS
 from cas.testing.recorder import Recorder

@@ -16,7 +16,7 @@ import pytest
 from blake3 import blake3
 
 import cas
-from cas.maintenance.fsck import fsck
+from cas.maintenance.fsck.check import fsck
 from cas.model.entry import Entry
 from cas.model.ids import Kind
 from cas.model.objects import Commit, Recipe, Tag

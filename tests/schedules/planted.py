@@ -8,8 +8,9 @@ from typing import Any, Final
 import pytest
 
 from cas.catalog.statements import SqliteWriter
-from cas.maintenance import condemn, gc, moving
-from cas.maintenance.reach import FREE, KEPT, Marks
+from cas.maintenance.gc import collect as gc
+from cas.maintenance.gc import condemn, moving
+from cas.maintenance.gc.reach import FREE, KEPT, Marks
 from cas.objects import batch as batches
 from cas.objects import relied
 from cas.objects import spill as spills

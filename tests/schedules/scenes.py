@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from cas.assembly import assemble
 from cas.errors import CasError, Condemned, NotFound, RefConflict, SessionExpired, Unavailable
 from cas.history.store import Store
-from cas.maintenance.compact import compact
+from cas.maintenance.gc.compact import compact
 from cas.model.ids import BlobId, CommitId, Kind, ObjectId, digest_blob, digest_of
 from cas.model.objects import Commit
 from cas.objects.pipeline import Submitted

@@ -29,7 +29,7 @@ import cas
 from cas.clock import SystemClock
 from cas.errors import Invalid, RefConflict, RefExists, TransactionReused
 from cas.history.store import Store
-from cas.maintenance.fsck import fsck
+from cas.maintenance.fsck.check import fsck
 from cas.model.entry import Entry
 from cas.model.ids import BlobId, digest_blob
 from cas.testing import stores

@@ -20,8 +20,8 @@ from cas.catalog.catalog import PackRow
 from cas.errors import CasError, Corrupt, MissingPack
 from cas.history.upkeep import Damage as Damage
 from cas.limits import ID_BYTES, MIB
-from cas.maintenance.groups import Group, Piece, Row, beside_of, parts
-from cas.maintenance.packs import Pack, PackBytes
+from cas.maintenance.fsck.groups import Group, Piece, Row, beside_of, parts
+from cas.maintenance.fsck.packs import Pack, PackBytes
 from cas.model.ids import body_hasher, digest_blob, digest_of
 from cas.objects.packs import Copy, PackInfo, bit_is_set, file_name, read_footer
 from cas.objects.store import ObjectStore

@@ -28,7 +28,7 @@ from cas.maintenance.backups.refill import VaultImage, fork_of, recheckpoint, re
 from cas.maintenance.backups.restore import choose, number_of, settle
 from cas.maintenance.backups.vault import Vault, increment_file
 from cas.maintenance.findings import OnProgress, Progress, Severity
-from cas.maintenance.fsck import fsck
+from cas.maintenance.fsck.check import fsck
 from cas.objects.packs import file_name
 from cas.objects.store import ObjectStore
 

@@ -202,7 +202,7 @@ def test_a_stream_is_cut_off_with_its_caller(tmp_path: Path, what: str) -> None:
 
     run(main())
     with cas.open(tmp_path / "s") as store:
-        from cas.maintenance.fsck import fsck
+        from cas.maintenance.fsck.check import fsck
 
         assert not [f for f in fsck(store).findings if f.severity.name != "NOTICE"]
 

@@ -18,7 +18,7 @@ from cas.catalog.postgres_schema import grants
 from cas.errors import Invalid, NotAStore, StoreNotFound, Unsupported
 from cas.history import watch
 from cas.history.store import Store
-from cas.maintenance.fsck import fsck
+from cas.maintenance.fsck.check import fsck
 from cas.maintenance.stats import stats
 from cas.worktree.checkout import restore
 from cas.worktree.importer import import_folder

@@ -21,7 +21,7 @@ from cas.catalog.catalog import SessionRow
 from cas.catalog.place import Place, ancestor, place_of
 from cas.errors import SessionExpired, StoreMoved, StoreNotFound
 from cas.history.store import Store
-from cas.maintenance.fsck import fsck
+from cas.maintenance.fsck.check import fsck
 from tests.tidy.source import ROOT
 from tests.unit.kit import commits, write
 

@@ -33,7 +33,7 @@ from cas.history.horizon import (
 from cas.history.retain import stage_raise
 from cas.history.store import Store
 from cas.history.thinning import stage_horizon
-from cas.maintenance.fsck import fsck
+from cas.maintenance.fsck.check import fsck
 from cas.model.encoding import encode
 from cas.model.entry import Entry
 from cas.model.ids import CommitId, ObjectId

@@ -226,7 +226,7 @@ def test_only_lists_of_rules_decode(value: object) -> None:
 
 def test_a_ref_of_a_store_is_checked_by_fsck(store: Store) -> None:
     """Pins and rules are refs like any other to a check of the whole store."""
-    from cas.maintenance.fsck import fsck
+    from cas.maintenance.fsck.check import fsck
 
     write(store)
     store.pin(store.put(b"x" * 100), "why")

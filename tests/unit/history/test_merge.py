@@ -23,7 +23,7 @@ from cas.history.graph import is_ancestor, merge_bases, only_in
 from cas.history.merge import MergeResult, OnConflict
 from cas.history.snapshot import Snapshot
 from cas.history.store import Store
-from cas.maintenance.fsck import fsck
+from cas.maintenance.fsck.check import fsck
 from cas.model.ids import CommitId, TreeId
 from cas.model.objects import Commit, EntryKind
 from cas.trees.merge import Reason

@@ -16,7 +16,7 @@ from cas.history.retention import HorizonRule, KeepRule, RetentionPolicy, Span
 from cas.history.store import Store
 from cas.history.thinning import commit_of
 from cas.maintenance.findings import Severity
-from cas.maintenance.fsck import fsck
+from cas.maintenance.fsck.check import fsck
 from cas.model.ids import BlobId, CommitId, Kind, ObjectId, digest_of
 from cas.model.names import HOLDS, RETENTION_REF
 from tests.unit.kit import commits, reopened, write

@@ -11,7 +11,7 @@ import attrs
 
 from cas.history.store import Store
 from cas.maintenance.findings import Report
-from cas.maintenance.fsck import fsck
+from cas.maintenance.fsck.check import fsck
 from cas.model.entry import Entry, entry_hash
 from cas.model.ids import Kind, digest_of
 from cas.storage.header import PackHeader

@@ -34,7 +34,7 @@ from cas.history.store import Store
 from cas.maintenance.backups import following, make
 from cas.maintenance.backups import vault as vaults
 from cas.maintenance.findings import Progress
-from cas.maintenance.fsck import fsck
+from cas.maintenance.fsck.check import fsck
 from cas.model.encoding import decode, encode
 from cas.model.ids import BlobId, ObjectId
 from cas.testing.stores import SMALL, build, scratch

@@ -20,7 +20,7 @@ from cas.errors import StorageFull
 from cas.history.retention import HorizonRule, KeepRule, RetentionPolicy, Span
 from cas.history.store import Store
 from cas.limits import DAY_US
-from cas.maintenance.fsck import fsck
+from cas.maintenance.fsck.check import fsck
 from tests.unit.kit import ManualClock, reopened, write
 
 _SLEEPER = """

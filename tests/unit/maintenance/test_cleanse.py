@@ -16,7 +16,7 @@ from cas.history.tombstones import Tombstone, root_at
 from cas.maintenance.backups import cleanse as cleansing
 from cas.maintenance.backups.make import backup as make_backup
 from cas.maintenance.backups.vault import open_vault
-from cas.maintenance.fsck import fsck
+from cas.maintenance.fsck.check import fsck
 from cas.maintenance.purge import purge
 from cas.model.ids import BlobId, Kind, digest_of
 from cas.testing.memories import ENOUGH, memories_of

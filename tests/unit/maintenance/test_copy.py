@@ -27,7 +27,7 @@ from cas.history.horizon import Thinning
 from cas.history.retain import stage_raise
 from cas.history.store import Store
 from cas.maintenance import copying
-from cas.maintenance.fsck import fsck
+from cas.maintenance.fsck.check import fsck
 from cas.model.ids import BlobId, CommitId
 from cas.testing.stores import scratch
 from tests.unit.kit import commits, reopened, write

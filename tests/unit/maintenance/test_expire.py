@@ -14,7 +14,7 @@ from cas.history.store import Store
 from cas.maintenance.backups import rewrite
 from cas.maintenance.backups import vault as vaults
 from cas.maintenance.backups.vault import open_vault
-from cas.maintenance.fsck import fsck
+from cas.maintenance.fsck.check import fsck
 from cas.model.ids import BlobId
 from tests.unit.kit import ManualClock, write
 from tests.unit.maintenance.test_backup import condemn, files_of, restored

@@ -12,9 +12,9 @@ import pytest
 import cas
 from cas.errors import Invalid
 from cas.history.store import Store
-from cas.maintenance.extent import Extent, Level
 from cas.maintenance.findings import REPAIRS
-from cas.maintenance.fsck import fsck
+from cas.maintenance.fsck.check import fsck
+from cas.maintenance.fsck.extent import Extent, Level
 from cas.maintenance.stats import stats
 from cas.model.ids import BlobId
 from tests.unit.kit import commits, write

@@ -14,9 +14,9 @@ import cas
 from cas.errors import Closed
 from cas.history.store import Store
 from cas.maintenance import findings as findings_room
-from cas.maintenance import fsck as fsck_room
 from cas.maintenance.findings import AFFECTED_MAX, CODES, Progress, Severity
-from cas.maintenance.fsck import fsck
+from cas.maintenance.fsck import check as fsck_room
+from cas.maintenance.fsck.check import fsck
 from cas.model.ids import Kind, digest_of
 from cas.testing.stores import SMALL, SteppedClock, build, create
 from tests.unit.kit import commits, tamper, write

@@ -16,10 +16,10 @@ from cas.errors import Condemned, Purged
 from cas.history.retain import stage_raise
 from cas.history.retention import HorizonRule, KeepRule, RetentionPolicy, Span
 from cas.history.store import Store
-from cas.maintenance import gc as gc_room
-from cas.maintenance.compact import choose
-from cas.maintenance.fsck import fsck
-from cas.maintenance.loads import Load
+from cas.maintenance.fsck.check import fsck
+from cas.maintenance.gc import collect as gc_room
+from cas.maintenance.gc.compact import choose
+from cas.maintenance.gc.loads import Load
 from cas.maintenance.purge import purge
 from cas.model.ids import Kind, digest_blob
 from cas.objects.packs import PackInfo

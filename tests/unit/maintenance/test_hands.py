@@ -11,7 +11,7 @@ import pytest
 import cas
 from cas.errors import Corrupt, CorruptCatalog, ObjectNotFound
 from cas.history.store import Store
-from cas.maintenance.fsck import fsck
+from cas.maintenance.fsck.check import fsck
 from cas.model.ids import BlobId
 from tests.unit.kit import commits, reopened, write
 

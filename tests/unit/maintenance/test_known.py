@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cas.maintenance.known import SIZE_MAX, UNREAD, Known, code_of, split_code
+from cas.maintenance.fsck.known import SIZE_MAX, UNREAD, Known, code_of, split_code
 from cas.model.ids import Kind, digest_blob
 
 IDS = st.integers(0, 40).map(lambda n: digest_blob(b"%d" % n))

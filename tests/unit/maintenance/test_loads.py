@@ -12,9 +12,9 @@ import pytest
 import cas
 from cas.history.retain import stage_raise
 from cas.history.store import Store
-from cas.maintenance.compact import worth_moving
-from cas.maintenance.fsck import fsck
-from cas.maintenance.loads import loads_of
+from cas.maintenance.fsck.check import fsck
+from cas.maintenance.gc.compact import worth_moving
+from cas.maintenance.gc.loads import loads_of
 from cas.objects.packs import bit_is_set
 from cas.storage.header import PACK_HEADER_BYTES
 from cas.storage.local import LocalBucket

@@ -15,7 +15,7 @@ from cas.history.retention import HorizonRule, KeepRule, RetentionPolicy, Span
 from cas.history.store import Store
 from cas.limits import DAY_US
 from cas.maintenance import maintain
-from cas.maintenance.fsck import fsck
+from cas.maintenance.fsck.check import fsck
 from cas.maintenance.stats import stats
 from tests.unit.kit import ManualClock, reopened, write
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import cas
 from cas.errors import CasError, ObjectNotFound
 from cas.history.store import Store
-from cas.maintenance.fsck import fsck
+from cas.maintenance.fsck.check import fsck
 from cas.model.ids import BlobId, Kind, digest_of
 from tests.unit.kit import commits, reopened, write
 
@@ -44,7 +44,7 @@ def readable(location: Path | str, ids: list[BlobId]) -> dict[BlobId, bytes]:
     return found
 
 
-def repair(location: Path | str, *sources: Path | str) -> cas.maintenance.repair.RepairPlan:  # type: ignore[name-defined]
+def repair(location: Path | str, *sources: Path | str) -> cas.maintenance.repair.plan.RepairPlan:  # type: ignore[name-defined]
     """Plan and apply; the plan."""
     with cas.plan_repair(location, sources=sources) as plan:
         plan.apply()

@@ -30,7 +30,7 @@ from cas.history.store import Store
 from cas.history.tombstones import Tombstone, decode_tombstone, encode_tombstone
 from cas.limits import WHOLE_BLOB_BYTES_MAX
 from cas.maintenance import purge as purging
-from cas.maintenance.fsck import fsck
+from cas.maintenance.fsck.check import fsck
 from cas.maintenance.purge import plan_purge, purge
 from cas.model.encoding import encode
 from cas.model.ids import BlobId, Kind, ObjectId, digest_of

@@ -11,7 +11,7 @@ import pytest
 
 from cas.errors import Purged
 from cas.history.store import Store
-from cas.maintenance.fsck import fsck
+from cas.maintenance.fsck.check import fsck
 from cas.maintenance.purge import purge
 from cas.model.ids import ObjectId, digest_blob
 from cas.storage.codec import DICTIONARY

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cas.errors import Corrupt
-from cas.maintenance.graph import _are_good_leaves, _may_be_leaf
+from cas.maintenance.fsck.graph import _are_good_leaves, _may_be_leaf
 from cas.model.encoding import decode, decode_columns, decode_many, encode
 from cas.model.ids import Kind, digest_of, digest_parts, digests_of
 from cas.storage.codec import ZSTD, decode_frames, decode_payload, encode_payload

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 import cas
 from cas.errors import CannotRepair, CasError, Closed, CorruptCatalog, NotAsExpected, StoreNotFound
 from cas.history.store import Store
-from cas.maintenance.evidence import Folder
 from cas.maintenance.findings import Finding
-from cas.maintenance.fsck import fsck
+from cas.maintenance.fsck.check import fsck
+from cas.maintenance.repair.evidence import Folder
 from cas.model.ids import Kind
 from cas.objects.mirror import MIRRORED
 from cas.objects.packs import bit_is_set
@@ -430,9 +430,9 @@ def test_a_rebuild_that_was_cut_short_ends_well(store: Store, calls: int, damage
         tamper(store, "DROP TABLE checkpoint")
     else:
         lose_catalog(store.location)
-    from cas.maintenance.evidence import gather
-    from cas.maintenance.rebuild import plan_rebuild
-    from cas.maintenance.renewal import carry_out
+    from cas.maintenance.repair.evidence import gather
+    from cas.maintenance.repair.rebuild import plan_rebuild
+    from cas.maintenance.repair.renewal import carry_out
 
     clock = SteppedClock(calls)
     evidence = gather(Folder(store.location), clock)

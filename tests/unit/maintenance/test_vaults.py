@@ -11,7 +11,7 @@ import pytest
 import cas
 from cas.errors import Gone, Purged
 from cas.history.store import Store
-from cas.maintenance.fsck import fsck
+from cas.maintenance.fsck.check import fsck
 from cas.maintenance.purge import purge
 from cas.model.ids import BlobId, digest_blob
 from tests.unit.kit import write

@@ -16,7 +16,7 @@ from cas.errors import Corrupt, CorruptObject, CorruptPack, LimitExceeded
 from cas.history.snapshot import Snapshot
 from cas.history.store import Store
 from cas.limits import MIB, PATH_DEPTH_MAX, RECIPE_SPANS_MAX, STRUCTURED_BYTES_MAX
-from cas.maintenance.fsck import fsck
+from cas.maintenance.fsck.check import fsck
 from cas.model.ids import BlobId, CommitId, Kind, TreeId
 from cas.model.objects import Recipe
 from cas.objects import content

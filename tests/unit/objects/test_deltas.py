@@ -14,7 +14,7 @@ import cas
 from cas.errors import CasError, Condemned, CorruptObject, ObjectNotFound
 from cas.history.store import Store
 from cas.limits import DELTA_DEPENDANTS_MAX, DELTA_DEPTH_MAX
-from cas.maintenance.fsck import fsck
+from cas.maintenance.fsck.check import fsck
 from cas.model.ids import Kind, digest_of
 from cas.objects import deltas as chooser
 from cas.objects.bulk import BulkReader

@@ -13,7 +13,7 @@ import cas
 from cas.errors import CasError, CorruptObject, Invalid, NewerFormat
 from cas.history.store import Store
 from cas.limits import ID_BYTES
-from cas.maintenance.fsck import fsck
+from cas.maintenance.fsck.check import fsck
 from cas.model.ids import BlobId, Kind, digest_blob
 from cas.objects.bulk import BulkReader
 from cas.objects.pipeline import Submitted

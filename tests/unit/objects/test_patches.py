@@ -11,7 +11,7 @@ import cas
 from cas.errors import Condemned
 from cas.history.store import Store
 from cas.limits import DELTA_DEPTH_MAX
-from cas.maintenance.fsck import fsck
+from cas.maintenance.fsck.check import fsck
 from cas.model.ids import Kind
 from cas.objects.packs import Copy
 from cas.storage.codec import DELTA

@@ -14,7 +14,7 @@ import cas
 from cas.errors import Unavailable
 from cas.history.store import Store
 from cas.limits import THRESHOLDS
-from cas.maintenance.fsck import fsck
+from cas.maintenance.fsck.check import fsck
 from cas.maintenance.purge import purge
 from cas.objects import spill as module
 from cas.objects.spill import PATIENCE, Spill
@@ -109,7 +109,7 @@ def test_a_spill_that_died_is_begun_anew(place: Path) -> None:
     program = """
 import os, sys
 from cas.limits import THRESHOLDS
-from cas.maintenance.fsck import fsck
+from cas.maintenance.fsck.check import fsck
 from cas.objects import spill
 from cas.testing.stores import SteppedClock, build
 spill.GATHER_SLICE = 4

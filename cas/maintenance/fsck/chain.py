@@ -13,7 +13,7 @@ from typing import Final
 from cas.catalog.catalog import Catalog, CatalogReader, Checkpoint, EntryRow
 from cas.errors import CasError, InvalidName, NotCanonical
 from cas.maintenance.findings import Findings
-from cas.maintenance.graph import Graph
+from cas.maintenance.fsck.graph import Graph
 from cas.model.entry import Entry, entry_hash, genesis_hash, txid_floor
 from cas.model.ids import Kind, ObjectId
 from cas.model.names import check_ref_name

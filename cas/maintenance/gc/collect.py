@@ -21,15 +21,15 @@ from cas.history.core import Core
 from cas.history.horizon import horizon_at
 from cas.history.upkeep import GcPlan, GcResult, GcRow, KeptRow
 from cas.limits import GC_GRACE_US, GC_MOVED_BYTES_MAX, GC_WASTE_MIN
-from cas.maintenance.ages import Ages
-from cas.maintenance.bases import keep_cheap_bases
-from cas.maintenance.compact import compact
-from cas.maintenance.condemn import Condemnation
-from cas.maintenance.kept import Shares, keep_refs
-from cas.maintenance.leftovers import Leftovers, find_leftovers, remove_leftovers
-from cas.maintenance.reach import DROPPED, FREE, GONE, Marks
-from cas.maintenance.reencode import reencode
-from cas.maintenance.roots import Roots, read_roots
+from cas.maintenance.gc.ages import Ages
+from cas.maintenance.gc.bases import keep_cheap_bases
+from cas.maintenance.gc.compact import compact
+from cas.maintenance.gc.condemn import Condemnation
+from cas.maintenance.gc.kept import Shares, keep_refs
+from cas.maintenance.gc.leftovers import Leftovers, find_leftovers, remove_leftovers
+from cas.maintenance.gc.reach import DROPPED, FREE, GONE, Marks
+from cas.maintenance.gc.reencode import reencode
+from cas.maintenance.gc.roots import Roots, read_roots
 from cas.model.ids import Kind
 from cas.objects.promises import MARKING
 from cas.objects.store import ObjectStore

@@ -16,10 +16,10 @@ from cas.catalog.catalog import CatalogWriter, PackRow
 from cas.errors import CasError
 from cas.history.store import Store
 from cas.limits import ID_BYTES, STRUCTURED_BYTES_MAX
-from cas.maintenance.fsck import Examination
-from cas.maintenance.origins import Origin
-from cas.maintenance.packs import Pack
-from cas.maintenance.rescue import Rescued, rescue, resolve_odd
+from cas.maintenance.fsck.check import Examination
+from cas.maintenance.fsck.packs import Pack
+from cas.maintenance.repair.origins import Origin
+from cas.maintenance.repair.rescue import Rescued, rescue, resolve_odd
 from cas.model.ids import Kind, digest_of
 from cas.objects.batch import Batch
 from cas.objects.children import children

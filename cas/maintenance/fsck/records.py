@@ -15,10 +15,10 @@ from typing import Final
 
 from cas.errors import CasError
 from cas.limits import ID_BYTES
-from cas.maintenance.deltas import DeltaCheck, dependants
 from cas.maintenance.findings import Findings
-from cas.maintenance.groups import GROUP_BYTES, Decoder, Group, Piece, Row, beside_of, parts
-from cas.maintenance.packs import IDS_KEPT_MAX, Pack, PackBytes, PackSurvey
+from cas.maintenance.fsck.deltas import DeltaCheck, dependants
+from cas.maintenance.fsck.groups import GROUP_BYTES, Decoder, Group, Piece, Row, beside_of, parts
+from cas.maintenance.fsck.packs import IDS_KEPT_MAX, Pack, PackBytes, PackSurvey
 from cas.model.ids import digests_of
 from cas.objects.packs import PackInfo
 from cas.objects.store import ObjectStore

@@ -17,7 +17,7 @@ from attrs import frozen
 from cas.catalog.catalog import PackRow
 from cas.errors import CasError, CorruptPack, MissingPack, NewerFormat
 from cas.maintenance.findings import Findings
-from cas.maintenance.known import KIND_BITS, SIZE_MAX, UNREAD, Known
+from cas.maintenance.fsck.known import KIND_BITS, SIZE_MAX, UNREAD, Known
 from cas.maintenance.scan import id_of_record, scan_records
 from cas.model.ids import Kind
 from cas.objects.packs import bit_is_set, file_name

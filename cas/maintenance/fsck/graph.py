@@ -17,8 +17,8 @@ from typing import Any, Final
 from cas.errors import CasError, NotCanonical
 from cas.limits import ENTRY_NAME_BYTES_MAX, ID_BYTES, NODE_SINGLE_ENTRIES_MAX
 from cas.maintenance.findings import Findings
-from cas.maintenance.known import KIND_BITS, KIND_MASK, SIZE_MAX, TALL, UNREAD, Known, code_of
-from cas.maintenance.packs import IDS_KEPT_MAX
+from cas.maintenance.fsck.known import KIND_BITS, KIND_MASK, SIZE_MAX, TALL, UNREAD, Known, code_of
+from cas.maintenance.fsck.packs import IDS_KEPT_MAX
 from cas.model.encoding import decode_columns, decode_many
 from cas.model.ids import Kind
 from cas.model.objects import Commit, EntryKind, Recipe, Tag

@@ -15,7 +15,7 @@ from attrs import frozen
 
 from cas.clock import Clock
 from cas.errors import Invalid
-from cas.maintenance.packs import Pack
+from cas.maintenance.fsck.packs import Pack
 from cas.maintenance.remembered import Remembered
 
 _FILE: Final = "checked"

@@ -20,9 +20,9 @@ from cas.catalog.remains import Remains, read_remains
 from cas.catalog.sqlite import memory_catalog
 from cas.clock import Clock
 from cas.errors import CasError, Corrupt, CorruptPack, StorageFailed
-from cas.maintenance.admission import Source, Survey, survey
 from cas.maintenance.folder import CACHE, CATALOG, LOCKS, PACKS
-from cas.maintenance.rescue import Built, Odd, build_pack, rescue, resolve_odd
+from cas.maintenance.repair.admission import Source, Survey, survey
+from cas.maintenance.repair.rescue import Built, Odd, build_pack, rescue, resolve_odd
 from cas.objects.packs import bit_is_set, pack_name, read_footer
 from cas.objects.store import ObjectStore
 from cas.storage.bucket import Bucket, BucketFile

@@ -18,9 +18,9 @@ from cas.history.core import CommitCache, Core
 from cas.history.horizon import read_horizon
 from cas.history.timeline import Timeline
 from cas.history.tombstones import ids_below
-from cas.maintenance.admission import Admission, Survey, admit, bits_of, reach
-from cas.maintenance.evidence import Evidence
-from cas.maintenance.lineages import Claim, Disagreement, Journal, Tip, choose, claim_of
+from cas.maintenance.repair.admission import Admission, Survey, admit, bits_of, reach
+from cas.maintenance.repair.evidence import Evidence
+from cas.maintenance.repair.lineages import Claim, Disagreement, Journal, Tip, choose, claim_of
 from cas.model.entry import Entry
 from cas.model.ids import Kind, ObjectId
 from cas.model.names import HORIZON_REF, PURGED_REF

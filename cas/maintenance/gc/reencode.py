@@ -16,8 +16,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from cas.limits import ID_BYTES
-from cas.maintenance.moving import install_moved, moving
-from cas.maintenance.reach import Lost, Marks
+from cas.maintenance.gc.moving import install_moved, moving
+from cas.maintenance.gc.reach import Lost, Marks
 from cas.objects.batch import Batch
 from cas.objects.packs import PackInfo
 from cas.objects.pipeline import Submitted

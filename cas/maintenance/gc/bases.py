@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cas.limits import GC_BASE_WASTE_MAX, ID_BYTES
-from cas.maintenance.reach import Marks
+from cas.maintenance.gc.reach import Marks
 from cas.model.ids import Kind
 from cas.objects.store import ObjectStore
 from cas.storage.codec import DELTA

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from cas.errors import CasError
-from cas.maintenance.packs import Pack, PackBytes
+from cas.maintenance.fsck.packs import Pack, PackBytes
 from cas.objects.packs import PackInfo
 from cas.objects.store import ObjectStore
 from cas.storage.codec import DELTA, DICTIONARY, RAW, RECIPE, ZSTD, decode_frames

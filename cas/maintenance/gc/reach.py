@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from cas.catalog.catalog import CatalogReader, PackRow
 from cas.errors import CasError, CorruptObject, MissingPack, NotCanonical
 from cas.limits import ID_BYTES
-from cas.maintenance.whereabouts import TABLE_SLOTS_MAX, Whereabouts
+from cas.maintenance.gc.whereabouts import TABLE_SLOTS_MAX, Whereabouts
 from cas.model.encoding import decode_many
 from cas.model.ids import Kind
 from cas.model.objects import Commit

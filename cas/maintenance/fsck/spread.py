@@ -17,9 +17,9 @@ from cas.catalog.sqlite import open_catalog
 from cas.clock import SystemClock
 from cas.maintenance.findings import Findings
 from cas.maintenance.folder import CATALOG, LOCKS
-from cas.maintenance.known import Known
-from cas.maintenance.packs import Pack, PackSurvey
-from cas.maintenance.records import RecordCheck
+from cas.maintenance.fsck.known import Known
+from cas.maintenance.fsck.packs import Pack, PackSurvey
+from cas.maintenance.fsck.records import RecordCheck
 from cas.objects.packs import file_name
 from cas.objects.store import ObjectStore
 from cas.storage.place import bucket_in

@@ -14,8 +14,8 @@ from typing import Final, NamedTuple
 
 from cas.errors import CasError
 from cas.limits import DELTA_DEPTH_MAX, MIB
-from cas.maintenance.groups import Group, Piece, Row
-from cas.maintenance.packs import Pack, PackBytes, PackSurvey
+from cas.maintenance.fsck.groups import Group, Piece, Row
+from cas.maintenance.fsck.packs import Pack, PackBytes, PackSurvey
 from cas.objects.bulk import Ahead, BulkReader
 from cas.objects.chains import Link, Place, link_of, resolve
 from cas.objects.packs import Copy, PackInfo

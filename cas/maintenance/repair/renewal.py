@@ -23,9 +23,9 @@ from cas.catalog.sqlite import SqliteCatalog, create_catalog
 from cas.catalog.statements import SqliteWriter
 from cas.clock import Clock
 from cas.errors import NotAsExpected
-from cas.maintenance.evidence import Folder, stamp_of
-from cas.maintenance.rebuild import Rebuild, Refs, vectors
-from cas.maintenance.rescue import build_pack
+from cas.maintenance.repair.evidence import Folder, stamp_of
+from cas.maintenance.repair.rebuild import Rebuild, Refs, vectors
+from cas.maintenance.repair.rescue import build_pack
 from cas.model.entry import Entry
 from cas.model.ids import Kind, digest_of
 from cas.model.segment import Segment

@@ -15,9 +15,9 @@ from typing import Final
 
 from cas.errors import Corrupt
 from cas.limits import DELTA_DEPTH_MAX
-from cas.maintenance.loads import Load, loads_of
-from cas.maintenance.moving import install_moved, moving, remove_moved
-from cas.maintenance.pieces import pieces
+from cas.maintenance.gc.loads import Load, loads_of
+from cas.maintenance.gc.moving import install_moved, moving, remove_moved
+from cas.maintenance.gc.pieces import pieces
 from cas.objects.packs import PackInfo, State, bit_is_set
 from cas.objects.store import ObjectStore
 from cas.storage.codec import RECIPE

@@ -23,15 +23,15 @@ from cas.errors import (
     StoreNotFound,
 )
 from cas.history.store import Store
-from cas.maintenance import mend as mending
-from cas.maintenance.evidence import Folder, gather
 from cas.maintenance.findings import Finding, OnProgress, Progress
-from cas.maintenance.fsck import examine
-from cas.maintenance.lineages import Tip
-from cas.maintenance.mend import Mend, plan_mend
-from cas.maintenance.origins import Origin, origin_at
-from cas.maintenance.rebuild import Rebuild, plan_rebuild
-from cas.maintenance.renewal import carry_out, finish, is_unfinished
+from cas.maintenance.fsck.check import examine
+from cas.maintenance.repair import mend as mending
+from cas.maintenance.repair.evidence import Folder, gather
+from cas.maintenance.repair.lineages import Tip
+from cas.maintenance.repair.mend import Mend, plan_mend
+from cas.maintenance.repair.origins import Origin, origin_at
+from cas.maintenance.repair.rebuild import Rebuild, plan_rebuild
+from cas.maintenance.repair.renewal import carry_out, finish, is_unfinished
 from cas.model.ids import Kind, ObjectId, digest_of
 from cas.model.names import count, short_ref
 from cas.model.segment import Segment

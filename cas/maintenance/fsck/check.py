@@ -22,16 +22,16 @@ from cas.errors import CasError, CorruptObject
 from cas.history.horizon import horizon_now, is_thinned
 from cas.history.store import Store
 from cas.history.tombstones import purged_ids
-from cas.maintenance.affected import places_of
-from cas.maintenance.chain import JournalCheck
-from cas.maintenance.extent import WHOLE, Extent, Ledger, Level, Selection
 from cas.maintenance.findings import Finding, Findings, OnProgress, Progress, Report, Severity
 from cas.maintenance.folder import strangers
-from cas.maintenance.graph import Graph
-from cas.maintenance.known import Known
-from cas.maintenance.packs import Pack, PackBytes, PackSurvey
-from cas.maintenance.records import RecordCheck
-from cas.maintenance.spread import hand_out
+from cas.maintenance.fsck.affected import places_of
+from cas.maintenance.fsck.chain import JournalCheck
+from cas.maintenance.fsck.extent import WHOLE, Extent, Ledger, Level, Selection
+from cas.maintenance.fsck.graph import Graph
+from cas.maintenance.fsck.known import Known
+from cas.maintenance.fsck.packs import Pack, PackBytes, PackSurvey
+from cas.maintenance.fsck.records import RecordCheck
+from cas.maintenance.fsck.spread import hand_out
 from cas.model.ids import Kind, digest_parts
 from cas.objects.content import read_spans
 from cas.objects.packs import file_name

@@ -19,8 +19,8 @@ from attrs import frozen
 from cas.catalog.catalog import CatalogReader, CatalogWriter, Head
 from cas.errors import Unavailable
 from cas.limits import GC_LATE_SLOTS_MAX
-from cas.maintenance.reach import DROPPED, FREE, GONE, KEEPING, KEPT, REPLACED, Marks
-from cas.maintenance.roots import Roots, entries, named_in
+from cas.maintenance.gc.reach import DROPPED, FREE, GONE, KEEPING, KEPT, REPLACED, Marks
+from cas.maintenance.gc.roots import Roots, entries, named_in
 from cas.objects.packs import PackInfo, pack_name
 from cas.objects.store import ObjectStore
 from cas.trees.node import REFS

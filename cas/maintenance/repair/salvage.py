@@ -17,9 +17,9 @@ from cas.clock import Clock
 from cas.errors import CannotRepair, CasError, StoreNotFound
 from cas.history.store import Store
 from cas.limits import ID_BYTES
-from cas.maintenance.admission import admit
-from cas.maintenance.evidence import Evidence, Folder, gather
-from cas.maintenance.rebuild import Rebuild, plan_rebuild, purged_by, thinned_by
+from cas.maintenance.repair.admission import admit
+from cas.maintenance.repair.evidence import Evidence, Folder, gather
+from cas.maintenance.repair.rebuild import Rebuild, plan_rebuild, purged_by, thinned_by
 from cas.model.ids import Kind, ObjectId, TreeId
 from cas.model.names import short_ref
 from cas.model.objects import Commit, EntryKind, Tag

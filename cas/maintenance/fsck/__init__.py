@@ -1,0 +1,1 @@
+"""Checking a store: structure, closure, every byte; findings are values."""

@@ -1,0 +1,1 @@
+"""Collecting garbage beside writers: what is kept, what goes, and packs made dense."""

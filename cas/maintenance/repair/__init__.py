@@ -1,0 +1,1 @@
+"""Repair: what a damaged store still holds, and a plan of what can be done with it."""
