@@ -45,7 +45,11 @@ if TYPE_CHECKING:
     from cas.maintenance.backups.prove import Fault, ProofReport
     from cas.maintenance.backups.restore import RestoreReport
     from cas.maintenance.copying import CopyReport, RefCopy
+    from cas.maintenance.findings import Finding, FsckReport, Severity
+    from cas.maintenance.fsck.check import fsck
+    from cas.maintenance.fsck.extent import FsckExtent, FsckLevel
     from cas.maintenance.purge import PurgePlan, PurgeResult, plan_purge, purge
+    from cas.maintenance.stats import KindStats, StoreStats, stats
     from cas.maintenance.why import Reason, Why, why
     from cas.model.entry import Entry, Event
     from cas.model.ids import BlobId, CommitId, ObjectId, TreeId
@@ -81,7 +85,11 @@ _ROOMS = {
     "cas.maintenance.backups.prove": ("Fault", "ProofReport"),
     "cas.maintenance.backups.restore": ("RestoreReport",),
     "cas.maintenance.copying": ("CopyReport", "RefCopy"),
+    "cas.maintenance.findings": ("Finding", "FsckReport", "Severity"),
+    "cas.maintenance.fsck.check": ("fsck",),
+    "cas.maintenance.fsck.extent": ("FsckExtent", "FsckLevel"),
     "cas.maintenance.purge": ("PurgePlan", "PurgeResult", "plan_purge", "purge"),
+    "cas.maintenance.stats": ("KindStats", "StoreStats", "stats"),
     "cas.maintenance.why": ("Reason", "Why", "why"),
     "cas.errors": (
         "CasError",
@@ -164,13 +172,18 @@ __all__ = [
     "Expired",
     "ExpiryPlan",
     "Fault",
+    "Finding",
     "FolderReport",
     "FolderStatus",
+    "FsckExtent",
+    "FsckLevel",
+    "FsckReport",
     "GivenUp",
     "Gone",
     "HorizonRule",
     "Invalid",
     "KeepRule",
+    "KindStats",
     "Link",
     "Memory",
     "MergeConflict",
@@ -202,11 +215,13 @@ __all__ = [
     "RetentionPolicy",
     "Run",
     "Scoring",
+    "Severity",
     "Snapshot",
     "Sourced",
     "Span",
     "Sprint",
     "Store",
+    "StoreStats",
     "StreamEvent",
     "Transaction",
     "TreeEntry",
@@ -228,6 +243,7 @@ __all__ = [
     "copy",
     "exchange",
     "expire",
+    "fsck",
     "init",
     "keep_exchanging",
     "open",
@@ -239,6 +255,7 @@ __all__ = [
     "purge",
     "restore_store",
     "salvage",
+    "stats",
     "subscribe",
     "why",
 ]

@@ -14,9 +14,9 @@ from cas.cli.options import CasCommand
 from cas.cli.output import Output
 from cas.cli.progress import Bar
 from cas.errors import Corrupt
-from cas.maintenance.findings import Finding, Report, Severity
+from cas.maintenance.findings import Finding, FsckReport, Severity
 from cas.maintenance.fsck.check import fsck
-from cas.maintenance.fsck.extent import Extent, Level
+from cas.maintenance.fsck.extent import FsckExtent, FsckLevel
 from cas.model.names import printable
 
 _COLORS: Final = {
@@ -30,8 +30,8 @@ _COLORS: Final = {
 @click.command("fsck", cls=CasCommand)
 @click.option(
     "--level",
-    type=click.Choice([level.value for level in Level]),
-    default=Level.BYTES.value,
+    type=click.Choice([level.value for level in FsckLevel]),
+    default=FsckLevel.BYTES.value,
     help="What is read of packs: their ends, what names others, or every byte.",
 )
 @click.option(
@@ -61,8 +61,8 @@ def fsck_command(
     writing. A finding is: severity, code, what it is about, and what to do; losses come first.
     The exit code is 5 when something is lost or damaged, else 0.
     """
-    extent = Extent(
-        Level(level),
+    extent = FsckExtent(
+        FsckLevel(level),
         None if sample is None else sample / 100,
         None if seconds is None else seconds * 1000,
         oldest_first,
@@ -90,7 +90,7 @@ def fsck_command(
     front.out.note(f"checked {seen}: " + ("all good" if report.ok else count(bad, "fault")))
 
 
-def _fields(report: Report) -> dict[str, Any]:
+def _fields(report: FsckReport) -> dict[str, Any]:
     return {
         "ok": report.ok,
         "objects": report.object_count,

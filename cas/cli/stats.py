@@ -10,7 +10,7 @@ from attrs import asdict
 from cas.cli.form import columns, count, size, when
 from cas.cli.front import Front, pass_front
 from cas.cli.options import CasCommand
-from cas.maintenance.stats import Stats, stats
+from cas.maintenance.stats import StoreStats, stats
 
 _RIGHT: Final = frozenset((1, 2, 3))
 
@@ -42,7 +42,7 @@ def _exact(count_bytes: int) -> str:
     return f"{count_bytes:,}"
 
 
-def _about(found: Stats) -> list[tuple[str, str]]:
+def _about(found: StoreStats) -> list[tuple[str, str]]:
     """Packs and history, in words."""
     files = count(found.file_pack_count, "pack file")
     rows = [
@@ -76,13 +76,13 @@ def _about(found: Stats) -> list[tuple[str, str]]:
     return rows
 
 
-def _files(found: Stats) -> list[tuple[str, str]]:
+def _files(found: StoreStats) -> list[tuple[str, str]]:
     """What the folder takes, by what it is."""
     parts = asdict(found.files)
     return [("on disk", "bytes"), *((name, _exact(value)) for name, value in parts.items())]
 
 
-def _fields(found: Stats) -> dict[str, Any]:
+def _fields(found: StoreStats) -> dict[str, Any]:
     return {
         "objects": {
             kind.kind.name.lower(): {

@@ -118,7 +118,7 @@ class Finding:
 
 
 @frozen
-class Report:
+class FsckReport:
     """What a check saw. Counts are of what was read: objects each once, content bytes likewise,
     packs (inline ones included), journal entries.
     """

@@ -25,7 +25,7 @@ from cas.limits import (
     MAINTAIN_CHECK_DAYS,
 )
 from cas.maintenance.fsck.check import fsck
-from cas.maintenance.fsck.extent import Extent, Ledger
+from cas.maintenance.fsck.extent import FsckExtent, Ledger
 from cas.maintenance.gc.collect import Collector
 from cas.maintenance.gc.compact import compact, worth_moving
 from cas.maintenance.remembered import Remembered
@@ -213,7 +213,7 @@ class Maintenance:
         return f"not read for {MAINTAIN_CHECK_DAYS} days: {count(old, 'pack file')}" if old else ""
 
     def _check(self) -> Done:
-        extent = Extent(budget_ms=max(1.0, self._left_ms()), oldest_first=True)
+        extent = FsckExtent(budget_ms=max(1.0, self._left_ms()), oldest_first=True)
         report = fsck(self._store, extent=extent)
         faults = len(report.findings)
         text = f"read {report.content_bytes} bytes, left {count(report.unread_count, 'pack')}"

@@ -36,7 +36,7 @@ class KindStats:
 
 
 @frozen
-class Stats:
+class StoreStats:
     """Counts and bytes of one state of a store. Times are µs since 1970 UTC, None before the
     first journal entry.
 
@@ -130,7 +130,7 @@ class _Count:
         )
 
 
-def stats(store: Store) -> Stats:
+def stats(store: Store) -> StoreStats:
     """Count what a store holds, in its newest state. Raises `CorruptCatalog`, `CorruptJournal`.
 
     A pack whose footer cannot be read is counted as such and left out of the rest.
@@ -156,7 +156,7 @@ def stats(store: Store) -> Stats:
         count.add(footer, vectors.get(row.number))
     kinds = count.kinds()
     view = store.view()
-    return Stats(
+    return StoreStats(
         kinds=kinds,
         inline_pack_count=sizes[True][0],
         inline_pack_bytes=sizes[True][1],

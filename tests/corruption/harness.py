@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from cas.errors import CasError
 from cas.history.store import Store
-from cas.maintenance.findings import Report
+from cas.maintenance.findings import FsckReport
 from cas.maintenance.fsck.check import fsck
 from cas.model.ids import ObjectId
 from tests.corruption.reference import Found, Reference, changed, open_read, refs_at
@@ -34,7 +34,7 @@ class Verdict(NamedTuple):
     refused: str
     right: int
     failed: int
-    report: Report | None
+    report: FsckReport | None
     newest: int | None = None
 
     @property

@@ -22,11 +22,11 @@ from cas.errors import CasError, CorruptObject
 from cas.history.horizon import horizon_now, is_thinned
 from cas.history.store import Store
 from cas.history.tombstones import purged_ids
-from cas.maintenance.findings import Finding, Findings, OnProgress, Progress, Report, Severity
+from cas.maintenance.findings import Finding, Findings, FsckReport, OnProgress, Progress, Severity
 from cas.maintenance.folder import strangers
 from cas.maintenance.fsck.affected import places_of
 from cas.maintenance.fsck.chain import JournalCheck
-from cas.maintenance.fsck.extent import WHOLE, Extent, Ledger, Level, Selection
+from cas.maintenance.fsck.extent import WHOLE, FsckExtent, FsckLevel, Ledger, Selection
 from cas.maintenance.fsck.graph import Graph
 from cas.maintenance.fsck.known import Known
 from cas.maintenance.fsck.packs import Pack, PackBytes, PackSurvey
@@ -41,7 +41,7 @@ from cas.trees.node import REFS
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-__all__ = ["Finding", "Progress", "Report", "Severity", "fsck"]
+__all__ = ["Finding", "FsckReport", "Progress", "Severity", "fsck"]
 
 ROUNDS_MAX: Final = 8
 """How often packs that appeared during the check are checked as well."""
@@ -52,10 +52,10 @@ _T = TypeVar("_T")
 def fsck(
     store: Store,
     *,
-    extent: Extent = WHOLE,
+    extent: FsckExtent = WHOLE,
     executor: Executor | None = None,
     progress: OnProgress = None,
-) -> Report:
+) -> FsckReport:
     """Read and check everything in a store, or as far as `extent` says; what is wrong stands in
     the report.
 
@@ -76,7 +76,7 @@ class Examination:
     whose header or footer is damaged, `absent` those that are not there.
     """
 
-    report: Report
+    report: FsckReport
     damaged: Mapping[bytes, tuple[str, ...]]
     lost: frozenset[bytes]
     missing: frozenset[bytes]
@@ -95,7 +95,7 @@ class _Check:
         self,
         store: Store,
         progress: OnProgress,
-        extent: Extent = WHOLE,
+        extent: FsckExtent = WHOLE,
         executor: Executor | None = None,
     ) -> None:
         self._store = store
@@ -127,7 +127,7 @@ class _Check:
         self._blind = False
         self._objects_done = self._bytes_done = self._bytes_total = 0
 
-    def examined(self, report: Report) -> Examination:
+    def examined(self, report: FsckReport) -> Examination:
         """What a repair needs to know, once `run` has ended."""
         survey, records = self._survey, self._records
         return Examination(
@@ -139,7 +139,7 @@ class _Check:
             tuple(survey.absent),
         )
 
-    def run(self) -> Report:
+    def run(self) -> FsckReport:
         self._objects.bucket.forget()
         self._report("catalog")
         for sentence in self._catalog.check():
@@ -166,7 +166,7 @@ class _Check:
         unread = self._remember()
         lost = self._findings.lost_ids()
         places = places_of(lost, self._journal.refs, self._objects.read) if lost else {}
-        return Report(
+        return FsckReport(
             self._findings.finish(places),
             len(self._known),
             self._records.content_bytes,
@@ -178,7 +178,7 @@ class _Check:
     def _remember(self) -> int:
         """Note which packs were read in full and are good; how many were not read in full."""
         files = [pack.label for pack in self._survey.packs if pack.file is not None]
-        if self._level is not Level.BYTES:
+        if self._level is not FsckLevel.BYTES:
             return len(files)
         bad = {label for found in self._records.bad.values() for label, _why in found}
         bad |= {subject for _code, subject, _message in self._findings.plain()}
@@ -252,12 +252,14 @@ class _Check:
     def _read_packs(self, packs: Sequence[Pack]) -> None:
         """Read what is asked for of these packs; with an executor, its workers read the files."""
         learn, run = self._survey.learn, self._records.run
-        if self._level is Level.STRUCTURE:
+        if self._level is FsckLevel.STRUCTURE:
             learn()
             return
-        self._records.structured_only = self._level is Level.CLOSURE
-        if self._executor is None or self._level is Level.CLOSURE:
-            chosen = self._selection.chosen(packs) if self._level is Level.BYTES else iter(packs)
+        self._records.structured_only = self._level is FsckLevel.CLOSURE
+        if self._executor is None or self._level is FsckLevel.CLOSURE:
+            chosen = (
+                self._selection.chosen(packs) if self._level is FsckLevel.BYTES else iter(packs)
+            )
             run(chosen, learn)
             return
         run([pack for pack in packs if pack.file is None], learn)

@@ -21,7 +21,7 @@ from cas.maintenance.remembered import Remembered
 _FILE: Final = "checked"
 
 
-class Level(Enum):
+class FsckLevel(Enum):
     """What is read of a pack: its ends; its structured objects too; or every byte."""
 
     STRUCTURE = "structure"
@@ -30,7 +30,7 @@ class Level(Enum):
 
 
 @frozen
-class Extent:
+class FsckExtent:
     """How far a check goes. The catalog, the journal and the ends of all packs are always read.
 
     `level` bytes can be narrowed: `sample` is the part of the stored bytes that is read, chosen
@@ -38,7 +38,7 @@ class Extent:
     that were read longest ago.
     """
 
-    level: Level = Level.BYTES
+    level: FsckLevel = FsckLevel.BYTES
     sample: float | None = None
     budget_ms: float | None = None
     oldest_first: bool = False
@@ -52,11 +52,11 @@ class Extent:
         if self.budget_ms is not None and self.budget_ms < 0:
             raise Invalid("A check cannot take less than no time.")
         narrowed = self.sample is not None or self.budget_ms is not None
-        if narrowed and self.level is not Level.BYTES:
+        if narrowed and self.level is not FsckLevel.BYTES:
             raise Invalid("A sample and a time budget are for checks of every byte.")
 
 
-WHOLE: Final = Extent()
+WHOLE: Final = FsckExtent()
 
 
 class Ledger:
@@ -85,7 +85,7 @@ class Ledger:
 class Selection:
     """Which packs a check reads, in which order; it stops when the time is over. One thread."""
 
-    def __init__(self, extent: Extent, ledger: Ledger, clock: Clock) -> None:
+    def __init__(self, extent: FsckExtent, ledger: Ledger, clock: Clock) -> None:
         self._extent = extent
         self._ledger = ledger
         self._clock = clock

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import attrs
 
 from cas.history.store import Store
-from cas.maintenance.findings import Report
+from cas.maintenance.findings import FsckReport
 from cas.maintenance.fsck.check import fsck
 from cas.model.entry import Entry, entry_hash
 from cas.model.ids import Kind, digest_of
@@ -126,11 +126,11 @@ def rewrite_header(file: Path, **fields: Any) -> None:
     file.write_bytes(data)
 
 
-def check(store: Store) -> Report:
+def check(store: Store) -> FsckReport:
     """Check a store, whose reader may have been told of an earlier state."""
     return fsck(store)
 
 
-def codes(report: Report) -> list[str]:
+def codes(report: FsckReport) -> list[str]:
     """Codes of all findings, the worst first."""
     return [finding.code for finding in report.findings]

@@ -14,7 +14,7 @@ from cas.errors import Invalid
 from cas.history.store import Store
 from cas.maintenance.findings import REPAIRS
 from cas.maintenance.fsck.check import fsck
-from cas.maintenance.fsck.extent import Extent, Level
+from cas.maintenance.fsck.extent import FsckExtent, FsckLevel
 from cas.maintenance.stats import stats
 from cas.model.ids import BlobId
 from tests.unit.kit import commits, write
@@ -43,21 +43,21 @@ def flip_payload(store: Store, path: str) -> Path:
     return file
 
 
-@pytest.mark.parametrize("level", list(Level))
-def test_each_level_finds_what_it_reads(filled: Store, level: Level) -> None:
+@pytest.mark.parametrize("level", list(FsckLevel))
+def test_each_level_finds_what_it_reads(filled: Store, level: FsckLevel) -> None:
     """A whole store is good at every level; a damaged content shows where bytes are read, a
     damaged footer everywhere.
     """
-    report = fsck(filled, extent=Extent(level))
+    report = fsck(filled, extent=FsckExtent(level))
     assert report.findings == ()
-    assert report.unread_count == (0 if level is Level.BYTES else FILES)
+    assert report.unread_count == (0 if level is FsckLevel.BYTES else FILES)
     file = flip_payload(filled, "f2")
-    assert fsck(filled, extent=Extent(level)).ok is (level is not Level.BYTES)
+    assert fsck(filled, extent=FsckExtent(level)).ok is (level is not FsckLevel.BYTES)
     data = bytearray(file.read_bytes())
     data[-50] ^= 1
     file.write_bytes(data)
     with cas.open(filled.location) as fresh:
-        assert not fsck(fresh, extent=Extent(level)).ok
+        assert not fsck(fresh, extent=FsckExtent(level)).ok
 
 
 def test_closure_reads_what_names_others(filled: Store) -> None:
@@ -69,30 +69,30 @@ def test_closure_reads_what_names_others(filled: Store) -> None:
     data = bytearray(file.read_bytes())
     data[tree.slot.payload_offset + 3] ^= 1
     file.write_bytes(data)
-    assert fsck(filled, extent=Extent(Level.STRUCTURE)).ok
-    assert not fsck(filled, extent=Extent(Level.CLOSURE)).ok
+    assert fsck(filled, extent=FsckExtent(FsckLevel.STRUCTURE)).ok
+    assert not fsck(filled, extent=FsckExtent(FsckLevel.CLOSURE)).ok
 
 
 def test_a_sample_reads_a_part(filled: Store) -> None:
     """About so much as was asked for, and the rest is counted."""
-    report = fsck(filled, extent=Extent(sample=0.35))
+    report = fsck(filled, extent=FsckExtent(sample=0.35))
     assert report.ok
     assert report.unread_count == FILES - 2
-    assert fsck(filled, extent=Extent(sample=1.0)).unread_count == 0
+    assert fsck(filled, extent=FsckExtent(sample=1.0)).unread_count == 0
 
 
 def test_short_checks_come_round(filled: Store) -> None:
     """No time reads no file; a pack a time, oldest first, all are read once before any is again."""
     assert stats(filled).verified_us is None
-    report = fsck(filled, extent=Extent(budget_ms=0.0, oldest_first=True))
+    report = fsck(filled, extent=FsckExtent(budget_ms=0.0, oldest_first=True))
     assert (report.ok, report.unread_count) == (True, FILES)
     for done in range(FILES):
         assert stats(filled).verified_us is None
-        report = fsck(filled, extent=Extent(sample=0.1, oldest_first=True))
+        report = fsck(filled, extent=FsckExtent(sample=0.1, oldest_first=True))
         assert report.unread_count == FILES - 1, done
     first = stats(filled).verified_us
     assert first is not None
-    fsck(filled, extent=Extent(sample=0.1, oldest_first=True))
+    fsck(filled, extent=FsckExtent(sample=0.1, oldest_first=True))
     second = stats(filled).verified_us
     assert second is not None
     assert second > first
@@ -136,9 +136,14 @@ def test_findings_name_the_repair(filled: Store) -> None:
 
 @pytest.mark.parametrize(
     "extent",
-    [Extent(sample=0.0), Extent(sample=1.5), Extent(budget_ms=-1.0), Extent(Level.CLOSURE, 0.5)],
+    [
+        FsckExtent(sample=0.0),
+        FsckExtent(sample=1.5),
+        FsckExtent(budget_ms=-1.0),
+        FsckExtent(FsckLevel.CLOSURE, 0.5),
+    ],
 )
-def test_what_cannot_be_asked_for(filled: Store, extent: Extent) -> None:
+def test_what_cannot_be_asked_for(filled: Store, extent: FsckExtent) -> None:
     """Samples and times that are none are refused."""
     with pytest.raises(Invalid):
         fsck(filled, extent=extent)

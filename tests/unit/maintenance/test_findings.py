@@ -8,7 +8,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from cas.maintenance.findings import CODES, Finding, Findings, Report, Severity
+from cas.maintenance.findings import CODES, Finding, Findings, FsckReport, Severity
 
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "fsck.md"
 
@@ -40,8 +40,8 @@ def test_codes_are_words(code: str) -> None:
 def test_ok_means_nothing_is_lost_or_damaged(severity: Severity, ok: bool) -> None:
     """Warnings and notices leave a store good; losses and damage do not."""
     finding = Finding(severity, "more", "m.", "s")
-    assert Report((finding,), 1, 1, 1, 1).ok == ok
-    assert Report((), 1, 1, 1, 1).ok
+    assert FsckReport((finding,), 1, 1, 1, 1).ok == ok
+    assert FsckReport((), 1, 1, 1, 1).ok
 
 
 def test_places_are_listed_once() -> None:
@@ -56,4 +56,4 @@ def test_places_are_listed_once() -> None:
 def test_values_are_frozen() -> None:
     """Nobody changes a finding or a report after it was made."""
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
-        Report((), 0, 0, 0, 0).object_count = 1  # type: ignore[misc]
+        FsckReport((), 0, 0, 0, 0).object_count = 1  # type: ignore[misc]

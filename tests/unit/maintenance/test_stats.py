@@ -10,13 +10,13 @@ import cas
 from cas import assembly
 from cas.history.store import Store
 from cas.maintenance import folder
-from cas.maintenance.stats import Stats, stats
+from cas.maintenance.stats import StoreStats, stats
 from cas.model.ids import Kind
 from tests.unit.kit import commits, write
 from tests.unit.maintenance.plant import blob, flip, install, pack_file
 
 
-def by_kind(found: Stats) -> dict[Kind, int]:
+def by_kind(found: StoreStats) -> dict[Kind, int]:
     """Objects of each kind."""
     return {kind.kind: kind.object_count for kind in found.kinds}
 
