@@ -83,6 +83,12 @@ class SpaceCalls(SpaceParts):
         """
         return await self._run(lambda: self.space.store_of(context))
 
+    async def check_branch(self) -> None:
+        """Raise `RefNotFound` unless this branch of the workspace is there; the main one always
+        is, though nothing be in it.
+        """
+        return await self._run(lambda: self.space.check_branch())
+
     async def checkout(
         self,
         folder: str | PathLike[str],
@@ -97,8 +103,9 @@ class SpaceCalls(SpaceParts):
 
         What stands there already is taken in, as outside changes are by `sync`. `actor` gets a
         lease of so many ms, unless somebody else's still runs: it tells who works there (for
-        `sprint`, an id, if said) and refuses nothing. Raises `Invalid`, `AggregateNotFound`, and
-        what `sync` raises.
+        `sprint`, an id, if said) and refuses nothing. Raises `Invalid`, also for a folder inside
+        or around another working folder, `RefNotFound` for a branch that is not there,
+        `AggregateNotFound`, and what `sync` raises.
         """
         return await self._run(
             lambda: self.space.checkout(
@@ -129,13 +136,20 @@ class SpaceCalls(SpaceParts):
         return await self._run(lambda: self.space.sync(folder, author=author, new_max=new_max))
 
     async def release(
-        self, folder: str | PathLike[str], *, actor: str, author: str = "external"
+        self,
+        folder: str | PathLike[str],
+        *,
+        actor: str,
+        author: str = "external",
+        new_max: int = 10000,
     ) -> FolderReport | None:
         """Take in what was changed in a working folder, and let go of it; its files stay.
 
         None for a folder that is gone. Raises as `sync`.
         """
-        return await self._run(lambda: self.space.release(folder, actor=actor, author=author))
+        return await self._run(
+            lambda: self.space.release(folder, actor=actor, author=author, new_max=new_max)
+        )
 
     async def checkouts(self) -> list[Checkout]:
         """All working folders of the store, with their leases."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from cas.workspace.links import Link
     from cas.workspace.memories import Memory, Trust
     from cas.workspace.reading import Version, Where
-    from cas.workspace.registry import Aggregate
+    from cas.workspace.registry import Aggregate, AggregateType
     from cas.workspace.unit import S
 
 
@@ -49,12 +49,13 @@ class AsyncCollection(CollectionParts[Collection[T]], Generic[T]):
         """All ids, ascending."""
         return Items(self._threads, lambda: self.sync.ids())
 
-    def find(self, where: Where | None = None) -> Items[T]:
+    def find(self, where: Where | None = None, *, holding: bytes = b"") -> Items[T]:
         """The aggregates of which `where` is true, all without it, in the order of ids.
 
-        Reads the whole collection, a group of records at a time.
+        Reads the whole collection, a group of records at a time. A record without the bytes
+        `holding`, such as a word that is looked for, is passed by undecoded, which is quick.
         """
-        return Items(self._threads, lambda: self.sync.find(where))
+        return Items(self._threads, lambda: self.sync.find(where, holding=holding))
 
     def history(self, id: str) -> Items[Version[T]]:
         """The versions of an aggregate, newest first, with who made each. Nothing is lost by an
@@ -78,12 +79,13 @@ class AsyncArtifacts(CollectionParts[Artifacts]):
         """All ids, ascending."""
         return Items(self._threads, lambda: self.sync.ids())
 
-    def find(self, where: Where | None = None) -> Items[Artifact]:
+    def find(self, where: Where | None = None, *, holding: bytes = b"") -> Items[Artifact]:
         """The aggregates of which `where` is true, all without it, in the order of ids.
 
-        Reads the whole collection, a group of records at a time.
+        Reads the whole collection, a group of records at a time. A record without the bytes
+        `holding`, such as a word that is looked for, is passed by undecoded, which is quick.
         """
-        return Items(self._threads, lambda: self.sync.find(where))
+        return Items(self._threads, lambda: self.sync.find(where, holding=holding))
 
     def history(self, id: str) -> Items[Version[Artifact]]:
         """The versions of an aggregate, newest first, with who made each. Nothing is lost by an
@@ -175,7 +177,8 @@ class AsyncUnitMemories(Face[UnitMemories]):
         """Stage a new memory of the actor, or of another agent. Gives it.
 
         A source that is given as an aggregate is pinned to what it is now. `at` is now unless
-        said; a caller who retries with a key gives `id` and `at`.
+        said; a caller who retries with a key gives `id` and `at`. Raises `InvalidRecord`, also for
+        a text that is empty.
         """
         return await self._run(
             lambda: self.sync.note(
@@ -239,7 +242,8 @@ class AsyncUnitArtifacts(Face[UnitArtifacts]):
         (`pathlib.Path`) or a readable stream. Gives its record.
 
         What `made_from` and `cites` name is pinned where an aggregate is given. What is not said
-        stays as it was; the media type is guessed from the name.
+        stays as it was; the media type is guessed from the name. Raises `AggregateExists` for a
+        name that is a folder of artifacts, or has an artifact for a folder.
         """
         given, waits = bridged(content)
         return await self._run(
@@ -259,7 +263,7 @@ class AsyncUnitArtifacts(Face[UnitArtifacts]):
 
     async def put_entry(self, name: str, entry: TreeEntry) -> Artifact:
         """Stage an artifact, or a new version of it, whose content was staged in this unit's
-        transaction, or exists. Gives its record.
+        transaction, or exists. Gives its record. Raises as `put`.
         """
         return await self._run(lambda: self.sync.put_entry(name, entry))
 
@@ -327,6 +331,12 @@ class UnitCalls(Face[UnitOfWork]):
         the rules do not bring both together, `InvalidRecord`.
         """
         return await self._run(lambda: self.sync.save(value))
+
+    async def check_room(self, type: AggregateType, id: str) -> None:
+        """Refuse an id that is a path where another one is its folder, or in it, before anything
+        is staged for it. Raises `AggregateExists`.
+        """
+        return await self._run(lambda: self.sync.check_room(type, id))
 
     async def remove(self, value: Aggregate) -> None:
         """Stage the removal of an aggregate; its history stays. Raises `AggregateNotFound`."""
