@@ -24,6 +24,7 @@ from cas.aio.unitcalls import (
     UnitCalls,
 )
 from cas.history.store import Store
+from cas.limits import FOLDER_NEW_MAX
 from cas.model.entry import Entry
 from cas.workspace.checkouts import EXTERNAL
 from cas.workspace.events import DomainEvent
@@ -296,6 +297,7 @@ class AsyncWorkspace(_Collections, SpaceCalls):
         stop: threading.Event,
         interval_ms: int = 1000,
         author: str = EXTERNAL,
+        new_max: int = FOLDER_NEW_MAX,
     ) -> None:
         """`sync` whenever folder or branch changed, and renew the lease, until `stop` is set.
 
@@ -311,6 +313,7 @@ class AsyncWorkspace(_Collections, SpaceCalls):
                 stop=stop,
                 interval_ms=interval_ms,
                 author=author,
+                new_max=new_max,
             ),
             waits=(_Ends(stop),),
         )
