@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -54,6 +55,13 @@ def environment(**more: str) -> dict[str, str]:
     for name in dropped:
         kept.pop(name, None)
     return {**kept, "PYTHONPATH": str(ROOT), "CAS_AUTHOR": "tester", **more}
+
+
+def hear_interrupts() -> None:
+    """For a child, before it begins: who runs the tests in the background has SIGINT ignored, and
+    so would the program.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def process(

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import cas
-from tests.cli.support import PROGRAM, Shell, environment
+from tests.cli.support import PROGRAM, Shell, environment, hear_interrupts
 
 WAIT_S = 60.0
 needs_proc = pytest.mark.skipif(
@@ -30,6 +30,7 @@ def start(shell: Shell, *words: str) -> subprocess.Popen[bytes]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        preexec_fn=hear_interrupts,
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.support import PROGRAM, Shell, environment
+from tests.cli.support import PROGRAM, Shell, environment, hear_interrupts
 
 
 @pytest.mark.parametrize(
@@ -108,8 +107,7 @@ def test_an_interrupt_while_the_program_is_loaded(tmp_path: Path) -> None:
             capture_output=True,
             check=False,
             timeout=60,
-            # Whoever runs the tests in the background has it ignored, and so would the program.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=hear_interrupts,
         )
         assert done.returncode == 130
         if words:
