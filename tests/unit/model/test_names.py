@@ -179,5 +179,7 @@ def test_short_and_full_names() -> None:
     """A branch and a tag may be named short or in full, and shown short."""
     assert branch_ref("main") == branch_ref("heads/main") == "heads/main"
     assert tag_ref("v1") == tag_ref("tags/v1") == "tags/v1"
-    assert branch_ref("tags/v1") == "heads/tags/v1"
+    for wrong in (lambda: branch_ref("tags/v1"), lambda: tag_ref("heads/main")):
+        with pytest.raises(InvalidName):
+            wrong()
     assert [short_ref(n) for n in ("heads/a/b", "tags/v1", "other/x")] == ["a/b", "v1", "other/x"]

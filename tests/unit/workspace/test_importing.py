@@ -18,7 +18,7 @@ import pytest
 
 import cas
 from cas.catalog.foreign import ForeignFile
-from cas.errors import BadArchive, Busy, Invalid
+from cas.errors import BadArchive, Busy, Invalid, NotFound
 from cas.model.objects import EntryKind
 from cas.workspace.arrivals import ImportReport
 from cas.workspace.contexts import Context
@@ -240,7 +240,7 @@ def test_files_of_nobody_are_refused(space: Workspace, tmp_path: Path) -> None:
     nothing is taken in.
     """
     (tmp_path / "plain").write_bytes(b"text")
-    with pytest.raises(Invalid, match="no file or folder"):
+    with pytest.raises(NotFound, match="no file or folder"):
         take(space, tmp_path / "none")
     with pytest.raises(Invalid, match="no file of SQLite"):
         take(space, tmp_path / "plain")
