@@ -12,12 +12,12 @@ import click
 from cas.cli.front import Front, pass_front
 from cas.cli.options import CasCommand, default_author
 from cas.commands.recall import MEMORY, condition, recalling, types_of, where_lives
+from cas.commands.workspace import row_of
 from cas.model.names import printable
 from cas.recall.forget import Policy
 from cas.recall.recall import Recall
 from cas.recall.recalled import Item, Recalled
 from cas.recall.upkeep import apply_forget, apply_taint, plan_forget, plan_taint, preview
-from cas.workspace.codec import to_fields
 from cas.workspace.layout import MAIN
 from cas.workspace.links import Link
 from cas.workspace.registry import Aggregate, type_of
@@ -133,18 +133,8 @@ def _line(value: Aggregate, piece: str | None = None) -> str:
 
 
 def _fields(value: Aggregate) -> dict[str, Any]:
-    shown = {name: _shown(each) for name, each in to_fields(value).items()}
-    return {"type": type_of(value.__class__).name, "id": value.id, "fields": shown}
-
-
-def _shown(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, list):
-        return [_shown(each) for each in value]
-    if isinstance(value, dict):
-        return {str(key): _shown(each) for key, each in value.items()}
-    return value
+    fields = row_of(value)["fields"]
+    return {"type": type_of(value.__class__).name, "id": value.id, "fields": fields}
 
 
 @click.command("recall", cls=CasCommand)

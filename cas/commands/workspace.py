@@ -15,6 +15,7 @@ from cas.workspace.events import DomainEvent
 from cas.workspace.memories import ARCHIVED
 from cas.workspace.planning import Sprint
 from cas.workspace.registry import Aggregate
+from cas.workspace.strict import moment
 from cas.workspace.views import WorkspaceView
 from cas.workspace.work import UnitOfWork
 from cas.workspace.workspace import Workspace
@@ -29,9 +30,18 @@ _HAPPENED = {
 
 
 def row_of(value: Aggregate) -> dict[str, Any]:
-    """An aggregate as JSON holds it: id, and the fields as its record has them."""
-    fields = {name: plain(each) for name, each in to_fields(value).items() if name != "id"}
+    """An aggregate as JSON holds it: id, and the fields as its record has them, but for times."""
+    fields = {}
+    for name, each in to_fields(value).items():
+        known = getattr(value, name, None)
+        if name != "id":
+            fields[name] = instant(known) if isinstance(known, datetime) else plain(each)
     return {"id": value.id, "record": str(value.origin) if value.origin else None, "fields": fields}
+
+
+def instant(at: datetime) -> str:
+    """A time as JSON holds it: RFC 3339, UTC, to the microsecond."""
+    return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def plain(value: Any) -> Any:
@@ -61,7 +71,7 @@ def event_row(event: DomainEvent) -> dict[str, Any]:
         "position": event.id,
         "type": event.type,
         "actor": event.actor,
-        "time_us": event.time_us,
+        "time": instant(moment(event.time_us)),
         "headers": dict(event.headers),
         "data": data,
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from tests.cli.support import Shell
 
 
@@ -375,3 +377,21 @@ def test_taint_says_what_it_did(shell: Shell) -> None:
         ("taint.removed", ["artifact:a"]),
     ]
     assert "files/a" not in shell("ls", "-R", "artifacts/main").text
+
+
+def test_times_in_json_are_those_of_all_documents(shell: Shell) -> None:
+    """RFC 3339 in UTC, of memories, events and leases alike."""
+    shell("init")
+    shell("memory", "add", "ship on Tuesdays")
+    shell("sprint", "add", "s1", "One")
+    shell("sprint", "start", "s1")
+    shell("workspace", "checkout", "w")
+    (memory,) = shell("memory", "list", "--json").document["items"]
+    (sprint,) = shell("sprint", "list", "--json").document["items"]
+    (folder,) = shell("workspace", "folders", "--json").document["checkouts"]
+    times = [memory["fields"]["at"], sprint["fields"]["started"], folder["until"]]
+    times += [event["time"] for event in shell("events", "--json").document["events"]]
+    assert len(times) > 3
+    for text in times:
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", text), text
+    assert memory["fields"]["valid_from"] is None
