@@ -24,6 +24,7 @@ from bench.workers import Cas, Writer, serve
 Request = dict[str, Any]
 EVENTS = 3
 NOTES = 5
+SPRINTS = 100
 A_COMMIT = 100
 
 
@@ -66,7 +67,8 @@ class Space(Cas):
         """Seconds of each unit: an artifact, five memories, a sprint change, three events."""
         if not self.units:
             with self.space.unit_of_work("bench") as uow:
-                uow.sprints.add(self.cas.Sprint(id="s1", name="One"))
+                for number in range(SPRINTS):
+                    uow.sprints.add(self.cas.Sprint(id=f"s{number}", name="One"))
                 uow.commit()
         return {"seconds": [self._unit() for _ in range(request["count"])]}
 
@@ -79,7 +81,8 @@ class Space(Cas):
             for turn in range(NOTES):
                 fields = memory(number * NOTES + turn)
                 uow.memories.note(fields["text"], agent=fields["agent"], tags=fields["tags"])
-            sprint = uow.sprints.get("s1")
+            # A sprint has tens of notes, not thousands: each is changed by a hundred units.
+            sprint = uow.sprints.get(f"s{number // 100 % SPRINTS}")
             uow.sprints.save(
                 sprint.note(f"report {number}")
                 if number % 2
