@@ -11,6 +11,8 @@ import random
 import sys
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,13 @@ if __package__ in (None, ""):  # started as a file, see workers_batch.py
 from bench.workers import serve
 
 Request = dict[str, Any]
+
+
+def _together(threads: int, work: Callable[[int], None]) -> None:
+    """Do work on so many threads at once; raises the first error of any."""
+    with ThreadPoolExecutor(threads) as pool:
+        for done in [pool.submit(work, number) for number in range(threads)]:
+            done.result()
 
 
 class Hosted:
@@ -61,22 +70,12 @@ class Hosted:
     def do_commit(self, request: Request) -> dict[str, Any]:
         """So many commits, shared by the threads."""
         threads = len(self.branches)
-        errors: list[BaseException] = []
 
         def work(number: int) -> None:
-            try:
-                for _ in range(request["count"] // threads):
-                    self._commit(number, self.branches[number])
-            except BaseException as error:
-                errors.append(error)
+            for _ in range(request["count"] // threads):
+                self._commit(number, self.branches[number])
 
-        running = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
-        for thread in running:
-            thread.start()
-        for thread in running:
-            thread.join()
-        if errors:
-            raise errors[0]
+        _together(threads, work)
         return {}
 
     def do_maintain(self, request: Request) -> dict[str, Any]:
@@ -124,25 +123,15 @@ class Row:
 def race(threads: int, request: Request, step: Any) -> dict[str, Any]:
     """Steps of each thread between two moments of the monotonic clock."""
     counts = [0] * threads
-    errors: list[BaseException] = []
 
     def work(number: int) -> None:
-        try:
-            time.sleep(max(0, request["start"] - time.monotonic()))
-            while time.monotonic() < request["stop"]:
-                step(number)
-                counts[number] += 1
-        except BaseException as error:
-            errors.append(error)
+        time.sleep(max(0, request["start"] - time.monotonic()))
+        while time.monotonic() < request["stop"]:
+            step(number)
+            counts[number] += 1
 
     began = time.process_time()
-    running = [threading.Thread(target=work, args=(n,)) for n in range(threads)]
-    for thread in running:
-        thread.start()
-    for thread in running:
-        thread.join()
-    if errors:
-        raise errors[0]
+    _together(threads, work)
     return {"counts": counts, "cpu": time.process_time() - began}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Self
+from typing import Protocol, Self, TypeVar
 
 from cas.aio.streams import Items
 from cas.aio.threads import Face, Threads, to_the_end
@@ -20,6 +20,23 @@ from cas.history.view import View
 from cas.model.entry import Entry
 from cas.model.ids import CommitId, TreeId
 from cas.model.objects import Commit
+
+
+class Ends(Protocol):
+    """What ends by a commit or a rollback."""
+
+    @property
+    def txid(self) -> bytes:
+        """The transaction id."""
+
+    def commit(self) -> Entry:
+        """Make everything visible and durable."""
+
+    def rollback(self) -> None:
+        """Forget everything; harmless behind an end."""
+
+
+_E = TypeVar("_E", bound=Ends)
 
 
 class SnapshotParts(Face[Snapshot]):
@@ -112,39 +129,33 @@ class BatchParts(Face[PutBatch]):
     """Puts that become durable together."""
 
 
-class TransactionParts(Face[Transaction]):
-    """How a transaction ends. Its calls wait for each other; one task should use it."""
+class Ending(Face[_E]):
+    """How a transaction or a unit of work ends. Its calls wait for each other; one task should use
+    it.
+    """
 
-    def __init__(self, sync: Transaction, threads: Threads, lock: asyncio.Lock | None) -> None:
+    def __init__(self, sync: _E, threads: Threads, lock: asyncio.Lock | None = None) -> None:
         super().__init__(sync, threads, lock or asyncio.Lock())
         self.entry: Entry | None = None
         """What was committed, None until then. After a cancelled `commit` it tells: an entry when
         the commit had gone through, None when it had not, unless `unknown` is set.
         """
         self.unknown = False
-        """Whether the commit ended without an answer: then `await store.outcome(tx.txid)` tells."""
+        """Whether the commit ended without an answer: then the outcome of `txid` tells, which the
+        store is asked for that it commits in.
+        """
 
     @property
     def txid(self) -> bytes:
         """The transaction id, 16 bytes."""
         return self.sync.txid
 
-    @property
-    def author(self) -> str:
-        """Who commits."""
-        return self.sync.author
-
-    @property
-    def message(self) -> str:
-        """What the commits and the entry say."""
-        return self.sync.message
-
     async def commit(self) -> Entry:
         """Make everything visible and durable; gives the journal entry. Raises as the synchronous
         one does.
 
         When the task is cancelled: before a thread has begun the commit, nothing is committed and
-        the transaction is rolled back; after, it is waited for, and `entry` tells how it ended.
+        all is rolled back; after, it is waited for, and `entry` tells how it ended.
         """
         return await self._run(self._commit)
 
@@ -159,7 +170,7 @@ class TransactionParts(Face[Transaction]):
         return self.entry
 
     async def rollback(self) -> None:
-        """Forget everything staged."""
+        """Forget everything staged; harmless when said twice, or after a commit."""
         await self._run(self.sync.rollback)
 
     async def __aenter__(self) -> Self:
@@ -167,4 +178,18 @@ class TransactionParts(Face[Transaction]):
 
     async def __aexit__(self, *_: object) -> None:
         # Nobody else would roll back, so a cancellation does not pass before the end.
-        await to_the_end(self._run(lambda: self.sync.__exit__(None, None, None)))
+        await to_the_end(self._run(self.sync.rollback))
+
+
+class TransactionParts(Ending[Transaction]):
+    """What a transaction says of itself, and how it ends."""
+
+    @property
+    def author(self) -> str:
+        """Who commits."""
+        return self.sync.author
+
+    @property
+    def message(self) -> str:
+        """What the commits and the entry say."""
+        return self.sync.message

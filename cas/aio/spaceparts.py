@@ -6,21 +6,18 @@ has read nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from cas.aio.streams import Items
-from cas.aio.threads import Cancellable, Threads
+from cas.aio.threads import OnThreads, Threads
 from cas.workspace.workspace import Workspace
 
 _C = TypeVar("_C")
-_R = TypeVar("_R")
 
 
-class CollectionParts(Generic[_C]):
+class CollectionParts(OnThreads, Generic[_C]):
     """`async for value in collection`, `await collection.contains(id)`."""
-
-    _lock = None
 
     def __init__(self, make: Callable[[], _C], threads: Threads) -> None:
         self._make = make
@@ -31,9 +28,6 @@ class CollectionParts(Generic[_C]):
         """The same as of now, for threads: making it reads, so that it belongs on one."""
         return self._make()
 
-    async def _run(self, call: Callable[[], _R], *, waits: Sequence[Cancellable] = ()) -> _R:
-        return await self._threads.run(call, waits=waits)
-
     def __aiter__(self) -> Items[Any]:
         return Items(self._threads, lambda: iter(self.sync))  # type: ignore[call-overload]
 
@@ -42,10 +36,8 @@ class CollectionParts(Generic[_C]):
         return await self._run(lambda: id in self.sync)  # type: ignore[operator]
 
 
-class SpaceParts:
+class SpaceParts(OnThreads):
     """A workspace whose calls run on the threads of its store."""
-
-    _lock = None
 
     def __init__(self, space: Workspace, threads: Threads) -> None:
         self.space = space
@@ -54,12 +46,3 @@ class SpaceParts:
 
     def __repr__(self) -> str:
         return f"<async {self.space!r}>"
-
-    async def _run(
-        self,
-        call: Callable[[], _R],
-        *,
-        discard: Callable[[_R], object] | None = None,
-        waits: Sequence[Cancellable] = (),
-    ) -> _R:
-        return await self._threads.run(call, discard=discard, waits=waits)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from os import PathLike
 from typing import Self, TypeVar
 
+from cas.aio.parts import Ending
 from cas.aio.spacecalls import SpaceCalls, ViewCalls
 from cas.aio.store import AsyncStore, Opening, soon
 from cas.aio.threads import Threads, to_the_end
@@ -42,13 +44,14 @@ from cas.workspace.workspace import Workspace
 T = TypeVar("T", bound=Aggregate)
 
 
-class _Collections:
+class _Collections(ABC):
     """The collections of a workspace, or of a view of one."""
 
     _threads: Threads
 
+    @abstractmethod
     def _reading(self) -> Reading:
-        raise NotImplementedError
+        """What they are read from."""
 
     def collection(self, cls: type[T]) -> AsyncCollection[T]:
         """The aggregates of a type, a user's own included."""
@@ -102,19 +105,8 @@ class AsyncWorkspaceView(_Collections, ViewCalls):
         return self.sync.seq
 
 
-class AsyncUnitOfWork(UnitCalls):
-    """A unit of work. Its calls wait for each other; one task should use it."""
-
-    def __init__(self, sync: UnitOfWork, threads: Threads) -> None:
-        super().__init__(sync, threads, asyncio.Lock())
-        self.entry: Entry | None = None
-        """What was committed, None until then. After a cancelled `commit` it tells: an entry when
-        the commit had gone through, None when it had not, unless `unknown` is set.
-        """
-        self.unknown = False
-        """Whether the commit ended without an answer: then the outcome of `txid` tells, which the
-        store is asked for in which the unit commits (`store`).
-        """
+class AsyncUnitOfWork(Ending[UnitOfWork], UnitCalls):
+    """A unit of work; `store` is the one to ask for the outcome of a commit without an answer."""
 
     @property
     def actor(self) -> str:
@@ -130,11 +122,6 @@ class AsyncUnitOfWork(UnitCalls):
     def store(self) -> Store:
         """The store in which it commits: that of the first context that it touches."""
         return self.sync.store
-
-    @property
-    def txid(self) -> bytes:
-        """The transaction's id, 16 bytes."""
-        return self.sync.txid
 
     @property
     def already(self) -> Entry | None:
@@ -179,36 +166,6 @@ class AsyncUnitOfWork(UnitCalls):
     def runs(self) -> AsyncUnitCollection[Run]:
         """What agents did."""
         return self.collection(Run)
-
-    async def commit(self) -> Entry:
-        """Make everything visible and durable; gives the journal entry. Raises as the synchronous
-        one does.
-
-        When the task is cancelled: before a thread has begun the commit, nothing is committed and
-        the unit is rolled back; after, it is waited for, and `entry` tells how it ended.
-        """
-        return await self._run(self._commit)
-
-    def _commit(self) -> Entry:
-        self.unknown = True
-        try:
-            self.entry = self.sync.commit()
-        except BaseException as error:
-            self.unknown = getattr(error, "code", "outcome-unknown") == "outcome-unknown"
-            raise
-        self.unknown = False
-        return self.entry
-
-    async def rollback(self) -> None:
-        """Forget everything; harmless when said twice, or after a commit."""
-        await self._run(self.sync.rollback)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        # Nobody else would roll back, so a cancellation does not pass before the end.
-        await to_the_end(self._run(self.sync.rollback))
 
 
 class _Ends:

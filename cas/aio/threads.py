@@ -122,21 +122,15 @@ async def _ended(waiter: asyncio.Future[Any]) -> None:
             await asyncio.wait([waiter])
 
 
-class Face(Generic[_S]):
-    """An asynchronous view of something of the store.
+class OnThreads:
+    """Something whose calls run on the threads of its store.
 
-    `lock`: calls wait for each other (a transaction and its branches belong to one thread at a
+    `_lock`: calls wait for each other (a transaction and its branches belong to one thread at a
     time); None where any number may run.
     """
 
-    def __init__(self, sync: _S, threads: Threads, lock: asyncio.Lock | None = None) -> None:
-        self.sync = sync
-        """The same thing for threads; for calls that have no asynchronous form."""
-        self._threads = threads
-        self._lock = lock
-
-    def __repr__(self) -> str:
-        return f"<async {self.sync!r}>"
+    _threads: Threads
+    _lock: asyncio.Lock | None = None
 
     async def _run(
         self,
@@ -149,3 +143,16 @@ class Face(Generic[_S]):
             return await self._threads.run(call, discard=discard, waits=waits)
         async with self._lock:
             return await self._threads.run(call, discard=discard, waits=waits)
+
+
+class Face(OnThreads, Generic[_S]):
+    """An asynchronous view of something of the store."""
+
+    def __init__(self, sync: _S, threads: Threads, lock: asyncio.Lock | None = None) -> None:
+        self.sync = sync
+        """The same thing for threads; for calls that have no asynchronous form."""
+        self._threads = threads
+        self._lock = lock
+
+    def __repr__(self) -> str:
+        return f"<async {self.sync!r}>"

@@ -10,19 +10,20 @@ import base64
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from cas.cli.files import write_file
-from cas.cli.form import columns, size, when
+from cas.cli.form import columns, size
 from cas.cli.front import Front, pass_front
 from cas.cli.options import CasCommand, default_author
 from cas.cli.output import Output
 from cas.commands.objects import Counted, open_file
 from cas.commands.workspace import SPRINT_VERBS, move_sprint, row_of
+from cas.history.revision import when
 from cas.model.names import printable
 from cas.workspace.artifacts import Artifact
 from cas.workspace.codec import to_fields
@@ -123,7 +124,7 @@ def _said(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        return when(value, exact=True)
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, Mapping):

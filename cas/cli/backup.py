@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from cas.cli.form import count, named, plain, size, when
+from cas.cli.form import count, named, plain, size
 from cas.cli.front import Front, pass_front
 from cas.cli.options import FOLDER, CasCommand
 from cas.cli.output import Output
 from cas.cli.progress import Bar
 from cas.commands.backup import backup, proof_fields, prove, restore_store
 from cas.errors import Corrupt
-from cas.history.revision import parse_when
+from cas.history.revision import parse_when, when
 from cas.model.names import printable
 
 if TYPE_CHECKING:

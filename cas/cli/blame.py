@@ -7,13 +7,14 @@ from typing import Any, Final
 
 import click
 
-from cas.cli.form import columns, named, subject, when
+from cas.cli.form import columns, named, subject
 from cas.cli.front import Front, pass_front
 from cas.cli.options import TARGET, CasCommand
 from cas.cli.output import Output
 from cas.cli.values import entry_fields
 from cas.commands.merge import blame
 from cas.history.blame import BlamedEntry, BlamedLine
+from cas.history.revision import when
 from cas.model.names import printable
 
 

@@ -7,19 +7,18 @@ from typing import Any, Final
 
 import click
 
-from cas.cli.form import columns, count, named, paragraph, size, when
+from cas.cli.form import columns, count, named, paragraph, size
 from cas.cli.front import Front, pass_front
 from cas.cli.objects import PART_BYTES
 from cas.cli.options import TARGET, CasCommand
 from cas.cli.values import (
     COLORS,
     LETTERS,
-    about_purge,
-    about_thinning,
+    about_removal,
     change_fields,
     commit_fields,
     entry_fields,
-    purge_fields,
+    removal_fields,
 )
 from cas.commands.browse import (
     CommitShown,
@@ -30,6 +29,7 @@ from cas.commands.browse import (
     open_target,
     show,
 )
+from cas.history.revision import when
 from cas.model.names import printable, to_text
 
 
@@ -136,7 +136,7 @@ def _show_commit(front: Front, shown: CommitShown) -> None:
     if shown.size_bytes is not None:
         out.line(f"size    {shown.size_bytes:,} bytes")
     if shown.thinned is not None:
-        out.line(out.paint(f"thinned {about_thinning(shown.thinned)}", "red"))
+        out.line(out.paint(f"thinned {about_removal(shown.thinned)}", "red"))
     if commit.conflicts is not None:
         out.note("it holds conflicts: `cas conflicts` lists them")
     if commit.message.strip():
@@ -166,7 +166,7 @@ def _show_entry(front: Front, shown: EntryShown) -> None:
         if shown.entry_count is not None:
             extra = {"entry_count": shown.entry_count}
         if shown.purged is not None:
-            extra = {"purged": purge_fields(shown.purged)}
+            extra = {"purged": removal_fields(shown.purged)}
         commit = str(target.snapshot.id)
         out.document(
             "show", commit=commit, **named("path", target.path), **entry_fields(entry), **extra
@@ -179,7 +179,7 @@ def _show_entry(front: Front, shown: EntryShown) -> None:
     if shown.entry_count is not None:
         rows.append(("entries", f"{shown.entry_count:,}"))
     if shown.purged is not None:
-        rows.append(("purged", about_purge(shown.purged)))
+        rows.append(("purged", about_removal(shown.purged)))
     rows.append(("commit", str(target.snapshot.id)))
     out.lines(columns(rows))
 

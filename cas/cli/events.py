@@ -9,10 +9,10 @@ from typing import Any, Final
 
 import click
 
-from cas.cli.form import when
 from cas.cli.front import Front, pass_front
 from cas.cli.options import CasCommand
 from cas.commands.workspace import event_row
+from cas.history.revision import when
 from cas.model.names import printable
 from cas.workspace.events import DomainEvent
 

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from cas.cli.form import columns, count, named, size, when
+from cas.cli.form import columns, count, named, size
 from cas.cli.front import Front, pass_front
 from cas.cli.options import FOLDER, CasCommand
 from cas.cli.retain import keep_options
 from cas.commands.backup import expire, plan_expiry
 from cas.history.retention import COUNTS, KeepRule, Span
+from cas.history.revision import when
 
 if TYPE_CHECKING:
     from cas.maintenance.backups.expire import BackupState, Expired, ExpiryPlan

@@ -17,6 +17,7 @@ from cas.cli.options import default_author
 from cas.cli.output import Output
 from cas.cli.values import LETTERS
 from cas.commands.folders import checkout_row, report_row, status_row
+from cas.history.revision import when
 from cas.history.snapshot import Change
 from cas.limits import FOLDER_NEW_MAX
 from cas.model.names import printable
@@ -127,7 +128,7 @@ def _lease(out: Output, space: Workspace, checkout: Checkout, actor: str) -> Non
     """Tell of somebody else who works there."""
     if checkout.holder != actor and checkout.held_at(now_of(space.store)):
         assert checkout.until is not None
-        until = checkout.until.isoformat(timespec="seconds")
+        until = when(checkout.until)
         out.note(f"{printable(checkout.holder)} works in {checkout.folder} until {until}")
 
 

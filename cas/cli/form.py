@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from binascii import b2a_base64
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any
 
@@ -17,7 +16,6 @@ from cas.model.names import count as count
 from cas.model.names import printable, to_bytes
 
 _UNITS = ("kB", "MB", "GB", "TB", "PB")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def size(count_bytes: int) -> str:
@@ -30,16 +28,6 @@ def size(count_bytes: int) -> str:
         if value < 999.5 or unit == _UNITS[-1]:
             break
     return f"{value:.1f} {unit}" if value < 99.95 else f"{value:.0f} {unit}"
-
-
-def when(time_us: int, *, exact: bool = False) -> str:
-    """A time as RFC 3339 UTC, to the second or (for programs) to the microsecond."""
-    try:
-        moment = _EPOCH + timedelta(microseconds=time_us)
-    except OverflowError:  # beyond year 9999: a wrong clock wrote it
-        return f"@{time_us}us"
-    text = moment.isoformat(timespec="microseconds" if exact else "seconds")
-    return text.replace("+00:00", "Z")
 
 
 def subject(message: str) -> str:

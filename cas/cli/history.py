@@ -8,13 +8,14 @@ from typing import Final
 
 import click
 
-from cas.cli.form import columns, paragraph, subject, when
+from cas.cli.form import columns, paragraph, subject
 from cas.cli.front import Front, pass_front
 from cas.cli.options import REVISION, CasCommand
 from cas.cli.output import Output
-from cas.cli.values import about_thinning, commit_fields, journal_fields
+from cas.cli.values import about_removal, commit_fields, journal_fields
 from cas.commands.history import Logged, journal, log
 from cas.errors import NotAllowed, Unavailable
+from cas.history.revision import when
 from cas.history.store import Store
 from cas.model.entry import Entry
 from cas.model.names import printable, short_ref
@@ -101,7 +102,7 @@ def _long(out: Output, row: Logged) -> Iterator[str]:
     yield f"author  {printable(commit.author)}"
     yield f"time    {when(commit.time_us)}"
     if row.thinned is not None:
-        yield out.paint(f"thinned {about_thinning(row.thinned)}", "red")
+        yield out.paint(f"thinned {about_removal(row.thinned)}", "red")
     if commit.message.strip():
         yield ""
         yield from paragraph(commit.message)

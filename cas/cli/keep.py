@@ -7,10 +7,11 @@ from typing import Any, Final
 
 import click
 
-from cas.cli.form import columns, when
+from cas.cli.form import columns
 from cas.cli.front import Front, pass_front
 from cas.cli.options import REVISION, CasCommand, default_author
 from cas.history.policy import Hold, Pin, Protection, RefRule
+from cas.history.revision import when
 from cas.model.names import printable
 
 

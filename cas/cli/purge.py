@@ -6,11 +6,12 @@ from typing import Any, Final
 
 import click
 
-from cas.cli.form import columns, count, size, when
+from cas.cli.form import columns, count, size
 from cas.cli.front import Front, pass_front
 from cas.cli.options import TARGET, CasCommand, default_author
-from cas.cli.values import purge_fields
+from cas.cli.values import removal_fields
 from cas.commands.why import named_object
+from cas.history.revision import when
 from cas.history.tombstones import Tombstone
 from cas.maintenance.purge import PurgePlan, PurgeResult, plan_purge, purge
 from cas.model.entry import Entry
@@ -57,7 +58,7 @@ def _list(front: Front, stones: list[Tombstone]) -> None:
             {
                 "id": str(stone.id),
                 "size": stone.size_bytes,
-                **purge_fields(stone),
+                **removal_fields(stone),
             }
             for stone in stones
         ]

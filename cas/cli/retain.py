@@ -8,7 +8,7 @@ from typing import Any, Final
 import click
 from attrs import evolve
 
-from cas.cli.form import columns, count, named, size, subject, when
+from cas.cli.form import columns, count, named, size, subject
 from cas.cli.front import Front, pass_front
 from cas.cli.options import CasCommand, default_author
 from cas.errors import RefNotFound
@@ -22,6 +22,7 @@ from cas.history.retention import (
     Span,
     branch_pattern,
 )
+from cas.history.revision import when
 from cas.history.store import Store
 from cas.model.names import printable
 

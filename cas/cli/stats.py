@@ -7,9 +7,10 @@ from typing import Any, Final
 import click
 from attrs import asdict
 
-from cas.cli.form import columns, count, size, when
+from cas.cli.form import columns, count, size
 from cas.cli.front import Front, pass_front
 from cas.cli.options import CasCommand
+from cas.history.revision import when
 from cas.maintenance.stats import StoreStats, stats
 
 _RIGHT: Final = frozenset((1, 2, 3))

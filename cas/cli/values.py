@@ -8,8 +8,9 @@ from __future__ import annotations
 from base64 import b64encode
 from typing import Any, Final
 
-from cas.cli.form import named, plain, when
+from cas.cli.form import named, plain
 from cas.history.horizon import Thinning
+from cas.history.revision import when
 from cas.history.snapshot import Change, ChangeKind
 from cas.history.tombstones import Tombstone
 from cas.model.entry import Entry, Event
@@ -56,38 +57,23 @@ def commit_fields(id: CommitId, commit: Commit, thinned: Thinning | None = None)
         "message": commit.message,
         "time": when(commit.time_us, exact=True),
         "extras": plain(commit.extras),
-        "thinned": None if thinned is None else thinning_fields(thinned),
+        "thinned": None if thinned is None else removal_fields(thinned),
     }
 
 
-def thinning_fields(thinned: Thinning) -> dict[str, Any]:
-    """Why a commit has given up its content."""
+def removal_fields(by: Thinning | Tombstone) -> dict[str, Any]:
+    """When, by whom and why content was given up or purged."""
     return {
-        "reason": printable(thinned.reason),
-        "author": printable(thinned.author),
-        "time": when(thinned.time_us, exact=True),
+        "reason": printable(by.reason),
+        "author": printable(by.author),
+        "time": when(by.time_us, exact=True),
     }
 
 
-def about_thinning(thinned: Thinning) -> str:
+def about_removal(by: Thinning | Tombstone) -> str:
     """The same in one line."""
-    who = f" by {printable(thinned.author)}" if thinned.author else ""
-    return f"{when(thinned.time_us)}{who}: {printable(thinned.reason)}"
-
-
-def purge_fields(stone: Tombstone) -> dict[str, Any]:
-    """When, by whom and why content was purged."""
-    return {
-        "reason": printable(stone.reason),
-        "author": printable(stone.author),
-        "time": when(stone.time_us, exact=True),
-    }
-
-
-def about_purge(stone: Tombstone) -> str:
-    """The same in one line."""
-    who = f" by {printable(stone.author)}" if stone.author else ""
-    return f"{when(stone.time_us)}{who}: {printable(stone.reason)}"
+    who = f" by {printable(by.author)}" if by.author else ""
+    return f"{when(by.time_us)}{who}: {printable(by.reason)}"
 
 
 def journal_fields(entry: Entry) -> dict[str, Any]:

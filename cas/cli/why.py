@@ -8,7 +8,7 @@ import click
 
 from cas.cli.front import Front, pass_front
 from cas.cli.options import TARGET, CasCommand
-from cas.cli.values import about_purge, about_thinning, purge_fields, thinning_fields
+from cas.cli.values import about_removal, removal_fields
 from cas.commands.why import explain
 from cas.errors import NotFound
 from cas.maintenance.why import Reason, Why
@@ -32,14 +32,14 @@ def why(front: Front, what: str) -> None:
         front.out.document("why", **_fields(found))
         return
     if found.thinned is not None:
-        front.out.line(f"thinned: {about_thinning(found.thinned)}")
+        front.out.line(f"thinned: {about_removal(found.thinned)}")
     front.out.lines(f"{reason.kind}: {printable(reason.text)}" for reason in found.reasons)
     front.out.note(_summary(found))
 
 
 def _summary(found: Why) -> str:
     if found.purged is not None:
-        return f"{found.id.short} was purged {about_purge(found.purged)}"
+        return f"{found.id.short} was purged {about_removal(found.purged)}"
     if found.kind is None:
         return f"{found.id.short} is not in this store: it was never put, or was collected"
     name = f"{found.kind.name.lower()} {found.id.short}"
@@ -53,8 +53,8 @@ def _fields(found: Why) -> dict[str, Any]:
         "id": str(found.id),
         "kind": None if found.kind is None else found.kind.name.lower(),
         "kept": found.kept,
-        "thinned": None if found.thinned is None else thinning_fields(found.thinned),
-        "purged": None if found.purged is None else purge_fields(found.purged),
+        "thinned": None if found.thinned is None else removal_fields(found.thinned),
+        "purged": None if found.purged is None else removal_fields(found.purged),
         "reasons": [_reason_fields(reason) for reason in found.reasons],
     }
 

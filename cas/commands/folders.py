@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from cas.commands.workspace import instant
+from cas.history.revision import when
 from cas.history.snapshot import Change
 from cas.model.names import printable
 from cas.workspace.checkouts import Checkout
@@ -27,7 +27,7 @@ def checkout_row(checkout: Checkout, now: datetime) -> dict[str, Any]:
         "branch": checkout.branch,
         "sprint": None if checkout.sprint is None else checkout.sprint.id,
         "holder": checkout.holder if held else None,
-        "until": instant(checkout.until) if held and checkout.until else None,
+        "until": when(checkout.until, exact=True) if held and checkout.until else None,
     }
 
 

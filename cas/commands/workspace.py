@@ -6,10 +6,11 @@ Floor 8. Invariant: what is given here is text, numbers, lists and maps that JSO
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from cas.errors import Invalid
+from cas.history.revision import when
 from cas.workspace.codec import to_fields
 from cas.workspace.events import DomainEvent
 from cas.workspace.memories import ARCHIVED
@@ -35,13 +36,8 @@ def row_of(value: Aggregate) -> dict[str, Any]:
     for name, each in to_fields(value).items():
         known = getattr(value, name, None)
         if name != "id":
-            fields[name] = instant(known) if isinstance(known, datetime) else plain(each)
+            fields[name] = when(each, exact=True) if isinstance(known, datetime) else plain(each)
     return {"id": value.id, "record": str(value.origin) if value.origin else None, "fields": fields}
-
-
-def instant(at: datetime) -> str:
-    """A time as JSON holds it: RFC 3339, UTC, to the microsecond."""
-    return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def plain(value: Any) -> Any:
@@ -71,7 +67,7 @@ def event_row(event: DomainEvent) -> dict[str, Any]:
         "position": event.id,
         "type": event.type,
         "actor": event.actor,
-        "time": instant(moment(event.time_us)),
+        "time": when(event.time_us, exact=True),
         "headers": dict(event.headers),
         "data": data,
     }
@@ -79,7 +75,7 @@ def event_row(event: DomainEvent) -> dict[str, Any]:
 
 def move_sprint(space: Workspace, id: str, verb: str, *, actor: str, now_us: int) -> Sprint:
     """Start, review, close or cancel a sprint, with the event that says so."""
-    at = datetime.fromtimestamp(now_us / 1_000_000, UTC)
+    at = moment(now_us)
 
     def work(uow: UnitOfWork) -> Sprint:
         sprint = uow.sprints.get(id)

@@ -12,7 +12,7 @@ it is no text, the ids of the sides), which equals no side, so that the clash is
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 from attrs import field, frozen
 
@@ -42,6 +42,7 @@ from cas.trees.merge import Path, Reason, TreeConflict, is_file, merge_trees, me
 from cas.trees.node import DIRECTORY, Node, Value, id_of
 from cas.trees.paths import edit_paths
 
+_T = TypeVar("_T")
 OnConflict = Literal["report", "commit", "ours", "theirs"]
 """What becomes of conflicts: only told; committed as such; settled for one side."""
 
@@ -393,11 +394,19 @@ def _result(plan: MergePlan, commit: CommitId | None, entry: Entry | None) -> Me
     )
 
 
-def merge(plan: Callable[[], MergePlan], apply: Callable[[MergePlan], MergeResult]) -> MergeResult:
-    """Plan and apply; again from the new state while others move the branch in between."""
+def until_still(attempt: Callable[[], _T]) -> _T:
+    """What an attempt gives; again from the new state while others move a branch in between.
+
+    Raises `RefConflict` when they were faster `MERGE_ATTEMPTS_MAX` times.
+    """
     for _ in range(MERGE_ATTEMPTS_MAX - 1):
         try:
-            return apply(plan())
+            return attempt()
         except RefConflict:
             continue
-    return apply(plan())
+    return attempt()
+
+
+def merge(plan: Callable[[], MergePlan], apply: Callable[[MergePlan], MergeResult]) -> MergeResult:
+    """Plan and apply, `until_still`."""
+    return until_still(lambda: apply(plan()))

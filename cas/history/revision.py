@@ -124,6 +124,19 @@ def when_of(as_of: AsOf) -> When:
     return When(as_of, None)
 
 
+def when(moment: int | datetime, *, exact: bool = False) -> str:
+    """A moment as RFC 3339 UTC: of µs since 1970 UTC, or of a datetime with a zone; to the second
+    or (for programs) to the microsecond. A time that no calendar has stands as its number.
+    """
+    if isinstance(moment, int):
+        try:
+            moment = _EPOCH + timedelta(microseconds=moment)
+        except OverflowError:  # beyond year 9999: a wrong clock wrote it
+            return f"@{moment}us"
+    text = moment.astimezone(UTC).isoformat(timespec="microseconds" if exact else "seconds")
+    return text.replace("+00:00", "Z")
+
+
 def parse_range(text: str) -> Range | None:
     """The two ends of a range; None for a single revision. Raises `Invalid`."""
     match = _RANGE.fullmatch(text)

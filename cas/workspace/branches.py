@@ -10,16 +10,16 @@ that what was cut short is gone on with when it is asked for again.
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 
 from attrs import frozen
 
 from cas.errors import Invalid, RefConflict, RefExists, RefNotFound
 from cas.history.conflicts import MergeConflict
-from cas.history.merge import MergePlan
+from cas.history.merge import MergePlan, until_still
 from cas.history.store import Store
 from cas.history.transaction import Transaction
 from cas.history.view import Ref, View
-from cas.limits import MERGE_ATTEMPTS_MAX
 from cas.model.entry import Entry
 from cas.model.ids import BlobId, CommitId, Kind
 from cas.model.names import HEADS
@@ -162,28 +162,15 @@ def merge(
     if not any(theirs for _each, theirs in every):
         raise no_branch(name)
     message = message or f"merge {name} into {into}"
-    done = [_merge_often(each, theirs, into, actor, message, on_conflict) for each, theirs in every]
+    done = [
+        until_still(partial(_merge, each, theirs, into, actor, message, on_conflict))
+        for each, theirs in every
+    ]
     return BranchMerge(
         done[-1].entry,
         tuple(sorted(context for each in done for context in each.contexts)),
         sum(each.merged_count for each in done),
     )
-
-
-def _merge_often(
-    store: Store,
-    theirs: dict[str, Ref],
-    into: str,
-    actor: str,
-    message: str,
-    on_conflict: OnConflict,
-) -> BranchMerge:
-    for _ in range(MERGE_ATTEMPTS_MAX - 1):
-        try:
-            return _merge(store, theirs, into, actor, message, on_conflict)
-        except RefConflict:
-            continue
-    return _merge(store, theirs, into, actor, message, on_conflict)
 
 
 def _merge(

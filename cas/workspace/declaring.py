@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from cas.catalog.postgres_place import is_postgres
 from cas.errors import Invalid, NotAllowed, RefConflict
+from cas.history.merge import until_still
 from cas.history.store import Store
 from cas.history.view import Ref
 from cas.later import Later
-from cas.limits import MERGE_ATTEMPTS_MAX
 from cas.model.entry import Entry
 from cas.model.names import HEADS
 from cas.workspace.contexts import HOME, Context, Declared
@@ -43,12 +43,7 @@ def declare(places: Places, context: Context, actor: str, *, force: bool = False
     gone. Raises `Invalid`, `NotAllowed`, what opening a store, copying and a commit raise.
     """
     context = context.evolve(store_id=_checked(places, context))
-    for _ in range(MERGE_ATTEMPTS_MAX - 1):
-        try:
-            return _declare(places, context, actor, force)
-        except RefConflict:
-            continue
-    return _declare(places, context, actor, force)
+    return until_still(lambda: _declare(places, context, actor, force))
 
 
 def _checked(places: Places, context: Context) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import cas
+from cas.clock import SystemClock
 from tests.cli.support import Shell
 
 
@@ -395,3 +397,19 @@ def test_times_in_json_are_those_of_all_documents(shell: Shell) -> None:
     for text in times:
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", text), text
     assert memory["fields"]["valid_from"] is None
+
+
+def test_an_event_of_a_wrong_clock_is_shown(shell: Shell) -> None:
+    """A time that no calendar has stands as its number, in lines and in JSON."""
+    far_us = 1 << 59
+
+    class Ahead(SystemClock):
+        def wall_us(self) -> int:
+            return far_us
+
+    with cas.open(shell.store, create=True, clock=Ahead()) as store, store.begin() as tx:
+        tx.event("clock.failed")
+        tx.commit()
+    (event,) = shell("events", "--json").document["events"]
+    assert event["time"] == f"@{far_us}us"
+    assert f"@{far_us}us" in shell("events").text
