@@ -14,12 +14,12 @@ power failure leaves all commits up to some point, and that point is never befor
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from cas.catalog.gate import Gate, Marks
+from cas.catalog.turns import Turns
 from cas.errors import StorageFailed
 
 if TYPE_CHECKING:
@@ -40,9 +40,9 @@ class Log:
         self._path: Final = path + "-wal"
         self._gate = gate
         self._vfs = vfs
-        # Whoever holds it syncs; those who waited find that it has done their work. A condition
+        # Whoever has the turn syncs, and lets go those whose work that has done. A condition
         # costs each commit six calls more.
-        self._turn = threading.Lock()
+        self._turns: Final = Turns()
         self._fd = -1
         self._stale = False
         # Without a log all is in the file itself, synced by whoever took the log away. With one
@@ -60,19 +60,25 @@ class Log:
         that it has done their work. Raises `StorageFailed`, and what the system says of a sync
         that failed; `renew` must follow before anything is acknowledged again.
         """
-        with self._turn:
+        while not self._turns.take(number):
+            if self._covers(number, self._gate.marks()):
+                return
+        covered = 0
+        try:
             marks = self._gate.marks()
             # Another process may have done it in the meantime. They do not wait for each other:
             # syncs that overlap were a fifth faster than syncs in turn, four processes.
-            if not self._covers(number, marks):
-                self._sync_all(marks)
+            covered = marks.synced if self._covers(number, marks) else self._sync_all(marks)
+        finally:
+            self._turns.hand_on(covered)
 
     def _covers(self, number: int, marks: Marks) -> bool:
         if marks.doubt:
             raise self._failure("a sync of the log has failed before")
         return 0 < number <= marks.synced and self._known
 
-    def _sync_all(self, marks: Marks) -> None:
+    def _sync_all(self, marks: Marks) -> int:
+        """The number up to which all is durable then."""
         # One that is under way may not be written in full yet.
         written = marks.mark or marks.number - 1
         try:
@@ -83,6 +89,7 @@ class Log:
         self._known = True
         if written > marks.synced:
             self._gate.publish(written)
+        return max(written, marks.synced)
 
     def renew(self) -> None:
         """Inside the gate: write the whole log anew, in place, and sync that.
@@ -93,7 +100,7 @@ class Log:
         would not do: the file would be newer than what a crash leaves of the log over it.
         """
         number = self._gate.marks().number
-        with self._turn:
+        with self._turns.taken():
             self._write_again()
             self._known = True
             self._gate.publish(number)
