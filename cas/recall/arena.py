@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from cas.later import Later
-from cas.recall.schema import Database, vector_place
+from cas.recall.database import Database, vector_place
 from cas.recall.text import Clause
 from cas.recall.vectors import (
     EXACT_ROWS_MAX,
@@ -88,12 +88,12 @@ class Arena:
         """Take in what the database has since."""
         if seq == self.seq and model == self.model and self._lacking is None:
             return
-        closed = db.rows("SELECT doc, until FROM item WHERE until > ?", (self.seq,))
+        closed = db.rows("SELECT doc, until FROM @item WHERE until > ?", (self.seq,))
         names = ", ".join(
             name if missing != missing else f"coalesce({name}, {missing})"
             for name, _, missing in _COLUMNS
         )
-        fresh = db.rows(f"SELECT doc, {names} FROM item WHERE doc >= ? ORDER BY doc", (self.size,))
+        fresh = db.rows(f"SELECT doc, {names} FROM @item WHERE doc >= ? ORDER BY doc", (self.size,))
         if fresh:
             numbers, *columns = zip(*fresh, strict=True)
             self._grow(numbers[-1] + 1)
@@ -126,7 +126,7 @@ class Arena:
         if not model:
             return
         if self._vectors is None or len(self._vectors) < self.size:
-            row = db.row("SELECT dimensions FROM model WHERE code = ?", (model,))
+            row = db.row("SELECT dimensions FROM @model WHERE code = ?", (model,))
             assert row is not None
             self._dimensions = int(row[0])
             self._room_for_vectors()
@@ -134,7 +134,7 @@ class Arena:
         first = self._vectors_to if self._lacking is None else int(np.argmax(self._lacking))
         ends = vector_place(model, first), vector_place(model + 1, 0)
         base = vector_place(model, 0)
-        rows = db.rows("SELECT place, data FROM vector WHERE place >= ? AND place < ?", ends)
+        rows = db.rows("SELECT place, data FROM @vector WHERE place >= ? AND place < ?", ends)
         rows = [(place - base, data) for place, data in rows if place - base < self.size]
         for start in range(0, len(rows), 8_192):
             part = rows[start : start + 8_192]
@@ -176,8 +176,8 @@ class Arena:
             ("value", field, value),
             lambda after: _pairs(
                 db.rows(
-                    "SELECT doc, 1 FROM value WHERE field = ? AND value = ? AND doc >= ?",
-                    (field, value, after),
+                    "SELECT doc, 1 FROM @value WHERE field = ? AND value = ? AND doc >= ?",
+                    (field, db.key(value), after),
                 )
             ),
         )
@@ -185,12 +185,13 @@ class Arena:
 
     def with_test(self, db: Database, field: int, test: str, values: tuple[Any, ...]) -> Docs:
         """Rows, of any state, with a value in a field that passes a test in SQL."""
+        keys = [db.key(value) for value in values]
         docs, _ = self._remembered(
             ("test", field, test, values),
             lambda after: _pairs(
                 db.rows(
-                    f"SELECT DISTINCT doc, 1 FROM value WHERE field = ? AND {test} AND doc >= ?",
-                    (field, *values, after),
+                    f"SELECT DISTINCT doc, 1 FROM @value WHERE field = ? AND {test} AND doc >= ?",
+                    (field, *keys, after),
                 )
             ),
         )
@@ -200,24 +201,11 @@ class Arena:
         """Rows, of any state, that match a clause, and how often it stands in each."""
         term = db.term(clause.text) if clause.kind == "word" else None
 
-        def read(after: int) -> tuple[Docs, Docs]:
-            if term is not None and not after:
-                # One text of all numbers, read at once: a third of the time that rows take.
-                row = db.row("SELECT group_concat(doc) FROM temp.places WHERE term = ?", (term,))
-                numbers = row[0] if row and row[0] else None
-                docs = np.fromstring(numbers, np.int64, sep=",") if numbers else _pairs([])[0]
-                # A word's rows ascend, so that those of one row stand together.
-                first = np.flatnonzero(np.diff(docs, prepend=0))
-                return docs[first], np.diff(first, append=len(docs))
-            return _pairs(
-                db.rows(
-                    "SELECT rowid, occurrences(text) FROM text WHERE text MATCH ? AND rowid >= ?",
-                    (clause.expression, after),
-                )
-            )
-
         # Forms of a word are one term, and read once.
-        return self._remembered(("text", clause if term is None else term), read)
+        return self._remembered(
+            ("text", clause if term is None else term),
+            lambda after: db.postings(clause, term, after),
+        )
 
     def warm(self, db: Database, words: Iterable[str]) -> None:
         """Read the rows of words before somebody asks for them."""

@@ -6,7 +6,6 @@ embedder; everything that was looked at is given or named as left out with its r
 
 from __future__ import annotations
 
-import json
 from collections import Counter as Counts
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -17,12 +16,12 @@ from cas.errors import CasError, Invalid, Unsupported
 from cas.later import Later
 from cas.model.ids import BlobId
 from cas.recall.arena import Arena
+from cas.recall.database import Database
 from cas.recall.masks import Masks
 from cas.recall.models import Model
 from cas.recall.packing import Packing, Ranked
 from cas.recall.projection import Projection
 from cas.recall.recalled import Recalled, Request
-from cas.recall.schema import Database
 from cas.recall.score import (
     Scoring,
     factor_of_trust,
@@ -220,7 +219,7 @@ class Engine:
         """With what the best rows link to, or what links to them, raised by a share of theirs."""
         places = {int(doc): place for place, doc in enumerate(found)}
         gains: dict[int, float] = {}
-        if not db.rows("SELECT 1 FROM link LIMIT 1"):
+        if not db.rows("SELECT 1 FROM @link LIMIT 1"):
             return found, fits, np.zeros(len(found))
         for place in np.lexsort((found, -fits))[:_LEADING]:
             for doc in self._neighbours(db, int(found[place])):
@@ -234,9 +233,9 @@ class Engine:
 
     def _neighbours(self, db: Database, doc: int) -> list[int]:
         rows = db.rows(
-            "SELECT t.doc FROM link l JOIN name n ON n.name = l.type JOIN item t ON t.id = l.id "
+            "SELECT t.doc FROM @link l JOIN @name n ON n.name = l.type JOIN @item t ON t.id = l.id "
             "AND t.type = n.code WHERE l.doc = ? UNION "
-            "SELECT l.doc FROM item i JOIN name n ON n.code = i.type JOIN link l ON l.id = i.id "
+            "SELECT l.doc FROM @item i JOIN @name n ON n.code = i.type JOIN @link l ON l.id = i.id "
             "AND l.type = n.name WHERE i.doc = ?",
             (doc, doc),
         )
@@ -245,12 +244,13 @@ class Engine:
     def _feedback(self, db: Database, found: Docs, seq: int) -> Numbers:
         """From -1 (all of it says wrong) to 1, by what agents said until that entry."""
         liked = np.zeros(len(found), np.float64)
-        if not db.rows("SELECT 1 FROM feedback LIMIT 1"):
+        if not db.rows("SELECT 1 FROM @feedback LIMIT 1"):
             return liked
         for place, doc in enumerate(found):
             (good, bad) = db.rows(
-                "SELECT coalesce(sum(f.worth > 0), 0), coalesce(sum(f.worth < 0), 0) FROM item i "
-                "JOIN name n ON n.code = i.type JOIN feedback f ON f.id = i.id AND f.type = n.name "
+                "SELECT count(*) FILTER (WHERE f.worth > 0), count(*) FILTER (WHERE f.worth < 0) "
+                "FROM @item i JOIN @name n ON n.code = i.type "
+                "JOIN @feedback f ON f.id = i.id AND f.type = n.name "
                 "WHERE i.doc = ? AND f.seq <= ?",
                 (int(doc), seq),
             )[0]
@@ -262,7 +262,7 @@ class Engine:
         for text in request.pinned:
             link = Link.parse(text)
             rows = db.rows(
-                "SELECT i.doc FROM item i JOIN name n ON n.code = i.type WHERE i.id = ? AND "
+                "SELECT i.doc FROM @item i JOIN @name n ON n.code = i.type WHERE i.id = ? AND "
                 "n.name = ? AND i.since <= ? AND coalesce(i.until, ?) > ?",
                 (link.id, link.type, request.seq, request.seq + 1, request.seq),
             )
@@ -280,9 +280,9 @@ class Engine:
         """Links to rows, pinned to their versions."""
         found: dict[int, Link] = {}
         for doc, type, id, blob in db.rows(
-            "SELECT i.doc, n.name, i.id, i.blob FROM json_each(?) d CROSS JOIN item i "
-            "ON i.doc = d.value JOIN name n ON n.code = i.type",
-            (json.dumps([int(doc) for doc in docs]),),
+            f"SELECT i.doc, n.name, i.id, i.blob FROM {db.listed} CROSS JOIN @item i "
+            "CROSS JOIN @name n WHERE i.doc = d.value AND n.code = i.type",
+            (db.listing(docs),),
         ):
             found[int(doc)] = Link(type, id, BlobId(blob))
         return found
@@ -290,15 +290,15 @@ class Engine:
     def superseded(self, db: Database, docs: Sequence[int], seq: int) -> dict[int, int]:
         """Rows that a row which holds after an entry takes the place of, and which one."""
         code = self._projection.code("memories.supersedes")
-        if code < 0 or not docs or not db.rows("SELECT 1 FROM link LIMIT 1"):
+        if code < 0 or not docs or not db.rows("SELECT 1 FROM @link LIMIT 1"):
             return {}
         arena = self._arena
         found: dict[int, int] = {}
         for doc, by in db.rows(
-            "SELECT i.doc, l.doc FROM json_each(?) d CROSS JOIN item i ON i.doc = d.value "
-            "JOIN name n ON n.code = i.type CROSS JOIN link l ON l.id = i.id AND l.type = n.name "
-            "AND l.field = ? ORDER BY 1, 2",
-            (json.dumps([int(doc) for doc in docs]), code),
+            f"SELECT i.doc, l.doc FROM {db.listed} CROSS JOIN @item i CROSS JOIN @name n "
+            "CROSS JOIN @link l WHERE i.doc = d.value AND n.code = i.type AND l.id = i.id "
+            "AND l.type = n.name AND l.field = ? ORDER BY 1, 2",
+            (db.listing(docs), code),
         ):
             if by != doc and by < arena.size and arena.since[by] <= seq < arena.until[by]:
                 found[int(doc)] = int(by)

@@ -17,9 +17,9 @@ from attrs import frozen
 from cas.errors import CasError, Invalid
 from cas.model.encoding import decode, encode
 from cas.model.ids import BlobId
+from cas.recall.database import Database, Match
 from cas.recall.projection import Projection
 from cas.recall.rows import FLAG_ARCHIVED
-from cas.recall.schema import Database
 from cas.recall.text import clauses_of
 from cas.recall.where import Condition, Sql, code_of, equalities, to_text
 from cas.workspace.codec import from_record, typed
@@ -118,29 +118,30 @@ class Finder:
                 continue
             behind = mark if mark is not None and mark.phase == phase else None
             found = self._phase(phase, behind, limit + 1 - len(rows))
-            rows += [(doc, blob, value, phase) for doc, blob, value in found]
+            rows += [(doc, blob, key, phase) for doc, blob, key in found]
             if len(rows) > limit:
                 break
         more = len(rows) > limit
         rows = rows[:limit]
         end = None
         if more:
-            doc, _, value, phase = rows[-1]
-            end = _Mark(self._seq, phase, value, doc)
+            doc, _, key, phase = rows[-1]
+            of_field = phase == 0 and len(phases) == 2
+            end = _Mark(self._seq, phase, self._db.value(key) if of_field else key, doc)
         return [(doc, blob) for doc, blob, _, _ in rows], end
 
     def _phase(self, phase: int, behind: _Mark | None, limit: int) -> list[tuple[Any, ...]]:
-        sql = Sql(self._codes)
+        sql = Sql(self._codes, self._db.key)
         way, sign = ("DESC", "<") if self._asked.descending else ("ASC", ">")
         keys, values_before, source, lead = self._source(phase)
         # What the walk goes along need not be tested on it, which would read all that matches.
-        tests, values = self._tests(sql, phase, match="f.rowid" not in keys)
+        tests, values = self._tests(sql, phase, match=not self._walks_match(keys))
         tests[:0] = lead
         after: list[Any] = []
         if behind is not None:
             if len(keys) == 2:
                 tests.append(f"({keys[0]}, {keys[1]}) {sign} (?, ?)")
-                after = [behind.value, behind.doc]
+                after = [self._db.key(behind.value), behind.doc]
             else:
                 tests.append(f"{keys[0]} {sign} ?")
                 after = [behind.value if keys[0] == "i.id" else behind.doc]
@@ -154,7 +155,7 @@ class Finder:
     def _source(self, phase: int) -> tuple[list[str], list[Any], str, list[str]]:
         """Keys of the order, values, where rows come from, and tests that say which.
 
-        The tables are in the order of the walk, and joined so that SQLite keeps to it.
+        The tables are in the order of the walk, and joined so that the database keeps to it.
         """
         key, lead = self._asked.key, self._lead()
         if key == "id" or key == "time" or phase == 1:
@@ -162,8 +163,8 @@ class Finder:
         code = code_of(self._codes, key)
         if lead is not None and lead.few:
             self.plan.append(f"{lead.count} rows of one value, sorted")
-            begin, tests, values = _begin(lead)
-            source = f"{begin} CROSS JOIN value o CROSS JOIN item i"
+            begin, tests, values = self._begin(lead)
+            source = f"{begin} CROSS JOIN @value o CROSS JOIN @item i"
             return (
                 ["o.value", "o.doc"],
                 [*values, code],
@@ -172,12 +173,12 @@ class Finder:
             )
         self.plan.append(f"a walk in order of {key}")
         if lead is not None and lead.single:
-            begin, tests, values = _begin(lead)
-            source = f"value o CROSS JOIN {begin} CROSS JOIN item i"
+            begin, tests, values = self._begin(lead)
+            source = f"@value o CROSS JOIN {begin} CROSS JOIN @item i"
             tests = ["o.field = ?", *tests, "f.doc = o.doc", "i.doc = o.doc"]
             return ["o.value", "o.doc"], [code, *values], source, tests
         tests = ["o.field = ?", "i.doc = o.doc"]
-        return ["o.value", "o.doc"], [code], "value o CROSS JOIN item i", tests
+        return ["o.value", "o.doc"], [code], "@value o CROSS JOIN @item i", tests
 
     def _rows_source(
         self, key: str, lead: _Lead | None
@@ -187,18 +188,22 @@ class Finder:
         if lead is not None and (lead.few or (lead.single and not by_id)):
             how = "sorted" if by_id or not lead.single else "in order of time"
             self.plan.append(f"rows of one value, {how}")
-            begin, tests, values = _begin(lead)
+            begin, tests, values = self._begin(lead)
             keys = [key if by_id else "f.doc"]
-            return keys, values, f"{begin} CROSS JOIN item i", [*tests, "i.doc = f.doc"]
+            return keys, values, f"{begin} CROSS JOIN @item i", [*tests, "i.doc = f.doc"]
         if self._asked.match and not by_id:
             self.plan.append("rows that match, in order of time")
-            tests = ["f.text MATCH ?", "i.doc = f.rowid"]
-            return ["f.rowid"], [self._match()], "text f CROSS JOIN item i", tests
+            match = self._match()
+            tests = [*match.tests, f"i.doc = {match.key}"]
+            return [match.key], [*match.values], f"{match.source} CROSS JOIN @item i", tests
         self.plan.append(f"a walk in order of {'id' if by_id else 'time'}")
-        return [key if by_id else "i.doc"], [], "item i", []
+        return [key if by_id else "i.doc"], [], "@item i", []
 
-    def _match(self) -> str:
-        return " AND ".join(each.expression for each in clauses_of(self._asked.match)) or '""'
+    def _match(self) -> Match:
+        return self._db.match(clauses_of(self._asked.match))
+
+    def _walks_match(self, keys: list[str]) -> bool:
+        return bool(self._asked.match) and keys == [self._match().key]
 
     def _lead(self) -> _Lead | None:
         """The equality that the fewest rows have, of those that every row must have."""
@@ -213,9 +218,9 @@ class Finder:
                 continue
             code = code_of(self._codes, compare.field)
             rows = self._db.rows(
-                f"SELECT count(*) FROM (SELECT 1 FROM value WHERE field = ? AND value IN "
-                f"({_marks(wanted)}) LIMIT ?)",
-                (code, *wanted, FEW_ROWS + 1),
+                f"SELECT count(*) FROM (SELECT 1 FROM @value WHERE field = ? AND value IN "
+                f"({_marks(wanted)}) LIMIT ?) AS few",
+                (code, *map(self._db.key, wanted), FEW_ROWS + 1),
             )
             lead = _Lead(code, tuple(wanted), int(rows[0][0]))
             if best is None or (lead.count, not lead.single) < (best.count, not best.single):
@@ -233,65 +238,67 @@ class Finder:
         if not asked.archived:
             tests.append(f"i.flags & {FLAG_ARCHIVED} = 0")
         if asked.match and match:
-            tests.append("i.doc IN (SELECT rowid FROM text WHERE text MATCH ?)")
-            values.append(self._match())
+            found = self._match()
+            tests.append(found.test)
+            values += found.values
         if asked.condition is not None:
             tests.append(sql.text(asked.condition))
             values += sql.values
         if phase == 1:
-            tests.append("NOT EXISTS (SELECT 1 FROM value w WHERE w.field = ? AND w.doc = i.doc)")
+            tests.append("NOT EXISTS (SELECT 1 FROM @value w WHERE w.field = ? AND w.doc = i.doc)")
             values.append(code_of(self._codes, asked.key))
         return tests, values
 
     def _run(self, text: str, values: list[Any]) -> list[tuple[Any, ...]]:
         return self._db.rows(text, values)
 
+    def _begin(self, lead: _Lead) -> tuple[str, list[str], list[Any]]:
+        """Rows of an equality as `f`, each once: a table, tests, values."""
+        values = [lead.code, *map(self._db.key, lead.values)]
+        if lead.single:
+            return "@value f", ["f.field = ?", "f.value = ?"], values
+        marks = _marks(lead.values)
+        rows = f"SELECT DISTINCT doc FROM @value WHERE field = ? AND value IN ({marks})"
+        return f"({rows}) f", ["TRUE"], values
+
     # -- sums --------------------------------------------------------------------------------
 
     def count(self) -> int:
         """How many rows are found."""
-        tests, values = self._tests(Sql(self._codes), 0)
-        source = "item i"
+        tests, values = self._tests(Sql(self._codes, self._db.key), 0)
+        source = "@item i"
         before: list[Any] = []
         if (lead := self._lead()) is not None:
-            begin, first, before = _begin(lead)
-            source, tests = f"{begin} CROSS JOIN item i", [*first, "i.doc = f.doc", *tests]
+            begin, first, before = self._begin(lead)
+            source, tests = f"{begin} CROSS JOIN @item i", [*first, "i.doc = f.doc", *tests]
         text = f"SELECT count(*) FROM {source} WHERE {' AND '.join(tests)}"
         return int(self._run(text, [*before, *values])[0][0])
 
     def facets(self, field: str, limit: int) -> list[tuple[Any, int]]:
         """The values of a field among what is found, the most frequent first."""
-        tests, values = self._tests(Sql(self._codes), 0)
+        tests, values = self._tests(Sql(self._codes, self._db.key), 0)
         code = code_of(self._codes, field)
         rows = self._run(
-            "SELECT o.value, count(*) FROM item i JOIN value o ON o.doc = i.doc AND o.field = ? "
+            "SELECT o.value, count(*) FROM @item i JOIN @value o ON o.doc = i.doc AND o.field = ? "
             f"WHERE {' AND '.join(tests)} GROUP BY o.value ORDER BY 2 DESC, 1 LIMIT ?",
             [code, *values, limit],
         )
-        return [(value, int(count)) for value, count in rows]
+        return [(self._db.value(key), int(count)) for key, count in rows]
 
     def explain(self) -> list[str]:
-        """How SQLite goes about the first page, in its words."""
+        """How the database goes about the first page, in its words."""
         self.plan.clear()
         kept = self._run
         lines: list[str] = []
 
         def run(text: str, values: list[Any]) -> list[tuple[Any, ...]]:
-            lines.extend(str(row[-1]) for row in kept("EXPLAIN QUERY PLAN " + text, values))
+            lines.extend(self._db.plan(text, values))
             return []
 
         self._run = run  # type: ignore[method-assign]
         self._phase(0, None, 1)
         self._run = kept  # type: ignore[method-assign]
         return [*self.plan, *lines]
-
-
-def _begin(lead: _Lead) -> tuple[str, list[str], list[Any]]:
-    """Rows of an equality as `f`, each once: a table, tests, values."""
-    if lead.single:
-        return "value f", ["f.field = ?", "f.value = ?"], [lead.code, *lead.values]
-    rows = f"SELECT DISTINCT doc FROM value WHERE field = ? AND value IN ({_marks(lead.values)})"
-    return f"({rows}) f", ["1"], [lead.code, *lead.values]
 
 
 def _marks(values: Sequence[Any]) -> str:
@@ -344,7 +351,7 @@ def seq_of(cursor: str) -> int:
 
 def _base(db: Database) -> int:
     """The entry from which rows are numbered: with another one they have other numbers."""
-    row = db.row("SELECT value FROM meta WHERE key = 'base'")
+    row = db.row("SELECT value FROM @meta WHERE key = 'base'")
     return -1 if row is None else int(row[0])
 
 

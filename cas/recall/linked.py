@@ -13,7 +13,7 @@ from typing import Final
 from attrs import frozen
 
 from cas.model.ids import BlobId
-from cas.recall.schema import Database
+from cas.recall.database import Database
 from cas.workspace.links import Link
 
 DEPTH_MAX: Final = 64
@@ -44,11 +44,11 @@ class Stale:
 
 _SELECT: Final = (
     "SELECT s.type_name, s.id, s.blob, f.name, l.type, l.id, l.pin, t.blob FROM "
-    "(SELECT i.doc, n.name AS type_name, i.id, i.blob FROM item i JOIN name n ON n.code = i.type "
+    "(SELECT i.doc, n.name AS type_name, i.id, i.blob FROM @item i JOIN @name n ON n.code = i.type "
     "WHERE i.since <= :seq AND coalesce(i.until, :seq + 1) > :seq AND {source}) s "
-    "CROSS JOIN link l ON l.doc = s.doc JOIN name f ON f.code = l.field "
-    "LEFT JOIN name tn ON tn.name = l.type "
-    "LEFT JOIN item t ON t.id = l.id AND t.type = tn.code AND t.since <= :seq "
+    "CROSS JOIN @link l ON l.doc = s.doc JOIN @name f ON f.code = l.field "
+    "LEFT JOIN @name tn ON tn.name = l.type "
+    "LEFT JOIN @item t ON t.id = l.id AND t.type = tn.code AND t.since <= :seq "
     "AND coalesce(t.until, :seq + 1) > :seq "
     "WHERE {test} ORDER BY 1, 2, 4, 5, 6"
 )
@@ -94,7 +94,7 @@ def _from_one(db: Database, link: Link, seq: int, depth: int) -> list[Linked]:
 
 
 def _to_one(db: Database, link: Link, seq: int, depth: int) -> list[Linked]:
-    source = "i.doc IN (SELECT doc FROM link WHERE id = :id AND type = :type)"
+    source = "i.doc IN (SELECT doc FROM @link WHERE id = :id AND type = :type)"
     sql = _SELECT.format(source=source, test="l.id = :id AND l.type = :type")
     return _rows(db, sql, {"seq": seq, "id": link.id, "type": link.type}, depth)
 
@@ -113,7 +113,7 @@ def _rows(db: Database, sql: str, values: dict[str, object], depth: int) -> list
 def stale(db: Database, seq: int) -> list[Stale]:
     """Aggregates with a stale link, then those that link to them, and so on; each once."""
     sql = _SELECT.format(
-        source="i.doc IN (SELECT doc FROM link WHERE pin IS NOT NULL)",
+        source="i.doc IN (SELECT doc FROM @link WHERE pin IS NOT NULL)",
         test="l.pin IS NOT NULL AND (t.blob IS NULL OR t.blob <> l.pin)",
     )
     first = _rows(db, sql, {"seq": seq}, 1)

@@ -10,14 +10,13 @@ from collections import Counter as Counts
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from cas.errors import Invalid
 from cas.later import Later
 from cas.recall.arena import Arena
+from cas.recall.database import Database
 from cas.recall.projection import Projection
 from cas.recall.recalled import Request
 from cas.recall.rows import FLAG_ARCHIVED
-from cas.recall.schema import Database
-from cas.recall.where import All, Any_, Compare, Condition, Not, code_of, of_text
+from cas.recall.where import All, Any_, Compare, Condition, Not, code_of, of_text, test_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +28,6 @@ else:
 
 _HELD_MAX: Final = 8
 """States and sets of types whose rows are remembered."""
-_PREFIX_END = "\U0010ffff"
 
 
 class Masks:
@@ -137,24 +135,11 @@ class Masks:
         if compare.op == "in":
             parts = [arena.with_value(db, code, value) for value in compare.value]
             return np.concatenate(parts) if parts else np.zeros(0, np.int64)
-        test, values = _test(compare)
+        test, values = test_of(compare)
         return arena.with_test(db, code, test, values)
 
     def _ids(self, compare: Compare) -> Any:
-        test, values = _test(compare)
+        test, values = test_of(compare)
         test = test.replace("value", "id")
-        rows = self.database.rows(f"SELECT doc FROM item WHERE {test}", values)
+        rows = self.database.rows(f"SELECT doc FROM @item WHERE {test}", [*map(str, values)])
         return np.array([row[0] for row in rows], np.int64)
-
-
-def _test(compare: Compare) -> tuple[str, tuple[Any, ...]]:
-    op, value = compare.op, compare.value
-    if op == "set":
-        return "1", ()
-    if op == "in":
-        return f"value IN ({', '.join('?' * len(value))})", tuple(value)
-    if op == "prefix":
-        if not isinstance(value, str):
-            raise Invalid(f"A prefix is text, not {value!r}.")
-        return "value >= ? AND value < ?", (value, value + _PREFIX_END)
-    return f"value {op} ?", (value,)

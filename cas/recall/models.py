@@ -14,9 +14,9 @@ from attrs import frozen
 
 from cas.history.store import Store
 from cas.model.ids import BlobId
+from cas.recall.database import Database, vector_place
 from cas.recall.embed import Embedder
 from cas.recall.rows import Shape, text_of
-from cas.recall.schema import Database, vector_place
 from cas.recall.vectors import pack_vectors
 
 _STEP: Final = 5_000
@@ -98,13 +98,13 @@ class Models:
 
     def states(self, database: Database) -> list[ModelState]:
         """How far each model of the database is."""
-        rows = int(database.rows("SELECT count(*) FROM item")[0][0])
+        rows = int(database.rows("SELECT count(*) FROM @item")[0][0])
         serving = self.serving
         found = []
-        for code, identity in database.rows("SELECT code, identity FROM model ORDER BY code"):
+        for code, identity in database.rows("SELECT code, identity FROM @model ORDER BY code"):
             ends = vector_place(code, 0), vector_place(code + 1, 0)
             every = database.rows(
-                "SELECT count(*) FROM vector WHERE place >= ? AND place < ?", ends
+                "SELECT count(*) FROM @vector WHERE place >= ? AND place < ?", ends
             )
             serves = serving is not None and serving.code == code
             found.append(ModelState(str(identity), serves, int(every[0][0]), rows))
@@ -119,8 +119,8 @@ class Models:
         if self._mine is None or self._old is not None:
             return False
         row = database.row(
-            "SELECT 1 FROM model WHERE identity = ? AND upto >= "
-            "(SELECT coalesce(max(doc), 0) FROM item)",
+            "SELECT 1 FROM @model WHERE identity = ? AND upto >= "
+            "(SELECT coalesce(max(doc), 0) FROM @item)",
             (self.embedder.identity,),
         )
         if row is not None:
@@ -133,12 +133,13 @@ class Models:
         if self.embedder is None:
             return
         database.run(
-            "INSERT OR IGNORE INTO model(identity, dimensions, upto) VALUES (?, ?, 0)",
+            "INSERT INTO @model(code, identity, dimensions, upto) SELECT coalesce(max(code), 0) "
+            "+ 1, ?, ?, 0 FROM @model WHERE TRUE ON CONFLICT (identity) DO NOTHING",
             (self.embedder.identity, self.embedder.dimensions),
         )
         known = {
             str(identity): (int(code), int(upto))
-            for identity, code, upto in database.rows("SELECT identity, code, upto FROM model")
+            for identity, code, upto in database.rows("SELECT identity, code, upto FROM @model")
         }
         self._rows = _last(database)
         code, upto = known[self.embedder.identity]
@@ -181,7 +182,7 @@ class Models:
                 count += more
         for model in (mine, old):
             if model is not None:
-                database.run("UPDATE model SET upto = ? WHERE code = ?", (model.upto, model.code))
+                database.run("UPDATE @model SET upto = ? WHERE code = ?", (model.upto, model.code))
         if old is not None and mine.upto >= old.upto:
             _drop(database, old)
             old = None
@@ -191,12 +192,14 @@ class Models:
     def _embed_rest(self, database: Database, model: Model, limit: int) -> tuple[Model, int]:
         """Vectors of rows that another model, or none, was there for; some at a time."""
         rows = database.rows(
-            "SELECT i.doc, i.type, i.blob FROM item i LEFT JOIN vector v ON v.place = ? + i.doc "
+            "SELECT i.doc, i.type, i.blob FROM @item i LEFT JOIN @vector v ON v.place = ? + i.doc "
             "WHERE v.place IS NULL AND i.doc > ? ORDER BY i.doc LIMIT ?",
             (vector_place(model.code, 0), model.upto, limit),
         )
         if rows:
-            names = {int(code): str(name) for code, name in database.rows("SELECT * FROM name")}
+            names = {
+                int(code): str(name) for code, name in database.rows("SELECT code, name FROM @name")
+            }
             contents = self._store.get_many([BlobId(blob) for _, _, blob in rows])
             texts = [
                 text_of(self._shapes[names[type]], data)
@@ -208,20 +211,21 @@ class Models:
 
 
 def _last(database: Database) -> int:
-    return int(database.rows("SELECT coalesce(max(doc), 0) FROM item")[0][0])
+    return int(database.rows("SELECT coalesce(max(doc), 0) FROM @item")[0][0])
 
 
 def _embed(database: Database, model: Model, docs: list[int], texts: list[str]) -> None:
     embedder = model.embedder
     packed = pack_vectors(embedder.embed(texts), embedder.dimensions, len(texts))
     base = vector_place(model.code, 0)
-    database.many(
-        "INSERT OR REPLACE INTO vector VALUES (?, ?)",
-        ((base + doc, data) for doc, data in zip(docs, packed, strict=True)),
+    database.insert(
+        "vector",
+        [(base + doc, data) for doc, data in zip(docs, packed, strict=True)],
+        "ON CONFLICT (place) DO UPDATE SET data = excluded.data",
     )
 
 
 def _drop(database: Database, model: Model) -> None:
     ends = vector_place(model.code, 0), vector_place(model.code + 1, 0)
-    database.run("DELETE FROM vector WHERE place >= ? AND place < ?", ends)
-    database.run("DELETE FROM model WHERE code = ?", (model.code,))
+    database.run("DELETE FROM @vector WHERE place >= ? AND place < ?", ends)
+    database.run("DELETE FROM @model WHERE code = ?", (model.code,))

@@ -15,9 +15,9 @@ from attrs import frozen
 from cas.errors import Invalid
 from cas.later import Later
 from cas.recall.arena import Arena
+from cas.recall.database import Database
 from cas.recall.projection import Projection
 from cas.recall.recalled import Item, LeftOut, Reason, Recalled, Request, head_line, time_of
-from cas.recall.schema import Database
 from cas.recall.score import Parts, diverse, fold
 from cas.recall.tokens import estimate_tokens
 from cas.workspace.links import Link

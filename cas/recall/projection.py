@@ -4,6 +4,7 @@ Floor 7. Invariant: after `follow` the database says what a walk over every stat
 to `seq` would say: a row is a version of an aggregate, with the entries from which and before which
 it held. It is disposable: missing, damaged, of another store or made for other types, it is made
 anew and `notices` says so. Many processes may follow one database; each entry is taken in once.
+Where the rows lie, and how that database is spoken to, is behind the port `Database`.
 """
 
 from __future__ import annotations
@@ -20,16 +21,19 @@ from cas.history.core import warn
 from cas.history.horizon import horizon_now
 from cas.history.store import Store
 from cas.model.names import PURGED_REF
+from cas.recall.database import Database, Home, vector_place
 from cas.recall.embed import Embedder
 from cas.recall.models import Models
 from cas.recall.rows import Shape, digest_of, shapes, shown_of, text_of
-from cas.recall.schema import Database, remove, vector_place
+from cas.recall.sqlite import FileHome
 from cas.recall.taker import Taker
 from cas.workspace.layout import MAIN
 from cas.workspace.registry import Aggregate
 
 _STEP: Final = 8_000
 """Records a transaction; an entry is never divided between two."""
+_ATTEMPTS: Final = 4
+"""At one question, where others make the database anew or its connection is lost."""
 _T = TypeVar("_T")
 
 
@@ -54,7 +58,7 @@ class Projection:
         branch: str = MAIN,
         embedder: Embedder | None = None,
         former: Embedder | None = None,
-        path: str | None = None,
+        index: str | None = None,
     ) -> None:
         self.store = store
         self.branch = branch
@@ -65,27 +69,31 @@ class Projection:
         """Rises whenever the database is made anew, so that what was read of it is stale."""
         self._lock = threading.RLock()
         self._digest = digest_of(self.shapes, branch)
-        self._path = path or self._place()
+        self._home = self._place(index)
         self._names: dict[str, int] = {}
         self._database: Database | None = None
         self._seq = -1
+        self._behind = False
+        self._reading: Database | None = None
 
-    def _place(self) -> str:
+    def _place(self, index: str | None) -> Home:
+        if index is not None:
+            return FileHome(index)
         cache = self.store.objects.cache
         if cache is None or self.store.read_only:
-            return ":memory:"
+            return FileHome(":memory:")
         folder = os.path.join(cache, "recall")
         try:
             os.makedirs(folder, exist_ok=True)
         except OSError as error:
             warn(f"the search index is kept in memory: {error}")
-            return ":memory:"
-        return os.path.join(folder, f"{self._digest}.db")
+            return FileHome(":memory:")
+        return FileHome(os.path.join(folder, f"{self._digest}.db"))
 
     @property
     def path(self) -> str:
         """Where the database lies; ":memory:" where the store has no place for one."""
-        return self._path
+        return self._home.path
 
     def close(self) -> None:
         """Give up the database; the next use opens it again."""
@@ -98,35 +106,65 @@ class Projection:
 
     def read(self, ask: Callable[[Database], _T]) -> _T:
         """What `ask` finds in the database; once more on a new one where it is damaged."""
-        return self._anew(lambda: ask(self._open()), follow=True)
+
+        def work() -> _T:
+            database = self._open()
+            with database.reading():
+                self._reading = database
+                try:
+                    return ask(database)
+                finally:
+                    self._reading = None
+
+        with self._lock:
+            if self._reading is not None:
+                # Asked by who reads already: what goes wrong is for that one to do once more.
+                return ask(self._reading)
+            return self._anew(work, follow=True)
 
     def follow(self) -> Followed:
         """Catch up with the journal. Costs what changed. Raises what reading the store raises."""
         return self._anew(self._follow, follow=False)
 
     def _anew(self, work: Callable[[], _T], *, follow: bool) -> _T:
-        """Do it; where the database is damaged, make it anew and do it once more."""
+        """Do it; where the database is damaged, make it anew and do it once more; where somebody
+        else did, or the connection is gone, do it once more too.
+        """
         with self._lock:
-            try:
-                return work()
-            except CorruptIndex as error:
-                self._renew(str(error))
-            try:
-                if follow:
-                    self._follow()
-                return work()
-            except CorruptIndex as error:
-                raise StorageFailed(
-                    f"The search index {self._path} was made anew and is damaged again: {error}.",
-                    path=self._path,
-                    errno=None,
-                ) from error
+            left, renewed = _ATTEMPTS, False
+            while True:
+                left -= 1
+                try:
+                    if follow and self._behind:
+                        self._follow()
+                    return work()
+                except StorageFailed:
+                    database = self._database
+                    if database is None or not database.lost or not left:
+                        raise
+                    self.close()
+                except CorruptIndex as error:
+                    database = self._database
+                    if database is not None and database.replaced and left:
+                        self.close()
+                        self._forget()
+                        continue
+                    if renewed:
+                        raise StorageFailed(
+                            f"The search index {self.path} was made anew and is damaged again: "
+                            f"{error}.",
+                            path=self.path,
+                            errno=None,
+                        ) from error
+                    renewed = True
+                    self._renew(str(error))
 
     def rebuild(self) -> Followed:
         """Throw the database away and make it again."""
         with self._lock:
+            self._open()
             self._renew("asked for")
-            return self._follow()
+            return self.follow()
 
     @property
     def seq(self) -> int:
@@ -137,7 +175,7 @@ class Projection:
         """The number of a type or field in the database; -1 for one that no row has."""
         found = self._names.get(name)
         if found is None:
-            row = self.read(lambda db: db.row("SELECT code FROM name WHERE name = ?", (name,)))
+            row = self.read(lambda db: db.row("SELECT code FROM @name WHERE name = ?", (name,)))
             if row is None:
                 return -1
             found = self._names[name] = int(row[0])
@@ -164,8 +202,8 @@ class Projection:
     def _open(self) -> Database:
         database = self._database
         if database is None:
-            known = self._path != ":memory:" and os.path.exists(self._path)
-            database = self._database = Database(self._path)
+            known = self._home.is_there
+            database = self._database = self._home.open()
             if database.version and not self._is_ours(database):
                 self._renew("it belongs to another store")
                 return self._open()
@@ -173,11 +211,7 @@ class Projection:
                 if known:
                     self.notices.append("the search index was empty and is made anew")
                 with database.writing():
-                    database.prepare()
-                    database.run(
-                        "INSERT OR IGNORE INTO meta VALUES ('store', ?), ('seq', -1)",
-                        (self.identity,),
-                    )
+                    database.prepare(self.identity)
         return database
 
     @property
@@ -187,7 +221,7 @@ class Projection:
         return f"{meta.store_id.hex()}:{meta.lineage_id.hex()}:{self._digest}"
 
     def _is_ours(self, database: Database) -> bool:
-        row = database.row("SELECT value FROM meta WHERE key = 'store'")
+        row = database.row("SELECT value FROM @meta WHERE key = 'store'")
         return row is not None and row[0] == self.identity
 
     def _renew(self, reason: str) -> None:
@@ -195,13 +229,18 @@ class Projection:
         self.notices.append(notice)
         if reason != "asked for":
             warn(notice)
+        seen = self._database
         self.close()
+        self._forget()
+        self._home.remove(seen)
+
+    def _forget(self) -> None:
+        """What was read of a database that is no more says nothing."""
         self._names.clear()
         self._seq = -1
+        self._behind = True
         self.models.forget()
         self.made += 1
-        if self._path != ":memory:":
-            remove(self._path)
 
     # -- catching up -------------------------------------------------------------------------
 
@@ -225,6 +264,7 @@ class Projection:
             embedded += more
             self._seq = at
             if at >= head:
+                self._behind = False
                 return Followed(at, entries, records, embedded, unread)
 
     def _transaction(self, database: Database, head: int) -> tuple[int, int, int, Taker, int]:
@@ -232,7 +272,7 @@ class Projection:
         and how many older rows got vectors.
         """
         self.models.begin(database)
-        row = database.row("SELECT value FROM meta WHERE key = 'seq'")
+        row = database.row("SELECT value FROM @meta WHERE key = 'seq'")
         assert row is not None
         start = int(row[0])
         # Where it is greater another process has seen a newer state.
@@ -240,7 +280,7 @@ class Projection:
         taken = Taker(self, database)
         at = self._take(taken, start, head)
         if at != start:
-            database.run("UPDATE meta SET value = ? WHERE key = 'seq'", (at,))
+            database.run("UPDATE @meta SET value = ? WHERE key = 'seq'", (str(at),))
         return start, at, head, taken, self.models.end(database, rest=at >= head)
 
     def _take(self, taker: Taker, start: int, head: int) -> int:
@@ -249,7 +289,11 @@ class Projection:
         at = start
         if start < 0:
             at = horizon
-            taker.database.run("INSERT OR REPLACE INTO meta VALUES ('base', ?)", (at,))
+            taker.database.run(
+                "INSERT INTO @meta VALUES ('base', ?) "
+                "ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                (str(at),),
+            )
             taker.base(at)
         elif start < horizon:
             raise CorruptIndex("history was given up that it had not seen")
@@ -270,23 +314,28 @@ class Projection:
         """Rows that no state inside the horizon has."""
         if horizon <= 0:
             return
-        gone = database.rows("SELECT doc FROM item WHERE until <= ?", (horizon,))
+        gone = database.rows("SELECT doc FROM @item WHERE until <= ?", (horizon,))
         if not gone:
             return
         for table in ("item", "link"):
-            database.many(f"DELETE FROM {table} WHERE doc = ?", gone)
-        for (code,) in database.rows("SELECT code FROM model"):
+            database.many(f"DELETE FROM @{table} WHERE doc = ?", gone)
+        for (code,) in database.rows("SELECT code FROM @model"):
             places = [(vector_place(code, doc),) for (doc,) in gone]
-            database.many("DELETE FROM vector WHERE place = ?", places)
-        database.many("DELETE FROM text WHERE rowid = ?", gone)
-        database.run("DELETE FROM value WHERE doc NOT IN (SELECT doc FROM item)")
+            database.many("DELETE FROM @vector WHERE place = ?", places)
+        database.drop_texts([(int(doc),) for (doc,) in gone])
+        database.run("DELETE FROM @value WHERE doc NOT IN (SELECT doc FROM @item)")
 
     def name(self, database: Database, name: str) -> int:
         """The number of a type or field, given now if it has none."""
         found = self._names.get(name)
         if found is None:
-            database.run("INSERT OR IGNORE INTO name(name) VALUES (?)", (name,))
-            row = database.row("SELECT code FROM name WHERE name = ?", (name,))
+            # The next number, and no sequence: what is rolled back leaves no gap.
+            database.run(
+                "INSERT INTO @name(code, name) SELECT coalesce(max(code), 0) + 1, ? FROM @name "
+                "WHERE TRUE ON CONFLICT (name) DO NOTHING",
+                (name,),
+            )
+            row = database.row("SELECT code FROM @name WHERE name = ?", (name,))
             assert row is not None
             found = int(row[0])
         return found

@@ -27,13 +27,13 @@ from cas.recall.embed import Embedder, default_embedder
 from cas.recall.engine import Engine
 from cas.recall.feedback import FEEDBACK, Verdict, feedback_event
 from cas.recall.find import Finder, Page, ask, read_page, seq_of
+from cas.recall.fulltext import snippets
 from cas.recall.linked import Linked, Stale, links_from, links_to, stale
 from cas.recall.models import ModelState
 from cas.recall.projection import Followed, Projection
 from cas.recall.recalled import Recalled, Request
 from cas.recall.receipts import Receipt, request_of, save
 from cas.recall.score import Scoring
-from cas.recall.snippets import snippets
 from cas.recall.text import clean
 from cas.recall.tokens import Counter
 from cas.recall.where import condition_of, plain, to_text
@@ -58,7 +58,8 @@ class Recall:
     """Recall and search. `embedder=None` searches by words alone; by default the model of the
     package serves where numpy is there. `former` is the model that `embedder` takes the place of:
     it serves until each row has a vector of the new one, some of which are made with each catching
-    up. `counter` counts tokens exactly; else they are estimated.
+    up. `counter` counts tokens exactly; else they are estimated. `index` is the file of the search
+    index; by default it lies in the store's cache.
     """
 
     def __init__(
@@ -69,11 +70,11 @@ class Recall:
         embedder: Embedder | str | None = "default",
         former: Embedder | str | None = None,
         counter: Counter | None = None,
-        path: str | None = None,
+        index: str | None = None,
     ) -> None:
         self.store = store
         self.projection = Projection(
-            store, branch=branch, embedder=_given(embedder), former=_given(former), path=path
+            store, branch=branch, embedder=_given(embedder), former=_given(former), index=index
         )
         self._lock = threading.Lock()
         self._engine = Engine(self.projection, counter)
@@ -250,7 +251,7 @@ class Recall:
         texts = [
             projection.text_of(type_of(value.__class__).name, to_record(value)) for value in values
         ]
-        return projection.read(lambda db: snippets(db, texts, clean(match), words, marks))
+        return snippets(texts, clean(match), words, marks)
 
     def count(
         self,

@@ -14,7 +14,7 @@ import attrs
 from attrs import frozen
 
 from cas.model.encoding import encode
-from cas.recall.schema import VERSION
+from cas.recall.database import VERSION
 from cas.workspace.codec import decode_record, from_fields, from_record, upcast
 from cas.workspace.links import Link
 from cas.workspace.registry import KEPT, Aggregate, AggregateType, types

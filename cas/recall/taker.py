@@ -15,10 +15,10 @@ from cas.history.store import Store
 from cas.model.entry import Entry
 from cas.model.ids import BlobId, CommitId
 from cas.model.names import HEADS
+from cas.recall.database import Database
 from cas.recall.feedback import FEEDBACK, decode_feedback
 from cas.recall.models import Models
 from cas.recall.rows import Row, Shape, row_of
-from cas.recall.schema import Database
 from cas.recall.tokens import measure_many
 from cas.workspace.layout import RecordChange, changed_records, entry_changes
 
@@ -51,7 +51,7 @@ class Taker:
         # As this transaction has them: what is rolled back has no number.
         self._names: dict[str, int] = {}
         self._types: dict[str, _Known] = {}
-        row = database.row("SELECT coalesce(max(doc), 0) FROM item")
+        row = database.row("SELECT coalesce(max(doc), 0) FROM @item")
         assert row is not None
         self._doc = int(row[0])
         self.records = 0
@@ -72,9 +72,7 @@ class Taker:
             self._add(change, entry.seq, entry.time_us)
         for event in entry.events:
             if event.type == FEEDBACK and (said := decode_feedback(event)) is not None:
-                self.database.run(
-                    "INSERT INTO feedback VALUES (?, ?, ?, ?, ?)", (entry.seq, *said, entry.actor)
-                )
+                self.database.insert("feedback", [(entry.seq, *said, entry.actor)])
 
     def _add(self, change: RecordChange, seq: int, time_us: int) -> None:
         if change.branch != self._projection.branch or change.type is None:
@@ -125,7 +123,7 @@ class Taker:
     def _name(self, name: str) -> int:
         if not self._names:
             # All at once: asked for one by one they cost more than a small entry itself.
-            rows = self.database.rows("SELECT name, code FROM name")
+            rows = self.database.rows("SELECT name, code FROM @name")
             self._names = {str(each): int(code) for each, code in rows}
         found = self._names.get(name)
         if found is None:
@@ -220,10 +218,9 @@ class _Group:
     def write(self, db: Database) -> None:
         """Put the rows into the database."""
         db.many(
-            "UPDATE item SET until = ? WHERE id = ? AND type = ? AND until IS NULL", self.closed
+            "UPDATE @item SET until = ? WHERE id = ? AND type = ? AND until IS NULL", self.closed
         )
-        marks = ", ".join("?" * 15)
-        db.many(f"INSERT INTO item VALUES ({marks})", self.items)
-        db.many("INSERT INTO text(rowid, body) VALUES (?, ?)", self.texts)
-        db.many("INSERT OR IGNORE INTO value VALUES (?, ?, ?)", self.values)
-        db.many("INSERT OR IGNORE INTO link VALUES (?, ?, ?, ?, ?)", self.links)
+        db.insert("item", self.items)
+        db.add_texts(self.texts)
+        db.insert("value", self.values, "ON CONFLICT DO NOTHING")
+        db.insert("link", self.links, "ON CONFLICT DO NOTHING")

@@ -13,6 +13,7 @@ from attrs import frozen
 
 from cas.errors import Invalid, NotAsExpected
 from cas.model.ids import BlobId
+from cas.recall.database import Database
 from cas.recall.forget import (
     HELD,
     PINNED,
@@ -29,7 +30,6 @@ from cas.recall.linked import DEPTH_MAX, Linked, links_to
 from cas.recall.recall import AsOf, Recall
 from cas.recall.recalled import time_of
 from cas.recall.receipts import write
-from cas.recall.schema import Database
 from cas.recall.score import Scoring
 from cas.workspace.codec import from_record
 from cas.workspace.links import Link, new_id
@@ -41,7 +41,7 @@ NEAR: Final = 0.9
 _RECEIPT: Final = "receipt"
 
 _KNOWN: Final = (
-    "SELECT i.id, i.blob, i.time_us FROM item i JOIN name n ON n.code = i.type WHERE "
+    "SELECT i.id, i.blob, i.time_us FROM @item i JOIN @name n ON n.code = i.type WHERE "
     "n.name = 'memory' AND i.since <= ? AND coalesce(i.until, ?) > ? ORDER BY i.id"
 )
 
@@ -98,7 +98,7 @@ def known_memories(recall: Recall, seq: int) -> list[Known]:
 def _protected(db: Database, seq: int) -> dict[str, str]:
     """Memories to which something links that is pinned to the version: its evidence."""
     rows = db.rows(
-        "SELECT l.id, n.name, i.id FROM link l JOIN item i ON i.doc = l.doc JOIN name n ON "
+        "SELECT l.id, n.name, i.id FROM @link l JOIN @item i ON i.doc = l.doc JOIN @name n ON "
         "n.code = i.type WHERE l.type = 'memory' AND l.pin IS NOT NULL AND n.name <> ? AND "
         "i.since <= ? AND coalesce(i.until, ?) > ?",
         (_RECEIPT, seq, seq + 1, seq),
@@ -247,9 +247,9 @@ def _of_agent(recall: Recall, agent: str, after: int, seq: int) -> list[Link]:
     code = recall.projection.code("memories.agent")
     rows = recall.projection.read(
         lambda db: db.rows(
-            "SELECT i.id FROM value v JOIN item i ON i.doc = v.doc WHERE v.field = ? AND "
+            "SELECT i.id FROM @value v JOIN @item i ON i.doc = v.doc WHERE v.field = ? AND "
             "v.value = ? AND i.since > ? AND i.since <= ? AND coalesce(i.until, ?) > ?",
-            (code, agent, after, seq, seq + 1, seq),
+            (code, db.key(agent), after, seq, seq + 1, seq),
         )
     )
     return [Link("memory", id) for (id,) in rows]
@@ -260,7 +260,7 @@ def _pinned(db: Database, links: Sequence[Link], seq: int) -> list[Link]:
     found = []
     for link in links:
         row = db.row(
-            "SELECT i.blob FROM item i JOIN name n ON n.code = i.type WHERE i.id = ? AND "
+            "SELECT i.blob FROM @item i JOIN @name n ON n.code = i.type WHERE i.id = ? AND "
             "n.name = ? AND i.since <= ? AND coalesce(i.until, ?) > ?",
             (link.id, link.type, seq, seq + 1, seq),
         )

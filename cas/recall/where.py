@@ -12,7 +12,7 @@ microseconds since 1970 UTC.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any, Final, Literal
@@ -173,17 +173,20 @@ def _size(condition: Condition) -> int:
 
 
 class Sql:
-    """A condition as SQL over `item i`, with its values."""
+    """A condition as SQL over `@item i`, with its values; `key` gives a value of a field as the
+    database has it.
+    """
 
-    def __init__(self, codes: Mapping[str, int]) -> None:
+    def __init__(self, codes: Mapping[str, int], key: Callable[[Any], Any]) -> None:
         self._codes = codes
+        self._key = key
         self.values: list[Any] = []
 
     def text(self, condition: Condition) -> str:
         """The SQL. Raises `Invalid` for a field that the type does not declare."""
         if isinstance(condition, All | Any_):
             if not condition.parts:
-                return "1" if isinstance(condition, All) else "0"
+                return "TRUE" if isinstance(condition, All) else "FALSE"
             joint = " AND " if isinstance(condition, All) else " OR "
             return "(" + joint.join(map(self.text, condition.parts)) + ")"
         if isinstance(condition, Not):
@@ -193,22 +196,31 @@ class Sql:
 
     def _compare(self, compare: Compare) -> str:
         if compare.field == "id":
-            return self._test("i.id", compare)
+            return self._test("i.id", compare, str)
         code = code_of(self._codes, compare.field)
         self.values.append(code)
-        test = "1" if compare.op == "set" else self._test("v.value", compare)
-        return f"EXISTS (SELECT 1 FROM value v WHERE v.field = ? AND v.doc = i.doc AND {test})"
+        test = "TRUE" if compare.op == "set" else self._test("v.value", compare, self._key)
+        return f"EXISTS (SELECT 1 FROM @value v WHERE v.field = ? AND v.doc = i.doc AND {test})"
 
-    def _test(self, column: str, compare: Compare) -> str:
-        op, value = compare.op, compare.value
-        if op == "in":
-            self.values += value
-            return f"{column} IN ({', '.join('?' * len(value))})"
-        if op == "prefix":
-            self.values += [value, value + "\U0010ffff"]
-            return f"{column} >= ? AND {column} < ?"
-        self.values.append(value)
-        return f"{column} {op} ?"
+    def _test(self, column: str, compare: Compare, key: Callable[[Any], Any]) -> str:
+        test, values = test_of(compare)
+        self.values += map(key, values)
+        return test.replace("value", column)
+
+
+def test_of(compare: Compare) -> tuple[str, tuple[Any, ...]]:
+    """A comparison as SQL over a column `value`, with its values. Raises `Invalid`."""
+    op, value = compare.op, compare.value
+    if op == "set":
+        return "TRUE", ()
+    if op == "in":
+        # A list of none is no SQL everywhere.
+        return f"value IN ({', '.join('?' * len(value)) or 'NULL'})", tuple(value)
+    if op == "prefix":
+        if not isinstance(value, str):
+            raise Invalid(f"A prefix is text, not {value!r}.")
+        return "value >= ? AND value < ?", (value, value + "\U0010ffff")
+    return f"value {op} ?", (value,)
 
 
 def code_of(codes: Mapping[str, int], name: str) -> int:

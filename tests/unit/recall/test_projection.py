@@ -97,9 +97,9 @@ def test_it_is_made_anew_for_another_store(store: Store, tmp_path: Path) -> None
     """A database of another store is not read, though it lies where this one's would."""
     place = str(tmp_path / "index.db")
     commit(store, memory("a", "mine"))
-    with Recall(store, path=place) as recall:
+    with Recall(store, index=place) as recall:
         assert recall.count(Memory) == 1
-    with cas.open(":memory:") as other, Recall(other, path=place) as recall:
+    with cas.open(":memory:") as other, Recall(other, index=place) as recall:
         assert recall.count(Memory) == 0
         assert "another store" in recall.projection.notices[0]
 
