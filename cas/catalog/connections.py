@@ -86,6 +86,14 @@ class Connections:
             except Exception as error:
                 translate(error, self.path)
 
+    def lent(self) -> apsw.Connection | None:
+        """The connection in whose write transaction this thread is, where none beside it could
+        read: a database in memory is locked for all others meanwhile.
+        """
+        if self._anchor is None or self.owner != threading.get_ident():
+            return None
+        return self._writing
+
     def give(self, connection: apsw.Connection) -> None:
         """Back to the pool."""
         if self._closed:

@@ -77,15 +77,17 @@ class SqliteCatalog:
         self._connections.harden(reading=reading)
 
     def inline_body(self, number: int) -> bytes | None:
+        lent = self._connections.lent()
+        if lent is not None:
+            return _body(lent, number)
         connection = self._connections.take()
         try:
-            rows = connection.execute("SELECT body FROM pack WHERE number = ?", (number,))
-            row = rows.fetchone()
+            body = _body(connection, number)
         except Exception as error:
             self._connections.discard(connection)
             translate(error, self.path)
         self._connections.give(connection)
-        return None if row is None else row[0]
+        return body
 
     def head_seq(self) -> int:
         connection = self._connections.take()
@@ -229,6 +231,12 @@ def open_catalog(
             path=locks,
         ) from error
     return SqliteCatalog(path, gate, read_only=read_only, vfs=vfs, anywhere=anywhere)
+
+
+def _body(connection: apsw.Connection, number: int) -> bytes | None:
+    rows = connection.execute("SELECT body FROM pack WHERE number = ?", (number,))
+    row: Any = rows.fetchone()
+    return None if row is None else row[0]
 
 
 def memory_catalog(meta: Meta, name: str) -> SqliteCatalog:

@@ -476,3 +476,19 @@ def test_a_conflict_of_what_is_gone_stands_until_it_is_settled_as_gone(space: Wo
         assert uow.settle(conflict) is None
         uow.commit()
     assert list(space.conflicts()) == []
+
+
+def test_units_of_a_store_in_memory_are_merged(tmp_path: Path) -> None:
+    """Two edits of one aggregate are merged in a store that lives in memory as in any other."""
+    for place in (":memory:", tmp_path / "s"):
+        with cas.open(place, create=True) as store:
+            space = Workspace(store)
+            with space.unit_of_work("ada") as uow:
+                uow.memories.note("x", id="m1")
+                uow.commit()
+            units = [space.unit_of_work(actor) for actor in ("ada", "bob")]
+            for uow in units:
+                memory = uow.memories.get("m1")
+                uow.memories.save(memory.evolve(tags=memory.tags | {uow.actor}))
+                uow.commit()
+            assert space.memories.get("m1").tags == {"ada", "bob"}
