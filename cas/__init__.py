@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from cas.recall.score import Scoring
     from cas.workspace.artifacts import Artifact, ArtifactKind
     from cas.workspace.checkouts import Checkout
-    from cas.workspace.contexts import Context
+    from cas.workspace.contexts import Context, Keep
     from cas.workspace.events import DomainEvent, Position
     from cas.workspace.exchanging import Exchanged, exchange, keep_exchanging
     from cas.workspace.folders import FolderReport, FolderStatus
@@ -124,7 +124,7 @@ _ROOMS = {
     "cas.recall.score": ("Scoring",),
     "cas.workspace.artifacts": ("Artifact", "ArtifactKind"),
     "cas.workspace.checkouts": ("Checkout",),
-    "cas.workspace.contexts": ("Context",),
+    "cas.workspace.contexts": ("Context", "Keep"),
     "cas.workspace.events": ("DomainEvent", "Position"),
     "cas.workspace.exchanging": ("Exchanged", "exchange", "keep_exchanging"),
     "cas.workspace.folders": ("FolderReport", "FolderStatus"),
@@ -182,6 +182,7 @@ __all__ = [
     "Gone",
     "HorizonRule",
     "Invalid",
+    "Keep",
     "KeepRule",
     "KindStats",
     "Link",

@@ -118,7 +118,7 @@ UNITS = File(
               "Face[UnitArtifacts]", stands=_ARTIFACT),
         Class("cas.workspace.work", "UnitOfWork", "UnitCalls", "Face[UnitOfWork]",
               frozenset(("commit", "rollback", "collection")),
-              frozenset(("edit", "settler", "transaction"))),
+              frozenset(("edit", "settler", "transaction", "declared"))),
     ),
     {},
     (

@@ -233,7 +233,7 @@ class SpaceCalls(SpaceParts):
 
         Aggregates that both sides changed are merged by the rules of their types. Raises
         `AggregateConflict` for what these do not merge, unless `on_conflict="keep"`;
-        `RefNotFound`.
+        `LimitExceeded`; `RefNotFound`.
         """
         return await self._run(
             lambda: self.space.merge(branch, actor=actor, message=message, on_conflict=on_conflict)

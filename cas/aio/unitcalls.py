@@ -243,7 +243,8 @@ class AsyncUnitArtifacts(Face[UnitArtifacts]):
 
         What `made_from` and `cites` name is pinned where an aggregate is given. What is not said
         stays as it was; the media type is guessed from the name. Raises `AggregateExists` for a
-        name that is a folder of artifacts, or has an artifact for a folder.
+        name that is a folder of artifacts, or has an artifact for a folder, and `LimitExceeded` for
+        more than the context allows.
         """
         given, waits = bridged(content)
         return await self._run(

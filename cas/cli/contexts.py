@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -16,14 +16,23 @@ from cas.cli.folders import until_told
 from cas.cli.form import columns
 from cas.cli.options import default_author
 from cas.cli.output import Output
-from cas.commands.contexts import address, context_row, declare
+from cas.commands.contexts import address, context_row, declare, other_rule
 from cas.model.names import HEADS, printable
 from cas.workspace.contexts import Context
 from cas.workspace.exchanging import Exchanged, exchange, keep_exchanging
 from cas.workspace.layout import context_of
 from cas.workspace.workspace import Workspace
 
-_CHANGES = ("place", "home", "publish", "unpublish", "describe", "record_max", "force")
+_LIMITS: Final = {
+    "record_max": "record_bytes_max",
+    "artifact_max": "artifact_bytes_max",
+    "count_max": "aggregate_count_max",
+    "total_max": "total_bytes_max",
+}
+"""Option -> the limit that it sets."""
+_CHANGES: Final = ("place", "home", "publish", "unpublish", "force")
+_SAID: Final = ("describe", "retain", *_LIMITS)
+"""Options that say something also where they are empty, or 0."""
 
 
 def act(
@@ -51,12 +60,13 @@ def _list(out: Output, space: Workspace) -> None:
     out.lines(columns([_row(name, declared.get(name)) for name in names]))
 
 
-def _row(name: str, context: Context | None) -> tuple[str, str, str, str]:
+def _row(name: str, context: Context | None) -> tuple[str, str, str, str, str]:
     if context is None:
-        return (printable(name), "here", "not declared", "")
+        return (printable(name), "here", "not declared", "", "")
     published = f"publishes {', '.join(sorted(context.publishes))}" if context.publishes else "-"
+    kept = "keeps all" if context.retention is None else f"keeps {context.retention}"
     said = printable(context.description.split("\n", 1)[0])
-    return (printable(name), printable(context.place) or "here", published, said)
+    return (printable(name), printable(context.place) or "here", published, kept, said)
 
 
 def _context(out: Output, space: Workspace, name: str, said: Mapping[str, Any]) -> None:
@@ -64,7 +74,8 @@ def _context(out: Output, space: Workspace, name: str, said: Mapping[str, Any]) 
     if said["home"] and said["place"] is not None:
         raise click.UsageError("--home and --place say where it lives; give one.")
     found = space.contexts().get(name)
-    if any(said[each] for each in _CHANGES) or said["describe"] is not None:
+    limits = {_LIMITS[each]: n for each in _LIMITS if (n := said[each]) is not None}
+    if any(said[each] for each in _CHANGES) or any(said[each] is not None for each in _SAID):
         place = said["place"]
         found = declare(
             space,
@@ -74,15 +85,20 @@ def _context(out: Output, space: Workspace, name: str, said: Mapping[str, Any]) 
             publish=said["publish"],
             unpublish=said["unpublish"],
             description=said["describe"],
-            record_bytes_max=said["record_max"],
+            limits=limits,
+            retention=said["retain"],
             force=said["force"],
         )
     row = context_row(name, found)
     if out.json:
         out.document("workspace", declared=[row])
         return
+    if found is not None and found.retention is not None:
+        row["retention"] = str(found.retention)
     lines = [(key, _text(each)) for key, each in row.items() if each not in (None, [], "")]
     out.lines(columns(lines))
+    if found is not None and (other := other_rule(space.store, found)):
+        out.note(f"the store's policy says otherwise of its branches: {other}")
 
 
 def _text(value: Any) -> str:

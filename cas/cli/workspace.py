@@ -32,6 +32,7 @@ ELSEWHERE: Final = {
 }
 """Action -> the module of `cas.cli` that does it."""
 NAMELESS: Final = ("branches", "folders", "contexts", "exchange")
+_LIMIT: Final = click.IntRange(0)
 ACTIONS: Final = (*dict.fromkeys((*READING, *WRITING, *ELSEWHERE)),)
 
 
@@ -49,9 +50,11 @@ ACTIONS: Final = (*dict.fromkeys((*READING, *WRITING, *ELSEWHERE)),)
 @click.option("--publish", metavar="TYPE", multiple=True, help="With context: others see these.")
 @click.option("--unpublish", metavar="TYPE", multiple=True, help="With context: no longer these.")
 @click.option("--describe", metavar="TEXT", help="With context: what it is for.")
-@click.option(
-    "--record-max", metavar="N", type=click.IntRange(1), help="With context: bytes of a record."
-)
+@click.option("--record-max", metavar="N", type=_LIMIT, help="With context: bytes of a record.")
+@click.option("--artifact-max", metavar="N", type=_LIMIT, help="With context: of an artifact.")
+@click.option("--count-max", metavar="N", type=_LIMIT, help="With context: aggregates.")
+@click.option("--total-max", metavar="N", type=_LIMIT, help="With context: bytes of all it has.")
+@click.option("--retain", metavar="RULE", help="With context: what stays, last=9,daily=30; or all.")
 @click.option("--force", is_flag=True, help="With context: give up the store it lived in.")
 @click.option("--take", type=click.Choice(["current", "incoming", "base"]), help="With settle.")
 @click.option("--set", "values", metavar="FIELD=VALUE", multiple=True, help="With settle.")

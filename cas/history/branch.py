@@ -24,12 +24,15 @@ from cas.objects.batch import Batch
 from cas.objects.content import Readable
 from cas.trees import paths
 from cas.trees.diff import diff
-from cas.trees.node import DIRECTORY, EMPTY_DATA, Value
+from cas.trees.node import DIRECTORY, EMPTY_DATA, NodeStore, Value
 
 Path = tuple[bytes, ...]
 
 OnMove = Literal["rebase", "conflict"]
 """What a commit does about a branch that moved: follow it where nothing was touched, or refuse."""
+Check = Callable[[bytes, bytes, NodeStore], None]
+"""Refuses, by an error, a directory that is to take the place of another: (old, new, their nodes).
+It may run inside the gate."""
 Side = Literal["base", "ours", "theirs"]
 """A side of a conflict."""
 
@@ -81,6 +84,7 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
         # Directories whose every change matters here, and those above them.
         self._watched: set[Path] = set()
         self.settle: Settle | None = None
+        self.check: Check | None = None
 
     def __repr__(self) -> str:
         return f"<BranchEdit {self.ref}, {len(self.staged)} staged>"
@@ -404,6 +408,8 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
             root = paths.edit_paths(root, self.staged, self._nodes).root
         if root == self._base_tree and not self.allow_empty and not self._settles():
             return None
+        if self.check is not None:
+            self.check(self._base_tree, root, self._nodes)
         if root == DIRECTORY.empty:
             self._batch.put(Kind.TREE, EMPTY_DATA)
         return root

@@ -231,13 +231,27 @@ class Keeping(ABC):
         """Point a ref of the store's own at a tag of these bytes, or nowhere."""
         with self.begin(author=author, message=message) as tx:
             if data is not None:
-                blob = tx.put(data)
-                clock = self.core.objects.clock
-                tag = Tag(blob, Kind.BLOB, author, message, clock.wall_us())
-                tx.move(ref, tx.stage(_staging(tag, None)))
+                _stage_policy(self.core, tx, ref, data, message)
             elif self.view().ref(ref) is not None:
                 tx.delete(ref)
             return tx.commit()
+
+
+def stage_retention(core: Core, tx: Transaction, policy: RetentionPolicy | None) -> None:
+    """Let a transaction set the retention policy that the store has, or drop it.
+
+    Raises `Invalid`, and `RefNotFound` where there is none to drop.
+    """
+    if policy is None:
+        tx.delete(RETENTION_REF)
+    else:
+        _stage_policy(core, tx, RETENTION_REF, encode_retention(policy), "set retention")
+
+
+def _stage_policy(core: Core, tx: Transaction, ref: str, data: bytes, message: str) -> None:
+    blob = tx.put(data)
+    tag = Tag(blob, Kind.BLOB, tx.author, message, core.objects.clock.wall_us())
+    tx.move(ref, tx.stage(_staging(tag, None)))
 
 
 def _staging(tag: Tag, relied: ObjectId | None) -> Callable[[Batch], ObjectId]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from cas.errors import InvalidName, LimitExceeded, WrongKind
-from cas.limits import PATH_BYTES_MAX, PATH_DEPTH_MAX, WALK_ENTRIES_MAX
+from cas.limits import ID_BYTES, PATH_BYTES_MAX, PATH_DEPTH_MAX, WALK_ENTRIES_MAX
 from cas.model.ids import BlobId, TreeId
 from cas.model.names import check_entry_name, to_text
 from cas.model.objects import EntryKind, TreeEntry
@@ -343,6 +343,32 @@ def total(root: bytes, nodes: NodeStore, *, directories: bool = False) -> int:
             totals[at] = found
             stack.pop()
     return totals[root]
+
+
+def leaves(root: bytes, nodes: NodeStore, known: dict[bytes, int]) -> int:
+    """Files and links below a directory, as `total` counts them, told again after a small edit.
+
+    `known` remembers the count of every node that was read, so that the next call with it reads
+    only what an edit made anew.
+    """
+    stack = [root]
+    while stack:
+        id = stack[-1]
+        if id not in known:
+            node = load_root(DIRECTORY, id, nodes)
+            below = [node.ids[at : at + ID_BYTES] for at in range(0, len(node.ids), ID_BYTES)]
+            count = 0
+            if not node.level:
+                trees = [each for each, tag in zip(below, node.tags, strict=True) if tag == _TREE]
+                count = len(below) - len(trees)
+                below = trees
+            missing = [each for each in below if each not in known]
+            if missing:
+                stack += missing
+                continue
+            known[id] = count + sum([known[each] for each in below])
+        stack.pop()
+    return known[root]
 
 
 def _parts(root: bytes, nodes: NodeStore) -> tuple[int, list[bytes]]:

@@ -9,7 +9,7 @@ that what was cut short is gone on with when it is asked for again.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import partial
 
 from attrs import frozen
@@ -27,6 +27,7 @@ from cas.model.objects import TreeEntry
 from cas.objects.batch import Batch
 from cas.trees.node import Node
 from cas.workspace.clashes import shape_error
+from cas.workspace.contexts import Context
 from cas.workspace.layout import (
     MAIN,
     changed_records,
@@ -36,6 +37,7 @@ from cas.workspace.layout import (
     record_path,
     snapshot_of,
 )
+from cas.workspace.quotas import quota
 from cas.workspace.registry import type_in, types
 from cas.workspace.settling import Settler
 from cas.workspace.unit import OnConflict
@@ -148,12 +150,14 @@ def merge(
     actor: str,
     message: str,
     on_conflict: OnConflict,
+    declared: Mapping[str, Context],
     elsewhere: Elsewhere = (),
 ) -> BranchMerge:
     """Bring all that a branch of the workspace changed into another, in one entry a store.
 
     Raises `AggregateConflict` for what the rules do not merge, unless conflicts are kept;
-    `RefNotFound`; `RefConflict` when others kept moving the branch.
+    `LimitExceeded` for more than a context allows; `RefNotFound`; `RefConflict` when others kept
+    moving the branch.
     """
     if name == into:
         raise Invalid("A branch is merged into another one.")
@@ -163,7 +167,7 @@ def merge(
         raise no_branch(name)
     message = message or f"merge {name} into {into}"
     done = [
-        until_still(partial(_merge, each, theirs, into, actor, message, on_conflict))
+        until_still(partial(_merge, each, theirs, into, actor, message, on_conflict, declared))
         for each, theirs in every
     ]
     return BranchMerge(
@@ -180,12 +184,14 @@ def _merge(
     actor: str,
     message: str,
     on_conflict: OnConflict,
+    declared: Mapping[str, Context],
 ) -> BranchMerge:
     touched: list[str] = []
     count = 0
     with store.begin(author=actor, message=message) as tx:
         for context, ref in theirs.items():
-            done = _merge_context(store, tx, context, ref, into, on_conflict)
+            allowed = declared.get(context)
+            done = _merge_context(store, tx, context, ref, into, on_conflict, allowed)
             if done is not None:
                 touched.append(context)
                 count += done
@@ -194,7 +200,13 @@ def _merge(
 
 
 def _merge_context(
-    store: Store, tx: Transaction, context: str, theirs: Ref, into: str, on_conflict: OnConflict
+    store: Store,
+    tx: Transaction,
+    context: str,
+    theirs: Ref,
+    into: str,
+    on_conflict: OnConflict,
+    declared: Context | None,
 ) -> int | None:
     """Stage one context; how many aggregates were merged, None when there is nothing to do."""
     target = context_branch(context, into)
@@ -222,6 +234,7 @@ def _merge_context(
         return plan.ours
 
     tx.stage(stage)
+    edit.check = quota(store.core, declared)
     edit.put_tree(plan.tree)
     edit.parents = (plan.ours, plan.theirs)
     edit.allow_empty = True

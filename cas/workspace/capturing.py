@@ -19,6 +19,7 @@ from cas.trees.node import NodeStore
 from cas.workspace.artifacts import Artifact
 from cas.workspace.checkouts import Checkout
 from cas.workspace.codec import to_record
+from cas.workspace.contexts import Context
 from cas.workspace.layout import FILES
 from cas.workspace.reconcile import Both, Plan, shape_clash
 from cas.workspace.registry import type_of
@@ -66,12 +67,14 @@ class Capture:
         every = [(step.path, step.new) for step in plan.taken]
         every += [(each.path, each.folder) for each in plan.both]
         removed = frozenset(step.path for step in plan.taken if step.new is None)
+        declared = self._uow.declared(ARTIFACTS.context)
         for path, new in every:
             if new is None:
                 own.drop(b"/".join(path))
                 self._read[path] = None
                 continue
             reason = shape_clash(path, removed, self._entry_at, self._files_below)
+            reason = reason or _too_long(declared, new.size)
             if reason is not None:
                 text = text_of(path)
                 self.problems.append(Problem(text, "refused", f"{printable(text)}: {reason}"))
@@ -168,6 +171,14 @@ class Capture:
         }
         about = checkout.sprint or checkout.link
         self._uow.event("folder.changed", data, about=about, context=ARTIFACTS.context)
+
+
+def _too_long(declared: Context | None, size_bytes: int) -> str | None:
+    """Why a file is no artifact here, for its length: it stays in the folder, and is told."""
+    maximum = None if declared is None else declared.artifact_bytes_max
+    if maximum is None or size_bytes <= maximum:
+        return None
+    return f"it has {size_bytes} bytes, and the context of artifacts allows {maximum}"
 
 
 def set_entry(edit: BranchEdit, path: Parts, entry: TreeEntry | None) -> None:

@@ -19,6 +19,7 @@ from cas.workspace.codec import pinned
 from cas.workspace.layout import file_path
 from cas.workspace.links import Link
 from cas.workspace.memories import Memory, Trust
+from cas.workspace.quotas import bounded
 from cas.workspace.reading import Where
 from cas.workspace.registry import Aggregate, not_valid, type_of
 from cas.workspace.strict import moment
@@ -167,7 +168,8 @@ class UnitArtifacts(UnitCollection[Artifact]):
 
         What `made_from` and `cites` name is pinned where an aggregate is given. What is not said
         stays as it was; the media type is guessed from the name. Raises `AggregateExists` for a
-        name that is a folder of artifacts, or has an artifact for a folder.
+        name that is a folder of artifacts, or has an artifact for a folder, and `LimitExceeded` for
+        more than the context allows.
         """
         # All of it is looked at before anything is staged: a refusal leaves no half of an artifact.
         labels = _texts(tags, "artifact", name, "tags")
@@ -177,7 +179,8 @@ class UnitArtifacts(UnitCollection[Artifact]):
         before = edit.entry(file_path(name))
         executable = before is not None and before.kind == EntryKind.EXECUTABLE
         mode = EntryKind.EXECUTABLE if executable else EntryKind.FILE
-        edit.put(file_path(name), content, kind=mode)
+        allowed = bounded(self._unit.declared(self.type.context), name, content)
+        edit.put(file_path(name), allowed, kind=mode)
         return self._record(
             name,
             kind=kind,
@@ -193,6 +196,9 @@ class UnitArtifacts(UnitCollection[Artifact]):
         transaction, or exists. Gives its record. Raises as `put`.
         """
         self._unit.check_room(self.type, name)
+        declared = self._unit.declared(self.type.context)
+        if declared is not None:
+            declared.check_content(name, entry.size)
         self._unit.edit(self.type.context).put_entry(file_path(name), entry)
         return self._record(name)
 

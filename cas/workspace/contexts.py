@@ -1,17 +1,23 @@
 """Bounded contexts: what is declared of each, and what one sees of another.
 
 Floor 6. A declaration is an aggregate in the context `workspace`. Invariant: a unit of work
-writes into a declared context only types that it has, within its limits; a context reads its own
-aggregates, and of others the events that they publish. A context that nobody declared takes every
-type that names it.
+writes into a declared context only types that it has, within its limits (`quotas`); a context reads
+its own aggregates, and of others the events that they publish. A context that nobody declared takes
+every type that names it.
+
+What it keeps of its history is declared here, and done by the policy of the store in which it lives
+(`declaring` keeps both in step).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
-from cas.errors import LimitExceeded, NotAllowed
+from attrs import frozen
+
+from cas.errors import Invalid, LimitExceeded, NotAllowed
+from cas.history.retention import COUNTS, KeepRule, Span
 from cas.history.view import View
 from cas.model.names import HEADS
 from cas.workspace.events import DomainEvent, check_type_name, type_filter
@@ -22,6 +28,44 @@ from cas.workspace.registry import Aggregate, AggregateType, aggregate, not_vali
 
 HOME = "workspace"
 """The context in which the workspace keeps what it is itself."""
+
+
+@frozen
+class Keep:
+    """What stays of the history of a context: commits (`last`), the newest one of each of so many
+    hours, days, weeks, months and years, and what is no older than `within` (such as `30d`) than
+    the newest. -1 is without end.
+
+    What no rule asks for gives up its content when `cas retain` or `cas maintain` does what the
+    store's policy says; its record stays. Raises `Invalid` for a rule that keeps nothing.
+    """
+
+    last: int = 0
+    hourly: int = 0
+    daily: int = 0
+    weekly: int = 0
+    monthly: int = 0
+    yearly: int = 0
+    within: str = ""
+
+    def __attrs_post_init__(self) -> None:
+        self.rule("")
+
+    def __str__(self) -> str:
+        return str(self.rule(""))
+
+    def rule(self, context: str) -> KeepRule:
+        """The rule that a store's policy holds for it."""
+        if not isinstance(self.within, str):
+            raise Invalid(f"`within` is a duration such as 30d, not {self.within!r}.")
+        span = Span.parse(self.within) if self.within else None
+        counts = {name: getattr(self, name) for name in COUNTS}
+        return KeepRule(branches_of(context), within=span, **counts)
+
+
+def branches_of(context: str) -> str:
+    """The pattern of the branches of a context, as rules of a store have it."""
+    return f"{HEADS}{context}/*"
 
 
 def _positive(instance: Any, attribute: Any, value: Any) -> None:
@@ -38,6 +82,8 @@ def _patterns(instance: Any, attribute: Any, value: Any) -> None:
 def _branches(instance: Any, _attribute: Any, value: Any) -> None:
     if isinstance(value, str):
         context_branch(value)
+        if "/" in value:
+            raise not_valid("context", value, "id", "is one name without a slash")
 
 
 @aggregate("context", context=HOME)
@@ -45,10 +91,16 @@ class Context(Aggregate):
     """A bounded context. Its id is its name, which its branches begin with.
 
     `types` are the names of the types that it holds (empty: each that names it), `publishes` the
-    types of events that other contexts see (`sprint.*` stands for all that begin so),
-    `record_bytes_max` how long a record may be. `place` is the address of the store in which it
-    lives, where that is another one: a URL, or a path, which begins beside the store that declares
-    it unless it is absolute. `store_id` is the id of that store, filled in by `declare`.
+    types of events that other contexts see (`sprint.*` stands for all that begin so).
+
+    Limits: `record_bytes_max` is how long a record may be, `artifact_bytes_max` the content of an
+    artifact; `aggregate_count_max` how many aggregates each of its branches has, `total_bytes_max`
+    how long their records, contents and events are together. `retention` is what stays of its
+    history; None: all.
+
+    `place` is the address of the store in which it lives, where that is another one: a URL, or a
+    path, which begins beside the store that declares it unless it is absolute. `store_id` is the
+    id of that store, filled in by `declare`.
     """
 
     id: str = part(validator=_branches)
@@ -56,6 +108,10 @@ class Context(Aggregate):
     types: frozenset[str] = part(default=frozenset(), rule="union")
     publishes: frozenset[str] = part(default=frozenset(), rule="union", validator=_patterns)
     record_bytes_max: int | None = part(default=None, validator=_positive)
+    artifact_bytes_max: int | None = part(default=None, validator=_positive)
+    aggregate_count_max: int | None = part(default=None, validator=_positive)
+    total_bytes_max: int | None = part(default=None, validator=_positive)
+    retention: Keep | None = part(default=None)
     place: str = part(default="")
     store_id: str = part(default="")
 
@@ -67,16 +123,43 @@ class Context(Aggregate):
                 f"{', '.join(sorted(self.types))}. Declare it with the type, or save it elsewhere."
             )
 
-    def check_bytes(self, type: AggregateType, id: str, size_bytes: int) -> None:
+    def check_record(self, type: AggregateType, id: str, size_bytes: int) -> None:
         """Refuse a record that is longer than this context allows. Raises `LimitExceeded`."""
-        if self.record_bytes_max is not None and size_bytes > self.record_bytes_max:
-            raise LimitExceeded(
-                f"The record of {type.name} {id!r} has {size_bytes} bytes; the context "
-                f"{self.id!r} allows {self.record_bytes_max}.",
-                limit="record_bytes_max",
-                value=size_bytes,
-                maximum=self.record_bytes_max,
-            )
+        self._check("record_bytes_max", size_bytes, f"the record of {type.name} {id!r}")
+
+    def check_content(self, name: str, size_bytes: int) -> None:
+        """Refuse the content of an artifact that is longer than this context allows. Raises
+        `LimitExceeded`.
+        """
+        self._check("artifact_bytes_max", size_bytes, f"the content of artifact {name!r}")
+
+    def _check(self, limit: str, size_bytes: int, what: str) -> None:
+        maximum = getattr(self, limit)
+        if maximum is not None and size_bytes > maximum:
+            raise self.too_much(limit, size_bytes, f"{what} has {size_bytes} bytes")
+
+    def too_much(self, limit: str, value: int, what: str) -> LimitExceeded:
+        """The error for what would be over a limit that this context declares."""
+        maximum: int = getattr(self, limit)
+        option, instead = LIMITS[limit]
+        return LimitExceeded(
+            f"{what[0].upper()}{what[1:]}; the context {self.id!r} allows {maximum} ({limit}). "
+            f"Nothing of it was stored. {instead}, or raise the limit: `cas workspace context "
+            f"{self.id} {option} N`.",
+            limit=limit,
+            value=value,
+            maximum=maximum,
+        )
+
+
+_FEWER = "Remove what is no longer needed (its history stays)"
+LIMITS: Final = {
+    "record_bytes_max": ("--record-max", "Keep long content as an artifact and link it"),
+    "artifact_bytes_max": ("--artifact-max", "Keep it in another context, or in parts"),
+    "aggregate_count_max": ("--count-max", _FEWER),
+    "total_bytes_max": ("--total-max", _FEWER),
+}
+"""Limit -> the option that sets it, and what else to do."""
 
 
 class Declared:

@@ -2,7 +2,9 @@
 
 Floor 6. Invariant: the declaration and, where the context lived in the store of the workspace, the
 removal of its branches there are one entry, made only while these stand as they were copied; so
-whoever wrote there meanwhile is copied too, and whoever writes there later is refused.
+whoever wrote there meanwhile is copied too, and whoever writes there later is refused. The rule of
+retention that it declares is that of the store in which it lives: in the same entry where that is
+the store of the workspace, else before it.
 """
 
 from __future__ import annotations
@@ -10,15 +12,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from attrs import evolve
+
 from cas.catalog.postgres_place import is_postgres
 from cas.errors import Invalid, NotAllowed, RefConflict
+from cas.history.keeping import stage_retention
 from cas.history.merge import until_still
+from cas.history.retention import RetentionPolicy
 from cas.history.store import Store
+from cas.history.transaction import Transaction
 from cas.history.view import Ref
 from cas.later import Later
 from cas.model.entry import Entry
 from cas.model.names import HEADS
-from cas.workspace.contexts import HOME, Context, Declared
+from cas.workspace.contexts import HOME, Context, Declared, branches_of
 from cas.workspace.layout import MAIN
 from cas.workspace.placement import Places
 from cas.workspace.reading import Reader
@@ -86,6 +93,10 @@ def _declare(places: Places, context: Context, actor: str, force: bool) -> Entry
         if refs and origin.id != there.id:
             _carry_over(origin, there, refs, actor)
         uow.save(context.evolve(origin=None if old is None else old.origin))
+        if there is not home:
+            _keep_there(there, old, context, actor)
+        gone = context.evolve(retention=None) if there is not home else context
+        _keep(home, uow.transaction, old, gone)
         if origin is home and there is not home:
             for ref in refs:
                 uow.transaction.delete(ref.name)
@@ -97,6 +108,35 @@ def _declare(places: Places, context: Context, actor: str, force: bool) -> Entry
                     actual=None,
                 )
         return uow.commit()
+
+
+def _keep_there(store: Store, old: Context | None, context: Context, actor: str) -> None:
+    """Let another store keep what is declared, in an entry of its own, unless it does."""
+    with store.begin(author=actor, message=f"retention of context {context.id}") as tx:
+        if _keep(store, tx, old, context):
+            tx.commit()
+
+
+def _keep(store: Store, tx: Transaction, old: Context | None, context: Context) -> bool:
+    """Stage the rule of a context in the policy of a store; whether there was anything to do.
+
+    A rule that somebody else has set for its branches stands where none is declared.
+    """
+    policy = store.retention()
+    pattern = branches_of(context.id)
+    rules = {rule.pattern: rule for rule in (policy.rules if policy is not None else ())}
+    if context.retention is not None:
+        rule = context.retention.rule(context.id)
+        if rules.get(pattern) == rule:
+            return False
+        stage_retention(store.core, tx, (policy or RetentionPolicy()).with_rule(rule))
+        return True
+    was = None if old is None or old.retention is None else old.retention.rule(context.id)
+    if policy is None or was is None or rules.get(pattern) != was:
+        return False
+    left = evolve(policy, rules=tuple(r for r in policy.rules if r.pattern != pattern))
+    stage_retention(store.core, tx, None if left == RetentionPolicy() else left)
+    return True
 
 
 def _branches(store: Store, context: str) -> list[Ref]:

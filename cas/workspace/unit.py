@@ -23,12 +23,14 @@ from cas.history.transaction import Transaction
 from cas.model.entry import Entry
 from cas.model.ids import BlobId, CommitId
 from cas.trees.node import DIRECTORY
+from cas.workspace.artifacts import Artifact
 from cas.workspace.codec import from_record, to_record, typed
 from cas.workspace.contexts import HOME, Context
 from cas.workspace.events import encode_event
 from cas.workspace.layout import context_branch, record_path, snapshot_of
 from cas.workspace.links import Link, new_id
 from cas.workspace.placement import Places, across_stores
+from cas.workspace.quotas import quota
 from cas.workspace.reading import Reader, Where, not_found
 from cas.workspace.registry import Aggregate, AggregateType, type_of
 from cas.workspace.settling import Condition, Settler
@@ -152,6 +154,10 @@ class UnitCore:
     ) -> None:
         self.rollback()
 
+    def declared(self, context: str) -> Context | None:
+        """What was declared of a context when this unit of work began."""
+        return self._declared.get(context)
+
     def edit(self, context: str) -> BranchEdit:
         """The branch of a context, as this unit of work changes it."""
         return self._edit(context)[0]
@@ -167,6 +173,7 @@ class UnitCore:
             edit = self._tx.branch(context_branch(context, self._asked.branch))
             settler = Settler(self._store, self._tx, edit, self._asked.on_conflict)
             edit.settle = settler
+            edit.check = quota(self._store.core, self._declared.get(context))
             found = self._edits[context] = edit, settler
             if edit.base is None and self._store is self._places.home and context != HOME:
                 # Nothing here that could tell of it, should the context be declared elsewhere.
@@ -320,7 +327,9 @@ class UnitCore:
         context = self._declared.get(type.context)
         if context is not None:
             context.check_type(type)
-            context.check_bytes(type, value.id, len(record))
+            context.check_record(type, value.id, len(record))
+            if isinstance(value, Artifact):
+                context.check_content(value.id, value.size_bytes)
         if type.path_ids:
             self.check_room(type, value.id)
         self.edit(type.context)[record_path(type, value.id)] = record

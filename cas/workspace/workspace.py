@@ -289,10 +289,12 @@ class Workspace(Reading, WorkingFolders):
 
         Aggregates that both sides changed are merged by the rules of their types. Raises
         `AggregateConflict` for what these do not merge, unless `on_conflict="keep"`;
-        `RefNotFound`.
+        `LimitExceeded`; `RefNotFound`.
         """
-        into, elsewhere = self.branch_name, self._elsewhere()
-        return branches.merge(self.store, branch, into, actor, message, on_conflict, elsewhere)
+        into, elsewhere, declared = self.branch_name, self._elsewhere(), self.contexts()
+        return branches.merge(
+            self.store, branch, into, actor, message, on_conflict, declared, elsewhere
+        )
 
     def drop_branch(self, name: str, *, actor: str) -> Entry:
         """Remove a branch of the workspace; undo brings it back. Raises `RefNotFound`."""

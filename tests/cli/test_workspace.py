@@ -166,10 +166,48 @@ def test_a_context_lives_in_another_store(shell: Shell) -> None:
     gone = shell("memory", "list", expect=3)
     assert "far.cas" in gone.err
     listed = shell("workspace", "contexts").lines[0].split()
-    assert listed[:4] == ["memory", "far.cas", "publishes", "memory.*"]
+    assert listed[:6] == ["memory", "far.cas", "publishes", "memory.*", "keeps", "all"]
     shell("workspace", "context", "memory", "--home", expect=3)
     shell("workspace", "context", "memory", "--home", "--force")
     assert shell("memory", "list").lines == []
+
+
+def test_a_context_has_limits_and_a_rule_of_what_stays(shell: Shell) -> None:
+    """Limits and retention are declared, shown and taken back; what they say is done by `retain`,
+    and a rule of the store that says otherwise is told.
+    """
+    shell("init")
+    declare = ("workspace", "context", "memory")
+    shell(*declare, "--retain", "last=1,within=1h", "--count-max", "2", "--record-max", "900")
+    (row,) = shell(*declare, "--json").document["declared"]
+    assert row["retention"] == {"last": 1, "within": "1h"}
+    assert (row["aggregate_count_max"], row["record_bytes_max"], row["total_bytes_max"]) == (
+        2,
+        900,
+        None,
+    )
+    assert shell("retain", "--list").lines[0].split(None, 1) == [
+        "heads/memory/*",
+        "last 1, within 1h",
+    ]
+    assert "keeps last 1, within 1h" in shell("workspace", "contexts").lines[0]
+    for text in ("one", "two"):
+        shell("memory", "add", text)
+    refused = shell("memory", "add", "three", expect=2)
+    assert "would hold 3 aggregates" in refused.err
+    assert "cas workspace context memory --count-max N" in refused.err
+    shell(*declare, "--count-max", "0", "--record-max", "0", "--retain", "last=1")
+    shell("retain", "--save", "--horizon", "0h", "--horizon-entries", "0")
+    shell("memory", "add", "three")
+    going = shell("retain", "--dry-run", "--json").document["going"]
+    assert [each["refs"] for each in going] == [["memory/main"]] * 2
+    shell("retain", "--save", "--ref", "memory/*", "--keep-last", "9")
+    assert "policy says otherwise" in shell(*declare).err
+    shell(*declare, "--retain", "all")
+    assert "heads/memory/*  last 9" in shell("retain", "--list").text
+    for wrong in ("", "last", "last=x", "last=1,last=2", "weeks=3", "last=0"):
+        shell(*declare, "--retain", wrong, expect=2)
+    shell("workspace", "context", "a/b", "--count-max", "1", expect=2)
 
 
 def test_conflicts_are_shown_and_settled(shell: Shell) -> None:

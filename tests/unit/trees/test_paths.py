@@ -14,6 +14,7 @@ from cas.trees.paths import (
     diff_paths,
     edit_path,
     edit_paths,
+    leaves,
     list_directory,
     lookup,
     walk,
@@ -123,6 +124,28 @@ def test_edits_of_paths_give_what_the_files_ask_for(rounds: list[PathEdits]) -> 
             else:
                 assert found is None
         files, root = after, done.root
+
+
+@given(edit_sets())
+def test_files_are_counted_and_only_what_is_new_is_read(rounds: list[PathEdits]) -> None:
+    """After any edits the count is that of the files; what an edit did not make is not read."""
+    nodes = DictNodes()
+    files: Files = {}
+    root = DIRECTORY.empty
+    known: dict[bytes, int] = {}
+    for edits in rounds:
+        after = edited(files, edits)
+        if after is None:
+            continue
+        nodes.reset()
+        root, files = edit_paths(root, edits, nodes).root, after
+        made = set(nodes.saved)
+        nodes.reset()
+        assert leaves(root, nodes, known) == len(files)
+        assert set(nodes.loaded) <= made
+        nodes.reset()
+        assert leaves(root, nodes, known) == len(files)
+        assert nodes.loaded == []
 
 
 @given(st.lists(st.sampled_from(SHORT), min_size=1, max_size=4).map(tuple), edit_sets())
