@@ -37,7 +37,7 @@ from cas.trees.node import Made
 
 _YOUNG_RAW_BYTES_MAX = 2048
 """A young blob up to this size lies as it is: compressing it would cost a commit more than the
-bytes it saves. Tree nodes that are no patches always do: most of their bytes are ids."""
+bytes it saves. Tree nodes that are no patches always do, until a spill."""
 
 _RECORD_COST_BYTES = RECORD_HEADER_BYTES + SLOT_BYTES
 

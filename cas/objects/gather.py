@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import Final
 
 from cas.catalog.catalog import CatalogReader
 from cas.errors import Corrupt
@@ -23,6 +24,9 @@ from cas.storage.codec import DICTIONARY, RAW, ZSTD, decode_payload
 from cas.storage.dictionary import DICTIONARY_CONTENT_BYTES_MIN, Dictionary
 from cas.storage.pack import Footer, Row, decode_inline
 from cas.storage.record import COMMON_GROUP, RECORD_HEADER_BYTES, TAG_BYTES
+
+_NODE_ENCODED_FROM_BYTES: Final = 512
+"""Half of a tree node are ids; the names beside them are alike, and a frame takes two thirds."""
 
 Output = tuple[int, Footer, bytes]
 """A new pack: number, footer, and the bits it was installed with."""
@@ -88,14 +92,17 @@ def sort_out(
     rows: Sequence[Row], body: bytes, beside: Dictionary | None
 ) -> tuple[list[Row], list[Row]]:
     """Rows of the records that can move as they lie, and of those that are to be written again:
-    blobs that a batch left as they were because they were young, and where there is a dictionary
-    small ones that stand alone or beside another one.
+    blobs and whole tree nodes that a batch left as they were because they were young, and where
+    there is a dictionary small blobs that stand alone or beside another one.
     """
     stay: list[Row] = []
     again: list[Row] = []
     for row in rows:
         _id, start, _stored, raw_bytes, kind, codec, _depth, _flags, _group = row
-        if kind != Kind.BLOB:
+        if kind == Kind.TREE:
+            young = codec == RAW and raw_bytes >= _NODE_ENCODED_FROM_BYTES
+            (again if young else stay).append(row)
+        elif kind != Kind.BLOB:
             stay.append(row)
         elif codec == RAW:
             (again if raw_bytes > DICTIONARY_CONTENT_BYTES_MIN else stay).append(row)

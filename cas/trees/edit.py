@@ -38,7 +38,7 @@ from cas.trees.node import (
     load_child,
     load_root,
 )
-from cas.trees.splice import replace_entry, replace_values
+from cas.trees.splice import derive, replace_entry, replace_values
 
 
 def apply(
@@ -262,10 +262,19 @@ class _Edit:
         if replaced is None:
             entries = Columns()
             self._merge(root, edits, entries)
+            if entries.names and boundary.is_single(len(entries.names)):
+                return self._replace_root(derive(entries.encode(root.level), root, edits))
             return self._finish(root.level, entries, [self.top])
         if not replaced:
             return summarize(self.flavour, self.root_id, root)
         return keep(self.flavour, replace_values(root, replaced), self.nodes)
+
+    def _replace_root(self, node: Node) -> Summary:
+        """A root of other entries; nothing is saved where they are the same."""
+        root = self.top.node
+        if node.data == root.data:
+            return summarize(self.flavour, self.root_id, root)
+        return keep(self.flavour, node, self.nodes)
 
     def _collapse(self, level: int, edits: list[Edit]) -> Summary:
         """Make one root of the few entries that a level below the old root still has."""
@@ -322,6 +331,8 @@ class _Edit:
         while at < len(edits):
             place: _Place | None = self._find(level, edits[at][0])
             pending = Columns()
+            # The old node that the entries at hand begin with, and the edits that touch it.
+            first: tuple[Node, list[Edit]] | None = None
             while place is not None:
                 stop = self._share_end(edits, at, place)
                 part = edits[at:stop]
@@ -335,12 +346,16 @@ class _Edit:
                 change.gone[node.names[-1]] = node
                 change.growth += self._merge(node, part, pending)
                 ends = boundary.ends(level, pending.names, pending.suspects)
-                change.made += [columns.encode(level) for columns in pending.cut(ends)]
+                for columns in pending.cut(ends):
+                    change.made.append(derive(columns.encode(level), *(first or (node, part))))
+                    first = None
                 if not pending.names:
                     break
+                first = first or (node, part)
                 place = place.after(self.nodes)
             else:
-                change.made.append(pending.encode(level))
+                assert first is not None
+                change.made.append(derive(pending.encode(level), *first))
         return change
 
     def _merge(self, node: Node, edits: Sequence[Edit], out: Columns) -> int:

@@ -11,16 +11,20 @@ can keep it as a patch of that one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from cas.limits import ID_BYTES
 from cas.model.encoding import ARRAY, EMPTY_MAP, STRING, encode_plain, head, put_bytes
 from cas.model.patch import PATCH_HEAD, PIECE, put_piece
-from cas.trees.node import LEVEL_HEADS, Node, Value, assemble, foreign_extras
+from cas.trees.node import LEVEL_HEADS, Edit, Node, Value, assemble, foreign_extras
 
 _SHORT_NAME_MAX: Final = 23
 """A name up to this length has a head of one byte, up to 255 of two."""
+
+_RUNS_MAX: Final = 16
+"""Runs of entries that a patch keeps: more, and it says where they are and little else."""
 
 
 def replace_values(node: Node, changes: Iterable[tuple[int, Value]]) -> Node:
@@ -124,6 +128,90 @@ def replace_entry(
     return made
 
 
+def derive(node: Node, before: Node, edits: Sequence[Edit]) -> Node:
+    """`node`, and of what it was made: `before`, whose entries it has as far as they lie within
+    its names and `edits`, all of those that touch `before`, leave them alone.
+
+    For edits that move ends of nodes: there columns are put together and encoded anew. Nothing is
+    said where less than half of a node is kept.
+    """
+    if not before.id or before.extras:
+        return node
+    names, old = node.names, before.names
+    stop = bisect_right(old, names[-1])
+    at = bisect_left(old, names[0])
+    runs: list[tuple[int, int]] = []
+    if at < stop:
+        # Most often all of them come behind the old node.
+        edits = edits[: bisect_right(edits, old[stop - 1], key=_name_of)]
+    for name, _value in edits:
+        index = bisect_left(old, name, at, stop)
+        if index > at:
+            runs.append((at, index))
+        at = max(at, index + (index < stop and old[index] == name))
+    if at < stop:
+        runs.append((at, stop))
+    if len(runs) > _RUNS_MAX or 2 * sum([stop - start for start, stop in runs]) < len(names):
+        return node
+    if not before.ids_at:
+        _find_columns(before)
+    each, each_old = _name_head(node), _name_head(before)
+    if not each or each != each_old:
+        return node
+    # Runs of bytes that are kept: (where they begin in the old node, in the new one, how many).
+    places = [bisect_left(names, old[start]) for start, _stop in runs]
+    begin, begin_old = _names_at(node), _names_at(before)
+    kept = []
+    at = place = size = size_old = 0
+    for (start, stop), new in zip(runs, places, strict=True):
+        size_old += sum(map(len, old[at:start]))
+        size += sum(map(len, names[place:new]))
+        length = sum(map(len, old[start:stop]))
+        kept.append(
+            (
+                begin_old + size_old + each * start,
+                begin + size + each * new,
+                length + each * (stop - start),
+            )
+        )
+        size_old, size = size_old + length, size + length
+        at, place = stop, new + stop - start
+    ids_at, ids_at_old = node.ids_at, before.ids_at
+    for (start, stop), new in zip(runs, places, strict=True):
+        kept.append(
+            (
+                ids_at_old + start * ID_BYTES,
+                ids_at + new * ID_BYTES,
+                (stop - start) * ID_BYTES,
+            )
+        )
+    data, done, piece, parts = node.data, 0, (0, 0), [PATCH_HEAD]
+    for start, place, length in kept:
+        parts += put_piece(*piece, place - done), data[done:place]
+        piece, done = (start, length), place + length
+    parts += put_piece(*piece, len(data) - done), data[done:]
+    node.made = before.id, b"".join(parts)
+    return node
+
+
+def _name_of(edit: Edit) -> bytes:
+    return edit[0]
+
+
+def _names_at(node: Node) -> int:
+    """Where the first name of a node begins in its bytes, head included."""
+    return len(LEVEL_HEADS[node.level]) + len(head(ARRAY, len(node.names)))
+
+
+def _name_head(node: Node) -> int:
+    """Length of the heads of all names of a node whose columns were found; 0 when they differ."""
+    names, count = node.names, len(node.names)
+    heads_bytes = node.tags_at - _names_at(node) - sum(map(len, names))
+    if heads_bytes == count:
+        return 1
+    return 2 if heads_bytes == 2 * count and len(min(names, key=len)) > _SHORT_NAME_MAX else 0
+
+
 def _splice_names(
     node: Node, start: int, stop: int, name: bytes | None
 ) -> tuple[bytes | None, tuple[int, int, int] | None]:
@@ -137,13 +225,8 @@ def _splice_names(
         _find_columns(node)
     names = node.names
     count = len(names)
-    at = len(LEVEL_HEADS[node.level]) + len(head(ARRAY, count))
-    heads_bytes = node.tags_at - at - sum(map(len, names))
-    if heads_bytes == count:
-        each = 1
-    elif heads_bytes == 2 * count and all(len(n) > _SHORT_NAME_MAX for n in names):
-        each = 2
-    else:
+    at, each = _names_at(node), _name_head(node)
+    if not each:
         return None, None
     first = at + each * start + sum(map(len, names[:start]))
     last = first + each * (stop - start) + sum(map(len, names[start:stop]))

@@ -82,6 +82,31 @@ def test_small_edits_leave_patches() -> None:
             assert len(patch) < len(node.data) // 2
 
 
+def test_many_edits_at_once_leave_patches() -> None:
+    """Names that come behind all others, and changes that lie scattered, leave a patch on each
+    node that keeps most of what it had, much shorter than what it gives.
+    """
+    nodes = Nodes()
+    start = [(b"item-%07d" % number, (1, bytes(32), 1000)) for number in range(1000)]
+    root = apply(DIRECTORY, DIRECTORY.empty, start, nodes).root
+    behind: list[Edit] = [(b"item-%07d" % n, (1, b"\1" * 32, 5)) for n in range(1000, 1010)]
+    scattered: list[Edit] = [
+        edit
+        for number in range(5, 1000, 97)
+        for edit in (
+            (b"item-%07d" % number, None),
+            (b"item-%07d-new" % number, (1, b"\2" * 32, 70_000)),
+        )
+    ]
+    for edits, least in ((behind, 2), (scattered, 8)):
+        nodes.patches.clear()
+        root = apply(DIRECTORY, root, edits, nodes).root
+        short = [len(patch) * 2 < len(node.data) for node, _base, patch in nodes.patches]
+        assert sum(short) >= least
+        for node, base, patch in nodes.patches:
+            assert apply_patch(patch, nodes.kept[base].data, len(node.data)) == node.data
+
+
 @given(st.binary(max_size=200), st.binary(max_size=200), st.integers(0, 300))
 def test_no_patch_gives_another_length(patch: bytes, base: bytes, size: int) -> None:
     """Bytes of any kind are refused, or give as many bytes as the record says."""

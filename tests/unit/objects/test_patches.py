@@ -14,7 +14,7 @@ from cas.limits import DELTA_DEPTH_MAX
 from cas.maintenance.fsck.check import fsck
 from cas.model.ids import Kind
 from cas.objects.packs import Copy
-from cas.storage.codec import DELTA
+from cas.storage.codec import DELTA, RAW, ZSTD
 
 
 def fill(store: Store, entries: int = 300) -> None:
@@ -67,6 +67,44 @@ def test_small_commits_write_patches_and_read_back(tmp_path: Path, rng: random.R
                 assert dict(store.snapshot(f"main~{age}").items()) == files
             assert fsck(store).findings == ()
             assert store._spill.finish() >= 0
+
+
+def test_a_spill_compresses_whole_nodes(tmp_path: Path, rng: random.Random) -> None:
+    """What a small commit left whole and raw is a frame after the spill; patches of it hold."""
+    place = tmp_path / "store"
+    states = []
+    with cas.open(place, create=True) as store:
+        fill(store)
+        for number in range(30):
+            touch(store, number, rng)
+            states.append(dict(store.snapshot("main").items()))
+        large = [c.slot for c in copies(store) if c.slot.raw_bytes > 1000 and not c.slot.depth]
+        assert {slot.codec for slot in large} == {RAW}
+        assert store.spill()
+        found = {copy.slot.id: copy.slot for copy in copies(store)}
+        assert {found[slot.id].codec for slot in large} == {ZSTD}
+        assert all(found[slot.id].stored_bytes < slot.stored_bytes for slot in large)
+    with cas.open(place) as store:
+        for age, files in enumerate(reversed(states)):
+            assert dict(store.snapshot(f"main~{age}").items()) == files
+        assert fsck(store).findings == ()
+
+
+def test_a_large_commit_writes_patches(store: Store, rng: random.Random) -> None:
+    """A commit of many files into a large folder stores what it left of most nodes as patches."""
+    fill(store, 3000)
+    before = {copy.slot.id for copy in copies(store)}
+    with store.begin(message="many") as tx:
+        branch = tx.branch("main")
+        for number in rng.sample(range(3000), 60):
+            branch[f"item-{number:07d}"] = b"changed %d" % number
+            branch[f"item-{number:07d}-new"] = b"new %d" % number
+        tx.commit()
+    written = [copy.slot for copy in copies(store) if copy.slot.id not in before]
+    patched = [slot for slot in written if slot.codec == DELTA]
+    assert len(patched) > len(written) // 2
+    assert sum(s.stored_bytes for s in written) * 2 < sum(s.raw_bytes for s in written)
+    assert fsck(store).findings == ()
 
 
 def test_many_are_read_at_once(store: Store, rng: random.Random) -> None:
