@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         AsyncWorkspaceView,
         workspace,
     )
+    from cas.aio.subscriptions import AsyncSubscription, Delivery, subscribe
     from cas.aio.unitcalls import (
         AsyncArtifacts,
         AsyncCollection,
@@ -46,6 +47,7 @@ _LATER = {
     **dict.fromkeys(
         ("AsyncUnitOfWork", "AsyncWorkspace", "AsyncWorkspaceView", "workspace"), "spaces"
     ),
+    **dict.fromkeys(("AsyncSubscription", "Delivery", "subscribe"), "subscriptions"),
 }
 
 
@@ -67,6 +69,7 @@ __all__ = [
     "AsyncSnapshot",
     "AsyncSource",
     "AsyncStore",
+    "AsyncSubscription",
     "AsyncTransaction",
     "AsyncUnitArtifacts",
     "AsyncUnitCollection",
@@ -75,7 +78,9 @@ __all__ = [
     "AsyncView",
     "AsyncWorkspace",
     "AsyncWorkspaceView",
+    "Delivery",
     "Items",
     "open",
+    "subscribe",
     "workspace",
 ]

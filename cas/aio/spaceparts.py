@@ -44,5 +44,10 @@ class SpaceParts(OnThreads):
         """The same for threads; its verb `sync` is a call here, and so this has another name."""
         self._threads = threads
 
+    @property
+    def threads(self) -> Threads:
+        """The threads on which its calls run."""
+        return self._threads
+
     def __repr__(self) -> str:
         return f"<async {self.space!r}>"

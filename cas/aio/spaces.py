@@ -13,9 +13,10 @@ from collections.abc import Callable
 from os import PathLike
 from typing import Self, TypeVar
 
+from cas.aio.moves import soon
 from cas.aio.parts import Ending
 from cas.aio.spacecalls import SpaceCalls, ViewCalls
-from cas.aio.store import AsyncStore, Opening, soon
+from cas.aio.store import AsyncStore, Opening
 from cas.aio.threads import Threads, to_the_end
 from cas.aio.unitcalls import (
     AsyncArtifacts,

@@ -12,9 +12,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from cas.aio.calls import StoreCalls
+from cas.aio.moves import Moves, soon
 from cas.aio.threads import THREADS, Threads, to_the_end
 from cas.aio.writing import AsyncPutBatch, AsyncTransaction
 from cas.assembly import open as open_store
@@ -24,9 +25,6 @@ from cas.history.core import warn
 from cas.history.store import Store
 from cas.history.watch import Follower, Subscription
 from cas.model.entry import Entry
-
-_PAUSE_MIN_S: Final = 0.005
-_PAUSE_MAX_S: Final = 0.25
 
 _R = TypeVar("_R")
 _T = TypeVar("_T", bound="_Block")
@@ -78,58 +76,41 @@ class AsyncFollower(AsyncIterator[Entry]):
         self._store = store
         self._after = after
         self._follower: Follower | None = None
-        self._moved = asyncio.Event()
+        self._moves = Moves(store.sync, store.threads)
         self._closed = False
-        self._subscription: Subscription | None = None
 
     def __aiter__(self) -> AsyncFollower:
         return self
 
     async def __anext__(self) -> Entry:
-        pause_s = _PAUSE_MIN_S
+        self._moves.often()
         while not self._closed and not self._store.closed:
             if self._follower is None:
-                await self._begin()
+                self._follower = await self._store.call(
+                    partial(self._store.sync.follow, self._after)
+                )
+                await self._moves.begin()
                 continue
-            self._moved.clear()
-            follower = self._follower
-            entry = await self._store.call(partial(follower.poll, 0))
+            self._moves.look()
+            entry = await self._store.call(partial(self._follower.poll, 0))
             if entry is not None:
                 return entry
-            try:
-                async with asyncio.timeout(pause_s):
-                    await self._moved.wait()
-            except TimeoutError:
-                pause_s = min(2 * pause_s, _PAUSE_MAX_S)
+            await self._moves.wait()
         await self.aclose()
         raise StopAsyncIteration
-
-    async def _begin(self) -> None:
-        sync = self._store.sync
-        self._follower = await self._store.call(lambda: sync.follow(self._after))
-        loop = asyncio.get_running_loop()
-        self._subscription = sync.on_commit(lambda _: soon(loop, self._moved.set))
 
     async def aclose(self) -> None:
         """Follow no more; an iteration that waits ends."""
         self._closed = True
-        self._moved.set()
+        self._moves.close()
         if self._follower is not None:
             self._follower.close()
-        if self._subscription is not None:
-            self._subscription.close()
 
     async def __aenter__(self) -> AsyncFollower:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
-
-
-def soon(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
-    """Call in the loop, unless it is over."""
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(call)
 
 
 class AsyncStore(StoreCalls):

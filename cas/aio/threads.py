@@ -41,6 +41,11 @@ class Threads:
         self._pool = ThreadPoolExecutor(count_max, "cas-aio")
         self._closed = False
 
+    @property
+    def closed(self) -> bool:
+        """Whether no call runs any more."""
+        return self._closed
+
     async def run(
         self,
         call: Callable[[], _R],

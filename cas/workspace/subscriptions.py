@@ -10,8 +10,9 @@ carried to a context that lives elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import islice
+from typing import Final
 
 from cas.errors import (
     AggregateConflict,
@@ -69,7 +70,7 @@ class DeadLetter(Aggregate):
 
 
 class EventSubscription:
-    """A named reader of the event log. Make one with `space.subscribe`; one thread uses it, any
+    """A named reader of the event log. Make one with `cas.subscribe`; one thread uses it, any
     number of processes may run one of the same name.
     """
 
@@ -122,14 +123,35 @@ class EventSubscription:
         """
         count = 0
         while limit is None or count < limit:
-            position = self._where_it_was()
             most = batch_count if limit is None else min(batch_count, limit - count)
-            events = list(islice(self._found(position), max(most, 1)))
+            position, events = self.waiting(most)
             if not events:
-                self._pass_by(position)
                 return count
             count += self._handle(handler, events, position)
         return count
+
+    def waiting(self, count: int = 1) -> tuple[Position, list[DomainEvent]]:
+        """The position, and the next events behind it: at most so many. Raises `HistoryLost`."""
+        position = self._where_it_was()
+        events = list(islice(self._found(position), max(count, 1)))
+        if not events:
+            self._pass_by(position)
+        return position, events
+
+    def begin(self, position: Position, events: Sequence[DomainEvent]) -> UnitOfWork:
+        """A unit of work in which the move from `position` to behind these events is staged, for
+        what is to be done about them; the next step of whoever hands events out by himself.
+
+        Raises `AggregateConflict` where another one was faster.
+        """
+        cause = events[0] if len(events) == 1 else None
+        uow = self._target.unit_of_work(self._actor, "events", cause=cause)
+        try:
+            self._move(uow, position, events[-1].position, handled=len(events))
+        except BaseException:
+            uow.rollback()
+            raise
+        return uow
 
     def _where_it_was(self) -> Position:
         """The position, if the source still has the entry that it stands behind."""
@@ -158,7 +180,7 @@ class EventSubscription:
     def _handle(self, handler: Handler, events: list[DomainEvent], position: Position) -> int:
         try:
             return self._commit(handler, events, position)
-        except _CONFLICTS:
+        except CONFLICTS:
             # Another one was faster, or what the handler read has changed: look again.
             return 0
         except Unavailable:
@@ -170,9 +192,7 @@ class EventSubscription:
             return self._again(handler, events[0], position, error)
 
     def _commit(self, handler: Handler, events: list[DomainEvent], position: Position) -> int:
-        cause = events[0] if len(events) == 1 else None
-        with self._target.unit_of_work(self._actor, "events", cause=cause) as uow:
-            self._move(uow, position, events[-1].position, handled=len(events))
+        with self.begin(position, events) as uow:
             for event in events:
                 handler(event, uow)
             uow.commit()
@@ -186,30 +206,36 @@ class EventSubscription:
             attempts += 1
             try:
                 return self._commit(handler, [event], position)
-            except _CONFLICTS:
+            except CONFLICTS:
                 return 0
             except Unavailable:
                 raise
             except Exception as failure:
                 error = failure
-        with self._target.unit_of_work(self._actor, "a dead letter", cause=event) as uow:
-            self._move(uow, position, event.position, dead=1)
-            letter = DeadLetter(
-                id=f"{self.name}@{event.id}",
-                subscription=self.name,
-                type=event.type,
-                seq=event.position.seq,
-                index=event.position.index,
-                error=f"{type(error).__name__}: {error}"[:2000],
-                attempts=attempts,
-            )
-            if uow.find_one(DeadLetter, letter.id) is None:
-                uow.add(letter)
-            try:
+        return int(self.bury(position, event, attempts, error))
+
+    def bury(
+        self, position: Position, event: DomainEvent, attempts: int, error: BaseException
+    ) -> bool:
+        """Make an event a dead letter, and move on; whether it is one by this."""
+        try:
+            with self._target.unit_of_work(self._actor, "a dead letter", cause=event) as uow:
+                self._move(uow, position, event.position, dead=1)
+                letter = DeadLetter(
+                    id=f"{self.name}@{event.id}",
+                    subscription=self.name,
+                    type=event.type,
+                    seq=event.position.seq,
+                    index=event.position.index,
+                    error=f"{type(error).__name__}: {error}"[:2000],
+                    attempts=attempts,
+                )
+                if uow.find_one(DeadLetter, letter.id) is None:
+                    uow.add(letter)
                 uow.commit()
-            except _CONFLICTS:
-                return 0
-        return 1
+        except CONFLICTS:
+            return False
+        return True
 
     def _move(
         self, uow: UnitOfWork, before: Position, after: Position, *, handled: int = 0, dead: int = 0
@@ -244,7 +270,7 @@ class EventSubscription:
             with self._target.unit_of_work(self._actor, "nothing of interest") as uow:
                 self._move(uow, position, newest)
                 uow.commit()
-        except _CONFLICTS:
+        except CONFLICTS:
             return
 
     def run(self, handler: Handler, *, stop: Callable[[], bool], pause_ms: float = 250) -> int:
@@ -276,18 +302,58 @@ class EventSubscription:
 
     def retry(self, letter: DeadLetter, handler: Handler) -> None:
         """Hand a dead letter out once more; when that succeeds it is gone. Raises what the
-        handler raises.
+        handler raises, and what `again` does.
         """
-        before = Position(letter.seq, letter.index - 1)
-        start = before if letter.index > 0 else Position(letter.seq - 1)
-        event = next(iter(self._source.events(start, [letter.type], limit=1)))
-        with self._target.unit_of_work(self._actor, "a dead letter again", cause=event) as uow:
+        event, uow = self.again(letter)
+        with uow:
             handler(event, uow)
-            uow.remove(uow.get(DeadLetter, letter.id))
             uow.commit()
 
+    def again(self, letter: DeadLetter) -> tuple[DomainEvent, UnitOfWork]:
+        """The event of a dead letter, and a unit of work in which the letter is removed, for what
+        is to be done about it.
 
-_CONFLICTS = (AggregateConflict, ConditionFailed, RefConflict)
+        Raises `Invalid` for a letter of another subscription, `AggregateNotFound` for one that is
+        gone, `HistoryLost` where the source no longer has the event.
+        """
+        if letter.subscription != self.name:
+            raise Invalid(
+                f"The dead letter {letter.id!r} is of the subscription {letter.subscription!r}, "
+                f"not of {self.name!r}."
+            )
+        place = Position(letter.seq, letter.index)
+        before = (
+            Position(letter.seq, letter.index - 1) if letter.index else Position(letter.seq - 1)
+        )
+        event = next(iter(self._source.events(before, [letter.type], limit=1)), None)
+        if event is None or event.position != place:
+            raise HistoryLost(
+                f"The store {self._source.store.id} has no event {letter.type} at {place}: it was "
+                f"set back. Remove the dead letter {letter.id!r}, or restore the store.",
+                seq=letter.seq,
+                found=self._source.last_event().seq,
+            )
+        uow = self._target.unit_of_work(self._actor, "a dead letter again", cause=event)
+        try:
+            uow.remove(uow.get(DeadLetter, letter.id))
+        except BaseException:
+            uow.rollback()
+            raise
+        return event, uow
+
+    @property
+    def attempts_max(self) -> int:
+        """How often a handler is tried before its event becomes a dead letter."""
+        return self._attempts_max
+
+    @property
+    def source(self) -> Workspace:
+        """The workspace whose events it reads."""
+        return self._source
+
+
+CONFLICTS: Final = (AggregateConflict, ConditionFailed, RefConflict)
+"""What tells that another one was faster, or that what a handler read has changed: look again."""
 
 
 def subscribe(

@@ -273,7 +273,7 @@ def test_followers_hold_no_thread(tmp_path: Path) -> None:
 
             tasks = [asyncio.ensure_future(listen(n % 2 or None)) for n in range(10)]
             # One that begins later follows from a later entry on.
-            while sum(follower._subscription is not None for follower in followers) < 10:
+            while sum(follower._moves._subscription is not None for follower in followers) < 10:
                 await asyncio.sleep(0.001)
             for n in range(3):
                 await commit(store, a=b"%d" % (n + 1))

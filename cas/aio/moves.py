@@ -1,0 +1,90 @@
+"""When to look at the journal again, for an event loop.
+
+Floor 9. Invariant: nothing holds a thread while nothing comes; a commit of this handle wakes at
+once, those of others are told by the catalog where it can, and else looked for at intervals that
+grow from 5 to 250 ms.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from cas.aio.threads import Threads
+from cas.history.store import Store
+from cas.history.watch import Subscription
+
+_PAUSE_MIN_S: Final = 0.005
+_PAUSE_MAX_S: Final = 0.25
+_TOLD_S: Final = 10.0
+"""How long one that is told goes without looking: what tells it may be lost."""
+
+
+def soon(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
+    """Call in the loop, unless it is over."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(call)
+
+
+class Moves:
+    """Waits until the journal may have grown: `begin` once; then `look`, look, `wait`. One task."""
+
+    def __init__(self, store: Store, threads: Threads) -> None:
+        self._store = store
+        self._threads = threads
+        self._moved = asyncio.Event()
+        self._closed = False
+        self._pause_s = _PAUSE_MIN_S
+        self._subscription: Subscription | None = None
+        self._told: Callable[[], None] | None = None
+
+    async def begin(self) -> None:
+        """Be told from now on."""
+        loop = asyncio.get_running_loop()
+
+        def wake() -> None:
+            soon(loop, self._moved.set)
+
+        self._subscription = self._store.on_commit(lambda _: wake())
+        listen = self._store.objects.catalog.listen
+        told = await self._threads.run(lambda: listen(wake), discard=_end)
+        if self._closed:
+            _end(told)
+        else:
+            self._told = told
+        # What came before somebody listened is looked for once more.
+        self._moved.set()
+
+    def often(self) -> None:
+        """Begin again with short intervals: something was found."""
+        self._pause_s = _PAUSE_MIN_S
+
+    def look(self) -> None:
+        """What comes from now on is perhaps not seen by the look that follows."""
+        self._moved.clear()
+
+    async def wait(self) -> None:
+        """Until there may be more, or it is time to look, or `close`."""
+        if self._closed:
+            return
+        pause_s = self._pause_s if self._told is None else _TOLD_S
+        try:
+            async with asyncio.timeout(pause_s):
+                await self._moved.wait()
+        except TimeoutError:
+            self._pause_s = min(2 * self._pause_s, _PAUSE_MAX_S)
+
+    def close(self) -> None:
+        """Be told no more; a wait ends."""
+        self._closed = True
+        self._moved.set()
+        if self._subscription is not None:
+            self._subscription.close()
+        told, self._told = self._told, None
+        _end(told)
+
+
+def _end(told: Callable[[], None] | None) -> None:
+    if told is not None:
+        told()
