@@ -22,6 +22,7 @@ from cas.model.names import printable, short_ref
 @click.argument("names", metavar="[BRANCH|TAG]...", nargs=-1)
 @click.option("--bucket", metavar="URL", help="Where the packs of a new store lie, as in init.")
 @click.option("--force", is_flag=True, help="Move branches and tags that are elsewhere in DST.")
+@click.option("--thinned", is_flag=True, help="Take thinned commits as their records.")
 @click.option("-m", "--message", metavar="TEXT", default="", help="What the entry in DST says.")
 @click.option("--author", metavar="NAME", help="Else CAS_AUTHOR, else user@host.")
 @pass_front
@@ -32,6 +33,7 @@ def copy_command(
     names: tuple[str, ...],
     bucket: str | None,
     force: bool,
+    thinned: bool,
     message: str,
     author: str | None,
 ) -> None:
@@ -60,6 +62,7 @@ def copy_command(
                     other,
                     names,
                     force=force,
+                    thinned=thinned,
                     author=who,
                     message=message,
                     bucket=bucket,

@@ -40,6 +40,7 @@ def copy(
     names: Sequence[str] = (),
     *,
     force: bool = False,
+    thinned: bool = False,
     author: str = "",
     message: str = "",
     progress: OnProgress = None,
@@ -55,7 +56,8 @@ def copy(
     `cas.init`. A store (an open one) that was made as such a copy, and has no entries of its own,
     is brought up to the source: objects that it lacks, and the journal's entries as they stand.
     With `names` any store takes what these reach, as one entry; branches that are there move only
-    forward, unless `force`.
+    forward, unless `force`. With `thinned` commits whose content was given up come as records, and
+    cannot get it later; else they are refused.
 
     Raises `BackupMismatch`, `RefConflict`, `RefNotFound`, `Thinned`, `NotAStore`, `Corrupt` for
     what is damaged in the source, and what a write raises.
@@ -71,6 +73,7 @@ def copy(
                 target,
                 names,
                 force=force,
+                thinned=thinned,
                 author=author,
                 message=message,
                 progress=progress,

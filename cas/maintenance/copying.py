@@ -5,8 +5,9 @@ the other store's own writer, so that no delta comes without its base and no byt
 and the refs or entries that name them are one transaction.
 
 An object that the other store has is not looked into: all that it names is there too
-(docs/design/001). Commits whose content the source has given up cannot come by themselves, because
-the other store would not know that it lacks on purpose; with the whole journal they can.
+(docs/design/001). Commits whose content the source has given up come only together with the word
+that it was: with the whole journal, or, where that is asked for, as thinned commits of the other
+store, by the entry that brings them. Else it would not know that it lacks on purpose.
 """
 
 from __future__ import annotations
@@ -24,7 +25,15 @@ from cas.errors import (
     RefNotFound,
 )
 from cas.history.graph import is_ancestor
-from cas.history.horizon import Horizon, check_content, horizon_now, is_thinned
+from cas.history.horizon import (
+    Horizon,
+    Thinning,
+    check_content,
+    horizon_now,
+    is_thinned,
+    thinning_of,
+)
+from cas.history.retain import stage_raise
 from cas.history.store import Store
 from cas.history.view import Ref
 from cas.maintenance.findings import OnProgress, Progress
@@ -71,13 +80,17 @@ class CopyReport:
 class _Carrier:
     """Brings objects from one store into batches of another. One thread."""
 
-    def __init__(self, source: Store, target: Store, progress: OnProgress, *, whole: bool) -> None:
+    def __init__(
+        self, source: Store, target: Store, progress: OnProgress, *, thinned: bool
+    ) -> None:
+        """`thinned`: the other store learns what was thinned, and may lack it too."""
         self._source = source
         self._target = target
         self._progress = progress
-        # With the whole journal the other store learns what was thinned, and lacks it too.
-        self._whole = whole
+        self._takes_thinned = thinned
         self._horizon: Horizon = horizon_now(source.core)
+        self.thinned: list[CommitId] = []
+        """Commits that came without their content."""
         self.object_count = self.content_bytes = 0
 
     def bring(self, batch: Batch, roots: Iterable[bytes]) -> None:
@@ -123,9 +136,10 @@ class _Carrier:
         found = children(kind, content, verified=False)
         if kind != Kind.COMMIT:
             return found
-        if not self._whole:
+        if not self._takes_thinned:
             check_content(self._source.core, CommitId(id))
         elif is_thinned(self._source.core, self._horizon, id):
+            self.thinned.append(CommitId(id))
             return Commit.decode(content, verified=True).parents
         return found
 
@@ -139,6 +153,7 @@ def copy_refs(
     names: Sequence[str],
     *,
     force: bool = False,
+    thinned: bool = False,
     author: str = "",
     message: str = "",
     progress: OnProgress = None,
@@ -146,11 +161,15 @@ def copy_refs(
     """Copy branches and tags with all that they reach, as one entry.
 
     A branch that is there moves only forward, unless `force`; nor does a tag that is there move.
+    With `thinned` commits whose content the source has given up come as their records, and are
+    thinned in the other store too, by the same entry and for the reason told there; their content
+    cannot come later.
+
     Raises `RefNotFound`, `RefConflict`, `Thinned` where the source has given up a part of the
-    history, and what reading and a commit raise.
+    history (unless `thinned`), and what reading and a commit raise.
     """
     wanted = [_named(source, name) for name in dict.fromkeys(names)]
-    carrier = _Carrier(source, target, progress, whole=False)
+    carrier = _Carrier(source, target, progress, thinned=thinned)
     moves: list[RefCopy] = []
     with target.begin(author=author, message=message or _message(source)) as tx:
         # A ref that moves between the beginning and this look is a conflict at the end.
@@ -168,6 +187,8 @@ def copy_refs(
 
             tx.move(ref.name, tx.stage(bring))
             moves.append(RefCopy(ref.name, None if old is None else old.target, ref.target))
+        if carrier.thinned:
+            stage_raise(target.core, tx, 0, _thinnings(source, carrier.thinned))
         seq = tx.commit().seq if moves else there.seq
     return CopyReport(
         target.location,
@@ -178,6 +199,13 @@ def copy_refs(
         carrier.content_bytes,
         1 if moves else 0,
     )
+
+
+def _thinnings(source: Store, commits: Iterable[CommitId]) -> dict[CommitId, Thinning]:
+    """Why the source has given up the content of these commits."""
+    horizon = horizon_now(source.core)
+    found = {id: thinning_of(source.core, horizon, id) for id in commits}
+    return {id: thinning for id, thinning in found.items() if thinning is not None}
 
 
 def _message(source: Store) -> str:
@@ -222,7 +250,7 @@ def forward(source: Store, target: Store, *, progress: OnProgress = None) -> Cop
     """
     first = _common(source, target)
     entries = list(source.journal(first)) if first < source.view().seq else []
-    carrier = _Carrier(source, target, progress, whole=True)
+    carrier = _Carrier(source, target, progress, thinned=True)
     refs: dict[str, RefCopy] = {}
     if entries:
         batch = target.objects.new_batch()

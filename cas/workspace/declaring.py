@@ -144,4 +144,5 @@ def _branches(store: Store, context: str) -> list[Ref]:
 
 
 def _carry_over(origin: Store, there: Store, refs: Sequence[Ref], actor: str) -> None:
-    copying.copy_refs(origin, there, [each.name for each in refs], author=actor)
+    names = [each.name for each in refs]
+    copying.copy_refs(origin, there, names, author=actor, thinned=True)

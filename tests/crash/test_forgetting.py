@@ -11,10 +11,12 @@ from pathlib import Path
 import attrs
 import pytest
 
+import cas
 from cas.errors import Purged, Thinned
 from cas.history.horizon import horizon_now, thinned_commits
 from cas.history.retention import HorizonRule, KeepRule, RetentionPolicy, Span
 from cas.history.store import Store
+from cas.maintenance.copying import copy_refs
 from cas.maintenance.findings import Severity
 from cas.maintenance.fsck.check import fsck
 from cas.maintenance.purge import purge
@@ -103,6 +105,14 @@ def purge_file(store: Store) -> None:
     purge(store, BlobId(store.put(store.snapshot("big")["key"])), reason="leaked")
 
 
+def take(store: Store) -> None:
+    """Take a branch of another store, of whose history a part was thinned there."""
+    with cas.open(":memory:", create=True, clock=SteppedClock("taken")) as other:
+        commits(other, 6, "taken")
+        retain(other, 2)
+        copy_refs(other, store, ["taken"], thinned=True)
+
+
 STEPS: dict[str, Callable[[Store], object]] = {
     "grow": grow,
     "hold": lambda store: store.hold("main~1", "case"),
@@ -114,6 +124,7 @@ STEPS: dict[str, Callable[[Store], object]] = {
     "retain": lambda store: retain(store, 1),
     "spill": lambda store: store.spill(),
     "release": lambda store: [store.release(hold.id) for hold in store.holds()],
+    "take": take,
     "gc": lambda store: store.gc(grace_us=0),
     "purge": lambda store: purge(store, BlobId(store.put(b"3")), reason="why"),
     "purge of a file": purge_file,
@@ -141,8 +152,9 @@ def images(recorder: Recorder, seed: str) -> Iterator[tuple[int, Image]]:
         ("grow", "hold", "policy", "retain some", "more", "retain", "spill", "release", "retain"),
         ("grow", "more", "spill", "retain", "gc", "more", "retain", "gc"),
         ("grow", "purge", "more", "retain", "purge of a file", "gc"),
+        ("grow", "take", "retain", "gc", "more"),
     ],
-    ids=["twice", "holds", "gc", "purge"],
+    ids=["twice", "holds", "gc", "purge", "taken"],
 )
 def test_a_power_cut_leaves_what_was_given_up_before_or_after(
     steps: tuple[str, ...], tmp_path: Path, note: Note

@@ -1,4 +1,4 @@
-"""Durable subscriptions on an event loop: each event takes effect once, wherever a task is ended."""
+"""Durable subscriptions on an event loop: an event takes effect once, wherever a task is ended."""
 
 from __future__ import annotations
 
@@ -309,7 +309,7 @@ def test_effects_lie_in_another_store(tmp_path: Path) -> None:
                         break
                 assert (await seen(here), await seen(there)) == ([], ["m1"])
                 (letter,) = [each async for each in events.dead_letters()]
-                with pytest.raises(HistoryLost, match="no event x.said at 9"):
+                with pytest.raises(HistoryLost, match=r"no event x\.said at 9"):
                     await events.retry(letter.evolve(seq=9, index=-1), remember)
                 await events.retry(letter, remember)
             assert await seen(there) == ["m0", "m1"]

@@ -23,8 +23,9 @@ from cas.errors import (
     RefNotFound,
     Thinned,
 )
-from cas.history.horizon import Thinning
+from cas.history.horizon import Thinning, horizon_now, thinned_commits, thinning_of
 from cas.history.retain import stage_raise
+from cas.history.retention import HorizonRule, KeepRule, RetentionPolicy, Span
 from cas.history.store import Store
 from cas.maintenance import copying
 from cas.maintenance.fsck.check import fsck
@@ -267,6 +268,48 @@ def test_a_history_that_was_thinned_does_not_come_by_itself(store: Store, other:
     assert other.view().seq == 0
 
 
+def test_what_is_left_of_a_thinned_history_comes_where_that_is_asked_for(
+    store: Store, other: Store
+) -> None:
+    """Thinned commits come as records and are thinned there for the reason told here, by the entry
+    that brings them; what the other store has of the same history keeps its content.
+    """
+    commits(store, 2)
+    cas.copy(store, other, ["main"])
+    whole = other.resolve("main")
+    commits(store, 4)
+    policy = RetentionPolicy((KeepRule("heads/*", last=2),), HorizonRule(Span(), 0))
+    store.apply(store.plan_retention(policy), author="keeper")
+    store.gc(grace_us=0)
+    with pytest.raises(Thinned):
+        cas.copy(store, other, ["main"])
+    report = cas.copy(store, other, ["main"], thinned=True, author="ada")
+    assert (report.entry_count, [ref.ref for ref in report.refs]) == (1, ["heads/main"])
+    assert [id for id, _ in other.log("main")] == [id for id, _ in store.log("main")]
+    gone = {CommitId(id) for id in thinned_commits(other.core, horizon_now(other.core))}
+    here = set(thinned_commits(store.core, horizon_now(store.core)))
+    assert gone == here - {whole, other.resolve("main~5")}
+    assert len(gone) == 2
+    for id in gone:
+        told = [thinning_of(each.core, horizon_now(each.core), id) for each in (store, other)]
+        assert told[0] == told[1]
+        assert told[0] is not None
+        with pytest.raises(Thinned):
+            other.snapshot(id)
+    assert other.snapshot(whole)["n"] == b"1"
+    assert horizon_now(other.core).seq == 0
+    assert other.at(1).snapshot("main")["n"] == b"1"
+    assert fsck(other).ok
+    other.gc(grace_us=0)
+    assert fsck(other).ok
+    assert cas.copy(store, other, ["main"], thinned=True).entry_count == 0
+    commits(store, 1)
+    assert cas.copy(store, other, ["main"]).entry_count == 1
+    write(other, files={"own": b"1"})
+    assert cas.copy(other, store, ["main"]).entry_count == 1
+    assert fsck(store).ok
+
+
 def test_a_reused_object_that_was_condemned_meanwhile_is_noticed(
     store: Store, other: Store
 ) -> None:
@@ -275,7 +318,7 @@ def test_a_reused_object_that_was_condemned_meanwhile_is_noticed(
     id = other.put(content)
     write(store, files={"x": content})
     with other.begin() as tx:
-        carrier = copying._Carrier(store, other, None, whole=False)
+        carrier = copying._Carrier(store, other, None, thinned=False)
         target = store.resolve("main")
         tx.stage(lambda batch: (carrier.bring(batch, [target]), target)[1])
         tx.move("heads/main", target)

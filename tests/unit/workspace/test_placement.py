@@ -26,8 +26,11 @@ from cas.errors import (
     RefExists,
     StoreNotFound,
 )
+from cas.history.horizon import horizon_now, thinned_commits
+from cas.history.retention import HorizonRule, KeepRule, RetentionPolicy, Span
+from cas.maintenance.fsck.check import fsck
 from cas.workspace.codec import pinned, to_fields
-from cas.workspace.contexts import Context
+from cas.workspace.contexts import Context, Keep
 from cas.workspace.exchanging import exchange, keep_exchanging
 from cas.workspace.memories import Memory
 from cas.workspace.planning import Sprint
@@ -314,6 +317,46 @@ def test_a_context_moves_with_all_it_has(tmp_path: Path) -> None:
         space.declare(MEMORY.evolve(place=""), "ada")
         assert sorted(space.memories.ids()) == ["m1", "m2"]
         assert space.store_of("memory") is store
+        space.close()
+
+
+def test_a_context_moves_with_what_is_left_of_its_history(tmp_path: Path) -> None:
+    """Versions that retention gave up stay records in the new store, told as thinned there; what is
+    left is read there, by history, merges and the branches of the workspace; and comes home again.
+    """
+    cas.open(tmp_path / "far.cas", create=True).close()
+    with cas.open(tmp_path / "home.cas", create=True) as store:
+        space = Workspace(store, places=cas.open)
+        note(space, "m1", "0")
+        space.branch("try/a", actor="ada")
+        for number in range(1, 6):
+            with space.unit_of_work("ada") as uow:
+                uow.memories.save(uow.memories.get("m1").evolve(text=str(number)))
+                uow.commit()
+        rule = RetentionPolicy((KeepRule("heads/memory/*", last=2),), HorizonRule(Span(), 0))
+        store.apply(store.plan_retention(rule), author="keeper")
+        store.gc(grace_us=0)
+        before = [v.value.text for v in space.memories.history("m1") if v.value]
+        assert before == ["5", "4", "0"]
+        log = [id for id, _ in store.log("memory/main")]
+        space.declare(MEMORY.evolve(retention=Keep(last=2)), "ada")
+        assert [v.value.text for v in space.memories.history("m1") if v.value] == before
+        assert [id for id, _ in far(space).log("memory/main")] == log
+        assert len(set(thinned_commits(far(space).core, horizon_now(far(space).core)))) == 3
+        mine = space.branch("try/a", create=False)
+        with mine.unit_of_work("bob") as uow:
+            uow.memories.save(uow.memories.get("m1").evolve(tags=frozenset({"b"})))
+            uow.commit()
+        space.merge("try/a", actor="lead")
+        merged = space.memories.get("m1")
+        assert (merged.text, merged.tags) == ("5", {"b"})
+        assert fsck(far(space)).ok
+        far(space).gc(grace_us=0)
+        assert fsck(far(space)).ok
+        space.declare(space.contexts()["memory"].evolve(place=""), "ada")
+        assert [v.value.text for v in space.memories.history("m1") if v.value][-1] == "0"
+        assert space.memories.get("m1") == merged
+        assert fsck(store).ok
         space.close()
 
 
