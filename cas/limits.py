@@ -274,9 +274,15 @@ GC_MOVED_BYTES_MAX: Final = 4 * GIB
 """What one run of gc writes anew at the most, to make room."""
 
 GC_WASTE_MIN: Final = 0.06
-"""The part of a pack file that nobody needs from which on it is written anew."""
+"""The part of a pack file that nobody needs from which on it may be written anew."""
 
-GC_BASE_WASTE_MAX: Final = 0.04
+GC_WASTE_SURE: Final = 0.5
+"""From here on it always is: it gives back more than it moves."""
+
+GC_WASTE_MAX: Final = 0.03
+"""The part of all pack files that nobody needs and that may stay, in those that waste least."""
+
+GC_BASE_WASTE_MAX: Final = 0.06
 """The part of what is kept that a store may take more than a fresh one, so that what goes can stay
 where others are deltas of it, and these need not be written anew."""
 

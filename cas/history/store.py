@@ -23,14 +23,6 @@ from cas.history.revision import AsOf, when_of
 from cas.history.snapshot import Change, Snapshot
 from cas.history.timeline import Timeline
 from cas.history.tombstones import follow
-from cas.history.upkeep import (
-    BackupReport,
-    Chore,
-    GcPlan,
-    GcResult,
-    MaintenanceReport,
-    Upkeep,
-)
 from cas.history.verbs import HistoryVerbs
 from cas.history.view import Ref, View
 from cas.history.watch import Hooks, Watching
@@ -48,6 +40,7 @@ from cas.objects.store import ObjectStore
 if TYPE_CHECKING:
     from cas.history import transaction as transactions
     from cas.history.transaction import Transaction
+    from cas.history.upkeep import BackupReport, Chore, GcPlan, GcResult, MaintenanceReport, Upkeep
 else:
     # Who only reads or checks never begins one, and need not wait for it to load.
     transactions = Later("cas.history.transaction")

@@ -377,9 +377,12 @@ class Batch:
             version = row.number
         self._close()
 
-    def resolved(self) -> None:
-        """After a lost answer turned out to be yes: the packs are part of the store."""
+    def resolved(self, rows: Iterable[tuple[PackRow, Footer]] = ()) -> None:
+        """After a lost answer turned out to be yes: the packs, in `rows`, are part of the store."""
         self._done = True
+        for row, footer in rows:
+            if row.name is not None:
+                self._lookup.keep_footer(row.number, footer)
         self._lookup.refresh()
         self._close()
 

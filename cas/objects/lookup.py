@@ -115,7 +115,7 @@ class Lookup:
         """
         state = self.state
         place = self._inline.get(id)
-        if place is not None and place[0] in state.packs and not self._gone(state, *place):
+        if place is not None and place[0] in state.packs and not self.is_gone(*place, state):
             return True
         runs = self._runs
         if runs is None:
@@ -164,7 +164,7 @@ class Lookup:
         state = self.state
         for number, slot_number in self._young.all(id):
             pack = state.packs.get(number)
-            if pack is None or pack.footer is None or self._gone(state, number, slot_number):
+            if pack is None or pack.footer is None or self.is_gone(number, slot_number, state):
                 continue
             yield Copy(pack, pack.footer.slot(slot_number))
         runs = self._runs
@@ -174,7 +174,7 @@ class Lookup:
         for run in runs:
             for number, slot_number in run.find(prefix):
                 pack = state.packs.get(number)
-                if pack is None or self._gone(state, number, slot_number):
+                if pack is None or self.is_gone(number, slot_number, state):
                     continue
                 slot = self._slot(pack, slot_number)
                 if slot is not None and slot.id == id:
@@ -238,12 +238,9 @@ class Lookup:
         self._unreadable.update(self._files.faults(packs[n] for n in seen if n in packs))
         return next((error for n, error in list(self._unreadable.items()) if n in packs), None)
 
-    def _gone(self, state: State, number: int, slot: int) -> bool:
-        return bit_is_set(state.vectors.get(number), slot)
-
-    def is_gone(self, number: int, slot: int) -> bool:
-        """Whether the deletion vector of the snapshot has this slot's bit."""
-        return self._gone(self.state, number, slot)
+    def is_gone(self, number: int, slot: int, state: State | None = None) -> bool:
+        """Whether the deletion vector of a snapshot, that at hand, has this slot's bit."""
+        return bit_is_set((state or self.state).vectors.get(number), slot)
 
     def _slot(self, pack: PackInfo, number: int) -> Slot | None:
         """One slot of a pack file; None if it is damaged or the file has no such slot."""
@@ -263,10 +260,11 @@ class Lookup:
         if footer is None:
             assert pack.file is not None
             _header, footer = read_footer(self._bucket, pack.file)
-            self._keep_footer(pack.number, footer)
+            self.keep_footer(pack.number, footer)
         return footer
 
-    def _keep_footer(self, number: int, footer: Footer) -> None:
+    def keep_footer(self, number: int, footer: Footer) -> None:
+        """Remember the footer of a pack file that was read in full, or written here and named."""
         with self._lock:
             if number in self._footers:
                 return
@@ -369,7 +367,7 @@ class Lookup:
             packs[row.number] = info
             self._remember(info)
             if not young:
-                self._keep_footer(row.number, footer)
+                self.keep_footer(row.number, footer)
                 # Behind the line above: a merge leaves out what is not in the snapshot.
                 if self._runs is not None:
                     self._runs = self._cover(self._runs, [info], packs)

@@ -6,8 +6,8 @@ of the catalog; a copy counts only while its pack is in it and its bit is clear.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
 
 from attrs import frozen
 
@@ -93,7 +93,7 @@ def pack_name(file: str) -> bytes:
     return bytes.fromhex(file.removesuffix(".pack"))
 
 
-def bit_is_set(bits: bytes | None, slot: int) -> bool:
+def bit_is_set(bits: bytes | bytearray | None, slot: int) -> bool:
     """Whether a deletion vector says that a slot does not exist; None has no bit set.
 
     A damaged vector may be too short, and a damaged index may ask for a slot that is none.
@@ -101,6 +101,25 @@ def bit_is_set(bits: bytes | None, slot: int) -> bool:
     if bits is None or slot >> 3 >= len(bits):
         return False
     return bool(bits[slot >> 3] >> (slot & 7) & 1)
+
+
+_NUMBERS: Final = bytes(int(digit == 0x31) for digit in range(256))
+
+
+def flags_of(bits: bytes | bytearray | None, count: int) -> bytes:
+    """`bit_is_set` of the first `count` slots, one byte each."""
+    if bits is None or not count:
+        return bytes(count)
+    number = int.from_bytes(bits, "little") | 1 << 8 * len(bits) + count
+    return format(number, "b")[: -count - 1 : -1].encode("ascii").translate(_NUMBERS)
+
+
+def live_slots(bits: bytes | None, order: Iterable[int], count: int) -> list[int]:
+    """Those numbers of slots, of `count` in all, whose bits are clear."""
+    if bits is None:
+        return list(order)
+    gone = flags_of(bits, count)
+    return [number for number in order if not gone[number]]
 
 
 def read_dictionaries(bucket: Bucket, pack: PackInfo) -> list[bytes]:

@@ -21,7 +21,7 @@ from cas.limits import (
     STRUCTURED_BYTES_MAX,
 )
 from cas.model.ids import Kind, digest_blob
-from cas.storage.codec import RAW, ZSTD
+from cas.storage.codec import DELTA, RAW, ZSTD
 from cas.storage.header import PACK_HEADER_BYTES, decode_header
 from cas.storage.record import (
     RECORD_HEADER_BYTES,
@@ -29,7 +29,15 @@ from cas.storage.record import (
     RecordHeader,
     check_record,
 )
-from cas.storage.slots import SLOT, are_plain, stored_lengths
+from cas.storage.slots import (
+    CODEC_AT,
+    SLOT,
+    are_deltas,
+    are_plain,
+    column,
+    picked,
+    stored_lengths,
+)
 
 FOOTER_MAGIC: Final = b"casFOOT\n"
 END_MAGIC: Final = b"\xcaSE1"
@@ -48,6 +56,7 @@ encode_slot: Final = SLOT.pack
 EDGE_BASE: Final = 1
 EDGE_DICTIONARY: Final = 2
 EDGE_RECIPE: Final = 3
+_ROLES: Final = frozenset((EDGE_BASE, EDGE_DICTIONARY, EDGE_RECIPE))
 _FEW: Final = 16
 """Slots up to which a footer remembers its ids: an inline pack is asked for them four times."""
 
@@ -204,6 +213,11 @@ class Footer:
         """All slots as they are written, for `cas.storage.slots`."""
         return self._slots
 
+    @property
+    def encoded_edges(self) -> bytes:
+        """All edges as they are written."""
+        return self._edges
+
     def stands_in(self, footer_bytes: bytes) -> bool:
         """Whether encoded footer bytes hold exactly these slots and edges."""
         return footer_bytes[FOOTER_HEAD_BYTES:-TRAILER_BYTES] == self._slots + self._edges
@@ -325,10 +339,8 @@ def check_footer(footer: Footer, pack: str) -> None:
     """Check every slot and edge of a footer against the body. Raises `CorruptPack`."""
     end = footer.body_bytes - RECORD_HEADER_BYTES
     room = footer.body_bytes - PACK_HEADER_BYTES - footer.count * RECORD_HEADER_BYTES
-    plain = not footer.edge_count and are_plain(
-        footer.table, PACK_HEADER_BYTES, end, kind_max=Kind.SEGMENT, bytes_max=STRUCTURED_BYTES_MAX
-    )
-    if plain and sum(stored_lengths(footer.table)) <= room:
+    if _are_usual(footer.table, end) and sum(stored_lengths(footer.table)) <= room:
+        _check_edges(footer, pack)
         return
     for row in footer.rows():
         _id, offset, stored, raw, kind, codec, depth, flags, group = row
@@ -349,16 +361,35 @@ def check_footer(footer: Footer, pack: str) -> None:
         # Else whoever moves them one by one writes many times what was stored. fsck finds the
         # overlaps that leave as many bytes unused.
         raise CorruptPack(f"Records of {pack} overlap; run `cas fsck`.", pack=pack, offset=-1)
-    before = Edge(-1, 0, b"")
-    for edge in footer.all_edges():
-        known = edge.role in (EDGE_BASE, EDGE_DICTIONARY, EDGE_RECIPE)
-        if edge.slot == WHOLE_PACK:
-            known = edge.role == EDGE_DICTIONARY
-        elif edge.slot >= footer.count:
-            known = False
-        if edge <= before or not known:
+    _check_edges(footer, pack)
+
+
+def _are_usual(table: bytes, end: int) -> bool:
+    """Whether all slots are of whole copies and deltas that a writer could have made."""
+    whole, deltas = table, b""
+    codecs = column(table, CODEC_AT)
+    if DELTA in codecs:
+        whole = picked(table, [at for at, codec in enumerate(codecs) if codec != DELTA])
+        deltas = picked(table, [at for at, codec in enumerate(codecs) if codec == DELTA])
+    first, bytes_max = PACK_HEADER_BYTES, STRUCTURED_BYTES_MAX
+    return are_plain(whole, first, end, kind_max=Kind.SEGMENT, bytes_max=bytes_max) and are_deltas(
+        deltas, first, end, bytes_max=bytes_max
+    )
+
+
+def _check_edges(footer: Footer, pack: str) -> None:
+    edges = list(_EDGE.iter_unpack(footer.encoded_edges))
+    if not edges:
+        return
+    # They ascend, and those of the whole pack are the last.
+    ascend = all(map(lt, edges, islice(edges, 1, None)))
+    for slot, role, _id in edges:
+        if slot == WHOLE_PACK:
+            known = role == EDGE_DICTIONARY
+        else:
+            known = slot < footer.count and role in _ROLES
+        if not (known and ascend):
             raise CorruptPack(f"An edge of {pack} is damaged.", pack=pack, offset=-1)
-        before = edge
     tags = [id[:TAG_BYTES] for id in footer.dictionaries()]
     if len(tags) > DICTIONARIES_A_PACK_MAX or len(tags) != len(set(tags)):
         raise CorruptPack(f"Dictionaries of {pack} are too many, or alike.", pack=pack, offset=-1)

@@ -37,7 +37,7 @@ from cas.storage.record import (
     encode_record_header,
     encode_record_headers,
 )
-from cas.storage.slots import SLOT, shifted
+from cas.storage.slots import CODEC_AT, SLOT, column, shifted
 
 _MANY: Final = 32
 """Records that are made column by column: with fewer, that takes longer."""
@@ -216,10 +216,11 @@ class PackBuilder:
         self._slots += shifted(footer.table, self.body_bytes - PACK_HEADER_BYTES)
         self._tags.update([id[:TAG_BYTES] for id in footer.dictionaries()])
         if footer.has_edges:
-            for id, offset, stored, _raw, _kind, codec, _depth, _flags, _group in footer.rows():
-                if codec in (RECIPE, DELTA):
-                    start = offset + RECORD_HEADER_BYTES
-                    self._note_edge(id, codec, body[start : start + stored])
+            codecs = column(footer.table, CODEC_AT)
+            needing = [at for at, codec in enumerate(codecs) if codec in (RECIPE, DELTA)]
+            for id, offset, stored, _raw, _kind, codec, *_rest in footer.pick(needing):
+                start = offset + RECORD_HEADER_BYTES
+                self._note_edge(id, codec, body[start : start + stored])
         self._write(body[PACK_HEADER_BYTES:])
         self.body_bytes += len(body) - PACK_HEADER_BYTES
 
@@ -262,7 +263,8 @@ class PackBuilder:
         edges: list[Edge] = []
         if self._edges:
             numbers = {slot[:ID_BYTES]: number for number, slot in enumerate(slots)}
-            edges = sorted(Edge(numbers[id], role, target) for id, role, target in self._edges)
+            needs = sorted([(numbers[id], role, target) for id, role, target in self._edges])
+            edges = list(map(Edge._make, needs))
         edges += [
             Edge(WHOLE_PACK, EDGE_DICTIONARY, id)
             for id in sorted(self._dictionaries[tag] for tag in self._tags)

@@ -13,10 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cas.errors import Corrupt, CorruptObject, CorruptPack, LimitExceeded
-from cas.limits import STRUCTURED_BYTES_MAX, ZSTD_WINDOW_LOG_MAX
+from cas.limits import DELTA_BYTES_MAX, ID_BYTES, STRUCTURED_BYTES_MAX, ZSTD_WINDOW_LOG_MAX
 from cas.model.ids import Kind
+from cas.objects.packs import bit_is_set, flags_of, live_slots
 from cas.storage import pack as pack_room
 from cas.storage.codec import (
+    DELTA,
     RAW,
     RECIPE,
     ZSTD,
@@ -53,7 +55,7 @@ from cas.storage.record import (
     decode_record_header,
     encode_record_header,
 )
-from cas.storage.slots import shifted
+from cas.storage.slots import CODEC_AT, KIND_AT, column, offsets_of, picked, placed, shifted
 
 CONTENTS = st.binary(max_size=300) | st.builds(
     lambda unit, count: unit * count, st.binary(min_size=1, max_size=9), st.integers(0, 5000)
@@ -361,8 +363,29 @@ PLAIN = st.builds(
     st.integers(0, 1),
 )
 
+DELTAS = st.builds(
+    lambda id, at, size, raw, kind, depth, group: (
+        id,
+        PACK_HEADER_BYTES + at,
+        ID_BYTES + 1 + size,
+        raw,
+        kind,
+        DELTA,
+        depth,
+        int(kind != 1),
+        group,
+    ),
+    st.binary(min_size=32, max_size=32),
+    st.integers(0, 300),
+    st.integers(-1, 60),
+    st.integers(1, 60) | st.sampled_from([0, DELTA_BYTES_MAX + 1, 1 << 32]),
+    st.sampled_from([1, 1, 2, 6, 3]),
+    st.integers(1, 4) | st.sampled_from([0, 5]),
+    st.integers(1, 2) | st.just(0),
+)
 
-@given(st.lists(PLAIN, max_size=8), st.lists(SLOTS, max_size=1), st.integers(80, 900))
+
+@given(st.lists(PLAIN | DELTAS, max_size=8), st.lists(SLOTS, max_size=1), st.integers(80, 900))
 def test_slots_are_judged_together_as_each_alone(
     plain: list[tuple[object, ...]], odd: list[tuple[object, ...]], body_bytes: int
 ) -> None:
@@ -379,8 +402,39 @@ def test_slots_are_judged_together_as_each_alone(
 
     together = faults()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pack_room, "are_plain", lambda *_words, **_more: False)
+        patch.setattr(pack_room, "_are_usual", lambda *_words: False)
         assert together == faults()
+
+
+@given(st.lists(PLAIN, min_size=1, max_size=8), st.data())
+def test_slots_that_move_say_what_they_said(
+    plain: list[tuple[object, ...]], data: st.DataObject
+) -> None:
+    """Slots that are picked and placed anew differ in their offsets alone."""
+    table = b"".join([encode_slot(*slot) for slot in plain])
+    numbers = data.draw(st.lists(st.sampled_from(range(len(plain))), unique=True))
+    offsets = data.draw(
+        st.lists(st.integers(0, (1 << 32) - 1), min_size=len(numbers), max_size=len(numbers))
+    )
+    moved = placed(picked(table, numbers), offsets)
+    assert moved == b"".join(
+        [
+            encode_slot(plain[at][0], offset, *plain[at][2:])
+            for at, offset in zip(numbers, offsets, strict=True)
+        ]
+    )
+    assert list(offsets_of(moved)) == offsets
+    assert list(column(table, KIND_AT)) == [slot[4] for slot in plain]
+    assert list(column(table, CODEC_AT)) == [slot[5] for slot in plain]
+
+
+@given(st.none() | st.binary(max_size=5), st.integers(0, 50))
+def test_bits_are_read_together_as_each_alone(bits: bytes | None, count: int) -> None:
+    """A deletion vector says of all slots at once what it says of each, also where it is short."""
+    alone = [bit_is_set(bits, at) for at in range(count)]
+    assert list(map(bool, flags_of(bits, count))) == alone
+    order = list(reversed(range(count)))
+    assert live_slots(bits, order, count) == [at for at in order if not alone[at]]
 
 
 @given(st.binary(max_size=300))

@@ -262,7 +262,7 @@ def compacted(world: World) -> list[Actor]:
     mover = world.open()
 
     def move() -> None:
-        compact(mover.objects, waste_min=0.0, bytes_max=1 << 30)
+        compact(mover.objects, waste_min=0.0, waste_max=-1.0, bytes_max=1 << 30)
 
     return [_gc(world), move]
 

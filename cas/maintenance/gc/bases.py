@@ -7,19 +7,13 @@ the whole copy is written either way. Only blobs stay so; a directory would keep
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from cas.limits import GC_BASE_WASTE_MAX, ID_BYTES
+from cas.limits import GC_BASE_WASTE_MAX
+from cas.maintenance.gc.chains import Chains
 from cas.maintenance.gc.reach import Marks
 from cas.model.ids import Kind
-from cas.objects.store import ObjectStore
-from cas.storage.codec import DELTA
-from cas.storage.record import RECORD_HEADER_BYTES
-
-_STEPS_MAX = 8
 
 
-def keep_cheap_bases(objects: ObjectStore, marks: Marks, kept_bytes: int) -> None:
+def keep_cheap_bases(marks: Marks, chains: Chains, kept_bytes: int) -> None:
     """Keep the bases of deltas whose rewriting would give back least, as long as all of that is
     a small part of `kept_bytes`, what is kept anyway.
     """
@@ -32,7 +26,7 @@ def keep_cheap_bases(objects: ObjectStore, marks: Marks, kept_bytes: int) -> Non
         spent_bytes = 0 if item.base in known else item.stored_bytes
         known.add(item.base)
         chain = []
-        for id, stored_bytes, is_whole in _chain(objects, item.base):
+        for id, stored_bytes, is_whole in chains.down(item.base):
             chain.append(id)
             if is_whole:
                 found.append((spent_bytes / max(1, stored_bytes), spent_bytes, chain))
@@ -45,16 +39,3 @@ def keep_cheap_bases(objects: ObjectStore, marks: Marks, kept_bytes: int) -> Non
             break
         wanted.update(chain)
     marks.keep(wanted, "a delta")
-
-
-def _chain(objects: ObjectStore, id: bytes) -> Iterator[tuple[bytes, int, bool]]:
-    """Id, stored bytes, and whether it is whole, of each copy that a delta leads down to."""
-    for _ in range(_STEPS_MAX):
-        copy = objects.lookup.find(id)
-        if copy is None:
-            return
-        slot = copy.slot
-        yield id, slot.stored_bytes, slot.codec != DELTA
-        if slot.codec != DELTA:
-            return
-        id = objects.stored(copy.pack, slot.offset + RECORD_HEADER_BYTES, ID_BYTES)

@@ -23,6 +23,7 @@ from cas.history.upkeep import GcPlan, GcResult, GcRow, KeptRow
 from cas.limits import GC_GRACE_US, GC_MOVED_BYTES_MAX, GC_WASTE_MIN
 from cas.maintenance.gc.ages import Ages
 from cas.maintenance.gc.bases import keep_cheap_bases
+from cas.maintenance.gc.chains import Chains
 from cas.maintenance.gc.compact import compact
 from cas.maintenance.gc.condemn import Condemnation
 from cas.maintenance.gc.kept import Shares, keep_refs
@@ -182,7 +183,7 @@ class Collector:
         left = _sum_of(objects, marks, FREE) if count else (0, 0)
         waiting = count - left[0], size_bytes - left[1]
         shares.note("young")
-        keep_cheap_bases(objects, marks, sum(row.stored_bytes for row in shares.rows))
+        keep_cheap_bases(marks, Chains(marks), sum(row.stored_bytes for row in shares.rows))
         shares.note("base")
         kept = shares.rows
         return _Mark(objects, roots, marks, leftovers, grace_us, waiting, waiting_packs, kept)

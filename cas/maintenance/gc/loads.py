@@ -8,13 +8,14 @@ makes a pack be written anew for nothing, or not. So whoever asks again pays for
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import compress
 from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
 from cas.errors import Corrupt
 from cas.maintenance.remembered import Remembered
 from cas.model.ids import digest_blob
-from cas.objects.packs import PackInfo, State, bit_is_set
+from cas.objects.packs import PackInfo, State, flags_of
 from cas.objects.store import ObjectStore
 from cas.storage.header import PACK_HEADER_BYTES
 from cas.storage.pack import FOOTER_HEAD_BYTES, SLOT_BYTES, decode_footer_head
@@ -87,8 +88,7 @@ def _learn(objects: ObjectStore, pack: PackInfo, bits: bytes | None, digest: str
         head = objects.bucket.read(pack.file, pack.body_bytes, FOOTER_HEAD_BYTES)
         return _Known(decode_footer_head(head, pack.file)[0], digest, 0)
     footer = objects.lookup.footer(pack)
-    lengths = stored_lengths(footer.table)
-    dead = [length for slot, length in enumerate(lengths) if bit_is_set(bits, slot)]
+    dead = list(compress(stored_lengths(footer.table), flags_of(bits, footer.count)))
     return _Known(footer.count, digest, sum(dead) + len(dead) * (RECORD_HEADER_BYTES + SLOT_BYTES))
 
 

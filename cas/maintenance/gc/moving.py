@@ -13,16 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from cas.catalog.catalog import CatalogReader, CatalogWriter
 from cas.errors import Unavailable
 from cas.objects.batch import Batch
 from cas.objects.gather import stand
-from cas.objects.packs import PackInfo, State, bit_is_set, pack_name
+from cas.objects.packs import PackInfo, State, bit_is_set, flags_of, pack_name
 from cas.objects.store import ObjectStore
 from cas.storage.codec import RECIPE
 from cas.storage.pack import EDGE_BASE, Footer
+from cas.storage.slots import CODEC_AT, DEPTH_AT, column
+
+_TOO_DEEP: Final = 256
 
 
 class Output(NamedTuple):
@@ -73,7 +76,7 @@ def install_moved(
             if any(bits):
                 writer.set_vector(row.number, row.number, bytes(bits))
             outputs.append(Output(row.number, footer, bytes(bits)))
-    batch.resolved()
+    batch.resolved(rows)
     return outputs
 
 
@@ -108,34 +111,27 @@ def _strike_baseless(
     """Set the bits of deltas whose base is nowhere; whether there was one.
 
     The snapshot is that of the transaction without the outputs: what these hold themselves is
-    looked up in their footers.
+    known from their footers.
     """
+    lowest: dict[bytes, int] = {}
+    for footer, bits in zip(footers, dead, strict=True):
+        depths, codecs = column(footer.table, DEPTH_AT), column(footer.table, CODEC_AT)
+        gone = flags_of(bits, footer.count)
+        for id, depth, codec, is_gone in zip(footer.ids(), depths, codecs, gone, strict=True):
+            if not is_gone and codec != RECIPE and depth < lowest.get(id, _TOO_DEEP):
+                lowest[id] = depth
     found = False
     for footer, bits in zip(footers, dead, strict=True):
-        for edge in footer.edges():
-            if edge.role != EDGE_BASE or bit_is_set(bytes(bits), edge.slot):
+        depths = column(footer.table, DEPTH_AT)
+        for slot, role, id in footer.edge_rows():
+            depth = depths[slot]
+            if role != EDGE_BASE or lowest.get(id, _TOO_DEEP) < depth or bit_is_set(bits, slot):
                 continue
-            depth = footer.slot(edge.slot).depth
-            if not _has_base(objects, footers, dead, edge.id, depth):
-                _set(bits, edge.slot)
+            copies = objects.lookup.copies(id)
+            if not any(c.slot.codec != RECIPE and c.slot.depth < depth for c in copies):
+                _set(bits, slot)
                 found = True
     return found
-
-
-def _has_base(
-    objects: ObjectStore,
-    footers: Sequence[Footer],
-    dead: Sequence[bytearray],
-    id: bytes,
-    depth: int,
-) -> bool:
-    for footer, bits in zip(footers, dead, strict=True):
-        slot = footer.find(id)
-        if slot >= 0 and not bit_is_set(bytes(bits), slot) and footer.slot(slot).depth < depth:
-            return True
-    return any(
-        copy.slot.codec != RECIPE and copy.slot.depth < depth for copy in objects.lookup.copies(id)
-    )
 
 
 def remove_moved(

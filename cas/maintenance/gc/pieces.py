@@ -6,24 +6,24 @@ lies; records keep their order, and nothing of them is decoded.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from operator import add, ne
 from typing import Final
 
-from cas.limits import ID_BYTES, MIB
+from cas.limits import MIB
 from cas.objects.packs import PackInfo
 from cas.objects.store import ObjectStore
 from cas.storage.codec import DICTIONARY
 from cas.storage.header import PACK_HEADER_BYTES
-from cas.storage.pack import EDGE_DICTIONARY, SLOT_BYTES, WHOLE_PACK, Edge, Footer, encode_edges
+from cas.storage.pack import EDGE_DICTIONARY, WHOLE_PACK, Edge, Footer, encode_edges
 from cas.storage.record import RECORD_HEADER_BYTES
+from cas.storage.slots import CODEC_AT, column, offsets_of, picked, placed, stored_lengths
 
 _PIECE_BYTES: Final = 8 * MIB
 _GAP_BYTES: Final = 32 * 1024
 """Shorter gaps between records are read with them."""
 
-_OFFSET: Final = struct.Struct("<I")
-_BEHIND_OFFSET: Final = ID_BYTES + _OFFSET.size
 Span = tuple[int, int]
 
 
@@ -34,16 +34,13 @@ def pieces(
     lie. Raises what reading raises.
     """
     needs = {slot: (role, id) for slot, role, id in footer.edge_rows()}
-    group: list[int] = []
-    size_bytes = 0
-    for number, row in zip(numbers, footer.pick(numbers), strict=True):
-        group.append(number)
-        size_bytes += RECORD_HEADER_BYTES + row[2]
-        if size_bytes >= _PIECE_BYTES:
-            yield _piece(objects, pack, footer, group, needs)
-            group, size_bytes = [], 0
-    if group:
-        yield _piece(objects, pack, footer, group, needs)
+    lengths = stored_lengths(footer.table)
+    first = size_bytes = 0
+    for at, number in enumerate(numbers, 1):
+        size_bytes += RECORD_HEADER_BYTES + lengths[number]
+        if size_bytes >= _PIECE_BYTES or at == len(numbers):
+            yield _piece(objects, pack, footer, numbers[first:at], needs)
+            first, size_bytes = at, 0
 
 
 def _piece(
@@ -53,36 +50,33 @@ def _piece(
     numbers: Sequence[int],
     needs: dict[int, tuple[int, bytes]],
 ) -> tuple[bytes, Footer]:
-    spans: list[Span] = []
-    places: dict[int, int] = {}
-    end = PACK_HEADER_BYTES
-    beside = False
-    for number, row in zip(numbers, footer.pick(numbers), strict=True):
-        start, length = row[1], RECORD_HEADER_BYTES + row[2]
-        beside = beside or row[5] == DICTIONARY
-        places[number] = end
-        end += length
-        if spans and spans[-1][1] == start:
-            spans[-1] = (spans[-1][0], start + length)
-        else:
-            spans.append((start, start + length))
-    order = sorted(places)  # the table is sorted by id, and so is every part of it
     table = footer.table
-    slots = [
-        b"".join(
-            (
-                table[at * SLOT_BYTES : at * SLOT_BYTES + ID_BYTES],
-                _OFFSET.pack(places[at]),
-                table[at * SLOT_BYTES + _BEHIND_OFFSET : (at + 1) * SLOT_BYTES],
-            )
-        )
-        for at in order
-    ]
-    edges = [Edge(new, *needs[at]) for new, at in enumerate(order) if at in needs]
-    if beside:
+    offsets, stored = offsets_of(table), stored_lengths(table)
+    starts = [offsets[number] for number in numbers]
+    lengths = [RECORD_HEADER_BYTES + stored[number] for number in numbers]
+    *places, end = accumulate(lengths, initial=PACK_HEADER_BYTES)
+    # The table is sorted by id, and so is every part of it.
+    order, moved = zip(*sorted(zip(numbers, places, strict=True)), strict=True)
+    slots = placed(picked(table, order), moved)
+    edges = [Edge(new, *needs[at]) for new, at in enumerate(order) if at in needs] if needs else []
+    if DICTIONARY in column(slots, CODEC_AT):
         edges += [Edge(WHOLE_PACK, EDGE_DICTIONARY, id) for id in footer.dictionaries()]
-    body = b"".join((bytes(PACK_HEADER_BYTES), *_read(objects, pack, spans)))
-    return body, Footer(len(order), len(edges), end, b"".join(slots), encode_edges(edges))
+    body = b"".join((bytes(PACK_HEADER_BYTES), *_read(objects, pack, _spans(starts, lengths))))
+    return body, Footer(len(order), len(edges), end, slots, encode_edges(edges))
+
+
+def _spans(starts: Sequence[int], lengths: Sequence[int]) -> list[Span]:
+    """Stretches without a gap."""
+    ends = list(map(add, starts, lengths))
+    # Where the next record does not begin at the end of this one.
+    breaks = [at for at, gap in enumerate(map(ne, ends, starts[1:]), 1) if gap]
+    return list(
+        zip(
+            [starts[at] for at in (0, *breaks)],
+            [ends[at - 1] for at in (*breaks, len(ends))],
+            strict=True,
+        )
+    )
 
 
 def _read(objects: ObjectStore, pack: PackInfo, spans: Sequence[Span]) -> Iterator[memoryview]:

@@ -12,23 +12,20 @@ or more are marked together, which keeps too much and never too little.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from cas.catalog.catalog import CatalogReader, PackRow
-from cas.errors import CasError, CorruptObject, MissingPack, NotCanonical
-from cas.limits import ID_BYTES
+from cas.errors import CorruptObject, MissingPack
+from cas.maintenance.gc.names import Names, places_in
 from cas.maintenance.gc.whereabouts import TABLE_SLOTS_MAX, Whereabouts
-from cas.model.encoding import decode_many
 from cas.model.ids import Kind
-from cas.model.objects import Commit
-from cas.objects.bulk import GROUP_BYTES, GROUP_COUNT, BulkReader
-from cas.objects.chains import Place
-from cas.objects.children import children
 from cas.objects.packs import PackInfo, file_name
 from cas.objects.store import ObjectStore
 from cas.storage.codec import DICTIONARY, RECIPE, ZSTD
-from cas.storage.pack import EDGE_BASE, SLOT_BYTES, Footer, decode_footer
+from cas.storage.pack import EDGE_BASE, Footer, decode_footer
+from cas.storage.slots import CODEC_AT, KIND_AT, column
 
 FREE: Final = 0
 """Nothing that is kept, and nothing that was given up, leads here."""
@@ -43,10 +40,11 @@ DROPPING: Final = 5
 REPLACED: Final = 6
 """A copy that another stands for: it goes, and its object stays."""
 
-_KIND_AT: Final = 48
-"""Where a slot says its kind."""
-
+_BLOB: Final = int(Kind.BLOB)
 _AT_ONCE: Final = 1 << 15
+_DENSE: Final = 8
+"""From one slot in so many on it is faster to look at each than to search for the next."""
+
 _WORTH_KEEPING: Final = frozenset((FREE, DROPPED, DROPPING))
 _WORTH_DROPPING: Final = frozenset((FREE,))
 
@@ -60,6 +58,7 @@ class Lost(NamedTuple):
     base: bytes
     kind: int
     group: int
+    offset: int
     stored_bytes: int
     raw_bytes: int
 
@@ -72,8 +71,7 @@ class Marks:
 
     def __init__(self, objects: ObjectStore, thinned: frozenset[bytes] = frozenset()) -> None:
         self._objects = objects
-        self._thinned = thinned
-        self._reader = BulkReader(objects)
+        self._names = Names(objects, thinned)
         self.packs: dict[int, PackInfo] = {}
         self.colors: dict[int, bytearray] = {}
         self.version = 0
@@ -81,7 +79,11 @@ class Marks:
         self._where = Whereabouts()
         self.places = self._where.places
         self._waiting: set[int] = set()
-        self.given_up: list[bytes] = []
+        # Ids all of whose copies were colored, by color, while there is a table of all.
+        self._seen: dict[int, set[bytes]] = {KEEPING: set(), DROPPING: set()}
+        # Packs of which single copies need more than a base.
+        self._needy: dict[int, bool] = {}
+        self.given_up = self._names.given_up
         """Directories of thinned commits that are kept: what only these lead to was given up."""
         self.deferring = False
         """While it is set, the base of a delta is not kept for its sake: see `lost_bases`."""
@@ -114,6 +116,9 @@ class Marks:
             self.colors[number] = bytearray(count)
             self.strike(number, state.vectors.get(number))
         self.version, self.removal_version = state.version, state.removal_version
+        if is_small:
+            files = [pack for pack in self.packs.values() if pack.file is not None]
+            self._names.read_ahead((pack, lookup.footer(pack)) for pack in files)
 
     def catch_up(self, reader: CatalogReader, slots_max: int) -> list[int] | None:
         """Take in what was installed and removed since, in the state of `reader`: the numbers of
@@ -198,7 +203,7 @@ class Marks:
             colors = self.colors.get(number)
             if footer is None or colors is None:
                 continue
-            kinds = footer.table[_KIND_AT::SLOT_BYTES]
+            kinds = column(footer.table, KIND_AT)
             for slot in _positions(kinds, kind, kinds.find(kind), len(kinds)):
                 if colors[slot] in _WORTH_KEEPING:
                     colors[slot] = KEEPING
@@ -222,20 +227,33 @@ class Marks:
     def lost_bases(self) -> list[Lost]:
         """Deltas that are kept while no copy of their base is."""
         found = []
+        known: dict[bytes, bool] = {}
         for number, colors in list(self.colors.items()):
             footer = self.footer(number)
-            if footer is None or not footer.edge_count:
+            if footer is None or not footer.has_edges:
                 continue
+            lost: list[tuple[int, bytes]] = []
             for at, role, base in footer.edge_rows():
-                if role == EDGE_BASE and colors[at] == KEPT and not self._is_kept(base):
-                    slot = footer.slot(at)
-                    sizes = slot.stored_bytes, slot.raw_bytes
-                    found.append(Lost(number, at, slot.id, base, slot.kind, slot.group, *sizes))
+                if role == EDGE_BASE and colors[at] == KEPT:
+                    is_kept = known.get(base)
+                    if is_kept is None:
+                        is_kept = known[base] = self._is_kept(base)
+                    if not is_kept:
+                        lost.append((at, base))
+            rows = footer.pick([at for at, _base in lost])
+            for (at, base), (id, offset, stored, raw, kind, _c, _d, _f, group) in zip(
+                lost, rows, strict=True
+            ):
+                found.append(Lost(number, at, id, base, kind, group, offset, stored, raw))
         return found
 
     def _is_kept(self, id: bytes) -> bool:
-        colors = self.colors
-        return any(colors[n][slot] == KEPT for n, slot in self.places(id) if n in colors)
+        all_colors = self.colors
+        for number, slot in self.places(id):
+            colors = all_colors.get(number)
+            if colors is not None and colors[slot] == KEPT:
+                return True
+        return False
 
     def replace(self, items: Iterable[Lost]) -> None:
         """Note copies for which others stand now, that are newer than the mark."""
@@ -292,7 +310,13 @@ class Marks:
             return [id for id in ids if not self._mark(id, color, wanted)]
         missing = []
         all_colors, waiting = self.colors, self._waiting
-        for id in ids:
+        # What was kept is not looked at again, and what was kept or dropped is not dropped.
+        seen = self._seen[color]
+        fresh = set(ids) - seen
+        if color == DROPPING:
+            fresh -= self._seen[KEEPING]
+        seen |= fresh
+        for id in fresh:
             found = False
             for number, slot in table.get(id, ()):
                 colors = all_colors.get(number)
@@ -326,8 +350,11 @@ class Marks:
                 footer = self.footer(number)
                 if footer is None:
                     break
-                for slot in slots:
-                    colors[slot] = done
+                if len(slots) < _AT_ONCE:
+                    colors[:] = colors.replace(bytes((todo,)), bytes((done,)))
+                else:
+                    for slot in slots:
+                        colors[slot] = done
                 self._trace(number, footer, slots, todo, wanted)
 
     def footer(self, number: int) -> Footer | None:
@@ -350,20 +377,11 @@ class Marks:
     ) -> None:
         pack = self.packs[number]
         strict = todo == KEEPING
-        ids: list[bytes] = []
-        places: list[Place] = []
-        stored: set[int] = set()
-        beside = False
-        for slot, row in zip(slots, footer.pick(slots), strict=True):
-            id, offset, size, raw, kind, codec, depth, _flags, group = row
-            if codec == DICTIONARY:
-                beside = True
-            elif codec > ZSTD:
-                stored.add(slot)
-            if kind != Kind.BLOB and codec != RECIPE:
-                ids.append(id)
-                places.append(Place(pack, offset, size, raw, kind, codec, depth, group))
-        if stored:
+        kinds, codecs = column(footer.table, KIND_AT), column(footer.table, CODEC_AT)
+        slots = [at for at in slots if kinds[at] != _BLOB or codecs[at] > ZSTD]
+        beside = any(codecs[at] == DICTIONARY for at in slots)
+        stored = {at for at in slots if ZSTD < codecs[at] != DICTIONARY}
+        if stored and (not self.deferring or self._is_needy(number, footer)):
             for slot, role, needed in footer.edge_rows():
                 if slot not in stored or (self.deferring and role == EDGE_BASE):
                     continue
@@ -373,71 +391,34 @@ class Marks:
         for dictionary in footer.dictionaries() if beside else ():
             if not self._mark(dictionary, todo, wanted) and strict:
                 raise _missing(dictionary, f"copies in {pack.label}")
-        order = sorted(range(len(ids)), key=lambda at: places[at].offset)
-        for some in _groups(order, places):
-            named = self._children([ids[at] for at in some], [places[at] for at in some], strict)
+        structured = [at for at in slots if kinds[at] != _BLOB and codecs[at] != RECIPE]
+        ids, places = places_in(pack, footer, structured)
+        for named in self._names.of(ids, places, strict=strict):
             for child in self._mark_all(named, todo, wanted):
                 if strict:
                     self._miss(child, f"an object in {pack.label}")
 
-    def _children(self, ids: Sequence[bytes], places: Sequence[Place], strict: bool) -> set[bytes]:
-        """What a group of structured objects names."""
-        named: set[bytes] = set()
-        trees: list[tuple[int, bytes]] = []
-        for id, kind, content in self._reader.load(ids, places):
-            try:
-                if content is None:
-                    kind, content = self._objects.read(id)
-                if kind in (Kind.TREE, Kind.REFS):
-                    trees.append((kind, bytes(content)))
-                elif strict and kind == Kind.COMMIT and id in self._thinned:
-                    commit = Commit.decode(bytes(content), verified=True)
-                    named.update(commit.parents)
-                    self.given_up.append(commit.tree)
-                else:
-                    named.update(children(kind, bytes(content)))
-            except (CasError, NotCanonical):
-                if strict:
-                    raise
-        if trees:
-            named.update(_named_by_trees(trees))
-        return named
-
-
-def _named_by_trees(trees: Sequence[tuple[int, bytes]]) -> Iterator[bytes]:
-    """Ids in nodes of trees, all decoded in one go where that is possible."""
-    decoded = decode_many([content for _kind, content in trees]) or [None] * len(trees)
-    for (kind, content), fields in zip(trees, decoded, strict=True):
-        if type(fields) is not list or len(fields) != 6 or type(fields[3]) is not bytes:
-            yield from children(kind, content)
-            continue
-        column = fields[3]
-        for at in range(0, len(column), ID_BYTES):
-            yield column[at : at + ID_BYTES]
+    def _is_needy(self, number: int, footer: Footer) -> bool:
+        """Whether any single copy of a pack needs more than a base."""
+        needy = self._needy.get(number)
+        if needy is None:
+            needy = any(role != EDGE_BASE for _slot, role, _id in footer.edge_rows())
+            self._needy[number] = needy
+        return needy
 
 
 def _positions(colors: bytes | bytearray, color: int, first: int, count: int) -> list[int]:
     """Where a color stands, from the first place on, `count` of them at the most."""
     if first < 0:
         return []
+    if colors.count(color) > len(colors) // _DENSE:
+        found = [at for at, now in enumerate(colors) if now == color]
+        return found[bisect_left(found, first) :][:count]
     found = [first]
     find = colors.find
     while len(found) < count and (first := find(color, first + 1)) >= 0:
         found.append(first)
     return found
-
-
-def _groups(order: Sequence[int], places: Sequence[Place]) -> Iterator[list[int]]:
-    group: list[int] = []
-    size_bytes = 0
-    for at in order:
-        group.append(at)
-        size_bytes += places[at].raw_bytes
-        if size_bytes >= GROUP_BYTES or len(group) == GROUP_COUNT:
-            yield group
-            group, size_bytes = [], 0
-    if group:
-        yield group
 
 
 def _missing(id: bytes, by: str) -> CorruptObject:

@@ -13,20 +13,22 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from itertools import chain
 from typing import Final
 
-from cas.limits import ID_BYTES
+from cas.maintenance.gc.chains import Chains
 from cas.maintenance.gc.moving import install_moved, moving
 from cas.maintenance.gc.reach import Lost, Marks
 from cas.objects.batch import Batch
+from cas.objects.bulk import Ahead, BulkReader
 from cas.objects.packs import PackInfo
 from cas.objects.pipeline import Submitted
 from cas.objects.store import ObjectStore
 from cas.storage.codec import DELTA
 from cas.storage.delta import encode_delta
-from cas.storage.record import RECORD_HEADER_BYTES
 
-_STEPS_MAX: Final = 8
+_AHEAD: Final = 4
+"""Groups of about a MiB that are read before they are written."""
 
 
 def reencode(objects: ObjectStore, marks: Marks, bytes_max: int) -> int:
@@ -48,8 +50,7 @@ def reencode(objects: ObjectStore, marks: Marks, bytes_max: int) -> int:
     outputs = None
     written = 0
     with moving(objects) as batch:
-        for family in _families(objects, chosen):
-            written += _write(objects, batch, family)
+        written = _write(objects, batch, _families(Chains(marks), chosen))
         outputs = install_moved(objects, batch, state, list(packs.values()))
     if outputs is None:
         return 0
@@ -70,42 +71,52 @@ def _within(marks: Marks, lost: Iterable[Lost], bytes_max: int) -> list[Lost]:
     return chosen
 
 
-def _families(objects: ObjectStore, lost: Iterable[Lost]) -> list[list[Lost]]:
-    """Deltas by the object at the end of their chains, the newest of each first."""
+def _families(chains: Chains, lost: Iterable[Lost]) -> list[list[Lost]]:
+    """Deltas by the object at the end of their chains, the newest of each first. Those whose first
+    lie near each other stand near each other.
+    """
     found: dict[bytes, dict[bytes, Lost]] = defaultdict(dict)
     for item in lost:
-        found[_end_of(objects, item.base)].setdefault(item.id, item)
-    return [
+        found[chains.end_of(item.base)].setdefault(item.id, item)
+    families = [
         sorted(family.values(), key=lambda item: (-item.number, item.slot))
         for family in found.values()
     ]
+    return sorted(families, key=lambda family: (family[0].number, family[0].offset))
 
 
-def _end_of(objects: ObjectStore, id: bytes) -> bytes:
-    for _ in range(_STEPS_MAX):
-        copy = objects.lookup.find(id)
-        if copy is None or copy.slot.codec != DELTA:
-            return id
-        start = copy.slot.offset + RECORD_HEADER_BYTES
-        id = objects.stored(copy.pack, start, ID_BYTES)
-    return id
-
-
-def _write(objects: ObjectStore, batch: Batch, family: list[Lost]) -> int:
-    leader, *others = family
-    kind, base = objects.read(leader.id)
-    written = len(base)
-    batch.rewrite([Submitted(leader.id, kind, base, None, len(base), 0, leader.group)])
-    for item in others:
-        if batch.holds(item.id):
-            continue
-        kind, content = objects.read(item.id)
-        written += len(content)
-        frame = encode_delta(content, base) if item.group == leader.group else None
-        if frame is not None and kind == leader.kind and 2 * len(frame) <= len(content):
-            payload = leader.id + frame
-            new = Submitted(item.id, kind, payload, DELTA, len(content), 1, item.group)
-        else:
-            new = Submitted(item.id, kind, content, None, len(content), 0, item.group)
-        batch.rewrite([new])
+def _write(objects: ObjectStore, batch: Batch, families: list[list[Lost]]) -> int:
+    """Stage new copies of all; their bytes. Reading and compressing go on beside each other."""
+    items = [(item, family[0]) for family in families for item in family]
+    written = 0
+    leading = b""
+    ahead = Ahead(BulkReader(objects).read([item.id for item, _leader in items]), _AHEAD)
+    try:
+        for (item, leader), found in zip(items, chain.from_iterable(ahead), strict=True):
+            content = found.content
+            if content is None:
+                content = objects.read(item.id)[1]
+            content = bytes(content)
+            written += len(content)
+            new = None
+            if item is leader:
+                leading = content
+            elif not batch.holds(item.id):
+                new = _delta(item, content, leader, leading)
+            if not batch.holds(item.id):
+                whole = Submitted(item.id, item.kind, content, None, len(content), 0, item.group)
+                batch.rewrite([new or whole])
+    finally:
+        ahead.close()
     return written
+
+
+def _delta(item: Lost, content: bytes, leader: Lost, base: bytes) -> Submitted | None:
+    """An object as a delta of the first of its family, where that is worth it."""
+    if item.group != leader.group or item.kind != leader.kind:
+        return None
+    frame = encode_delta(content, base)
+    if frame is None or 2 * len(frame) > len(content):
+        return None
+    payload = leader.id + frame
+    return Submitted(item.id, item.kind, payload, DELTA, len(content), 1, item.group)

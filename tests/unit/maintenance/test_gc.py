@@ -467,6 +467,35 @@ def test_a_base_that_nobody_else_needs_goes(store: Store, rng: Random) -> None:
     assert store.plan_gc(grace_us=0).is_empty
 
 
+def test_many_directories_are_read_ahead(store: Store, rng: Random) -> None:
+    """What thousands of directories name stays; one that is damaged stops the run, in whichever
+    group it is read, and nothing is collected.
+    """
+    names = [f"d{at}/f" for at in range(1700)]
+    write(store, "main", {name: b"%d" % at for at, name in enumerate(names)})
+    loose = rng.randbytes(50_000)
+    store.put(loose)
+    store.spill()
+    assert store.gc(grace_us=0).object_count == 1
+    assert exists(store, loose, *[b"%d" % at for at in range(0, 1700, 100)]) == [
+        False,
+        *[True] * 17,
+    ]
+    store.put(loose + b"2")
+    pack = next(p for p in store.objects.lookup.refresh().packs.values() if p.file is not None)
+    footer = store.objects.lookup.footer(pack)
+    trees = [slot for slot in footer.slots() if slot.kind == Kind.TREE and slot.codec < 2]
+    path = Path(store.location) / "packs" / str(pack.file)
+    os.chmod(path, 0o644)
+    with open(path, "r+b") as file:
+        file.seek(rng.choice(trees).payload_offset)
+        file.write(b"\xff\xff\xff\xff")
+    with reopened(store) as other:
+        with pytest.raises(cas.Corrupt):
+            other.gc(grace_us=0)
+        assert other.has(cas.BlobId(digest_blob(loose + b"2")))
+
+
 def test_what_was_thinned_goes_at_once(store: Store, rng: Random) -> None:
     """Content that only thinned commits led to waits for no grace; a loose object does."""
     loose = rng.randbytes(20_000)
@@ -561,8 +590,10 @@ def test_packs_to_write_anew_are_chosen_by_waste() -> None:
     def load(number: int, live: int, total: int) -> Load:
         return Load(PackInfo(number, f"{number}", total, None), live, total)
 
-    def numbers(loads: list[Load], bytes_max: int = 10_000) -> list[int]:
-        chosen = choose(loads, waste_min=0.1, pack_bytes=800, bytes_max=bytes_max)
+    def numbers(loads: list[Load], bytes_max: int = 10_000, spare_bytes: int = 0) -> list[int]:
+        chosen = choose(
+            loads, waste_min=0.1, pack_bytes=800, bytes_max=bytes_max, spare_bytes=spare_bytes
+        )
         return [pack.number for pack in chosen]
 
     assert numbers([load(1, 950, 1000), load(2, 500, 1000), load(3, 100, 1000)]) == [3, 2]
@@ -572,6 +603,10 @@ def test_packs_to_write_anew_are_chosen_by_waste() -> None:
     assert numbers([load(at, 50, 50) for at in range(7)]) == []
     assert numbers([load(at, 50, 50) for at in range(8)]) == list(range(8))
     assert numbers([load(1, 0, 1000)], 0) == [1]
+    some = [load(1, 950, 1000), load(2, 700, 1000), load(3, 600, 1000), load(4, 800, 1000)]
+    assert numbers(some, spare_bytes=250) == [3, 2]  # what is left wastes 200 and 50
+    assert numbers(some, spare_bytes=249) == [3, 2, 4]
+    assert numbers([load(1, 400, 1000), load(2, 800, 1000)], spare_bytes=5_000) == [1]
 
 
 def test_a_run_with_nothing_new_marks_nothing(store: Store, clock: ManualClock) -> None:
