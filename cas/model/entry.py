@@ -217,20 +217,38 @@ def _events(fields: Any) -> tuple[Event, ...]:
     shape(type(fields) is list and len(fields) <= EVENTS_MAX, "events are an array")
     events = []
     for row in fields:
-        shape(type(row) is list and len(row) == 4, "an event is an array of 4")
+        if not (
+            # An event whose body is inline, which most are.
+            type(row) is list
+            and tuple(map(type, row)) == _INLINE
+            and row[2] == 0
+            and _TEXT.issuperset(map(type, row[1]))
+            and _TEXT.issuperset(map(type, row[1].values()))
+        ):
+            _check_event(row)
         kind, headers, form, body = row
-        shape(type(kind) is str, "an event's type is text")
-        shape(
-            is_extras(headers) and all(type(v) is str for v in headers.values()),
-            "an event's headers map text to text",
-        )
-        shape(is_uint(form) and form in (0, 1), "an event's body is inline or a blob")
-        shape(type(body) is bytes and (form == 0 or len(body) == 32), "an event's body is bytes")
-        if form == 1:
+        if form:
             events.append(Event(kind, None, headers, ObjectId(body)))
         else:
             events.append(Event(kind, body, headers))
     return tuple(events)
+
+
+_INLINE: Final = (str, dict, int, bytes)
+_TEXT: Final = frozenset((str,))
+
+
+def _check_event(row: Any) -> None:
+    """Say what of an event is wrong, if something is. Raises `NotCanonical`."""
+    shape(type(row) is list and len(row) == 4, "an event is an array of 4")
+    kind, headers, form, body = row
+    shape(type(kind) is str, "an event's type is text")
+    shape(
+        is_extras(headers) and all(type(v) is str for v in headers.values()),
+        "an event's headers map text to text",
+    )
+    shape(is_uint(form) and form in (0, 1), "an event's body is inline or a blob")
+    shape(type(body) is bytes and (form == 0 or len(body) == 32), "an event's body is bytes")
 
 
 def check_event(type: str, headers: Mapping[str, str]) -> None:

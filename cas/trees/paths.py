@@ -37,11 +37,12 @@ def to_entry(value: Value) -> TreeEntry:
 
 def lookup(root: bytes, parts: Path, nodes: NodeStore) -> TreeEntry | None:
     """The entry at a path, or None; the empty path is the root directory itself."""
-    value = _lookup(root, parts, nodes)
+    value = value_at(root, parts, nodes)
     return None if value is None else to_entry(value)
 
 
-def _lookup(root: bytes, parts: Path, nodes: NodeStore) -> Value | None:
+def value_at(root: bytes, parts: Path, nodes: NodeStore) -> Value | None:
+    """`lookup`, as the tree has it: tag, id and number."""
     if not parts:
         return _TREE, root, summarize(DIRECTORY, root, load_root(DIRECTORY, root, nodes)).number
     for part in parts[:-1]:
@@ -54,7 +55,7 @@ def _lookup(root: bytes, parts: Path, nodes: NodeStore) -> Value | None:
 
 def list_directory(root: bytes, parts: Path, nodes: NodeStore) -> Iterator[tuple[bytes, TreeEntry]]:
     """Entries of the directory at a path, in order of name; none when it is no directory."""
-    value = _lookup(root, parts, nodes) if parts else (_TREE, root, 0)
+    value = value_at(root, parts, nodes) if parts else (_TREE, root, 0)
     if value is not None and value[0] == _TREE:
         for name, below in scan(DIRECTORY, value[1], nodes):
             yield name, to_entry(below)

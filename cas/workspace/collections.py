@@ -233,7 +233,8 @@ class UnitArtifacts(UnitCollection[Artifact]):
                 run=run,
                 at=_now(self._unit),
             )
-            return self._unit.save(made)
+            # That nobody has it was found out just now.
+            return self._unit.add_fresh(made)
         made = old.evolve(
             content=blob,
             size_bytes=entry.size,

@@ -149,16 +149,7 @@ def encode_event(
 
 def events_of(core: Core, entry: Entry, after: int = -1) -> Iterator[DomainEvent]:
     """The events of an entry behind a place in it, in order."""
-    for index, event in enumerate(entry.events):
-        if index > after:
-            yield DomainEvent(
-                event.type,
-                Position(entry.seq, index),
-                entry.actor,
-                entry.time_us,
-                event.headers,
-                _body_of(core, event),
-            )
+    return read_events(core, iter((entry,)), Position(entry.seq, after))
 
 
 def _body_of(core: Core, event: Event) -> Callable[[], bytes]:
@@ -179,14 +170,23 @@ def read_events(
 
     A type that ends in `.*` stands for all that begin with what is before it.
     """
-    wanted = type_filter(types)
+    wanted = None if types is None else type_filter(types)
     for entry in entries:
-        if not entry.events:
+        events, seq = entry.events, entry.seq
+        if not events:
             continue
-        skip = after.index if entry.seq == after.seq else -1
-        for event in events_of(core, entry, skip):
-            if wanted(event.type):
-                yield event
+        actor, time_us = entry.actor, entry.time_us
+        skip = after.index if seq == after.seq else -1
+        for index, event in enumerate(events):
+            if index > skip and (wanted is None or wanted(event.type)):
+                yield DomainEvent(
+                    event.type,
+                    Position(seq, index),
+                    actor,
+                    time_us,
+                    event.headers,
+                    _body_of(core, event),
+                )
 
 
 def type_filter(types: Collection[str] | None) -> Callable[[str], bool]:

@@ -7,6 +7,7 @@ names the record that it was made against, by its blob id.
 from __future__ import annotations
 
 import re
+from base64 import b32encode
 from typing import Final
 
 from attrs import field, frozen
@@ -17,9 +18,11 @@ from cas.limits import AGGREGATE_ID_BYTES_MAX
 from cas.model.ids import BlobId
 from cas.model.names import printable, split_path, to_bytes
 
-_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
-# Most ids, told in one call.
-_PLAIN: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}").fullmatch
+_TO_CROCKFORD: Final = bytes.maketrans(
+    b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", b"0123456789abcdefghjkmnpqrstvwxyz"
+)
+is_plain: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}").fullmatch
+"""Whether an id is one of the simple ones, which are one name of a path; most are."""
 _RANDOM_BYTES: Final = 10
 
 
@@ -60,7 +63,7 @@ def check_id(id: object, *, path: bool = False) -> str:
     """
     if not isinstance(id, str):
         raise InvalidName(f"An id is text, not {id!r}.", name=repr(id), reason="is no text")
-    if _PLAIN(id):
+    if is_plain(id):
         return id
     reason = _fault(id, path)
     if reason:
@@ -93,11 +96,7 @@ def new_id(clock: Clock) -> str:
     """A fresh id of 26 letters and digits; later ones sort later, so that a collection grows at
     its end, where a commit writes fewest nodes.
     """
-    number = int.from_bytes(
-        (clock.wall_us() // 1000).to_bytes(6, "big") + clock.random(_RANDOM_BYTES), "big"
-    )
-    letters = []
-    for _ in range(26):
-        number, rest = divmod(number, 32)
-        letters.append(_ALPHABET[rest])
-    return "".join(reversed(letters))
+    # 26 digits of 5 bits are those of 20 bytes without the first six.
+    stamp = (clock.wall_us() // 1000).to_bytes(6, "big") + clock.random(_RANDOM_BYTES)
+    digits = b32encode(stamp.rjust(20, b"\0"))[6:]
+    return digits.translate(_TO_CROCKFORD).decode()

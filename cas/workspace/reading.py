@@ -17,11 +17,12 @@ from cas.history.snapshot import Snapshot
 from cas.history.view import View
 from cas.model.ids import BlobId, CommitId, Kind
 from cas.model.names import split_path
-from cas.model.objects import Commit
+from cas.model.objects import Commit, EntryKind
 from cas.trees import paths
 from cas.trees.node import DIRECTORY
 from cas.workspace.codec import from_record, typed
 from cas.workspace.layout import MAIN, context_branch, record_path, snapshot_of
+from cas.workspace.links import is_plain
 from cas.workspace.registry import Aggregate, AggregateType, type_of
 
 T = TypeVar("T", bound=Aggregate)
@@ -89,12 +90,15 @@ class Reader:
         root = self._folder(type)
         if root is None:
             return None
-        entry = paths.lookup(root, split_path(id), self._nodes)
-        return None if entry is None or entry.is_tree else BlobId(entry.id)
+        # Most ids are one name.
+        name = (id.encode(),) if is_plain(id) else split_path(id)
+        value = paths.value_at(root, name, self._nodes)
+        return None if value is None or value[0] == EntryKind.TREE else BlobId(value[1])
 
     def load(self, type: AggregateType, record: BlobId) -> Aggregate:
         """The aggregate of a record."""
-        data = self.core.objects.get(record, Kind.BLOB)
+        objects = self.core.objects
+        data = objects.quick.get(record) or objects.get(record, Kind.BLOB)
         return from_record(data, expected=type, origin=record)
 
     def records(self, type: AggregateType) -> Iterator[tuple[str, BlobId]]:

@@ -119,6 +119,17 @@ def _enum_in(value: Any, kind: type[Enum]) -> Enum:
         raise Invalid(f"is one of {named}, not {_shown(value)}") from error
 
 
+def _member_in(kind: type[Enum]) -> Callable[[Any, Any], Enum]:
+    """`_enum_in` of one enum: what is text, as most are, is looked up."""
+    known = {each.value: each for each in kind if each.value.__class__ is str}
+
+    def structure(value: Any, _type: Any) -> Enum:
+        found = known.get(value) if value.__class__ is str else None
+        return _enum_in(value, kind) if found is None else found
+
+    return structure
+
+
 def _id_in(value: Any, kind: type[ObjectId]) -> ObjectId:
     if value.__class__ is not bytes or len(value) != 32:
         raise Invalid(f"is an id of 32 bytes, not {_shown(value)}")
@@ -183,8 +194,10 @@ def reader_of(cls: Any) -> Callable[[Any, Any], Any]:
         each.name: gen.override(struct_hook=_in(each.type))
         for each in attrs.fields(attrs.resolve_types(cls))
     }
+    # Of an aggregate what its type does not know was put aside before.
+    strict = not issubclass(cls, Aggregate)
     read: Callable[[Any, Any], Any] = gen.make_dict_structure_fn(
-        cls, _converter(), _cattrs_forbid_extra_keys=True, **_left_out(cls, hooks)
+        cls, _converter(), _cattrs_forbid_extra_keys=strict, **_left_out(cls, hooks)
     )
 
     def structure(value: Any, _type: Any = None) -> Any:
@@ -228,7 +241,7 @@ def _in(kind: Any) -> Callable[[Any, Any], Any]:
         read = _PLAIN[kind][0]
         return (lambda value, _type: _id_in(value, kind)) if read is _id_in else read
     if _is_enum(kind):
-        return lambda value, _type: _enum_in(value, kind)
+        return _member_in(kind)
     if _is_optional(kind):
         return _optional_in(kind)
     if _is_many(kind):
