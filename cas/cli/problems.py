@@ -7,7 +7,7 @@ called that, and its traceback appears only when CAS_DEBUG asks for it.
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, Final
 
 import click
 from attrs import field, frozen
@@ -71,7 +71,7 @@ def problem_of(error: BaseException, interrupted: str = "") -> Problem:
     if isinstance(error, ModuleNotFoundError) and not (error.name or "cas").startswith("cas"):
         return Problem(
             "missing-library",
-            f"The library {error.name} is missing; install agent-cas again.",
+            f"The library {error.name} is missing; {_how_to_get(error.name or '')}.",
             1,
             {"library": error.name},
         )
@@ -82,6 +82,22 @@ def problem_of(error: BaseException, interrupted: str = "") -> Problem:
         1,
         {"error": detail},
     )
+
+
+_EXTRAS: Final = {
+    "numpy": "search",
+    "obstore": "s3",
+    "psycopg": "postgres",
+    "pygit2": "git",
+    "watchfiles": "watch",
+}
+
+
+def _how_to_get(library: str) -> str:
+    extra = _EXTRAS.get(library.partition(".")[0])
+    if extra is None:
+        return "install agent-cas again"
+    return f"run `pip install 'agent-cas[{extra}]'`"
 
 
 def _usage(error: click.ClickException) -> Problem:

@@ -113,7 +113,9 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
     def put_entry(self, path: str | bytes, entry: TreeEntry) -> None:
         """Stage an entry whose object exists or was put in this transaction: no bytes move.
 
-        Raises `ObjectNotFound`, `WrongKind`, and `Invalid` when it has another size.
+        Of a directory each directory in it is looked at, for its depth. Raises `ObjectNotFound`,
+        `WrongKind`, `Invalid` when it has another size, `LimitExceeded` when paths in it would be
+        longer here than a path may be.
         """
         self._batch.check_open()
         parts = split_path(path)
@@ -123,6 +125,9 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
         size_bytes = self._measure(entry.id, Kind.TREE if entry.is_tree else Kind.BLOB)
         if entry.size != size_bytes:
             raise Invalid(f"{entry.id.short} has {size_bytes} bytes, not {entry.size}.")
+        if entry.is_tree:
+            # A commit that nobody can walk would be no use to anybody.
+            paths.check_levels(entry.id, len(parts), self._nodes)
         self._rely(entry.id)
         self._stage(parts, (int(entry.kind), bytes(entry.id), size_bytes))
 

@@ -67,8 +67,8 @@ def need_numpy() -> None:
         np.ndarray  # noqa: B018 - the first use imports it
     except ImportError as error:
         raise Unsupported(
-            "Vectors need numpy: pip install 'agent-cas[search]'. Full text and queries work "
-            "without it.",
+            "Recall needs numpy: pip install 'agent-cas[search]'. Without it `cas find` works, and "
+            "`find`, `links_to` and the like of `cas.Recall(store, embedder=None)`.",
             extra="search",
         ) from error
 

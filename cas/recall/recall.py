@@ -23,7 +23,7 @@ from cas.history.revision import AsOf as Named
 from cas.history.revision import when_of
 from cas.history.store import Store
 from cas.model.ids import BlobId
-from cas.recall.embed import Embedder, default_embedder
+from cas.recall.embed import Embedder, default_embedder, need_numpy
 from cas.recall.engine import Engine
 from cas.recall.feedback import FEEDBACK, Verdict, feedback_event
 from cas.recall.find import Finder, Page, ask, read_page, seq_of
@@ -55,8 +55,8 @@ AsOf = Named | None
 
 
 class Recall:
-    """Recall and search. `embedder=None` searches by words alone; by default the model of the
-    package serves where numpy is there. `former` is the model that `embedder` takes the place of:
+    """Recall and search. `embedder=None` makes no vectors, and searches by words alone; by default
+    the model of the package serves. Both it and `recall` need numpy, the other calls do not. `former` is the model that `embedder` takes the place of:
     it serves until each row has a vector of the new one, some of which are made with each catching
     up. `counter` counts tokens exactly; else they are estimated. `index` is the file of the search
     index; by default it lies in the store's cache.
@@ -142,7 +142,8 @@ class Recall:
         `pinned` comes first and is never left out; more of it than the budget takes is `Invalid`.
         `where` filters before anything is ranked. With `receipt` the answer is kept as a `Receipt`,
         by an entry of its own, and `Recalled.receipt` links to it. Raises `Invalid`,
-        `EntryNotFound`, `BeforeHorizon`, and what reading the store raises.
+        `EntryNotFound`, `BeforeHorizon`, `Unsupported` without numpy, and what reading the store
+        raises.
         """
         text = clean(query)
         notices = []
@@ -175,6 +176,7 @@ class Recall:
         )
 
     def _answer(self, request: Request, notices: Sequence[str], *, again: bool = False) -> Recalled:
+        need_numpy()
         now_us = self.store.entry(request.seq).time_us if request.seq else 0
         with self._lock:
             return self._engine.recall(request, now_us, notices, again=again)

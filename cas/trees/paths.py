@@ -372,6 +372,35 @@ def leaves(root: bytes, nodes: NodeStore, known: dict[bytes, int]) -> int:
     return known[root]
 
 
+def check_levels(root: bytes, depth: int, nodes: NodeStore) -> None:
+    """Refuse the directory `root` for a place `depth` names down, if what is in it would lie
+    deeper there than a path may. Each tree in it is read once. Raises `LimitExceeded`.
+    """
+    levels: dict[bytes, int] = {_EMPTY: 0}
+    room = PATH_DEPTH_MAX - depth
+    stack: list[tuple[bytes, int, list[bytes]]] = []
+    if root != _EMPTY:
+        stack.append((root, 0, _parts(root, nodes)[1]))
+    while stack:
+        at, found, below = stack[-1]
+        while below and below[-1] in levels:
+            found = max(found, levels[below.pop()])
+        if len(stack) + found > room:
+            raise LimitExceeded(
+                f"A directory cannot stand {depth} names deep if paths in it get longer than "
+                f"{PATH_DEPTH_MAX} names; put it higher up.",
+                limit="PATH_DEPTH_MAX",
+                value=depth + len(stack) + found,
+                maximum=PATH_DEPTH_MAX,
+            )
+        if below:
+            stack[-1] = (at, found, below)
+            stack.append((below[-1], 0, _parts(below[-1], nodes)[1]))
+        else:
+            levels[at] = found + 1
+            stack.pop()
+
+
 def _parts(root: bytes, nodes: NodeStore) -> tuple[int, list[bytes]]:
     """How many leaves a directory has, and the directories in it."""
     below: list[bytes] = []

@@ -24,7 +24,7 @@ from cas.workspace.events import DomainEvent, check_type_name, type_filter
 from cas.workspace.layout import MAIN, context_branch
 from cas.workspace.parts import part
 from cas.workspace.reading import Collection, Reader
-from cas.workspace.registry import Aggregate, AggregateType, aggregate, not_valid
+from cas.workspace.registry import Aggregate, AggregateType, aggregate, not_valid, own_id
 
 HOME = "workspace"
 """The context in which the workspace keeps what it is itself."""
@@ -103,7 +103,7 @@ class Context(Aggregate):
     id of that store, filled in by `declare`.
     """
 
-    id: str = part(validator=_branches)
+    id: str = part(validator=[own_id, _branches])
     description: str = part(default="", rule="text")
     types: frozenset[str] = part(default=frozenset(), rule="union")
     publishes: frozenset[str] = part(default=frozenset(), rule="union", validator=_patterns)

@@ -32,7 +32,8 @@ ORIGIN: Final = "origin"
 """The attribute that holds fields of which the type knows nothing."""
 
 
-def _check_own_id(instance: Any, _attribute: Any, value: object) -> None:
+def own_id(instance: Any, _attribute: Any, value: object) -> None:
+    """The validator of `id`: a type that declares its id anew names it again."""
     found = _BY_CLASS.get(type(instance))
     check_id(value, path=found is not None and found.path_ids)
 
@@ -53,7 +54,7 @@ class Aggregate:
     part of the value.
     """
 
-    id: str = part(validator=_check_own_id)
+    id: str = part(validator=own_id)
     unknown: Mapping[str, Any] = field(factory=dict, repr=False, hash=False)
     origin: BlobId | None = field(default=None, repr=False, eq=False)
 

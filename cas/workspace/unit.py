@@ -28,7 +28,7 @@ from cas.workspace.codec import from_record, to_record, typed
 from cas.workspace.contexts import HOME, Context
 from cas.workspace.events import encode_event
 from cas.workspace.layout import context_branch, record_path, snapshot_of
-from cas.workspace.links import Link, new_id
+from cas.workspace.links import Link, check_id, new_id
 from cas.workspace.placement import Places, across_stores
 from cas.workspace.quotas import quota
 from cas.workspace.reading import Reader, Where, not_found
@@ -323,6 +323,7 @@ class UnitCore:
         self._roomy = (type.name, id)
 
     def _stage(self, type: AggregateType, value: T) -> T:
+        check_id(value.id, path=type.path_ids)  # A type that declares its id anew may not.
         record = to_record(value)
         context = self._declared.get(type.context)
         if context is not None:

@@ -188,6 +188,16 @@ def test_copies_come_from_any_revision(stocked: Shell) -> None:
     assert "all/copies/run.sh" in listing(stocked, "backup")
 
 
+def test_a_copy_that_nobody_could_walk_is_refused(stocked: Shell) -> None:
+    """A deep directory is not copied or moved so far down that its paths get too long."""
+    stocked("write", "main:" + "d/" * 255 + "x", stdin=b"1")
+    for words in (["cp", "main:"], ["mv", "main:d"]):
+        done = stocked(*words, "main:old/all", expect=2)
+        assert "256 names" in done.err
+    stocked("cp", "main:docs", "main:old/docs")
+    assert "old/docs/guide.md" in stocked("ls", "-r", "main").lines
+
+
 def test_an_edit_is_committed(stocked: Shell) -> None:
     """The editor gets the content under the file's own name; what it leaves is one commit."""
     editor = script(stocked, 'test "${1##*/}" = guide.md && echo more >> "$1"')

@@ -79,6 +79,15 @@ def test_every_other_exception_becomes_a_problem(
     assert "\n" not in problem.sentence()
 
 
+@pytest.mark.parametrize(
+    ("library", "advice"),
+    [("numpy", "'agent-cas[search]'"), ("obstore.store", "'agent-cas[s3]'"), ("cbor2", "again")],
+)
+def test_a_library_that_is_missing_names_what_to_install(library: str, advice: str) -> None:
+    """A library of an extra names the extra, one that always comes along the package."""
+    assert advice in problem_of(ModuleNotFoundError("x", name=library)).message
+
+
 BAD_WORDS: list[tuple[int, list[str], str]] = [
     (2, [], "cas --help"),
     (2, ["unknown"], "no command 'unknown'"),

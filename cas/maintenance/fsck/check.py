@@ -72,7 +72,7 @@ class Examination:
     """A report, and what a repair needs to know of it.
 
     `damaged` names, by id, the packs in which a copy of an object is damaged; `lost` are those of
-    which no copy is whole, `missing` what something names and nobody has. `refused` are packs
+    which no copy is whole, `missing` what something names and nobody has, and that was not purged. `refused` are packs
     whose header or footer is damaged, `absent` those that are not there.
     """
 
@@ -122,6 +122,7 @@ class _Check:
             self._catalog, self._objects.tree_nodes(REFS), self._graph, self._findings
         )
         self._recipes: list[tuple[bytes, bytes, int, Pack]] = []
+        self._purged: frozenset[bytes] = frozenset()
         self._source = PackBytes(self._objects)
         # Without the whole list of packs nothing can be said to be missing.
         self._blind = False
@@ -134,7 +135,7 @@ class _Check:
             report,
             {id: tuple(label for label, _why in found) for id, found in records.bad.items()},
             frozenset(records.lost),
-            frozenset(self._graph.missing.keys() - survey.hidden.keys()),
+            frozenset(self._graph.missing.keys() - survey.hidden.keys() - self._purged),
             tuple(survey.refused),
             tuple(survey.absent),
         )
@@ -353,7 +354,7 @@ class _Check:
     def _tell_missing(self) -> None:
         """Objects that are named and are not there; those found hidden were told of."""
         none: frozenset[bytes] = frozenset()
-        purged = self._safely(lambda: purged_ids(self._store.core), none)
+        purged = self._purged = self._safely(lambda: purged_ids(self._store.core), none)
         for id in purged:
             if self._known.get(id) is not None:
                 self._findings.add(

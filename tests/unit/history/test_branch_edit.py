@@ -106,6 +106,19 @@ def test_a_whole_tree_is_put_and_stays_open_to_edits(memory: Store) -> None:
     assert list(memory.snapshot("main")) == []
 
 
+def test_a_directory_is_refused_where_its_paths_would_be_too_long(memory: Store) -> None:
+    """What a transaction commits can be walked: a deep directory is not staged too far down."""
+    write(memory, files={"d/" * 199 + "x": b"1"})
+    tree = TreeEntry(EntryKind.TREE, memory.commit("main").tree, 1)
+    with memory.begin() as tx:
+        edit = tx.branch("main")
+        with pytest.raises(LimitExceeded, match="256"):
+            edit.put_entry("e/" * 56 + "e", tree)
+        edit.put_entry("e/" * 55 + "e", tree)
+        tx.commit()
+    assert [len(path.split("/")) for path in memory.snapshot("main")] == [200, 256]
+
+
 def test_only_what_exists_and_fits_is_staged_by_id(memory: Store) -> None:
     """An entry that names nothing, another kind, or another size is refused at once."""
     blob = memory.put(b"seven..")

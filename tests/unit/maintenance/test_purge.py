@@ -547,3 +547,27 @@ def test_a_rebuilt_catalog_knows_what_was_purged(store: Store, rng: random.Rando
         with pytest.raises(WasPurged):
             rebuilt.put(secret)
         check(rebuilt)
+
+
+def test_a_repair_does_not_miss_what_was_purged(
+    store: Store, rng: random.Random, tmp_path: Path
+) -> None:
+    """Purged content is not lost, and does not come back from a place that still has it."""
+    secret = secret_of(rng)
+    write(store, "main", {"secret": secret, "beside": b"stays"})
+    other = tmp_path / "other"
+    cas.copy(store, other)
+    id = store.resolve("main")
+    blob = store.snapshot("main").entry("secret").id
+    purge(store, blob, reason="leaked")
+    place = store.location
+    store.close()
+    for sources in ((), (other,)):
+        with cas.plan_repair(place, sources=sources) as plan:
+            assert (plan.actions, plan.notes, plan.lost) == ((), (), ())
+            plan.apply()
+    with cas.open(place) as again:
+        assert again.resolve("main") == id
+        with pytest.raises(Purged):
+            again.get(blob)
+        check(again)

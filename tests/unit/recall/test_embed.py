@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import cas
 from cas.errors import Corrupt, Unsupported
 from cas.recall import embed
 from cas.recall.embed import MODEL, StaticEmbedder, default_embedder
@@ -118,3 +119,19 @@ def test_without_numpy_the_error_names_what_to_install(monkeypatch: pytest.Monke
     monkeypatch.setattr(embed, "np", embed.Later("numpy"))
     with pytest.raises(Unsupported, match=r"agent-cas\[search\]"):
         StaticEmbedder()
+
+
+def test_without_numpy_recall_names_what_to_install_and_find_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without numpy a handle without a model finds by words, and only `recall` is refused."""
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    monkeypatch.setattr(embed, "np", embed.Later("numpy"))
+    with cas.open(tmp_path / "store", create=True) as store:
+        with cas.Workspace(store).unit_of_work("a") as uow:
+            note = uow.memories.note("ships on Tuesdays")
+            uow.commit()
+        with cas.Recall(store, embedder=None) as recall:
+            assert recall.find(cas.Memory, match="tuesdays").items == (note,)
+            with pytest.raises(Unsupported, match=r"agent-cas\[search\]"):
+                recall.recall("tuesdays")

@@ -11,6 +11,7 @@ from cas.model.objects import EntryKind, TreeEntry
 from cas.trees.node import DIRECTORY, Value
 from cas.trees.paths import (
     Path,
+    check_levels,
     diff_paths,
     edit_path,
     edit_paths,
@@ -325,6 +326,21 @@ def test_the_deepest_path_works_and_a_deeper_tree_is_refused(nodes: DictNodes) -
             list(walk(deeper, nodes))
         with pytest.raises(LimitExceeded, match="256"):
             list(diff_paths(DIRECTORY.empty, deeper, nodes))
+
+
+def test_where_a_directory_may_stand_follows_from_its_deepest_path(nodes: DictNodes) -> None:
+    """A directory is refused for exactly those places in which a path would be too long."""
+    deep = edit_paths(
+        DIRECTORY.empty, {(b"d",) * 200: value_of(1), (b"a", b"b"): value_of(2)}, nodes
+    ).root
+    beside = edit_paths(
+        DIRECTORY.empty, {(b"x",): (4, deep, 1), (b"y", b"y"): (4, deep, 1)}, nodes
+    ).root
+    for root, levels in ((deep, 200), (beside, 202), (DIRECTORY.empty, 0)):
+        check_levels(root, 256 - levels, nodes)
+        if levels:
+            with pytest.raises(LimitExceeded, match="256"):
+                check_levels(root, 257 - levels, nodes)
 
 
 def test_a_path_edit_reads_only_what_is_on_its_way(nodes: DictNodes) -> None:

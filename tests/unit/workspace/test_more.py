@@ -12,6 +12,7 @@ from cas.errors import (
     AggregateConflict,
     AggregateNotFound,
     Invalid,
+    InvalidName,
     InvalidRecord,
     LimitExceeded,
     NotAllowed,
@@ -396,3 +397,29 @@ def test_one_text_is_no_set_of_letters(space: Workspace) -> None:
         "files/y",
     ]
     assert [memory.tags for memory in space.memories] == [{"abc"}]
+
+
+@pytest.mark.parametrize("id", ["a/b", "", "a\nb"])
+def test_no_context_has_an_id_that_no_record_can_have(space: Workspace, id: str) -> None:
+    """A context with such an id is refused, and the workspace is what it was."""
+    with pytest.raises(InvalidName):
+        space.declare(Context(id=id), "admin")
+    assert space.contexts() == {}
+    with space.unit_of_work("a") as uow:
+        uow.memories.note("goes on")
+        uow.commit()
+
+
+def test_a_type_that_declares_its_id_anew_is_checked_too(space: Workspace) -> None:
+    """An id with a slash is refused when it is saved, whatever the type says of ids."""
+
+    @cas.aggregate("loose_id", context="support")
+    class LooseId(cas.Aggregate):
+        id: str = cas.part(default="a/b")
+
+    with space.unit_of_work("a") as uow:
+        with pytest.raises(InvalidName, match="slash"):
+            uow.save(LooseId())
+        uow.save(LooseId(id="fine"))
+        uow.commit()
+    assert [each.id for each in space.collection(LooseId)] == ["fine"]
