@@ -91,7 +91,7 @@ def open(
     `StoreMoved` for a folder that was copied or moved: `adopt` settles it.
     """
     clock = clock or SystemClock()
-    place = os.fspath(path)
+    place = os.fsdecode(path)
     if place == ":memory:":
         meta = new_meta(clock, deltas, dictionaries)
         catalog = memory_catalog(meta, meta.store_id.hex())
@@ -296,6 +296,8 @@ def _no_store(folder: str) -> CasError:
         return NotAStore(
             f"{folder} is not a store; make one elsewhere with `cas init PATH`.", path=folder
         )
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        return NotAStore(f"{folder} is a file, and a store is a folder; name one.", path=folder)
     return StoreNotFound(
         f"There is no store at {folder}; make one with `cas init {folder}`.", path=folder
     )

@@ -10,7 +10,14 @@ import os
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from cas.catalog.forks import disinherit, note
-from cas.errors import Busy, CorruptCatalog, ReadOnly, StorageFailed, StorageFull
+from cas.errors import (
+    AccessDenied,
+    Busy,
+    CorruptCatalog,
+    ReadOnly,
+    StorageFailed,
+    StorageFull,
+)
 from cas.limits import CATALOG_CACHE_KIB
 
 if TYPE_CHECKING:
@@ -93,6 +100,12 @@ def _configure(connection: apsw.Connection, read_only: bool) -> None:
     connection.execute(_PRAGMAS if read_only else _PRAGMAS + _WRITING).fetchall()
 
 
+def _is_closed_to_us(path: str) -> bool:
+    # Not by opening it: to close a file again would give up every lock that SQLite has on it.
+    effective = os.access in os.supports_effective_ids
+    return os.path.exists(path) and not os.access(path, os.R_OK, effective_ids=effective)
+
+
 def reraise(error: BaseException, path: str) -> None:
     """Raise the typed error for one of the engine's; leave every other as it is."""
     import apsw
@@ -131,6 +144,8 @@ def translate(error: BaseException, path: str) -> NoReturn:
             "or rebuild it from the packs.",
             detail=str(error),
         ) from error
+    if isinstance(error, apsw.CantOpenError) and _is_closed_to_us(path):
+        raise AccessDenied(f"{path} may not be read by this user.", path=path) from error
     if isinstance(error, apsw.IOError | apsw.CantOpenError):
         raise StorageFailed(f"I/O failed at {path}: {error}.", path=path, errno=None) from error
     if isinstance(error, apsw.ConstraintError | apsw.SQLError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +23,7 @@ from cas.cli.options import CasCommand, default_author
 from cas.cli.output import Output
 from cas.commands.objects import Counted, open_file
 from cas.commands.workspace import SPRINT_VERBS, move_sprint, row_of
+from cas.errors import AggregateNotFound, Invalid
 from cas.history.revision import when
 from cas.model.names import printable
 from cas.workspace.artifacts import Artifact
@@ -39,7 +40,24 @@ _BRANCH = click.option(
 )
 _STREAM: Final = (None, Path("-"))
 """Files that are standard input, or output."""
+_MEMORY_VERBS: Final = ("add", "list", "show", "history", "rm")
+_SHORT: Final = 8
+"""Characters of an id that stand for it where no other begins so."""
 _AT = click.option("--at", metavar="SEQ", type=click.IntRange(0), help="As of this journal entry.")
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    """What is not there, told in the words of the command line."""
+    try:
+        yield
+    except AggregateNotFound as error:
+        raise AggregateNotFound(
+            f"There is no {error.type} {printable(error.id)}; `cas {error.type} list` shows what "
+            f"there is, `cas {error.type} history` what was there.",
+            type=error.type,
+            id=error.id,
+        ) from error
 
 
 def _none(given: str | Path | None, action: str) -> None:
@@ -137,7 +155,7 @@ def _said(value: Any) -> str:
 
 
 @click.command("memory", cls=CasCommand)
-@click.argument("action", metavar="ACTION", type=click.Choice(["add", "list", "show", "history"]))
+@click.argument("action", metavar="ACTION", type=click.Choice(_MEMORY_VERBS))
 @click.argument("text", metavar="[TEXT|ID]", required=False)
 @click.option("--agent", metavar="NAME", default="", help="Whose memory it is; else the author's.")
 @click.option("--kind", metavar="KIND", default="note", help="What kind of memory it is.")
@@ -159,16 +177,16 @@ def memory(
     branch: str,
     at: int | None,
 ) -> None:
-    """Add, list and show what agents remember.
+    """Add, list, show and remove what agents remember.
 
     `add TEXT` (- is standard input); `list`, those of --agent and with every --tag where these are
     given, but for archived ones; `show ID`; `history ID`, its versions, newest first: an edit
-    erases none.
+    erases none; `rm ID`. Of an ID the first 8 characters are enough where no other begins so.
     """
     out = front.out
     if action == "list":
         _none(text, action)
-    with front.space(branch, write=action == "add") as space:
+    with _in_words(), front.space(branch, write=action in ("add", "rm")) as space:
         if action == "add":
             with space.unit_of_work(default_author(), "a memory") as uow:
                 made = uow.memories.note(
@@ -183,6 +201,15 @@ def memory(
             stored: Memory = space.memories.get(made.id)
             _show(out, "memory", [stored], iter([stored.id]))
             return
+        if action == "rm":
+            id = _whole(space.memories, _argument(text, "the ID of a memory"))
+            with space.unit_of_work(default_author(), f"remove memory {id}") as uow:
+                gone = uow.memories.get(id)
+                uow.memories.remove(gone)
+                uow.event("memory.removed", {"id": id}, about=gone)
+                uow.commit()
+            _show(out, "memory", [], iter(()))
+            return
         memories = (space if at is None else space.at(at)).memories
         if action == "list":
             wanted = frozenset(tags)
@@ -193,10 +220,23 @@ def memory(
             if len(listed) < len(found):
                 out.note(f"{len(found) - len(listed)} archived left out; --archived lists them")
         elif action == "show":
-            one = memories.get(_argument(text, "the ID of a memory"))
+            one = memories.get(_whole(memories, _argument(text, "the ID of a memory")))
             _show(out, "memory", [one], _fields(one))
         else:
-            _history(out, "memory", memories, _argument(text, "the ID of a memory"))
+            id = _argument(text, "the ID of a memory")
+            with suppress(AggregateNotFound):
+                id = _whole(memories, id)  # One that was removed has to be named whole.
+            _history(out, "memory", memories, id)
+
+
+def _whole(memories: Collection[Memory], given: str) -> str:
+    """The id that `given` is, or begins. Raises `AggregateNotFound`, `Invalid`."""
+    if given in memories:
+        return given
+    found = [id for id in memories.ids() if id.startswith(given)] if len(given) >= _SHORT else []
+    if len(found) > 1:
+        raise Invalid(f"{len(found)} memories have ids that begin with {given!r}; give more of it.")
+    return found[0] if found else memories.get(given).id
 
 
 def _marked(value: Memory) -> str:
@@ -234,7 +274,7 @@ def artifact(
         _none(name, action)
     if action not in ("put", "get"):
         _none(file, action)
-    with front.space(branch, write=action in ("put", "rm")) as space:
+    with _in_words(), front.space(branch, write=action in ("put", "rm")) as space:
         if action in ("put", "rm"):
             target = _argument(name, "the NAME of an artifact")
             with space.unit_of_work(default_author(), f"{action} {target}"[:200]) as uow:
@@ -246,8 +286,9 @@ def artifact(
                         made = uow.artifacts.put(target, held, title=title, tags=tags)
                     uow.event("artifact.put", {"name": target}, about=made)
                 else:
-                    uow.artifacts.remove(target)
-                    uow.event("artifact.removed", {"name": target})
+                    removed = uow.artifacts.get(target)
+                    uow.artifacts.remove(removed)
+                    uow.event("artifact.removed", {"name": target}, about=removed)
                 uow.commit()
             stored = space.artifacts.find_one(target)
             shown: list[Aggregate] = [] if stored is None else [stored]
@@ -314,7 +355,7 @@ def sprint(
         _none(id, action)
     if action != "add":
         _none(name, action)
-    with front.space(branch, write=writes) as space:
+    with _in_words(), front.space(branch, write=writes) as space:
         if action in SPRINT_VERBS:
             now_us = space.store.objects.clock.wall_us()
             which = _argument(id, "the ID of a sprint")

@@ -13,7 +13,7 @@ from cas.cli.form import named, size
 from cas.cli.front import Front, pass_front, tell_purged
 from cas.cli.options import FOLDER, TARGET, CasCommand
 from cas.cli.output import Output
-from cas.cli.values import COLORS, LETTERS, change_fields
+from cas.cli.values import COLORS, LETTERS, change_fields, problem_fields
 from cas.commands.compare import Comparison, DiffRequest, compare
 from cas.commands.target import Target
 from cas.errors import Purged
@@ -65,6 +65,7 @@ def diff(
                 new=_side(found.new, found.folder),
                 changes=rows,
                 purged=[named("path", path) for path in gone],
+                problems=problem_fields(found.problems),
             )
             tell_purged(front, gone)
             return
@@ -74,6 +75,10 @@ def diff(
             _show(front.out, found, change, gone, patch=patch, nul=nul)
     told = ", ".join(f"{number:,} {kind}" for kind, number in sorted(counts.items()))
     front.out.note(told or "no change")
+    front.out.warn_each(
+        [f"not compared: {problem.message}" for problem in found.problems],
+        "these count as not there, as for `cas snapshot`",
+    )
     tell_purged(front, gone)
 
 

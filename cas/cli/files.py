@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from cas.clock import SystemClock
 from cas.errors import Invalid, NotAllowed, NotFound, StorageFailed, StorageFull
-from cas.model.names import printable
+from cas.model.names import printable, quoted
 from cas.objects.content import Readable
 
 _PART_BYTES = 1 << 20
@@ -26,6 +26,8 @@ def write_file(name: str, content: Readable) -> None:
     A file that is there keeps its mode; a device or a pipe is written to as it is. Raises
     `NotFound`, `Invalid` for a folder, `NotAllowed`, `StorageFull`, `StorageFailed`.
     """
+    if not name or name.endswith("/"):
+        raise Invalid(f"{quoted(name)} names no file; name one.", path=name)
     target = os.path.realpath(name)
     try:
         mode = os.stat(target).st_mode

@@ -11,7 +11,14 @@ import click
 
 from cas.cli.front import Front, pass_front
 from cas.cli.options import CasCommand, default_author
-from cas.commands.recall import MEMORY, condition, recalling, types_of, where_lives
+from cas.commands.recall import (
+    MEMORY,
+    check_there,
+    condition,
+    recalling,
+    types_of,
+    where_lives,
+)
 from cas.commands.workspace import row_of
 from cas.model.names import printable
 from cas.recall.forget import Policy
@@ -122,11 +129,15 @@ def _one(front: Front, schema: str, key: str, value: Any, text: str) -> None:
         front.out.line(text)
 
 
+_SAYING: Final = ("text", "title", "name")
+"""Fields of which the first that says something stands for an aggregate in a line."""
+
+
 def _line(value: Aggregate, piece: str | None = None) -> str:
     text = (
         " ".join(piece.split())
         if piece
-        else getattr(value, "text", None) or getattr(value, "title", None) or ""
+        else next((said for name in _SAYING if (said := getattr(value, name, None))), "")
     )
     first = str(text).strip().splitlines()[:1]
     return f"{printable(str(value.link))}\t{printable(first[0][:120]) if first else ''}"
@@ -284,6 +295,8 @@ def links(
             ask = recall.links_to if backwards else recall.links_from
             start = Link.parse(link)
             found = [(each, each.source) for each in ask(start, depth=depth, as_of=as_of)]
+            if not found:
+                check_there(recall, start, as_of)
     rows = [
         {
             "source": str(source.loose),
@@ -404,6 +417,8 @@ def taint(
             agent=agent,
             after=after,
         )
+        if source is not None and not (plan.tainted or plan.receipts):
+            check_there(recall, Link.parse(source))
         done = None
         if remove or distrust:
             who = author or default_author()

@@ -10,11 +10,11 @@ from cas.cli.form import count, named, size
 from cas.cli.front import Front, pass_front
 from cas.cli.options import BRANCH, FOLDER, CasCommand, default_author, raw_option
 from cas.cli.progress import Bar
+from cas.cli.values import problem_fields
 from cas.commands.save import SnapshotRequest, save_folder
 from cas.commands.target import MAIN
-from cas.model.names import printable
 from cas.worktree.importer import ImportReport
-from cas.worktree.values import ImportOptions, Problem
+from cas.worktree.values import ImportOptions
 
 
 @click.command("snapshot", cls=CasCommand)
@@ -73,17 +73,11 @@ def _snapshot_fields(branch: str, report: ImportReport) -> dict[str, Any]:
         "size": report.content_bytes,
         "new_objects": report.new_count,
         "new_bytes": report.new_bytes,
-        "problems": _problem_fields(report.problems),
+        "problems": problem_fields(report.problems),
         "secrets": [named("path", path) for path in report.secrets],
+        "stores": [named("path", path) for path in report.stores],
         "twins": [[named("path", path) for path in pair] for pair in report.twins],
     }
-
-
-def _problem_fields(problems: tuple[Problem, ...]) -> list[dict[str, Any]]:
-    return [
-        {**named("path", p.path), "reason": p.reason, "message": printable(p.message)}
-        for p in problems
-    ]
 
 
 def _notices(front: Front, report: ImportReport, skipped: bool) -> None:
@@ -94,6 +88,8 @@ def _notices(front: Front, report: ImportReport, skipped: bool) -> None:
     if skipped:
         state, hint = "was left out", ""
     out.note_each([f"{path}: looks like a secret and {state}" for path in report.secrets], hint)
+    stores = [f"{path}: is a store and was left out" for path in report.stores]
+    out.note_each(stores, "`cas copy` and `cas backup` save stores")
     twins = [f"{one} and {other} differ by case or form only" for one, other in report.twins]
     out.note_each(twins, "not every file system can hold both")
 

@@ -6,6 +6,7 @@ Floor 9. Invariant: the same value has the same keys in every document.
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Sequence
 from typing import Any, Final
 
 from cas.cli.form import named, plain
@@ -17,6 +18,7 @@ from cas.model.entry import Entry, Event
 from cas.model.ids import CommitId
 from cas.model.names import printable
 from cas.model.objects import Commit, TreeEntry
+from cas.worktree.values import Problem
 
 LETTERS: Final = {
     ChangeKind.ADDED: "A",
@@ -45,6 +47,14 @@ def change_fields(change: Change) -> dict[str, Any]:
         "new": None if change.new is None else entry_fields(change.new),
         **renamed,
     }
+
+
+def problem_fields(problems: Sequence[Problem]) -> list[dict[str, Any]]:
+    """What of a folder could not be saved or compared, and why."""
+    return [
+        {**named("path", p.path), "reason": p.reason, "message": printable(p.message)}
+        for p in problems
+    ]
 
 
 def commit_fields(id: CommitId, commit: Commit, thinned: Thinning | None = None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from cas.cli.front import Front, pass_front, tell_purged
 from cas.cli.options import CasCommand, default_author
 from cas.cli.output import Output
 from cas.commands.workspace import archived_count
-from cas.model.names import printable
+from cas.model.names import printable, quoted
 from cas.workspace.layout import MAIN
 from cas.workspace.oldlayout import export_folder
 from cas.workspace.workspace import Workspace
@@ -82,9 +82,7 @@ def workspace(front: Front, /, action: str, name: str | None, branch: str, **sai
         raise click.UsageError("What is named after the action is empty; . is the folder here.")
     out = front.out
     if name is not None and action in NAMELESS:
-        raise click.UsageError(
-            f"`{action}` takes no NAME, and {printable(name)!r} is one too many."
-        )
+        raise click.UsageError(f"`{action}` takes no NAME, and {quoted(name)} is one too many.")
     room = "folders" if action == "status" and name is not None else ELSEWHERE.get(action)
     with front.space(branch, write=action not in READING) as space:
         if room is not None:

@@ -17,7 +17,7 @@ from cas.catalog.catalog import Meta
 from cas.catalog.postgres_place import PostgresPlace, is_postgres
 from cas.catalog.sqlite import create_catalog, open_catalog
 from cas.clock import Clock, SystemClock
-from cas.errors import NotAStore, StorageFailed
+from cas.errors import StorageFailed
 from cas.history.store import Store
 from cas.history.upkeep import BackupReport
 from cas.later import Later
@@ -25,7 +25,7 @@ from cas.maintenance.backups.make import backup as make_backup
 from cas.maintenance.backups.vault import PROOFS, open_vault, refuse_nested
 from cas.maintenance.findings import OnProgress
 from cas.maintenance.folder import CATALOG, LOCKS
-from cas.maintenance.newstore import build
+from cas.maintenance.newstore import build, refuse_taken
 from cas.objects.store import ObjectStore
 from cas.storage.bucket import Bucket
 from cas.storage.files import OS_FILES, Files, translate
@@ -189,20 +189,6 @@ def open_new(building: str, meta: Meta, clock: Clock, files: Files = OS_FILES) -
     create_catalog(path, meta)
     catalog = open_catalog(path, os.path.join(building, LOCKS))
     return ObjectStore(catalog, bucket_in(building, clock, files), clock)
-
-
-def refuse_taken(folder: str) -> None:
-    """Raise `NotAStore` unless a folder is missing or empty."""
-    try:
-        taken = os.path.lexists(folder) and bool(os.listdir(folder))
-    except NotADirectoryError:
-        taken = True
-    except OSError as error:
-        translate(error, folder)
-    if taken:
-        raise NotAStore(
-            f"{folder} exists and is not an empty folder; name another place.", path=folder
-        )
 
 
 def prove(

@@ -20,7 +20,7 @@ from cas.history.store import Store
 from cas.history.tombstones import Tombstone, tombstone_of
 from cas.history.view import View
 from cas.model.ids import CommitId, Kind, ObjectId, TreeId, is_abbreviation
-from cas.model.names import TAGS, printable
+from cas.model.names import TAGS, quoted
 from cas.model.objects import Commit, EntryKind, Tag, TreeEntry
 from cas.objects.content import BlobReader
 from cas.trees.node import DIRECTORY
@@ -53,7 +53,7 @@ def subtree(store: Store, target: Target) -> Snapshot:
     """The directory of a target as a snapshot of its own, paths relative to it."""
     if not target.entry.is_tree:
         raise WrongKind(
-            f"{printable(target.text)!r} is a file, not a directory.",
+            f"{quoted(target.text)} is a file, not a directory.",
             id=target.entry.id,
             expected="tree",
             actual=target.entry.kind.name.lower(),
@@ -72,7 +72,7 @@ def open_target(store: Store, text: str) -> tuple[Target, BlobReader]:
     """The file (or the target of the link) at `REV:PATH` as a stream."""
     _revision, path = split_path(text)
     if not path:
-        raise Invalid(f"Name a file as REV:PATH; {printable(text)!r} names none.", revision=text)
+        raise Invalid(f"Name a file as REV:PATH; {quoted(text)} names none.", revision=text)
     target = resolve(store.view(), text)
     return target, target.snapshot.open(path)
 

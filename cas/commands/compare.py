@@ -9,7 +9,7 @@ import errno
 import os
 from collections.abc import Iterator
 
-from attrs import frozen
+from attrs import field, frozen
 
 from cas.commands.browse import subtree
 from cas.commands.target import Target, at_path, resolve
@@ -19,10 +19,10 @@ from cas.history.snapshot import Change, classify
 from cas.history.store import Store
 from cas.history.view import View
 from cas.model.ids import Kind
-from cas.model.names import printable, to_bytes
+from cas.model.names import printable, quoted, to_bytes
 from cas.model.objects import EntryKind, TreeEntry
 from cas.worktree.compare import TEXT_BYTES_MAX, diff_folder, text_diff
-from cas.worktree.values import ImportOptions
+from cas.worktree.values import ImportOptions, Problem
 
 NO_OPTIONS = ImportOptions()
 
@@ -40,13 +40,18 @@ class DiffRequest:
 
 @frozen
 class Comparison:
-    """Two sides and what changes from one to the other. `new` is None for a folder."""
+    """Two sides and what changes from one to the other. `new` is None for a folder.
+
+    `problems` fills while the changes are read: entries of the folder that could not be saved
+    either, and count as not there.
+    """
 
     store: Store
     old: Target
     new: Target | None
     folder: str | None
     changes: Iterator[Change]
+    problems: list[Problem] = field(factory=list)
 
     def patch(self, change: Change) -> str | None:
         """A change as unified diff; None where one side is binary or too long.
@@ -80,10 +85,17 @@ def compare(store: Store, request: DiffRequest) -> Comparison:
     view = store.view()
     old = resolve(view, request.old)
     new, folder = _new_side(view, request)
+    problems: list[Problem] = []
     if folder is not None:
         if request.renames:
             raise Invalid("Renames are found between revisions; save the folder first.")
-        changes = diff_folder(store, subtree(store, old), folder, request.options)
+        changes = diff_folder(
+            store,
+            subtree(store, old),
+            folder,
+            request.options,
+            lambda notices: problems.extend(notices.problems),
+        )
     else:
         assert new is not None
         if old.entry.is_tree or new.entry.is_tree:
@@ -92,7 +104,7 @@ def compare(store: Store, request: DiffRequest) -> Comparison:
                 changes = with_renames(changes, lambda id: store.objects.get(id, Kind.BLOB))
         else:
             changes = _two_files(old, new)
-    return Comparison(store, old, new, folder, changes)
+    return Comparison(store, old, new, folder, changes, problems)
 
 
 def _new_side(view: View, request: DiffRequest) -> tuple[Target | None, str | None]:
@@ -108,7 +120,7 @@ def _new_side(view: View, request: DiffRequest) -> tuple[Target | None, str | No
             return None, request.new
         if isinstance(error, RevisionNotFound):
             raise RevisionNotFound(
-                f"{printable(request.new)!r} is neither a branch, tag or commit nor a folder.",
+                f"{quoted(request.new)} is neither a branch, tag or commit nor a folder.",
                 revision=request.new,
             ) from error
         raise

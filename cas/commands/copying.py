@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from cas.catalog.catalog import Meta
 from cas.catalog.postgres_place import is_postgres
 from cas.clock import Clock, SystemClock
-from cas.commands.backup import Place, open_new, refuse_taken
+from cas.commands.backup import Place, open_new
 from cas.errors import Invalid
 from cas.history.store import Store
 from cas.later import Later
@@ -22,7 +22,7 @@ from cas.maintenance.backups.vault import refuse_nested
 from cas.maintenance.copying import CopyReport, RefCopy, copy_refs, forward
 from cas.maintenance.findings import OnProgress
 from cas.maintenance.folder import CATALOG
-from cas.maintenance.newstore import build
+from cas.maintenance.newstore import build, refuse_taken
 from cas.objects.store import ObjectStore
 from cas.storage.bucket import Bucket
 from cas.storage.files import OS_FILES, Files

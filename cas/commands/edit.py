@@ -19,7 +19,7 @@ from cas.history.branch import BranchEdit
 from cas.history.store import Store
 from cas.history.transaction import Transaction
 from cas.model.ids import CommitId, is_abbreviation
-from cas.model.names import branch_ref, printable, short_ref, split_path, to_text
+from cas.model.names import branch_ref, printable, quoted, short_ref, split_path, to_text
 from cas.model.objects import EntryKind, TreeEntry
 from cas.objects.content import BlobReader, Readable
 
@@ -80,7 +80,7 @@ def parse_place(text: str) -> Place:
     """The place that `BRANCH:PATH` names. Raises `Invalid`, `InvalidName`, `LimitExceeded`."""
     branch, colon, path = text.partition(":")
     if not colon or not branch or not path.strip("/"):
-        raise Invalid(f"Name a file as BRANCH:PATH; {printable(text)!r} names none.", place=text)
+        raise Invalid(f"Name a file as BRANCH:PATH; {quoted(text)} names none.", place=text)
     clean = to_text(b"/".join(split_path(path.strip("/"))))
     return Place(branch_ref(branch), clean, path.endswith("/"))
 
@@ -166,7 +166,7 @@ def _checked(if_match: str | None) -> str | None:
     if not is_abbreviation(lowered):
         raise Invalid(
             f"--if-match takes an id of 8 digits or more, or `{NOTHING}`; "
-            f"{printable(if_match)!r} is neither."
+            f"{quoted(if_match)} is neither."
         )
     return lowered
 
@@ -313,7 +313,7 @@ def copy_files(store: Store, sources: Sequence[str], target: Place, request: Edi
             if into:
                 if not source.path:
                     raise Invalid(
-                        f"{printable(source.text)!r} has no name of its own; give the copy one: "
+                        f"{quoted(source.text)} has no name of its own; give the copy one: "
                         f"{printable(str(target))}/NAME."
                     )
                 place = _below(target, source.path)
@@ -362,7 +362,7 @@ def _is_directory(place: Place, entry: TreeEntry, hint: str) -> WrongKind:
 
 def _missing(place: Place) -> PathNotFound:
     return PathNotFound(
-        f"There is no {printable(place.path)!r} in {place.branch}; `cas ls {place.branch}` lists "
+        f"There is no {quoted(place.path)} in {place.branch}; `cas ls {place.branch}` lists "
         "what there is.",
         path=place.path,
     )

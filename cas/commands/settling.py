@@ -14,7 +14,7 @@ from typing import Any
 from cas.commands.workspace import plain, row_of
 from cas.errors import AggregateNotFound, Invalid
 from cas.model.ids import BlobId
-from cas.model.names import printable
+from cas.model.names import printable, quoted
 from cas.objects.content import Readable
 from cas.workspace.artifacts import Artifact
 from cas.workspace.clashes import OpenConflict, Take
@@ -35,12 +35,12 @@ def find_conflict(space: Workspace, name: str) -> OpenConflict:
         return found[0]
     if not found:
         raise AggregateNotFound(
-            f"There is no open conflict {printable(name)!r}; `cas workspace conflicts` lists them.",
+            f"There is no open conflict {quoted(name)}; `cas workspace conflicts` lists them.",
             type="conflict",
             id=name,
         )
     several = ", ".join(printable(each.id) for each in found)
-    raise Invalid(f"{printable(name)!r} may be any of {several}; give one whole.")
+    raise Invalid(f"{quoted(name)} may be any of {several}; give one whole.")
 
 
 def conflict_row(space: Workspace, conflict: OpenConflict) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from cas.errors import PathNotFound, Purged
 from cas.history.revision import split_path
 from cas.history.snapshot import Snapshot
 from cas.history.view import View
-from cas.model.names import printable
+from cas.model.names import printable, quoted
 from cas.model.objects import TreeEntry
 
 MAIN: Final = "main"
@@ -47,8 +47,7 @@ def resolve(view: View, text: str) -> Target:
     entry = snapshot.entry(path)
     if entry is None:
         raise PathNotFound(
-            f"There is no {printable(path)!r} in {revision}; `cas ls {revision}` lists what "
-            "there is.",
+            f"There is no {quoted(path)} in {revision}; `cas ls {revision}` lists what there is.",
             path=path,
         )
     return Target(text, snapshot, path, entry)

@@ -18,7 +18,7 @@ from cas.history.timeline import RefValue
 from cas.limits import FOLLOW_CHANGES_MAX
 from cas.model.entry import BranchRequest
 from cas.model.ids import BlobId, CommitId, Kind, ObjectId, TreeId
-from cas.model.names import split_path, to_text
+from cas.model.names import quoted, split_path, to_text
 from cas.model.objects import Commit, EntryKind, TreeEntry
 from cas.objects.batch import Batch
 from cas.objects.content import Readable
@@ -188,7 +188,7 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
         parts = split_path(path)
         if self._find(parts) is None:
             raise PathNotFound(
-                f"There is no {to_text(b'/'.join(parts))!r} in {self.ref}.",
+                f"There is no {quoted(b'/'.join(parts))} in {self.ref}.",
                 path=to_text(b"/".join(parts)),
             )
         if parts in self._above:
@@ -225,7 +225,7 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
         conflict = next((c for c in self.conflicts() if c.parts == parts), None)
         if conflict is None:
             raise PathNotFound(
-                f"There is no conflict at {to_text(b'/'.join(parts))!r} in {self.ref}; "
+                f"There is no conflict at {quoted(b'/'.join(parts))} in {self.ref}; "
                 "`cas conflicts` lists those that there are.",
                 path=to_text(b"/".join(parts)),
             )

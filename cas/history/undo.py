@@ -34,7 +34,7 @@ from cas.history.view import View
 from cas.limits import UNDO_SCAN_ENTRIES_MAX
 from cas.model.entry import Entry, Event
 from cas.model.ids import ObjectId
-from cas.model.names import HEADS, HOLDS, HORIZON_REF, PURGED_REF, TAGS, printable, short_ref
+from cas.model.names import HEADS, HOLDS, HORIZON_REF, PURGED_REF, TAGS, quoted, short_ref
 from cas.model.objects import TreeEntry
 
 Verb = Literal["undo", "redo"]
@@ -293,7 +293,7 @@ def plan_restore(view: View, then: View, target: str | None) -> RestorePlan:
     entry = None if past is None else then.snapshot(past.target).entry(path)
     if current is None and entry is None:
         raise PathNotFound(
-            f"There is no {printable(path)!r} in {name}, neither now nor after entry {then.seq}.",
+            f"There is no {quoted(path)} in {name}, neither now nor after entry {then.seq}.",
             path=path,
         )
     return RestorePlan(

@@ -36,7 +36,7 @@ from cas.history.timeline import Moment, RefValue
 from cas.later import Later
 from cas.limits import ID_BYTES
 from cas.model.ids import CommitId, Kind, ObjectId, is_abbreviation
-from cas.model.names import HEADS, TAGS, count, short_ref, split_path
+from cas.model.names import HEADS, TAGS, count, short_ref, split_path, quoted
 from cas.model.objects import Commit, Tag
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class View:
                 candidates[id.hex()] = ObjectId(id)
         if not candidates:
             raise RevisionNotFound(
-                f"{name!r} names no branch, tag or commit; `cas branch` lists the branches.",
+                f"{quoted(name)} names no branch, tag or commit; `cas branch` lists the branches.",
                 revision=name,
             )
         return _only(name, candidates)

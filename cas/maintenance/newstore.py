@@ -88,6 +88,20 @@ def build(
     return True
 
 
+def refuse_taken(folder: str) -> None:
+    """Raise `NotAStore` unless a folder is missing or empty."""
+    try:
+        taken = os.path.lexists(folder) and bool(os.listdir(folder))
+    except NotADirectoryError:
+        taken = True
+    except OSError as error:
+        translate(error, folder)
+    if taken:
+        raise NotAStore(
+            f"{folder} exists and is not an empty folder; name another place.", path=folder
+        )
+
+
 def _refuse_inside(folder: str) -> None:
     """Raise `NotAStore` where no folder can be, or where another store would have it in its own."""
     above = os.path.dirname(folder)

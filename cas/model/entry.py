@@ -32,6 +32,7 @@ from cas.model.ids import (
     ObjectId,
     derive,
 )
+from cas.model.names import quoted
 from cas.model.objects import check_time
 
 TXID_BYTES: Final = 16
@@ -263,7 +264,9 @@ def check_event(type: str, headers: Mapping[str, str]) -> None:
                 raise Invalid(f"An event's type and headers are text, not {text!r}.")
             text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise Invalid(f"This text cannot be stored as UTF-8: {error.object[:40]!r}.") from error
+        raise Invalid(
+            f"This text cannot be stored as UTF-8: {quoted(error.object[:40])}."
+        ) from error
 
 
 BranchRequest = tuple[str, bool, Sequence[tuple[bytes, int, bytes | None]]]

@@ -67,7 +67,7 @@ def check_entry_name(name: bytes) -> bytes:
             else "names a directory itself or its parent"
         )
         raise InvalidName(
-            f"{to_text(name)!r} cannot be a name: it {reason}.", name=to_text(name), reason=reason
+            f"{quoted(name)} cannot be a name: it {reason}.", name=to_text(name), reason=reason
         )
     return name
 
@@ -91,6 +91,13 @@ def split_path(path: str | bytes) -> tuple[bytes, ...]:
             maximum=PATH_DEPTH_MAX,
         )
     for part in parts:
+        if not part and len(parts) > 1:
+            raise InvalidName(
+                f"{quoted(raw)} cannot be a path: one slash stands between two names, none at an "
+                "end.",
+                name=to_text(raw),
+                reason="has an empty name",
+            )
         check_entry_name(part)
     return parts
 
@@ -131,6 +138,11 @@ def printable(name: str | bytes) -> str:
     return "".join(c if c.isprintable() else _escape(c) for c in text)
 
 
+def quoted(name: str | bytes) -> str:
+    """A name in quotes, for a message: what cannot be printed is escaped once, and as in lists."""
+    return f"'{printable(name)}'"
+
+
 def _escape(char: str) -> str:
     point = ord(char)
     if 0xDC80 <= point <= 0xDCFF:
@@ -143,7 +155,7 @@ def check_ref_name(name: str) -> str:
     """`name` itself when it may be a full ref name. Raises `InvalidName`."""
     reason = _ref_fault(name)
     if reason:
-        raise InvalidName(f"{name!r} cannot be a ref: it {reason}.", name=name, reason=reason)
+        raise InvalidName(f"{quoted(name)} cannot be a ref: it {reason}.", name=name, reason=reason)
     return name
 
 

@@ -33,6 +33,7 @@ from cas.model.encoding import (
     shape,
 )
 from cas.model.ids import CommitId, Kind, ObjectId, TreeId, digest_of
+from cas.model.names import quoted
 
 
 class EntryKind(IntEnum):
@@ -69,7 +70,7 @@ def check_text(value: str, limit: str, maximum_bytes: int) -> str:
     try:
         size_bytes = len(value.encode("utf-8"))
     except UnicodeEncodeError as error:
-        raise Invalid(f"This text cannot be stored as UTF-8: {value[:40]!r}.") from error
+        raise Invalid(f"This text cannot be stored as UTF-8: {quoted(value[:40])}.") from error
     if size_bytes > maximum_bytes:
         raise LimitExceeded(
             f"A text of {size_bytes} bytes is too long; at most {maximum_bytes} are allowed.",

@@ -56,10 +56,11 @@ AsOf = Named | None
 
 class Recall:
     """Recall and search. `embedder=None` makes no vectors, and searches by words alone; by default
-    the model of the package serves. Both it and `recall` need numpy, the other calls do not. `former` is the model that `embedder` takes the place of:
-    it serves until each row has a vector of the new one, some of which are made with each catching
-    up. `counter` counts tokens exactly; else they are estimated. `index` is the file of the search
-    index; by default it lies in the store's cache.
+    the model of the package serves. That and `recall` need numpy, the other calls do not. `former`
+    is the model that `embedder` takes the place of: it serves until each row has a vector of the
+    new one, some of which are made with each catching up. `counter` counts tokens exactly; else
+    they are estimated. `index` is the file of the search index; by default it lies in the store's
+    cache.
     """
 
     def __init__(

@@ -19,7 +19,7 @@ from attrs import frozen
 
 from cas.errors import LimitExceeded
 from cas.limits import PATH_DEPTH_MAX
-from cas.model.names import to_text
+from cas.model.names import quoted
 from cas.model.objects import EntryKind
 from cas.trees.diff import Difference, diff
 from cas.trees.node import DIRECTORY, NodeStore, Value
@@ -119,7 +119,7 @@ class _Merge:
     ) -> None:
         if len(path) >= PATH_DEPTH_MAX:
             raise LimitExceeded(
-                f"Directories below {to_text(b'/'.join(path[:4]))!r}… are nested deeper than "
+                f"Directories below {quoted(b'/'.join(path[:4]))}… are nested deeper than "
                 f"{PATH_DEPTH_MAX} names.",
                 limit="PATH_DEPTH_MAX",
                 value=len(path) + 1,

@@ -16,7 +16,7 @@ from cas.clock import Clock
 from cas.errors import Invalid, InvalidName
 from cas.limits import AGGREGATE_ID_BYTES_MAX
 from cas.model.ids import BlobId
-from cas.model.names import printable, split_path, to_bytes
+from cas.model.names import quoted, split_path, to_bytes
 
 _TO_CROCKFORD: Final = bytes.maketrans(
     b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", b"0123456789abcdefghjkmnpqrstvwxyz"
@@ -67,9 +67,7 @@ def check_id(id: object, *, path: bool = False) -> str:
         return id
     reason = _fault(id, path)
     if reason:
-        raise InvalidName(
-            f"{printable(id)!r} cannot be an id: it {reason}.", name=id, reason=reason
-        )
+        raise InvalidName(f"{quoted(id)} cannot be an id: it {reason}.", name=id, reason=reason)
     return id
 
 

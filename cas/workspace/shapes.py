@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from cas.errors import AggregateExists
 from cas.history.branch import BranchEdit, Path
-from cas.model.names import printable, to_text
+from cas.model.names import quoted, to_text
 from cas.trees import paths
 from cas.trees.node import NodeStore
 from cas.workspace.layout import file_path, record_path
@@ -31,8 +31,8 @@ def check_room(edit: BranchEdit, nodes: NodeStore, type: AggregateType, id: str)
             taken = to_text(b"/".join(way)).partition("/")[2]
             folder, other = sorted((taken, id), key=len)
             raise AggregateExists(
-                f"The {type.name} {printable(taken)!r} is there already, and {printable(folder)!r} "
-                f"cannot be both a name and the folder of {printable(other)!r}; remove it first, "
+                f"The {type.name} {quoted(taken)} is there already, and {quoted(folder)} "
+                f"cannot be both a name and the folder of {quoted(other)}; remove it first, "
                 "or choose another name. Nothing was stored.",
                 type=type.name,
                 id=taken,

@@ -440,7 +440,8 @@ def _changed(path: str | bytes, place: str, number: int | None) -> StorageFailed
 
 def _failed(error: OSError, place: str) -> NoReturn:
     where = error.filename if isinstance(error.filename, str | bytes) else place
-    if error.errno == errno.ENOTDIR and where in (place, os.fsencode(place)):
+    # A link that leads nowhere is there already, and no folder.
+    if error.errno in (errno.ENOTDIR, errno.EEXIST) and where in (place, os.fsencode(place)):
         raise Invalid(f"{printable(place)} is not a folder; restore into another one.") from error
     if error.errno in _CHANGED:
         raise _changed(where, place, error.errno) from error

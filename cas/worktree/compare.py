@@ -131,13 +131,17 @@ def diff_folder(
     snapshot: Snapshot,
     folder: str | os.PathLike[str],
     options: ImportOptions = _DEFAULTS,
+    on_notices: Callable[[Notices], None] | None = None,
 ) -> Iterator[Change]:
     """What changes from a snapshot to a folder as it is now, in order of path.
 
     `new` of a change has the id that the content would get; it need not be in the store.
-    Entries that an import would leave out count as not there. Raises `Invalid`.
+    Entries that an import would leave out count as not there; `on_notices` hears of them before
+    the first change. Raises `Invalid`.
     """
     seen = look_at(store, folder_to_read(store, folder), options)
+    if on_notices is not None:
+        on_notices(seen.notices)
     for parts, old, new in paths.diff_paths(snapshot.tree, seen.root, seen.nodes):
         yield classify(to_text(b"/".join(parts)), old, new)
 

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from cas.errors import CorruptObject, Invalid, Purged
 from cas.limits import MIB
 from cas.model.ids import Kind
-from cas.model.names import printable, split_path, to_bytes, to_text
+from cas.model.names import printable, quoted, split_path, to_bytes, to_text
 from cas.model.objects import EntryKind, TreeEntry
 from cas.objects.bulk import Ahead, BulkReader, Content
 from cas.objects.store import ObjectStore
@@ -149,7 +149,7 @@ def _link(objects: ObjectStore, row: _Row) -> bytes:
     target = b"".join(_parts(objects, row))
     if not target or b"\0" in target:
         raise Invalid(
-            f"The link {printable(row.path)!r} leads to what no archive can hold; remove it from "
+            f"The link {quoted(row.path)} leads to what no archive can hold; remove it from "
             "the branch, or export directories without it.",
             path=printable(row.path),
         )
@@ -158,6 +158,6 @@ def _link(objects: ObjectStore, row: _Row) -> bytes:
 
 def _wrong_size(row: _Row) -> CorruptObject:
     return CorruptObject(
-        f"{printable(row.path)!r} has another size than its directory states; run `cas fsck`.",
+        f"{quoted(row.path)} has another size than its directory states; run `cas fsck`.",
         id=row.entry.id,
     )

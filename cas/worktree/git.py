@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 
 from cas.errors import BadArchive, Invalid, NotFound, Unsupported
 from cas.limits import MIB
-from cas.model.names import printable
+from cas.model.names import quoted
 
 COMMIT: Final = 1
 TREE: Final = 2
@@ -135,7 +135,7 @@ def open_git(path: str) -> Iterator[GitFolder]:
             "Reading git needs the library pygit2; install agent-cas[git].", library="pygit2"
         ) from error
     if not os.path.isdir(path):
-        raise NotFound(f"There is no folder {printable(path)!r}.", path=path)
+        raise NotFound(f"There is no folder {quoted(path)}.", path=path)
     library: Any = pygit2
     option = library.enums.Option.ENABLE_STRICT_HASH_VERIFICATION
     try:
@@ -143,7 +143,7 @@ def open_git(path: str) -> Iterator[GitFolder]:
     except (library.GitError, KeyError, ValueError) as error:
         known = str(error).startswith("Repository not found")  # it says so of "." as ".."
         why = "" if known else f" that can be read: {error}"
-        raise Invalid(f"{printable(path)!r} is no folder of git{why}.", path=path) from error
+        raise Invalid(f"{quoted(path)} is no folder of git{why}.", path=path) from error
     library.option(option, False)
     try:
         yield GitFolder(library, handle)

@@ -20,7 +20,7 @@ from cas.history.core import warn
 from cas.history.store import Store
 from cas.history.view import Ref, View
 from cas.model.ids import Kind, ObjectId
-from cas.model.names import HEADS, TAGS, check_ref_name, printable
+from cas.model.names import HEADS, TAGS, check_ref_name, printable, quoted
 from cas.model.objects import Tag
 from cas.objects.batch import Batch
 from cas.worktree import git
@@ -162,7 +162,7 @@ def _wanted(folder: GitFolder, options: GitOptions, problems: list[Problem]) -> 
         refs = [ref for ref in refs if ref.name in names]
         for missing in sorted(names - {ref.name for ref in refs}):
             short = missing.removeprefix(_THEIR_HEADS)
-            raise RefNotFound(f"git has no branch {printable(short)!r} there.", ref=short)
+            raise RefNotFound(f"git has no branch {quoted(short)} there.", ref=short)
     wanted = []
     above = f"{options.prefix.strip('/')}/" if options.prefix.strip("/") else ""
     for ref in refs:

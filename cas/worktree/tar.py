@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from cas.errors import BadArchive, LimitExceeded
 from cas.limits import ARCHIVE_HEADER_BYTES_MAX
-from cas.model.names import printable
+from cas.model.names import printable, quoted
 from cas.model.objects import EntryKind
 from cas.objects.content import Readable, read_exactly
 
@@ -283,7 +283,7 @@ def _records(data: bytes) -> dict[bytes, bytes]:
 
 
 def _bad(path: bytes, reason: str, text: str) -> BadArchive:
-    shown = f"The member {printable(path)!r}" if path else "The archive"
+    shown = f"The member {quoted(path)}" if path else "The archive"
     return BadArchive(
         f"{shown} cannot be taken in: {text}. Nothing was committed.",
         path=printable(path),

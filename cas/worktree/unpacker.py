@@ -17,7 +17,7 @@ from cas.history.store import Store
 from cas.limits import RESTORE_ENTRIES_MAX
 from cas.model.entry import Entry
 from cas.model.ids import CommitId, Kind, TreeId
-from cas.model.names import branch_ref, printable, split_path
+from cas.model.names import branch_ref, printable, quoted, split_path
 from cas.model.objects import EntryKind
 from cas.objects.batch import Batch
 from cas.objects.content import Readable, put_stream, read_exactly
@@ -125,7 +125,7 @@ class _Unpack:
             same = None if source is None else self._entries.get(source)
             if same is None or same[0] in (_TREE, _LINK):
                 raise _bad(member.path, "hard-link", "it is the same as a file before it, and "
-                           f"{printable(member.link)!r} is none")  # fmt: skip
+                           f"{quoted(member.link)} is none")  # fmt: skip
             self.file_count += 1
             self.content_bytes += same[2]
             return same
@@ -157,7 +157,7 @@ class _Unpack:
         if not self._trusted:
             for part in parts:
                 if is_store_name(part):
-                    raise _bad(name, "store-name", f"{printable(part)!r} is the name of a store")
+                    raise _bad(name, "store-name", f"{quoted(part)} is the name of a store")
         return parts
 
     # -- what shows only when all is known ---------------------------------------------------
@@ -182,7 +182,7 @@ class _Unpack:
                 raise _unsafe(
                     b"/".join(path),
                     "link-out",
-                    f"it is a link that leads out, to {printable(target)!r}; `--trusted` takes it",
+                    f"it is a link that leads out, to {quoted(target)}; `--trusted` takes it",
                 )
 
     def _leads_out(self, path: Path, target: bytes) -> bool:
@@ -227,8 +227,7 @@ class _Unpack:
                 raise _bad(
                     b"/".join((*above, other)),
                     "twin",
-                    f"it differs from {printable(one)!r} by case or form only; `--trusted` "
-                    "takes both",
+                    f"it differs from {quoted(one)} by case or form only; `--trusted` takes both",
                 )
 
 
@@ -270,7 +269,7 @@ def unpack_tar(
 
 def _bad(name: bytes, reason: str, text: str) -> BadArchive:
     return BadArchive(
-        f"The member {printable(name)!r} cannot be taken in: {text}. Nothing was committed.",
+        f"The member {quoted(name)} cannot be taken in: {text}. Nothing was committed.",
         path=printable(name),
         reason=reason,
     )
@@ -278,7 +277,7 @@ def _bad(name: bytes, reason: str, text: str) -> BadArchive:
 
 def _unsafe(name: bytes, reason: str, text: str) -> UnsafePath:
     return UnsafePath(
-        f"The member {printable(name)!r} cannot be taken in: {text}. Nothing was committed.",
+        f"The member {quoted(name)} cannot be taken in: {text}. Nothing was committed.",
         path=printable(name),
         reason=reason,
     )

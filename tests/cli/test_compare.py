@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 
 import pytest
@@ -91,3 +92,15 @@ def test_ignore_files_count_in_a_folder(stocked: Shell) -> None:
     seen = stocked("diff", "main", "work").lines
     assert seen == ["A .casignore", "A .gitignore", "A b.log"]
     assert stocked("diff", "main", "work", "--gitignore").lines == seen[:2]
+
+
+def test_what_cannot_be_compared_is_told(stocked: Shell) -> None:
+    """What a snapshot of the folder could not save is named, in JSON too, and counts as gone."""
+    (stocked.folder / "work/run.sh").unlink()
+    os.mkfifo(stocked.folder / "work/run.sh")
+    done = stocked("diff", "main", "work")
+    assert done.lines == ["D run.sh"]
+    assert "not compared: run.sh: a FIFO cannot be saved" in done.err
+    found = stocked("diff", "main", "work", "--json").document
+    assert [(each["path"], each["reason"]) for each in found["problems"]] == [("run.sh", "fifo")]
+    assert stocked("diff", "main~1", "main", "--json").document["problems"] == []

@@ -127,3 +127,19 @@ def test_a_snapshot_of_no_folder_is_refused(stocked: Shell, name: str) -> None:
     before = stocked("journal").out
     stocked("snapshot", name, expect=3 if name == "missing" else 2)
     assert stocked("journal").out == before
+
+
+def test_other_stores_are_left_out_and_told(stocked: Shell) -> None:
+    """A store that lies in the folder is no file to be copied while it runs; it is named."""
+    stocked("init", "work/deep/other")
+    done = stocked("snapshot", "work")
+    assert "deep/other: is a store and was left out" in done.err
+    found = stocked("snapshot", "work", "--json").document
+    assert found["stores"] == [{"path": "deep/other"}]
+    assert not any(line.startswith("deep/other") for line in stocked("ls", "-r", "main").lines)
+
+
+def test_a_link_that_leads_nowhere_is_no_folder(stocked: Shell) -> None:
+    """A restore to it is refused for what it is, and never works by trying again."""
+    (stocked.folder / "nowhere").symlink_to("gone")
+    assert "is not a folder" in stocked("restore", "main", "nowhere", expect=2).err

@@ -76,6 +76,12 @@ def test_a_store_that_may_not_be_opened_is_exit_6() -> None:
         for words in (["log"], ["--store", ".cas", "log"]):
             problem = shell(*words, "--json", expect=6).problem
             assert "may not be opened by this user" in problem["message"]
+        os.seteuid(before)
+        (folder / ".cas").chmod(0o755)
+        (folder / ".cas" / "catalog.sqlite").chmod(0)
+        if os.geteuid() == 0:
+            os.seteuid(65534)
+        assert "may not be read by this user" in shell("log", expect=6).err
     finally:
         os.seteuid(before)
         (folder / ".cas").chmod(0o755)
@@ -128,3 +134,26 @@ def test_advice_names_what_the_command_line_has(stocked: Shell) -> None:
     assert "on disk" in stocked("stats").text
     stocked("artifact", "put", "notes", stocked.write("n", b"1"))
     assert "1 artifact written" in stocked("workspace", "export", "out").text
+
+
+def test_names_are_shown_as_in_lists(stocked: Shell) -> None:
+    """A message escapes what cannot be printed, once, and shows the path that was given."""
+    assert "'n\\nl'" in stocked("sprint", "add", "n\nl", expect=2).err
+    assert "'\\xff' names no branch" in stocked.process("ls", b"\xff").err
+    for path in ("/x", "a//b"):
+        done = stocked("artifact", "put", path, "work/run.sh", expect=2)
+        assert f"'artifacts/{path}' cannot be a path" in done.err
+
+
+@pytest.mark.parametrize("name", ["", "new/", "work/"])
+def test_a_file_is_named_like_one(stocked: Shell, name: str) -> None:
+    """An empty name, or one that ends in a slash, is no file to write, and nothing is written."""
+    id = stocked("put", stocked.write("n", b"1")).text.strip()
+    assert "names no file" in stocked("get", id, "-o", name, expect=2).err
+    assert not (stocked.folder / "new").exists()
+
+
+def test_a_file_is_no_store(shell: Shell) -> None:
+    """Who names a file as the store is not told to make one there."""
+    shell.write("f", b"1")
+    assert "is a file" in shell("--store", "f", "log", expect=2).err

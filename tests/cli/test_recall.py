@@ -166,3 +166,22 @@ def test_a_recall_that_gives_nothing_says_so(remembering: Shell) -> None:
     assert "nothing is recalled" in done.err
     assert "left out" in done.err
     assert "nothing is recalled" in remembering("recall", "port", "--agent", "nobody").err
+
+
+@pytest.mark.parametrize("words", [["links"], ["links", "--to"], ["taint"]])
+def test_a_link_to_nothing_is_told(remembering: Shell, words: list[str]) -> None:
+    """A slip is no empty answer; something that is there and has no links is."""
+    assert "cas find" in remembering(*words, "memory:nobody", expect=3).err
+    remembering(*words, "memory:ship")
+    with cas.open(remembering.store) as store, cas.Workspace(store).unit_of_work("planner") as uow:
+        uow.sprints.add(cas.Sprint(id="s1", name="One"))
+        uow.artifacts.put("d/a", b"1")
+        uow.commit()
+    for link in ("sprint:s1", "artifact:d/a", "dragon:x"):
+        remembering(*words, link)
+
+
+def test_a_line_says_what_it_finds(remembering: Shell) -> None:
+    """Of a type without a text the name stands in the line."""
+    remembering("sprint", "add", "s1", "One")
+    assert remembering("find", "--type", "sprint").lines == ["sprint:s1\tOne"]

@@ -451,3 +451,37 @@ def test_an_event_of_a_wrong_clock_is_shown(shell: Shell) -> None:
     (event,) = shell("events", "--json").document["events"]
     assert event["time"] == f"@{far_us}us"
     assert f"@{far_us}us" in shell("events").text
+
+
+def test_a_memory_is_removed_and_told_by_how_its_id_begins(shell: Shell) -> None:
+    """`rm` removes one memory with an event; its history stays; 8 characters of an id will do."""
+    shell("init")
+    first, second = (shell("memory", "add", text).lines[0] for text in ("one", "two"))
+    start = next(n for n in range(8, 27) if first[:n] != second[:n])
+    assert "one" in shell("memory", "show", first[:start]).text
+    assert "begin with" in shell("memory", "show", first[:8], expect=2).err
+    shell("memory", "rm", first[:start])
+    assert [line.split()[0] for line in shell("memory", "list").lines] == [second]
+    assert "removed" in shell("memory", "history", first).lines[0]
+    told = shell("memory", "rm", first, expect=3).err
+    assert "`cas memory list`" in told
+    assert "`cas memory history`" in told
+    (event,) = shell("events", "--type", "memory.removed", "--json").document["events"]
+    assert event["headers"] == {"about": f"memory:{first}", "context": "memory"}
+
+
+def test_the_event_of_a_removed_artifact_says_what_it_is_about(shell: Shell) -> None:
+    """It belongs to the context of artifacts, so that others see it as it publishes."""
+    shell("init")
+    shell("artifact", "put", "d/a", stdin=b"1")
+    shell("artifact", "rm", "d/a")
+    (event,) = shell("events", "--type", "artifact.removed", "--json").document["events"]
+    assert event["headers"] == {"about": "artifact:d/a", "context": "artifacts"}
+
+
+def test_a_context_is_named_like_anything_else(shell: Shell) -> None:
+    """One with a slash is refused, and the workspace goes on."""
+    shell("init")
+    shell("workspace", "context", "a/b", "--describe", "x", expect=2)
+    shell("memory", "add", "goes on")
+    shell("workspace", "contexts")

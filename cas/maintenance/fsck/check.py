@@ -72,8 +72,9 @@ class Examination:
     """A report, and what a repair needs to know of it.
 
     `damaged` names, by id, the packs in which a copy of an object is damaged; `lost` are those of
-    which no copy is whole, `missing` what something names and nobody has, and that was not purged. `refused` are packs
-    whose header or footer is damaged, `absent` those that are not there.
+    which no copy is whole, `missing` what something names and nobody has, and that was not
+    purged. `refused` are packs whose header or footer is damaged, `absent` those that are not
+    there.
     """
 
     report: FsckReport

@@ -17,6 +17,7 @@ from cas.clock import Clock
 from cas.errors import CannotRepair, CasError, StoreNotFound
 from cas.history.store import Store
 from cas.limits import ID_BYTES
+from cas.maintenance.newstore import refuse_taken
 from cas.maintenance.repair.admission import admit
 from cas.maintenance.repair.evidence import Evidence, Folder, gather
 from cas.maintenance.repair.rebuild import Rebuild, plan_rebuild, purged_by, thinned_by
@@ -65,8 +66,10 @@ def salvage(
     prefer: str = "",
 ) -> SalvageReport:
     """Copy what can be read at `path` into a new store at `target`. Raises `StoreNotFound`,
-    `CannotRepair` where packs disagree on the journal, and for `target` what `cas.open` does.
+    `CannotRepair` where packs disagree on the journal, `NotAStore` where `target` is taken, and
+    for it what `cas.open` does.
     """
+    refuse_taken(target)
     folder = Folder(os.path.abspath(path))
     evidence = gather(folder, clock) if os.path.exists(folder.packs) else None
     if evidence is None:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import cas
-from cas.errors import CasError, ObjectNotFound
+from cas.errors import CasError, NotAStore, ObjectNotFound
 from cas.history.store import Store
 from cas.maintenance.fsck.check import fsck
 from cas.model.ids import BlobId, Kind, digest_of
@@ -304,3 +304,15 @@ def test_salvage_takes_what_can_be_read(store: Store, tmp_path: Path) -> None:
         assert fsck(new).ok
         with pytest.raises(ObjectNotFound):
             new.get(BlobId(bytes(32)))
+
+
+def test_salvage_never_goes_into_a_store_that_is_there(store: Store, tmp_path: Path) -> None:
+    """A target that is taken is refused: branches of another store would be moved."""
+    write(store, "main", {"a": b"1"})
+    with cas.open(tmp_path / "other", create=True) as other:
+        write(other, "main", {"precious": b"2"})
+    store.close()
+    with pytest.raises(NotAStore, match="not an empty folder"):
+        cas.salvage(store.location, tmp_path / "other")
+    with cas.open(tmp_path / "other") as other:
+        assert dict(other.snapshot("main")) == {"precious": b"2"}
