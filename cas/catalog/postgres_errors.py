@@ -6,6 +6,7 @@ string is repeated, because libpq does not put a password into any of its own.
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -31,6 +32,9 @@ _BUSY = {
     "25P03": "the server's idle_in_transaction_session_timeout ended it",
     "25P04": "the server's transaction_timeout ended it",
 }
+# A server that does not let somebody in gives no code with it.
+_REFUSED = re.compile(r'password|role ".*" does not exist|no pg_hba\.conf entry')
+_NO_DATABASE = re.compile(r'database ".*" does not exist')
 _MISSING = ("3D000", "3F000", "42P01", "42703")
 
 
@@ -84,7 +88,7 @@ def translate(error: BaseException, place: str) -> NoReturn:
         raise Busy(
             f"{place}: {_BUSY[state]}; nothing was committed. Try again.", waited_ms=None
         ) from error
-    if state.startswith("28") or state == "42501" or "password" in text:
+    if state.startswith("28") or state == "42501" or _REFUSED.search(text):
         raise AccessDenied(
             f"{place} refuses this user: {text}. See docs/how-to/postgres.md for the rights that "
             "a reader, a writer and a collector need.",
@@ -99,6 +103,11 @@ def translate(error: BaseException, place: str) -> NoReturn:
     if state == "25006":
         raise ReadOnly(
             f"{place} cannot be written: the server is a standby, or read-only.", path=place
+        ) from error
+    if not state and _NO_DATABASE.search(text):
+        raise NotAStore(
+            f"There is no such database ({text}); make it with `createdb`, or name another.",
+            path=place,
         ) from error
     if state in _MISSING:
         raise NotAStore(

@@ -41,6 +41,7 @@ _BRANCH = click.option(
 _STREAM: Final = (None, Path("-"))
 """Files that are standard input, or output."""
 _MEMORY_VERBS: Final = ("add", "list", "show", "history", "rm")
+_PART_BYTES: Final = 1 << 20
 _SHORT: Final = 8
 """Characters of an id that stand for it where no other begins so."""
 _AT = click.option("--at", metavar="SEQ", type=click.IntRange(0), help="As of this journal entry.")
@@ -322,7 +323,9 @@ def _get(out: Output, artifacts: Artifacts, name: str, file: Path | None) -> Non
         content = base64.b64encode(artifacts.read(name)).decode()
         out.document("artifact", id=name, size=one.size_bytes, content_base64=content)
     else:
-        out.data(artifacts.read(name))
+        with artifacts.open(name) as reader:
+            while part := reader.read(_PART_BYTES):
+                out.data(part)
 
 
 @click.command("sprint", cls=CasCommand)

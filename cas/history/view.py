@@ -36,7 +36,7 @@ from cas.history.timeline import Moment, RefValue
 from cas.later import Later
 from cas.limits import ID_BYTES
 from cas.model.ids import CommitId, Kind, ObjectId, is_abbreviation
-from cas.model.names import HEADS, TAGS, count, short_ref, split_path, quoted
+from cas.model.names import HEADS, TAGS, count, quoted, short_ref, split_path
 from cas.model.objects import Commit, Tag
 
 if TYPE_CHECKING:

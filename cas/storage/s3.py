@@ -47,6 +47,7 @@ _PARTS_AT_ONCE: Final = 8
 _LIST_AT_ONCE: Final = 1000
 
 _NO_CREDENTIALS: Final = "/latest/api/token"
+_REFUSED: Final = ("status code: 401", "status code: 403")
 
 
 class S3Upload:
@@ -332,7 +333,9 @@ class S3Bucket:
                 "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE.",
                 path=self.label,
             ) from error
-        if isinstance(error, (known.PermissionDeniedError, known.UnauthenticatedError)):
+        refused = isinstance(error, (known.PermissionDeniedError, known.UnauthenticatedError))
+        # A listing that is refused comes as an error of no kind.
+        if refused or any(status in str(error) for status in _REFUSED):
             raise AccessDenied(
                 f"{self.label} refuses the credentials at hand: {reason(error)}. Check AWS_PROFILE "
                 "or AWS_ACCESS_KEY_ID and what they may do.",

@@ -29,7 +29,7 @@ from cas.maintenance.fsck.chain import JournalCheck
 from cas.maintenance.fsck.extent import WHOLE, FsckExtent, FsckLevel, Ledger, Selection
 from cas.maintenance.fsck.graph import Graph
 from cas.maintenance.fsck.known import Known
-from cas.maintenance.fsck.packs import Pack, PackBytes, PackSurvey
+from cas.maintenance.fsck.packs import Pack, PackBytes, PackSurvey, is_out_of_reach
 from cas.maintenance.fsck.records import RecordCheck
 from cas.maintenance.fsck.spread import hand_out
 from cas.model.ids import Kind, digest_parts
@@ -143,6 +143,7 @@ class _Check:
 
     def run(self) -> FsckReport:
         self._objects.bucket.forget()
+        self._reach()
         self._report("catalog")
         for sentence in self._catalog.check():
             self._findings.add(
@@ -351,6 +352,14 @@ class _Check:
         return found
 
     # -- the end -----------------------------------------------------------------------------
+
+    def _reach(self) -> None:
+        """Stop where the server of the packs does not answer, or lets nobody in."""
+        try:
+            next(iter(self._objects.bucket.list()), None)
+        except CasError as error:
+            if is_out_of_reach(error):
+                raise
 
     def _tell_missing(self) -> None:
         """Objects that are named and are not there; those found hidden were told of."""

@@ -15,7 +15,14 @@ from typing import Final
 from attrs import frozen
 
 from cas.catalog.catalog import PackRow
-from cas.errors import CasError, CorruptPack, MissingPack, NewerFormat
+from cas.errors import (
+    AccessDenied,
+    CasError,
+    CorruptPack,
+    MissingPack,
+    NewerFormat,
+    StorageFailed,
+)
 from cas.maintenance.findings import Findings
 from cas.maintenance.fsck.known import KIND_BITS, SIZE_MAX, UNREAD, Known
 from cas.maintenance.scan import id_of_record, scan_records
@@ -78,6 +85,15 @@ class PackBytes:
         return data
 
 
+def is_out_of_reach(error: CasError) -> bool:
+    """Whether a server cannot be asked, or does not let this user in: that is no damage. A disk
+    that fails gives a number of the operating system.
+    """
+    return isinstance(error, AccessDenied) or (
+        isinstance(error, StorageFailed) and error.fields.get("errno") is None
+    )
+
+
 class PackSurvey:
     """The packs of one store under a check."""
 
@@ -120,6 +136,8 @@ class PackSurvey:
             except MissingPack:
                 self.vanished.append(row)
             except CasError as error:
+                if row.name is not None and is_out_of_reach(error):
+                    raise
                 self._findings.add(
                     "pack-unreadable",
                     label,

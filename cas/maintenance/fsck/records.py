@@ -18,7 +18,13 @@ from cas.limits import ID_BYTES
 from cas.maintenance.findings import Findings
 from cas.maintenance.fsck.deltas import DeltaCheck, dependants
 from cas.maintenance.fsck.groups import GROUP_BYTES, Decoder, Group, Piece, Row, beside_of, parts
-from cas.maintenance.fsck.packs import IDS_KEPT_MAX, Pack, PackBytes, PackSurvey
+from cas.maintenance.fsck.packs import (
+    IDS_KEPT_MAX,
+    Pack,
+    PackBytes,
+    PackSurvey,
+    is_out_of_reach,
+)
 from cas.model.ids import digests_of
 from cas.objects.packs import PackInfo
 from cas.objects.store import ObjectStore
@@ -276,6 +282,8 @@ class RecordCheck:
         try:
             footer = self._survey.footer(pack, self._bytes)
         except CasError as error:
+            if pack.file is not None and is_out_of_reach(error):
+                raise
             self.moved = True
             if self._is_named(pack):
                 self._findings.add(

@@ -80,6 +80,18 @@ def test_a_wrong_password_is_told_and_never_shown(postgres: PostgresServer) -> N
     assert PASSWORD not in text
 
 
+def test_who_is_not_known_is_denied_and_a_database_that_is_not_there_is_named(
+    postgres: PostgresServer,
+) -> None:
+    """Neither is told to try again when the server answers: it did."""
+    for url, error in (
+        (postgres.url(user="nobody"), AccessDenied),
+        (postgres.url(database="nowhere"), NotAStore),
+    ):
+        with pytest.raises(error, match="does not exist"):
+            open_postgres(parse(url))
+
+
 def test_a_password_opens_and_is_in_no_word_of_the_handle(postgres: PostgresServer) -> None:
     """A catalog opened with a password over TCP shows it in no `repr`."""
     place = parse(postgres.tcp_url() + "?" + fresh_url(postgres).partition("&")[2])

@@ -156,8 +156,8 @@ def test_a_damaged_file_is_told(
 def test_a_server_out_of_reach_is_no_damage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without its server a store opens and says what it cannot do; nothing is called missing, and
-    a repair does not begin.
+    """Without its server a store opens and says what it cannot do; nothing is called missing, a
+    check stops, and a repair does not begin.
     """
     keys(monkeypatch)
     monkeypatch.setattr(connecting, "BUCKET_RETRIES", 0)
@@ -166,10 +166,28 @@ def test_a_server_out_of_reach_is_no_damage(
         cas.open(tmp_path / "store", create=True, bucket=at(server)) as store,
     ):
         oid = store.put(os.urandom(200_000))
-    with cas.open(tmp_path / "store") as store, pytest.raises(StorageFailed):
-        store.get(oid)
+    with cas.open(tmp_path / "store") as store:
+        with pytest.raises(StorageFailed):
+            store.get(oid)
+        with pytest.raises(StorageFailed):
+            cas.fsck(store)
     with pytest.raises(StorageFailed):
         cas.plan_repair(tmp_path / "store", rebuild=True)
+
+
+def test_a_refused_key_is_no_damage(
+    real: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A check, a collection and a repair with a wrong key are denied, and call nothing lost."""
+    with cas.open(tmp_path / "store", create=True, bucket=real) as store:
+        store.put(os.urandom(200_000))
+    keys(monkeypatch)
+    with cas.open(tmp_path / "store") as store:
+        for act in (lambda: cas.fsck(store), store.gc):
+            with pytest.raises(AccessDenied):
+                act()
+    with pytest.raises(AccessDenied):
+        cas.plan_repair(tmp_path / "store")
 
 
 def test_no_secret_is_told(
