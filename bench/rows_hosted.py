@@ -24,7 +24,8 @@ PROCESSES, WRITERS = 4, 16
 MANY, FEW = 10_000, 10
 OBJECTS = 1_000_000
 BRANCHES = [f"writer/{number}" for number in range(8)]
-JOURNAL_SQLITE = "('journal', 'journal_key')"
+JOURNAL = ("journal", "archive", "key")
+JOURNAL_SQLITE = ("journal_key", *JOURNAL)
 NEWEST, OLDER = 10_000, 10_000
 """Entries of a journal that may be whole, and those before them."""
 
@@ -199,7 +200,7 @@ def row_journal_size(ctx: Context) -> None:
     """Bytes of the journal for each entry older than the newest 10,000, in both catalogs."""
     import cas
 
-    newest, older = (NEWEST // 10, OLDER // 10) if ctx.quick else (NEWEST, OLDER)
+    newest, older = (NEWEST // 10, OLDER // 5) if ctx.quick else (NEWEST, OLDER)
     if not ctx.has_api():
         return
 
@@ -208,7 +209,7 @@ def row_journal_size(ctx: Context) -> None:
             worker.ask("commit", count=newest)
             few = weigh()
             worker.ask("commit", count=older)
-            worker.ask("maintain")
+            worker.ask("maintain", newest=newest)
             ctx.run.one(f"journal-size-{newest}/{name}/bytes", (weigh() - few) / older, "bytes")
 
     folder = str(ctx.fresh("journal") / "agents.cas")
@@ -225,13 +226,16 @@ def _sqlite_bytes(folder: str) -> float:
     import apsw
 
     connection = apsw.Connection(f"{folder}/catalog.sqlite", apsw.SQLITE_OPEN_READONLY)
-    query = f"SELECT sum(pgsize) FROM dbstat WHERE name IN {JOURNAL_SQLITE}"
+    query = f"SELECT sum(pgsize) FROM dbstat WHERE name IN {JOURNAL_SQLITE!r}"
     ((size,),) = connection.execute(query).fetchall()
     connection.close()
     return float(size)
 
 
 def _postgres_bytes(server: PostgresServer) -> float:
-    server.run("VACUUM FULL cas.journal")
-    ((size,),) = server.run("SELECT pg_total_relation_size('cas.journal')")
-    return float(size)
+    total = 0.0
+    for table in JOURNAL:
+        server.run(f"VACUUM FULL cas.{table}")
+        ((size,),) = server.run(f"SELECT pg_total_relation_size('cas.{table}')")
+        total += float(size)
+    return total

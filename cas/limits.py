@@ -130,6 +130,12 @@ MIRROR_BYTES: Final = 1 * MIB
 """A handle that closes on so much journal that is in no pack writes it into one. Every spill
 writes what there is."""
 
+JOURNAL_ROWS: Final = 10_000
+"""Newest entries that are rows of the catalog: undo, followers and keys look among them. The
+others lie in packs, and a row stands for some thousands of them."""
+
+ARCHIVE_ENTRIES: Final = 1024
+"""Older entries that are worth moving: each move is two pack files."""
 
 DICTIONARY_SAMPLES_BYTES: Final = 1 * MIB
 """Small contents that a spill must have gathered before a dictionary is made of them."""
@@ -156,6 +162,8 @@ class Thresholds(NamedTuple):
     mirror_bytes: int = MIRROR_BYTES
     direct_bytes: int = DIRECT_BYTES
     dictionary_samples_bytes: int = DICTIONARY_SAMPLES_BYTES
+    journal_rows: int = JOURNAL_ROWS
+    archive_entries: int = ARCHIVE_ENTRIES
 
 
 THRESHOLDS: Final = Thresholds()
@@ -349,6 +357,7 @@ assert CHUNK_BYTES_MIN < CHUNK_BYTES_MEAN < CHUNK_BYTES_MAX
 assert DIRECT_BYTES < INLINE_TRANSACTION_BYTES_MAX <= SPILL_SMALL_PACK_BYTES
 assert INLINE_OBJECT_BYTES_MAX <= INLINE_TRANSACTION_BYTES_MAX < SPILL_BYTES < PACK_BYTES_TARGET
 assert 1 <= DELTA_DEPTH_WRITTEN <= DELTA_DEPTH_MAX
+assert CHECKPOINT_ENTRIES < JOURNAL_ROWS, "who follows the newest entries finds rows"
 assert 2 * DELTA_BYTES_MAX <= 1 << ZSTD_WINDOW_LOG_MAX, "a base and what is made of it"
 assert DICTIONARY_BYTES_TARGET <= DICTIONARY_BYTES_MAX <= WHOLE_BLOB_BYTES_MAX
 assert NODE_BOUNDARY_MEAN < NODE_SINGLE_ENTRIES_MAX < NODE_ENTRIES_MAX

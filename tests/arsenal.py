@@ -83,6 +83,7 @@ def arsenal(tables: Mapping[str, Table]) -> list[str]:
 def board() -> Iterator[tuple[str, str, str]]:
     """(what is wrong, what has to find it, test) of every planted bug."""
     from tests.crash.planted import BUGS as CRASH
+    from tests.model.archiving import LOSSES
     from tests.model.board import BOARD
     from tests.schedules.planted import BUGS as SCHEDULES
     from tests.stateful.racer import BUGS as RACES
@@ -95,6 +96,8 @@ def board() -> Iterator[tuple[str, str, str]]:
         yield name, "a history that is refused", "tests/stateful/test_serializable.py"
     for loss in BOARD:
         yield f"the model without {loss.name}", loss.scenario, "tests/model/test_model.py"
+    for rule in LOSSES:
+        yield f"the model without {rule}", "archive", "tests/model/test_archiving.py"
 
 
 def board_lines() -> list[str]:

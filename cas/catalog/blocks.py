@@ -35,7 +35,7 @@ class ReadBlock:
         except Exception as error:
             self._connections.discard(connection)
             translate(error, self._connections.path)
-        return SqliteReader(connection, self._connections.genesis)
+        return SqliteReader(connection, self._connections.genesis, self._connections.fetch)
 
     def __exit__(
         self,
@@ -95,7 +95,7 @@ class WriteBlock:
             reraise(error, connections.path)
             raise
         connections.owner = threading.get_ident()
-        self._writer = writer = SqliteWriter(connection, connections.genesis)
+        self._writer = writer = SqliteWriter(connection, connections.genesis, connections.fetch)
         mark = marks.mark
         known_mark, head = connections.known
         if mark and mark == known_mark:

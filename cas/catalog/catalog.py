@@ -19,6 +19,9 @@ DELTAS: Final = "deltas"
 DICTIONARIES: Final = "dictionaries"
 """Feature: objects may be stored beside a dictionary that many of them share."""
 
+ARCHIVE: Final = "archive"
+"""Feature: entries of the journal may lie in packs alone, and rows of `archive` stand for them."""
+
 
 @frozen
 class Meta:
@@ -64,6 +67,25 @@ class EntryRow:
     entry: bytes
 
 
+class ArchiveRow(NamedTuple):
+    """Entries that no row of the journal holds: those from `first_seq` to `last_seq`, in the
+    journal segment of this id. `epoch` and `time_us` are of the first one; `pack` and `other` are
+    the numbers of two pack files with a copy of the segment, which stay where they are.
+    """
+
+    first_seq: int
+    last_seq: int
+    epoch: int
+    time_us: int
+    segment: bytes
+    pack: int
+    other: int
+
+
+Fetch = Callable[[bytes], Sequence[bytes]]
+"""The entries of a journal segment by its id, verified."""
+
+
 @frozen
 class Checkpoint:
     """At `seq` every node of the refs tree `root` was stored."""
@@ -103,8 +125,14 @@ class CatalogReader(Protocol):
     def entry(self, seq: int) -> EntryRow | None:
         """One entry."""
 
+    def archived(self, after: int = 0, limit: int | None = None) -> Sequence[ArchiveRow]:
+        """What stands for entries that are no rows, as far as `last_seq` > `after`, ascending.
+
+        `entries` and `entry` give these entries all the same. Raises what reading a pack raises.
+        """
+
     def weigh_entries(self, after: int) -> tuple[int, int]:
-        """How many entries there are with seq > `after`, and their bytes."""
+        """How many entries are rows with seq > `after`, and their bytes."""
 
     def find_txid(self, txid: bytes, after: int | None) -> int | None:
         """Seq of the entry with this txid. `after`: only entries behind it; None: a keyed one."""
@@ -173,6 +201,13 @@ class CatalogWriter(CatalogReader, Protocol):
 
     def append_entry(self, seq: int, hash: bytes, txid: bytes, entry: bytes) -> None:
         """Append the entry after the head."""
+
+    def archive(self, row: ArchiveRow) -> None:
+        """Put `row` in the place of the journal's rows that it stands for. Keys stay known.
+
+        Only who has found these rows in the segment, byte for byte, and the segment in both
+        packs, in this transaction. On a server it takes the rights of the schema's owner.
+        """
 
     def add_checkpoint(self, seq: int, root: bytes) -> None:
         """Note that the refs tree at `seq` is stored."""
@@ -245,6 +280,14 @@ class Catalog(Protocol):
 
     def inline_body(self, number: int) -> bytes | None:
         """`CatalogReader.body` in the newest state, without a block."""
+
+    def serve_archive(self, fetch: Fetch) -> None:
+        """Ask `fetch` for the segments of archived entries from now on. Without it they cannot be
+        read: it is the object store above that knows packs.
+        """
+
+    def may_archive(self) -> bool:
+        """Whether this handle has the rights that `CatalogWriter.archive` takes."""
 
     def head_seq(self) -> int:
         """Seq of the newest entry, without a block."""

@@ -12,7 +12,7 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from cas.catalog.catalog import Head
+from cas.catalog.catalog import Fetch, Head
 from cas.catalog.engine import Seal, connect, seal_of, translate, typed
 from cas.catalog.gate import Gate
 from cas.catalog.log import Log
@@ -38,6 +38,7 @@ class Connections:
         self.read_only = read_only
         self.gate = gate
         self.genesis = b""
+        self.fetch: Fetch | None = None
         self.writer_lock = threading.Lock()
         # The thread in whose hands the write transaction is.
         self.owner = 0

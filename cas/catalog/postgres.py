@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 
-from cas.catalog.catalog import EntryRow, Meta, Turn
+from cas.catalog.catalog import EntryRow, Fetch, Meta, Turn
 from cas.catalog.postgres_blocks import ReadBlock, WriteBlock
 from cas.catalog.postgres_errors import translate
 from cas.catalog.postgres_link import Link, history_lost
@@ -91,7 +91,8 @@ class PostgresCatalog:
             return None
         seq, hash = noted
         row = link.row(link.sql.seen, link.store, seq)
-        if row is None or row[2] or (seq <= row[0] and row[1] == hash):
+        # An entry that is there and no row is archived: ten thousand have followed it.
+        if row is None or row[2] or (seq <= row[0] and row[1] in (None, hash)):
             return None
         return history_lost(link.path, seq, row[0])
 
@@ -105,6 +106,15 @@ class PostgresCatalog:
 
     def harden(self, *, reading: bool = False) -> None:
         """What can be seen is durable."""
+
+    def serve_archive(self, fetch: Fetch) -> None:
+        self._link.fetch = fetch
+
+    def may_archive(self) -> bool:
+        if self.read_only:
+            return False
+        row = self._link.row(self._link.sql.may_archive)
+        return row is not None and bool(row[0])
 
     def inline_body(self, number: int) -> bytes | None:
         row = self._link.row(self._link.sql.body, self._link.store, number)
@@ -120,7 +130,12 @@ class PostgresCatalog:
         head = rows[0][0] if rows else 0
         if head < after:
             raise history_lost(link.path, after, head)
-        return [EntryRow(*row[1:]) for row in rows if row[1] is not None]
+        found = [EntryRow(*row[1:]) for row in rows if row[1] is not None]
+        if found and found[0].seq > after + 1:
+            # What comes next is archived by now: that takes a look at more than the journal.
+            with self.read() as reader:
+                return reader.entries(after, limit)
+        return found
 
     @property
     def is_distant(self) -> bool:

@@ -43,7 +43,7 @@ class ReadBlock:
     def __enter__(self) -> CatalogReader:
         link = self._link
         link.check()
-        return PostgresReader(self._ask, link.sql, link.store, link.saw)
+        return PostgresReader(self._ask, link.sql, link.store, link.saw, link.fetch)
 
     def _ask(self, statement: str, arguments: tuple[Any, ...]) -> Rows:
         connection = self._connection
@@ -112,7 +112,7 @@ class WriteBlock:
             link.writer_lock.release()
             reraise(error, link.path)
             raise
-        self._writer = PostgresWriter(self._ask, self._send, link.sql, link.store, head)
+        self._writer = PostgresWriter(self._ask, self._send, link.sql, link.store, head, link.fetch)
         return self._writer
 
     def _begin(self) -> Head:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 from typing import Final, NamedTuple
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 # Many stores in one database are many rows, not many tables: ten thousand schemas would be some
 # four hundred thousand relations. Numbers are all `bigint`: next to others they cost no more.
@@ -57,13 +57,29 @@ _TABLES: Final = (
     "CREATE TABLE @note (store bigint, task text, note bytea NOT NULL, PRIMARY KEY (store, task))",
 )
 
+# Entries move from `journal` to `archive` and their keys to `key`. Who could read the journal can
+# read these too: roles that were given their rights before have none on tables that come later.
+_ARCHIVE: Final = (
+    "CREATE TABLE @archive (store bigint, last_seq bigint, first_seq bigint NOT NULL,"
+    " epoch bigint NOT NULL, time_us bigint NOT NULL, segment bytea NOT NULL,"
+    " pack bigint NOT NULL, other bigint NOT NULL, PRIMARY KEY (store, last_seq))",
+    "CREATE TABLE @key (store bigint, txid bytea, seq bigint NOT NULL, PRIMARY KEY (store, txid))",
+    "DO $$ DECLARE who text; BEGIN FOR who IN"
+    " SELECT DISTINCT CASE WHEN a.grantee = 0 THEN 'PUBLIC'"
+    " ELSE quote_ident(pg_get_userbyid(a.grantee)) END"
+    " FROM pg_class c, aclexplode(c.relacl) a"
+    " WHERE c.oid = '@journal'::regclass AND a.privilege_type = 'SELECT'"
+    " AND a.grantee <> c.relowner"
+    " LOOP EXECUTE 'GRANT SELECT ON @archive, @key TO ' || who; END LOOP; END $$",
+)
+
 STORE_TABLES: Final = (
-    *("head", "pack", "vector", "removal", "journal", "checkpoint"),
+    *("head", "pack", "vector", "removal", "journal", "archive", "key", "checkpoint"),
     *("session", "unlinked", "position", "note"),
 )
 """Tables whose rows belong to one store each."""
 
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_TABLES,)
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_TABLES, _ARCHIVE)
 """What makes version n+1 of version n; nothing is ever taken back."""
 
 assert len(MIGRATIONS) == SCHEMA_VERSION
@@ -125,7 +141,33 @@ class Statements(NamedTuple):
         "SELECT count(*), coalesce(sum(length(entry)), 0)::int8 FROM @journal"
         " WHERE store = $1 AND seq > $2"
     )
-    keyed_txid: str = "SELECT seq FROM @journal WHERE store = $1 AND txid = $2 AND txid >= '\\x80'"
+    keyed_txid: str = (
+        "SELECT seq FROM @journal WHERE store = $1 AND txid = $2 AND txid >= '\\x80'"
+        " UNION ALL SELECT seq FROM @key WHERE store = $1 AND txid = $2"
+    )
+    may_archive: str = (
+        "SELECT has_table_privilege('@journal', 'DELETE')"
+        " AND has_table_privilege('@archive', 'INSERT') AND has_table_privilege('@store', 'UPDATE')"
+    )
+    oldest: str = "SELECT coalesce(min(seq), 0) FROM @journal WHERE store = $1"
+    archived: str = (
+        "SELECT first_seq, last_seq, epoch, time_us, segment, pack, other FROM @archive"
+        " WHERE store = $1 AND last_seq > $2 ORDER BY last_seq LIMIT $3"
+    )
+    keep_keys: str = (
+        "INSERT INTO @key (store, txid, seq) SELECT store, txid, seq FROM @journal"
+        " WHERE store = $1 AND seq BETWEEN $2 AND $3 AND txid >= '\\x80'"
+    )
+    drop_entries: str = "DELETE FROM @journal WHERE store = $1 AND seq BETWEEN $2 AND $3"
+    archive: str = (
+        "INSERT INTO @archive (store, first_seq, last_seq, epoch, time_us, segment, pack, other)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (store, last_seq) DO UPDATE SET"
+        " pack = excluded.pack, other = excluded.other"
+    )
+    add_feature: str = (
+        "UPDATE @store SET features = concat_ws(' ', nullif(features, ''), $2::text)"
+        " WHERE no = $1 AND NOT $2::text = ANY(string_to_array(features, ' '))"
+    )
     made_txid: str = "SELECT seq FROM @journal WHERE store = $1 AND seq > $3 AND txid = $2 LIMIT 1"
     checkpoint: str = (
         "SELECT seq, root FROM @checkpoint WHERE store = $1 AND seq <= $2 ORDER BY seq DESC LIMIT 1"
@@ -240,7 +282,9 @@ class Statements(NamedTuple):
         " h.version, greatest((SELECT max(number) FROM @pack WHERE store = $1),"
         " (SELECT max(version) FROM @removal WHERE store = $1), 0),"
         " h.hash = coalesce((SELECT hash FROM @journal WHERE store = $1 AND seq = h.seq),"
-        " h.hash), (SELECT count(*) FROM @journal WHERE store = $1),"
+        " h.hash), (SELECT count(*) FROM @journal WHERE store = $1)"
+        " + (SELECT coalesce(sum(last_seq - first_seq + 1), 0)::int8 FROM @archive"
+        " WHERE store = $1),"
         " (SELECT count(*) FROM @vector v WHERE store = $1 AND NOT EXISTS (SELECT FROM @pack p"
         " WHERE p.store = $1 AND p.number = v.pack))"
         " FROM @head h WHERE h.store = $1"

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from cas.catalog.catalog import Fetch
 from cas.catalog.postgres_dialect import SETTLE_IN, Statements, statements
 from cas.catalog.postgres_errors import is_lost, quietly_close, translate
 from cas.catalog.postgres_place import PostgresPlace
@@ -92,6 +93,7 @@ class Link:
         self.sql: Statements = statements(place.schema)
         self.store = 0
         self.genesis = b""
+        self.fetch: Fetch | None = None
         self.writer_lock = threading.Lock()
         # The newest entry that this handle has seen: seq and hash.
         self.seen: tuple[int, bytes] = (0, b"")

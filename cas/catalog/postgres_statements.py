@@ -10,9 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from cas.catalog.archived import archived_entry, archived_txid, entries_before
 from cas.catalog.catalog import (
+    ARCHIVE,
+    ArchiveRow,
     Checkpoint,
     EntryRow,
+    Fetch,
     Head,
     PackRow,
     SessionRow,
@@ -37,15 +41,21 @@ class Ask(Protocol):
 class PostgresReader:
     """Statements of one transaction on one store."""
 
-    __slots__ = ("_ask", "_saw", "_sql", "_store")
+    __slots__ = ("_ask", "_fetch", "_saw", "_sql", "_store")
 
     def __init__(
-        self, ask: Ask, sql: Statements, store: int, saw: Callable[[int, bytes], None]
+        self,
+        ask: Ask,
+        sql: Statements,
+        store: int,
+        saw: Callable[[int, bytes], None],
+        fetch: Fetch | None,
     ) -> None:
         self._ask = ask
         self._sql = sql
         self._store = store
         self._saw = saw
+        self._fetch = fetch
 
     def _rows(self, statement: str, *arguments: object) -> Rows:
         return self._ask(statement, (self._store, *arguments))
@@ -59,12 +69,19 @@ class PostgresReader:
 
     def entries(self, after: int, limit: int | None = None) -> Sequence[EntryRow]:
         rows = self._rows(self._sql.entries, after, NO_LIMIT if limit is None else limit)
-        return [EntryRow(*row) for row in rows]
+        found = [EntryRow(*row) for row in rows]
+        if found and found[0].seq > after + 1:
+            return entries_before(self, self._fetch, after, found, limit)
+        return found
 
     def entry(self, seq: int) -> EntryRow | None:
         for row in self._rows(self._sql.entry, seq):
             return EntryRow(*row)
-        return None
+        return archived_entry(self, self._fetch, seq)
+
+    def archived(self, after: int = 0, limit: int | None = None) -> Sequence[ArchiveRow]:
+        rows = self._rows(self._sql.archived, after, NO_LIMIT if limit is None else limit)
+        return [ArchiveRow(*row) for row in rows]
 
     def weigh_entries(self, after: int) -> tuple[int, int]:
         ((count, weight),) = self._rows(self._sql.weigh_entries, after)
@@ -74,6 +91,11 @@ class PostgresReader:
         if after is None:
             rows = self._rows(self._sql.keyed_txid, txid)
         else:
+            ((oldest,),) = self._rows(self._sql.oldest)
+            if after + 1 < oldest:
+                found = archived_txid(self, self._fetch, txid, after)
+                if found is not None:
+                    return found
             rows = self._rows(self._sql.made_txid, txid, after)
         for (seq,) in rows:
             return int(seq)
@@ -138,8 +160,9 @@ class PostgresWriter(PostgresReader):
         sql: Statements,
         store: int,
         head: Head,
+        fetch: Fetch | None,
     ) -> None:
-        super().__init__(ask, sql, store, _nobody)
+        super().__init__(ask, sql, store, _nobody, fetch)
         self._send = send
         self.found = self._before = head
         self.mark = 0
@@ -210,6 +233,12 @@ class PostgresWriter(PostgresReader):
         found = self.found
         if seq > found.seq:
             self.found = Head(seq, hash, *found[2:])
+
+    def archive(self, row: ArchiveRow) -> None:
+        self._later(self._sql.archive, *row)
+        self._later(self._sql.keep_keys, row.first_seq, row.last_seq)
+        self._later(self._sql.drop_entries, row.first_seq, row.last_seq)
+        self._later(self._sql.add_feature, ARCHIVE)
 
     def add_checkpoint(self, seq: int, root: bytes) -> None:
         self._later(self._sql.add_checkpoint, seq, root)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from cas.catalog.catalog import DELTAS, DICTIONARIES, Meta
+from cas.catalog.catalog import ARCHIVE, DELTAS, DICTIONARIES, Meta
 from cas.catalog.place import Place
 from cas.errors import NewerFormat
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 APPLICATION_ID: Final = 0x63617331
 SCHEMA_VERSION: Final = 1
 
-KNOWN_FEATURES: Final[frozenset[str]] = frozenset((DELTAS, DICTIONARIES))
+KNOWN_FEATURES: Final[frozenset[str]] = frozenset((DELTAS, DICTIONARIES, ARCHIVE))
 """Names of optional parts of the format that this version understands."""
 
 FORMAT_VERSION: Final = 1
@@ -64,6 +64,16 @@ TABLES: Final = (
     "CREATE TABLE unlinked (name BLOB PRIMARY KEY, seq INTEGER NOT NULL) STRICT, WITHOUT ROWID",
     "CREATE TABLE cursor (name TEXT PRIMARY KEY, position INTEGER NOT NULL) STRICT, WITHOUT ROWID",
 )
+
+ARCHIVE_TABLES: Final = (
+    "CREATE TABLE IF NOT EXISTS archive (last_seq INTEGER PRIMARY KEY, first_seq INTEGER NOT NULL,"
+    " epoch INTEGER NOT NULL, time_us INTEGER NOT NULL, segment BLOB NOT NULL,"
+    " pack INTEGER NOT NULL, other INTEGER NOT NULL) STRICT",
+    "CREATE TABLE IF NOT EXISTS key (txid BLOB PRIMARY KEY, seq INTEGER NOT NULL)"
+    " STRICT, WITHOUT ROWID",
+)
+"""Made by the first transaction that moves entries out of the journal, which also sets the
+feature: an older program refuses the store from then on, and reads it until then."""
 
 
 def fill(connection: apsw.Connection, meta: Meta, place: Place) -> None:

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from cas.catalog.blocks import ReadBlock, WriteBlock
-from cas.catalog.catalog import EntryRow, Meta, Turn
+from cas.catalog.catalog import EntryRow, Fetch, Meta, Turn
 from cas.catalog.connections import Connections
 from cas.catalog.engine import reraise, translate
 from cas.catalog.gate import FileGate, Gate, NoGate
@@ -75,6 +75,12 @@ class SqliteCatalog:
 
     def harden(self, *, reading: bool = False) -> None:
         self._connections.harden(reading=reading)
+
+    def serve_archive(self, fetch: Fetch) -> None:
+        self._connections.fetch = fetch
+
+    def may_archive(self) -> bool:
+        return not self.read_only
 
     def inline_body(self, number: int) -> bytes | None:
         lent = self._connections.lent()

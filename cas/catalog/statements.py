@@ -10,14 +10,19 @@ from collections.abc import Mapping, Sequence
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Final
 
+from cas.catalog.archived import archived_entry, archived_txid, entries_before
 from cas.catalog.catalog import (
+    ARCHIVE,
+    ArchiveRow,
     Checkpoint,
     EntryRow,
+    Fetch,
     Head,
     PackRow,
     SessionRow,
     UnlinkedRow,
 )
+from cas.catalog.schema import ARCHIVE_TABLES
 from cas.errors import CorruptCatalog
 
 if TYPE_CHECKING:
@@ -40,6 +45,7 @@ _MAYBE_INT: Final = (int, NoneType)
 _MAYBE_BLOB: Final = (bytes, NoneType)
 _HEAD_TYPES: Final = (_INT, _BLOB, _MAYBE_INT, _MAYBE_INT, _MAYBE_INT)
 _SESSION: Final = (_BLOB, _INT, _INT, _INT, _INT)
+_ARCHIVE: Final = (_INT, _INT, _INT, _INT, _BLOB, _INT, _INT)
 
 
 def _sound(rows: Any, *types: tuple[type, ...]) -> list[Any]:
@@ -61,12 +67,15 @@ def _sound(rows: Any, *types: tuple[type, ...]) -> list[Any]:
 class SqliteReader:
     """Statements of one transaction on one connection."""
 
-    __slots__ = ("_genesis", "_run")
+    __slots__ = ("_fetch", "_genesis", "_run")
 
-    def __init__(self, connection: apsw.Connection, genesis: bytes) -> None:
+    def __init__(
+        self, connection: apsw.Connection, genesis: bytes, fetch: Fetch | None = None
+    ) -> None:
         # Untyped: SQLite's values are what the strict tables say, not what apsw can promise.
         self._run: Any = connection.execute
         self._genesis = genesis
+        self._fetch = fetch
 
     def head(self) -> Head:
         row = self._run(_HEAD).fetchone()
@@ -84,13 +93,31 @@ class SqliteReader:
             "SELECT seq, hash, entry FROM journal WHERE seq > ? ORDER BY seq LIMIT ?",
             (after, -1 if limit is None else limit),
         )
-        return [EntryRow(*row) for row in _sound(rows, _INT, _BLOB, _BLOB)]
+        found = [EntryRow(*row) for row in _sound(rows, _INT, _BLOB, _BLOB)]
+        if found and found[0].seq > after + 1:
+            return entries_before(self, self._fetch, after, found, limit)
+        return found
 
     def entry(self, seq: int) -> EntryRow | None:
         rows = self._run("SELECT seq, hash, entry FROM journal WHERE seq = ?", (seq,))
         for row in _sound(rows, _INT, _BLOB, _BLOB):
             return EntryRow(*row)
-        return None
+        return archived_entry(self, self._fetch, seq)
+
+    def archived(self, after: int = 0, limit: int | None = None) -> Sequence[ArchiveRow]:
+        if not self._has_archive():
+            return ()
+        rows = self._run(
+            "SELECT first_seq, last_seq, epoch, time_us, segment, pack, other FROM archive"
+            " WHERE last_seq > ? ORDER BY last_seq LIMIT ?",
+            (after, -1 if limit is None else limit),
+        )
+        return [ArchiveRow(*row) for row in _sound(rows, *_ARCHIVE)]
+
+    def _has_archive(self) -> bool:
+        """Whether this catalog has the tables; whoever asks has found entry 1 to be no row."""
+        query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'archive'"
+        return self._run(query).fetchone() is not None
 
     def weigh_entries(self, after: int) -> tuple[int, int]:
         query = "SELECT count(*), sum(length(entry)) FROM journal WHERE seq > ?"
@@ -100,13 +127,24 @@ class SqliteReader:
     def find_txid(self, txid: bytes, after: int | None) -> int | None:
         if after is None:
             query = "SELECT seq FROM journal WHERE txid = ? AND txid >= x'80'"
-            rows = self._run(query, (txid,))
-        else:
-            query = "SELECT seq FROM journal WHERE seq > ? AND txid = ? LIMIT 1"
-            rows = self._run(query, (after, txid))
-        for (seq,) in rows:
+            for (seq,) in self._run(query, (txid,)):
+                return int(seq)
+            if self._oldest() > 1 and self._has_archive():
+                for (seq,) in self._run("SELECT seq FROM key WHERE txid = ?", (txid,)):
+                    return int(seq)
+            return None
+        if after + 1 < self._oldest():
+            found = archived_txid(self, self._fetch, txid, after)
+            if found is not None:
+                return found
+        query = "SELECT seq FROM journal WHERE seq > ? AND txid = ? LIMIT 1"
+        for (seq,) in self._run(query, (after, txid)):
             return int(seq)
         return None
+
+    def _oldest(self) -> int:
+        """Seq of the oldest row of the journal, 0 where there is none."""
+        return self._run("SELECT min(seq) FROM journal").fetchone()[0] or 0
 
     def checkpoint(self, at: int) -> Checkpoint | None:
         query = "SELECT seq, root FROM checkpoint WHERE seq <= ? ORDER BY seq DESC LIMIT 1"
@@ -182,8 +220,10 @@ class SqliteWriter(SqliteReader):
 
     __slots__ = ("found", "mark")
 
-    def __init__(self, connection: apsw.Connection, genesis: bytes) -> None:
-        super().__init__(connection, genesis)
+    def __init__(
+        self, connection: apsw.Connection, genesis: bytes, fetch: Fetch | None = None
+    ) -> None:
+        super().__init__(connection, genesis, fetch)
         self.found: Head | None = None
         self.mark = 0
 
@@ -241,6 +281,26 @@ class SqliteWriter(SqliteReader):
         if self.found is not None:
             _seq, _hash, version, removal_version, condemn_seq = self.found
             self.found = Head(seq, hash, version, removal_version, condemn_seq)
+
+    def archive(self, row: ArchiveRow) -> None:
+        for statement in ARCHIVE_TABLES:
+            self._run(statement)
+        self._run(
+            "INSERT OR REPLACE INTO archive"
+            " (first_seq, last_seq, epoch, time_us, segment, pack, other)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            row,
+        )
+        span = (row.first_seq, row.last_seq)
+        self._run(
+            "INSERT OR REPLACE INTO key (txid, seq) SELECT txid, seq FROM journal"
+            " WHERE seq BETWEEN ? AND ? AND txid >= x'80'",
+            span,
+        )
+        self._run("DELETE FROM journal WHERE seq BETWEEN ? AND ?", span)
+        features = str(self.meta()["features"]).split()
+        if ARCHIVE not in features:
+            self.set_meta({"features": " ".join([*features, ARCHIVE])})
 
     def add_checkpoint(self, seq: int, root: bytes) -> None:
         self._run("INSERT INTO checkpoint (seq, root) VALUES (?, ?)", (seq, root))

@@ -272,6 +272,12 @@ class Timeline:
     def _first(self, reader: CatalogReader, high: int, moment: tuple[int, int]) -> int:
         """The first seq up to `high` at or after (epoch, time), or `high` + 1."""
         low, end = 1, high + 1
+        # What stands for old entries tells when each segment begins: one is read, and not eight.
+        for row in reader.archived():
+            if row.first_seq > high or (row.epoch, row.time_us) >= moment:
+                end = min(end, row.first_seq)
+                break
+            low = row.first_seq + 1
         while low < end:
             middle = (low + end) // 2
             entry = self._entry(reader, middle)

@@ -69,6 +69,7 @@ CODES: Final[Mapping[str, tuple[Severity, str]]] = {
     "file-unknown": (Severity.NOTICE, "A file that is no part of a store."),
     "check-moved": (Severity.NOTICE, "The store changed too fast to be checked to the end."),
     "more": (Severity.NOTICE, "Further findings of a code were counted and not kept."),
+    "archive-single": (Severity.WARNING, "Old journal entries have lost their second pack."),
 }
 """Every code that a finding can have: its severity and what it means. Append-only."""
 
@@ -94,6 +95,7 @@ REPAIRS: Final[Mapping[str, str]] = {
     "journal-entry": _REBUILD,
     "journal-row": _REBUILD,
     "checkpoint": _REBUILD,
+    "archive-single": "cas maintain",
     "session-open": "cas gc",
     "pack-unnamed": "cas gc",
 }

@@ -30,6 +30,7 @@ from cas.maintenance.gc.collect import Collector
 from cas.maintenance.gc.compact import compact, worth_moving
 from cas.maintenance.remembered import Remembered
 from cas.model.names import count
+from cas.objects.archive import archive_some, lacking, old_entries, renew_homes
 from cas.objects.mirror import MIRRORED, is_due
 
 _TIMES_FILE: Final = "maintain.json"
@@ -56,6 +57,7 @@ class Maintenance:
             "spill": (self._spill_due, self._spill),
             "retain": (self._retain_due, self._retain),
             "mirror": (self._mirror_due, self._mirror),
+            "archive": (self._archive_due, self._archive),
             "gc": (self._gc_due, self._gc),
             "packs": (self._packs_due, self._packs),
             "log": (self._log_due, self._log),
@@ -141,6 +143,27 @@ class Maintenance:
 
     def _mirror(self) -> Done:
         return f"packs hold the journal up to entry {self._store.mirror()}", 0
+
+    def _archive_due(self) -> str:
+        objects = self._objects
+        if not objects.catalog.may_archive():
+            return ""
+        if single := len(lacking(objects)):
+            return f"segments of old entries that are in one pack only: {single}"
+        count = old_entries(objects)
+        return f"old entries in the catalog: {count}" if count else ""
+
+    def _archive(self) -> Done:
+        """As many as the time allows: each step is whole."""
+        renewed = renew_homes(self._objects)
+        moved = 0
+        while found := archive_some(self._objects):
+            moved += found
+            if self._left_ms() <= 0:
+                break
+        text = f"moved {count(moved, 'entry', 'entries')} of the journal into packs"
+        again = f"; {count(renewed, 'segment')} in two packs again" if renewed else ""
+        return text + again, 0
 
     def _retain_due(self) -> str:
         if self._store.retention() is None:

@@ -49,7 +49,7 @@ def stage_segments(catalog: Catalog, batch: Batch, upto: int) -> int:
     # Beside a segment nothing may stand that a power failure can take back.
     catalog.harden()
     meta = catalog.meta
-    for rows in _runs(catalog, reached, upto):
+    for rows in runs_behind(catalog, reached, upto):
         segment = Segment(
             rows[0].seq,
             tuple([row.entry for row in rows]),
@@ -65,8 +65,8 @@ def stage_segments(catalog: Catalog, batch: Batch, upto: int) -> int:
     return reached
 
 
-def _runs(catalog: Catalog, after: int, upto: int) -> Iterator[Sequence[EntryRow]]:
-    """Entries behind `after`, in runs that a segment each can hold."""
+def runs_behind(catalog: Catalog, after: int, upto: int) -> Iterator[Sequence[EntryRow]]:
+    """Entries behind `after`, in runs that a segment each can hold; up to the first damaged one."""
     waiting: list[EntryRow] = []
     while after < upto:
         with catalog.read() as reader:
@@ -99,6 +99,11 @@ def cut(rows: Sequence[EntryRow]) -> Iterator[Sequence[EntryRow]]:
         rest = rest[end:]
     if rest:
         yield rest
+
+
+def is_full(rows: Sequence[EntryRow]) -> bool:
+    """Whether these entries make a segment that takes no more."""
+    return _full(rows) == len(rows)
 
 
 def _full(rows: Sequence[EntryRow]) -> int | None:

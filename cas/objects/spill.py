@@ -40,6 +40,7 @@ from cas.objects.gather import (
 )
 from cas.objects.mirror import MIRRORED, stage_segments
 from cas.objects.packs import PackInfo, pack_name
+from cas.objects.segments import homes
 from cas.objects.store import ObjectStore
 from cas.objects.training import Training
 from cas.objects.unlink import remove_unlinked
@@ -81,6 +82,8 @@ class Spill:
         self._wait_bytes = objects.thresholds.spill_bytes
         # Spills until the next look for a dictionary, and how many it was the last time.
         self._rest = self._rested = 0
+        # Bytes of small packs that are not gathered, because the archive rests on them.
+        self._staying_bytes = 0
 
     @property
     def due(self) -> bool:
@@ -89,7 +92,7 @@ class Spill:
         return (
             self._run is not None
             or lookup.inline_count >= self._wait_count
-            or lookup.inline_bytes + lookup.small_bytes >= self._wait_bytes
+            or lookup.inline_bytes + lookup.small_bytes - self._staying_bytes >= self._wait_bytes
         )
 
     def step(self) -> None:
@@ -193,8 +196,11 @@ class Spill:
         with objects.catalog.read() as reader:
             seq = reader.head().seq
             state = objects.lookup.refresh(reader)
+            stay = homes(reader)
         objects.catalog.harden(reading=True)
-        sources = [pack for pack in list(state.packs.values()) if _is_young(pack, self._thresholds)]
+        young = [pack for pack in list(state.packs.values()) if _is_young(pack, self._thresholds)]
+        sources = [pack for pack in young if pack.number not in stay]
+        self._staying_bytes = sum(pack.body_bytes for pack in young if pack.number in stay)
         if len(sources) < 2:
             if not mirror:
                 return False
@@ -232,7 +238,8 @@ class Spill:
             self._run = run
             # Not again with the next commit: a full disk is not emptied by trying.
             lookup = self._objects.lookup
-            self._wait(lookup.inline_count, lookup.inline_bytes + lookup.small_bytes)
+            small_bytes = lookup.small_bytes - self._staying_bytes
+            self._wait(lookup.inline_count, lookup.inline_bytes + small_bytes)
             self.abandon(error)
             if turn is not None:
                 turn.leave(b"")
@@ -411,7 +418,8 @@ class Spill:
         with self._objects.catalog.write() as writer:
             if not stand(writer, outputs):
                 return False
-            alive = set(writer.pack_numbers())
+            # What the archive has come to rest on meanwhile stays as well.
+            alive = set(writer.pack_numbers()) - homes(writer)
             present = [pack for pack in wanted if pack.number in alive]
             if present:
                 head = writer.head()

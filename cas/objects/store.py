@@ -41,6 +41,7 @@ from cas.objects.packs import Copy, PackInfo
 from cas.objects.parts import Parts
 from cas.objects.promises import stale_copies
 from cas.objects.quick import GROUP_COUNT, Loaded, QuickReader
+from cas.objects.segments import SegmentReader
 from cas.storage.bucket import Bucket
 from cas.storage.codec import DELTA, DICTIONARY, RECIPE, decode_payload
 from cas.storage.delta import decode_delta, delta_base
@@ -87,6 +88,7 @@ class ObjectStore:
         self._bodies: BytesCache[int] = BytesCache(_BODIES_BYTES)
         self._beside = Beside(self.lookup, self._load)
         self.quick = QuickReader(self.lookup, bucket, self.dictionaries, self.stored)
+        catalog.serve_archive(SegmentReader(self.get))
 
     @property
     def meta(self) -> Meta:

@@ -25,6 +25,7 @@ import pytest
 from cas.catalog.catalog import Catalog, Head, Meta, SessionRow
 from cas.errors import Busy, CasError, Closed
 from cas.model.entry import genesis_hash
+from cas.testing.catalog_archive import CatalogArchive
 from cas.testing.catalog_tables import (
     META,
     WAIT_S,
@@ -52,7 +53,7 @@ def until_closed(catalog: Catalog) -> None:
         timer.cancel()
 
 
-class CatalogContract(CatalogTables):
+class CatalogContract(CatalogTables, CatalogArchive):
     """The promises of a catalog. See the head of this module for how to use it."""
 
     reopens: ClassVar[bool] = True

@@ -23,6 +23,7 @@ from cas.history.transaction import Transaction
 from cas.limits import KIB, MIB, Thresholds
 from cas.model.ids import BlobId, Kind, digest_of
 from cas.storage.files import OS_FILES, Files
+from cas.testing.archiving import archive_behind
 from cas.testing.memories import put_memories
 from cas.testing.model import Expected, Model, Progress
 from cas.testing.recorder import Beside, Recorder
@@ -335,7 +336,7 @@ def _second(driver: Driver) -> None:
     driver.commit(changes, store=driver.second)
 
 
-def _crossed(driver: Driver, step: Callable[[Driver], None], other: Callable[[], None]) -> None:
+def _crossed(driver: Driver, step: Callable[[Driver], object], other: Callable[[], None]) -> None:
     """A step, and in its middle what another handle does; one after the other if unwatched."""
     _ = driver.second
     if driver.recorder is None:
@@ -376,10 +377,6 @@ def _mirror(driver: Driver) -> None:
 def _gc(driver: Driver) -> None:
     """A branch comes and goes, is forgotten, and what it held is collected."""
     _draft(driver)
-    _collect(driver)
-
-
-def _collect(driver: Driver) -> None:
     driver.store.gc()
 
 
@@ -401,7 +398,7 @@ def _draft(driver: Driver) -> None:
 def _gc_crossed(driver: Driver) -> None:
     """A commit of another handle while gc writes what it moves."""
     _draft(driver)
-    _crossed(driver, _collect, lambda: _second(driver))
+    _crossed(driver, lambda driver: driver.store.gc(), lambda: _second(driver))
 
 
 def _checkpoint(driver: Driver, mode: str) -> None:
@@ -442,6 +439,7 @@ STEPS: Final[Mapping[str, Callable[[Driver], None]]] = {
     "spill beside a commit": _spill_crossed,
     "put beside a spill": _put_crossed,
     "mirror": _mirror,
+    "archive": lambda driver: archive_behind(driver, _keyed, _commit),
     "gc": _gc,
     "gc beside a commit": _gc_crossed,
     "wal": lambda driver: _checkpoint(driver, "TRUNCATE"),

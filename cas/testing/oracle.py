@@ -45,6 +45,7 @@ def observe(store: Store, model: Model) -> Observation:
         findings += check_objects(store)
         findings += check_journal(store, model)
         findings += check_mirror(store)
+        findings += check_archive(store)
         view = store.view()
         seq = view.seq
         refs = {
@@ -138,6 +139,37 @@ def check_mirror(store: Store) -> Iterator[str]:
                 yield f"a segment needs {id.hex()[:8]}, which no file holds"
             elif id in there:
                 wanted += children(*objects.read(id))
+
+
+def check_archive(store: Store) -> Iterator[str]:
+    """Entries that are neither rows nor archived, or both; segments without their two packs."""
+    objects = store.objects
+    state = objects.lookup.refresh()
+    with objects.catalog.read() as reader:
+        rows = reader.archived()
+        head = reader.head().seq
+        kept = reader.weigh_entries(0)[0]
+    after = 0
+    for row in rows:
+        if row.first_seq != after + 1 or row.last_seq < row.first_seq:
+            yield f"the archive goes on with entry {row.first_seq} behind entry {after}"
+        after = row.last_seq
+        held = {
+            copy.pack.number
+            for copy in objects.lookup.copies(row.segment)
+            if copy.pack.file is not None and _is_whole(store, copy)
+        }
+        if row.pack == row.other or not {row.pack, row.other} <= held & state.packs.keys():
+            yield f"the archive of entries up to {after} lies in {held}, and not in its two packs"
+    if head - after != kept:
+        yield f"of {head} entries {after} are archived and {kept} are rows"
+
+
+def _is_whole(store: Store, copy: Copy) -> bool:
+    try:
+        return store.objects.verified(copy)[0] == Kind.SEGMENT
+    except CasError:
+        return False
 
 
 def _told(store: Store, reader: CatalogReader, seq: int) -> int:

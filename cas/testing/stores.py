@@ -41,6 +41,8 @@ SMALL: Final = Thresholds(
     mirror_bytes=64 * KIB,
     direct_bytes=8 * KIB,
     dictionary_samples_bytes=32 * KIB,
+    journal_rows=1,
+    archive_entries=1,
 )
 """Thresholds that a handful of steps crosses."""
 

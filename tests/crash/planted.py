@@ -25,7 +25,7 @@ from cas.history.branch import BranchEdit
 from cas.history.publication import Publication
 from cas.history.timeline import Timeline
 from cas.maintenance import newstore
-from cas.objects import spill, writer, young
+from cas.objects import archive, spill, writer, young
 from cas.objects import store as object_store
 from cas.objects.batch import Batch
 from cas.objects.spill import Spill
@@ -431,6 +431,73 @@ def _bare(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(room, "translate", as_it_is)
     patch.setattr(sqlite, "reraise", _nothing)
     patch.setattr(blocks, "reraise", _nothing)
+
+
+# -- old entries -----------------------------------------------------------------------------
+
+
+@_bug("rows of the journal go before what stands for them", "crash: an archive")
+def _rows_first(patch: pytest.MonkeyPatch) -> None:
+    archive_rows = SqliteWriter.archive
+
+    def early(self: SqliteWriter, row: Any) -> None:
+        self._run("DELETE FROM journal WHERE seq BETWEEN ? AND ?", (row.first_seq, row.last_seq))
+        self._run("COMMIT")
+        self._run("BEGIN IMMEDIATE")
+        archive_rows(self, row)
+
+    patch.setattr(SqliteWriter, "archive", early)
+
+
+@_bug("what stands for rows of the journal comes before they go", "crash: an archive")
+def _rows_last(patch: pytest.MonkeyPatch) -> None:
+    archive_rows = SqliteWriter.archive
+
+    def late(self: SqliteWriter, row: Any) -> None:
+        rows = list(self._run("SELECT * FROM journal WHERE seq <= ?", (row.last_seq,)))
+        archive_rows(self, row)
+        for found in rows:
+            self._run("INSERT INTO journal VALUES (?, ?, ?, ?)", found)
+        self._run("COMMIT")
+        self._run("BEGIN IMMEDIATE")
+        archive_rows(self, row)
+
+    patch.setattr(SqliteWriter, "archive", late)
+
+
+@_bug("keys of archived entries are forgotten", "crash: an archive")
+def _keys_forgotten(patch: pytest.MonkeyPatch) -> None:
+    archive_rows = SqliteWriter.archive
+
+    def careless(self: SqliteWriter, row: Any) -> None:
+        archive_rows(self, row)
+        self._run("DELETE FROM key")
+
+    patch.setattr(SqliteWriter, "archive", careless)
+
+
+@_bug("an archive rests on one pack", "crash: an archive")
+def _one_copy(patch: pytest.MonkeyPatch) -> None:
+    def once(objects: Any, wanted: Any) -> Any:
+        archive._write(objects, wanted)
+        return {run.id: archive._places(objects, run) * 2 for run in wanted}
+
+    patch.setattr(archive, "_two_copies", once)
+    patch.setattr(archive, "_stand", lambda _reader, _places: True)
+
+
+@_bug("a spill takes out what the archive rests on", "crash: a spill behind an archive")
+def _homes_gathered(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(spill, "homes", lambda _reader: frozenset())
+
+
+@_bug("an archive does not wait for the mirror", "an archive ahead of the mirror")
+def _not_mirrored(patch: pytest.MonkeyPatch) -> None:
+    def all_but_one(objects: Any, reader: Any) -> tuple[int, int]:
+        rows = reader.archived()
+        return (rows[-1].last_seq if rows else 0) + 1, reader.head().seq - 1
+
+    patch.setattr(archive, "_span", all_but_one)
 
 
 # -- what is compared and verified -----------------------------------------------------------

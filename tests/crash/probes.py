@@ -26,6 +26,7 @@ from cas.errors import (
 )
 from cas.history.store import Store
 from cas.model.entry import Entry, entry_hash
+from cas.objects.archive import archive_some
 from cas.storage.local import LocalBucket
 from cas.testing import oracle
 from cas.testing.driver import LARGE
@@ -33,7 +34,7 @@ from cas.testing.explore import Explorer, explore, record_killed
 from cas.testing.faults import Sweep
 from cas.testing.layers import RecordingFiles
 from cas.testing.recorder import Recorder
-from cas.testing.stores import SteppedClock, build, create, scratch
+from cas.testing.stores import SMALL, SteppedClock, build, create, scratch
 
 Probe = Callable[[], list[str]]
 
@@ -125,6 +126,17 @@ def _lost_update() -> list[str]:
             except RefConflict:
                 return []
         return ["a transaction overwrote what another had committed meanwhile"]
+
+
+def _archive_ahead() -> list[str]:
+    """Entries whose objects lie inline as yet stay rows."""
+    with _store() as (_place, open_store):
+        store = open_store()
+        store.objects.thresholds = SMALL
+        for number in range(4):
+            _commit(store, "a", b"%d" % number)
+        archive_some(store.objects)
+        return [*oracle.check_mirror(store), *oracle.check_archive(store)]
 
 
 def _stale_read() -> list[str]:
@@ -371,6 +383,9 @@ PROBES: Final[dict[str, Probe]] = {
     "crash: inline commits": _crash("commit", "put", "multi"),
     "crash: a commit with a pack file": _crash("commit", "commit file", tail=1),
     "crash: a spill": _crash("commit", "commit", "put file", "spill", tail=1),
+    "crash: an archive": _crash("archive", "archive", tail=1),
+    "crash: a spill behind an archive": _crash("archive", "archive", "put file", "spill", tail=1),
+    "an archive ahead of the mirror": _archive_ahead,
     "crash: checkpoints of refs": _crash("commit", "commit", "commit", "commit"),
     "crash: making a store": _crash("init", "put"),
     "kill, retry, power cut": _retry,

@@ -19,7 +19,7 @@ WORKLOADS = {
     "two handles": (("commit",), ("second", "commit", "second")),
 }
 
-HEAVY = ("put beside a spill", "gc", "gc beside a commit")
+HEAVY = ("put beside a spill", "archive", "gc", "gc beside a commit")
 """Steps of which a run costs three times what others do."""
 
 

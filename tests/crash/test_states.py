@@ -23,6 +23,8 @@ WORKLOADS = {
     "a spill by itself": ("put",) + ("commit",) * 8,
     "a spill of packs and files": ("commit", "put file", "commit", "put many", "spill", "commit"),
     "mirrors of the journal": ("commit", "mirror", "tag", "mirror", "put", "mirror", "reopen"),
+    "archives of the journal": ("archive", "spill", "archive", "put", "gc", "keyed", "reopen"),
+    "an archive beside spills": ("archive", "put file", "archive", "spill", "commit", "archive"),
     "collections": ("versions", "commit", "gc", "put", "gc", "spill", "commit"),
     "a collection beside a commit": ("commit", "gc beside a commit", "put file"),
     "checkpoints of the log": ("commit", "wal", "multi", "passive", "commit file", "wal", "commit"),

@@ -33,7 +33,9 @@ from cas.maintenance.fsck.check import fsck
 from cas.model.entry import Entry
 from cas.model.ids import BlobId, digest_blob
 from cas.testing import stores
+from cas.testing.archiving import archive_all
 from cas.testing.memories import ENOUGH, memories_of
+from cas.testing.oracle import check_archive
 from cas.testing.versions import put_on, versions_of
 from tests.databases import fresh_url
 from tests.stateful.oracle import Ref, State, Work, inside, read_state
@@ -330,6 +332,12 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(which=WHICH)
     def spill(self, which: int) -> None:
         self.handles[which].spill()
+
+    @rule(which=WHICH)
+    def archive(self, which: int) -> None:
+        """Old entries lie in packs alone from then on, for every handle."""
+        archive_all(self.handles[which])
+        assert list(check_archive(self.handles[1 - which])) == []
 
     @rule(which=WHICH)
     def reopen(self, which: int) -> None:

@@ -13,6 +13,7 @@ from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 from cas.errors import Purged, Unavailable, WasPurged
 from cas.history.horizon import horizon_now
 from cas.history.retention import HorizonRule, KeepRule, RetentionPolicy, Span
+from cas.maintenance.gc import told
 from cas.maintenance.purge import purge
 from cas.model.ids import BlobId, digest_blob
 from cas.testing.stores import SMALL
@@ -27,6 +28,12 @@ KINDS = (
     SMALL._replace(direct_bytes=1 << 20, checkpoint_entries=30),
 )
 """Thresholds: with dictionaries and without, with patches that stay and without."""
+
+
+@pytest.fixture(autouse=True)
+def _short_segments_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What collections keep of segments they keep of short ones too."""
+    monkeypatch.setattr(told, "_CONTENT_BYTES_MIN", 0)
 
 
 class UpkeepMachine(StoreMachine):

@@ -13,6 +13,7 @@ from typing import Final
 from cas.catalog.catalog import Catalog, CatalogReader, Checkpoint, EntryRow
 from cas.errors import CasError, InvalidName, NotCanonical
 from cas.maintenance.findings import Findings
+from cas.maintenance.fsck.archived import ArchiveCheck
 from cas.maintenance.fsck.graph import Graph
 from cas.model.entry import Entry, entry_hash, genesis_hash, txid_floor
 from cas.model.ids import Kind, ObjectId
@@ -57,6 +58,7 @@ class JournalCheck:
         self._catalog = catalog
         self._graph = graph
         self._findings = findings
+        self._archive = ArchiveCheck(graph, findings)
         self._nodes = _Nodes(stored)
         self._checkpoints: dict[int, bytes] = {}
         self._previous = genesis_hash(catalog.meta.store_id)
@@ -77,6 +79,7 @@ class JournalCheck:
             with self._catalog.read() as reader:
                 self.head_seq = reader.head().seq
                 self._checkpoints = dict(_checkpoints(reader))
+                self._archive.begin(reader)
         except CasError as error:
             self._findings.add(
                 "catalog-unreadable",
@@ -90,6 +93,7 @@ class JournalCheck:
         What refs pointed at only before the state `horizon` need not exist any more.
         """
         head_seq, self._horizon = self.head_seq, horizon
+        self._archive.judge()
         self._oldest_stored = max([seq for seq in self._checkpoints if seq <= horizon], default=0)
         while self._seq < head_seq:
             rows = self._read(head_seq)
@@ -113,7 +117,7 @@ class JournalCheck:
                 rows = list(reader.entries(after, min(_GROUP, head_seq - after)))
                 self._check_txids(reader, rows)
         except CasError:
-            rows = self._read_singly(after, head_seq)
+            rows = self._read_apart(after, head_seq)
         last = rows[-1].seq if rows else head_seq
         found = {row.seq for row in rows}
         missing = [seq for seq in range(after + 1, last + 1) if seq not in found]
@@ -122,6 +126,18 @@ class JournalCheck:
         if not rows:
             self._seq = head_seq
         return rows
+
+    def _read_apart(self, after: int, head_seq: int) -> list[EntryRow]:
+        """The next entries of a segment that can be read, else rows of the journal one by one."""
+        while (segment := self._archive.covering(after + 1)) is not None:
+            try:
+                with self._catalog.read() as reader:
+                    rows = list(reader.entries(after, min(_GROUP, segment.last_seq - after)))
+                    self._check_txids(reader, rows)
+                    return rows
+            except CasError:
+                after = segment.last_seq
+        return self._read_singly(after, head_seq)
 
     def _read_singly(self, after: int, head_seq: int) -> list[EntryRow]:
         rows: list[EntryRow] = []
@@ -147,6 +163,8 @@ class JournalCheck:
             except NotCanonical:
                 continue  # told of where the entry itself is judged
             keyed = txid_floor(txid) is None
+            if not keyed and row.seq <= self._archive.upto:
+                continue  # no column says it: it is looked for in the segment itself
             if reader.find_txid(txid, None if keyed else row.seq - 1) != row.seq:
                 self._tell(
                     "journal-row",
@@ -194,6 +212,7 @@ class JournalCheck:
             self._tell("journal-row", seq, f"Entry {entry.seq} lies at place {seq} of the journal")
         if previous is not None and entry.previous != previous:
             self._tell("journal-chain", seq, f"Entry {seq} does not follow the entry before it")
+        self._archive.compare(entry)
         when = entry.epoch, entry.time_us
         if when <= self._when or entry.time_us < entry.wall_us:
             self._tell("journal-chain", seq, f"The time of entry {seq} runs backwards")

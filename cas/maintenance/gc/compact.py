@@ -21,6 +21,7 @@ from cas.maintenance.gc.moving import install_moved, moving, remove_moved
 from cas.maintenance.gc.pieces import pieces
 from cas.objects.bulk import Ahead
 from cas.objects.packs import PackInfo, State, bit_is_set, live_slots
+from cas.objects.segments import homes
 from cas.objects.store import ObjectStore
 from cas.storage.codec import RECIPE
 from cas.storage.pack import Footer, Slot
@@ -80,8 +81,10 @@ def worth_moving(
     `waste_max` is the part of all packs that may be left as waste, below 0 for none to be left
     that has `waste_min`.
     """
+    with objects.catalog.read() as reader:
+        stay = homes(reader)
     chosen = choose(
-        loads_of(objects, state),
+        (load for load in loads_of(objects, state) if load.pack.number not in stay),
         waste_min=waste_min,
         pack_bytes=objects.thresholds.pack_bytes,
         bytes_max=bytes_max,

@@ -62,7 +62,10 @@ class Condemnation:
         for _ in range(ROUNDS_MAX):
             with catalog.read() as reader:
                 self._follow(reader, _ALL)
+                archived = [row.segment for row in reader.archived()]
             self._marks.keep(kept, "the checkpoint at the horizon")
+            # Segments are kept by their kind; these once more, whatever becomes of that rule.
+            self._marks.keep(archived, "the archive of the journal")
             if not self._doomed():
                 return None
             with catalog.write() as writer:

@@ -20,6 +20,7 @@ from cas.errors import Unavailable
 from cas.objects.batch import Batch
 from cas.objects.gather import stand
 from cas.objects.packs import PackInfo, State, bit_is_set, flags_of, pack_name
+from cas.objects.segments import homes
 from cas.objects.store import ObjectStore
 from cas.storage.codec import RECIPE
 from cas.storage.pack import EDGE_BASE, Footer
@@ -147,7 +148,7 @@ def remove_moved(
 
 
 def _present(reader: CatalogReader, packs: Sequence[PackInfo]) -> list[PackInfo]:
-    alive = set(reader.pack_numbers())
+    alive = set(reader.pack_numbers()) - homes(reader)
     return [pack for pack in packs if pack.number in alive]
 
 

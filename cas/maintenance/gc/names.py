@@ -14,6 +14,7 @@ from typing import Final
 
 from cas.errors import CasError, NotCanonical
 from cas.limits import ID_BYTES, MIB
+from cas.maintenance.gc.told import SegmentsTold
 from cas.model.encoding import decode_many
 from cas.model.ids import Kind
 from cas.model.objects import Commit
@@ -33,6 +34,7 @@ _READ_AHEAD_BYTES_MAX: Final = 32 * MIB
 """Directories that are read at once: what they name takes about as much again."""
 
 _TREES: Final = frozenset((Kind.TREE, Kind.REFS))
+_SEGMENT: Final = int(Kind.SEGMENT)
 _OFFSET: Final = itemgetter(1)
 
 
@@ -43,6 +45,7 @@ class Names:
         self._objects = objects
         self._thinned = thinned
         self._reader = BulkReader(objects)
+        self._told = SegmentsTold(objects)
         self._known: dict[bytes, Sequence[bytes]] = {}
         self.given_up: list[bytes] = []
         """Directories of thinned commits that were read."""
@@ -74,6 +77,9 @@ class Names:
         Raises for what cannot be read when `strict`, and passes it over when not.
         """
         known = self._known
+        for id, place in zip(ids, places, strict=True):
+            if place.kind == _SEGMENT and (told := self._told.known(id)) is not None:
+                known[id] = told.blobs
         if known:
             unknown = [at for at, id in enumerate(ids) if id not in known]
             if len(unknown) < len(ids):
@@ -107,6 +113,8 @@ class Names:
                     kind, content = self._objects.read(id)
                 if kind in _TREES:
                     trees.append((id, kind, bytes(content)))
+                elif kind == _SEGMENT:
+                    named.update(self._told.note(id, bytes(content)).blobs)
                 elif strict and kind == Kind.COMMIT and id in self._thinned:
                     commit = Commit.decode(bytes(content), verified=True)
                     named.update(commit.parents)

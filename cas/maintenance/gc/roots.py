@@ -19,8 +19,10 @@ from typing import Final
 from attrs import frozen
 
 from cas.catalog.catalog import CatalogReader
+from cas.errors import CorruptJournal
 from cas.history.core import Core
 from cas.history.horizon import horizon_at, thinned_commits
+from cas.maintenance.gc.told import SegmentsTold, Told
 from cas.model.entry import Entry
 from cas.trees.node import REFS
 
@@ -66,7 +68,13 @@ def read_roots(core: Core, reader: CatalogReader, after: int = 0) -> Roots:
     for stored in reader.checkpoints(after):
         if stored.root != REFS.empty:
             (kept if stored.seq >= horizon else dropped).add(stored.root)
-    for entry in entries(reader, after):
+    archived = 0
+    for found in archived_told(core, reader, after):
+        kept.update(found.blobs)
+        for seq, target in found.moves:
+            (kept if seq > horizon else dropped).add(target)
+        archived = found.last_seq
+    for entry in entries(reader, max(after, archived)):
         blobs, targets = named_in(entry)
         kept.update(blobs)
         (kept if entry.seq > horizon else dropped).update(targets)
@@ -82,6 +90,26 @@ def read_roots(core: Core, reader: CatalogReader, after: int = 0) -> Roots:
         tuple((ref, value.kind, bytes(value.target)) for ref, value in refs),
         frozenset(map(bytes, thinned)),
     )
+
+
+def archived_told(core: Core, reader: CatalogReader, after: int) -> Iterator[Told]:
+    """What archived entries tell, a segment each, as far as one of its entries is behind `after`.
+
+    Raises `CorruptJournal` where segments do not have the entries that the catalog says.
+    """
+    segments = SegmentsTold(core.objects)
+    before = 0
+    for row in reader.archived():
+        if row.last_seq > after:
+            found = segments.of(row.segment)
+            if (found.first_seq, found.last_seq) != (before + 1, row.last_seq):
+                raise CorruptJournal(
+                    f"What stands for entries {row.first_seq} to {row.last_seq} of the journal is "
+                    "not what the catalog says; nothing was collected. Run `cas fsck`.",
+                    seq=row.first_seq,
+                )
+            yield found
+        before = row.last_seq
 
 
 def entries(reader: CatalogReader, after: int) -> Iterator[Entry]:

@@ -143,18 +143,20 @@ def test_a_schema_goes_forward_under_a_lock_and_never_back(postgres: PostgresSer
     second = ("CREATE TABLE @extra (n bigint)",)
     assert migrate(place, [first]) == 0
     assert migrate(place, [first, second]) == 1
-    assert migrate(place, [first, second]) == 2
-    assert postgres.run("SELECT version FROM stepping.schema_version") == [(2,)]
+    third = ("CREATE TABLE @more (n bigint)",)
+    assert migrate(place, [first, second, third]) == 2
+    assert migrate(place, [first, second, third]) == 3
+    assert postgres.run("SELECT version FROM stepping.schema_version") == [(3,)]
     assert postgres.run("SELECT count(*) FROM stepping.extra") == [(0,)]
     with pytest.raises(NewerFormat):
         migrate(place, [first])
     with pytest.raises(NewerFormat):
         open_postgres(place)
-    postgres.run("UPDATE stepping.schema_version SET version = 0")
+    postgres.run("UPDATE stepping.schema_version SET version = 1")
     with pytest.raises(NotAStore, match="brings it forward"):
         open_postgres(place)
     with pytest.raises(CasError):
-        migrate(place, [first, ("CREATE TABLE @half (n bigint)", "SELECT 1 / 0")])
+        migrate(place, [first, second, ("CREATE TABLE @half (n bigint)", "SELECT 1 / 0")])
     assert postgres.run("SELECT to_regclass('stepping.half')") == [(None,)]
 
 

@@ -25,6 +25,7 @@ from cas.model.objects import Commit, EntryKind, Recipe, Tag
 from cas.objects.packs import file_name
 from cas.storage.bucket import Bucket
 from cas.storage.header import PackHeader
+from cas.testing.archiving import archive_all
 from cas.trees.build import build as build_tree
 from cas.trees.node import DIRECTORY, Node, encode_node
 from tests.golden.vectors import Kept, numbered
@@ -350,6 +351,13 @@ def _checkpoint_nowhere(store: Store) -> str:
     return "entry 99"
 
 
+def _archived_and(store: Store, change: str) -> str:
+    store.objects.thresholds = store.objects.thresholds._replace(journal_rows=1, archive_entries=1)
+    assert archive_all(store) == 2
+    tamper(store, f"UPDATE archive SET {change}")
+    return "entry 1"
+
+
 def _session_left(store: Store) -> str:
     tamper(store, "INSERT INTO session VALUES (zeroblob(16), 1, 0, 0, 5)")
     return bytes(16).hex()
@@ -457,9 +465,14 @@ PLANTS: dict[str, list[Callable[[Store], Any]]] = {
     ],
     "journal-chain": [_chain_broken, _moved_from_elsewhere, _time_backwards],
     "journal-root": [_root_wrong],
-    "journal-row": [_txid_column],
+    "journal-row": [
+        _txid_column,
+        partial(_archived_and, change="time_us = 5"),
+        partial(_archived_and, change="epoch = 1"),
+    ],
     "ref-name": [_bad_ref_name],
     "checkpoint": [_checkpoint_wrong, _checkpoint_nowhere],
+    "archive-single": [partial(_archived_and, change="other = 1000")],
     "session-open": [_session_left],
     "purge-unfinished": [_purge_begun],
     "pack-unnamed": [_unnamed_pack],
