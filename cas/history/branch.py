@@ -38,6 +38,9 @@ Side = Literal["base", "ours", "theirs"]
 
 _TREE: Final = int(EntryKind.TREE)
 
+_KNOWN_MAX: Final = 1024
+"""Entries that were looked up and are remembered."""
+
 
 class BranchEdit(Contents, MutableMapping[str, bytes]):
     """A branch inside a transaction: the files as they will be. Begin with `tx.branch(name)`.
@@ -79,6 +82,8 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
         self._based_on: bytes | None = None
         # Paths that were looked at, and the directories above them.
         self._reads: set[Path] = set()
+        # What was found in a tree: most of what is written is looked up before, more than once.
+        self._known: tuple[bytes, dict[Path, TreeEntry | None]] = (self.tree, {})
         self._reads_above: set[Path] = set()
         self._read_all = False
         # Directories whose every change matters here, and those above them.
@@ -369,7 +374,12 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
                 if value is None or value[0] != _TREE:
                     return None
                 return paths.lookup(value[1], parts[length:], self._nodes)
-        return paths.lookup(self.tree, parts, self._nodes)
+        root, known = self._known
+        if root != self.tree or len(known) > _KNOWN_MAX:
+            root, known = self._known = self.tree, {}
+        if parts not in known:
+            known[parts] = paths.lookup(root, parts, self._nodes)
+        return known[parts]
 
     def _preview(self) -> bytes:
         """Root of the files as they stand; its nodes are staged and cost nothing if unchanged."""

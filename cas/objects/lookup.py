@@ -39,8 +39,7 @@ from cas.storage.pack import Footer, Slot, decode_footer
 
 _LAG_MIN, _LAG_MAX = 256, 2048
 """Versions that the snapshot may fall behind a writer that never has to look anything up: as many
-as weigh twice what a spill waits for. Most are spilled by then, and need not be looked at at all.
-"""
+as weigh twice what a spill waits for; most are spilled by then, and need not be looked at."""
 
 _YOUNG_IDS_MAX = 1 << 16  # whose places are kept in memory: 15 MB at the most
 
@@ -63,8 +62,8 @@ class Lookup:
         self._young = Places()
         self._inline = self._young.first
         self._runs: list[Run] | None = None
-        self._slots = SlotTables(bucket)
-        self.tables: Mapping[int, Footer] = self._slots.tables
+        self.slots = SlotTables(bucket)
+        self.tables: Mapping[int, Footer] = self.slots.tables
         # Dropped with whatever it was made of, but for packs that are only added.
         self.plan: Plan | None = None
         self._footers: OrderedDict[int, Footer] = OrderedDict()
@@ -84,15 +83,16 @@ class Lookup:
 
     def find(self, id: bytes) -> Copy | None:
         """A copy of `id` in the snapshot at hand, or None. Never touches the catalog."""
-        if id in self._inline:
-            return next(self.copies(id), None)
         # As `copies` does it, without a generator: most reads and most misses come here.
         state, runs = self.state, self._runs
+        if (place := self._inline.get(id)) is not None:
+            young = state.packs.get(place[0])
+            if young is not None and young.footer is not None and not self.is_gone(*place, state):
+                return Copy(young, young.footer.slot(place[1]))
+            return next(self.copies(id), None)
         if runs is None:
-            runs = self._load_index()
-            state = self.state
-        prefix = prefix_of(id)
-        packs, vectors, tables = state.packs, state.vectors, self.tables
+            runs, state = self._load_index(), self.state
+        prefix, packs, vectors, tables = prefix_of(id), state.packs, state.vectors, self.tables
         for run in runs:
             for number, slot_number in run.find(prefix):
                 pack = packs.get(number)
@@ -245,7 +245,7 @@ class Lookup:
     def _slot(self, pack: PackInfo, number: int) -> Slot | None:
         """One slot of a pack file; None if it is damaged or the file has no such slot."""
         try:
-            return self._slots.slot(pack, number)
+            return self.slots.slot(pack, number)
         except Corrupt as error:
             self._unreadable[pack.number] = error
             return None
@@ -269,12 +269,12 @@ class Lookup:
             if number in self._footers:
                 return
             self._footers[number] = footer
-            self._slots.lend(number, footer)
+            self.slots.lend(number, footer)
             self._footer_bytes += footer.memory_bytes
             while self._footer_bytes > FOOTER_CACHE_BYTES and len(self._footers) > 1:
                 gone, old = self._footers.popitem(last=False)
                 self.plan = None
-                self._slots.take_back(gone)
+                self.slots.take_back(gone)
                 self._footer_bytes -= old.memory_bytes
 
     # -- the snapshot ------------------------------------------------------------------------
@@ -400,7 +400,7 @@ class Lookup:
         if pack.footer is not None:
             self._young.forget(pack.number, pack.footer.ids())
         self._unreadable.pop(pack.number, None)
-        self._slots.forget(pack.number)
+        self.slots.forget(pack.number)
         footer = self._footers.pop(pack.number, None)
         if footer is not None:
             self._footer_bytes -= footer.memory_bytes

@@ -58,8 +58,8 @@ class TreeNodes:
     """The `NodeStore` of one flavour over a store and, for writing, a batch.
 
     `read` gives (kind, content) of an object, staged ones first; `many` those of many, as far as
-    they can be had together (`QuickReader.get_many`). Without a batch it only reads. One thread.
-    Made by `ObjectStore.tree_nodes`.
+    they can be had together, and `quick` one on the short way (`QuickReader`). Without a batch it
+    only reads. One thread. Made by `ObjectStore.tree_nodes`.
     """
 
     def __init__(
@@ -69,9 +69,12 @@ class TreeNodes:
         flavour: Flavour,
         batch: Batch | None = None,
         many: Callable[[Sequence[bytes]], Iterator[Loaded]] | None = None,
+        quick: Callable[[bytes, int], bytes | None] | None = None,
     ) -> None:
         self._cache = cache
         self._many = many
+        # What is staged is asked for before what exists.
+        self._quick = quick if batch is None else None
         self._read = read
         self._flavour = flavour
         self._kind = int(flavour.kind)
@@ -80,7 +83,10 @@ class TreeNodes:
     def load(self, node_id: bytes) -> Node:
         node = self._cache.get(node_id)
         if node is None:
-            kind, content = self._read(self._batch, node_id)
+            content = None if self._quick is None else self._quick(node_id, self._kind)
+            kind = self._kind
+            if content is None:
+                kind, content = self._read(self._batch, node_id)
             if kind != self._flavour.kind:
                 raise WrongKind(
                     f"Object {node_id.hex()} is a {Kind(kind).name.lower()}, not a "

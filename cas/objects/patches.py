@@ -21,12 +21,15 @@ from cas.trees.node import Made
 
 
 def rank_of(lookup: Lookup, id: bytes) -> int | None:
-    """Least depth of the copies of `id` that may be a base; None: there is none in the snapshot."""
+    """Depth of a copy of `id` that may be a base, the least where that of the first is too much;
+    None: there is none in the snapshot.
+    """
     copy = lookup.find(id)
     if copy is None:
         return None
-    if copy.slot.depth == 0 and may_have_deltas(copy.slot):
-        return 0
+    slot = copy.slot
+    if slot.depth < DELTA_DEPTH_MAX and may_have_deltas(slot):
+        return slot.depth
     depths = [each.slot.depth for each in lookup.copies(id) if may_have_deltas(each.slot)]
     return min(depths, default=None)
 

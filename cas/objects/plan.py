@@ -36,7 +36,7 @@ View = tuple[Sequence[int], Sequence[int], int, int, int, Sequence[int], list[Sh
 class Plan:
     """All runs, largest first. `young` holds the ids that no run covers."""
 
-    __slots__ = ("_state", "_tables", "views", "young")
+    __slots__ = ("_bare", "_state", "_tables", "views", "young")
 
     def __init__(
         self,
@@ -48,6 +48,8 @@ class Plan:
         self._state = state
         self._tables = tables
         self.young = young
+        # Packs whose slots are read one by one, by number, as shelves without a table.
+        self._bare: dict[int, Shelf] = {}
         self.views: list[View] = [(*run.search(), [None] * len(run.packs), run) for run in runs]
 
     def shelf(self, run: Run, shelves: list[Shelf | None], which: int) -> Shelf | None:
@@ -59,4 +61,16 @@ class Plan:
             return None
         found = Shelf(pack.file, table.table, self._state.vectors.get(number), {}, pack)
         shelves[which] = found
+        return found
+
+    def bare(self, run: Run, which: int) -> Shelf | None:
+        """The shelf of a pack file without its table, for slots that are read one by one."""
+        number = run.packs[which]
+        found = self._bare.get(number)
+        if found is None:
+            pack = self._state.packs.get(number)
+            if pack is None or pack.file is None:
+                return None
+            found = Shelf(pack.file, b"", self._state.vectors.get(number), {}, pack)
+            self._bare[number] = found
         return found

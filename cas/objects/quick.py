@@ -1,4 +1,4 @@
-"""Blobs on the short way: index, slot, one read, one frame, one hash, in as few calls as can be.
+"""Blobs and tree nodes on the short way: index, slot, one read, one frame, one hash, few calls.
 
 Floor 3. Invariant: what is given here was hashed and has the id that was asked for, and lay in a
 copy that exists in the snapshot at hand. Everything else, from a damaged frame to a delta, is
@@ -16,7 +16,7 @@ from operator import sub
 from typing import Final, NamedTuple
 
 from cas.errors import Corrupt, NotFound
-from cas.model.ids import Kind, blob_digests, digest_blob, digests_of
+from cas.model.ids import Kind, blob_digests, digest_blob, digest_of, digests_of
 from cas.objects.dictionaries import Dictionaries
 from cas.objects.lookup import Lookup
 from cas.objects.packs import PackInfo, bit_is_set
@@ -68,7 +68,7 @@ _slot_at = SLOT.unpack_from
 
 
 class QuickReader:
-    """Reads blobs of one store."""
+    """Reads objects of one store."""
 
     def __init__(
         self,
@@ -82,8 +82,8 @@ class QuickReader:
         self._dictionaries = dictionaries
         self._stored = stored
 
-    def get(self, id: bytes) -> bytes | None:
-        """Content of a blob, or None."""
+    def get(self, id: bytes, wanted: int = 1) -> bytes | None:
+        """Content of a blob, or of an object of another kind that is `wanted`; or None."""
         plan = self._lookup.plan or self._lookup.make_plan()
         if id in plan.young:
             return None
@@ -96,15 +96,20 @@ class QuickReader:
                     continue
                 at = bisect_right(bounds, number) - 1
                 shelf = shelves[at] or plan.shelf(run, shelves, at)
+                start = number = number - bounds[at]
                 if shelf is None:
-                    return None
-                file, table, vector, beside, pack = shelf
-                number -= bounds[at]
+                    shelf = plan.bare(run, at)
+                    if shelf is None:
+                        return None
+                    file, table, vector, beside, pack = shelf
+                    table, start = self._lookup.slots.row(pack, number), 0
+                else:
+                    file, table, vector, beside, pack = shelf
                 found, offset, stored, raw, kind, codec, _depth, _flags, group = _slot_at(
-                    table, number * SLOT_BYTES
+                    table, start * SLOT_BYTES
                 )
-                # A blob (kind 1), this one, and not deleted.
-                if found != id or kind != 1 or (vector and bit_is_set(vector, number)):
+                # This one, of the kind that is wanted, and not deleted.
+                if found != id or kind != wanted or (vector and bit_is_set(vector, number)):
                     return None
                 payload = self._bucket.read(file, offset + RECORD_HEADER_BYTES, stored)
                 if codec == DICTIONARY:
@@ -121,7 +126,8 @@ class QuickReader:
                     content = payload
                 else:
                     return None
-                return content if digest_blob(content) == id else None
+                digest = digest_blob(content) if kind == 1 else digest_of(kind, content)
+                return content if digest == id else None
         except _ODD:
             pass
         return None

@@ -35,17 +35,27 @@ class SlotTables:
 
     def slot(self, pack: PackInfo, number: int) -> Slot | None:
         """One slot; None where the pack has no such number. Raises `Corrupt`, `MissingPack`."""
-        table = self.tables.get(pack.number)
+        table = self.tables.get(pack.number) or self._asked_for(pack)
         if table is None:
-            asked = self._asked[pack.number] = self._asked.get(pack.number, 0) + 1
-            if asked != _TABLE_FROM or (table := self._take(pack)) is None:
-                return self._alone(pack, number)
+            return decode_slot(self._alone(pack, number))
         return table.slot(number) if number < table.count else None
 
-    def _alone(self, pack: PackInfo, number: int) -> Slot:
+    def row(self, pack: PackInfo, number: int) -> bytes:
+        """The bytes of one slot, empty where the pack has no such number. Raises as `slot`."""
+        table = self.tables.get(pack.number) or self._asked_for(pack)
+        if table is None:
+            return self._alone(pack, number)
+        return table.table[number * SLOT_BYTES : (number + 1) * SLOT_BYTES]
+
+    def _asked_for(self, pack: PackInfo) -> Footer | None:
+        """The table of a pack that is asked often by now, if there is room."""
+        asked = self._asked[pack.number] = self._asked.get(pack.number, 0) + 1
+        return self._take(pack) if asked == _TABLE_FROM else None
+
+    def _alone(self, pack: PackInfo, number: int) -> bytes:
         assert pack.file is not None
         start = pack.body_bytes + FOOTER_HEAD_BYTES + number * SLOT_BYTES
-        return decode_slot(self._bucket.read(pack.file, start, SLOT_BYTES))
+        return self._bucket.read(pack.file, start, SLOT_BYTES)
 
     def _take(self, pack: PackInfo) -> Footer | None:
         """The whole table of a pack, if there is room for it."""

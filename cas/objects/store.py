@@ -275,7 +275,8 @@ class ObjectStore:
 
     def tree_nodes(self, flavour: Flavour, batch: Batch | None = None) -> TreeNodes:
         """Nodes of trees of one flavour; those saved go into `batch`."""
-        return TreeNodes(self._nodes, self.staged, flavour, batch, self.quick.get_many)
+        quick = self.quick
+        return TreeNodes(self._nodes, self.staged, flavour, batch, quick.get_many, quick.get)
 
     def require(self, id: bytes) -> None:
         """Raise `ObjectNotFound` unless the store holds the object."""

@@ -15,6 +15,8 @@ from cas.errors import CasError, ObjectNotFound, WrongKind
 from cas.history.store import Store
 from cas.limits import WHOLE_BLOB_BYTES_MAX
 from cas.model.ids import BlobId, Kind, digest_blob
+from cas.objects import slots
+from cas.storage.codec import DELTA
 from cas.testing.memories import memories_of
 from cas.trees.node import DIRECTORY
 from tests.unit.kit import write
@@ -79,10 +81,38 @@ def test_what_is_no_blob_or_not_there_is_said_in_its_place(
         assert [kind for _id, kind, _content in found] == [Kind.BLOB] * 40 + [Kind.COMMIT]
 
 
-def test_what_was_condemned_is_not_given(tmp_path: Path, rng: random.Random) -> None:
+def test_nodes_are_read_as_the_long_way_reads_them(tmp_path: Path, rng: random.Random) -> None:
+    """A node that stands alone in a pack file is given, and nothing of another kind than was
+    asked for; one that is a delta is left to the long way.
+    """
+    with cas.open(tmp_path / "s", create=True) as store:
+        for _ in range(6):
+            with store.begin(message="some") as tx:
+                for number in rng.sample(range(400), 200):
+                    tx.branch("main")[f"item-{number:04d}"] = rng.randbytes(20)
+                tx.commit()
+        store.spill()
+        objects = store.objects
+        given = 0
+        for pack in objects.lookup.refresh().packs.values():
+            for slot in objects.lookup.footer(pack).slots():
+                content = objects.quick.get(slot.id, slot.kind)
+                assert content in (None, objects.read(slot.id)[1])
+                assert objects.quick.get(slot.id, 3 - min(slot.kind, 2)) is None
+                if slot.kind == Kind.TREE:
+                    assert (content is None) == (slot.codec == DELTA)
+                    given += content is not None
+        assert given > 10
+
+
+@pytest.mark.parametrize("room", [0, 1 << 20], ids=["no room for slots", "room"])
+def test_what_was_condemned_is_not_given(
+    tmp_path: Path, rng: random.Random, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A blob whose copies were removed is gone at once, though its pack has others; a copy that
     is put later is found.
     """
+    monkeypatch.setattr(slots, "FOOTER_CACHE_BYTES", room)
     contents = memories_of(rng, 300)
     with _filled(tmp_path / "s", contents) as store:
         ids = [BlobId(digest_blob(content)) for content in contents]

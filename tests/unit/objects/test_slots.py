@@ -41,10 +41,10 @@ def test_a_table_gives_what_single_slots_give(
 
         monkeypatch.setattr(bucket, "read", counted)
         for number, id in enumerate(ids):
-            assert store.get(id) == b"%d" % number
+            assert store.get(id) == store.objects.quick.get(id) == b"%d" % number
         assert list(store.get_many(reversed(ids))) == [b"%d" % n for n in range(199, -1, -1)]
         assert not store.has(cas.BlobId(os.urandom(32)))
-    assert alone <= 2 * len(ids) if room == 0 else alone < 20
+    assert alone <= 3 * len(ids) if room == 0 else alone < 20
 
 
 def test_a_footer_damaged_elsewhere_hides_no_slot(tmp_path: Path) -> None:
