@@ -75,7 +75,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
         "workspace",
         "Look at a workspace, branch it, and have it as files.",
     ),
-    "memory": ("aggregates", "Add, list and show what agents remember."),
+    "memory": ("aggregates", "Add, list, show and remove what agents remember."),
     "artifact": ("aggregates", "Keep content with a name, its versions and its origin."),
     "sprint": ("aggregates", "Plan sprints and move them through their states."),
     "events": ("events", "Show the domain events of all contexts, oldest first."),

@@ -11,10 +11,11 @@ import click
 
 from cas.cli.front import Front, pass_front
 from cas.cli.options import CasCommand, default_author
+from cas.cli.values import aggregate_line
 from cas.commands.recall import (
     MEMORY,
-    check_there,
     condition,
+    is_there,
     recalling,
     types_of,
     where_lives,
@@ -114,7 +115,7 @@ def find(
             )
             return
         pieces = recall.snippets(page.items, match) if match else None
-        front.out.lines(map(_line, page.items, pieces or repeat(None)))
+        front.out.lines(map(aggregate_line, page.items, pieces or repeat(None)))
         for step in plan:
             front.out.note(step)
         if page.cursor is not None:
@@ -127,20 +128,6 @@ def _one(front: Front, schema: str, key: str, value: Any, text: str) -> None:
         front.out.document(schema, **{key: value})
     else:
         front.out.line(text)
-
-
-_SAYING: Final = ("text", "title", "name")
-"""Fields of which the first that says something stands for an aggregate in a line."""
-
-
-def _line(value: Aggregate, piece: str | None = None) -> str:
-    text = (
-        " ".join(piece.split())
-        if piece
-        else next((said for name in _SAYING if (said := getattr(value, name, None))), "")
-    )
-    first = str(text).strip().splitlines()[:1]
-    return f"{printable(str(value.link))}\t{printable(first[0][:120]) if first else ''}"
 
 
 def _fields(value: Aggregate) -> dict[str, Any]:
@@ -268,6 +255,10 @@ def _item(item: Item) -> dict[str, Any]:
     }
 
 
+def _tell_absent(front: Front, link: str | None) -> None:
+    front.out.note(f"there is no {printable(link or '')}, and nothing links to it")
+
+
 @click.command("links", cls=CasCommand)
 @click.argument("link", metavar="[TYPE:ID]", required=False)
 @click.option("--to", "backwards", is_flag=True, help="What links to it, not what it links to.")
@@ -288,6 +279,7 @@ def links(
     """Show links between aggregates, and which went stale."""
     if (link is None) != stale:
         raise click.UsageError("Give TYPE:ID, or --stale without one.")
+    there = True
     with _recall(front, branch, where_lives(link)) as recall:
         if link is None:
             found = [(each.because, each.link) for each in recall.stale(as_of=as_of)]
@@ -295,8 +287,7 @@ def links(
             ask = recall.links_to if backwards else recall.links_from
             start = Link.parse(link)
             found = [(each, each.source) for each in ask(start, depth=depth, as_of=as_of)]
-            if not found:
-                check_there(recall, start, as_of)
+            there = bool(found) or is_there(recall, start, as_of)
     rows = [
         {
             "source": str(source.loose),
@@ -309,8 +300,10 @@ def links(
         for each, source in found
     ]
     if front.out.json:
-        front.out.document("links", links=rows)
+        front.out.document("links", links=rows, there=there)
         return
+    if not there:
+        _tell_absent(front, link)
     for row in rows:
         marks = "".join(f" ({name})" for name in ("stale", "missing") if row[name])
         front.out.line(printable(f"{row['source']} {row['field']} {row['target']}{marks}"))
@@ -417,8 +410,7 @@ def taint(
             agent=agent,
             after=after,
         )
-        if source is not None and not (plan.tainted or plan.receipts):
-            check_there(recall, Link.parse(source))
+        there = source is None or bool(plan.tainted) or is_there(recall, Link.parse(source))
         done = None
         if remove or distrust:
             who = author or default_author()
@@ -431,11 +423,14 @@ def taint(
             seq=None if done is None else done.seq,
             tainted=[str(link) for link in plan.tainted],
             receipts=[str(each.source) for each in plan.receipts],
+            there=there,
             skipped=[] if done is None else [str(link) for link in done.skipped],
         )
         return
     front.out.lines(printable(str(link.loose)) for link in plan.tainted)
     front.out.lines(printable(f"shown: {each.source.loose}") for each in plan.receipts)
+    if not there:
+        _tell_absent(front, source)
     said = f"{len(plan.tainted)} tainted, shown in {len(plan.receipts)} receipts"
     front.out.note(said if done is None else f"entry {done.seq}: {said}")
 

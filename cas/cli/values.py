@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cas.cli.form import named, plain
 from cas.history.horizon import Thinning
@@ -18,7 +18,10 @@ from cas.model.entry import Entry, Event
 from cas.model.ids import CommitId
 from cas.model.names import printable
 from cas.model.objects import Commit, TreeEntry
-from cas.worktree.values import Problem
+
+if TYPE_CHECKING:
+    from cas.workspace.registry import Aggregate
+    from cas.worktree.values import Problem
 
 LETTERS: Final = {
     ChangeKind.ADDED: "A",
@@ -55,6 +58,15 @@ def problem_fields(problems: Sequence[Problem]) -> list[dict[str, Any]]:
         {**named("path", p.path), "reason": p.reason, "message": printable(p.message)}
         for p in problems
     ]
+
+
+def aggregate_line(value: Aggregate, piece: str | None = None) -> str:
+    """An aggregate in a line: its link, and a piece of its text, else what says most of it."""
+    said = " ".join(piece.split()) if piece else ""
+    for name in () if piece else ("text", "title", "name"):
+        said = said or getattr(value, name, None) or ""
+    first = str(said).strip().splitlines()[:1]
+    return f"{printable(str(value.link))}\t{printable(first[0][:120]) if first else ''}"
 
 
 def commit_fields(id: CommitId, commit: Commit, thinned: Thinning | None = None) -> dict[str, Any]:

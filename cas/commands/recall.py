@@ -12,9 +12,8 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 from typing import Final
 
-from cas.errors import AggregateNotFound, Invalid
+from cas.errors import Invalid
 from cas.history.store import Store
-from cas.model.names import printable
 from cas.recall.recall import Recall
 from cas.recall.where import All, Compare, Condition, Not, Op, plain
 from cas.workspace.artifacts import Artifact
@@ -52,21 +51,14 @@ def where_lives(link: str | None) -> str:
     return next((type.context for type in types() if type.name == name), MEMORY)
 
 
-def check_there(recall: Recall, link: Link, as_of: str | None = None) -> None:
-    """Refuse a link that names nothing, so that a slip is not taken for an empty answer.
-
-    Raises `AggregateNotFound`. Types that this program does not know are passed.
+def is_there(recall: Recall, link: Link, as_of: str | None = None) -> bool:
+    """Whether a link names something, of a type that this program knows: a slip gives the same
+    empty answer as what has no links.
     """
     known = next((type for type in types() if type.name == link.type), None)
-    if known is None:
-        return
-    if not recall.count(known.cls, {"id": link.id}, archived=True, as_of=as_of):
-        raise AggregateNotFound(
-            f"There is no {link.type} {printable(link.id)}, and nothing links to it; `cas find "
-            f"--type {link.type}` lists what there is.",
-            type=link.type,
-            id=link.id,
-        )
+    return known is None or bool(
+        recall.count(known.cls, {"id": link.id}, archived=True, as_of=as_of)
+    )
 
 
 def types_of(names: Sequence[str]) -> list[AggregateType]:

@@ -170,15 +170,16 @@ def test_a_recall_that_gives_nothing_says_so(remembering: Shell) -> None:
 
 @pytest.mark.parametrize("words", [["links"], ["links", "--to"], ["taint"]])
 def test_a_link_to_nothing_is_told(remembering: Shell, words: list[str]) -> None:
-    """A slip is no empty answer; something that is there and has no links is."""
-    assert "cas find" in remembering(*words, "memory:nobody", expect=3).err
-    remembering(*words, "memory:ship")
+    """A slip looks like no other empty answer: that there is nothing of the name is a note."""
+    assert "there is no memory:nobody" in remembering(*words, "memory:nobody").err
+    assert remembering(*words, "memory:nobody", "--json").document["there"] is False
     with cas.open(remembering.store) as store, cas.Workspace(store).unit_of_work("planner") as uow:
         uow.sprints.add(cas.Sprint(id="s1", name="One"))
         uow.artifacts.put("d/a", b"1")
         uow.commit()
-    for link in ("sprint:s1", "artifact:d/a", "dragon:x"):
-        remembering(*words, link)
+    for link in ("memory:ship", "memory:old", "sprint:s1", "artifact:d/a", "dragon:x"):
+        assert "there is no" not in remembering(*words, link).err
+        assert remembering(*words, link, "--json").document["there"] is True
 
 
 def test_a_line_says_what_it_finds(remembering: Shell) -> None:
