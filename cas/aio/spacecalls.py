@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from os import PathLike
     from typing import Any
 
+    from cas.history.revision import AsOf
     from cas.history.store import Store
     from cas.model.entry import Entry
     from cas.workspace.branches import BranchMerge
@@ -61,7 +62,7 @@ class ViewCalls(Face[WorkspaceView]):
 
     async def rebuild(self, cls: type[S], id: str, *, version: int | None = None) -> S:
         """An event-sourced aggregate as the fold of its events: all of them, or those up to a
-        version. Raises `AggregateNotFound`, and what its `apply` raises.
+        version. Raises `AggregateNotFound`, `Invalid`, and what its `apply` raises.
         """
         return await self._run(lambda: self.sync.rebuild(cls, id, version=version))
 
@@ -175,11 +176,16 @@ class SpaceCalls(SpaceParts):
         """Conflicts that were kept and are still to be settled, context by context."""
         return Items(self._threads, lambda: self.space.conflicts())
 
-    async def rebuild(self, cls: type[S], id: str, *, version: int | None = None) -> S:
-        """An event-sourced aggregate as the fold of its events: all of them, or those up to a
-        version. Raises `AggregateNotFound`, and what its `apply` raises.
+    async def rebuild(
+        self, cls: type[S], id: str, *, version: int | None = None, as_of: AsOf | None = None
+    ) -> S:
+        """An event-sourced aggregate as the fold of its events: all of them, those up to a version,
+        or those that were there as of an entry or a time (as `at` takes it).
+
+        Raises `AggregateNotFound`, `Invalid`, what its `apply` raises; with `as_of` `EntryNotFound`
+        and `BeforeHorizon`.
         """
-        return await self._run(lambda: self.space.rebuild(cls, id, version=version))
+        return await self._run(lambda: self.space.rebuild(cls, id, version=version, as_of=as_of))
 
     def stream(self, cls: type[S], id: str) -> Items[StreamEvent]:
         """The events of an event-sourced aggregate, oldest first."""

@@ -26,6 +26,7 @@ from cas.workspace.subscriptions import (
     DeadLetter,
     EventSubscription,
     Saved,
+    check_handler,
 )
 from cas.workspace.subscriptions import subscribe as subscribe_on_threads
 from cas.workspace.work import UnitOfWork
@@ -68,6 +69,7 @@ class Delivery:
         self.done = False
         """Whether it took effect, or became a dead letter, by this delivery."""
         self._owner = owner
+        self._given_up = False
 
     def __repr__(self) -> str:
         return f"<Delivery {self.event.id} {self.event.type}, attempt {self.attempt}>"
@@ -76,8 +78,10 @@ class Delivery:
         """Commit what was staged, and move on; whether it took effect.
 
         False when another one was faster, or when what was read has changed: then what waits now
-        comes next. Raises what a commit raises.
+        comes next; and when the subscription was closed meanwhile. Raises what a commit raises.
         """
+        if self._given_up:
+            return False
         self._owner.ends(self)
         try:
             await self.uow.commit()
@@ -93,10 +97,17 @@ class Delivery:
         """Nothing of it is committed; whether the event is a dead letter now, because this was the
         last attempt. Else it comes again.
         """
+        if self._given_up:
+            return False
         self._owner.ends(self)
         await to_the_end(self.uow.rollback())
         self.done = await self._owner.failed(self, error)
         return self.done
+
+    async def give_up(self) -> None:
+        """Commit nothing: the event comes again."""
+        self._given_up = True
+        await to_the_end(self.uow.rollback())
 
     async def __aenter__(self) -> AsyncUnitOfWork:
         return self.uow
@@ -259,6 +270,7 @@ class AsyncSubscription(Face[EventSubscription], AsyncIterator[Delivery]):
         its event becomes a dead letter; `Unavailable` (busy, disk full) is passed on instead. When
         the task is cancelled, the event that its handler is at is not handled, or all of it is.
         """
+        check_handler(handler)
         count = 0
         while limit is None or count < limit:
             most = batch_count if limit is None else min(batch_count, limit - count)
@@ -304,6 +316,7 @@ class AsyncSubscription(Face[EventSubscription], AsyncIterator[Delivery]):
         """Poll, wait for more, and go on until the subscription is closed or the task cancelled;
         how many events were handled.
         """
+        check_handler(handler)
         count = 0
         while await self.wait():
             count += await self.poll(handler)
@@ -319,6 +332,7 @@ class AsyncSubscription(Face[EventSubscription], AsyncIterator[Delivery]):
         """Hand a dead letter out once more; when that succeeds it is gone. Raises what the handler
         raises; `Invalid`, `AggregateNotFound`, `HistoryLost`.
         """
+        check_handler(handler)
         made = await self._run(
             lambda: self.sync.again(letter), discard=lambda found: found[1].rollback()
         )
@@ -340,7 +354,7 @@ class AsyncSubscription(Face[EventSubscription], AsyncIterator[Delivery]):
             self._moves.close()
         delivery, self._open = self._open, None
         if delivery is not None and not self._threads.closed:
-            await to_the_end(delivery.uow.rollback())
+            await delivery.give_up()
 
     async def __aenter__(self) -> Self:
         return self

@@ -178,7 +178,7 @@ class AsyncUnitMemories(Face[UnitMemories]):
 
         A source that is given as an aggregate is pinned to what it is now. `at` is now unless
         said; a caller who retries with a key gives `id` and `at`. Raises `InvalidRecord`, also for
-        a text that is empty.
+        a text that is empty, and a validity that ends before it begins.
         """
         return await self._run(
             lambda: self.sync.note(
@@ -308,7 +308,9 @@ class UnitCalls(Face[UnitOfWork]):
         return await self._run(lambda: self.sync.new_id())
 
     async def add(self, value: T) -> T:
-        """Stage a new aggregate. Raises `AggregateExists`, `InvalidRecord`."""
+        """Stage a new aggregate. Raises `AggregateExists`, `InvalidRecord`, and `Invalid` for an
+        event-sourced one (`emit` its first event).
+        """
         return await self._run(lambda: self.sync.add(value))
 
     async def add_fresh(self, value: T) -> T:
@@ -319,8 +321,8 @@ class UnitCalls(Face[UnitOfWork]):
         """Record an event of an event-sourced aggregate and apply it; gives the new state.
 
         The event joins the aggregate's stream and the journal (as TYPE OF AGGREGATE.TYPE), the
-        state is saved with it. Raises what `apply` raises, and at the commit `AggregateConflict`
-        when others have added to the stream.
+        state is saved with it. Raises `Invalid`, what `apply` raises, and `AggregateConflict` when
+        others have added to the stream: at once where the value is older, else at the commit.
         """
         return await self._run(lambda: self.sync.emit(value, type, data))
 
@@ -329,7 +331,8 @@ class UnitCalls(Face[UnitOfWork]):
 
         One that was read before others changed it is merged with what stands, by the rules of its
         type. Raises `AggregateExists` for a new one whose id is taken, `AggregateConflict` where
-        the rules do not bring both together, `InvalidRecord`.
+        the rules do not bring both together, `InvalidRecord`; `Invalid` for an event-sourced one,
+        whose state only events change (`emit`).
         """
         return await self._run(lambda: self.sync.save(value))
 

@@ -102,10 +102,12 @@ class UnitMemories(UnitCollection[Memory]):
 
         A source that is given as an aggregate is pinned to what it is now. `at` is now unless
         said; a caller who retries with a key gives `id` and `at`. Raises `InvalidRecord`, also for
-        a text that is empty.
+        a text that is empty, and a validity that ends before it begins.
         """
         if isinstance(text, str) and not text.strip():
             raise not_valid("memory", id or None, "text", "is empty")
+        if _ends_before(valid_from, valid_to):
+            raise not_valid("memory", id or None, "valid_to", "is before `valid_from`")
         made = Memory(
             id=id or self._unit.new_id(),
             agent=agent or self._unit.actor,
@@ -121,6 +123,12 @@ class UnitMemories(UnitCollection[Memory]):
             supersedes=frozenset(link_to(each).loose for each in supersedes),
         )
         return self._unit.add(made) if id else self._unit.add_fresh(made)
+
+
+def _ends_before(start: datetime | None, end: datetime | None) -> bool:
+    """Whether a time is before another; what is none that can be stored is told elsewhere."""
+    times = [each for each in (start, end) if isinstance(each, datetime) and each.tzinfo]
+    return len(times) == 2 and times[1] < times[0]
 
 
 def _texts(values: Iterable[str], type: str, id: str, field: str) -> frozenset[str]:

@@ -44,6 +44,12 @@ class Position:
     def __str__(self) -> str:
         return f"{self.seq}" if self.index < 0 else f"{self.seq}.{self.index}"
 
+    def covers(self, other: Position) -> bool:
+        """Whether the event at `other` is not behind this position."""
+        if self.seq != other.seq:
+            return other.seq < self.seq
+        return self.index < 0 or other.index <= self.index
+
     @classmethod
     def parse(cls, text: str) -> Position:
         """The position that `SEQ` or `SEQ.INDEX` stands for. Raises `Invalid`."""

@@ -14,7 +14,7 @@ from cas.workspace.events import DomainEvent, Position
 from cas.workspace.parts import part
 from cas.workspace.registry import Aggregate, aggregate
 from cas.workspace.work import UnitOfWork
-from cas.workspace.workspace import Workspace
+from cas.workspace.workspace import Workspace, to_position
 
 
 @aggregate("projection", context=HOME)
@@ -76,11 +76,14 @@ class Projection:
 
         return self._space.run(work, f"projection {self.name}")
 
-    def rebuild(self, as_of: int | None = None) -> Any:
-        """The state from the first event on, up to the end of an entry; nothing is saved."""
+    def rebuild(self, as_of: Position | int | str | None = None) -> Any:
+        """The state from the first event on, up to a position (an entry: to its end); nothing is
+        saved. Raises `Invalid`.
+        """
         state = self._initial
+        upto = None if as_of is None else to_position(as_of)
         for event in self._space.events(0, self._types):
-            if as_of is not None and event.position.seq > as_of:
+            if upto is not None and not upto.covers(event.position):
                 break
             state = self._fold(state, event)
         return state

@@ -82,12 +82,34 @@ def next_event(
     value: Sourced, type: str, data: Mapping[str, Any], actor: str, time_us: int
 ) -> StreamEvent:
     """The event that comes next in the stream of an aggregate. Raises `Invalid`."""
+    check_sourced(value.__class__)
     check_type_name(type)
+    if not isinstance(data, Mapping):
+        raise Invalid(f"What the event {type} says is a map of plain values, not {data!r}.")
     try:
         plain = plain_value(data)
     except Invalid as error:
         raise Invalid(f"What the event {type} says {error}.") from error
     return StreamEvent(value.version + 1, type, plain, actor, time_us)
+
+
+def check_sourced(cls: type[Aggregate]) -> None:
+    """Refuse a type whose state is not a fold of its events. Raises `Invalid`."""
+    kind = type_of(cls)
+    if not (kind.event_sourced and issubclass(cls, Sourced)):
+        raise Invalid(
+            f"The state of a {kind.name} does not follow from its events: save it. A type that is "
+            "event-sourced is a class below `Sourced` with `@aggregate(..., event_sourced=True)`."
+        )
+
+
+def check_stated(type: AggregateType, id: str) -> None:
+    """Refuse an aggregate whose state only its events change. Raises `Invalid`."""
+    if type.event_sourced:
+        raise Invalid(
+            f"The state of {type.name} {id!r} is the fold of its events; change it by `uow.emit`. "
+            "Nothing was stored."
+        )
 
 
 def after(value: S, event: StreamEvent) -> S:
@@ -115,8 +137,12 @@ def stream(reader: Reader, type: AggregateType, id: str) -> Iterator[StreamEvent
 def rebuild(reader: Reader, cls: type[S], id: str, *, version: int | None = None) -> S:
     """The aggregate as the fold of its events, up to a version where one is said.
 
-    Raises `AggregateNotFound` for one without events, and what `apply` raises.
+    Raises `AggregateNotFound` for one without events, `Invalid` for a version before the first and
+    a type that has none, and what `apply` raises.
     """
+    check_sourced(cls)
+    if version is not None and version < 1:
+        raise Invalid(f"The first version of an aggregate is 1, not {version!r}.")
     type = type_of(cls)
     value = cls.begin(id)
     seen = False

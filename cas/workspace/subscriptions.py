@@ -121,6 +121,7 @@ class EventSubscription:
         each event takes effect once. A handler that raises is tried again, and then its event
         becomes a dead letter; `Unavailable` (busy, disk full) is passed on instead.
         """
+        check_handler(handler)
         count = 0
         while limit is None or count < limit:
             most = batch_count if limit is None else min(batch_count, limit - count)
@@ -304,6 +305,7 @@ class EventSubscription:
         """Hand a dead letter out once more; when that succeeds it is gone. Raises what the
         handler raises, and what `again` does.
         """
+        check_handler(handler)
         event, uow = self.again(letter)
         with uow:
             handler(event, uow)
@@ -354,6 +356,12 @@ class EventSubscription:
 
 CONFLICTS: Final = (AggregateConflict, ConditionFailed, RefConflict)
 """What tells that another one was faster, or that what a handler read has changed: look again."""
+
+
+def check_handler(handler: object) -> None:
+    """Refuse what cannot be called, before an event is handed to it. Raises `Invalid`."""
+    if not callable(handler):
+        raise Invalid(f"A handler is a function of an event and a unit of work, not {handler!r}.")
 
 
 def subscribe(

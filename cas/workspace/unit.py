@@ -24,10 +24,11 @@ from cas.model.entry import Entry
 from cas.model.ids import BlobId, CommitId
 from cas.trees.node import DIRECTORY
 from cas.workspace.artifacts import Artifact
+from cas.workspace.clashes import conflict_error
 from cas.workspace.codec import from_record, to_record, typed
 from cas.workspace.contexts import HOME, Context
 from cas.workspace.events import encode_event
-from cas.workspace.layout import context_branch, record_path, snapshot_of
+from cas.workspace.layout import context_branch, record_path, snapshot_of, stream_path
 from cas.workspace.links import Link, check_id, new_id
 from cas.workspace.placement import Places, across_stores
 from cas.workspace.quotas import quota
@@ -35,7 +36,7 @@ from cas.workspace.reading import Reader, Where, not_found
 from cas.workspace.registry import Aggregate, AggregateType, type_of
 from cas.workspace.settling import Condition, Settler
 from cas.workspace.shapes import check_room
-from cas.workspace.streams import Sourced, after, event_path, next_event
+from cas.workspace.streams import Sourced, after, check_stated, event_path, next_event
 
 T = TypeVar("T", bound=Aggregate)
 S = TypeVar("S", bound=Sourced)
@@ -258,7 +259,13 @@ class UnitCore:
         return new_id(self._store.objects.clock)
 
     def add(self, value: T) -> T:
-        """Stage a new aggregate. Raises `AggregateExists`, `InvalidRecord`."""
+        """Stage a new aggregate. Raises `AggregateExists`, `InvalidRecord`, and `Invalid` for an
+        event-sourced one (`emit` its first event).
+        """
+        check_stated(type_of(value.__class__), value.id)
+        return self._add(value)
+
+    def _add(self, value: T) -> T:
         type = type_of(value.__class__)
         if self.find_one(value.__class__, value.id) is not None:
             raise AggregateExists(
@@ -277,12 +284,13 @@ class UnitCore:
         """Record an event of an event-sourced aggregate and apply it; gives the new state.
 
         The event joins the aggregate's stream and the journal (as TYPE OF AGGREGATE.TYPE), the
-        state is saved with it. Raises what `apply` raises, and at the commit `AggregateConflict`
-        when others have added to the stream.
+        state is saved with it. Raises `Invalid`, what `apply` raises, and `AggregateConflict` when
+        others have added to the stream: at once where the value is older, else at the commit.
         """
         kind = type_of(value.__class__)
-        event = next_event(value, type, data or {}, self.actor, self.clock.wall_us())
-        state = self.save(after(value, event))
+        said = {} if data is None else data
+        event = next_event(value, type, said, self.actor, self.clock.wall_us())
+        state = self._save(after(value, event))
         self.edit(kind.context)[event_path(kind, value.id, event.number)] = event.encode()
         self.event(f"{kind.name}.{type}", event.data, about=state)
         return state
@@ -292,15 +300,23 @@ class UnitCore:
 
         One that was read before others changed it is merged with what stands, by the rules of its
         type. Raises `AggregateExists` for a new one whose id is taken, `AggregateConflict` where
-        the rules do not bring both together, `InvalidRecord`.
+        the rules do not bring both together, `InvalidRecord`; `Invalid` for an event-sourced one,
+        whose state only events change (`emit`).
         """
+        check_stated(type_of(value.__class__), value.id)
+        return self._save(value)
+
+    def _save(self, value: T) -> T:
         type = type_of(value.__class__)
         if value.origin is None:
-            return value if self._is_staged(type, value) else self.add(value)
+            return value if self._is_staged(type, value) else self._add(value)
         if (type.name, value.id) in self._staged:
             return self._stage(type, value)
         current = self._record(type, value.id)
         if current != value.origin:
+            if type.event_sourced:
+                # What was decided on another state is decided anew, even if it looks the same.
+                raise conflict_error(type, value.id, ())
             merged = self._edit(type.context)[1].merge_old(type, value, current)
             return typed(self._stage(type, merged), value.__class__)
         return self._stage(type, value)
@@ -342,7 +358,13 @@ class UnitCore:
         type = type_of(value.__class__)
         if self.find_one(value.__class__, value.id) is None:
             raise not_found(type, value.id)
-        self.edit(type.context).drop(record_path(type, value.id))
+        edit = self.edit(type.context)
+        edit.drop(record_path(type, value.id))
+        if type.event_sourced:
+            # Its stream ends with it: another one of this id begins anew.
+            events = stream_path(type, value.id)
+            if edit.entry(events) is not None:
+                del edit[events]
         self._staged[type.name, value.id] = None
 
     def event(
@@ -358,6 +380,10 @@ class UnitCore:
         one of a context that lives elsewhere.
         """
         link = about.link if isinstance(about, Aggregate) else about
+        if link is not None and not isinstance(link, Link):
+            raise Invalid(f"An event is about an aggregate, or a link to one, not {about!r}.")
+        if context:
+            context_branch(context)
         if not context and isinstance(about, Aggregate):
             context = type_of(about.__class__).context
         body, headers = encode_event(type, data or {}, link, context, self._asked.headers)

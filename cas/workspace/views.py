@@ -125,7 +125,7 @@ class Reading(ABC):
 
     def rebuild(self, cls: type[S], id: str, *, version: int | None = None) -> S:
         """An event-sourced aggregate as the fold of its events: all of them, or those up to a
-        version. Raises `AggregateNotFound`, and what its `apply` raises.
+        version. Raises `AggregateNotFound`, `Invalid`, and what its `apply` raises.
         """
         return rebuild(self._reader(type_of(cls).context), cls, id, version=version)
 

@@ -26,12 +26,14 @@ from cas.workspace.events import CAUSE, CORRELATION, DomainEvent, Position, read
 from cas.workspace.layout import MAIN, context_branch
 from cas.workspace.placement import Given, Places
 from cas.workspace.reading import Reader
+from cas.workspace.streams import Sourced
 from cas.workspace.unit import Asked, OnConflict
 from cas.workspace.views import Reading, WorkspaceView
 from cas.workspace.work import UnitOfWork
 from cas.workspace.working import WorkingFolders
 
 R = TypeVar("R")
+S = TypeVar("S", bound=Sourced)
 
 
 class Queue:
@@ -166,6 +168,19 @@ class Workspace(Reading, WorkingFolders):
                 return store.at(0)
 
         return WorkspaceView(reader, self._declared, self._places, when)
+
+    def rebuild(
+        self, cls: type[S], id: str, *, version: int | None = None, as_of: AsOf | None = None
+    ) -> S:
+        """An event-sourced aggregate as the fold of its events: all of them, those up to a version,
+        or those that were there as of an entry or a time (as `at` takes it).
+
+        Raises `AggregateNotFound`, `Invalid`, what its `apply` raises; with `as_of` `EntryNotFound`
+        and `BeforeHorizon`.
+        """
+        if as_of is None:
+            return super().rebuild(cls, id, version=version)
+        return self.at(as_of).rebuild(cls, id, version=version)
 
     # -- writing -----------------------------------------------------------------------------
 
@@ -333,7 +348,11 @@ def to_position(after: Position | int | str) -> Position:
     """A position from what a caller gives: one, an entry, or text. Raises `Invalid`."""
     if isinstance(after, Position):
         return after
-    return Position.parse(after) if isinstance(after, str) else Position(after)
+    if isinstance(after, str):
+        return Position.parse(after)
+    if not isinstance(after, int) or isinstance(after, bool) or after < 0:
+        raise Invalid(f"A position is an entry, a Position, or text such as 17.0, not {after!r}.")
+    return Position(after)
 
 
 def _first(events: Iterator[DomainEvent], limit: int) -> Iterator[DomainEvent]:

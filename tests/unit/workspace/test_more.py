@@ -6,11 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import cas
 from cas.errors import (
     AggregateConflict,
+    AggregateExists,
     AggregateNotFound,
+    EntryNotFound,
+    HistoryLost,
     Invalid,
     InvalidName,
     InvalidRecord,
@@ -182,6 +187,55 @@ def test_events_are_carried_once(space: Workspace, other: Workspace) -> None:
         carry(other, other, "from-s", ["a.*"])
 
 
+def test_what_is_no_event_and_no_handler_is_refused(space: Workspace) -> None:
+    """A handler that cannot be called makes no dead letter; an event about what is no aggregate, or
+    of a context that cannot be, and a position that is none are refused before anything is staged.
+    """
+    say(space, "a.x")
+    with pytest.raises(Invalid, match="handler"):
+        subscribe(space, "r").poll(None)  # type: ignore[arg-type]
+    assert list(subscribe(space, "r").dead_letters()) == []
+    for position in (None, -1, True, 1.0):
+        with pytest.raises(Invalid, match="position"):
+            list(space.events(position))  # type: ignore[arg-type]
+    with space.unit_of_work("a") as uow:
+        with pytest.raises(Invalid, match="is about an aggregate"):
+            uow.event("a.y", about="sprint:s1")  # type: ignore[arg-type]
+        with pytest.raises(InvalidName):
+            uow.event("a.y", context="../x")
+        uow.event("a.z")
+        entry = uow.commit()
+    assert [event.type for event in entry.events] == ["a.z"]
+
+
+def test_a_dead_letter_is_tried_again_only_by_its_own_subscription(space: Workspace) -> None:
+    """A letter of another name, one that is gone, and one whose event the source does not have are
+    refused before the handler is called.
+    """
+    say(space, "a.x", "a.x")
+
+    def fails(_event, _uow):
+        raise ValueError("no")
+
+    called: list[int] = []
+
+    def counts(_event, _uow):
+        called.append(1)
+
+    mine = subscribe(space, "r", attempts_max=1)
+    assert mine.poll(fails) == 2
+    first, second = mine.dead_letters()
+    with pytest.raises(Invalid, match="not of 'other'"):
+        subscribe(space, "other").retry(first, counts)
+    with pytest.raises(HistoryLost, match=r"no event a\.x at 1\.7"):
+        mine.retry(second.evolve(index=7), counts)
+    mine.retry(second, counts)
+    with pytest.raises(AggregateNotFound):
+        mine.retry(second, counts)
+    assert called == [1]
+    assert list(mine.dead_letters()) == [first]
+
+
 def test_a_projection_is_a_function_and_a_position(space: Workspace) -> None:
     """A projection folds on from where it was, and gives the same from the first event on."""
 
@@ -195,6 +249,9 @@ def test_a_projection_is_a_function_and_a_position(space: Workspace) -> None:
     assert projection.value == {"a": 1, "b": 1}
     assert projection.catch_up() == projection.rebuild() == {"a": 2, "b": 1}
     assert projection.rebuild(as_of=entry.seq - 1) == {"a": 1, "b": 1}
+    assert projection.rebuild(as_of=Position(1, 0)) == projection.rebuild(as_of="1.0") == {"a": 1}
+    with pytest.raises(Invalid, match="position"):
+        projection.rebuild(as_of=-1)
 
 
 # -- streams -------------------------------------------------------------------------------------
@@ -250,6 +307,113 @@ def test_two_writers_of_one_stream_conflict(space: Workspace) -> None:
     with pytest.raises(AggregateConflict):
         slow.commit()
     assert space.rebuild(Account, "x") == space.collection(Account).get("x")
+
+
+def test_only_events_change_an_event_sourced_aggregate(space: Workspace) -> None:
+    """A state that does not follow from events is refused, and so are events of what has none; a
+    removed one ends with its stream, and another of its id begins anew.
+    """
+    with space.unit_of_work("a") as uow:
+        account = uow.emit(Account.begin("x"), "deposited", {"amount": 10})
+        for change in (uow.save, uow.add, uow.collection(Account).save):
+            with pytest.raises(Invalid, match=r"uow\.emit"):
+                change(account.evolve(balance=99))
+        with pytest.raises(Invalid, match="does not follow from its events"):
+            uow.emit(Sprint(id="s", name="s"), "started")  # type: ignore[type-var]
+        with pytest.raises(Invalid, match="map of plain values"):
+            uow.emit(account, "deposited", [1])  # type: ignore[arg-type]
+        uow.emit(account, "deposited", {"amount": 1})
+        both = uow.commit()
+    with pytest.raises(Invalid, match="does not follow"):
+        space.rebuild(Sprint, "s")  # type: ignore[type-var]
+    with pytest.raises(Invalid, match="first version"):
+        space.rebuild(Account, "x", version=0)
+    with space.unit_of_work("a") as uow:
+        uow.remove(uow.get(Account, "x"))
+        gone = uow.commit()
+    with pytest.raises(AggregateNotFound):
+        space.rebuild(Account, "x")
+    with space.unit_of_work("a") as uow:
+        first = uow.emit(Account.begin("x"), "deposited", {"amount": 3})
+        uow.remove(first)
+        again = uow.emit(Account.begin("x"), "deposited", {"amount": 2})
+        uow.commit()
+    assert again.version == 1
+    assert space.rebuild(Account, "x") == space.collection(Account).get("x") == again
+    assert space.rebuild(Account, "x", as_of=both.seq).balance == 11
+    with pytest.raises(AggregateNotFound):
+        space.rebuild(Account, "x", as_of=gone.seq)
+    with pytest.raises(EntryNotFound):
+        space.rebuild(Account, "x", as_of=99)
+
+
+def test_a_decision_on_an_older_state_is_not_counted_twice(space: Workspace) -> None:
+    """An event that is emitted on a state that others have gone beyond is refused, also where both
+    look the same: two deposits of one amount are two.
+    """
+    with space.unit_of_work("a") as uow:
+        uow.emit(Account.begin("x"), "deposited", {"amount": 10})
+        uow.commit()
+    old = space.collection(Account).get("x")
+    with space.unit_of_work("b") as uow:
+        uow.emit(old, "deposited", {"amount": 2})
+        uow.commit()
+    for how in ("raise", "keep"):
+        with (
+            space.unit_of_work("c", on_conflict=how) as uow,  # type: ignore[arg-type]
+            pytest.raises(AggregateConflict),
+        ):
+            uow.emit(old, "deposited", {"amount": 2})
+    with space.unit_of_work("c") as uow:
+        uow.emit(uow.get(Account, "x"), "deposited", {"amount": 2})
+        uow.commit()
+    assert space.rebuild(Account, "x") == space.collection(Account).get("x")
+    assert space.rebuild(Account, "x").balance == 14
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["emit", "stale", "remove", "both"]),
+            st.sampled_from(["x", "y"]),
+            st.integers(1, 3),
+        ),
+        max_size=12,
+    )
+)
+@settings(max_examples=30)
+def test_the_fold_is_the_record_at_every_entry(steps: list[tuple[str, str, int]]) -> None:
+    """Whatever is emitted, on newer and older states, removed and begun anew, the fold of the
+    events gives the record at every entry, and an event that was accepted is counted once.
+    """
+    with cas.open(":memory:", create=True) as store:
+        space = Workspace(store)
+        known: dict[str, Account] = {}
+        for verb, id, amount in steps:
+            with space.unit_of_work("a") as uow:
+                found = uow.find_one(Account, id)
+                if verb == "remove":
+                    if found is None:
+                        continue
+                    uow.remove(found)
+                else:
+                    state = known.get(id, found) if verb == "stale" else found
+                    state = state or Account.begin(id)
+                    try:
+                        for _ in range(1 + (verb == "both")):
+                            state = uow.emit(state, "deposited", {"amount": amount})
+                    except (AggregateConflict, AggregateExists):
+                        continue
+                uow.commit()
+            if found is not None:
+                known[id] = found
+        for seq in range(store.view().seq + 1):
+            then = space.at(seq)
+            for each in then.collection(Account):
+                events = list(then.stream(Account, each.id))
+                assert then.rebuild(Account, each.id) == each
+                assert each.balance == sum(event.data["amount"] for event in events)
+                assert [event.number for event in events] == list(range(1, each.version + 1))
 
 
 # -- contexts ------------------------------------------------------------------------------------

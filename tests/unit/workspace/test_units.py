@@ -478,6 +478,16 @@ def test_a_conflict_of_what_is_gone_stands_until_it_is_settled_as_gone(space: Wo
     assert list(space.conflicts()) == []
 
 
+def test_a_validity_that_ends_before_it_begins_is_refused(space: Workspace) -> None:
+    """A memory that could hold at no time is refused by the field; one moment is allowed."""
+    start, end = datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)
+    with space.unit_of_work("ada") as uow:
+        with pytest.raises(InvalidRecord, match="valid_to"):
+            uow.memories.note("x", valid_from=start, valid_to=end)
+        uow.memories.note("x", valid_from=start, valid_to=start)
+        uow.commit()
+
+
 def test_units_of_a_store_in_memory_are_merged(tmp_path: Path) -> None:
     """Two edits of one aggregate are merged in a store that lives in memory as in any other."""
     for place in (":memory:", tmp_path / "s"):
