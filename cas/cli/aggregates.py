@@ -22,14 +22,14 @@ from cas.cli.front import Front, pass_front
 from cas.cli.options import CasCommand, default_author
 from cas.cli.output import Output
 from cas.commands.objects import Counted, open_file
-from cas.commands.workspace import SPRINT_VERBS, move_sprint, row_of
+from cas.commands.workspace import SPRINT_VERBS, linked, move_sprint, row_of, time_of
 from cas.errors import AggregateNotFound, Invalid
 from cas.history.revision import when
 from cas.model.names import printable
-from cas.workspace.artifacts import Artifact
+from cas.workspace.artifacts import Artifact, ArtifactKind
 from cas.workspace.codec import to_fields
 from cas.workspace.layout import MAIN
-from cas.workspace.memories import ARCHIVED, Memory
+from cas.workspace.memories import ARCHIVED, Memory, Trust
 from cas.workspace.planning import Sprint
 from cas.workspace.reading import Collection
 from cas.workspace.registry import Aggregate
@@ -53,6 +53,8 @@ def _in_words() -> Iterator[None]:
     try:
         yield
     except AggregateNotFound as error:
+        if error.type not in COMMANDS:
+            raise  # what something is linked to, and no command lists
         raise AggregateNotFound(
             f"There is no {error.type} {printable(error.id)}; `cas {error.type} list` shows what "
             f"there is, `cas {error.type} history` what was there.",
@@ -162,6 +164,15 @@ def _said(value: Any) -> str:
 @click.option("--kind", metavar="KIND", default="note", help="What kind of memory it is.")
 @click.option("-t", "--tag", "tags", metavar="TAG", multiple=True, help="A tag; may be repeated.")
 @click.option("--importance", type=float, default=0.5, help="From 0.0 to 1.0.")
+@click.option(
+    "--source", metavar="TYPE:ID", help="With add: what it was learnt from, as it is now."
+)
+@click.option(
+    "--trust", type=click.Choice([each.value for each in Trust]), help="With add: else unverified."
+)
+@click.option("--valid-from", metavar="TIME", help="With add: since when what it says is true.")
+@click.option("--valid-to", metavar="TIME", help="With add: until when.")
+@click.option("--supersedes", metavar="ID", multiple=True, help="With add: what it replaces.")
 @click.option("--archived", "all_of_them", is_flag=True, help="With list: archived ones too.")
 @_BRANCH
 @_AT
@@ -174,6 +185,11 @@ def memory(
     kind: str,
     tags: tuple[str, ...],
     importance: float,
+    source: str | None,
+    trust: str | None,
+    valid_from: str | None,
+    valid_to: str | None,
+    supersedes: tuple[str, ...],
     all_of_them: bool,
     branch: str,
     at: int | None,
@@ -189,6 +205,7 @@ def memory(
         _none(text, action)
     with _in_words(), front.space(branch, write=action in ("add", "rm")) as space:
         if action == "add":
+            learnt = None if source is None else linked(space, source)
             with space.unit_of_work(default_author(), "a memory") as uow:
                 made = uow.memories.note(
                     _text(_argument(text, "the TEXT to remember")),
@@ -196,6 +213,11 @@ def memory(
                     kind=kind,
                     tags=tags,
                     importance=importance,
+                    source=learnt,
+                    trust=trust or Trust.UNVERIFIED,
+                    valid_from=None if valid_from is None else time_of(valid_from),
+                    valid_to=None if valid_to is None else time_of(valid_to),
+                    supersedes=[uow.memories.get(each) for each in supersedes],
                 )
                 uow.event("memory.added", {"id": made.id}, about=made)
                 uow.commit()
@@ -252,6 +274,14 @@ def _marked(value: Memory) -> str:
 @click.argument("file", metavar="[FILE]]", required=False, type=click.Path(path_type=Path))
 @click.option("--title", metavar="TEXT", default="", help="A title.")
 @click.option("-t", "--tag", "tags", metavar="TAG", multiple=True, help="A tag; may be repeated.")
+@click.option(
+    "--kind",
+    type=click.Choice([each.value for each in ArtifactKind]),
+    help="With put: else artifact.",
+)
+@click.option("--media-type", metavar="TYPE", default="", help="With put: else by the name.")
+@click.option("--made-from", metavar="TYPE:ID", multiple=True, help="With put: as it is now.")
+@click.option("--run", metavar="ID", help="With put: the run that made it.")
 @_BRANCH
 @_AT
 @pass_front
@@ -262,6 +292,10 @@ def artifact(
     file: Path | None,
     title: str,
     tags: tuple[str, ...],
+    kind: str | None,
+    media_type: str,
+    made_from: tuple[str, ...],
+    run: str | None,
     branch: str,
     at: int | None,
 ) -> None:
@@ -278,13 +312,23 @@ def artifact(
     with _in_words(), front.space(branch, write=action in ("put", "rm")) as space:
         if action in ("put", "rm"):
             target = _argument(name, "the NAME of an artifact")
+            origins = [linked(space, each) for each in made_from]
             with space.unit_of_work(default_author(), f"{action} {target}"[:200]) as uow:
                 if action == "put":
                     piped = file in _STREAM
                     source = nullcontext(sys.stdin.buffer) if piped else open_file(str(file))
                     with source as content:
                         held: Any = Counted(content)
-                        made = uow.artifacts.put(target, held, title=title, tags=tags)
+                        made = uow.artifacts.put(
+                            target,
+                            held,
+                            kind=None if kind is None else ArtifactKind(kind),
+                            media_type=media_type,
+                            title=title,
+                            tags=tags,
+                            made_from=origins,
+                            run=None if run is None else space.runs.get(run),
+                        )
                     uow.event("artifact.put", {"name": target}, about=made)
                 else:
                     removed = uow.artifacts.get(target)

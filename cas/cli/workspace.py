@@ -20,15 +20,25 @@ from cas.commands.workspace import archived_count
 from cas.model.names import printable, quoted
 from cas.workspace.layout import MAIN
 from cas.workspace.oldlayout import export_folder
+from cas.workspace.subscriptions import DeadLetter
 from cas.workspace.workspace import Workspace
 
-READING: Final = ("status", "branches", "export", "conflicts", "contexts", "folders")
+READING: Final = (
+    "status",
+    "branches",
+    "export",
+    "conflicts",
+    "contexts",
+    "folders",
+    "subscriptions",
+)
 """Actions that change nothing in the store."""
 WRITING: Final = ("branch", "merge", "drop", "import")
 ELSEWHERE: Final = {
     **dict.fromkeys(("checkout", "sync", "watch", "release", "folders"), "folders"),
     **dict.fromkeys(("contexts", "context", "exchange"), "contexts"),
     **dict.fromkeys(("conflicts", "settle"), "settling"),
+    "subscriptions": "subscriptions",
 }
 """Action -> the module of `cas.cli` that does it."""
 NAMELESS: Final = ("branches", "folders", "contexts", "exchange")
@@ -72,7 +82,8 @@ def workspace(front: Front, /, action: str, name: str | None, branch: str, **sai
     with --take, --set or --content.
 
     `contexts` lists bounded contexts; `context NAME` shows one, or with an option declares it;
-    `exchange` carries what they publish between the stores in which they live.
+    `exchange` carries what they publish between the stores in which they live. `subscriptions`
+    tells who has handled events up to where, `subscriptions NAME` what nobody could handle.
 
     `checkout DIR` makes DIR a working folder; `status DIR` tells how it stands; `sync DIR` takes in
     what was changed there and brings it up; `watch DIR` goes on doing so; `release DIR` lets go of
@@ -133,6 +144,7 @@ def _status(out: Output, space: Workspace) -> None:
         "archived memories": archived_count(view),
         "artifacts": sum(1 for _ in view.artifacts.ids()),
         "conflicts": sum(1 for _ in view.conflicts()),
+        "dead letters": sum(1 for _ in view.collection(DeadLetter).ids()),
     }
     if out.json:
         named = {name.replace(" ", "_"): count for name, count in counts.items()}

@@ -6,18 +6,20 @@ Floor 8. Invariant: what is given here is text, numbers, lists and maps that JSO
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from cas.errors import Invalid
 from cas.history.revision import when
 from cas.workspace.codec import to_fields
 from cas.workspace.events import DomainEvent
+from cas.workspace.links import Link
 from cas.workspace.memories import ARCHIVED
 from cas.workspace.planning import Sprint
 from cas.workspace.registry import Aggregate
 from cas.workspace.strict import moment
-from cas.workspace.views import WorkspaceView
+from cas.workspace.subscriptions import DeadLetter, Saved
+from cas.workspace.views import Reading, WorkspaceView
 from cas.workspace.work import UnitOfWork
 from cas.workspace.workspace import Workspace
 
@@ -71,6 +73,64 @@ def event_row(event: DomainEvent) -> dict[str, Any]:
         "headers": dict(event.headers),
         "data": data,
     }
+
+
+def subscriptions(space: Workspace, name: str | None = None) -> list[Saved]:
+    """The subscriptions whose positions are in the store of a workspace, or the one of this name.
+
+    Raises `AggregateNotFound`.
+    """
+    saved = space.collection(Saved)
+    return list(saved) if name is None else [saved.get(name)]
+
+
+def dead_letters(space: Workspace, name: str) -> list[DeadLetter]:
+    """What nobody could handle for a subscription, oldest first."""
+    found = space.collection(DeadLetter).find(lambda letter: letter.subscription == name)
+    return sorted(found, key=lambda letter: (letter.seq, letter.index))
+
+
+def subscription_row(space: Workspace, saved: Saved) -> dict[str, Any]:
+    """A subscription as JSON holds it. `behind`: entries of the store that it has not seen; None
+    where it reads another store.
+    """
+    here = saved.source == space.store.id
+    dead = len(dead_letters(space, saved.id))
+    return {
+        "name": saved.id,
+        "source": saved.source,
+        "position": str(saved.position),
+        "behind": max(space.last_event().seq - saved.seq, 0) if here else None,
+        "handled": saved.handled_count,
+        "dead": dead,
+    }
+
+
+def letter_row(letter: DeadLetter) -> dict[str, Any]:
+    """A dead letter as JSON holds it."""
+    return {
+        "id": letter.id,
+        "position": f"{letter.seq}.{letter.index}",
+        "type": letter.type,
+        "attempts": letter.attempts,
+        "error": letter.error,
+    }
+
+
+def time_of(text: str) -> datetime:
+    """A time as somebody wrote it: RFC 3339, in UTC unless it names a zone. Raises `Invalid`."""
+    try:
+        time = datetime.fromisoformat(text.strip())
+    except ValueError as error:
+        raise Invalid(f"{text!r} is no time; write one like 2026-10-01T12:30:00Z.") from error
+    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+
+
+def linked(space: Reading, text: str) -> Aggregate:
+    """What a link that somebody wrote, TYPE:ID, names now. Raises `Invalid`, `AggregateNotFound`,
+    `UnknownType`.
+    """
+    return space.resolve(Link.parse(text).loose)
 
 
 def move_sprint(space: Workspace, id: str, verb: str, *, actor: str, now_us: int) -> Sprint:

@@ -172,6 +172,76 @@ def test_a_context_lives_in_another_store(shell: Shell) -> None:
     assert shell("memory", "list").lines == []
 
 
+def test_origins_and_validity_are_told_and_shown(shell: Shell) -> None:
+    """What a memory was learnt from, and an artifact made from, is pinned to what that is now; what
+    is there no link to, no time, or no level is refused.
+    """
+    shell("init")
+    put = ("artifact", "put", "data/a", "-", "--kind", "data", "--media-type", "text/csv")
+    shell(*put, stdin=b"1")
+    first = shell("memory", "add", "one").lines[0]
+    how = ["--source", "artifact:data/a", "--trust", "trusted", "--supersedes", first]
+    when = ["--valid-from", "2026-01-01", "--valid-to", "2026-02-01T12:00:00+02:00"]
+    second = shell("memory", "add", "two", *how, *when).lines[0]
+    (item,) = shell("memory", "show", second, "--json").document["items"]
+    fields = item["fields"]
+    record = shell("artifact", "show", "data/a", "--json").document["items"][0]["record"]
+    assert fields["source"] == ["artifact", "data/a", record]
+    assert fields["supersedes"] == [["memory", first]]
+    assert fields["trust"] == "trusted"
+    assert (fields["valid_from"], fields["valid_to"]) == (
+        "2026-01-01T00:00:00.000000Z",
+        "2026-02-01T10:00:00.000000Z",
+    )
+    made = ["--made-from", f"memory:{second}", "--made-from", "artifact:data/a"]
+    shell("artifact", "put", "report", "-", *made, stdin=b"2")
+    (item,) = shell("artifact", "show", "report", "--json").document["items"]
+    assert {link[1] for link in item["fields"]["made_from"]} == {second, "data/a"}
+    assert all(len(link) == 3 for link in item["fields"]["made_from"])
+    assert shell("artifact", "list").lines[0].split() == ["1", "data", "data/a"]
+    for wrong, code in (
+        (["--source", "artifact:none"], 3),
+        (["--source", "nothing"], 2),
+        (["--valid-from", "soon"], 2),
+        (["--valid-from", "2026-03-01", "--valid-to", "2026-02-01"], 2),
+        (["--supersedes", "none"], 3),
+        (["--trust", "fully"], 2),
+    ):
+        shell("memory", "add", "x", *wrong, expect=code)
+    shell("artifact", "put", "x", "-", "--run", "none", stdin=b"", expect=3)
+    assert len(shell("memory", "list").lines) == 2
+
+
+def test_subscriptions_and_dead_letters_are_shown(shell: Shell) -> None:
+    """Who has handled events up to where, and what nobody could handle, with the error."""
+    shell("init")
+    for text in ("one", "two", "three"):
+        shell("memory", "add", text)
+
+    def fails(event: cas.DomainEvent, _uow: cas.UnitOfWork) -> None:
+        raise ValueError(f"no {event.id}")
+
+    with cas.open(shell.folder / ".cas") as store:
+        space = cas.Workspace(store)
+        cas.subscribe(space, "all").poll(lambda _event, _uow: None, limit=1)
+        cas.subscribe(space, "index", attempts_max=1).poll(fails, limit=2)
+    listed = shell("workspace", "subscriptions").lines
+    assert listed == [
+        "all    at 1.0  5 entries behind  1 handled  0 dead",
+        "index  at 2.0  4 entries behind  0 handled  2 dead",
+    ]
+    assert shell("workspace", "subscriptions", "index").lines == [
+        "1.0 memory.added 1 attempt ValueError: no 1.0",
+        "2.0 memory.added 1 attempt ValueError: no 2.0",
+    ]
+    found = shell("workspace", "subscriptions", "index", "--json").document
+    assert [each["dead"] for each in found["subscriptions"]] == [2]
+    assert [each["id"] for each in found["dead_letters"]] == ["index@1.0", "index@2.0"]
+    assert shell("workspace", "subscriptions", "all").lines == []
+    assert shell("workspace", "status").lines[-1].split() == ["dead", "letters", "2"]
+    shell("workspace", "subscriptions", "none", expect=3)
+
+
 def test_a_context_has_limits_and_a_rule_of_what_stays(shell: Shell) -> None:
     """Limits and retention are declared, shown and taken back; what they say is done by `retain`,
     and a rule of the store that says otherwise is told.
