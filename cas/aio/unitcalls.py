@@ -222,7 +222,7 @@ class AsyncUnitArtifacts(Face[UnitArtifacts]):
         return await self._run(lambda: self.sync.save(value))
 
     async def remove(self, value: Artifact | str) -> None:
-        """Stage the removal of an artifact and its content; its history stays."""
+        """Stage a removal, by value or id. Raises `AggregateNotFound`."""
         return await self._run(lambda: self.sync.remove(value))
 
     async def put(
@@ -343,7 +343,9 @@ class UnitCalls(Face[UnitOfWork]):
         return await self._run(lambda: self.sync.check_room(type, id))
 
     async def remove(self, value: Aggregate) -> None:
-        """Stage the removal of an aggregate; its history stays. Raises `AggregateNotFound`."""
+        """Stage the removal of an aggregate, of an artifact with its content; its history stays.
+        Raises `AggregateNotFound`.
+        """
         return await self._run(lambda: self.sync.remove(value))
 
     async def event(

@@ -10,9 +10,10 @@ from datetime import datetime
 from enum import StrEnum
 
 from cas.model.ids import BlobId
+from cas.model.objects import TreeEntry
 from cas.workspace.links import Link
 from cas.workspace.parts import part
-from cas.workspace.registry import Aggregate, aggregate
+from cas.workspace.registry import Aggregate, aggregate, not_valid
 
 
 class ArtifactKind(StrEnum):
@@ -47,3 +48,13 @@ class Artifact(Aggregate):
     def name(self) -> str:
         """Its name, which is its id."""
         return self.id
+
+
+def check_content(value: Artifact, file: TreeEntry | None) -> None:
+    """Refuse a record that names another content than the file of its name has, which only putting
+    content changes. Raises `InvalidRecord`.
+    """
+    if file is None or file.is_tree or file.id != value.content or file.size != value.size_bytes:
+        name = "size_bytes" if file is not None and file.id == value.content else "content"
+        reason = "is not that of its file; put content with `uow.artifacts.put`"
+        raise not_valid("artifact", value.id, name, reason)

@@ -260,9 +260,3 @@ class UnitArtifacts(UnitCollection[Artifact]):
     def read(self, name: str) -> bytes:
         """The content of an artifact, what is staged included. Raises `PathNotFound`."""
         return self._unit.edit(self.type.context)[file_path(name)]
-
-    def remove(self, value: Artifact | str) -> None:
-        """Stage the removal of an artifact and its content; its history stays."""
-        name = value if isinstance(value, str) else value.id
-        super().remove(value)
-        self._unit.edit(self.type.context).drop(file_path(name))

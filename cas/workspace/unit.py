@@ -23,12 +23,18 @@ from cas.history.transaction import Transaction
 from cas.model.entry import Entry
 from cas.model.ids import BlobId, CommitId
 from cas.trees.node import DIRECTORY
-from cas.workspace.artifacts import Artifact
+from cas.workspace.artifacts import Artifact, check_content
 from cas.workspace.clashes import conflict_error
 from cas.workspace.codec import from_record, to_record, typed
 from cas.workspace.contexts import HOME, Context
 from cas.workspace.events import encode_event
-from cas.workspace.layout import context_branch, record_path, snapshot_of, stream_path
+from cas.workspace.layout import (
+    context_branch,
+    file_path,
+    record_path,
+    snapshot_of,
+    stream_path,
+)
 from cas.workspace.links import Link, check_id, new_id
 from cas.workspace.placement import Places, across_stores
 from cas.workspace.quotas import quota
@@ -247,6 +253,8 @@ class UnitCore:
         `where` is pure and quick: it may be asked while other writers wait. `what` names the
         condition in the error, `ConditionFailed`.
         """
+        if not callable(where):
+            raise Invalid(f"A condition is a function of an aggregate, not {where!r}.")
         type = type_of(cls)
         edit, settler = self._edit(type.context)
         settler.conditions.append(Condition(type, where, what or f"a condition on {type.name}s"))
@@ -349,12 +357,16 @@ class UnitCore:
                 context.check_content(value.id, value.size_bytes)
         if type.path_ids:
             self.check_room(type, value.id)
+        if isinstance(value, Artifact):
+            check_content(value, self.edit(type.context).entry(file_path(value.id)))
         self.edit(type.context)[record_path(type, value.id)] = record
         self._staged[type.name, value.id] = value
         return value
 
     def remove(self, value: Aggregate) -> None:
-        """Stage the removal of an aggregate; its history stays. Raises `AggregateNotFound`."""
+        """Stage the removal of an aggregate, of an artifact with its content; its history stays.
+        Raises `AggregateNotFound`.
+        """
         type = type_of(value.__class__)
         if self.find_one(value.__class__, value.id) is None:
             raise not_found(type, value.id)
@@ -365,6 +377,8 @@ class UnitCore:
             events = stream_path(type, value.id)
             if edit.entry(events) is not None:
                 del edit[events]
+        if isinstance(value, Artifact):
+            edit.drop(file_path(value.id))
         self._staged[type.name, value.id] = None
 
     def event(

@@ -478,6 +478,47 @@ def test_a_conflict_of_what_is_gone_stands_until_it_is_settled_as_gone(space: Wo
     assert list(space.conflicts()) == []
 
 
+def test_an_artifact_is_never_apart_from_its_content(space: Workspace) -> None:
+    """A record that names another content than its file has is refused by the field, and whichever
+    verb removes an artifact removes its content; its other fields are saved as they are.
+    """
+    with space.unit_of_work("ada") as uow:
+        for name in ("a", "b", "c/d"):
+            uow.artifacts.put(name, b"one")
+        with pytest.raises(InvalidRecord, match="'content' of artifact 'ghost'"):
+            uow.add(cas.Artifact(id="ghost", content=cas.BlobId(bytes(32)), size_bytes=3))
+        uow.commit()
+    with space.unit_of_work("ada") as uow:
+        found = uow.artifacts.get("a")
+        with pytest.raises(InvalidRecord, match="content"):
+            uow.artifacts.save(found.evolve(content=cas.BlobId(bytes(32))))
+        with pytest.raises(InvalidRecord, match="size_bytes"):
+            uow.save(found.evolve(size_bytes=4))
+        uow.artifacts.save(found.evolve(title="A"))
+        uow.remove(uow.artifacts.get("b"))
+        uow.collection(cas.Artifact).remove("c/d")
+        uow.commit()
+    assert space.artifacts.get("a").title == "A"
+    assert list(space.artifacts.ids()) == ["a", "docs/a.md"]
+    files = [path for path in space.store.snapshot("artifacts/main") if path.startswith("files/")]
+    assert files == ["files/a", "files/docs/a.md"]
+    old = space.artifacts.get("a")
+    with space.unit_of_work("bob") as uow:
+        uow.artifacts.put("a", b"two")
+        uow.commit()
+    with space.unit_of_work("ada") as uow:
+        uow.artifacts.save(old.evolve(tags=frozenset({"late"})))
+        uow.commit()
+    assert space.artifacts.read("a") == b"two"
+    assert space.artifacts.get("a").tags == {"late"}
+
+
+def test_a_condition_is_a_function(space: Workspace) -> None:
+    """What cannot be asked is refused when it is made, not while others wait."""
+    with space.unit_of_work("ada") as uow, pytest.raises(Invalid, match="condition is a function"):
+        uow.ensure(Memory, "note")  # type: ignore[arg-type]
+
+
 def test_a_validity_that_ends_before_it_begins_is_refused(space: Workspace) -> None:
     """A memory that could hold at no time is refused by the field; one moment is allowed."""
     start, end = datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)
