@@ -43,7 +43,9 @@ class AsyncBranch(BranchParts):
     async def put_entry(self, path: str | bytes, entry: TreeEntry) -> None:
         """Stage an entry whose object exists or was put in this transaction: no bytes move.
 
-        Raises `ObjectNotFound`, `WrongKind`, and `Invalid` when it has another size.
+        Of a directory each directory in it is looked at, for its depth. Raises `ObjectNotFound`,
+        `WrongKind`, `Invalid` when it has another size, `LimitExceeded` when paths in it would be
+        longer here than a path may be.
         """
         return await self._run(lambda: self.sync.put_entry(path, entry))
 
