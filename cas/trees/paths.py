@@ -352,11 +352,13 @@ def leaves(root: bytes, nodes: NodeStore, known: dict[bytes, int]) -> int:
     `known` remembers the count of every node that was read, so that the next call with it reads
     only what an edit made anew.
     """
+    known[_EMPTY] = 0
     stack = [root]
     while stack:
         id = stack[-1]
         if id not in known:
-            node = load_root(DIRECTORY, id, nodes)
+            # A root or a node below one: either counts what lies in it.
+            node = nodes.load(id)
             below = [node.ids[at : at + ID_BYTES] for at in range(0, len(node.ids), ID_BYTES)]
             count = 0
             if not node.level:

@@ -82,8 +82,6 @@ def _patterns(instance: Any, attribute: Any, value: Any) -> None:
 def _branches(instance: Any, _attribute: Any, value: Any) -> None:
     if isinstance(value, str):
         context_branch(value)
-        if "/" in value:
-            raise not_valid("context", value, "id", "is one name without a slash")
 
 
 @aggregate("context", context=HOME)

@@ -149,6 +149,24 @@ def test_files_are_counted_and_only_what_is_new_is_read(rounds: list[PathEdits])
         assert nodes.loaded == []
 
 
+def test_files_of_large_directories_are_counted_by_what_an_edit_made(nodes: DictNodes) -> None:
+    """In a tree of many nodes, too, the count is that of the files, and a small edit reads as many
+    nodes as it made.
+    """
+    files = {(b"d%d" % (n % 3), b"%05d" % n): value_of(n) for n in range(6_000)}
+    files |= {(b"flat", b"%05d" % n): value_of(n) for n in range(4_000)}
+    root = edit_paths(DIRECTORY.empty, files, nodes).root
+    known: dict[bytes, int] = {}
+    assert leaves(root, nodes, known) == len(files)
+    assert leaves(DIRECTORY.empty, nodes, known) == 0
+    nodes.reset()
+    root = edit_path(root, (b"d1", b"new"), value_of(1), nodes).root
+    made = set(nodes.saved)
+    nodes.reset()
+    assert leaves(root, nodes, known) == len(files) + 1
+    assert set(nodes.loaded) <= made
+
+
 @given(st.lists(st.sampled_from(SHORT), min_size=1, max_size=4).map(tuple), edit_sets())
 def test_one_path_alone_and_among_others_give_one_root(path: Path, rounds: list[PathEdits]) -> None:
     """The short way of a single edit agrees with the long way of many."""

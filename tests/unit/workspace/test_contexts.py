@@ -11,7 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cas
-from cas.errors import AggregateConflict, Invalid, InvalidRecord, LimitExceeded, Thinned
+from cas.errors import (
+    AggregateConflict,
+    Invalid,
+    InvalidName,
+    InvalidRecord,
+    LimitExceeded,
+    Thinned,
+)
 from cas.history.retention import HorizonRule, KeepRule, RetentionPolicy, Span
 from cas.model.names import HEADS, RETENTION_REF
 from cas.workspace.codec import Record, encode_record, from_record
@@ -187,7 +194,7 @@ def test_a_declaration_names_what_is_wrong_with_it(space: Workspace) -> None:
     """A name with a slash, which would be a branch of another context, a limit that is no number
     from 1 on, a rule of another type: each is refused by the field.
     """
-    with pytest.raises(InvalidRecord, match="'id' of context 'a/b'"):
+    with pytest.raises(InvalidName, match="slash"):
         Context(id="a/b")
     for name in (
         "record_bytes_max",
@@ -223,6 +230,29 @@ def test_a_limit_holds_whoever_commits_first(space: Workspace) -> None:
     fields = refused.value.fields
     assert (fields["limit"], fields["value"], fields["maximum"]) == ("aggregate_count_max", 4, 3)
     assert len(list(space.memories)) == 3
+
+
+def test_a_limit_of_many_is_compared_as_one_of_few(space: Workspace) -> None:
+    """With thousands of aggregates, in folders and in none, the count is exact."""
+    space.declare(Context(id="memory", aggregate_count_max=2_001), "ada")
+    space.declare(Context(id="artifacts", aggregate_count_max=2_001), "ada")
+    with space.unit_of_work("ada") as uow:
+        for number in range(2_000):
+            uow.memories.note("x", id=f"m{number:04}")
+            uow.artifacts.put(f"d{number % 3}/a{number:04}", b"x")
+        uow.commit()
+    for count in (1, 2):
+        for put in (
+            lambda uow, n=count: uow.memories.note("y", id=f"n{n}"),
+            lambda uow, n=count: uow.artifacts.put(f"d1/b{n}", b"y"),
+        ):
+            with space.unit_of_work("ada") as uow:
+                put(uow)
+                if count == 1:
+                    uow.commit()
+                    continue
+                with pytest.raises(LimitExceeded, match="would hold 2002"):
+                    uow.commit()
 
 
 STEPS = st.lists(
