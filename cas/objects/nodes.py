@@ -43,6 +43,11 @@ class NodeCache:
                 pass  # another thread dropped it between the two lines
         return node
 
+    def data_of(self, id: bytes) -> bytes | None:
+        """The bytes of a node, if it is here."""
+        node = self.get(id)
+        return None if node is None else node.data
+
     def put(self, id: bytes, node: Node) -> None:
         """Keep a node."""
         with self._lock:

@@ -1,7 +1,7 @@
 """Blobs and tree nodes on the short way: index, slot, one read, one frame, one hash, few calls.
 
 Floor 3. Invariant: what is given here was hashed and has the id that was asked for, and lay in a
-copy that exists in the snapshot at hand. Everything else, from a damaged frame to a delta, is
+copy that exists in the snapshot at hand. Everything else, from a damaged frame to a recipe, is
 None: the caller asks the long way, which tries every copy, and which says what is wrong. Any
 thread.
 """
@@ -16,6 +16,7 @@ from operator import sub
 from typing import Final, NamedTuple
 
 from cas.errors import Corrupt, NotFound
+from cas.limits import DELTA_DEPTH_MAX, ID_BYTES
 from cas.model.ids import Kind, blob_digests, digest_blob, digest_of, digests_of
 from cas.objects.dictionaries import Dictionaries
 from cas.objects.lookup import Lookup
@@ -23,6 +24,7 @@ from cas.objects.packs import PackInfo, bit_is_set
 from cas.objects.plan import Shelf
 from cas.storage.bucket import Bucket, Part
 from cas.storage.codec import (
+    DELTA,
     DICTIONARY,
     RAW,
     SIZED_FROM,
@@ -32,6 +34,7 @@ from cas.storage.codec import (
     decode_sized_many,
     sized_head,
 )
+from cas.storage.delta import decode_delta
 from cas.storage.dictionary import Dictionary
 from cas.storage.index import prefixes_of
 from cas.storage.pack import SLOT_BYTES
@@ -50,7 +53,9 @@ _PLACE: Final = struct.Struct("<32sIIQII")
 assert _PLACE.size == SLOT_BYTES
 
 _Place = tuple[int, int, int, int, int, int]
-"""Offset of a record, whose it is in the group, stored and raw bytes, kind and codec, and group."""
+"""Offset of a record, whose it is in the group, stored and raw bytes, kind, codec and depth in a
+number, and group.
+"""
 
 _Lot = tuple[Shelf, list[_Place]]
 """What is wanted of one pack."""
@@ -76,14 +81,19 @@ class QuickReader:
         bucket: Bucket,
         dictionaries: Dictionaries,
         stored: Callable[[PackInfo, int, int], bytes],
+        at_hand: Callable[[bytes], bytes | None],
     ) -> None:
         self._lookup = lookup
         self._bucket = bucket
         self._dictionaries = dictionaries
         self._stored = stored
+        # Contents by id that are in memory: bases of deltas.
+        self._at_hand = at_hand
 
-    def get(self, id: bytes, wanted: int = 1) -> bytes | None:
-        """Content of a blob, or of an object of another kind that is `wanted`; or None."""
+    def get(self, id: bytes, wanted: int = 1, depth_max: int = DELTA_DEPTH_MAX) -> bytes | None:
+        """Content of a blob, or of an object of another kind that is `wanted`, from a copy of no
+        more than this depth; or None.
+        """
         plan = self._lookup.plan or self._lookup.make_plan()
         if id in plan.young:
             return None
@@ -105,7 +115,7 @@ class QuickReader:
                     table, start = self._lookup.slots.row(pack, number), 0
                 else:
                     file, table, vector, beside, pack = shelf
-                found, offset, stored, raw, kind, codec, _depth, _flags, group = _slot_at(
+                found, offset, stored, raw, kind, codec, depth, _flags, group = _slot_at(
                     table, start * SLOT_BYTES
                 )
                 # This one, of the kind that is wanted, and not deleted.
@@ -124,6 +134,11 @@ class QuickReader:
                     content = decode_sized(payload, raw)
                 elif codec == RAW:
                     content = payload
+                elif codec == DELTA and 0 < depth <= depth_max:
+                    base = self._base(payload, kind, depth)
+                    if base is None:
+                        return None
+                    content = decode_delta(payload[ID_BYTES:], base, raw)
                 else:
                     return None
                 digest = digest_blob(content) if kind == 1 else digest_of(kind, content)
@@ -131,6 +146,11 @@ class QuickReader:
         except _ODD:
             pass
         return None
+
+    def _base(self, payload: bytes, kind: int, depth: int) -> bytes | None:
+        """What a delta is made of, from memory or from a copy of less depth; or None."""
+        id = payload[:ID_BYTES]
+        return self._at_hand(id) or self.get(id, kind, depth - 1)
 
     def get_many(self, ids: Sequence[bytes]) -> Iterator[Loaded]:
         """Kinds and contents of objects, in parts and in the order given; a content is None where
@@ -188,8 +208,8 @@ class QuickReader:
         for at in (*alone, *waiting):
             copy = self._lookup.find(ids[at])
             if copy is not None:
-                pack, (_id, offset, stored, raw, kind, codec, _depth, _flags, group) = copy
-                place = offset, at, stored, raw, kind | codec << 8, group
+                pack, (_id, offset, stored, raw, kind, codec, depth, _flags, group) = copy
+                place = offset, at, stored, raw, kind | codec << 8 | depth << 16, group
                 lots.append((Shelf(pack.file or "", b"", None, {}, pack), [place]))
                 total_bytes += raw
         return lots, total_bytes
@@ -256,9 +276,15 @@ class QuickReader:
                 elif codec == ZSTD:
                     into, last = frames.setdefault(None, _Frames([], [], [])), None
                 else:
-                    if codec == RAW:
+                    content: bytes | None = payload if codec == RAW else None
+                    depth = word >> 16 & 0xFF
+                    if codec == DELTA and 0 < depth <= DELTA_DEPTH_MAX:
+                        base = self._base(payload, word & 0xFF, depth)
+                        if base is not None:
+                            content = decode_delta(payload[ID_BYTES:], base, raw)
+                    if content is not None:
                         numbers.append(at)
-                        found.append(payload)
+                        found.append(content)
                     continue
                 frame = (heads.get(raw) or sized_head(raw)) + payload[SIZED_FROM:]
             except _ODD:

@@ -87,7 +87,9 @@ class ObjectStore:
         self._nodes = NodeCache(NODE_CACHE_BYTES)
         self._bodies: BytesCache[int] = BytesCache(_BODIES_BYTES)
         self._beside = Beside(self.lookup, self._load)
-        self.quick = QuickReader(self.lookup, bucket, self.dictionaries, self.stored)
+        self.quick = QuickReader(
+            self.lookup, bucket, self.dictionaries, self.stored, self._nodes.data_of
+        )
         catalog.serve_archive(SegmentReader(self.get))
 
     @property
