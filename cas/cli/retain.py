@@ -271,6 +271,8 @@ def _lines(plan: RetentionPlan, versions: list[GivenUp], *, kept: bool, thin: st
 def _summary(done: Retained, dry_run: bool, versions: list[GivenUp] | None) -> str:
     plan = done.plan
     if plan.is_empty:
+        if any(all(why.startswith("undo") for why in stays.reasons) for stays in plan.kept):
+            return "nothing to do: undo reaches back to what no rule keeps (--kept, --horizon)"
         return "nothing to do"
     parts = [f"{count(len(plan.going), 'commit')} {'would give' if dry_run else 'gave'} up content"]
     if versions is not None:

@@ -217,7 +217,8 @@ class Store(HistoryVerbs, Keeping, Watching):
             if (seq is None) == (time_us is None):
                 raise Invalid("Give a sequence number or a time, and only one of them.")
             if seq is None:
-                assert time_us is not None
+                if not isinstance(time_us, int):
+                    raise Invalid(f"`time_us` is a whole number of µs, not {time_us!r}.")
                 seq = timeline.seq_at(reader, head.seq, time_us)
             assert isinstance(seq, int)
             if not 0 <= seq <= head.seq:

@@ -186,6 +186,8 @@ def _ref_fault(name: str) -> str | None:
 
 def branch_ref(branch: str) -> str:
     """Full ref name of a branch; a name that is full already is kept. Raises `InvalidName`."""
+    if not isinstance(branch, str):
+        raise InvalidName(f"A branch is text, not {branch!r}.", name=repr(branch), reason="no text")
     if branch.startswith(TAGS):
         raise _other_kind(branch, "branch", "tag")
     return check_ref_name(branch if branch.startswith(HEADS) else HEADS + branch)

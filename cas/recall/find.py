@@ -32,6 +32,8 @@ _IN_MAX: Final = 100
 """Values of a set that are looked up one by one."""
 T = TypeVar("T", bound=Aggregate)
 
+_NO_CURSOR: Final = "This is no cursor: take the one that came with a page, as it is."
+
 
 @frozen
 class Page(Generic[T]):
@@ -370,9 +372,9 @@ def _parts(cursor: str) -> Sequence[Any]:
     try:
         parts = decode_loose(base64.urlsafe_b64decode(cursor.encode("ascii")))
     except (ValueError, CasError, AttributeError) as error:
-        raise Invalid("This is no cursor; take `Page.cursor` as it is.") from error
+        raise Invalid(_NO_CURSOR) from error
     if type(parts) is not list or len(parts) != 8 or parts[0] != 1:
-        raise Invalid("This is no cursor; take `Page.cursor` as it is.")
+        raise Invalid(_NO_CURSOR)
     return parts
 
 
@@ -389,7 +391,7 @@ def open_cursor(projection: Projection, asked: Asked, cursor: str) -> _Mark:
     if digest != asked.digest:
         raise Invalid("This cursor is of another query; ask with the same arguments.")
     if not all(type(each) is int for each in (seq, base, phase, doc)):
-        raise Invalid("This is no cursor; take `Page.cursor` as it is.")
+        raise Invalid(_NO_CURSOR)
     if base != projection.read(_base):
         raise Invalid(
             "The search index was made anew since this cursor was given, and numbers its rows "

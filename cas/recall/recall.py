@@ -73,6 +73,8 @@ class Recall:
         counter: Counter | None = None,
         index: str | None = None,
     ) -> None:
+        if not isinstance(store, Store):
+            raise Invalid(f"Recall stands over an open store (`cas.open`), not {store!r}.")
         self.store = store
         self.projection = Projection(
             store, branch=branch, embedder=_given(embedder), former=_given(former), index=index
@@ -153,6 +155,8 @@ class Recall:
             notices.append(f"of the query the first {QUERY_CHARS_MAX} characters are searched for")
         if not isinstance(budget_tokens, int) or budget_tokens < 0:
             raise Invalid(f"A budget is a number of tokens from 0 on, not {budget_tokens!r}.")
+        if agent is not None and not isinstance(agent, str):
+            raise Invalid(f"An agent is text, or None for all, not {agent!r}.")
         if not 0 <= margin < 1:
             raise Invalid(f"A margin is a part of the budget, from 0 to below 1, not {margin!r}.")
         request = Request(

@@ -108,7 +108,8 @@ def _branch_off(store: Store, refs: dict[str, Ref], name: str, of: str, actor: s
 
 def _taken(name: str) -> RefExists:
     return RefExists(
-        f"The workspace has a branch {name!r} already; choose another name, or drop it.",
+        f"The workspace has a branch {name!r} already; choose another name"
+        f"{'' if name == MAIN else ', or drop it'}.",
         ref=name,
         other=name,
     )

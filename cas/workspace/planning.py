@@ -26,9 +26,9 @@ def _move(value: A, to: S, table: Mapping[Any, tuple[Any, ...]], **also: Any) ->
     allowed = table.get(now, ())
     if to not in allowed:
         name = type_of(value.__class__).name
-        named = " or ".join(allowed) or "nothing: this is an end"
+        named = "it can become " + " or ".join(allowed) if allowed else "nothing follows on that"
         raise ImpossibleState(
-            f"The {name} {value.id!r} is {now} and cannot become {to}; what may follow is {named}. "
+            f"The {name} {value.id!r} is {now} and cannot become {to}; {named}. "
             "Nothing was changed.",
             type=name,
             id=value.id,

@@ -209,9 +209,10 @@ def type_of(cls: type[Aggregate]) -> AggregateType:
     """The type that a class is. Raises `UnknownType`."""
     found = _BY_CLASS.get(cls)
     if found is None:
+        name = getattr(cls, "__qualname__", None) or repr(cls)
         raise UnknownType(
-            f"{cls.__qualname__} is no type of aggregate; decorate it with `@aggregate(...)`.",
-            type=cls.__qualname__,
+            f"{name} is no type of aggregate: name a class, decorated with `@aggregate(...)`.",
+            type=name,
         )
     return found
 

@@ -68,6 +68,8 @@ class Workspace(Reading, WorkingFolders):
     """
 
     def __init__(self, store: Store, *, branch: str = MAIN, places: Given | Places = None) -> None:
+        if not isinstance(store, Store):
+            raise Invalid(f"A workspace stands over an open store (`cas.open`), not {store!r}.")
         self.store = store
         self.branch_name = branch
         self._declared = Declared()

@@ -34,7 +34,7 @@ def test_retain_shows_what_goes_and_then_does_it(stocked: Shell) -> None:
     assert "make room" in stocked("journal").lines[-1]
     log = stocked("log").lines
     assert [" [thinned] " in line for line in log] == [False, False, True, True, True]
-    assert "nothing to do" in stocked("retain", "--keep-last", "2").err
+    assert "nothing to do\n" in stocked("retain", "--keep-last", "2").err
 
 
 def test_thinned_commits_are_told_wherever_they_are_shown(stocked: Shell) -> None:
@@ -196,3 +196,12 @@ def test_a_purge_is_told_done_and_listed(stocked: Shell) -> None:
     stocked("purge", "ab" * 32, "--reason", "x", expect=3)
     stocked("hold", "main", "-m", "case")
     assert stocked("purge", id, "--reason", "x", "--json", expect=6).problem["code"] == "on-hold"
+
+
+def test_a_policy_that_gives_up_nothing_yet_says_why(shell: Shell) -> None:
+    """What no rule keeps stays as long as undo reaches back to it, and that is told."""
+    shell("init")
+    for step in range(2):
+        shell("write", "main:a", stdin=b"%d" % step)
+    assert "undo reaches back" in shell("retain", "--keep-last", "1", "-n").err
+    assert "nothing to do\n" in shell("retain", "--keep-last", "2", "-n").err

@@ -91,8 +91,8 @@ class IncrementReader:
 
     def _damaged(self, id: bytes) -> CorruptBackup:
         return CorruptBackup(
-            f"{id.hex()} in the increment {self.file} of the backup is damaged; run `cas prove` "
-            "to see what hangs on it.",
+            f"{id.hex()} in the increment {self.file} of the backup is damaged; `cas prove` tells "
+            "all that is.",
             path=self.file,
         )
 
@@ -396,8 +396,8 @@ def _refuse_other(folder: str, *, write: bool) -> None:
         translate(error, folder)
     if names - _PARTS:
         raise NotABackup(
-            f"{folder} holds other things than a backup ({min(names - _PARTS)!r}); name a new or "
-            "empty folder.",
+            f"{folder} holds other things than a backup ({min(names - _PARTS)!r}); name "
+            f"{'a new or empty folder' if write else 'the folder of a backup'}.",
             path=folder,
         )
     if not write and INCREMENTS not in names:

@@ -13,6 +13,7 @@ from cas.errors import (
     CasError,
     Invalid,
     RevisionNotFound,
+    UnknownType,
 )
 from cas.history.store import Store
 from cas.model.ids import BlobId, CommitId
@@ -148,3 +149,23 @@ def test_ids_of_absent_objects(store: Store) -> None:
     with pytest.raises(cas.NotFound):
         store.snapshot(CommitId(bytes(32)))
     assert not store.has(BlobId(bytes(32)))
+
+
+@pytest.mark.parametrize("wrong", [None, 5, "a/store"])
+def test_a_handle_of_another_kind_is_told_at_once(memory: Store, wrong: object) -> None:
+    """What is no store, branch, type, agent or time is named where it is given."""
+    for make in (cas.Workspace, cas.Recall):
+        with pytest.raises(cas.Invalid, match="open store"):
+            make(wrong)  # type: ignore[arg-type]
+    if not isinstance(wrong, str):
+        with memory.begin() as tx, pytest.raises(cas.Invalid, match="branch is text"):
+            tx.branch(wrong)  # type: ignore[arg-type]
+    if not isinstance(wrong, int):
+        with pytest.raises(cas.Invalid, match="number"):
+            memory.at(time_us=wrong)  # type: ignore[arg-type]
+    with cas.Recall(memory, embedder=None) as recall:
+        with pytest.raises(UnknownType):
+            recall.find(wrong)  # type: ignore[type-var,arg-type]
+        if wrong == 5:
+            with pytest.raises(cas.Invalid, match="agent is text"):
+                recall.recall("x", agent=wrong)  # type: ignore[arg-type]

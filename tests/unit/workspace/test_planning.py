@@ -62,7 +62,7 @@ def test_the_others_have_states_too() -> None:
         decision.reject("ada", NOW)
     run = Run(id="r", agent="a").fail(NOW, "no disk")
     assert (run.state, run.error) == (RunState.FAILED, "no disk")
-    with pytest.raises(ImpossibleState, match="this is an end"):
+    with pytest.raises(ImpossibleState, match="nothing follows"):
         run.succeed(NOW)
 
 
