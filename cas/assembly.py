@@ -297,7 +297,7 @@ def _no_store(folder: str) -> CasError:
             f"{folder} is not a store; make one elsewhere with `cas init PATH`.", path=folder
         )
     if os.path.exists(folder) and not os.path.isdir(folder):
-        return NotAStore(f"{folder} is a file, and a store is a folder; name one.", path=folder)
+        return StoreNotFound(f"{folder} is a file, and a store is a folder; name one.", path=folder)
     return StoreNotFound(
         f"There is no store at {folder}; make one with `cas init {folder}`.", path=folder
     )

@@ -156,4 +156,4 @@ def test_a_file_is_named_like_one(stocked: Shell, name: str) -> None:
 def test_a_file_is_no_store(shell: Shell) -> None:
     """Who names a file as the store is not told to make one there."""
     shell.write("f", b"1")
-    assert "is a file" in shell("--store", "f", "log", expect=2).err
+    assert "is a file" in shell("--store", "f", "log", expect=3).err
