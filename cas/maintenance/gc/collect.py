@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import compress
 from typing import Any
 
 from attrs import evolve, frozen
@@ -177,10 +178,10 @@ class Collector:
         now_us = objects.clock.wall_us()
         self._ages.load(roots.lineage)
         young = [n for n in marks.packs if (self._ages.of(n, now_us) or 0) < grace_us]
-        count, size_bytes = _sum_of(objects, marks, FREE) if young else (0, 0)
+        count, size_bytes = _sum_of(marks, FREE) if young else (0, 0)
         waiting_packs = [n for n in young if FREE in marks.colors[n]]
         marks.keep_packs(young, dropped=False)
-        left = _sum_of(objects, marks, FREE) if count else (0, 0)
+        left = _sum_of(marks, FREE) if count else (0, 0)
         waiting = count - left[0], size_bytes - left[1]
         shares.note("young")
         keep_cheap_bases(marks, Chains(marks), sum(row.stored_bytes for row in shares.rows))
@@ -289,12 +290,12 @@ def _rows(footer: Any, colors: bytearray, color: int) -> Iterable[Any]:
     return footer.pick(slots)  # type: ignore[no-any-return]
 
 
-def _sum_of(objects: ObjectStore, marks: Marks, color: int) -> tuple[int, int]:
+def _sum_of(marks: Marks, color: int) -> tuple[int, int]:
     """(copies, stored bytes) of a color."""
     count = size_bytes = 0
+    wanted = bytes(int(other == color) for other in range(256))
     for number, colors in list(marks.colors.items()):
         if color in colors:
-            for row in _rows(objects.lookup.footer(marks.packs[number]), colors, color):
-                count += 1
-                size_bytes += row[2]
+            count += colors.count(color)
+            size_bytes += sum(compress(marks.lengths(number), colors.translate(wanted)))
     return count, size_bytes

@@ -17,7 +17,6 @@ from cas.history.upkeep import KEPT_REASONS, KeptRow
 from cas.maintenance.gc.reach import KEPT, Marks
 from cas.model.ids import CommitId, Kind
 from cas.model.names import HOLDS, PINS
-from cas.storage.slots import stored_lengths
 
 _NEW: Final = bytes(int(color == KEPT) for color in range(256))
 Ref = tuple[str, int, bytes]
@@ -53,12 +52,9 @@ class Shares:
             if now == before or 1 not in now:
                 continue
             self._before[number] = now
-            footer = self._marks.footer(number)
-            if footer is None:
-                continue
             fresh = now if before is None else _without(now, before)
             count += fresh.count(1)
-            size_bytes += sum(compress(stored_lengths(footer.table), fresh))
+            size_bytes += sum(compress(self._marks.lengths(number), fresh))
         self._sums[reason] = count, size_bytes
 
     @property

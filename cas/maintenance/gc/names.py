@@ -47,24 +47,31 @@ class Names:
         self._reader = BulkReader(objects)
         self._told = SegmentsTold(objects)
         self._known: dict[bytes, Sequence[bytes]] = {}
+        self._ahead: list[tuple[list[bytes], list[Place]]] = []
+        self._ahead_bytes = 0
         self.given_up: list[bytes] = []
         """Directories of thinned commits that were read."""
 
-    def read_ahead(self, packs: Iterable[tuple[PackInfo, Footer]]) -> None:
-        """Read the directories of these packs now, in the order in which they lie, where all of
-        them are few: a mark would ask for them level by level. One that cannot be read is left
-        to whoever asks for it.
-        """
-        ids: list[bytes] = []
-        places: list[Place] = []
-        for pack, footer in packs:
-            kinds, codecs = column(footer.table, KIND_AT), column(footer.table, CODEC_AT)
-            trees = [at for at, kind in enumerate(kinds) if kind in _TREES and codecs[at] != RECIPE]
-            more_ids, more_places = places_in(pack, footer, trees)
-            ids += more_ids
-            places += more_places
-        if sum([place.raw_bytes for place in places]) > _READ_AHEAD_BYTES_MAX:
+    def note(self, pack: PackInfo, footer: Footer) -> None:
+        """Take in the directories of a pack, for `read_ahead`."""
+        if self._ahead_bytes > _READ_AHEAD_BYTES_MAX:
             return
+        kinds, codecs = column(footer.table, KIND_AT), column(footer.table, CODEC_AT)
+        trees = [at for at, kind in enumerate(kinds) if kind in _TREES and codecs[at] != RECIPE]
+        ids, places = places_in(pack, footer, trees)
+        self._ahead_bytes += sum([place.raw_bytes for place in places])
+        self._ahead.append((ids, places))
+
+    def read_ahead(self) -> None:
+        """Read the directories that were noted, in the order in which they lie, where all of them
+        are few: a mark would ask for them level by level. One that cannot be read is left to
+        whoever asks for it.
+        """
+        noted, self._ahead = self._ahead, []
+        if self._ahead_bytes > _READ_AHEAD_BYTES_MAX:
+            return
+        ids = [id for some, _places in noted for id in some]
+        places = [place for _ids, some in noted for place in some]
         for group in self._groups(ids, places):
             there = [(id, kind, bytes(got)) for id, kind, got in group if got is not None]
             self._known.update(_named_by(there))

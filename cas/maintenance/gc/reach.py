@@ -4,7 +4,7 @@ Floor 5; implements docs/design/001, rules E3 and E5. Invariant: whoever is kept
 kept that it names, and everything that each of its copies is decoded with; what cannot be read or
 found stops the marking, so that damage is never taken for garbage.
 
-Memory is one byte a slot, and what one group of objects holds. The marking goes pack by pack: a
+Memory is five bytes a slot, and what one group of objects holds. The marking goes pack by pack: a
 slot that is newly marked waits in its pack until that is swept, its records in the order in which
 they lie. Places come from the look-up index, unverified: two ids that begin with the same 40 bits
 or more are marked together, which keeps too much and never too little.
@@ -19,6 +19,7 @@ from typing import Final, NamedTuple
 from cas.catalog.catalog import CatalogReader, PackRow
 from cas.errors import CorruptObject, MissingPack
 from cas.maintenance.gc.names import Names, places_in
+from cas.maintenance.gc.traits import Traits, traits_of
 from cas.maintenance.gc.whereabouts import TABLE_SLOTS_MAX, Whereabouts
 from cas.model.ids import Kind
 from cas.objects.packs import PackInfo, file_name
@@ -81,8 +82,7 @@ class Marks:
         self._waiting: set[int] = set()
         # Ids all of whose copies were colored, by color, while there is a table of all.
         self._seen: dict[int, set[bytes]] = {KEEPING: set(), DROPPING: set()}
-        # Packs of which single copies need more than a base.
-        self._needy: dict[int, bool] = {}
+        self._traits: dict[int, Traits] = {}
         self.given_up = self._names.given_up
         """Directories of thinned commits that are kept: what only these lead to was given up."""
         self.deferring = False
@@ -112,13 +112,14 @@ class Marks:
                     self._where.note(number, footer)
                 else:
                     self._where.add(pack, footer)
+                self._traits[number] = traits_of(footer)
+                if is_small and pack.file is not None:
+                    self._names.note(pack, footer)
             self.packs[number] = pack
             self.colors[number] = bytearray(count)
             self.strike(number, state.vectors.get(number))
         self.version, self.removal_version = state.version, state.removal_version
-        if is_small:
-            files = [pack for pack in self.packs.values() if pack.file is not None]
-            self._names.read_ahead((pack, lookup.footer(pack)) for pack in files)
+        self._names.read_ahead()
 
     def catch_up(self, reader: CatalogReader, slots_max: int) -> list[int] | None:
         """Take in what was installed and removed since, in the state of `reader`: the numbers of
@@ -199,6 +200,9 @@ class Marks:
     def keep_kind(self, kind: Kind) -> None:
         """Keep every object of a kind, whatever leads to it."""
         for number in list(self.packs):
+            traits = self._traits_of(number)
+            if traits is None or kind not in traits.kinds:
+                continue
             footer = self.footer(number)
             colors = self.colors.get(number)
             if footer is None or colors is None:
@@ -229,8 +233,9 @@ class Marks:
         found = []
         known: dict[bytes, bool] = {}
         for number, colors in list(self.colors.items()):
-            footer = self.footer(number)
-            if footer is None or not footer.has_edges:
+            traits = self._traits_of(number)
+            footer = self.footer(number) if traits and traits.has_edges else None
+            if footer is None:
                 continue
             lost: list[tuple[int, bytes]] = []
             for at, role, base in footer.edge_rows():
@@ -280,8 +285,11 @@ class Marks:
 
     def _spread_copies(self, numbers: Iterable[int]) -> None:
         for number in numbers:
-            footer, colors = self.footer(number), self.colors.get(number)
-            if footer is None or colors is None:
+            colors = self.colors.get(number)
+            if colors is None or KEEPING not in colors:
+                continue
+            footer = self.footer(number)
+            if footer is None:
                 continue
             for slot in _positions(colors, KEEPING, colors.find(KEEPING), len(colors)):
                 self._mark(footer.id_at(slot), KEEPING, _WORTH_KEEPING)
@@ -303,7 +311,7 @@ class Marks:
                 self._waiting.add(number)
         return found
 
-    def _mark_all(self, ids: Iterable[bytes], color: int, wanted: frozenset[int]) -> list[bytes]:
+    def _mark_all(self, ids: set[bytes], color: int, wanted: frozenset[int]) -> list[bytes]:
         """`_mark` of each; those that have no copy."""
         table = self._where.table
         if table is None:
@@ -312,7 +320,7 @@ class Marks:
         all_colors, waiting = self.colors, self._waiting
         # What was kept is not looked at again, and what was kept or dropped is not dropped.
         seen = self._seen[color]
-        fresh = set(ids) - seen
+        fresh = ids - seen
         if color == DROPPING:
             fresh -= self._seen[KEEPING]
         seen |= fresh
@@ -345,6 +353,9 @@ class Marks:
             number = max(self._waiting)
             self._waiting.discard(number)
             colors = self.colors.get(number)
+            traits = self._traits.get(number)
+            if colors is not None and traits is not None and not traits.leads_on:
+                colors[:] = colors.replace(bytes((todo,)), bytes((done,)))
             while colors is not None and (first := colors.find(todo)) >= 0:
                 slots = _positions(colors, todo, first, _AT_ONCE)
                 footer = self.footer(number)
@@ -372,6 +383,17 @@ class Marks:
             del self.packs[number], self.colors[number]
             return None
 
+    def lengths(self, number: int) -> Sequence[int]:
+        """Stored bytes of the slots of a pack; none when it was removed meanwhile."""
+        traits = self._traits_of(number)
+        return () if traits is None else traits.lengths
+
+    def _traits_of(self, number: int) -> Traits | None:
+        found = self._traits.get(number)
+        if found is None and (footer := self.footer(number)) is not None:
+            found = self._traits[number] = traits_of(footer)
+        return found
+
     def _trace(
         self, number: int, footer: Footer, slots: Sequence[int], todo: int, wanted: frozenset[int]
     ) -> None:
@@ -381,7 +403,8 @@ class Marks:
         slots = [at for at in slots if kinds[at] != _BLOB or codecs[at] > ZSTD]
         beside = any(codecs[at] == DICTIONARY for at in slots)
         stored = {at for at in slots if ZSTD < codecs[at] != DICTIONARY}
-        if stored and (not self.deferring or self._is_needy(number, footer)):
+        traits = self._traits_of(number)
+        if stored and (not self.deferring or traits is None or traits.is_needy):
             for slot, role, needed in footer.edge_rows():
                 if slot not in stored or (self.deferring and role == EDGE_BASE):
                     continue
@@ -397,14 +420,6 @@ class Marks:
             for child in self._mark_all(named, todo, wanted):
                 if strict:
                     self._miss(child, f"an object in {pack.label}")
-
-    def _is_needy(self, number: int, footer: Footer) -> bool:
-        """Whether any single copy of a pack needs more than a base."""
-        needy = self._needy.get(number)
-        if needy is None:
-            needy = any(role != EDGE_BASE for _slot, role, _id in footer.edge_rows())
-            self._needy[number] = needy
-        return needy
 
 
 def _positions(colors: bytes | bytearray, color: int, first: int, count: int) -> list[int]:

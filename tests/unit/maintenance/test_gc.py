@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,8 @@ from cas.maintenance.gc.compact import choose
 from cas.maintenance.gc.loads import Load
 from cas.maintenance.purge import purge
 from cas.model.ids import Kind, digest_blob
+from cas.objects import lookup as lookup_room
+from cas.objects import packs as packs_room
 from cas.objects.packs import PackInfo
 from cas.testing.memories import ENOUGH, memories_of
 from cas.testing.stores import SMALL, build, create
@@ -494,6 +497,30 @@ def test_many_directories_are_read_ahead(store: Store, rng: Random) -> None:
         with pytest.raises(cas.Corrupt):
             other.gc(grace_us=0)
         assert other.has(cas.BlobId(digest_blob(loose + b"2")))
+
+
+def test_a_mark_reads_few_footers_twice(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where footers do not fit into memory a mark reads each when it begins, and once more to
+    trace what leads on, and not at every stage.
+    """
+    for at in range(12):
+        store.put_many([os.urandom(70_000) for _ in range(3)])
+        write(store, "main", {f"d{at}/f": os.urandom(80_000)})
+    read: list[str] = []
+
+    def counted(bucket: Any, file: str) -> Any:
+        read.append(file)
+        return packs_room.read_footer(bucket, file)
+
+    monkeypatch.setattr(lookup_room, "FOOTER_CACHE_BYTES", 1)
+    monkeypatch.setattr(lookup_room, "read_footer", counted)
+    with reopened(store) as other:
+        count = sum(p.file is not None for p in other.objects.lookup.refresh().packs.values())
+        assert count >= 12
+        other.objects.lookup.find(bytes(32))  # so that the index is there
+        read.clear()
+        assert other.plan_gc().waiting_count == 36
+        assert len(read) <= 2.5 * count
 
 
 def test_what_was_thinned_goes_at_once(store: Store, rng: Random) -> None:
