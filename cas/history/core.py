@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Final
 
 from attrs import frozen
@@ -109,12 +109,13 @@ class Core:
             f"{type(content).__name__}; {hint}."
         )
 
-    def put_contents(self, batch: Batch, contents: Iterable[object]) -> Iterator[bytes]:
+    def put_contents(self, batch: Batch, contents: Iterable[object]) -> list[bytes]:
         """`put_content` of each; small bytes go in groups. Ids in the order given."""
+        ids: list[bytes] = []
         if type(contents) is list and set(map(type, contents)) == {bytes}:
             # Whole groups, where all of them are short.
             while contents and max(map(len, contents[:_GROUP_COUNT])) <= _EVEN_BYTES_MAX:
-                yield from batch.put_blobs(contents[:_GROUP_COUNT])
+                ids += batch.put_blobs(contents[:_GROUP_COUNT])
                 contents = contents[_GROUP_COUNT:]
         group: list[bytes] = []
         size_bytes = 0
@@ -123,13 +124,13 @@ class Core:
                 group.append(content)
                 size_bytes += len(content)
                 if size_bytes >= _GROUP_BYTES or len(group) == _GROUP_COUNT:
-                    yield from batch.put_blobs(group)
+                    ids += batch.put_blobs(group)
                     group, size_bytes = [], 0
                 continue
-            yield from batch.put_blobs(group)
+            ids += batch.put_blobs(group)
             group, size_bytes = [], 0
-            yield self.put_content(batch, content)[0]
-        yield from batch.put_blobs(group)
+            ids.append(self.put_content(batch, content)[0])
+        return ids + batch.put_blobs(group)
 
     def staged_blob(self, batch: Batch, id: bytes) -> bytes:
         """Content of a blob, those that `batch` has staged included. Raises `WrongKind`."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from functools import partial
 from typing import Final, Self
@@ -207,15 +207,14 @@ def digests_of(kinds: Iterable[int], contents: Iterable[bytes | memoryview]) -> 
     return digests
 
 
-def blob_digests(contents: Iterable[bytes]) -> list[bytes]:
+def blob_digests(contents: Sequence[bytes]) -> list[bytes]:
     """`digest_blob` of many: one hasher is set back each time."""
     hasher = blake3()
     reset, update, digest = hasher.reset, hasher.update, hasher.digest
     digests = []
+    if max(map(len, contents), default=0) >= _THREADED_BYTES:
+        return [digest_blob(content) for content in contents]
     for content in contents:
-        if len(content) >= _THREADED_BYTES:
-            digests.append(digest_blob(content))
-            continue
         reset()
         update(content)
         digests.append(digest())

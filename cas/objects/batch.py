@@ -67,7 +67,7 @@ class Batch:
         self._session: SessionRow | None = None
         self._release: Callable[[], None] | None = None
         self._sealed: list[SealedPack] | None = None
-        self._young = Young(parts)
+        self._young = Young(parts, seq)
         self._patches = Patches(self._lookup, DELTAS in parts.meta.features)
         self._small_sealed: SealedPack | None = None
         # Purged ids that come back on purpose; whether it counts as a removal.
@@ -157,6 +157,8 @@ class Batch:
                 self._small_bytes += cost_bytes
                 self._count(len(ids), sum(sizes))
                 return ids
+        if cost_bytes > left:
+            self._young.learn(small)
         for id, content in zip(ids, contents, strict=True):
             if id in known or id in small:
                 continue
@@ -290,16 +292,14 @@ class Batch:
 
     def use(self, dictionary: Dictionary, group: int) -> None:
         """Write small blobs of a group with this dictionary, of which the batch stages a copy."""
-        self._young.use(dictionary, group)
-        codec, payload = encode_payload(dictionary.content)
-        raw_bytes = len(dictionary.content)
-        self.rewrite([Submitted(dictionary.id, Kind.BLOB, payload, codec, raw_bytes, 0, group)])
+        id, kind, codec, payload, raw_bytes = self._young.use(dictionary, group)
+        self.rewrite([Submitted(id, kind, payload, codec, raw_bytes, 0, group)])
 
     def _small_pack(self, *, direct: bool) -> SealedPack:
         session = self._begin_session if direct else None
         self._small_sealed = self._young.pack(self._small, self._patches.depths, session)
         if self._young.needs is not None:
-            self._hits.add(self._young.needs)
+            self.rely(self._young.needs)
         return self._small_sealed
 
     def add_late(self, objects: Iterable[tuple[bytes, int, bytes]]) -> None:
@@ -361,8 +361,7 @@ class Batch:
         """Look up again what this batch names and does not write (E6)."""
         needs = self._patches.bases()
         if self._file is not None:
-            # A dictionary stands alone: no delta is one.
-            needs |= self._file.bases | dict.fromkeys(self._file.dictionaries, 1)
+            needs |= self._file.needs()
         staged = (self._read(self, id) for id in self._structured)
         purged = self._parts.absent.refuse(self._hits, writer.head().condemn_seq, self.allowed)
         self._lookup.refresh(writer)
@@ -375,6 +374,7 @@ class Batch:
         for row, footer in rows:
             self._lookup.installed(row, footer, version)
             version = row.number
+        self._young.installed()
         self._close()
 
     def resolved(self, rows: Iterable[tuple[PackRow, Footer]] = ()) -> None:
@@ -384,6 +384,7 @@ class Batch:
             if row.name is not None:
                 self._lookup.keep_footer(row.number, footer)
         self._lookup.refresh()
+        self._young.installed()
         self._close()
 
     def is_installed(self, reader: CatalogReader) -> bool:

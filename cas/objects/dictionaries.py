@@ -16,6 +16,7 @@ from typing import Final
 from cas.errors import Corrupt, CorruptObject, NotFound
 from cas.limits import DICTIONARY_BYTES_MAX
 from cas.model.ids import Kind, digest_of
+from cas.objects.lessons import Rest
 from cas.objects.lookup import Lookup
 from cas.objects.packs import Copy, PackInfo, read_dictionaries
 from cas.storage.bucket import Bucket
@@ -25,7 +26,7 @@ from cas.storage.pack import Slot
 from cas.storage.record import TAG_BYTES
 
 _KEPT_MAX: Final = 16
-"""Dictionaries in memory: half a MiB each, tables included."""
+"""Dictionaries in memory: half a MiB each, and 1.5 MiB of tables for one that is written with."""
 
 _PLACES_MAX: Final = 4096
 
@@ -59,6 +60,8 @@ class Dictionaries:
         # By number of a pack, tag and group: what most reads ask.
         self._places: dict[tuple[int, bytes, int], Dictionary] = {}
         self._current: dict[int, Dictionary | None] = {}
+        self.rest = Rest()
+        """Of batches of puts that look for one."""
 
     def of(self, pack: PackInfo, payload: bytes, group: int) -> Dictionary:
         """The dictionary that a payload of codec 4 in this pack needs. Raises `CorruptObject`."""

@@ -24,6 +24,7 @@ from cas.storage.codec import DICTIONARY, RAW, ZSTD, decode_payload
 from cas.storage.dictionary import DICTIONARY_CONTENT_BYTES_MIN, Dictionary
 from cas.storage.pack import Footer, Row, decode_inline
 from cas.storage.record import COMMON_GROUP, RECORD_HEADER_BYTES, TAG_BYTES
+from cas.storage.slots import CODEC_AT, column
 
 _NODE_ENCODED_FROM_BYTES: Final = 512
 """Half of a tree node are ids; the names beside them are alike, and a frame takes two thirds."""
@@ -86,6 +87,18 @@ def live(footer: Footer, bits: bytes | None, twice: set[bytes]) -> list[Row]:
         for number, row in enumerate(footer.rows())
         if row[0] not in twice and not bit_is_set(bits, number)
     ]
+
+
+def moves_whole(footer: Footer, bits: bytes | None, beside: Dictionary | None) -> bool:
+    """Whether every record of a pack counts and can move as it lies: told without looking at
+    each, so that no may be wrong.
+    """
+    return (
+        bits is None
+        and beside is not None
+        and footer.dictionaries() == [beside.id]
+        and not column(footer.table, CODEC_AT).strip(bytes([DICTIONARY]))
+    )
 
 
 def sort_out(

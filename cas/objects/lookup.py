@@ -393,7 +393,7 @@ class Lookup:
     def _remember(self, pack: PackInfo) -> None:
         self._count(pack, 1)
         if pack.footer is not None:
-            self._young.remember(pack.number, pack.footer.ids())
+            self._young.remember(pack.number, pack.footer.keep_ids())
 
     def _forget(self, pack: PackInfo) -> None:
         self._count(pack, -1)

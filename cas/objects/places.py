@@ -7,6 +7,7 @@ others are remembered, so that forgetting one pack hides no copy in another. Its
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count, repeat
 
 Place = tuple[int, int]
 """Number of the pack, number of the slot."""
@@ -29,9 +30,10 @@ class Places:
     def remember(self, number: int, ids: Sequence[bytes]) -> None:
         """Take in the slots of a pack."""
         first = self.first
-        for id in first.keys() & ids:
-            self._more[id] = (first[id], *self._more.get(id, ()))
-        first.update([(id, (number, slot)) for slot, id in enumerate(ids)])
+        if not first.keys().isdisjoint(ids):
+            for id in first.keys() & ids:
+                self._more[id] = (first[id], *self._more.get(id, ()))
+        first.update(zip(ids, zip(repeat(number), count(), strict=False), strict=False))
 
     def forget(self, number: int, ids: Sequence[bytes]) -> None:
         """Drop the slots of a pack."""

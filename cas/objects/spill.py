@@ -33,11 +33,13 @@ from cas.objects.gather import (
     are_low,
     footer_of,
     live,
+    moves_whole,
     sort_out,
     stand,
     still_existing,
     wanted,
 )
+from cas.objects.lessons import COPIES, Rest
 from cas.objects.mirror import MIRRORED, stage_segments
 from cas.objects.packs import PackInfo, pack_name
 from cas.objects.segments import homes
@@ -59,14 +61,8 @@ REMOVE_AFTER: Final = 512
 PATIENCE: Final = 64
 """Commits after which a spill of another handle that made no step is taken for forgotten."""
 
-_COPIES: Final = 2
-"""Copies of the dictionary that is written with."""
-
 _TRIES: Final = 4
 """Runs that are begun, one after the other, where gc or a purge overtakes each."""
-
-_REST_MAX: Final = 64
-"""Spills that go by, at the most, after one that found no dictionary worth having."""
 
 
 class Spill:
@@ -80,8 +76,7 @@ class Spill:
         self._thresholds = objects.thresholds
         self._wait_count = objects.thresholds.spill_packs
         self._wait_bytes = objects.thresholds.spill_bytes
-        # Spills until the next look for a dictionary, and how many it was the last time.
-        self._rest = self._rested = 0
+        self._rest = Rest()
         # Bytes of small packs that are not gathered, because the archive rests on them.
         self._staying_bytes = 0
 
@@ -210,8 +205,7 @@ class Spill:
         if DICTIONARIES in objects.meta.features:
             objects.dictionaries.look_again(COMMON_GROUP)
             least = self._thresholds.dictionary_samples_bytes
-            self._rest -= 1
-            if self._rest < 0 and sum(pack.body_bytes for pack in sources) >= least:
+            if self._rest.is_over() and sum(pack.body_bytes for pack in sources) >= least:
                 current = objects.dictionaries.current(COMMON_GROUP)
                 self._run.training = Training(objects, sources, current, least)
         return True
@@ -294,15 +288,14 @@ class Spill:
             if run.training.step(limit, wait=wait):
                 return True
             found, run.training = run.training.found, None
-            self._rested = 0 if found is not None else min(2 * self._rested + 1, _REST_MAX)
-            self._rest = self._rested
+            self._rest.begin(found=found is not None)
             run.use(found)
         dictionaries, current = self._objects.dictionaries, run.batch.beside(COMMON_GROUP)
         # All that is written beside it hangs on it: a second pack has a copy too.
         if (
             run.made is None
             and current is not None
-            and dictionaries.copies(current.id, COMMON_GROUP) < _COPIES
+            and dictionaries.copies(current.id, COMMON_GROUP) < COPIES
         ):
             run.use(current)
         run.learns = False
@@ -328,7 +321,12 @@ class Spill:
                 continue
             run.gathered.append(pack)
             beside = run.batch.beside(COMMON_GROUP)
-            rows = live(footer, run.state.vectors.get(pack.number), twice)
+            bits = run.state.vectors.get(pack.number)
+            if pack.file is not None and not twice and moves_whole(footer, bits, beside):
+                seen.update(ids)
+                run.batch.files().copy(body, footer)
+                continue
+            rows = live(footer, bits, twice)
             seen.update([row[0] for row in rows])
             if footer.edge_count:
                 run.depths.update([(row[0], row[6]) for row in rows if row[6]])

@@ -224,6 +224,12 @@ class FileWriter:
         # A list of its own: the batch adds the inline pack of a checkpoint to it.
         return list(self._sealed)
 
+    def needs(self) -> dict[bytes, int]:
+        """What copies written here need beside themselves and beside this writer, each with the
+        depth that a copy of it has to stay below: a dictionary stands alone.
+        """
+        return self.bases | {id: 1 for id in self.dictionaries if not self.holds(id)}
+
     def holds(self, id: bytes) -> bool:
         """Whether this writer was given the object."""
         if id in self._in_flight or id in self._numbers:

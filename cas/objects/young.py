@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Final, NamedTuple
+from itertools import repeat
+from typing import Any, Final, NamedTuple
 
 from cas.catalog.catalog import DICTIONARIES, SessionRow
 from cas.errors import CasError
+from cas.model.ids import Kind
+from cas.objects.lessons import COPIES, SAMPLE_BYTES_MAX, propose
 from cas.objects.parts import Parts
 from cas.objects.writer import SealedPack, read_back, write_file
-from cas.storage.codec import DICTIONARY, RAW
-from cas.storage.dictionary import Dictionary, takes_dictionary
+from cas.storage.codec import DICTIONARY, RAW, encode_payload
+from cas.storage.dictionary import Dictionary, take_dictionary, takes_dictionary
 from cas.storage.header import PACK_HEADER_BYTES, PackHeader
 from cas.storage.pack import Record
 from cas.storage.packing import NO_DEPTHS, build_inline
@@ -44,11 +47,13 @@ class Mark(NamedTuple):
 class Young:
     """What small blobs of one batch are written with, and the pack that they become."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, condemn_seq: int) -> None:
         self._parts = parts
+        self._condemn_seq = condemn_seq
         self._beside: dict[int, Dictionary | None] = {}
         # Payloads by id of what was encoded: a batch may be sealed again, with more in it.
         self._payloads: dict[bytes, bytes | None] = {}
+        self._made: Dictionary | None = None
         self.needs: bytes | None = None
         """The dictionary that the pack needs, once there is one."""
 
@@ -62,19 +67,52 @@ class Young:
             self._beside[group] = parts.dictionaries.current(group) if may else None
         return self._beside[group]
 
-    def use(self, dictionary: Dictionary, group: int) -> None:
-        """Write small blobs of a group with this dictionary."""
+    def use(self, dictionary: Dictionary, group: int) -> Record:
+        """Write small blobs of a group with this dictionary; gives a copy of it to be staged."""
         self._beside[group] = dictionary
+        return _copy_of(dictionary)
+
+    def learn(self, small: dict[bytes, Record]) -> None:
+        """Stage a dictionary made of what a batch has in memory, beside it: where there is none,
+        and it pays.
+        """
+        parts = self._parts
+        if len(small) < _ENCODED_FROM or DICTIONARIES not in parts.meta.features:
+            return
+        if self.beside(COMMON_GROUP) is not None:
+            return
+        samples = [
+            payload
+            for _id, kind, codec, payload, raw_bytes in small.values()
+            if codec == RAW and raw_bytes <= SAMPLE_BYTES_MAX and takes_dictionary(kind, payload)
+        ]
+        enough = sum(map(len, samples)) >= parts.thresholds.dictionary_batch_bytes
+        if not enough or not parts.dictionaries.rest.is_over():
+            return
+        made = propose(samples, None)
+        if made is not None and made.id in parts.absent.ids(self._condemn_seq):
+            made = None  # It was purged: it comes back only when somebody asks for it.
+        parts.dictionaries.rest.begin(found=made is not None)
+        if made is not None:
+            self._made = made
+            small[made.id] = self.use(made, COMMON_GROUP)
+
+    def installed(self) -> None:
+        """The pack is part of the store, and so is the dictionary that it brought."""
+        if self._made is not None:
+            self._parts.dictionaries.use(self._made, COMMON_GROUP)
 
     def pack(
         self,
-        small: Mapping[bytes, Record],
+        small: dict[bytes, Record],
         depths: Mapping[bytes, int],
         session: Callable[[], SessionRow] | None,
     ) -> SealedPack:
         """All that a batch has in memory, as one pack; a file where that pays and `session`
-        gives one to write it under. `depths` are those of deltas.
+        gives one to write it under. `depths` are those of deltas. A new dictionary is staged too.
         """
+        if session is not None:
+            self.learn(small)
         records: Sequence[Record] = list(small.values())
         dictionary = self.beside(COMMON_GROUP) if len(records) >= _ENCODED_FROM else None
         if dictionary is not None:
@@ -83,11 +121,24 @@ class Young:
         stored_bytes = sum([len(record[3]) for record in records])
         if session is None or stored_bytes < self._parts.thresholds.direct_bytes:
             return inline_pack(self._parts, records, self.needs, depths)
+        if dictionary is not None and dictionary.id not in small:
+            copies = self._parts.dictionaries.copies(dictionary.id, COMMON_GROUP)
+            if copies < COPIES:
+                records = [*records, _copy_of(dictionary)]
         return direct_pack(self._parts, session().id, records, self.needs, depths)
 
     def _encoded(self, records: Sequence[Record], dictionary: Dictionary) -> list[Record]:
         """The records, small blobs among them beside the dictionary."""
         known = self._payloads
+        ids, kinds, codecs, contents, sizes = zip(*records, strict=True)
+        even = not known and {*kinds} == {Kind.BLOB} and {*codecs} == {RAW}
+        if even and take_dictionary(contents):
+            # The common case: no step of Python for each.
+            payloads = dictionary.encode(list(contents), _threads(len(records)))
+            known.update(zip(ids, payloads, strict=True))
+            if None not in payloads:
+                rows: Any = zip(ids, kinds, repeat(DICTIONARY), payloads, sizes, strict=False)
+                return list(rows)
         todo = [
             record
             for record in records
@@ -95,8 +146,7 @@ class Young:
             and record[0] not in known
             and takes_dictionary(record[1], record[3])
         ]
-        threads = _THREADS if len(todo) >= _THREADED_FROM else 1
-        payloads = dictionary.encode([record[3] for record in todo], threads)
+        payloads = dictionary.encode([record[3] for record in todo], _threads(len(todo)))
         known.update(zip([record[0] for record in todo], payloads, strict=True))
         get = known.get
         return [
@@ -105,6 +155,15 @@ class Young:
             else (record[0], record[1], DICTIONARY, payload, record[4])
             for record in records
         ]
+
+
+def _threads(count: int) -> int:
+    return _THREADS if count >= _THREADED_FROM else 1
+
+
+def _copy_of(dictionary: Dictionary) -> Record:
+    codec, payload = encode_payload(dictionary.content)
+    return dictionary.id, Kind.BLOB, codec, payload, len(dictionary.content)
 
 
 def inline_pack(

@@ -208,6 +208,11 @@ class Footer:
                 self._ids = ids
         return ids
 
+    def keep_ids(self) -> list[bytes]:
+        """`ids`, and remember them: a small pack is soon gathered, and asked for them each time."""
+        self._ids = ids = self.ids()
+        return ids
+
     @property
     def table(self) -> bytes:
         """All slots as they are written, for `cas.storage.slots`."""

@@ -16,8 +16,8 @@ from typing import Final
 
 from cas.errors import LimitExceeded
 from cas.limits import DELTA_BYTES_MAX, DELTA_DEPTH_MAX, ID_BYTES, PACK_BYTES_MAX
-from cas.storage.codec import DELTA
-from cas.storage.record import DELTA_KINDS
+from cas.storage.codec import DELTA, DICTIONARY, RAW, ZSTD
+from cas.storage.record import DELTA_KINDS, NO_GROUP, TAG_BYTES
 
 SLOT: Final = struct.Struct("<32sIIQBBBBI")
 _OFFSET_BYTES: Final = 4
@@ -33,6 +33,7 @@ _OFFSET_TOP_AT: Final = 35
 _OFFSET_END: Final = 1 << 32
 
 
+_PLAIN: Final = bytes((RAW, ZSTD, DICTIONARY))
 _DELTA: Final = bytes((DELTA,))
 _DELTA_KINDS: Final = bytes(sorted(DELTA_KINDS))
 _FLAGS_OF: Final = bytes(kind != 1 for kind in range(256))
@@ -77,16 +78,16 @@ def placed(table: bytes, offsets: Iterable[int]) -> bytes:
 
 
 def are_plain(table: bytes, first: int, room_end: int, *, kind_max: int, bytes_max: int) -> bool:
-    """Whether every slot is of a copy that is whole by itself (codec 0 or 1), and states nothing
-    that a writer could not: kinds up to `kind_max`, no more than `bytes_max`, a place between
-    offset `first` and `room_end` for its payload.
+    """Whether every slot is of a copy that is no delta and no recipe (codec 0, 1 or 4), and states
+    nothing that a writer could not: kinds up to `kind_max`, no more than `bytes_max`, a place
+    between offset `first` and `room_end` for its payload.
 
     False says that one of them has to be looked at alone, and not that it is wrong.
     """
     if not table:
         return True
     kinds, codecs = table[KIND_AT :: SLOT.size], table[CODEC_AT :: SLOT.size]
-    if max(codecs) > 1 or max(kinds) > kind_max or not min(kinds):
+    if codecs.translate(None, _PLAIN) or max(kinds) > kind_max or not min(kinds):
         return False
     if any(table[DEPTH_AT :: SLOT.size]):
         return False
@@ -96,6 +97,10 @@ def are_plain(table: bytes, first: int, room_end: int, *, kind_max: int, bytes_m
     offsets, stored = words[_OFFSET_WORD::step], words[_STORED_WORD::step]
     raw = words[_RAW_WORD::step]
     if any(words[_RAW_WORD + 1 :: step]) or max(raw) > bytes_max or max(stored) > bytes_max:
+        return False
+    if DICTIONARY in codecs and not (
+        min(raw) and min(stored) > TAG_BYTES and min(words[_GROUP_WORD::step]) > NO_GROUP
+    ):
         return False
     # What is stored as it is has one length.
     if not all(compress(codecs, map(ne, stored, raw))):

@@ -24,7 +24,7 @@ from cas.limits import KIB, MIB, Thresholds
 from cas.model.ids import BlobId, Kind, digest_of
 from cas.storage.files import OS_FILES, Files
 from cas.testing.archiving import archive_behind
-from cas.testing.memories import put_memories
+from cas.testing.memories import MEMORY_STEPS
 from cas.testing.model import Expected, Model, Progress
 from cas.testing.recorder import Beside, Recorder
 from cas.testing.stores import SMALL, SteppedClock, build
@@ -425,7 +425,7 @@ STEPS: Final[Mapping[str, Callable[[Driver], None]]] = {
     "put many": _put_many,
     "put file": _put_file,
     "put files": _put_files,
-    "memories": put_memories,
+    **MEMORY_STEPS,
     "versions": _versions,
     "stream": _stream,
     "commit": _commit,

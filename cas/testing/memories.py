@@ -6,7 +6,7 @@ Invariant: equal seeds give equal contents, and no two of one seed are equal.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final, Protocol
 
@@ -21,6 +21,8 @@ _WORDS: Final = _TEXT.split()
 _AGENTS: Final = ("planner", "critic", "coder")
 ENOUGH: Final = 260
 """So many are enough for a dictionary in a store of `cas.testing.stores.SMALL`."""
+PLENTY: Final = 400
+"""So many in one batch there, that the batch itself makes one."""
 
 
 def memories_of(rng: random.Random, count: int) -> list[bytes]:
@@ -38,9 +40,9 @@ def memories_of(rng: random.Random, count: int) -> list[bytes]:
 
 
 @lru_cache(64)
-def _memories(seed: bytes) -> Sequence[bytes]:
+def _memories(seed: bytes, count: int) -> Sequence[bytes]:
     """Kept, because a sweep does one step again and again."""
-    return memories_of(random.Random(seed), ENOUGH)
+    return memories_of(random.Random(seed), count)
 
 
 class Putter(Protocol):
@@ -59,5 +61,20 @@ class Putter(Protocol):
 
 def put_memories(driver: Putter) -> None:
     """Enough of what is alike for a dictionary, and for a pack file of its own."""
-    contents = _memories(driver.fresh(8))
+    _put(driver, ENOUGH)
+
+
+def put_many_memories(driver: Putter) -> None:
+    """A batch that makes a dictionary itself."""
+    _put(driver, PLENTY)
+
+
+def _put(driver: Putter, count: int) -> None:
+    contents = _memories(driver.fresh(8), count)
     driver.put(contents, lambda: driver.store.put_many(contents))
+
+
+MEMORY_STEPS: Final[Mapping[str, Callable[[Putter], None]]] = {
+    "memories": put_memories,
+    "many memories": put_many_memories,
+}

@@ -41,6 +41,7 @@ SMALL: Final = Thresholds(
     mirror_bytes=64 * KIB,
     direct_bytes=8 * KIB,
     dictionary_samples_bytes=32 * KIB,
+    dictionary_batch_bytes=64 * KIB,
     journal_rows=1,
     archive_entries=1,
 )

@@ -14,6 +14,7 @@ WORKLOADS = {
     "pack files and a checkpoint of refs": (("commit", "commit"), ("commit file", "reopen", "tag")),
     "a spill": (("commit", "put file", "commit", "put many"), ("spill", "commit")),
     "dictionaries": (("memories", "commit"), ("spill", "memories")),
+    "dictionaries of batches": (("commit",), ("many memories", "memories", "spill")),
     "checkpoints of the log": (("commit", "commit file", "multi"), ("wal", "commit", "passive")),
     "two handles in each other": (("commit", "put"), ("spill beside a commit", "put")),
     "two handles": (("commit",), ("second", "commit", "second")),

@@ -19,6 +19,7 @@ WORKLOADS = {
     "a batch of two pack files": ("put files",),
     "deltas and a spill of them": ("versions", "commit", "versions", "spill", "versions"),
     "dictionaries": ("memories", "spill", "memories", "put many", "spill", "reopen", "memories"),
+    "dictionaries of batches": ("many memories", "memories", "spill", "many memories", "reopen"),
     "a stream with a recipe": ("stream", "commit", "reopen"),
     "a spill by itself": ("put",) + ("commit",) * 8,
     "a spill of packs and files": ("commit", "put file", "commit", "put many", "spill", "commit"),
@@ -33,8 +34,9 @@ WORKLOADS = {
 }
 """Explored from their first step to their close."""
 
-LETTERS = tuple(name for name in STEPS if name not in ("stream", "put files", "gc beside a commit"))
-"""What sequences are made of: the two left out weigh a megabyte a state."""
+_HEAVY = ("stream", "put files", "gc beside a commit", "many memories")
+LETTERS = tuple(name for name in STEPS if name not in _HEAVY)
+"""What sequences are made of: those left out weigh up to a megabyte a state."""
 
 
 def _note(note: Note, row: str, report: Report) -> None:

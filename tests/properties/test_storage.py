@@ -19,6 +19,7 @@ from cas.objects.packs import bit_is_set, flags_of, live_slots
 from cas.storage import pack as pack_room
 from cas.storage.codec import (
     DELTA,
+    DICTIONARY,
     RAW,
     RECIPE,
     ZSTD,
@@ -344,22 +345,23 @@ SLOTS = st.tuples(
     st.integers(0, 2),
 )
 PLAIN = st.builds(
-    lambda id, at, size, more, kind, codec: (
+    lambda id, at, size, more, kind, codec, group: (
         id,
         PACK_HEADER_BYTES + at,
         size,
-        size + more * codec,
+        size + more * (codec > RAW),
         kind,
         codec,
         0,
         int(kind != 1),
-        1,
+        group,
     ),
     st.binary(min_size=32, max_size=32),
     st.integers(0, 300),
     st.integers(0, 60),
     st.integers(0, 60),
     st.integers(1, 7),
+    st.sampled_from((RAW, ZSTD, DICTIONARY)),
     st.integers(0, 1),
 )
 

@@ -16,8 +16,9 @@ from cas.maintenance.purge import purge
 from cas.model.ids import ObjectId, digest_blob
 from cas.storage.codec import DICTIONARY
 from cas.testing import stores
-from cas.testing.memories import ENOUGH, memories_of
+from cas.testing.memories import ENOUGH, PLENTY, memories_of
 from tests.unit.maintenance.test_purge import traces
+from tests.unit.objects.test_dictionaries import condemn
 
 
 @pytest.fixture
@@ -63,6 +64,20 @@ def test_a_dictionary_made_of_purged_content_goes(store: Store) -> None:
     for id, content in others.items():
         assert store.get(id) == content
     assert fsck(store).ok
+
+
+def test_a_dictionary_that_was_purged_is_not_made_again(store: Store) -> None:
+    """The same batch makes the same dictionary, which is left out: all else is put."""
+    contents = memories_of(random.Random(3), PLENTY)
+    ids = store.put_many(contents)
+    made = dictionaries(store)
+    assert len(made) == 1
+    for id in made:
+        purge(store, ObjectId(id), reason="leaked")
+    condemn(store, [*ids, *dictionaries(store)])
+    assert store.put_many(contents) == ids
+    assert not dictionaries(store) & made
+    assert [store.get(id) for id in ids] == contents
 
 
 def test_what_a_dictionary_does_not_hold_leaves_it_alone(store: Store) -> None:

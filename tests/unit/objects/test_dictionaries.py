@@ -12,12 +12,13 @@ import pytest
 import cas
 from cas.errors import CasError, CorruptObject, Invalid, NewerFormat
 from cas.history.store import Store
-from cas.limits import ID_BYTES
+from cas.limits import ID_BYTES, INLINE_TRANSACTION_BYTES_MAX
 from cas.maintenance.fsck.check import fsck
 from cas.model.ids import BlobId, Kind, digest_blob
+from cas.objects import young
 from cas.objects.bulk import BulkReader
+from cas.objects.lessons import propose
 from cas.objects.pipeline import Submitted
-from cas.objects.training import propose
 from cas.storage.codec import DICTIONARY, RAW, ZSTD
 from cas.storage.dictionary import Dictionary, train
 from cas.storage.header import PackHeader
@@ -25,7 +26,7 @@ from cas.storage.pack import EDGE_DICTIONARY, Slot
 from cas.storage.packing import PackBuilder
 from cas.storage.record import COMMON_GROUP
 from cas.testing import stores
-from cas.testing.memories import ENOUGH, memories_of
+from cas.testing.memories import ENOUGH, PLENTY, memories_of
 from tests.unit.maintenance.plant import Made, blob, install
 
 SAMPLES = memories_of(random.Random(7), 600)
@@ -141,6 +142,55 @@ def test_a_second_pack_gets_a_second_copy(small: Store) -> None:
     if len(small.objects.lookup.state.packs) > 1:
         assert len(set(files)) >= 2
     assert fsck(small).findings == ()
+
+
+def test_a_batch_that_brings_enough_makes_one(small: Store) -> None:
+    """It is stored beside a dictionary of its own at once; the next one brings the second copy."""
+    first = memories_of(random.Random(1), PLENTY)
+    small.put_many(first)
+    assert codecs(small, first) == {DICTIONARY}
+    id = dictionary_of(small)
+    assert {copy.pack.file is not None for copy in small.objects.lookup.copies(id)} == {True}
+    second = memories_of(random.Random(2), PLENTY)
+    with reopened(small.location) as again:
+        again.put_many(second)
+        assert dictionary_of(again) == id
+        assert_reads(again, first + second)
+    small.objects.lookup.refresh()
+    assert small.objects.dictionaries.copies(id, COMMON_GROUP) == 2
+    small.spill()
+    assert codecs(small, first + second) == {DICTIONARY}
+    assert_reads(small, first + second)
+    assert fsck(small).findings == ()
+
+
+def test_a_batch_of_more_than_memory_holds_makes_one(small: Store) -> None:
+    """What streams into pack files stands beside it too, whatever is condemned meanwhile."""
+    gone = small.put(b"condemned while the batch was written")
+    contents = memories_of(random.Random(1), 6000)
+    assert sum(map(len, contents)) > INLINE_TRANSACTION_BYTES_MAX
+    with small.objects.batch() as batch:
+        small.core.put_contents(batch, contents)
+        assert [small.objects.staged(batch, digest_blob(c))[1] for c in contents[:9]] == contents[
+            :9
+        ]
+        batch.seal()
+        condemn(small, [gone])
+    assert codecs(small, contents) == {DICTIONARY}
+    assert_reads(small, contents[::7])
+    assert fsck(small).findings == ()
+
+
+def test_batches_look_again_more_and_more_rarely(
+    small: Store, rng: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a look found nothing, 1, 3, 7 … batches go by before the next one."""
+    looks: list[int] = []
+    monkeypatch.setattr(young, "propose", lambda samples, _current: looks.append(len(samples)))
+    for _ in range(13):
+        small.put_many([rng.randbytes(300) for _ in range(PLENTY)])
+    assert looks == [PLENTY] * 3
+    assert small.objects.dictionaries.current(COMMON_GROUP) is None
 
 
 def test_large_and_odd_blobs_are_left_alone(small: Store, rng: random.Random) -> None:
@@ -463,13 +513,13 @@ def test_a_record_is_found_without_its_footer(small: Store) -> None:
     with reopened(small.location) as again:
         report = fsck(again)
     told = [finding for finding in report.findings if finding.code == "pack-footer"]
-    assert f"{ENOUGH} whole objects were found" in told[0].message
+    assert f"{ENOUGH + 1} whole objects were found" in told[0].message
 
 
 def test_a_proposal_is_paid_for() -> None:
     """One is proposed only where what it saves is more than what it takes."""
     assert propose(SAMPLES, None) is not None
-    assert propose(SAMPLES[:40], None) is None
+    assert propose(SAMPLES[:10], None) is None
     found = propose(SAMPLES, None)
     assert propose(SAMPLES, found) is None
 
