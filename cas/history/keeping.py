@@ -23,9 +23,9 @@ from cas.history.policy import (
     retention_at,
     rules_at,
 )
-from cas.history.retention import RetentionPolicy, encode_retention
 from cas.history.tombstones import Tombstone, stage_tombstones, tombstone_of, tombstones
 from cas.history.view import View
+from cas.later import Later
 from cas.model.entry import Entry
 from cas.model.ids import BlobId, Kind, ObjectId, is_abbreviation
 from cas.model.names import HOLDS, PINS, POLICY_REF, PURGED_REF, RETENTION_REF
@@ -34,7 +34,11 @@ from cas.objects.batch import Batch
 from cas.objects.content import Readable
 
 if TYPE_CHECKING:
+    from cas.history import retention
+    from cas.history.retention import RetentionPolicy
     from cas.history.transaction import Transaction
+else:
+    retention = Later("cas.history.retention")
 
 _K = TypeVar("_K", Pin, Hold)
 _VERBS: Final = {PINS: "pin", HOLDS: "hold"}
@@ -147,9 +151,8 @@ class Keeping(ABC):
         `plan_retention` and `cas retain` go by it. Raises `Invalid`, and what a commit raises.
         """
         message = "set retention" if policy is not None else "drop retention"
-        return self._set_policy(
-            RETENTION_REF, None if policy is None else encode_retention(policy), message, author
-        )
+        value = None if policy is None else retention.encode_retention(policy)
+        return self._set_policy(RETENTION_REF, value, message, author)
 
     # -- what was purged ---------------------------------------------------------------------
 
@@ -245,7 +248,7 @@ def stage_retention(core: Core, tx: Transaction, policy: RetentionPolicy | None)
     if policy is None:
         tx.delete(RETENTION_REF)
     else:
-        _stage_policy(core, tx, RETENTION_REF, encode_retention(policy), "set retention")
+        _stage_policy(core, tx, RETENTION_REF, retention.encode_retention(policy), "set retention")
 
 
 def _stage_policy(core: Core, tx: Transaction, ref: str, data: bytes, message: str) -> None:

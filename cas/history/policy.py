@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from fnmatch import fnmatchcase
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 from weakref import WeakKeyDictionary
 
 from attrs import frozen
 
 from cas.errors import CasError, CorruptObject, Invalid, NotCanonical, RefProtected
 from cas.history.core import Core
-from cas.history.retention import RetentionPolicy, decode_retention
 from cas.history.timeline import Moment
+from cas.later import Later
 from cas.limits import ENTRY_CHANGES_MAX
 from cas.model.encoding import decode, encode, shape
 from cas.model.entry import RefChange
@@ -27,6 +27,12 @@ from cas.model.names import HEADS, HOLDS, PINS, POLICY_REF, RETENTION_REF, TAGS
 from cas.model.objects import Commit, Tag
 from cas.objects.batch import Batch
 from cas.objects.store import ObjectStore
+
+if TYPE_CHECKING:
+    from cas.history import retention
+    from cas.history.retention import RetentionPolicy
+else:
+    retention = Later("cas.history.retention")
 
 _T = TypeVar("_T")
 
@@ -141,7 +147,7 @@ def _read(core: Core, batch: Batch | None, target: bytes) -> tuple[Protection, .
 
 
 def _read_retention(core: Core, batch: Batch | None, target: bytes) -> RetentionPolicy:
-    return _parsed(core, batch, target, "The rules of retention", decode_retention)
+    return _parsed(core, batch, target, "The rules of retention", retention.decode_retention)
 
 
 def _parsed(
