@@ -11,8 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from attrs import frozen
-
+from cas.model.values import frozen
 from cas.storage import place
 
 CATALOG: Final = "catalog.sqlite"
