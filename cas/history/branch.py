@@ -7,14 +7,14 @@ the staged edits on top. One thread.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, MutableMapping
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 from cas.errors import Invalid, PathNotFound, WrongKind
 from cas.history.clash import Clash, Settle
+from cas.history.conflicts import SIDES, MergeConflict, carried, read_conflicts, to_value
 from cas.history.core import Core
 from cas.history.snapshot import Contents
 from cas.history.timeline import RefValue
-from cas.later import Later
 from cas.limits import FOLLOW_CHANGES_MAX
 from cas.model.entry import BranchRequest
 from cas.model.ids import BlobId, CommitId, Kind, ObjectId, TreeId
@@ -25,12 +25,6 @@ from cas.objects.content import Readable
 from cas.trees import paths
 from cas.trees.diff import diff
 from cas.trees.node import DIRECTORY, EMPTY_DATA, NodeStore, Value
-
-if TYPE_CHECKING:
-    from cas.history import conflicts as conflicting
-    from cas.history.conflicts import MergeConflict
-else:
-    conflicting = Later("cas.history.conflicts")
 
 Path = tuple[bytes, ...]
 
@@ -217,7 +211,7 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
         self._batch.check_open()
         if self._parent is None or self._parent.conflicts is None:
             return ()
-        found = conflicting.read_conflicts(self._core, self._parent, self._batch)
+        found = read_conflicts(self._core, self._parent, self._batch)
         return tuple(conflict for conflict in found if not self._touched(conflict.parts))
 
     def resolve(
@@ -245,13 +239,12 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
         if content is not None:
             self.put(path, content)
         elif take is not None:
-            sides = conflicting.SIDES
-            if take not in sides:
-                raise Invalid(f"A side is one of {', '.join(sides)}, not {take!r}.")
+            if take not in SIDES:
+                raise Invalid(f"A side is one of {', '.join(SIDES)}, not {take!r}.")
             entry = conflict.side(take)
             if entry is not None:
                 self._rely(entry.id)
-            self._stage(parts, conflicting.to_value(entry))
+            self._stage(parts, to_value(entry))
         self._resolved.add(parts)
         self.allow_empty = True
 
@@ -266,7 +259,7 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
         """Whether what was written settles a conflict, even if it changed nothing."""
         if self._parent is None or self._parent.conflicts is None:
             return False
-        every = conflicting.read_conflicts(self._core, self._parent, self._batch)
+        every = read_conflicts(self._core, self._parent, self._batch)
         return any(self._touched(conflict.parts) for conflict in every)
 
     def extras(self, root: bytes) -> dict[str, Any]:
@@ -274,11 +267,9 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
         and the commit that the work was begun on when the branch has moved since.
         """
         based = {} if self._based_on is None else {"based_on": self._based_on}
-        if self._parent is None or self._parent.conflicts is None:
+        if self._parent is None:
             return based
-        return based | conflicting.carried(
-            self._core, self._batch, self._parent, root, self._touched
-        )
+        return based | carried(self._core, self._batch, self._parent, root, self._touched)
 
     def follow(self, actual: RefValue | None) -> bool:
         """Take the branch as others have left it for the base of what is staged.
