@@ -208,9 +208,18 @@ def write_files(
     """Write files into branches; a branch that is not there is made.
 
     Without `kind` a file that is there keeps its executable bit, and a new one has none. Raises
-    `NotAsExpected`, `WrongKind` for a directory, `NotFound` and `NotAllowed` for a source that
-    cannot be read, and what a commit raises.
+    `Invalid` for a place that is named twice, `NotAsExpected`, `WrongKind` for a directory,
+    `NotFound` and `NotAllowed` for a source that cannot be read, and what a commit raises.
     """
+
+    seen: set[Place] = set()
+    for write in writes:
+        if write.place in seen:
+            raise Invalid(
+                f"{printable(str(write.place))} is named twice, and holds one content; leave out "
+                "the other."
+            )
+        seen.add(write.place)
 
     def act(work: _Work) -> None:
         for write in writes:
@@ -253,7 +262,7 @@ def remove_files(
     """
 
     def act(work: _Work) -> None:
-        for place in places:
+        for place in dict.fromkeys(places):
             found = work.touch(place)
             work.expect(place, found)
             if found is None:

@@ -65,6 +65,17 @@ def test_several_paths_and_branches_are_one_entry(stocked: Shell) -> None:
     assert len(entry["changes"]) == 2
 
 
+def test_a_path_that_is_named_twice(stocked: Shell) -> None:
+    """Of two contents for one path none is lost unseen; to remove it twice is to remove it."""
+    before = head(stocked)
+    stocked.write("x", b"x")
+    told = stocked("write", "main:a", "x", "main:b", "x", "main:a", "work/run.sh", expect=2).err
+    assert "main:a is named twice" in told
+    assert head(stocked) == before
+    stocked("rm", "main:new.bin", "main:new.bin")
+    assert "new.bin" not in stocked("ls", "main").lines
+
+
 def test_what_is_there_already_makes_no_commit(stocked: Shell) -> None:
     """Writing the same content again changes nothing and says so."""
     before = head(stocked)
