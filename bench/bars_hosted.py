@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bench import rows_hosted
+from bench import rows_hosted, rows_recall_hosted
 from bench.context import Context
 from bench.record import Bar
 
@@ -17,6 +17,7 @@ ROWS: dict[str, Callable[[Context], None]] = {
     "hosted-stores": rows_hosted.row_hosted_stores,
     "hosted-size": rows_hosted.row_hosted_size,
     "journal-size": rows_hosted.row_journal_size,
+    "recall-hosted": rows_recall_hosted.row_recall_hosted,
 }
 
 _C, _W, _S = "hosted-commit", "hosted-writers", "hosted-stores"

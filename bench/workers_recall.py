@@ -73,8 +73,8 @@ class Product(Contender):
     def __init__(self, request: Request) -> None:
         super().__init__(request)
         self.cas: Any = importlib.import_module("cas")
-        self.store = self.cas.open(self.path, create=True)
-        self.recall = self.cas.Recall(self.store)
+        self.store = self.cas.open(request["path"], create=True)
+        self.recall = self.cas.Recall(self.store, index=request.get("index"))
 
     def do_fill(self, request: Request) -> dict[str, Any]:
         """Seconds of commits alone, and with the index following each."""
@@ -95,6 +95,15 @@ class Product(Contender):
                 self.recall.follow()
                 follows += time.process_time() - used
         return {"commits": commits, "follows": follows, "raw": raw}
+
+    def do_follow(self, request: Request) -> dict[str, Any]:
+        """Processor seconds of the index, made of what others have committed."""
+        used = time.process_time()
+        done = self.recall.follow()
+        seconds = time.process_time() - used
+        self.recall.projection.read(lambda db: db.run("PRAGMA wal_checkpoint(TRUNCATE)"))
+        size = Path(self.recall.projection.path).stat().st_size
+        return {"processor": seconds, "records": done.records, "bytes": size}
 
     def _memory(self, fields: dict[str, Any]) -> Any:
         return self.cas.Memory(

@@ -62,6 +62,11 @@ class PostgresCatalog:
     def __repr__(self) -> str:
         return f"<PostgresCatalog {self._link.path}>"
 
+    @property
+    def place(self) -> PostgresPlace:
+        """Where it is; what else lies beside it is found by that."""
+        return self._place
+
     def remember(self, folder: str, *, accept: bool = False) -> bool:
         """Keep in a folder of caches what is seen from now on; False where nothing was noted there
         that this server lacks.

@@ -12,6 +12,8 @@ from __future__ import annotations
 import functools
 from typing import Final, NamedTuple
 
+from cas.catalog.postgres_place import search_schema
+
 SCHEMA_VERSION: Final = 2
 
 # Many stores in one database are many rows, not many tables: ten thousand schemas would be some
@@ -107,7 +109,19 @@ COLLECTOR_ROLE: Final = (
 )
 """What who runs gc, purge and compaction may do."""
 
-ROLES: Final = {"reader": READER_ROLE, "writer": WRITER_ROLE, "collector": COLLECTOR_ROLE}
+SEARCHER_ROLE: Final = (
+    # Tables there are made by whoever is first, and open to all who may use the schema.
+    "CREATE SCHEMA IF NOT EXISTS @@search",
+    "GRANT USAGE, CREATE ON SCHEMA @@search TO {role}",
+)
+"""What who searches may do beside, with the index on the server that hosts share."""
+
+ROLES: Final = {
+    "reader": READER_ROLE,
+    "writer": WRITER_ROLE,
+    "collector": COLLECTOR_ROLE,
+    "searcher": SEARCHER_ROLE,
+}
 
 
 class Statements(NamedTuple):
@@ -318,6 +332,7 @@ SETTLE_IN: Final = (
 
 def qualified(text: str, schema: str) -> str:
     """SQL with the schema in front of its tables."""
+    text = text.replace("@@search", f'"{search_schema(schema)}"')
     return text.replace("@@", f'"{schema}"').replace("@", f'"{schema}".')
 
 

@@ -52,6 +52,13 @@ def is_lost(error: BaseException, connection: psycopg.Connection[Any] | None) ->
     )
 
 
+def state_of(error: BaseException) -> str:
+    """The SQLSTATE of what the server said; "" where it said none."""
+    import psycopg
+
+    return (error.sqlstate or "") if isinstance(error, psycopg.Error) else ""
+
+
 def said(error: BaseException) -> str:
     """The first line of what the server said."""
     import psycopg

@@ -21,6 +21,7 @@ DEFAULT_STORE: Final = "main"
 
 _STORE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+_SEARCHED_MAX: Final = 56
 _SHOWN: Final = ("host", "port", "user", "dbname")
 
 
@@ -38,6 +39,11 @@ class PostgresPlace:
     def at(self, *, bucket: str | None) -> PostgresPlace:
         """The same with another bucket."""
         return evolve(self, bucket=bucket)
+
+
+def search_schema(schema: str) -> str:
+    """The schema of search indexes beside that of a catalog."""
+    return f"{schema[:_SEARCHED_MAX]}_search"
 
 
 def is_postgres(place: str) -> bool:

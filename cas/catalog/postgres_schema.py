@@ -222,7 +222,8 @@ def _alone(place: PostgresPlace, statement: str, *arguments: object) -> tuple[An
 
 
 def grants(schema: str, kind: str, role: str) -> list[str]:
-    """SQL that gives a role the rights of a `reader`, `writer` or `collector`; its owner runs it.
+    """SQL that gives a role the rights of a `reader`, `writer`, `collector` or, beside one of
+    these, `searcher`; its owner runs it.
 
     Raises `Invalid`.
     """

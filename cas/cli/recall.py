@@ -11,6 +11,7 @@ import click
 
 from cas.cli.front import Front, pass_front
 from cas.cli.options import CasCommand, default_author
+from cas.cli.recalled import answer, left_out_lines, reasons, safe
 from cas.cli.values import aggregate_line
 from cas.commands.recall import (
     MEMORY,
@@ -24,7 +25,6 @@ from cas.commands.workspace import row_of
 from cas.model.names import printable
 from cas.recall.forget import Policy
 from cas.recall.recall import Recall
-from cas.recall.recalled import Item, Recalled
 from cas.recall.upkeep import apply_forget, apply_taint, plan_forget, plan_taint, preview
 from cas.workspace.layout import MAIN
 from cas.workspace.links import Link
@@ -39,12 +39,25 @@ _AS_OF: Final = click.option(
 _AUTHOR: Final = click.option("--author", metavar="NAME", help="Who does it.")
 
 
+_INDEX: Final = click.option(
+    "--index", metavar="WHERE", help="Where the search index lies: database, cache or a file."
+)
+
+
 @contextmanager
 def _recall(
-    front: Front, branch: str, context: str = MEMORY, *, write: bool = False
+    front: Front,
+    branch: str,
+    index: str | None,
+    context: str = MEMORY,
+    *,
+    write: bool = False,
 ) -> Iterator[Recall]:
     """Recall over the store in which a context lives."""
-    with front.space(branch, write=write) as own, recalling(own.store_of(context), branch) as made:
+    with (
+        front.space(branch, write=write) as own,
+        recalling(own.store_of(context), branch, index) as made,
+    ):
         yield made
 
 
@@ -66,6 +79,7 @@ def _tell(front: Front, recall: Recall) -> None:
 @click.option("--explain", is_flag=True, help="Tell how the query is answered.")
 @_AS_OF
 @_BRANCH
+@_INDEX
 @pass_front
 def find(
     front: Front,
@@ -81,6 +95,7 @@ def find(
     explain: bool,
     as_of: str | None,
     branch: str,
+    index: str | None,
 ) -> None:
     """Find memories and other aggregates by words and fields.
 
@@ -89,7 +104,7 @@ def find(
     (type,) = types_of([kind])
     wanted = condition(type, where)
     match = " ".join(words)
-    with _recall(front, branch, type.context) as recall:
+    with _recall(front, branch, index, type.context) as recall:
         how: dict[str, Any] = {"match": match, "as_of": as_of, "archived": archived}
         if count:
             total = recall.count(type.cls, wanted, **how)
@@ -148,6 +163,7 @@ def _fields(value: Aggregate) -> dict[str, Any]:
 @click.option("--explain", is_flag=True, help="Tell scores, and what was left out and why.")
 @_AS_OF
 @_BRANCH
+@_INDEX
 @pass_front
 def recall_command(
     front: Front,
@@ -163,13 +179,14 @@ def recall_command(
     explain: bool,
     as_of: str | None,
     branch: str,
+    index: str | None,
 ) -> None:
     """Recall what fits a query, in a budget of tokens.
 
     The text is what a model would be shown; with --explain the reasons follow.
     """
     types = types_of(kinds or ("memory",))
-    with _recall(front, branch, write=receipt) as recall:
+    with _recall(front, branch, index, write=receipt) as recall:
         found = recall.recall(
             query,
             agent=agent,
@@ -183,76 +200,18 @@ def recall_command(
             as_of=as_of,
         )
         if front.out.json:
-            front.out.document("recall", **_answer(found))
+            front.out.document("recall", **answer(found))
             return
-        front.out.lines(_safe(item.line) for item in found.items)
+        front.out.lines(safe(item.line) for item in found.items)
         if explain:
-            front.out.lines(_reasons(found))
+            front.out.lines(reasons(found))
         elif not found.items:
-            front.out.note("; ".join(["nothing is recalled", *_left_out(found)]))
+            front.out.note("; ".join(["nothing is recalled", *left_out_lines(found)]))
         for notice in found.notices:
             front.out.note(notice)
         if found.receipt is not None:
             front.out.note(f"receipt: {found.receipt}")
         _tell(front, recall)
-
-
-def _safe(text: str) -> str:
-    return "\n".join(map(printable, text.splitlines()))
-
-
-def _reasons(found: Recalled) -> list[str]:
-    lines = [f"-- state after entry {found.seq}, {found.tokens} tokens"]
-    for item in found.items:
-        parts = item.parts
-        lines.append(
-            f"{item.score:.3f}  {item.link.loose}  text {parts.text:.2f}, meaning "
-            f"{parts.meaning:.2f}, links {parts.links:.2f}, recency {parts.recency:.2f}, "
-            f"importance {parts.importance:.2f}, feedback {parts.feedback:.2f}, trust "
-            f"{parts.trust:.2f}"
-        )
-    for each in found.left_out:
-        by = "" if each.by is None else f" by {each.by.loose}"
-        lines.append(f"{each.score:.3f}  {each.link.loose}  left out: {each.reason}{by}")
-    return [printable(line) for line in (*lines, *_left_out(found))]
-
-
-def _left_out(found: Recalled) -> list[str]:
-    return [f"{count} left out: {reason}" for reason, count in found.counts.items()]
-
-
-def _answer(found: Recalled) -> dict[str, Any]:
-    return {
-        "seq": found.seq,
-        "tokens": found.tokens,
-        "digest": found.digest,
-        "receipt": None if found.receipt is None else str(found.receipt),
-        "items": [_item(item) for item in found.items],
-        "left_out": [
-            {
-                "link": str(each.link),
-                "reason": each.reason,
-                "score": each.score,
-                "by": None if each.by is None else str(each.by),
-            }
-            for each in found.left_out
-        ],
-        "counts": [{"reason": r, "count": n} for r, n in found.counts.items()],
-        "notices": list(found.notices),
-    }
-
-
-def _item(item: Item) -> dict[str, Any]:
-    names = ("text", "meaning", "links", "recency", "importance", "feedback", "trust")
-    return {
-        "link": str(item.link),
-        "content": item.text,
-        "score": item.score,
-        "tokens": item.tokens,
-        "pinned": item.pinned,
-        "folded": [str(link) for link in item.folded],
-        "parts": {name: getattr(item.parts, name) for name in names},
-    }
 
 
 def _tell_absent(front: Front, link: str | None) -> None:
@@ -266,6 +225,7 @@ def _tell_absent(front: Front, link: str | None) -> None:
 @click.option("--stale", is_flag=True, help="Everything that rests on a version that changed.")
 @_AS_OF
 @_BRANCH
+@_INDEX
 @pass_front
 def links(
     front: Front,
@@ -275,12 +235,13 @@ def links(
     stale: bool,
     as_of: str | None,
     branch: str,
+    index: str | None,
 ) -> None:
     """Show links between aggregates, and which went stale."""
     if (link is None) != stale:
         raise click.UsageError("Give TYPE:ID, or --stale without one.")
     there = True
-    with _recall(front, branch, where_lives(link)) as recall:
+    with _recall(front, branch, index, where_lives(link)) as recall:
         if link is None:
             found = [(each.because, each.link) for each in recall.stale(as_of=as_of)]
         else:
@@ -322,6 +283,7 @@ def links(
 @click.option("--remove-after", type=float, metavar="DAYS", help="Remove what was archived before.")
 @_AUTHOR
 @_BRANCH
+@_INDEX
 @pass_front
 def forget(
     front: Front,
@@ -337,6 +299,7 @@ def forget(
     remove_after: float | None,
     author: str | None,
     branch: str,
+    index: str | None,
 ) -> None:
     """Archive memories by policy; expired ones in any case.
 
@@ -355,7 +318,7 @@ def forget(
     )
     if not plan_only and not yes:
         raise click.UsageError("Say --plan to see what would be forgotten, or --yes to do it.")
-    with _recall(front, branch, write=not plan_only) as recall:
+    with _recall(front, branch, index, write=not plan_only) as recall:
         plan = plan_forget(recall, policy)
         done = None
         if not plan_only:
@@ -386,6 +349,7 @@ def forget(
 @click.option("--distrust", is_flag=True, help="Label memories among it untrusted.")
 @_AUTHOR
 @_BRANCH
+@_INDEX
 @pass_front
 def taint(
     front: Front,
@@ -396,6 +360,7 @@ def taint(
     distrust: bool,
     author: str | None,
     branch: str,
+    index: str | None,
 ) -> None:
     """Show everything that came from a source, and take it back.
 
@@ -403,7 +368,7 @@ def taint(
     """
     if remove and distrust:
         raise click.UsageError("--remove and --distrust do different things; give one.")
-    with _recall(front, branch, write=remove or distrust) as recall:
+    with _recall(front, branch, index, write=remove or distrust) as recall:
         plan = plan_taint(
             recall,
             source=None if source is None else Link.parse(source),

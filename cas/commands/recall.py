@@ -38,10 +38,10 @@ _OPERATORS: Final[dict[str, Op]] = {
 
 
 @contextmanager
-def recalling(store: Store, branch: str = MAIN) -> Iterator[Recall]:
+def recalling(store: Store, branch: str = MAIN, index: str | None = None) -> Iterator[Recall]:
     """Recall over a store, with the model of the package where numpy is there for it."""
     embedder = "default" if find_spec("numpy") is not None else None
-    with Recall(store, branch=branch, embedder=embedder) as recall:
+    with Recall(store, branch=branch, embedder=embedder, index=index) as recall:
         yield recall
 
 

@@ -8,7 +8,7 @@ that a store stopped at that state would give. One thread at a time, under the o
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from cas.later import Later
@@ -74,6 +74,8 @@ class Arena:
         self._has_vector: Any = None
         self._lacking: Any = None
         self._vectors_to = 0
+        self._far = False
+        self._database: Any = None
         self._weighed: tuple[Mask, int, Numbers, bool] | None = None
 
     def __getattr__(self, name: str) -> Any:
@@ -84,9 +86,12 @@ class Arena:
 
     # -- reading -----------------------------------------------------------------------------
 
-    def refresh(self, db: Database, seq: int, model: int) -> None:
-        """Take in what the database has since."""
-        if seq == self.seq and model == self.model and self._lacking is None:
+    def refresh(self, db: Database, seq: int, model: int, *, once: bool = False) -> None:
+        """Take in what the database has since. Who asks `once` has vectors chosen by the database,
+        where it does that and each row has one, and reads those alone.
+        """
+        self._database = db
+        if seq == self.seq and model == self.model and self._lacking is None and not self._far:
             return
         closed = db.rows("SELECT doc, until FROM @item WHERE until > ?", (self.seq,))
         names = ", ".join(
@@ -106,7 +111,7 @@ class Arena:
             self._columns["until"][docs] = np.array([row[1] for row in closed], np.int64)
         if not self._columns:
             self._grow(1)
-        self._read_vectors(db, model)
+        self._read_vectors(db, model, once=once)
         self.seq = seq
 
     def _grow(self, size: int) -> None:
@@ -119,17 +124,20 @@ class Arena:
                 self._columns[name] = made
         self.size = size
 
-    def _read_vectors(self, db: Database, model: int) -> None:
-        if model != self.model:
+    def _read_vectors(self, db: Database, model: int, *, once: bool) -> None:
+        if model != self.model or self._far:
             self._vectors = self._lacking = None
-            self._vectors_to, self.model = 0, model
+            self._vectors_to, self.model, self._far = 0, model, False
         if not model:
             return
         if self._vectors is None or len(self._vectors) < self.size:
-            row = db.row("SELECT dimensions FROM @model WHERE code = ?", (model,))
+            row = db.row("SELECT dimensions, upto FROM @model WHERE code = ?", (model,))
             assert row is not None
             self._dimensions = int(row[0])
             self._room_for_vectors()
+            if once and db.chooses and not self._vectors_to and int(row[1]) >= self.size - 1:
+                self._far = True
+                return
         # Later rows may have got theirs before earlier ones, where a model is new.
         first = self._vectors_to if self._lacking is None else int(np.argmax(self._lacking))
         ends = vector_place(model, first), vector_place(model + 1, 0)
@@ -137,13 +145,7 @@ class Arena:
         rows = db.rows("SELECT place, data FROM @vector WHERE place >= ? AND place < ?", ends)
         rows = [(place - base, data) for place, data in rows if place - base < self.size]
         for start in range(0, len(rows), 8_192):
-            part = rows[start : start + 8_192]
-            docs = np.array([doc for doc, _ in part], np.int64)
-            values = unpack([data for _, data in part], self._dimensions)
-            self._vectors[docs] = values
-            self._lengths[docs] = lengths_of(values)
-            self._sketches[:, docs] = sketch(values).T
-            self._has_vector[docs] = True
+            self._put(rows[start : start + 8_192])
         self._vectors_to = self.size
         self._lacking = ~self._has_vector[: self.size] & (self.since != _NEVER)
         if not self._lacking.any():
@@ -212,7 +214,15 @@ class Arena:
         for word in words:
             self.postings(db, Clause("word", word))
 
-    def _remembered(self, key: Any, read: Callable[[int], tuple[Docs, Docs]]) -> tuple[Docs, Docs]:
+    def _remembered(self, key: Any, ask: Callable[[int], tuple[Docs, Docs]]) -> tuple[Docs, Docs]:
+        def read(after: int) -> tuple[Docs, Docs]:
+            docs, counts = ask(after)
+            if len(docs) and docs.max() >= self.size:
+                # Taken in by another handle since: they are of no state that is asked about.
+                here = docs < self.size
+                docs, counts = docs[here], counts[here]
+            return docs, counts
+
         known = self._postings.pop(key, None)
         if known is None:
             docs, counts = read(0)
@@ -290,6 +300,11 @@ class Arena:
         rows = allowed if self._lacking is None else allowed[self._has_vector[allowed]]
         if len(rows) > EXACT_ROWS_MAX:
             bits = sketch(query[None, :])[0]
+            if self._far:
+                mask = np.zeros(self.size, np.bool_)
+                mask[rows] = True
+                near = self._database.nearest(self.model, bits, mask, NEAREST_BITS)
+                return np.array(near, np.int64)
             rows = nearest_bits(self._sketches[:, : self.size].T, bits, rows, NEAREST_BITS)
         return rows
 
@@ -297,13 +312,32 @@ class Arena:
         """How near each row is to a packed vector; 0 for one without a vector."""
         if self._vectors is None:
             return np.zeros(len(rows), np.float64)
+        self._fetch(rows)
         return cosines(self._vectors[rows], self._lengths[rows], query)
 
     def alike(self, rows: Docs) -> Numbers:
         """How near the rows are to each other."""
         if self._vectors is None:
             return np.zeros((len(rows), len(rows)), np.float64)
+        self._fetch(rows)
         return nearness_of_all(self._vectors[rows], self._lengths[rows])
+
+    def _fetch(self, rows: Docs) -> None:
+        """Read vectors of these rows, where not all were read."""
+        if not self._far:
+            return
+        missing = rows[~self._has_vector[rows]]
+        if len(missing):
+            self._put(self._database.vectors(self.model, missing.tolist()))
+
+    def _put(self, found: Sequence[tuple[Any, ...]]) -> None:
+        docs = np.array([doc for doc, _ in found], np.int64)
+        values = unpack([data for _, data in found], self._dimensions)
+        self._vectors[docs] = values
+        self._lengths[docs] = lengths_of(values)
+        self._has_vector[docs] = True
+        if not self._far:
+            self._sketches[:, docs] = sketch(values).T
 
     def without_vector(self, rows: Docs) -> int:
         """How many rows have no vector yet."""

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Docs = NDArray[np.int64]
+    Mask = NDArray[np.bool_]
+    Bits = NDArray[np.uint64]
 
 VERSION: Final = 4
 """Of tables and of what is written into them. A database of another one is not read, but made
@@ -106,8 +108,8 @@ class Database(Protocol):
     def key(self, value: Any) -> Any:
         """A text or number as `@value` has it: numbers in their order, before texts in theirs."""
 
-    def value(self, key: Any) -> Any:
-        """What was stored as that."""
+    def values(self, field: int, keys: Sequence[Any]) -> list[Any]:
+        """What was stored as that, in a field."""
 
     @property
     def listed(self) -> str:
@@ -115,6 +117,20 @@ class Database(Protocol):
 
     def listing(self, docs: Sequence[int]) -> Any:
         """Numbers of rows as one parameter."""
+
+    # -- vectors -----------------------------------------------------------------------------
+
+    @property
+    def chooses(self) -> bool:
+        """Whether `nearest` is there: then who asks once need not read every vector."""
+
+    def nearest(self, model: int, bits: Bits, allowed: Mask, count: int) -> list[int]:
+        """The `count` rows among those allowed, a place of the mask a row, whose bits differ least
+        from these; of equals those that came first.
+        """
+
+    def vectors(self, model: int, docs: Sequence[int]) -> Rows:
+        """(row, vector) of rows that have one of a model."""
 
     # -- full text ---------------------------------------------------------------------------
 

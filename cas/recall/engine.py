@@ -114,7 +114,8 @@ class Engine:
         if self._made != projection.made or self._masks is None:
             self._arena, self._made, self._asked = Arena(), projection.made, 0
             self._masks = Masks(self._arena, projection)
-        self._arena.refresh(db, projection.seq, 0 if self._model is None else self._model.code)
+        model = 0 if self._model is None else self._model.code
+        self._arena.refresh(db, projection.seq, model, once=not self._asked)
         self._masks.database = db
         return self._masks
 

@@ -120,16 +120,17 @@ class Finder:
                 continue
             behind = mark if mark is not None and mark.phase == phase else None
             found = self._phase(phase, behind, limit + 1 - len(rows))
-            rows += [(doc, blob, key, phase) for doc, blob, key in found]
+            rows += [(doc, blob, value, phase) for doc, blob, value in found]
             if len(rows) > limit:
                 break
         more = len(rows) > limit
         rows = rows[:limit]
         end = None
         if more:
-            doc, _, key, phase = rows[-1]
-            of_field = phase == 0 and len(phases) == 2
-            end = _Mark(self._seq, phase, self._db.value(key) if of_field else key, doc)
+            doc, _, value, phase = rows[-1]
+            if phase == 0 and len(phases) == 2:
+                (value,) = self._db.values(code_of(self._codes, self._asked.key), [value])
+            end = _Mark(self._seq, phase, value, doc)
         return [(doc, blob) for doc, blob, _, _ in rows], end
 
     def _phase(self, phase: int, behind: _Mark | None, limit: int) -> list[tuple[Any, ...]]:
@@ -285,7 +286,8 @@ class Finder:
             f"WHERE {' AND '.join(tests)} GROUP BY o.value ORDER BY 2 DESC, 1 LIMIT ?",
             [code, *values, limit],
         )
-        return [(self._db.value(key), int(count)) for key, count in rows]
+        values = self._db.values(code, [key for key, _ in rows])
+        return [(value, int(count)) for value, (_, count) in zip(values, rows, strict=True)]
 
     def explain(self) -> list[str]:
         """How the database goes about the first page, in its words."""

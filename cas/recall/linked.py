@@ -46,11 +46,11 @@ _SELECT: Final = (
     "SELECT s.type_name, s.id, s.blob, f.name, l.type, l.id, l.pin, t.blob FROM "
     "(SELECT i.doc, n.name AS type_name, i.id, i.blob FROM @item i JOIN @name n ON n.code = i.type "
     "WHERE i.since <= :seq AND coalesce(i.until, :seq + 1) > :seq AND {source}) s "
-    "CROSS JOIN @link l ON l.doc = s.doc JOIN @name f ON f.code = l.field "
+    "CROSS JOIN @link l JOIN @name f ON f.code = l.field "
     "LEFT JOIN @name tn ON tn.name = l.type "
     "LEFT JOIN @item t ON t.id = l.id AND t.type = tn.code AND t.since <= :seq "
     "AND coalesce(t.until, :seq + 1) > :seq "
-    "WHERE {test} ORDER BY 1, 2, 4, 5, 6"
+    "WHERE l.doc = s.doc AND {test} ORDER BY 1, 2, 4, 5, 6"
 )
 
 
@@ -89,7 +89,7 @@ def _walk(
 
 
 def _from_one(db: Database, link: Link, seq: int, depth: int) -> list[Linked]:
-    sql = _SELECT.format(source="i.id = :id AND n.name = :type", test="1")
+    sql = _SELECT.format(source="i.id = :id AND n.name = :type", test="TRUE")
     return _rows(db, sql, {"seq": seq, "id": link.id, "type": link.type}, depth)
 
 

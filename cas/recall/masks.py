@@ -142,4 +142,4 @@ class Masks:
         test, values = test_of(compare)
         test = test.replace("value", "id")
         rows = self.database.rows(f"SELECT doc FROM @item WHERE {test}", [*map(str, values)])
-        return np.array([row[0] for row in rows], np.int64)
+        return np.array([row[0] for row in rows if row[0] < self._arena.size], np.int64)

@@ -12,14 +12,22 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from attrs import frozen
 
-from cas.errors import CorruptIndex, StorageFailed
+from cas.errors import (
+    AccessDenied,
+    CorruptIndex,
+    Invalid,
+    ReadOnly,
+    StorageFailed,
+    Unsupported,
+)
 from cas.history.core import warn
 from cas.history.horizon import horizon_now
 from cas.history.store import Store
+from cas.later import Later
 from cas.model.names import PURGED_REF
 from cas.recall.database import Database, Home, vector_place
 from cas.recall.embed import Embedder
@@ -30,8 +38,15 @@ from cas.recall.taker import Taker
 from cas.workspace.layout import MAIN
 from cas.workspace.registry import Aggregate
 
+if TYPE_CHECKING:
+    from cas.recall import postgres
+else:
+    postgres = Later("cas.recall.postgres")
+
 _STEP: Final = 8_000
 """Records a transaction; an entry is never divided between two."""
+_BESIDE: Final = "database"
+_CACHE: Final = "cache"
 _ATTEMPTS: Final = 4
 """At one question, where others make the database anew or its connection is lost."""
 _T = TypeVar("_T")
@@ -69,6 +84,7 @@ class Projection:
         """Rises whenever the database is made anew, so that what was read of it is stale."""
         self._lock = threading.RLock()
         self._digest = digest_of(self.shapes, branch)
+        self._falls_back = False
         self._home = self._place(index)
         self._names: dict[str, int] = {}
         self._database: Database | None = None
@@ -77,8 +93,22 @@ class Projection:
         self._reading: Database | None = None
 
     def _place(self, index: str | None) -> Home:
-        if index is not None:
+        if index not in (None, _BESIDE, _CACHE):
             return FileHome(index)
+        catalog = self.store.objects.catalog
+        if index != _CACHE and catalog.is_distant:
+            home = postgres.home_beside(catalog, self.identity)
+            if home is not None:
+                self._falls_back = index is None
+                return home
+        if index == _BESIDE:
+            raise Invalid(
+                f"The catalog of {self.store.location} is a file, and no index lies beside it: "
+                f'name a file, or "{_CACHE}".'
+            )
+        return self._file()
+
+    def _file(self) -> Home:
         cache = self.store.objects.cache
         if cache is None or self.store.read_only:
             return FileHome(":memory:")
@@ -200,13 +230,28 @@ class Projection:
     # -- opening -----------------------------------------------------------------------------
 
     def _open(self) -> Database:
+        try:
+            return self._opened()
+        except (AccessDenied, ReadOnly, Unsupported) as error:
+            self.close()
+            if not self._falls_back:
+                raise
+            self.notices.append(f"the search index is not that of all hosts: {error}")
+            self._falls_back, self._home = False, self._file()
+            return self._opened()
+        except BaseException:
+            # Without its tables it is of no use.
+            self.close()
+            raise
+
+    def _opened(self) -> Database:
         database = self._database
         if database is None:
             known = self._home.is_there
             database = self._database = self._home.open()
             if database.version and not self._is_ours(database):
                 self._renew("it belongs to another store")
-                return self._open()
+                return self._opened()
             if not database.version:
                 if known:
                     self.notices.append("the search index was empty and is made anew")

@@ -59,8 +59,9 @@ class Recall:
     the model of the package serves. That and `recall` need numpy, the other calls do not. `former`
     is the model that `embedder` takes the place of: it serves until each row has a vector of the
     new one, some of which are made with each catching up. `counter` counts tokens exactly; else
-    they are estimated. `index` is the file of the search index; by default it lies in the store's
-    cache.
+    they are estimated. `index` says where the search index lies: "database" (beside a catalog on
+    PostgreSQL, shared by all hosts; the default there), "cache" (a file in the store's cache; the
+    default elsewhere), or a file.
     """
 
     def __init__(

@@ -18,7 +18,7 @@ from attrs import frozen
 
 from cas.errors import Busy, CorruptIndex, StorageFailed, StorageFull
 from cas.later import Later
-from cas.recall.database import VERSION, Database, Match, Rows
+from cas.recall.database import VERSION, Database, Match, Rows, vector_place
 from cas.recall.fulltext import TOKENIZER, Words
 from cas.recall.text import Clause
 
@@ -90,7 +90,7 @@ class FileHome:
 class SqliteDatabase:
     """`Database` over a file."""
 
-    lost = replaced = False
+    lost = replaced = chooses = False
     listed = "json_each(?) d"
 
     def __init__(self, path: str) -> None:
@@ -202,13 +202,28 @@ class SqliteDatabase:
         """`Database.key`: SQLite has this order itself."""
         return value
 
-    def value(self, key: Any) -> Any:
-        """`Database.value`."""
-        return key
+    def values(self, field: int, keys: Sequence[Any]) -> list[Any]:
+        """`Database.values`."""
+        return list(keys)
 
     def listing(self, docs: Sequence[int]) -> Any:
         """`Database.listing`."""
         return json.dumps([int(doc) for doc in docs])
+
+    # -- vectors -----------------------------------------------------------------------------
+
+    def nearest(self, model: int, bits: Any, allowed: Any, count: int) -> list[int]:
+        """`Database.nearest`: a file lies so near that all vectors are read at once."""
+        raise NotImplementedError
+
+    def vectors(self, model: int, docs: Sequence[int]) -> Rows:
+        """`Database.vectors`."""
+        base = vector_place(model, 0)
+        return self.rows(
+            f"SELECT v.place - ?, v.data FROM {self.listed} CROSS JOIN @vector v "
+            "WHERE v.place = ? + d.value",
+            (base, self.listing(docs), base),
+        )
 
     # -- full text ---------------------------------------------------------------------------
 

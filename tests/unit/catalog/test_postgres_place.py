@@ -215,7 +215,7 @@ def test_roles_have_least_rights(postgres: PostgresServer) -> None:
 
 
 def test_a_role_of_another_kind_is_refused() -> None:
-    """`grants` knows three kinds of role, and quotes the name it is given."""
+    """`grants` knows four kinds of role, and quotes the name it is given."""
     with pytest.raises(Invalid):
         grants("cas", "owner", "x")
     assert all('"a""b"' in text for text in grants("cas", "reader", 'a"b'))
@@ -225,10 +225,10 @@ def test_the_documented_rights_are_those_that_are_tested() -> None:
     """The how-to gives the SQL of `grants`, each kind without what the one before has."""
     page = (ROOT / "docs" / "how-to" / "postgres.md").read_text()
     blocks = [part.partition("\n")[2] for part in page.split("```")[1::2]]
-    sql = [block.split("\n")[:-1] for block in blocks if block.startswith("GRANT")]
-    reader, writer, collector = (grants("cas", kind, "ROLE") for kind in ROLES)
+    sql = [block.split("\n")[:-1] for block in blocks if block.startswith(("GRANT", "CREATE"))]
+    reader, writer, collector, searcher = (grants("cas", kind, "ROLE") for kind in ROLES)
     plain = [[line.replace('."', ".").replace('"', "") for line in part] for part in sql]
     assert plain == [
         [line.replace('"', "") for line in lines if line not in known]
-        for lines, known in ((reader, []), (writer, reader), (collector, writer))
+        for lines, known in ((reader, []), (writer, reader), (collector, writer), (searcher, []))
     ]

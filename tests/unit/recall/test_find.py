@@ -305,7 +305,7 @@ def test_a_pinned_link_goes_stale_and_what_rests_on_it_too(store: Store, recall:
     """A link to a version is stale when its target moved on; so is what rests on its source."""
     commit(store, memory("fact", "The port is 80."))
     (row,) = recall.find(Memory).items
-    pin = recall.projection.read(lambda db: db.rows("SELECT blob FROM item"))[0][0]
+    pin = recall.projection.read(lambda db: db.rows("SELECT blob FROM @item"))[0][0]
     pinned = Link("memory", row.id, cas.BlobId(pin))
     seq = commit(
         store,
