@@ -191,8 +191,7 @@ class AsyncSubscription(Face[EventSubscription], AsyncIterator[Delivery]):
                     return delivery
                 await moves.wait()
         except Closed:
-            if not self._threads.closed:
-                raise
+            pass  # its store was closed, perhaps while this look was under way
         await self.aclose()
         raise StopAsyncIteration
 
