@@ -12,19 +12,19 @@ lineage has a segment of its own, or what an older one wrote would not be known 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import islice
 from typing import Final
 
 from attrs import frozen
 
 from cas.catalog.catalog import ArchiveRow, CatalogReader, CatalogWriter, EntryRow
-from cas.errors import CasError, Unavailable
+from cas.errors import CasError, Corrupt, NotFound, Unavailable
 from cas.model.entry import Entry
 from cas.model.ids import Kind, digest_of
 from cas.model.segment import Segment, split_ancestry
 from cas.objects.mirror import MIRRORED, is_full, runs_behind
-from cas.objects.packs import bit_is_set
+from cas.objects.packs import State, bit_is_set
 from cas.objects.pipeline import Submitted
 from cas.objects.store import ObjectStore
 
@@ -77,25 +77,56 @@ def archive_some(objects: ObjectStore) -> int:
     return count
 
 
-def lacking(objects: ObjectStore) -> list[ArchiveRow]:
-    """Rows of the archive of which a pack is gone, lost to a repair."""
+def lacking(objects: ObjectStore, gone: Collection[int] = ()) -> list[ArchiveRow]:
+    """Rows of the archive of which a pack has no copy any more, lost to a repair or a purge.
+
+    `gone`: numbers of packs that the catalog names, and that are not there.
+    """
     with objects.catalog.read() as reader:
-        alive = set(reader.pack_numbers())
-        return [row for row in reader.archived() if not {row.pack, row.other} <= alive]
+        rows = reader.archived()
+        state = objects.lookup.refresh(reader)
+    return [
+        row
+        for row in rows
+        if row.pack == row.other
+        or not all(
+            number not in gone and _has_copy(objects, state, number, row.segment)
+            for number in (row.pack, row.other)
+        )
+    ]
 
 
-def renew_homes(objects: ObjectStore) -> int:
-    """Give segments of which a pack is gone a second one again; how many there were."""
-    rows = lacking(objects)
-    for row in rows:
-        data = objects.get(row.segment, Kind.SEGMENT)
+def _has_copy(objects: ObjectStore, state: State, number: int, id: bytes) -> bool:
+    """Whether a pack is named and the copy in it exists. Its bytes are not read."""
+    pack, bits = state.packs.get(number), state.vectors.get(number)
+    if pack is None or bits is None:
+        return pack is not None
+    try:
+        slot = objects.lookup.footer(pack).find(id)
+    except Corrupt:
+        return False
+    return slot >= 0 and not bit_is_set(bits, slot)
+
+
+def renew_homes(objects: ObjectStore, gone: Collection[int] = ()) -> int:
+    """Give segments of which a pack has no copy a second one again; how many have two now.
+
+    `gone` as in `lacking`. A segment that nobody can read stays as it is: fsck tells of it.
+    """
+    count = 0
+    for row in lacking(objects, gone):
+        try:
+            data = objects.get(row.segment, Kind.SEGMENT)
+        except (Corrupt, NotFound):
+            continue
         run = _Run((), row.segment, data)
         places = _two_copies(objects, [run])[run.id]
         with objects.catalog.write() as writer:
             if row in writer.archived(row.first_seq - 1, 1) and _stand(writer, places):
                 (pack, _slot), (other, _other_slot) = places
                 writer.archive(row._replace(pack=pack, other=other))
-    return len(rows)
+                count += 1
+    return count
 
 
 def _span(objects: ObjectStore, reader: CatalogReader) -> tuple[int, int]:
@@ -134,10 +165,10 @@ def _two_copies(objects: ObjectStore, wanted: Sequence[_Run]) -> dict[bytes, lis
     """Two places of each segment, in two pack files of segments alone, read again and compared."""
     places = {run.id: _places(objects, run) for run in wanted}
     for _ in range(_COPIES):
-        lacking = [run for run in wanted if len(places[run.id]) < _COPIES]
-        if not lacking:
+        missing = [run for run in wanted if len(places[run.id]) < _COPIES]
+        if not missing:
             break
-        _write(objects, lacking)
+        _write(objects, missing)
         places = {run.id: _places(objects, run) for run in wanted}
     if any(len(found) < _COPIES for found in places.values()):
         raise Unavailable("What was written of the journal was moved by another; try again later.")

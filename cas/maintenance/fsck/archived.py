@@ -23,13 +23,11 @@ class ArchiveCheck:
         self._graph = graph
         self._findings = findings
         self._rows: Sequence[ArchiveRow] = ()
-        self._packs: frozenset[int] = frozenset()
         self._first: dict[int, ArchiveRow] = {}
 
     def begin(self, reader: CatalogReader) -> None:
         """Note what there is now."""
         self._rows = reader.archived()
-        self._packs = frozenset(reader.pack_numbers())
         self._first = {row.first_seq: row for row in self._rows}
 
     @property
@@ -41,8 +39,8 @@ class ArchiveCheck:
         """The row that stands for an entry."""
         return next((row for row in self._rows if row.first_seq <= seq <= row.last_seq), None)
 
-    def judge(self) -> None:
-        """Hold the rows against each other and against the packs."""
+    def judge(self, single: Sequence[ArchiveRow]) -> None:
+        """Hold the rows against each other. `single` are those that lack a second copy."""
         after = 0
         for row in self._rows:
             span = f"entries {row.first_seq} to {row.last_seq}"
@@ -50,13 +48,14 @@ class ArchiveCheck:
                 self._tell(row, f"What stands for {span} does not follow entry {after}")
             after = row.last_seq
             self._graph.expect(row.segment, Kind.SEGMENT, f"the archive of {span}")
-            if len({row.pack, row.other} & self._packs) < 2:
-                self._findings.add(
-                    "archive-single",
-                    f"entry {row.first_seq}",
-                    f"One of the two packs that hold {span} of the journal is not there any more; "
-                    "`cas maintain` writes another.",
-                )
+
+        for row in single:
+            self._findings.add(
+                "archive-single",
+                f"entry {row.first_seq}",
+                f"One of the two packs with entries {row.first_seq} to {row.last_seq} of the "
+                "journal has no copy of them any more; `cas maintain` writes another.",
+            )
 
     def compare(self, entry: Entry) -> None:
         """Hold an entry against the row that begins with it, if one does."""

@@ -7,10 +7,10 @@ goes on at the next checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from cas.catalog.catalog import Catalog, CatalogReader, Checkpoint, EntryRow
+from cas.catalog.catalog import ArchiveRow, Catalog, CatalogReader, Checkpoint, EntryRow
 from cas.errors import CasError, InvalidName, NotCanonical
 from cas.maintenance.findings import Findings
 from cas.maintenance.fsck.archived import ArchiveCheck
@@ -87,13 +87,18 @@ class JournalCheck:
                 f"The journal cannot be read ({error}); restore the catalog from a backup.",
             )
 
-    def run(self, on_entries: Callable[[], None], horizon: int = 0) -> None:
-        """Check the entries that `begin` has seen.
+    def run(
+        self,
+        on_entries: Callable[[], None],
+        horizon: int = 0,
+        single: Sequence[ArchiveRow] = (),
+    ) -> None:
+        """Check the entries that `begin` has seen. `single`: segments that lack a second copy.
 
         What refs pointed at only before the state `horizon` need not exist any more.
         """
         head_seq, self._horizon = self.head_seq, horizon
-        self._archive.judge()
+        self._archive.judge(single)
         self._oldest_stored = max([seq for seq in self._checkpoints if seq <= horizon], default=0)
         while self._seq < head_seq:
             rows = self._read(head_seq)

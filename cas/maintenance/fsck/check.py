@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from cas.catalog.catalog import CatalogReader, PackRow
+from cas.catalog.catalog import ArchiveRow, CatalogReader, PackRow
 from cas.errors import CasError, CorruptObject
 from cas.history.horizon import horizon_now, is_thinned
 from cas.history.store import Store
@@ -32,6 +32,7 @@ from cas.maintenance.fsck.records import RecordCheck
 from cas.maintenance.fsck.spread import hand_out
 from cas.model.ids import Kind, digest_parts
 from cas.model.values import frozen
+from cas.objects.archive import lacking
 from cas.objects.content import read_spans
 from cas.objects.packs import file_name
 from cas.storage.codec import RECIPE
@@ -160,7 +161,8 @@ class _Check:
         self._records.finish()
         self._report("journal")
         horizon = self._safely(lambda: horizon_now(self._store.core).seq, 0)
-        self._journal.run(lambda: self._report("journal"), horizon)
+        single: Sequence[ArchiveRow] = self._safely(lambda: lacking(self._objects), [])
+        self._journal.run(lambda: self._report("journal"), horizon, single)
         if not self._blind:
             self._tell_missing()
             self._unnamed_packs()

@@ -7,12 +7,12 @@ gives up the damaged ones, and a pack goes only when all that could be read of i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from attrs import frozen
 
-from cas.catalog.catalog import CatalogWriter, PackRow
+from cas.catalog.catalog import ArchiveRow, CatalogWriter, PackRow
 from cas.errors import CasError
 from cas.history.store import Store
 from cas.limits import ID_BYTES, STRUCTURED_BYTES_MAX
@@ -21,6 +21,7 @@ from cas.maintenance.fsck.packs import Pack
 from cas.maintenance.repair.origins import Origin
 from cas.maintenance.repair.rescue import Rescued, rescue, resolve_odd
 from cas.model.ids import Kind, digest_of
+from cas.objects.archive import lacking, renew_homes
 from cas.objects.batch import Batch
 from cas.objects.children import children
 from cas.objects.packs import bit_is_set, file_name, read_footer
@@ -38,7 +39,8 @@ class Mend:
 
     `files` are missing pack files that an origin has; `packs` damaged ones whose records are
     read; `contents` objects that get a fresh copy, with where it comes from; `left` those that
-    nobody has.
+    nobody has. `absent` are packs that are missing still; `single` segments of old entries of
+    which one was the second copy.
     """
 
     files: tuple[tuple[PackRow, Origin], ...] = ()
@@ -46,11 +48,12 @@ class Mend:
     contents: tuple[tuple[bytes, str], ...] = ()
     left: tuple[bytes, ...] = ()
     absent: tuple[PackRow, ...] = ()
+    single: tuple[ArchiveRow, ...] = ()
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing that could be done."""
-        return not (self.files or self.packs or self.contents)
+        return not (self.files or self.packs or self.contents or self.single)
 
 
 def plan_mend(store: Store, found: Examination, origins: Sequence[Origin]) -> Mend:
@@ -82,8 +85,23 @@ def plan_mend(store: Store, found: Examination, origins: Sequence[Origin]) -> Me
             with suppress(CasError):
                 waiting += [c for c in children(kind, content) if not store.objects.has(c)]
     return Mend(
-        tuple(files), tuple(found.refused), tuple(contents.items()), tuple(left), tuple(absent)
+        tuple(files),
+        tuple(found.refused),
+        tuple(contents.items()),
+        tuple(left),
+        tuple(absent),
+        tuple(_single(store, absent)),
     )
+
+
+def _single(store: Store, absent: Sequence[PackRow]) -> Iterator[ArchiveRow]:
+    """Segments of old entries that lack a second copy where `absent` are gone, and have a whole
+    one. Which get it back from a damaged pack is seen when that is done.
+    """
+    for row in lacking(store.objects, {row.number for row in absent}):
+        with suppress(CasError):
+            store.objects.get(row.segment, Kind.SEGMENT)
+            yield row
 
 
 _HERE = "another copy"
@@ -124,9 +142,17 @@ def _ids_of(origin: Origin, row: PackRow) -> Iterable[bytes]:
 
 def carry_out(store: Store, found: Examination, plan: Mend, origins: Sequence[Origin]) -> int:
     """Do what was planned; how many objects have a fresh copy now. Can be run again."""
-    objects = store.objects
     for row, origin in plan.files:
         _bring_back(store, row, origin)
+    count = _replace(store, found, plan, origins)
+    # What was given up now, or is missing, may have been a second copy of old entries.
+    renew_homes(store.objects, {row.number for row in plan.absent})
+    return count
+
+
+def _replace(store: Store, found: Examination, plan: Mend, origins: Sequence[Origin]) -> int:
+    """Fresh copies of what is damaged or lost; how many objects have one now."""
+    objects = store.objects
     state = objects.lookup.refresh()
     rescued = [(pack, _rescued(store, pack)) for pack in plan.packs]
     batch = objects.new_batch()

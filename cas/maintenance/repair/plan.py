@@ -50,7 +50,7 @@ OpenStore = Callable[..., Store]
 @frozen
 class Action:
     """One thing that a repair would do. `kind` is stable: finish-rebuild, rebuild-catalog,
-    rescue-pack, bring-back-pack, replace-object, accept-loss.
+    rescue-pack, bring-back-pack, replace-object, renew-archive, accept-loss.
     """
 
     kind: str
@@ -390,6 +390,9 @@ def _mend_actions(plan: Mend) -> Iterator[Action]:
     if len(plan.contents) > _SHOWN:
         more = len(plan.contents) - _SHOWN
         yield Action("replace-object", "", f"Write {more} more objects anew.")
+    for held in plan.single:
+        span = f"entries {held.first_seq} to {held.last_seq}"
+        yield Action("renew-archive", held.segment.hex(), f"Write {span} into a second pack again.")
 
 
 def _mend_notes(plan: Mend) -> Iterator[str]:

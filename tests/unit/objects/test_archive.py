@@ -112,6 +112,13 @@ def kept(store: Store) -> int:
         return reader.weigh_entries(0)[0]
 
 
+def damage(path: Path) -> None:
+    """Other bytes in the middle of a pack's body."""
+    content = bytearray(path.read_bytes())
+    content[300:330] = bytes(byte ^ 0xFF for byte in content[300:330])
+    path.write_bytes(content)
+
+
 def files(store: Store, row: ArchiveRow) -> list[Path]:
     """The two pack files of an archive row."""
     state = store.objects.lookup.refresh()
@@ -427,8 +434,6 @@ def test_one_lost_pack_costs_nothing_and_is_made_good(store: Store) -> None:
     lost.unlink()
     with opened(store.location) as other:
         assert shown(other) == before
-    with cas.plan_repair(store.location) as plan:
-        plan.apply()
     tamper(store, "DELETE FROM pack WHERE number = ?", row.pack)
     with opened(store.location, "third") as other:
         assert "archive-single" in {finding.code for finding in fsck(other).findings}
@@ -439,6 +444,68 @@ def test_one_lost_pack_costs_nothing_and_is_made_good(store: Store) -> None:
         assert list(check_archive(other)) == []
         assert shown(other) == before
         assert "archive-single" not in {finding.code for finding in fsck(other).findings}
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+@pytest.mark.parametrize("how", ["missing", "damaged"])
+def test_a_second_copy_that_is_lost_comes_back_with_a_repair(
+    store: Store, lost: int, how: str
+) -> None:
+    """A repair gives old entries a second pack again, whether one is gone or its copy was given up;
+    where that did not come about maintenance does.
+    """
+    before = shown(store)
+    archive_all(store)
+    (row,) = archived(store)
+    path = files(store, row)[lost]
+    store.close()
+    if how == "missing":
+        path.unlink()
+    else:
+        damage(path)
+    with cas.plan_repair(store.location) as plan:
+        assert plan.is_needed
+        plan.apply()
+    with opened(store.location) as other:
+        assert list(check_archive(other)) == []
+        assert shown(other) == before
+        assert "archive-single" not in {finding.code for finding in fsck(other).findings}
+    with cas.plan_repair(store.location) as plan:
+        assert not plan.is_needed
+
+
+def test_a_copy_that_was_given_up_is_no_second_copy(store: Store) -> None:
+    """A pack that is there and whose copy does not exist any more counts as lost: fsck tells, and
+    maintenance writes another.
+    """
+    archive_all(store)
+    (row,) = archived(store)
+    with store.objects.catalog.write() as writer:
+        head = writer.head()
+        writer.set_vector(row.pack, head.version + 1, b"\x01")
+        writer.remove_packs([], head.version + 1, head.condemn_seq + 1)
+    assert "archive-single" in {finding.code for finding in fsck(store).findings}
+    assert "archive" in {chore.name for chore in store.plan_maintenance()}
+    store.maintain()
+    assert list(check_archive(store)) == []
+    assert "archive-single" not in {finding.code for finding in fsck(store).findings}
+
+
+def test_one_segment_that_is_lost_keeps_no_other_from_two_packs(store: Store) -> None:
+    """Of segments that lack a copy those that can be read get it; what is lost stops nothing."""
+    with opened(store.location, journal_rows=20) as other:
+        archive_all(other)
+    archive_all(store)
+    first, second = archived(store)
+    lost = [*files(store, first), files(store, second)[0]]
+    store.close()
+    for path in lost:
+        path.unlink()
+    with opened(store.location) as other:
+        gone = {first.pack, first.other, second.pack}
+        assert renew_homes(other.objects, gone) == 1
+        assert archived(other)[0] == first
+        assert second.pack not in {archived(other)[1].pack, archived(other)[1].other}
 
 
 def test_segments_that_are_lost_are_told_and_a_rebuild_brings_them_back(
