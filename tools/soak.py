@@ -95,7 +95,7 @@ def one_round(
             "CAS_TEST_SEED": str(seed),
         }
         say(f"seed {seed}, profile {profile}: {' '.join(words)}")
-        command = [sys.executable, "-m", "pytest", "-q", "-n", "2", *words]
+        command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--timeout=3600", *words]
         code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
         counted = json.loads(place.read_text()) if place.exists() else {}
     return reached(measure, counted), code
