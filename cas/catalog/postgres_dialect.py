@@ -98,14 +98,14 @@ WRITER_ROLE: Final = (
     "GRANT INSERT ON @pack, @journal, @checkpoint, @removal TO {role}",
     "GRANT INSERT, UPDATE, DELETE ON @session, @position, @note TO {role}",
     # A spill moves inline packs into a file and takes their rows out, with their vectors.
-    "GRANT DELETE ON @pack, @vector TO {role}",
+    "GRANT DELETE ON @pack, @vector, @unlinked TO {role}",
     "GRANT INSERT, UPDATE ON @vector, @unlinked, @removal TO {role}",
 )
 """What who commits may do. No entry of the journal can be changed or removed by it."""
 
 COLLECTOR_ROLE: Final = (
     *WRITER_ROLE,
-    "GRANT DELETE ON @checkpoint, @unlinked TO {role}",
+    "GRANT DELETE ON @checkpoint TO {role}",
 )
 """What who runs gc, purge and compaction may do."""
 

@@ -180,6 +180,8 @@ def test_roles_have_least_rights(postgres: PostgresServer) -> None:
     with writer.write() as block:
         block.append_entry(1, bytes(32), b"\1" * 16, b"e")
         block.add_pack(1, None, 1, b"f", b"b")
+        block.add_unlinked([b"m" * 16], 1)  # a spill gathers small pack files
+        block.drop_unlinked([b"m" * 16])
     with collector.write() as block:
         block.add_pack(2, None, 1, b"f", b"b")
         block.set_vector(2, 2, b"\1")
