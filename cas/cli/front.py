@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import click
 
 from cas.cli.output import Output, Settings
-from cas.errors import Purged
+from cas.errors import NotAllowed, Purged, Unavailable
 
 if TYPE_CHECKING:
     from cas.history.store import Store
@@ -50,10 +50,17 @@ class Front:
             )
         return place
 
-    def store(self, *, write: bool = False) -> Store:
-        """Open the store; for reading unless `write`. Raises as `cas.assembly.open` does."""
+    def store(self, *, write: bool = False, remember: bool = False) -> Store:
+        """Open the store; for reading unless `write`. Raises as `cas.assembly.open` does.
+
+        `remember`: only read, but for writing where it can be, so that what reading makes beside
+        the store (an index, trails) is there the next time.
+        """
         from cas.assembly import open as open_store
 
+        if remember and not write:
+            with suppress(NotAllowed, Unavailable):
+                return open_store(self.location())
         return open_store(self.location(), read_only=not write)
 
     def check_branches(self, store: Store, *names: str) -> None:
@@ -67,17 +74,20 @@ class Front:
             check_branches(store, names)
 
     @contextmanager
-    def space(self, branch: str = "main", *, write: bool = False) -> Iterator[Workspace]:
+    def space(
+        self, branch: str = "main", *, write: bool = False, remember: bool = False
+    ) -> Iterator[Workspace]:
         """The workspace of the store on a branch, with all stores in which its contexts live.
 
-        Raises as `store`, and `RefNotFound` for a branch that is not there.
+        As `store` opens it; others are opened for reading unless `write`. Raises as `store`, and
+        `RefNotFound` for a branch that is not there.
         """
         from cas.assembly import open as open_store
         from cas.workspace.workspace import Workspace
 
         places = partial(open_store, read_only=not write)
         with (
-            self.store(write=write) as store,
+            self.store(write=write, remember=remember) as store,
             Workspace(store, branch=branch, places=places) as space,
         ):
             space.check_branch()

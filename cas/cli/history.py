@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Final
 
 import click
@@ -14,9 +13,7 @@ from cas.cli.options import REVISION, CasCommand
 from cas.cli.output import Output
 from cas.cli.values import about_removal, commit_fields, journal_fields
 from cas.commands.history import Logged, journal, log
-from cas.errors import NotAllowed, Unavailable
 from cas.history.revision import when
-from cas.history.store import Store
 from cas.model.entry import Entry
 from cas.model.names import printable, short_ref
 
@@ -46,7 +43,7 @@ def log_command(
     if graph and (long_form or path):
         raise click.UsageError("--graph draws all commits in short; leave out --long and --path.")
     out = front.out
-    with _opened(front, bool(path)) as store:
+    with front.store(remember=bool(path)) as store:
         commits = log(store, revision, limit=limit, path=path)
         if out.json:
             rows = [
@@ -60,14 +57,6 @@ def log_command(
             out.lines(_drawn(out, list(commits)))
         else:
             out.lines(_short(out, commit) for commit in commits)
-
-
-def _opened(front: Front, remember: bool) -> Store:
-    """The store; for writing where it should remember what commits changed and can."""
-    if remember:
-        with suppress(NotAllowed, Unavailable):
-            return front.store(write=True)
-    return front.store()
 
 
 def _drawn(out: Output, rows: list[Logged]) -> Iterator[str]:

@@ -53,9 +53,9 @@ def _recall(
     *,
     write: bool = False,
 ) -> Iterator[Recall]:
-    """Recall over the store in which a context lives."""
+    """Recall over the store in which a context lives; its index stays for the next command."""
     with (
-        front.space(branch, write=write) as own,
+        front.space(branch, write=write, remember=True) as own,
         recalling(own.store_of(context), branch, index) as made,
     ):
         yield made

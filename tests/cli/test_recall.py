@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -186,3 +187,14 @@ def test_a_line_says_what_it_finds(remembering: Shell) -> None:
     """Of a type without a text the name stands in the line."""
     remembering("sprint", "add", "s1", "One")
     assert remembering("find", "--type", "sprint").lines == ["sprint:s1\tOne"]
+
+
+def test_the_index_stays_for_the_next_command(remembering: Shell) -> None:
+    """What one command has indexed the next one finds."""
+    folder = Path(remembering.store, "cache", "recall")
+    assert remembering("find", "ship*").lines == ["memory:ship\tWe [ship] on Tuesdays."]
+    before = {file.name: file.stat().st_ino for file in folder.iterdir() if file.suffix == ".db"}
+    assert before
+    assert remembering("recall", "port").lines
+    after = {file.name: file.stat().st_ino for file in folder.iterdir() if file.suffix == ".db"}
+    assert before.items() <= after.items()
