@@ -17,9 +17,10 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from cas.catalog.catalog import CatalogReader, PackRow
-from cas.errors import CorruptObject, MissingPack
+from cas.errors import MissingPack
 from cas.maintenance.gc.names import Names, places_in
 from cas.maintenance.gc.traits import Traits, traits_of
+from cas.maintenance.gc.vanished import absence, is_named, moved
 from cas.maintenance.gc.whereabouts import TABLE_SLOTS_MAX, Whereabouts
 from cas.model.ids import Kind
 from cas.objects.packs import PackInfo, file_name
@@ -154,7 +155,12 @@ class Marks:
             footer = decode_footer(b"", row.footer or b"", label, verified=True)
             return PackInfo(row.number, None, row.body_bytes, footer), footer
         pack = PackInfo(row.number, file_name(row.name), row.body_bytes, None)
-        return pack, self._objects.lookup.footer(pack)
+        try:
+            return pack, self._objects.lookup.footer(pack)
+        except MissingPack as error:
+            if is_named(self._objects, row.number):
+                raise
+            raise moved() from error
 
     def strike(self, number: int, bits: bytes | None) -> None:
         """Take in a deletion vector."""
@@ -341,7 +347,7 @@ class Marks:
     def _miss(self, id: bytes, by: str) -> None:
         """Raise for an object that is named and is not there, but for one that was purged."""
         if self._objects.absent.error(id) is None:
-            raise _missing(id, by)
+            raise absence(self._objects, self.version, id, by)
 
     # -- sweeping ----------------------------------------------------------------------------
 
@@ -376,9 +382,8 @@ class Marks:
         try:
             return self._objects.lookup.footer(pack)
         except MissingPack:
-            with self._objects.catalog.read() as reader:
-                if number in set(reader.pack_numbers()):
-                    raise
+            if is_named(self._objects, number):
+                raise
             # Moved, and its objects are in a pack that is newer than the mark.
             del self.packs[number], self.colors[number]
             return None
@@ -409,11 +414,13 @@ class Marks:
                 if slot not in stored or (self.deferring and role == EDGE_BASE):
                     continue
                 if not self._mark(needed, todo, wanted) and strict:
-                    raise _missing(needed, f"a copy of {footer.id_at(slot).hex()}")
+                    by = f"a copy of {footer.id_at(slot).hex()}"
+                    raise absence(self._objects, self.version, needed, by)
         # One that needs a dictionary keeps all of its pack's: mostly there is one.
         for dictionary in footer.dictionaries() if beside else ():
             if not self._mark(dictionary, todo, wanted) and strict:
-                raise _missing(dictionary, f"copies in {pack.label}")
+                by = f"copies in {pack.label}"
+                raise absence(self._objects, self.version, dictionary, by)
         structured = [at for at in slots if kinds[at] != _BLOB and codecs[at] != RECIPE]
         ids, places = places_in(pack, footer, structured)
         for named in self._names.of(ids, places, strict=strict):
@@ -434,11 +441,3 @@ def _positions(colors: bytes | bytearray, color: int, first: int, count: int) ->
     while len(found) < count and (first := find(color, first + 1)) >= 0:
         found.append(first)
     return found
-
-
-def _missing(id: bytes, by: str) -> CorruptObject:
-    return CorruptObject(
-        f"Object {id.hex()}, which {by} names, is not there; nothing was collected. Run "
-        "`cas fsck`, and collect when the store is whole.",
-        id=id,
-    )

@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 
 import cas
-from cas.errors import Condemned, Purged
+from cas.clock import SystemClock
+from cas.errors import Condemned, Purged, Unavailable
 from cas.history.retain import stage_raise
 from cas.history.retention import HorizonRule, KeepRule, RetentionPolicy, Span
 from cas.history.store import Store
 from cas.maintenance.fsck.check import fsck
 from cas.maintenance.gc import collect as gc_room
+from cas.maintenance.gc import reach
 from cas.maintenance.gc.compact import choose
 from cas.maintenance.gc.loads import Load
 from cas.maintenance.purge import purge
@@ -310,6 +312,35 @@ def test_what_was_condemned_before_is_simply_put_again(store: Store, together: b
         assert other.get(id) == b"gone"
     assert store.get(id) == b"gone"
     assert fsck(store).findings == ()
+
+
+def test_packs_that_move_under_a_run_stop_it_and_are_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A spill that takes packs away while a run marks makes it try again later, and not tell of
+    damage.
+    """
+    cas.init(tmp_path / "store")
+    with build(str(tmp_path / "store"), clock=SystemClock(), thresholds=SMALL) as store:
+        for at in range(6):
+            write(store, "main", {f"d{at}/f": os.urandom(300)})
+            store.spill()
+        begin = reach.Marks.begin
+
+        def begin_and_move(marks: reach.Marks) -> None:
+            begin(marks)
+            with build(store.location, clock=SystemClock(), thresholds=SMALL) as other:
+                write(other, "main", {"g": os.urandom(300)})
+                other.spill()
+            store.objects.lookup.refresh()
+            assert None in [marks.footer(number) for number in list(marks.packs)]
+
+        monkeypatch.setattr(reach.Marks, "begin", begin_and_move)
+        with pytest.raises(Unavailable, match="moved"):
+            store.gc(grace_us=0)
+        monkeypatch.undo()
+        store.gc(grace_us=0)
+        assert fsck(store).findings == ()
 
 
 def test_what_is_missing_is_not_taken_for_absent(store: Store) -> None:
