@@ -132,7 +132,8 @@ def middle(store: cas.Store, space: cas.Workspace) -> None:
     told = tasks_of(space, seq)
     for id in ("s1", "s2"):
         notes = then.sprints.get(id).notes
-        print(f"  entry {seq}: sprint {id} has {len(notes)} notes, the last of them {notes[-1]}")
+        last = f", the last of them {notes[-1]}" if notes else ""
+        print(f"  entry {seq}: sprint {id} has {len(notes)} notes{last}")
         wanted = sorted(f"{a}-{n}" for a, s in TEAM.items() if s == id for n in told[a])
         proved(
             f"as of entry {seq}, {id} shows what its events had told of", sorted(notes) == wanted
