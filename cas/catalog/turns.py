@@ -3,9 +3,9 @@
 Floor 2. Invariant: one thread holds it; whoever waits either gets it, in the order of coming, or
 is told that what it came for is done; neither waits for anything but the holder.
 
-An ordinary lock is taken by whoever runs when it is free, and that is the thread that has just
-freed it: with eight threads and slow syncs some commits waited through three syncs after the one
-that had made them durable, and half as many were made.
+An ordinary lock is taken by whoever runs when it is free, and on a busy machine that is the thread
+that has just freed it: with eight threads some commits waited through three syncs after the one
+that had made them durable (docs/design/011).
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from cas.errors import CasError, Corrupt, NotFound, Unavailable
 from cas.model.entry import Entry
 from cas.model.ids import Kind, digest_of
 from cas.model.segment import Segment, split_ancestry
-from cas.objects.mirror import MIRRORED, is_full, runs_behind
+from cas.objects.mirror import MIRRORED, is_full, runs_behind, segment_of
 from cas.objects.packs import State, bit_is_set
 from cas.objects.pipeline import Submitted
 from cas.objects.store import ObjectStore
@@ -142,18 +142,12 @@ def _span(objects: ObjectStore, reader: CatalogReader) -> tuple[int, int]:
 
 def _runs(objects: ObjectStore, first: int, last: int) -> list[_Run]:
     """The entries of a span as segments, full ones or the last one; a short rest waits."""
-    meta, least = objects.meta, objects.thresholds.archive_entries
+    least = objects.thresholds.archive_entries
     found: list[_Run] = []
     for rows in islice(runs_behind(objects.catalog, first - 1, last), _TOGETHER):
         if not is_full(rows) and (rows[-1].seq < last or len(rows) < least):
             break
-        data = Segment(
-            rows[0].seq,
-            tuple([row.entry for row in rows]),
-            meta.lineage_id,
-            meta.ancestry,
-            meta.features,
-        ).encode()
+        data = segment_of(objects.meta, rows)
         found.append(_Run(tuple(rows), digest_of(Kind.SEGMENT, data), data))
     return found
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Final
 
-from cas.catalog.catalog import Catalog, EntryRow
+from cas.catalog.catalog import Catalog, EntryRow, Meta
 from cas.limits import MIB, Thresholds
 from cas.model.entry import entry_hash
 from cas.model.ids import Kind, digest_of
@@ -48,21 +48,19 @@ def stage_segments(catalog: Catalog, batch: Batch, upto: int) -> int:
         reached = reader.cursor(MIRRORED) or 0
     # Beside a segment nothing may stand that a power failure can take back.
     catalog.harden()
-    meta = catalog.meta
     for rows in runs_behind(catalog, reached, upto):
-        segment = Segment(
-            rows[0].seq,
-            tuple([row.entry for row in rows]),
-            meta.lineage_id,
-            meta.ancestry,
-            meta.features,
-        )
-        data = segment.encode()
+        data = segment_of(catalog.meta, rows)
         id = digest_of(Kind.SEGMENT, data)
         if not batch.holds(id):
             batch.rewrite([Submitted(id, Kind.SEGMENT, data, None, len(data))])
         reached = rows[-1].seq
     return reached
+
+
+def segment_of(meta: Meta, rows: Sequence[EntryRow]) -> bytes:
+    """Entries of one lineage that follow each other, at least one, as the bytes of a segment."""
+    entries = tuple([row.entry for row in rows])
+    return Segment(rows[0].seq, entries, meta.lineage_id, meta.ancestry, meta.features).encode()
 
 
 def runs_behind(catalog: Catalog, after: int, upto: int) -> Iterator[Sequence[EntryRow]]:

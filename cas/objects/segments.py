@@ -6,9 +6,8 @@ which hash to the id that was asked for.
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Final
 
 from cas.catalog.catalog import CatalogReader
@@ -19,27 +18,16 @@ _HELD: Final = 4
 """Segments that stay decoded: who reads the journal reads it in groups, one after the other."""
 
 
-class SegmentReader:
-    """Entries of segments, as `get` of an object store gives these. Any thread."""
+def segment_reader(get: Callable[[bytes, Kind], bytes]) -> Callable[[bytes], Sequence[bytes]]:
+    """What gives the entries of a segment, by its id and `get` of an object store. Any thread; it
+    raises what `get` raises.
+    """
 
-    def __init__(self, get: Callable[[bytes, Kind], bytes]) -> None:
-        self._get = get
-        self._lock = threading.Lock()
-        self._held: OrderedDict[bytes, tuple[bytes, ...]] = OrderedDict()
+    @lru_cache(maxsize=_HELD)
+    def read(id: bytes) -> Sequence[bytes]:
+        return Segment.decode(get(id, Kind.SEGMENT), verified=True).entries
 
-    def __call__(self, id: bytes) -> Sequence[bytes]:
-        """The entries of a segment. Raises what a read of an object raises."""
-        with self._lock:
-            found = self._held.get(id)
-            if found is not None:
-                self._held.move_to_end(id)
-                return found
-        found = Segment.decode(self._get(id, Kind.SEGMENT), verified=True).entries
-        with self._lock:
-            self._held[id] = found
-            while len(self._held) > _HELD:
-                self._held.popitem(last=False)
-        return found
+    return read
 
 
 def homes(reader: CatalogReader) -> frozenset[int]:

@@ -41,7 +41,7 @@ from cas.objects.packs import Copy, PackInfo
 from cas.objects.parts import Parts
 from cas.objects.promises import stale_copies
 from cas.objects.quick import GROUP_COUNT, Loaded, QuickReader
-from cas.objects.segments import SegmentReader
+from cas.objects.segments import segment_reader
 from cas.storage.bucket import Bucket
 from cas.storage.codec import DELTA, DICTIONARY, RECIPE, decode_payload
 from cas.storage.delta import decode_delta, delta_base
@@ -90,7 +90,7 @@ class ObjectStore:
         self.quick = QuickReader(
             self.lookup, bucket, self.dictionaries, self.stored, self._nodes.data_of
         )
-        catalog.serve_archive(SegmentReader(self.get))
+        catalog.serve_archive(segment_reader(self.get))
 
     @property
     def meta(self) -> Meta:

@@ -19,7 +19,7 @@ from cas.objects.lessons import COPIES, SAMPLE_BYTES_MAX, propose
 from cas.objects.parts import Parts
 from cas.objects.writer import SealedPack, read_back, write_file
 from cas.storage.codec import DICTIONARY, RAW, encode_payload
-from cas.storage.dictionary import Dictionary, take_dictionary, takes_dictionary
+from cas.storage.dictionary import Dictionary, all_take_dictionary, takes_dictionary
 from cas.storage.header import PACK_HEADER_BYTES, PackHeader
 from cas.storage.pack import Record
 from cas.storage.packing import NO_DEPTHS, build_inline
@@ -132,7 +132,7 @@ class Young:
         known = self._payloads
         ids, kinds, codecs, contents, sizes = zip(*records, strict=True)
         even = not known and {*kinds} == {Kind.BLOB} and {*codecs} == {RAW}
-        if even and take_dictionary(contents):
+        if even and all_take_dictionary(contents):
             # The common case: no step of Python for each.
             payloads = dictionary.encode(list(contents), _threads(len(records)))
             known.update(zip(ids, payloads, strict=True))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from cas.later import Later
-from cas.recall.database import Database, vector_place
+from cas.recall.database import Chooser, Database, vector_place
 from cas.recall.text import Clause
 from cas.recall.vectors import (
     EXACT_ROWS_MAX,
@@ -74,8 +74,8 @@ class Arena:
         self._has_vector: Any = None
         self._lacking: Any = None
         self._vectors_to = 0
-        self._far = False
-        self._database: Any = None
+        # Set while vectors are read as they are needed, and those to compare are chosen there.
+        self._chooser: Chooser | None = None
         self._weighed: tuple[Mask, int, Numbers, bool] | None = None
 
     def __getattr__(self, name: str) -> Any:
@@ -90,8 +90,7 @@ class Arena:
         """Take in what the database has since. Who asks `once` has vectors chosen by the database,
         where it does that and each row has one, and reads those alone.
         """
-        self._database = db
-        if seq == self.seq and model == self.model and self._lacking is None and not self._far:
+        if seq == self.seq and model == self.model and self._lacking is None and not self._chooser:
             return
         closed = db.rows("SELECT doc, until FROM @item WHERE until > ?", (self.seq,))
         names = ", ".join(
@@ -125,9 +124,9 @@ class Arena:
         self.size = size
 
     def _read_vectors(self, db: Database, model: int, *, once: bool) -> None:
-        if model != self.model or self._far:
-            self._vectors = self._lacking = None
-            self._vectors_to, self.model, self._far = 0, model, False
+        if model != self.model or self._chooser:
+            self._vectors = self._lacking = self._chooser = None
+            self._vectors_to, self.model = 0, model
         if not model:
             return
         if self._vectors is None or len(self._vectors) < self.size:
@@ -135,9 +134,10 @@ class Arena:
             assert row is not None
             self._dimensions = int(row[0])
             self._room_for_vectors()
-            if once and db.chooses and not self._vectors_to and int(row[1]) >= self.size - 1:
-                self._far = True
-                return
+            if once and not self._vectors_to and int(row[1]) >= self.size - 1:
+                self._chooser = db.chooser
+                if self._chooser:
+                    return
         # Later rows may have got theirs before earlier ones, where a model is new.
         first = self._vectors_to if self._lacking is None else int(np.argmax(self._lacking))
         ends = vector_place(model, first), vector_place(model + 1, 0)
@@ -300,10 +300,10 @@ class Arena:
         rows = allowed if self._lacking is None else allowed[self._has_vector[allowed]]
         if len(rows) > EXACT_ROWS_MAX:
             bits = sketch(query[None, :])[0]
-            if self._far:
+            if self._chooser:
                 mask = np.zeros(self.size, np.bool_)
                 mask[rows] = True
-                near = self._database.nearest(self.model, bits, mask, NEAREST_BITS)
+                near = self._chooser.nearest(self.model, bits, mask, NEAREST_BITS)
                 return np.array(near, np.int64)
             rows = nearest_bits(self._sketches[:, : self.size].T, bits, rows, NEAREST_BITS)
         return rows
@@ -324,11 +324,11 @@ class Arena:
 
     def _fetch(self, rows: Docs) -> None:
         """Read vectors of these rows, where not all were read."""
-        if not self._far:
+        if self._chooser is None:
             return
         missing = rows[~self._has_vector[rows]]
         if len(missing):
-            self._put(self._database.vectors(self.model, missing.tolist()))
+            self._put(self._chooser.vectors(self.model, missing.tolist()))
 
     def _put(self, found: Sequence[tuple[Any, ...]]) -> None:
         docs = np.array([doc for doc, _ in found], np.int64)
@@ -336,7 +336,7 @@ class Arena:
         self._vectors[docs] = values
         self._lengths[docs] = lengths_of(values)
         self._has_vector[docs] = True
-        if not self._far:
+        if self._chooser is None:
             self._sketches[:, docs] = sketch(values).T
 
     def without_vector(self, rows: Docs) -> int:

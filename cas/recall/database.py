@@ -48,6 +48,18 @@ class Match(NamedTuple):
         return f"i.doc IN (SELECT {self.key} FROM {self.source} WHERE {' AND '.join(self.tests)})"
 
 
+class Chooser(Protocol):
+    """Vectors that are compared where they lie."""
+
+    def nearest(self, model: int, bits: Bits, allowed: Mask, count: int) -> list[int]:
+        """The `count` rows among those allowed, a place of the mask a row, whose bits differ least
+        from these; of equals those that came first.
+        """
+
+    def vectors(self, model: int, docs: Sequence[int]) -> Rows:
+        """(row, vector) of rows that have one of a model."""
+
+
 class Database(Protocol):
     """One connection to a search database, used by one thread at a time.
 
@@ -121,16 +133,10 @@ class Database(Protocol):
     # -- vectors -----------------------------------------------------------------------------
 
     @property
-    def chooses(self) -> bool:
-        """Whether `nearest` is there: then who asks once need not read every vector."""
-
-    def nearest(self, model: int, bits: Bits, allowed: Mask, count: int) -> list[int]:
-        """The `count` rows among those allowed, a place of the mask a row, whose bits differ least
-        from these; of equals those that came first.
+    def chooser(self) -> Chooser | None:
+        """What chooses among vectors that lie far away, so that who asks once need not read every
+        one; None where they lie near.
         """
-
-    def vectors(self, model: int, docs: Sequence[int]) -> Rows:
-        """(row, vector) of rows that have one of a model."""
 
     # -- full text ---------------------------------------------------------------------------
 

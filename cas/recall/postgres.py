@@ -28,7 +28,7 @@ from cas.catalog.postgres_schema import key_of as lock_of
 from cas.errors import AccessDenied, CorruptIndex, StorageFailed, Unsupported
 from cas.later import Later
 from cas.recall import postgres_dialect as dialect
-from cas.recall.database import VERSION, Database, Match, Rows, vector_place
+from cas.recall.database import VERSION, Chooser, Database, Match, Rows, vector_place
 from cas.recall.postgres_texts import Texts
 from cas.recall.text import Clause
 
@@ -163,18 +163,20 @@ class PostgresDatabase:
     def remove(self, mark: str | None) -> None:
         """Throw the tables away if they have that mark, or none."""
         try:
-            with self.writing():
-                if self.version and mark is not None and self.mark != mark:
-                    return
-                self._drop()
+            self._renew(mark, self._drop)
         except AccessDenied:
             # They belong to another role: it has let everybody empty them.
             self.mark = None
-            with self.writing():
-                if self.version and mark is not None and self.mark != mark:
-                    return
-                self.run(f"TRUNCATE {self._tables()}")
-                self.run(dialect.FILL, (self._home.identity,))
+            self._renew(mark, self._empty)
+
+    def _renew(self, mark: str | None, work: Callable[[], None]) -> None:
+        with self.writing():
+            if not self.version or mark is None or self.mark == mark:
+                work()
+
+    def _empty(self) -> None:
+        self.run(f"TRUNCATE {self._tables()}")
+        self.run(dialect.FILL, (self._home.identity,))
 
     def _drop(self) -> None:
         # The one that all readers hold first: nobody waits for anybody in a ring.
@@ -345,10 +347,13 @@ class PostgresDatabase:
 
     # -- vectors -----------------------------------------------------------------------------
 
-    chooses = True
+    @property
+    def chooser(self) -> Chooser:
+        """`Database.chooser`."""
+        return self
 
     def nearest(self, model: int, bits: Bits, allowed: Mask, count: int) -> list[int]:
-        """`Database.nearest`: the mask goes as a bit a row, and filters before rows are ranked."""
+        """`Chooser.nearest`: the mask goes as a bit a row, and filters before rows are ranked."""
         base = vector_place(model, 0)
         rows = self.rows(
             "SELECT place - ? FROM @vector WHERE place >= ? AND place < ?"
@@ -363,7 +368,7 @@ class PostgresDatabase:
         return sorted(int(doc) for (doc,) in rows)
 
     def vectors(self, model: int, docs: Sequence[int]) -> Rows:
-        """`Database.vectors`."""
+        """`Chooser.vectors`."""
         base = vector_place(model, 0)
         return self.rows(
             "SELECT place - ?, data FROM @vector WHERE place = ANY(?::int8[])",

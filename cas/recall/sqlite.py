@@ -18,7 +18,7 @@ from attrs import frozen
 
 from cas.errors import Busy, CorruptIndex, StorageFailed, StorageFull
 from cas.later import Later
-from cas.recall.database import VERSION, Database, Match, Rows, vector_place
+from cas.recall.database import VERSION, Database, Match, Rows
 from cas.recall.fulltext import TOKENIZER, Words
 from cas.recall.text import Clause
 
@@ -90,7 +90,8 @@ class FileHome:
 class SqliteDatabase:
     """`Database` over a file."""
 
-    lost = replaced = chooses = False
+    lost = replaced = False
+    chooser = None
     listed = "json_each(?) d"
 
     def __init__(self, path: str) -> None:
@@ -209,21 +210,6 @@ class SqliteDatabase:
     def listing(self, docs: Sequence[int]) -> Any:
         """`Database.listing`."""
         return json.dumps([int(doc) for doc in docs])
-
-    # -- vectors -----------------------------------------------------------------------------
-
-    def nearest(self, model: int, bits: Any, allowed: Any, count: int) -> list[int]:
-        """`Database.nearest`: a file lies so near that all vectors are read at once."""
-        raise NotImplementedError
-
-    def vectors(self, model: int, docs: Sequence[int]) -> Rows:
-        """`Database.vectors`."""
-        base = vector_place(model, 0)
-        return self.rows(
-            f"SELECT v.place - ?, v.data FROM {self.listed} CROSS JOIN @vector v "
-            "WHERE v.place = ? + d.value",
-            (base, self.listing(docs), base),
-        )
 
     # -- full text ---------------------------------------------------------------------------
 

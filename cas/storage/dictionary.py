@@ -262,7 +262,7 @@ def train(samples: Sequence[bytes], size_bytes: int) -> bytes | None:
     return content if content.startswith(_MAGIC) else None
 
 
-def take_dictionary(contents: Sequence[bytes]) -> bool:
+def all_take_dictionary(contents: Sequence[bytes]) -> bool:
     """Whether each of these blobs is stored beside a dictionary where there is one."""
     sizes = list(map(len, contents))
     return (

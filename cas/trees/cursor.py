@@ -16,20 +16,13 @@ from cas.trees.node import Flavour, Item, Node, NodeStore, Value, load_child, lo
 def get(flavour: Flavour, root: bytes, name: bytes, nodes: NodeStore) -> Value | None:
     """The value of `name`, or None."""
     node = load_root(flavour, root, nodes)
-    load, level, names = nodes.load, node.level, node.names
-    index = bisect_left(names, name)
-    while level:
-        if index == len(names):
+    index = bisect_left(node.names, name)
+    while node.level:
+        if index == len(node.names):
             return None
-        at = index * ID_BYTES
-        child = load(node.ids[at : at + ID_BYTES])
-        below = child.names
-        level -= 1
-        if child.level != level or not below or below[-1] != names[index]:
-            load_child(node, index, nodes)  # says what is wrong
-        node, names = child, below
-        index = bisect_left(names, name)
-    if index < len(names) and names[index] == name:
+        node = load_child(node, index, nodes)
+        index = bisect_left(node.names, name)
+    if index < len(node.names) and node.names[index] == name:
         return node.value(index)
     return None
 

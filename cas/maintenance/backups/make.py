@@ -54,7 +54,7 @@ from cas.maintenance.backups.vault import (
 from cas.maintenance.findings import OnProgress, Progress
 from cas.model.entry import genesis_hash
 from cas.model.ids import Kind
-from cas.model.segment import Segment
+from cas.objects.mirror import segment_of
 from cas.objects.packs import file_name
 from cas.objects.store import ObjectStore
 from cas.storage.files import OS_FILES, Files
@@ -292,7 +292,7 @@ class _Backup:
                     group = next_group(entries)
                     hash = follow(group, seq, hash)
                     last = group[-1].seq
-                    id = writer.add(Kind.SEGMENT, self._segment(group))
+                    id = writer.add(Kind.SEGMENT, segment_of(self._objects.meta, group))
                     segments.append(SegmentLine(seq + 1, last, id))
                     seq = last
                     self._entries += len(group)
@@ -343,11 +343,6 @@ class _Backup:
         inline = [footer for footer, _body in captured.inline.values()]
         chain = [] if self._newest is None else self._vault.chain()
         return cleansing.is_clean(self._vault, chain, inline, ids)
-
-    def _segment(self, rows: list[EntryRow]) -> bytes:
-        meta = self._objects.meta
-        entries = tuple([row.entry for row in rows])
-        return Segment(rows[0].seq, entries, meta.lineage_id, meta.ancestry, meta.features).encode()
 
     def _damaged(self) -> tuple[bytes, ...]:
         """Objects that are damaged now: those of this backup, and of the last one still."""

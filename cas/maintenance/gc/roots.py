@@ -22,7 +22,7 @@ from cas.catalog.catalog import CatalogReader
 from cas.errors import CorruptJournal
 from cas.history.core import Core
 from cas.history.horizon import horizon_at, thinned_commits
-from cas.maintenance.gc.told import SegmentsTold, Told
+from cas.maintenance.gc.told import SegmentsTold, Told, named_in
 from cas.model.entry import Entry
 from cas.trees.node import REFS
 
@@ -118,9 +118,3 @@ def entries(reader: CatalogReader, after: int) -> Iterator[Entry]:
         for row in rows:
             yield Entry.decode(row.entry, verified=True)
         after = rows[-1].seq
-
-
-def named_in(entry: Entry) -> tuple[list[bytes], list[bytes]]:
-    """(blobs of events, targets of refs) that an entry names."""
-    blobs = [bytes(event.blob) for event in entry.events if event.blob is not None]
-    return blobs, [bytes(change.new) for change in entry.changes if change.new is not None]

@@ -91,9 +91,16 @@ def read_told(content: bytes) -> Told:
     segment = Segment.decode(content, verified=True)
     for data in segment.entries:
         entry = Entry.decode(data, verified=True)
-        blobs += [bytes(event.blob) for event in entry.events if event.blob is not None]
-        moves += [(entry.seq, bytes(c.new)) for c in entry.changes if c.new is not None]
+        named, targets = named_in(entry)
+        blobs += named
+        moves += [(entry.seq, target) for target in targets]
     return Told(segment.first_seq, segment.last_seq, tuple(blobs), tuple(moves))
+
+
+def named_in(entry: Entry) -> tuple[list[bytes], list[bytes]]:
+    """(blobs of events, targets of refs) that an entry names."""
+    blobs = [bytes(event.blob) for event in entry.events if event.blob is not None]
+    return blobs, [bytes(change.new) for change in entry.changes if change.new is not None]
 
 
 def _encode(id: bytes, told: Told) -> bytes:
