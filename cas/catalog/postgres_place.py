@@ -9,10 +9,9 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from attrs import evolve, field
+from attrs import evolve, field, frozen
 
 from cas.errors import Invalid, Unsupported
-from cas.model.values import frozen
 
 SCHEMES: Final = ("postgresql://", "postgres://")
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from attrs import frozen
+
 from cas.commands.target import MAIN
 from cas.errors import RevisionNotFound
 from cas.history.horizon import Thinning, horizon_now, thinning_of
@@ -15,7 +17,6 @@ from cas.history.view import View
 from cas.model.entry import Entry
 from cas.model.ids import CommitId
 from cas.model.objects import Commit
-from cas.model.values import frozen
 
 
 @frozen

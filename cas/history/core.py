@@ -10,6 +10,8 @@ import os
 from collections.abc import Iterable
 from typing import Final
 
+from attrs import frozen
+
 from cas.catalog.catalog import CatalogReader, EntryRow
 from cas.errors import CasError, Invalid, ReadOnly
 from cas.history.timeline import Moment, Timeline
@@ -17,7 +19,6 @@ from cas.limits import KIB, MIB, WHOLE_BLOB_BYTES_MAX
 from cas.model.entry import Entry, txid_floor, txid_from_key
 from cas.model.ids import Kind, digest_of
 from cas.model.objects import Commit
-from cas.model.values import frozen
 from cas.objects.batch import Batch
 from cas.objects.content import Readable, put_stream
 from cas.objects.store import ObjectStore, wrong_kind

@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from attrs import frozen
+
 from cas.catalog.catalog import CatalogReader, CatalogWriter, EntryRow, Head, PackRow
 from cas.errors import (
     CasError,
@@ -44,7 +46,6 @@ from cas.model.entry import (
 from cas.model.ids import CommitId, Kind, ObjectId, TreeId
 from cas.model.names import POLICIES
 from cas.model.objects import Commit
-from cas.model.values import frozen
 from cas.objects.batch import Batch
 from cas.objects.committer import Group, not_committed
 from cas.storage.pack import Footer

@@ -13,12 +13,13 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
+from attrs import frozen
+
 from cas.catalog.catalog import CatalogReader, EntryRow, Head
 from cas.errors import CorruptJournal, EntryNotFound, ObjectNotFound, RefConflict, RefExists
 from cas.history.refnodes import RefNodes
 from cas.model.entry import Entry, RefChange, entry_hash
 from cas.model.ids import ObjectId
-from cas.model.values import frozen
 from cas.objects.store import ObjectStore
 from cas.trees.cursor import get, nodes_of, scan
 from cas.trees.edit import apply

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
+from attrs import frozen
+
 from cas.errors import CasError, Corrupt, CorruptObject, HorizonFixed, Invalid, NotCanonical, Purged
 from cas.history.core import Core
 from cas.history.timeline import Moment
@@ -19,7 +21,6 @@ from cas.model.entry import RefChange
 from cas.model.ids import Kind, ObjectId
 from cas.model.names import PURGED_REF
 from cas.model.objects import Tag
-from cas.model.values import frozen
 from cas.objects.batch import Batch
 from cas.objects.store import ObjectStore
 from cas.trees.cursor import get, scan

@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from cas.model.values import frozen
+from attrs import frozen
+
 from cas.storage import place
 
 CATALOG: Final = "catalog.sqlite"

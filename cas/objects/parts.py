@@ -5,11 +5,12 @@ Floor 3. Invariant: the parts belong to one store and never change while its han
 
 from __future__ import annotations
 
+from attrs import frozen
+
 from cas.catalog.catalog import Catalog, Meta
 from cas.clock import Clock
 from cas.errors import MissingPack
 from cas.limits import Thresholds
-from cas.model.values import frozen
 from cas.objects.absent import Absent
 from cas.objects.dictionaries import Dictionaries
 from cas.objects.lookup import Lookup

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Final
 
+from attrs import frozen
 from blake3 import blake3
 
 from cas.errors import Closed, CorruptPack
 from cas.limits import FOOTER_CACHE_BYTES, ID_BYTES
 from cas.model.ids import body_hasher
-from cas.model.values import frozen
 from cas.objects.packs import file_name
 from cas.objects.parts import Parts
 from cas.objects.pipeline import Beside, Pipeline, Submitted

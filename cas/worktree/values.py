@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cas.model.values import frozen
+from attrs import frozen
 
 
 @frozen

@@ -15,6 +15,8 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from attrs import frozen
+
 from cas.catalog.catalog import ArchiveRow, CatalogReader, PackRow
 from cas.errors import CasError, CorruptObject
 from cas.history.horizon import horizon_now, is_thinned
@@ -31,7 +33,6 @@ from cas.maintenance.fsck.packs import Pack, PackBytes, PackSurvey, is_out_of_re
 from cas.maintenance.fsck.records import RecordCheck
 from cas.maintenance.fsck.spread import hand_out
 from cas.model.ids import Kind, digest_parts
-from cas.model.values import frozen
 from cas.objects.archive import lacking
 from cas.objects.content import read_spans
 from cas.objects.packs import file_name
