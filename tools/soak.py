@@ -3,8 +3,9 @@
 
 `soak.py` takes the measures of `tests/arsenal.py` one after the other (or those given with
 `--only`), runs the tests that count towards each again and again with new seeds until the bar of a
-soak or the limit is reached, and writes the result into docs/testing.md. A failure ends it; the
-test has printed how to repeat it. `--transactions` runs races of processes alone
+soak or the limit is reached. Every round goes into a ledger, docs/soak.csv, so that a soak may be
+spread over many runs; what all of them reached is written into docs/testing.md. A failure ends it;
+the test has printed how to repeat it. `--transactions` runs races of processes alone
 (`cas/testing/races.py`); a history that is refused is kept, and `--check FILE` looks at it again.
 `--decoder NAME --input HEX` gives one input to one decoder once more.
 """
@@ -12,6 +13,7 @@ test has printed how to repeat it. `--transactions` runs races of processes alon
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import pickle
@@ -33,6 +35,7 @@ from cas.testing.stores import scratch  # noqa: E402
 from tests.arsenal import MEASURES, Measure, reached  # noqa: E402
 
 DOCUMENT = ROOT / "docs" / "testing.md"
+LEDGER = ROOT / "docs" / "soak.csv"
 OPENING, CLOSING = "<!-- soak: written by tools/soak.py -->", "<!-- end of soak -->"
 
 TESTS: dict[str, tuple[list[str], str]] = {
@@ -62,23 +65,27 @@ def say(text: str) -> None:
 # -- families --------------------------------------------------------------------------------
 
 
-def family(name: str, measure: Measure, seed: int, minutes: float) -> tuple[int, float, int]:
-    """(how much was reached, in how many seconds, exit code)."""
+def family(name: str, measure: Measure, seed: int, minutes: float) -> int:
+    """Rounds of one family until its bar or the limit is reached; the exit code."""
     draw = random.Random(f"{seed} {name}")
-    started, total, code, slowest = time.monotonic(), 0, 0, 0.0
+    started, slowest, rounds = time.monotonic(), 0.0, 0
     words, profile = TESTS[name]
-    while code == 0 and total < measure.soak and not (total and name == "interleavings"):
+    # Schedules do not depend on the seed: one round does as many as the time allows.
+    while sum(done(name)) < measure.soak and not (rounds and name == "interleavings"):
         began = time.monotonic()
         # A round is whole or is not begun; the first always is.
-        if total and began - started + slowest > minutes * 60:
+        if rounds and began - started + slowest > minutes * 60:
             break
-        # Schedules do not depend on the seed: one round does as many as the time allows.
         schedules = max(100, int(minutes * 1_000))
-        count, code = one_round(words, profile, draw.randrange(1 << 32), measure, schedules)
-        total += count
+        chosen = draw.randrange(1 << 32)
+        count, code = one_round(words, profile, chosen, measure, schedules)
+        if code:
+            return code
+        rounds += 1
+        note(name, count, time.monotonic() - began, chosen)
         slowest = max(slowest, time.monotonic() - began)
-        say(f"{measure.name}: {total:,} of {measure.soak:,}")
-    return total, time.monotonic() - started, code
+        say(f"{measure.name}: {sum(done(name)):,} of {measure.soak:,}")
+    return 0
 
 
 def one_round(
@@ -102,29 +109,57 @@ def one_round(
 
 
 def soak_all(only: list[str], seed: int, minutes: float) -> int:
-    """Every family that was asked for; its results go into the document."""
+    """Every family that was asked for; what the ledger then says goes into the document."""
+    code = 0
     for name, measure in zip(TESTS, MEASURES, strict=True):
-        if only and name not in only:
-            continue
-        total, seconds, code = family(name, measure, seed, minutes)
-        if code:
-            return 1
-        record(measure, total, seconds, seed)
-    return 0
+        if not code and (not only or name in only):
+            code = family(name, measure, seed, minutes)
+    DOCUMENT.write_text(with_table(DOCUMENT.read_text()))
+    return code
 
 
-def record(measure: Measure, total: int, seconds: float, seed: int) -> None:
-    """Write the row of a measure, in place of the one that an earlier soak has written."""
-    text = DOCUMENT.read_text()
+# -- the ledger ------------------------------------------------------------------------------
+
+
+def note(name: str, count: int, seconds: float, seed: int) -> None:
+    """A round that ended well, with the commit that it was of ("+" when files differ from it)."""
+    git = ["git", "-C", str(ROOT)]
+    head = [*git, "rev-parse", "--short=10", "HEAD"]
+    commit = subprocess.run(head, capture_output=True, text=True, check=True).stdout.strip()
+    if subprocess.run(
+        [*git, "diff", "--quiet", "HEAD", "--", "cas", "tests"], check=False
+    ).returncode:
+        commit += "+"
+    with LEDGER.open("a", newline="") as file:
+        csv.writer(file).writerow([name, commit, count, round(seconds), seed])
+
+
+def rounds_of(name: str) -> list[list[str]]:
+    """The rounds of one family, oldest first."""
+    with LEDGER.open(newline="") as file:
+        return [row for row in csv.reader(file) if row[0] == name]
+
+
+def done(name: str) -> list[int]:
+    """How much each round of one family has reached; of schedules, which repeat, the longest."""
+    counts = [int(row[2]) for row in rounds_of(name)]
+    return [max(counts, default=0)] if name == "interleavings" else counts
+
+
+def with_table(text: str) -> str:
+    """The document with what the ledger says."""
     before, _, rest = text.partition(OPENING)
-    old, _, after = rest.partition(CLOSING)
-    rows = {line.split(" | ")[0]: line for line in old.splitlines() if line.startswith("| ")}
-    head = "| measure | wanted of a soak | reached | minutes | seed |"
-    rows.pop(head.split(" | ")[0], None)
-    key = f"| {measure.name}"
-    rows[key] = f"{key} | {measure.soak:,} | {total:,} | {seconds / 60:.1f} | {seed} |"
-    table = "\n".join([head, "|---|---:|---:|---:|---:|", *rows.values()])
-    DOCUMENT.write_text(f"{before}{OPENING}\n\n{table}\n\n{CLOSING}{after}")
+    _old, _, after = rest.partition(CLOSING)
+    lines = ["| measure | wanted of a soak | reached | rounds | hours | commits |"]
+    lines.append("|---|---:|---:|---:|---:|---|")
+    for name, measure in zip(TESTS, MEASURES, strict=True):
+        rows = rounds_of(name)
+        commits = ", ".join(dict.fromkeys(row[1] for row in rows))
+        hours = sum(int(row[3]) for row in rows) / 3600
+        reached_so_far = f"{sum(done(name)):,} | {len(rows)} | {hours:.1f} | {commits or 'none'}"
+        lines.append(f"| {measure.name} | {measure.soak:,} | {reached_so_far} |")
+    table = "\n".join(lines)
+    return f"{before}{OPENING}\n\n{table}\n\n{CLOSING}{after}"
 
 
 # -- histories alone -------------------------------------------------------------------------

@@ -117,3 +117,13 @@ def test_what_tests_count_is_kept_once(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads(place.read_text()) == {"t": {"r": {"cases": 20}}}
+
+
+def test_the_table_of_the_soak_is_what_its_ledger_says() -> None:
+    """Nobody writes into the table by hand, and a row of the ledger is of a family."""
+    from tools import soak
+
+    text = soak.DOCUMENT.read_text()
+    assert text == soak.with_table(text)
+    with soak.LEDGER.open() as file:
+        assert {line.split(",")[0] for line in file} <= set(soak.TESTS)
