@@ -435,7 +435,10 @@ class ReadOnly(NotAllowed):
 
 
 class AccessDenied(NotAllowed):
-    """A server refuses the credentials, or there are none. Fields: `path`."""
+    """A server refuses the credentials, or there are none; or this user may not read a folder.
+
+    Fields: `path`.
+    """
 
     code = "access-denied"
 

@@ -345,6 +345,11 @@ RANGE_CACHE_BYTES: Final = 512 * MIB
 RANGE_MEMORY_BYTES: Final = 64 * MIB
 """What is kept of the packs of a bucket: in the folder of the store, and by one handle."""
 
+GREP_CPU_S: Final = 10.0
+"""Seconds of processor time that a pattern may take in one file: a search of 8 MiB line by line
+takes one; a pattern that explodes takes years.
+"""
+
 BUCKET_READ_S: Final = 60
 BUCKET_WRITE_S: Final = 600
 """How long one request to the server of a bucket may take: a part of 8 MiB on its way here, or a

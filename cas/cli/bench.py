@@ -28,7 +28,7 @@ from cas.commands.bench import SECONDS, Figure, measure
     type=float,
     default=SECONDS,
     show_default=True,
-    help="About how long it may take.",
+    help="About how long it may take; below 5, of smaller amounts.",
 )
 @pass_front
 def bench_command(front: Front, place: str | None, seconds: float) -> None:

@@ -30,10 +30,7 @@ SECONDS_MIN: Final = 1.0
 
 _RECORD_BYTES: Final = 1024
 _MEMORY_WORDS: Final = 120
-_BATCH: Final = 1000
 _THREADS: Final = 8
-_LARGE_BYTES: Final = 32 * MIB
-_FILES: Final = 1000
 _SYNC_BYTES: Final = 4096
 
 _TEXT: Final = (
@@ -66,6 +63,27 @@ class _Source:
         count = _MEMORY_WORDS // 2 + drawn[0] % _MEMORY_WORDS // 2
         text = b" ".join([words[one % len(words)] for one in drawn[8 : 8 + count]])
         return b"note %s: %s.\n" % (drawn[:8].hex().encode(), text)
+
+
+@frozen
+class Amounts:
+    """What is done at least once, however short the time: so much of it. Figures name it."""
+
+    rounds: int
+    batch: int
+    large_bytes: int
+    files: int
+
+
+FULL: Final = Amounts(rounds=10, batch=1000, large_bytes=32 * MIB, files=1000)
+QUICK: Final = Amounts(rounds=3, batch=200, large_bytes=4 * MIB, files=100)
+FULL_SECONDS: Final = 5.0
+"""From here on `FULL` is no more than the time that was asked for, on a machine of today."""
+
+
+def amounts_for(seconds: float) -> Amounts:
+    """What goes into so many seconds."""
+    return FULL if seconds >= FULL_SECONDS else QUICK
 
 
 @frozen
@@ -121,13 +139,14 @@ def _figures(
     folder: Path, open_store: Callable[[str], Store], source: _Source, seconds: float
 ) -> Iterator[Figure]:
     """Each step has a share of the time; the shares leave room for making content."""
-    yield from _syncs(folder, source, 0.05 * seconds)
+    amounts = amounts_for(seconds)
+    yield from _syncs(folder, source, 0.05 * seconds, amounts)
     with open_store(str(folder / "bench.cas")) as store:
-        yield from _commits(store, source, 0.15 * seconds)
+        yield from _commits(store, source, 0.15 * seconds, amounts)
         yield _threads(store, source, 0.1 * seconds)
-        yield from _objects(store, source, 0.25 * seconds)
-        yield from _large(store, source, 0.15 * seconds)
-        yield from _folder(store, source, folder)
+        yield from _objects(store, source, 0.25 * seconds, amounts)
+        yield from _large(store, source, 0.15 * seconds, amounts)
+        yield from _folder(store, source, folder, amounts)
 
 
 def _rounds(
@@ -148,7 +167,7 @@ def _at(spent: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def _syncs(folder: Path, source: _Source, seconds: float) -> Iterator[Figure]:
+def _syncs(folder: Path, source: _Source, seconds: float, amounts: Amounts) -> Iterator[Figure]:
     """What one write of 4 KiB to a file costs until it is durable: most of a small commit."""
     handle = os.open(folder / "sync", os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -159,14 +178,14 @@ def _syncs(folder: Path, source: _Source, seconds: float) -> Iterator[Figure]:
             os.fsync(handle)
 
         write()
-        spent = _rounds(source, seconds, write, 10)
+        spent = _rounds(source, seconds, write, amounts.rounds)
     finally:
         os.close(handle)
     yield Figure("sync of 4 KiB, median", _at(spent, 0.5), "s", len(spent))
     yield Figure("sync of 4 KiB, 99 of 100", _at(spent, 0.99), "s", len(spent))
 
 
-def _commits(store: Store, source: _Source, seconds: float) -> Iterator[Figure]:
+def _commits(store: Store, source: _Source, seconds: float, amounts: Amounts) -> Iterator[Figure]:
     """Commits of 1 KB each into a folder of some hundred files, by one thread."""
     contents = [source.bytes(_RECORD_BYTES) for _ in range(64)]
     turn = 0
@@ -179,7 +198,7 @@ def _commits(store: Store, source: _Source, seconds: float) -> Iterator[Figure]:
             tx.branch("commits")[f"items/item-{turn % 500:03d}"] = content
             tx.commit()
 
-    spent = _rounds(source, seconds, commit, 10)
+    spent = _rounds(source, seconds, commit, amounts.rounds)
     yield Figure("small commits, one thread", len(spent) / sum(spent), "/s", len(spent))
     yield Figure("small commit, median", _at(spent, 0.5), "s", len(spent))
     yield Figure("small commit, 99 of 100", _at(spent, 0.99), "s", len(spent))
@@ -214,50 +233,52 @@ def _threads(store: Store, source: _Source, seconds: float) -> Figure:
     return Figure(f"small commits, {_THREADS} threads", rate, "/s", sum(counts))
 
 
-def _objects(store: Store, source: _Source, seconds: float) -> Iterator[Figure]:
-    """Notes put a thousand at a time, durable each time, and got at random, verified."""
+def _objects(store: Store, source: _Source, seconds: float, amounts: Amounts) -> Iterator[Figure]:
+    """Notes put many at a time, durable each time, and got at random, verified."""
+    batch = amounts.batch
     ids: list[BlobId] = []
     spent, end = 0.0, source.now() + 0.6 * seconds
     while not ids or source.now() < end:
-        notes = [source.memory() for _ in range(_BATCH)]
+        notes = [source.memory() for _ in range(batch)]
         started = source.now()
         ids += store.put_many(notes)
         spent += source.now() - started
-    yield Figure(f"put_many, {_BATCH:,} notes a call", len(ids) / spent, "/s", len(ids))
+    yield Figure(f"put_many, {batch:,} notes a call", len(ids) / spent, "/s", len(ids))
     store.spill()
     asked = iter([ids[at] for at in source.numbers(1 << 17, len(ids))])
-    single = _rounds(source, 0.2 * seconds, lambda: store.get(next(asked, ids[0])), 10)
+    single = _rounds(source, 0.2 * seconds, lambda: store.get(next(asked, ids[0])), amounts.rounds)
     yield Figure("get, at random", len(single) / sum(single), "/s", len(single))
-    groups = [[ids[at] for at in source.numbers(_BATCH, len(ids))] for _ in range(32)]
+    groups = [[ids[at] for at in source.numbers(batch, len(ids))] for _ in range(32)]
     turns = iter(groups * 64)
     many = _rounds(source, 0.2 * seconds, lambda: list(store.get_many(next(turns, groups[0]))))
-    count = _BATCH * len(many)
-    yield Figure(f"get_many, {_BATCH:,} at random", count / sum(many), "/s", count)
+    count = batch * len(many)
+    yield Figure(f"get_many, {batch:,} at random", count / sum(many), "/s", count)
 
 
-def _large(store: Store, source: _Source, seconds: float) -> Iterator[Figure]:
-    """Contents of 32 MiB, half of it random, half of it words: put durable, got and verified."""
+def _large(store: Store, source: _Source, seconds: float, amounts: Amounts) -> Iterator[Figure]:
+    """Large contents, half of each random, half words: put durable, got and verified."""
+    large_bytes = amounts.large_bytes
     words = b"".join(source.memory() for _ in range(2_000))
     ids: list[BlobId] = []
     spent, end = 0.0, source.now() + 0.8 * seconds
     while not ids or source.now() < end:
-        half = source.bytes(_LARGE_BYTES // 2)
+        half = source.bytes(large_bytes // 2)
         (start,) = source.numbers(1, len(words))
-        text = (words[start:] + words[:start]) * (1 + _LARGE_BYTES // 2 // len(words))
-        content = half + text[: _LARGE_BYTES // 2]
+        text = (words[start:] + words[:start]) * (1 + large_bytes // 2 // len(words))
+        content = half + text[: large_bytes // 2]
         started = source.now()
         ids.append(store.put(content))
         spent += source.now() - started
-    total = _LARGE_BYTES * len(ids)
-    yield Figure("put of 32 MiB", total / spent, "B/s", len(ids))
+    total = large_bytes * len(ids)
+    yield Figure(f"put of {large_bytes // MIB} MiB", total / spent, "B/s", len(ids))
     got = [_rounds(source, 0, lambda id=id: store.get(id))[0] for id in ids]  # type: ignore[misc]
-    yield Figure("get of 32 MiB", total / sum(got), "B/s", len(ids))
+    yield Figure(f"get of {large_bytes // MIB} MiB", total / sum(got), "B/s", len(ids))
 
 
-def _folder(store: Store, source: _Source, folder: Path) -> Iterator[Figure]:
-    """A thousand generated files saved, saved again unchanged, and restored."""
+def _folder(store: Store, source: _Source, folder: Path, amounts: Amounts) -> Iterator[Figure]:
+    """Generated files saved, saved again unchanged, and restored."""
     files = folder / "files"
-    for number in range(_FILES):
+    for number in range(amounts.files):
         path = files / f"part-{number // 100}" / f"file-{number:04d}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"".join(source.memory() for _ in range(1 + number % 12)))
@@ -266,8 +287,12 @@ def _folder(store: Store, source: _Source, folder: Path) -> Iterator[Figure]:
         import_folder(store, str(files), branch="folder", author="bench", message="m")
 
     (first,) = _rounds(source, 0, save)
-    yield Figure(f"snapshot of {_FILES:,} files", _FILES / first, "files/s", _FILES)
+    yield Figure(
+        f"snapshot of {amounts.files:,} files", amounts.files / first, "files/s", amounts.files
+    )
     again = _rounds(source, 0, save)
     yield Figure("snapshot again, nothing changed", again[0], "s", 1)
     (spent,) = _rounds(source, 0, lambda: restore_folder(store, "folder", str(folder / "back")))
-    yield Figure(f"restore of {_FILES:,} files", _FILES / spent, "files/s", _FILES)
+    yield Figure(
+        f"restore of {amounts.files:,} files", amounts.files / spent, "files/s", amounts.files
+    )

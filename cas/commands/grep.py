@@ -3,8 +3,8 @@
 Floor 8. Invariant: what is found does not depend on how many threads looked; files come in order
 of path, and memory is bounded by what is read ahead.
 
-Patterns are those of the standard library's `re`, on bytes, line by line: a match never goes over
-the end of a line. The whole content is searched first, which is where almost all files end.
+A pattern is held against lines by `lines`, which runs beside this process where it could take
+long (`searching`).
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from typing import Final, NamedTuple
 
 from attrs import frozen
 
+from cas.commands.searching import Part, Search, choose, escaped
 from cas.commands.target import Target, resolve
 from cas.errors import Invalid, Purged
 from cas.history.store import Store
-from cas.limits import WHOLE_BLOB_BYTES_MAX
+from cas.limits import GREP_CPU_S, WHOLE_BLOB_BYTES_MAX
 from cas.model.ids import Kind
 from cas.model.names import to_bytes
 from cas.model.objects import EntryKind, TreeEntry
@@ -38,8 +39,6 @@ _AHEAD: Final = 4
 _BINARY_BYTES: Final = 8000
 """A NUL byte among so many at the beginning makes a file binary, as in git."""
 _PART_BYTES: Final = 1 << 20
-# What sees where the searched bytes end, so that lines have to be searched by themselves.
-_LOOKS_AROUND: Final = re.compile(rb"\\[AZ]|\(\?<?!|\(\?<?=")
 
 
 class Line(NamedTuple):
@@ -75,28 +74,32 @@ class GrepRequest:
 
 
 def grep(
-    store: Store, text: str, request: GrepRequest, left_out: list[str] | None = None
+    store: Store,
+    text: str,
+    request: GrepRequest,
+    left_out: list[str] | None = None,
+    *,
+    cpu_s: float = GREP_CPU_S,
 ) -> tuple[Target, Iterator[Found]]:
     """Files below `REV[:PATH]` with a match, lazily, in order of path.
 
     Paths of files whose content was purged are added to `left_out`, in no order, by the end;
-    without such a list they raise `Purged`. Raises `Invalid` for a pattern that is none, and what
-    resolving a target raises.
+    without such a list they raise `Purged`. Raises `Invalid` for a pattern that is none, what
+    resolving a target raises, and `LimitExceeded` for a pattern that takes more than `cpu_s`
+    seconds of processor time in one file (or in 8 MiB of a longer one).
     """
-    pattern = _compile(request)
+    pattern = _compile(request, cpu_s)
     chosen = _Globs(request.globs)
     target = resolve(store.view(), text)
     worker = _Worker(store.objects, pattern, request.names_only, left_out)
     return target, _search(worker, _files(target, chosen))
 
 
-def _compile(request: GrepRequest) -> re.Pattern[bytes]:
+def _compile(request: GrepRequest, cpu_s: float) -> Search:
     raw = to_bytes(request.pattern)
+    flags = re.MULTILINE | (re.IGNORECASE if request.ignore_case else 0)
     try:
-        return re.compile(
-            re.escape(raw) if request.fixed else raw,
-            re.MULTILINE | (re.IGNORECASE if request.ignore_case else 0),
-        )
+        return choose(escaped(raw) if request.fixed else raw, int(flags), cpu_s)
     except (re.error, OverflowError, RecursionError) as error:
         raise Invalid(
             f"{request.pattern!r} is no regular expression ({error}); -F takes it as it stands.",
@@ -172,7 +175,7 @@ def _search(worker: _Worker, files: Iterator[_File]) -> Iterator[Found]:
         while waiting:
             yield from waiting.popleft().result()
     finally:
-        worker.stopped.set()
+        worker.stop()
         pool.shutdown(cancel_futures=True)
 
 
@@ -182,7 +185,7 @@ class _Worker:
     def __init__(
         self,
         objects: ObjectStore,
-        pattern: re.Pattern[bytes],
+        pattern: Search,
         names_only: bool,
         left_out: list[str] | None,
     ) -> None:
@@ -190,93 +193,73 @@ class _Worker:
         self._objects = objects
         self._pattern = pattern
         self._names_only = names_only
-        self._by_line = _LOOKS_AROUND.search(pattern.pattern) is not None
         self._readers = threading.local()
-        self.stopped = threading.Event()
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """End the searches under way."""
+        self._stopped.set()
+        self._pattern.close()
 
     def search(self, group: list[_File]) -> list[Found]:
         """The files of a group that match."""
         reader = getattr(self._readers, "reader", None)
         if reader is None:
             reader = self._readers.reader = BulkReader(self._objects)
-        found: list[Found] = []
+        whole: dict[int, Part] = {}
+        found: dict[int, Found] = {}
         contents = (given for part in reader.read([e.id for _, e in group]) for given in part)
-        for (path, entry), given in zip(group, contents, strict=True):
-            if self.stopped.is_set():
+        for at, ((path, entry), given) in enumerate(zip(group, contents, strict=True)):
+            if self._stopped.is_set():
                 break
             try:
                 if given.content is not None and given.kind == Kind.BLOB:
-                    match = self._file(path, entry, bytes(given.content))
+                    whole[at] = self._part(path, bytes(given.content))
                 elif entry.size > WHOLE_BLOB_BYTES_MAX:
-                    match = self._stream(path, entry)
+                    if (match := self._stream(path, entry)) is not None:
+                        found[at] = match
                 else:
-                    match = self._file(path, entry, self._objects.get(entry.id, Kind.BLOB))
+                    whole[at] = self._part(path, self._objects.get(entry.id, Kind.BLOB))
             except Purged:
                 if self._left_out is None:
                     raise
                 self._left_out.append(path)
-                continue
-            if match is not None:
-                found.append(match)
-        return found
+        every = self._pattern.search(list(whole.values())) if whole else ()
+        for at, lines in zip(whole, every, strict=True):
+            if lines:
+                path, entry = group[at]
+                found[at] = _found(path, entry, _is_binary(whole[at].content), lines)
+        return [found[at] for at in sorted(found)]
 
-    def _file(self, path: str, entry: TreeEntry, content: bytes) -> Found | None:
-        if not self._by_line and self._pattern.search(content) is None:
-            return None
-        binary = b"\0" in content[:_BINARY_BYTES]
-        lines = self._lines(content, 1, first_only=binary or self._names_only)
-        found = tuple(lines)
-        if not found:
-            return None
-        return Found(path, entry, binary, () if binary else found)
+    def _part(self, path: str, content: bytes) -> Part:
+        return Part(path, content, 1, self._names_only or _is_binary(content))
 
     def _stream(self, path: str, entry: TreeEntry) -> Found | None:
         """A long file, in parts that end with a line; a line of over 8 MiB is cut there."""
-        lines: list[Line] = []
+        lines: list[tuple[int, bytes]] = []
         binary = False
         with self._objects.open(entry.id) as reader:
             number, rest = 1, b""
-            while not self.stopped.is_set():
+            while not self._stopped.is_set():
                 part = reader.read(_PART_BYTES)
                 if number == 1 and not rest:
-                    binary = b"\0" in part[:_BINARY_BYTES]
+                    binary = _is_binary(part)
                 whole = rest + part
                 stop = len(whole)
                 if part and len(whole) < WHOLE_BLOB_BYTES_MAX:
                     stop = whole.rfind(b"\n") + 1
                 block, rest = whole[:stop], whole[stop:]
                 only = binary or self._names_only
-                lines += self._lines(block, number, first_only=only)
+                lines += self._pattern.search([Part(path, block, number, only)])[0]
                 number += block.count(b"\n")
                 if not part or (lines and only):
                     break
-        return Found(path, entry, binary, () if binary else tuple(lines)) if lines else None
+        return _found(path, entry, binary, lines) if lines else None
 
-    def _lines(self, content: bytes, number: int, *, first_only: bool) -> list[Line]:
-        """Lines of a content that match, its first line being `number`."""
-        found: list[Line] = []
-        at = counted = 0
-        while at < len(content):
-            start, last = at, at
-            if not self._by_line:
-                match = self._pattern.search(content, at)
-                if match is None:
-                    break
-                if match.start() == len(content) and content.endswith(b"\n"):
-                    break  # behind the last line there is none
-                start = content.rfind(b"\n", 0, match.start()) + 1
-                last = match.end()
-            while True:
-                stop = content.find(b"\n", start)
-                stop = len(content) if stop < 0 else stop
-                if self._pattern.search(content[start:stop]):
-                    number += content.count(b"\n", counted, start)
-                    counted = start
-                    found.append(Line(number, content[start:stop]))
-                    if first_only:
-                        return found
-                start = stop + 1
-                if start > last or start >= len(content):
-                    break
-            at = start
-        return found
+
+def _is_binary(content: bytes) -> bool:
+    return b"\0" in content[:_BINARY_BYTES]
+
+
+def _found(path: str, entry: TreeEntry, binary: bool, lines: list[tuple[int, bytes]]) -> Found:
+    return Found(path, entry, binary, () if binary else tuple(Line(*line) for line in lines))

@@ -23,6 +23,7 @@ from cas.model.objects import Commit, EntryKind, TreeEntry
 from cas.objects.batch import Batch
 from cas.objects.content import Readable
 from cas.trees import paths
+from cas.trees.below import refuse_both
 from cas.trees.diff import diff
 from cas.trees.node import DIRECTORY, EMPTY_DATA, NodeStore, Value
 
@@ -106,11 +107,16 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
         *,
         kind: EntryKind = EntryKind.FILE,
     ) -> BlobId:
-        """Stage a file (or link: the content is its target) from bytes or a readable stream."""
+        """Stage a file (or link: the content is its target) from bytes or a readable stream.
+
+        Raises `InvalidName` beside what else is staged for a path above or below this one, where
+        one of the two would have to be file and directory at once: remove the other first.
+        """
         self._batch.check_open()
         parts = split_path(path)
         if kind == EntryKind.TREE:
             raise Invalid("A directory appears with the files in it; use `put_entry` for a tree.")
+        refuse_both(self.staged, self._above, parts, int(kind))
         id, size_bytes = self._core.put_content(self._batch, content)
         self._stage(parts, (int(kind), id, size_bytes))
         return BlobId(id)
@@ -120,10 +126,11 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
 
         Of a directory each directory in it is looked at, for its depth. Raises `ObjectNotFound`,
         `WrongKind`, `Invalid` when it has another size, `LimitExceeded` when paths in it would be
-        longer here than a path may be.
+        longer here than a path may be, `InvalidName` as `put` does.
         """
         self._batch.check_open()
         parts = split_path(path)
+        refuse_both(self.staged, self._above, parts, int(entry.kind))
         if entry.is_tree and entry.id == DIRECTORY.empty:
             # Known to everybody, and stored by nobody before it is first used.
             self._batch.put(Kind.TREE, EMPTY_DATA)
@@ -243,6 +250,7 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
                 raise Invalid(f"A side is one of {', '.join(SIDES)}, not {take!r}.")
             entry = conflict.side(take)
             if entry is not None:
+                refuse_both(self.staged, self._above, parts, int(entry.kind))
                 self._rely(entry.id)
             self._stage(parts, to_value(entry))
         self._resolved.add(parts)
@@ -316,7 +324,7 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
                 if count > FOLLOW_CHANGES_MAX:
                     return None
                 below = watched or path in self._watched
-                before, after = _folder(old), _folder(new)
+                before, after = paths.root_of(old), paths.root_of(new)
                 is_folder = before is not None and after is not None
                 if self._concerns(path) or (below and not is_folder):
                     found.append(self._clash(path, old, new, below))
@@ -440,10 +448,3 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
         if self._replaced:
             staged.append((b"", _TREE, bytes(self.tree)))
         return self.ref, self.allow_empty, staged
-
-
-def _folder(value: Value | None) -> bytes | None:
-    """Root of the directory that a value is, the empty one where nothing is; None for a file."""
-    if value is None:
-        return DIRECTORY.empty
-    return value[1] if value[0] == _TREE else None

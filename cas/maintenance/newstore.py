@@ -20,7 +20,7 @@ from cas.clock import Clock
 from cas.errors import NotAStore
 from cas.later import Later
 from cas.maintenance.folder import CACHE, CATALOG, LOCKS, PACKS
-from cas.storage.files import OS_FILES, Files, translate
+from cas.storage.files import OS_FILES, Files, translate, translate_read
 
 if TYPE_CHECKING:
     from cas.storage import remote
@@ -95,7 +95,7 @@ def refuse_taken(folder: str) -> None:
     except NotADirectoryError:
         taken = True
     except OSError as error:
-        translate(error, folder)
+        translate_read(error, folder)
     if taken:
         raise NotAStore(
             f"{folder} exists and is not an empty folder; name another place.", path=folder

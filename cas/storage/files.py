@@ -12,7 +12,7 @@ import os
 import sys
 from typing import NoReturn
 
-from cas.errors import ReadOnly, StorageFailed, StorageFull
+from cas.errors import AccessDenied, ReadOnly, StorageFailed, StorageFull
 
 
 def translate(error: OSError, path: str) -> NoReturn:
@@ -27,6 +27,13 @@ def translate(error: OSError, path: str) -> NoReturn:
     raise StorageFailed(
         f"I/O failed at {path}: {error.strerror or error}.", path=path, errno=error.errno
     ) from error
+
+
+def translate_read(error: OSError, path: str) -> NoReturn:
+    """`translate`, for a call that only reads: who may not read is not told about writing."""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        raise AccessDenied(f"{path} may not be read by this user.", path=path) from error
+    translate(error, path)
 
 
 class Files:

@@ -16,7 +16,7 @@ from typing import ClassVar
 from cas.clock import Clock
 from cas.errors import Closed, CorruptPack, MissingPack, StorageFailed
 from cas.storage.bucket import BucketFile, Part, UnfinishedFile, has_ends
-from cas.storage.files import OS_FILES, Files, translate
+from cas.storage.files import OS_FILES, Files, translate, translate_read
 
 _TEMPORARY = ".tmp"
 _OPEN_FILES_MAX = 512
@@ -143,7 +143,7 @@ class LocalBucket:
         try:
             data = os.pread(opened.fd, length, start)
         except OSError as error:
-            translate(error, os.path.join(self._folder, name))
+            translate_read(error, os.path.join(self._folder, name))
         if len(data) != length:
             raise CorruptPack(
                 f"The pack {name} ends before byte {start + length}; run `cas fsck`.",
@@ -172,7 +172,7 @@ class LocalBucket:
                 f"The pack file {name} is missing; run `cas fsck`.", pack=name
             ) from error
         except OSError as error:
-            translate(error, path)
+            translate_read(error, path)
         with self._lock:
             if not self._closed:
                 self._descriptors.setdefault(name, opened)
@@ -188,14 +188,14 @@ class LocalBucket:
                 f"The pack file {name} is missing; run `cas fsck`.", pack=name
             ) from error
         except OSError as error:
-            translate(error, os.path.join(self._folder, name))
+            translate_read(error, os.path.join(self._folder, name))
 
     def list(self) -> Iterator[BucketFile]:
         try:
             with os.scandir(self._folder) as entries:
                 names = [entry.name for entry in entries if entry.name.endswith(".pack")]
         except OSError as error:
-            translate(error, self._folder)
+            translate_read(error, self._folder)
         for name in names:
             # What was deleted since the names were read is left out, and nothing else.
             with suppress(MissingPack):
@@ -206,7 +206,7 @@ class LocalBucket:
             with os.scandir(self._folder) as entries:
                 names = [entry.name for entry in entries if entry.name.endswith(_TEMPORARY)]
         except OSError as error:
-            translate(error, self._folder)
+            translate_read(error, self._folder)
         for name in names:
             owner = name.removesuffix(_TEMPORARY).rpartition("-")[0]
             with suppress(MissingPack):

@@ -20,7 +20,7 @@ from cas.errors import BucketTaken, CasError, CorruptCatalog, NewerFormat, Stora
 from cas.storage.address import BucketAddress
 from cas.storage.address import parse_address as parse_address
 from cas.storage.connect import connect
-from cas.storage.files import Files, translate
+from cas.storage.files import Files, translate, translate_read
 from cas.storage.probe import Probe, probe
 from cas.storage.ranges import CachedBucket
 from cas.storage.s3 import S3Bucket
@@ -65,7 +65,7 @@ def read_record(path: str) -> BucketRecord:
         with open(path, "rb") as file:
             data = file.read(1 << 16)
     except OSError as error:
-        translate(error, path)
+        translate_read(error, path)
     try:
         document = json.loads(data)
         version = int(document["version"]) if document["schema"] == _SCHEMA else 0

@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from cas.errors import InvalidName, LimitExceeded, WrongKind
+from cas.errors import InvalidName, LimitExceeded
 from cas.limits import ID_BYTES, PATH_BYTES_MAX, PATH_DEPTH_MAX, WALK_ENTRIES_MAX
 from cas.model.ids import BlobId, TreeId
 from cas.model.names import check_entry_name, to_text
 from cas.model.objects import EntryKind, TreeEntry
+from cas.trees.below import below_file
 from cas.trees.build import Summary, summarize
 from cas.trees.cursor import get, scan
 from cas.trees.diff import Ahead, Difference, diff
@@ -33,6 +34,13 @@ def to_entry(value: Value) -> TreeEntry:
     """The public value of a directory entry."""
     tag, child, number = value
     return TreeEntry(EntryKind(tag), TreeId(child) if tag == _TREE else BlobId(child), number)
+
+
+def root_of(value: Value | None) -> bytes | None:
+    """Root of the directory that a value is, the empty one where nothing is; None for a file."""
+    if value is None:
+        return _EMPTY
+    return value[1] if value[0] == _TREE else None
 
 
 def lookup(root: bytes, parts: Path, nodes: NodeStore) -> TreeEntry | None:
@@ -157,7 +165,7 @@ def _enter(directory: _Directory, name: bytes, below: _Directory, nodes: NodeSto
         below.base = value[1]
         return True
     if below.writes:
-        raise _below_file((*directory.path(), name), value, own)
+        raise below_file((*directory.path(), name), value, own)
     return False
 
 
@@ -177,7 +185,7 @@ def edit_path(root: bytes, parts: Path, value: Value | None, nodes: NodeStore) -
         elif value is None:
             return summarize(DIRECTORY, root, load_root(DIRECTORY, root, nodes))
         else:
-            raise _below_file(parts[: depth + 1], above, False)
+            raise below_file(parts[: depth + 1], above, False)
     for depth in range(len(parts) - 1, 0, -1):
         base = bases[depth]
         done = apply_one(DIRECTORY, base, parts[depth], value, nodes, save_empty=False)
@@ -212,25 +220,6 @@ def _check_path(parts: Path) -> None:
             )
         for part in parts[:-1]:
             check_entry_name(part)
-
-
-def _below_file(parts: Path, value: Value, own: bool) -> WrongKind | InvalidName:
-    path = to_text(b"/".join(parts))
-    kind = EntryKind(value[0]).name.lower()
-    if own:
-        return InvalidName(
-            f"The same edits set {path!r} as a {kind} and something below it; leave out one.",
-            name=path,
-            reason="a file and a directory at once",
-        )
-    return WrongKind(
-        f"{path!r} is a {kind}, so nothing can be written below it; "
-        "delete it in the same edits to make a directory of it.",
-        path=path,
-        id=BlobId(value[1]),
-        expected="tree",
-        actual=kind,
-    )
 
 
 # -- walk and compare --------------------------------------------------------------------------

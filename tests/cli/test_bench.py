@@ -26,12 +26,38 @@ def test_bench_tells_figures_and_leaves_nothing(stocked: Shell) -> None:
     assert len(set(names)) == len(names)
     for wanted in ("sync of 4 KiB", "small commits, one thread", "small commits, 8 threads"):
         assert any(name.startswith(wanted) for name in names)
-    for wanted in ("put_many", "get,", "get_many", "put of 32 MiB", "snapshot", "restore"):
+    for wanted in ("put_many", "get,", "get_many", "put of 4 MiB", "snapshot of 100", "restore"):
         assert any(name.startswith(wanted) for name in names)
     for figure in document["figures"]:
         assert figure["value"] > 0
         assert figure["count"] > 0
         assert figure["unit"] in ("s", "/s", "B/s", "files/s")
+
+
+def test_a_short_bench_does_less_of_each(tmp_path: Path) -> None:
+    """However slow the machine is, no step does more than its share asks for, and figures say of
+    what they are: where each call takes longer than the whole time, each is made as few times as
+    a figure needs.
+    """
+
+    class Slow(SystemClock):
+        passed_ms = 0
+
+        def monotonic_ms(self) -> int:
+            self.passed_ms += 2_000
+            return self.passed_ms
+
+    def counts(seconds: float) -> dict[str, int]:
+        opened = partial(cas.open, create=True)
+        report = bench.measure(str(tmp_path), opened, Slow(), seconds)
+        return {figure.name: figure.count for figure in report.figures}
+
+    short, long = counts(1), counts(bench.FULL_SECONDS)
+    assert len(short) == len(long)
+    assert short["small commits, one thread"] == bench.QUICK.rounds
+    assert sum(short.values()) * 4 < sum(long.values())
+    assert {"put of 4 MiB", "snapshot of 100 files"} <= short.keys()
+    assert {"put of 32 MiB", "snapshot of 1,000 files"} <= long.keys()
 
 
 def test_bench_needs_no_store_when_told_where(shell: Shell, tmp_path: Path) -> None:

@@ -88,6 +88,44 @@ def test_a_store_that_may_not_be_opened_is_exit_6() -> None:
         shutil.rmtree(folder)
 
 
+def test_a_folder_that_may_not_be_read_is_not_told_about_writing() -> None:
+    """A backup, the packs of a store, one of them: exit 6, and the sentence says reading."""
+    folder, before = Path(tempfile.mkdtemp(prefix="cas-closed-")), os.geteuid()
+    store, backup = folder / ".cas", folder / "bk"
+    packs = store / "packs"
+    closed: Path = backup
+    try:
+        folder.chmod(0o755)
+        shell = Shell(folder)
+        shell("init")
+        shell("put", shell.write("large", os.urandom(2 << 20)))
+        shell("backup", str(backup))
+        shell("prove", str(backup), expect=None)  # what it loads may lie where nobody may read
+        shell("fsck", expect=None)
+        for path in (store, *store.rglob("*")):
+            path.chmod(0o777)
+        cases: list[tuple[Path, list[str]]] = [
+            (backup, ["prove", "bk"]),
+            (backup, ["restore-store", "bk", "new"]),
+            (packs, ["fsck"]),
+            (next(packs.iterdir()), ["fsck"]),
+        ]
+        for closed, words in cases:
+            mode = closed.stat().st_mode
+            closed.chmod(0)
+            if before == 0:
+                os.seteuid(65534)
+            problem = shell(*words, "--json", expect=6).problem
+            os.seteuid(before)
+            closed.chmod(mode)
+            assert problem["code"] == "access-denied", problem
+            assert "may not be read by this user" in problem["message"]
+    finally:
+        os.seteuid(before)
+        closed.chmod(0o755)
+        shutil.rmtree(folder)
+
+
 def test_a_word_that_is_missing_is_told_in_json_too(shell: Shell) -> None:
     """Wherever --json stands."""
     for words in (["--json", "--store"], ["log", "--json", "--store"]):

@@ -37,7 +37,7 @@ from cas.model.segment import Segment
 from cas.objects.packs import read_footer
 from cas.storage.bucket import Bucket, Upload
 from cas.storage.codec import decode_payload, encode_payloads
-from cas.storage.files import OS_FILES, Files, translate
+from cas.storage.files import OS_FILES, Files, translate, translate_read
 from cas.storage.header import PackHeader
 from cas.storage.local import LocalBucket
 from cas.storage.pack import TRAILER_BYTES
@@ -393,7 +393,7 @@ def _refuse_other(folder: str, *, write: bool) -> None:
     except NotADirectoryError as error:
         raise NotABackup(f"{folder} is no folder; name another place.", path=folder) from error
     except OSError as error:
-        translate(error, folder)
+        translate_read(error, folder)
     if names - _PARTS:
         raise NotABackup(
             f"{folder} holds other things than a backup ({min(names - _PARTS)!r}); name "

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
@@ -11,7 +14,7 @@ from hypothesis import strategies as st
 
 import cas
 from cas.commands.grep import Found, GrepRequest, grep
-from cas.errors import Invalid, RevisionNotFound
+from cas.errors import Invalid, LimitExceeded, RevisionNotFound
 from cas.history.store import Store
 from cas.model.objects import EntryKind
 from tests.unit.kit import write
@@ -21,6 +24,17 @@ def found(store: Store, pattern: str, target: str = "main", **how: object) -> di
     """Path -> numbers of the lines that match."""
     request = GrepRequest(pattern, **how)  # type: ignore[arg-type]
     return {f.path: [line.number for line in f.lines] for f in grep(store, target, request)[1]}
+
+
+def searching() -> list[str]:
+    """Children of this process that search."""
+    every = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):
+            parent = Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[1]
+            if int(parent) == os.getpid():
+                every.append(Path("/proc", pid, "cmdline").read_text())
+    return [line for line in every if "lines.py" in line]
 
 
 PATTERNS = [
@@ -73,6 +87,7 @@ def test_options_choose_what_counts(memory: Store) -> None:
     assert found(memory, "alpha") == {"doc/a.md": [2], "src/sub/b.py": [1]}
     assert list(found(memory, "ALPHA", ignore_case=True)) == sorted(files)
     assert found(memory, "b+", fixed=True) == {"src/a.py": [2]}
+    assert found(memory, "B+", fixed=True, ignore_case=True) == {"src/a.py": [2]}
     assert list(found(memory, "a", "main:src")) == ["a.py", "sub/b.py"]
     assert list(found(memory, "a", "main:doc/a.md")) == ["a.md"]
     assert list(found(memory, "a", globs=("*.py",))) == ["src/a.py", "src/sub/b.py"]
@@ -128,6 +143,35 @@ def test_a_search_that_is_left_leaves_no_thread(memory: Store) -> None:
     assert first.path == "f0000"
     files.close()  # type: ignore[attr-defined]
     assert not [t for t in threading.enumerate() if t.name.startswith("cas-grep")]
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_a_pattern_that_explodes_is_stopped(memory: Store, long: bool) -> None:
+    """It ends with an error that names the file, whatever else is searched, and leaves no thread
+    and no process.
+    """
+    size = 9 << 20 if long else 0
+    files = {f"f{number:04}": b"x" for number in range(300)}
+    write(memory, "main", {**files, "slow": b"a" * 40 + b"\n" + b"." * size, "z": b"aab"})
+    _target, matches = grep(memory, "main", GrepRequest("(a+)+b"), cpu_s=0.3)
+    with pytest.raises(LimitExceeded, match=r"0\.3 s of processor time in slow") as caught:
+        list(matches)
+    assert caught.value.fields["limit"] == "GREP_CPU_S"
+    assert not [t for t in threading.enumerate() if t.name.startswith("cas-grep")]
+    assert searching() == []
+    _target, matches = grep(memory, "main", GrepRequest("(a+)+b", globs=("!slow",)), cpu_s=5)
+    assert [match.path for match in matches] == ["z"]
+
+
+def test_a_search_that_is_left_ends_its_process(memory: Store) -> None:
+    """However long it would go on: who stops asking ends it."""
+    write(memory, "main", {"a": b"aab", **{f"b{n:03}": b"x" for n in range(70)}, "z": b"a" * 60})
+    _target, files = grep(memory, "main", GrepRequest("(a+)+b"), cpu_s=10_000)
+    assert next(files).path == "a"
+    assert len(searching()) >= 1
+    files.close()  # type: ignore[attr-defined]
+    assert not [t for t in threading.enumerate() if t.name.startswith("cas-grep")]
+    assert searching() == []
 
 
 @pytest.mark.parametrize("pattern", ["(", "[a", "*", "a{99999999999}"])

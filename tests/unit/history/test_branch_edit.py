@@ -200,6 +200,64 @@ def test_case_twins_and_two_normal_forms_are_different_names(memory: Store) -> N
     assert dict(memory.snapshot("main")) == files
 
 
+@pytest.mark.parametrize(
+    ("first", "second"), [("g", "g/b"), ("g/b", "g"), ("g", "g/b/c/d"), ("d/x/y", "d/x")]
+)
+def test_edits_that_contradict_each_other_are_told_at_the_second(
+    memory: Store, first: str, second: str
+) -> None:
+    """A path cannot be file and directory at once: the second is refused and not staged, however
+    it is given; once the first is removed it is taken, and so is what begins anew.
+    """
+    write(memory, files={"d/x": b"1", "d/z": b"1", "kept": b"1"})
+    entry = memory.snapshot("main").entry("kept")
+    assert entry is not None
+    with memory.begin() as tx:
+        edit = tx.branch("main")
+        if first == "d/x/y":
+            del edit["d/x"]
+        edit[first] = b"1"
+        with pytest.raises(InvalidName, match="same edits"):
+            edit[second] = b"2"
+        with pytest.raises(InvalidName, match="same edits"):
+            edit.put(second, io.BytesIO(b"2"), kind=EntryKind.LINK)
+        with pytest.raises(InvalidName, match="same edits"):
+            edit.put_entry(second, entry)
+        assert edit[first] == b"1"
+        assert second not in edit
+        del edit[first]
+        edit[second] = b"2"
+        tx.commit()
+    found = memory.snapshot("main")
+    assert found[second] == b"2"
+    assert first not in found
+    with memory.begin() as tx:
+        edit = tx.branch("main")
+        edit[first[:1]] = b"3"
+        edit.drop(first[:1])
+        edit[first[:1] + "/n"] = b"4"
+        edit.drop(first[:1] + "/n")
+        edit[first[:1]] = b"5"
+        tx.commit()
+    assert memory.snapshot("main")[first[:1]] == b"5"
+
+
+def test_a_directory_that_is_put_takes_files_below_it(memory: Store) -> None:
+    """In either order: what is put in a directory that is put stands on top of it."""
+    write(memory, files={"d/x": b"1", "d/y": b"2"})
+    entry = memory.snapshot("main").entry("d")
+    assert entry is not None
+    for turned in (False, True):
+        with memory.begin() as tx:
+            edit = tx.branch("main")
+            edit.clear()
+            steps = [lambda: edit.put_entry("e", entry), lambda: edit.put("e/x", b"3")]  # noqa: B023
+            for step in reversed(steps) if turned else steps:
+                step()
+            tx.commit()
+        assert dict(memory.snapshot("main")) == {"e/x": b"3", "e/y": b"2"}
+
+
 def test_a_file_is_no_directory(memory: Store) -> None:
     """A write below a file fails whole; a file may replace a directory and the other way round."""
     write(memory, files={"f": b"1", "d/x": b"2"})
@@ -210,9 +268,8 @@ def test_a_file_is_no_directory(memory: Store) -> None:
     with memory.begin() as tx:
         edit = tx.branch("main")
         edit["g"] = b"1"
-        edit["g/below"] = b"2"
         with pytest.raises(InvalidName):
-            tx.commit()
+            edit["g/below"] = b"2"
     assert dict(memory.snapshot("main")) == {"f": b"1", "d/x": b"2"}
     write(memory, files={"d": b"now a file"})
     assert memory.snapshot("main")["d"] == b"now a file"
