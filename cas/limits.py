@@ -356,6 +356,12 @@ BUCKET_WRITE_S: Final = 600
 whole pack on its way there over a line of 1 Mbit/s.
 """
 
+BUCKET_FIRST_S: Final = 4
+BUCKET_FIRST_RETRIES: Final = 1
+"""How long the first request of a store that is to be made may take, and how often it is sent
+again: an address where nobody answers is mostly a wrong one.
+"""
+
 BUCKET_RETRIES: Final = 5
 BUCKET_RETRY_S: Final = 60
 """How often, and until when, a request that failed is sent again; pauses double from 0.1 s."""

@@ -80,6 +80,9 @@ def copy_command(
         front.out.note(f"new: {objects}, {count(report.entry_count, 'entry', 'entries')}")
     else:
         front.out.note("nothing was lacking")
+    if report.purged:
+        purged = count(len(report.purged), "content")
+        front.out.note(f"{purged} purged from SRC came as tombstone, and is not in DST either")
 
 
 def _line(ref: RefCopy) -> str:
@@ -99,6 +102,7 @@ def _fields(report: CopyReport) -> dict[str, Any]:
         "new_objects": report.object_count,
         "new_bytes": report.new_bytes,
         "new_entries": report.entry_count,
+        "purged": [str(id) for id in report.purged],
     }
 
 

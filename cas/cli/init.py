@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import os
-from typing import Final
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from cas.assembly import STORE_FOLDER, adopt, init, shown_place
 from cas.cli.front import Front, pass_front
 from cas.cli.options import CasCommand
+from cas.cli.progress import telling
+from cas.later import Later
+from cas.storage.address import parse_address
+
+if TYPE_CHECKING:
+    from cas.storage import connect
+else:
+    connect = Later("cas.storage.connect")
 
 _NOTES: Final = {
     None: ("made a store", "there is a store already"),
@@ -51,7 +60,8 @@ def init_command(
         place = named if named is not None else os.environ.get("CAS_STORE") or STORE_FOLDER
     if place in ("", ":memory:"):
         raise click.UsageError(f"A store is a folder, not {place!r}; name one.")
-    done = init(place, bucket=bucket) if settle is None else adopt(place, fork=fork)
+    with telling(front.out, f"trying out {_shown(bucket)}") if bucket else nullcontext():
+        done = init(place, bucket=bucket) if settle is None else adopt(place, fork=fork)
     folder = shown_place(place)
     if front.out.json:
         created, settled = done and settle is None, settle if done else None
@@ -59,6 +69,10 @@ def init_command(
         return
     front.out.line(folder)
     front.out.note(_NOTES[settle][0 if done else 1])
+
+
+def _shown(bucket: str) -> str:
+    return connect.shown(parse_address(bucket)) if "://" in bucket else bucket
 
 
 COMMANDS: Final = {"init": init_command}

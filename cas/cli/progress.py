@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from cas.cli.form import count, size
-from cas.cli.output import Settings
+from cas.cli.output import Output, Settings
 from cas.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 DELAY_MS: Final = 500.0
 PAUSE_MS: Final = 100.0
+TELL_S: Final = 1.5
 
 
 def wanted(settings: Settings) -> bool:
@@ -31,6 +34,18 @@ def wanted(settings: Settings) -> bool:
     if settings.quiet or settings.json or os.environ.get("CI"):
         return False
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+@contextmanager
+def telling(out: Output, text: str) -> Iterator[None]:
+    """Say what is waited for, if the block lasts longer than one likes to wait unknowing."""
+    timer = threading.Timer(TELL_S, out.note, (text,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class Bar:

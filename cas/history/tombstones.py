@@ -110,7 +110,12 @@ def tombstones(core: Core, moment: Moment) -> Iterator[Tombstone]:
 
 def purged_ids(core: Core) -> frozenset[bytes]:
     """Ids that are purged in the newest state. Raises `Corrupt`."""
-    return _ids(core, root_at(core, core.timeline.now()))
+    return ids_at(core, core.timeline.now())
+
+
+def ids_at(core: Core, moment: Moment) -> frozenset[bytes]:
+    """Ids that are purged in a state. Raises `Corrupt`."""
+    return _ids(core, root_at(core, moment))
 
 
 def ids_below(core: Core, target: bytes) -> frozenset[bytes]:

@@ -7,7 +7,8 @@ and the refs or entries that name them are one transaction.
 An object that the other store has is not looked into: all that it names is there too
 (docs/design/001). Commits whose content the source has given up come only together with the word
 that it was: with the whole journal, or, where that is asked for, as thinned commits of the other
-store, by the entry that brings them. Else it would not know that it lacks on purpose.
+store, by the entry that brings them. Else it would not know that it lacks on purpose. Content
+that the source has purged never comes, even where it is still there; its tombstone does.
 """
 
 from __future__ import annotations
@@ -35,11 +36,14 @@ from cas.history.horizon import (
 )
 from cas.history.retain import stage_raise
 from cas.history.store import Store
+from cas.history.tombstones import ids_at, purged_ids, stage_tombstones
+from cas.history.transaction import Transaction
 from cas.history.view import Ref
 from cas.maintenance.findings import OnProgress, Progress
+from cas.maintenance.purge import finish_purges
 from cas.model.entry import Entry
 from cas.model.ids import CommitId, Kind, ObjectId
-from cas.model.names import HEADS, TAGS, short_ref
+from cas.model.names import HEADS, PURGED_REF, TAGS, short_ref
 from cas.model.objects import Commit
 from cas.model.segment import split_ancestry
 from cas.objects.batch import Batch
@@ -65,7 +69,8 @@ class RefCopy:
 class CopyReport:
     """What a copy did: whether the store at `place` was made, the journal entry that it ends with,
     refs that moved, and how many objects, bytes of content (of packs, where it was made) and
-    journal entries it lacked.
+    journal entries it lacked. `purged` is content of which tombstones came, because the source has
+    purged it.
     """
 
     place: str
@@ -75,6 +80,7 @@ class CopyReport:
     object_count: int
     new_bytes: int
     entry_count: int
+    purged: tuple[ObjectId, ...] = ()
 
 
 class _Carrier:
@@ -91,6 +97,9 @@ class _Carrier:
         self._horizon: Horizon = horizon_now(source.core)
         self.thinned: list[CommitId] = []
         """Commits that came without their content."""
+        self._purged = purged_ids(source.core)
+        self.buried: set[bytes] = set()
+        """What was purged, and stays away."""
         self.object_count = self.content_bytes = 0
 
     def bring(self, batch: Batch, roots: Iterable[bytes]) -> None:
@@ -100,6 +109,8 @@ class _Carrier:
             group = list(dict.fromkeys(waiting[-_GROUP:]))
             del waiting[-_GROUP:]
             lacking = [id for id in group if not self._is_there(batch, id)]
+            self.buried |= self._purged.intersection(lacking)
+            lacking = [id for id in lacking if id not in self._purged]
             large = [id for id in lacking if self._is_large(id)]
             small = [id for id in lacking if id not in large]
             for id, kind, content in self._source.objects.get_many(small):
@@ -171,6 +182,7 @@ def copy_refs(
     wanted = [_named(source, name) for name in dict.fromkeys(names)]
     carrier = _Carrier(source, target, progress, thinned=thinned)
     moves: list[RefCopy] = []
+    buried: set[bytes] = set()
     with target.begin(author=author, message=message or _message(source)) as tx:
         # A ref that moves between the beginning and this look is a conflict at the end.
         there = target.view()
@@ -189,6 +201,8 @@ def copy_refs(
             moves.append(RefCopy(ref.name, None if old is None else old.target, ref.target))
         if carrier.thinned:
             stage_raise(target.core, tx, 0, _thinnings(source, carrier.thinned))
+        if carrier.buried:
+            buried = _stage_burials(source, target, tx, carrier.buried)
         seq = tx.commit().seq if moves else there.seq
     return CopyReport(
         target.location,
@@ -198,7 +212,23 @@ def copy_refs(
         carrier.object_count,
         carrier.content_bytes,
         1 if moves else 0,
+        tuple(map(ObjectId, sorted(buried))),
     )
+
+
+def _stage_burials(source: Store, target: Store, tx: Transaction, ids: set[bytes]) -> set[bytes]:
+    """Stage the tombstones that the other store lacks: it would take what it lacks for lost."""
+    moment = target.core.timeline.now()
+    known = ids_at(target.core, moment)
+    stones = {bytes(stone.id): stone for stone in source.purged() if stone.id in ids - known}
+
+    def stage(batch: Batch) -> ObjectId:
+        batch.buried |= stones.keys()
+        return stage_tombstones(target.core, batch, moment, stones, tx.author, tx.message)
+
+    if stones:
+        tx.move(PURGED_REF, tx.stage(stage))
+    return set(stones)
 
 
 def _thinnings(source: Store, commits: Iterable[CommitId]) -> dict[CommitId, Thinning]:
@@ -249,13 +279,16 @@ def forward(source: Store, target: Store, *, progress: OnProgress = None) -> Cop
     Raises `BackupMismatch` when the other store is no copy of this one, or has entries of its own.
     """
     first = _common(source, target)
+    purged = purged_ids(target.core)
     entries = list(source.journal(first)) if first < source.view().seq else []
     carrier = _Carrier(source, target, progress, thinned=True)
     refs: dict[str, RefCopy] = {}
     if entries:
         batch = target.objects.new_batch()
         try:
+            _take_tombstones(source, target, carrier, batch, entries)
             _bring_all(source, carrier, batch, entries)
+            batch.buried |= carrier.buried
             _append(source, target, batch, entries)
         except BaseException as error:
             batch.abandon(error)
@@ -266,6 +299,8 @@ def forward(source: Store, target: Store, *, progress: OnProgress = None) -> Cop
                 if change.new is not None:
                     old = change.old if known is None else known.old
                     refs[change.ref] = RefCopy(change.ref, old, change.new)
+    # Tombstones came for what the copy had; or a run before this one was cut short behind them.
+    finish_purges(target)
     return CopyReport(
         target.location,
         False,
@@ -274,7 +309,21 @@ def forward(source: Store, target: Store, *, progress: OnProgress = None) -> Cop
         carrier.object_count,
         carrier.content_bytes,
         len(entries),
+        tuple(map(ObjectId, sorted(purged_ids(target.core) - purged))),
     )
+
+
+def _take_tombstones(
+    source: Store, target: Store, carrier: _Carrier, batch: Batch, entries: Sequence[Entry]
+) -> None:
+    """See to what entries bring and lift of tombstones; they themselves come with the entries."""
+    if any(change.ref == PURGED_REF for entry in entries for change in entry.changes):
+        # Whoever holds an older set of tombstones has to see that there is another.
+        batch.counts = True
+        lifted = purged_ids(target.core) - purged_ids(source.core)
+        batch.allowed |= lifted
+        # What names this is there, and is not looked into.
+        carrier.bring(batch, [id for id in lifted if source.has(ObjectId(id))])
 
 
 def _common(source: Store, target: Store) -> int:

@@ -70,8 +70,8 @@ class Batch:
         self._young = Young(parts, seq)
         self._patches = Patches(self._lookup, DELTAS in parts.meta.features)
         self._small_sealed: SealedPack | None = None
-        # Purged ids that come back on purpose; whether it counts as a removal.
-        self.allowed, self.counts = set[bytes](), False
+        # Purged ids that come back on purpose; whether it counts as a removal; what it purges.
+        self.allowed, self.counts, self.buried = set[bytes](), False, set[bytes]()
         self._done, self._pid = False, os.getpid()
         # Set once a transaction may have named the sealed packs: behind which version.
         self._offered, self._version, self.written_count, self.written_bytes = False, 0, 0, 0
@@ -365,7 +365,7 @@ class Batch:
         staged = (self._read(self, id) for id in self._structured)
         purged = self._parts.absent.refuse(self._hits, writer.head().condemn_seq, self.allowed)
         self._lookup.refresh(writer)
-        check_relied(self._lookup, self._hits, staged, purged, needs, self.holds)
+        check_relied(self._lookup, self._hits, staged, purged | self.buried, needs, self.holds)
 
     def installed(self, rows: list[tuple[PackRow, Footer]], head: Head) -> None:
         """After the transaction: the packs are part of the store."""

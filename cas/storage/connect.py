@@ -12,7 +12,14 @@ from typing import Any
 
 from cas.clock import Clock
 from cas.errors import Unsupported
-from cas.limits import BUCKET_READ_S, BUCKET_RETRIES, BUCKET_RETRY_S, BUCKET_WRITE_S
+from cas.limits import (
+    BUCKET_FIRST_RETRIES,
+    BUCKET_FIRST_S,
+    BUCKET_READ_S,
+    BUCKET_RETRIES,
+    BUCKET_RETRY_S,
+    BUCKET_WRITE_S,
+)
 from cas.storage.address import BucketAddress
 from cas.storage.credentials import client_settings, surroundings
 from cas.storage.s3 import S3Bucket
@@ -32,10 +39,28 @@ def load_client() -> Any:
     return obstore
 
 
+def shown(address: BucketAddress, environ: Mapping[str, str] | None = None) -> str:
+    """An address with the server that is asked, as far as that was said."""
+    endpoint = _endpoint(address, surroundings() if environ is None else environ, {})
+    return f"{address.label} at {endpoint}" if endpoint else address.label
+
+
+def _endpoint(
+    address: BucketAddress, environ: Mapping[str, str], settings: Mapping[str, Any]
+) -> str:
+    found = address.endpoint or settings.get("endpoint") or environ.get("AWS_ENDPOINT_URL_S3")
+    return str(found or environ.get("AWS_ENDPOINT_URL") or environ.get("AWS_ENDPOINT") or "")
+
+
 def connect(
-    address: BucketAddress, clock: Clock, environ: Mapping[str, str] | None = None
+    address: BucketAddress,
+    clock: Clock,
+    environ: Mapping[str, str] | None = None,
+    *,
+    first: bool = False,
 ) -> S3Bucket:
     """The bucket at an address. Nothing is asked yet, so that it may be wrong or out of reach.
+    With `first` it is one to ask a first question of: it gives up soon.
 
     Raises `Unsupported`, `AccessDenied`.
     """
@@ -46,21 +71,22 @@ def connect(
         settings["endpoint"] = address.endpoint
     if address.region is not None:
         settings["region"] = address.region
-    endpoint = settings.get("endpoint") or environ.get("AWS_ENDPOINT_URL_S3")
-    endpoint = endpoint or environ.get("AWS_ENDPOINT_URL") or environ.get("AWS_ENDPOINT") or ""
-    client = {"allow_http": True} if endpoint.startswith("http://") else {}
+    is_plain = _endpoint(address, environ, settings).startswith("http://")
+    client = {"allow_http": True} if is_plain else {}
 
-    def store(request_s: int) -> Any:
+    def store(request_s: float, retries: int, retry_s: float) -> Any:
         return library.store.S3Store(
             address.bucket,
             prefix=address.prefix or None,
             client_options={**client, "timeout": timedelta(seconds=request_s)},
-            retry_config={
-                "max_retries": BUCKET_RETRIES,
-                "retry_timeout": timedelta(seconds=BUCKET_RETRY_S),
-            },
+            retry_config={"max_retries": retries, "retry_timeout": timedelta(seconds=retry_s)},
             checksum_algorithm="sha256",
             **settings,
         )
 
-    return S3Bucket(library, store(BUCKET_READ_S), clock, address.label, store(BUCKET_WRITE_S))
+    if first:
+        asking = store(BUCKET_FIRST_S, BUCKET_FIRST_RETRIES, 2 * BUCKET_FIRST_S)
+        return S3Bucket(library, asking, clock, address.label)
+    reader = store(BUCKET_READ_S, BUCKET_RETRIES, BUCKET_RETRY_S)
+    writer = store(BUCKET_WRITE_S, BUCKET_RETRIES, BUCKET_RETRY_S)
+    return S3Bucket(library, reader, clock, address.label, writer)

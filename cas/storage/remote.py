@@ -104,6 +104,12 @@ def claim(address: BucketAddress, clock: Clock) -> BucketRecord:
 
     Raises `UnsafeBucket`, `BucketTaken`, `StorageFailed`, `AccessDenied`, `Unsupported`.
     """
+    # The probe is patient, and all of its requests would wait for a server that is not there.
+    asking = connect(address, clock, first=True)
+    try:
+        asking.ask(CLAIM)
+    finally:
+        asking.close()
     bucket = connect(address, clock)
     try:
         found = probe(bucket)

@@ -47,6 +47,7 @@ _PARTS_AT_ONCE: Final = 8
 _LIST_AT_ONCE: Final = 1000
 
 _NO_CREDENTIALS: Final = "/latest/api/token"
+_ANSWERED: Final = "status code:"
 _REFUSED: Final = ("status code: 401", "status code: 403")
 
 
@@ -155,6 +156,25 @@ class S3Bucket:
         except Exception as error:
             raise self._failed("look at", name, error) from error
         return int(found.meta["size"]), str(found.attributes.get(_MARK, ""))
+
+    def ask(self, name: str) -> None:
+        """Whether anybody answers: one question, whatever the answer is. Raises `StorageFailed`
+        where nobody does, `AccessDenied`.
+        """
+        try:
+            self._obstore.head(self._store, name)
+        except FileNotFoundError:
+            return
+        except Exception as error:
+            self._refuse_denied(error)
+            if _ANSWERED in str(error):
+                return  # those who go on asking can say more of it
+            raise StorageFailed(
+                f"Nobody answers for {self.label}: {reason(error)}. Check the address and the "
+                "network, and try again.",
+                path=self.label,
+                errno=None,
+            ) from error
 
     def replace(self, name: str, data: bytes, tag: str) -> str:
         """Put a file in the place of the version with this tag; for the probe alone.

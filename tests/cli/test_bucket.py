@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
@@ -151,3 +152,17 @@ def test_stats_say_where_the_packs_lie(filled: Shell, remote: Remote) -> None:
     """`cas stats` names the bucket, without credentials."""
     assert remote.url("one") in filled("stats").text
     assert filled("stats", "--json").document["bucket"] == remote.url("one")
+
+
+@pytest.mark.slow
+def test_what_is_waited_for_is_said(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is silent is named while init waits for it, and the wait ends."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "someone")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "something")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        server = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        bucket = f"s3://bucket/a?endpoint={server}"
+        done = shell("init", "new", "--bucket", bucket, expect=7)
+        assert done.err.splitlines()[0] == f"trying out s3://bucket/a at {server}"
+        assert "Nobody answers" in done.err.splitlines()[1]
+    assert not (shell.folder / "new").exists()

@@ -141,3 +141,19 @@ def test_each_of_what_keeps_something_is_told(stocked: Shell) -> None:
         assert refs == {"heads", "tags", "pins", "holds"}
         assert {r["ref"] for r in reasons} >= {"heads/main", "heads/second"}
         assert len(stocked("why", what).lines) == len(reasons) == 5
+
+
+def test_a_branch_is_copied_with_the_tombstone(purged: Shell) -> None:
+    """The other store has the rest, names why it lacks the file, and the note says it once."""
+    purged("init", "other")
+    document = purged("copy", ".cas", "other", "main", "--json").document
+    assert len(document["purged"]) == 1
+    there = ("--store", "other")
+    assert purged(*there, "ls", "main").lines == ["a", "k", "z"]
+    assert "leaked" in purged(*there, "cat", "main:k", expect=3).err
+    purged("init", "third")
+    done = purged("copy", ".cas", "third", "main")
+    assert "1 content purged from SRC came as" in done.err
+    purged("write", "main:n", "d/a")
+    assert "purged" not in purged("copy", ".cas", "third", "main").err
+    purged(*there, "fsck")

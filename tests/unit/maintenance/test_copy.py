@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -19,17 +20,20 @@ from cas.errors import (
     CorruptPack,
     Invalid,
     NotAStore,
+    Purged,
     RefConflict,
     RefNotFound,
     Thinned,
+    WasPurged,
 )
 from cas.history.horizon import Thinning, horizon_now, thinned_commits, thinning_of
 from cas.history.retain import stage_raise
 from cas.history.retention import HorizonRule, KeepRule, RetentionPolicy, Span
 from cas.history.store import Store
 from cas.maintenance import copying
+from cas.maintenance import purge as purging
 from cas.maintenance.fsck.check import fsck
-from cas.model.ids import BlobId, CommitId
+from cas.model.ids import BlobId, CommitId, Kind, digest_of
 from cas.testing.stores import scratch
 from tests.unit.kit import commits, reopened, write
 from tests.unit.maintenance.test_backup import big, condemn, files_of, flip_object
@@ -40,6 +44,11 @@ def other(tmp_path: Path) -> Iterator[Store]:
     """Another store, empty."""
     with cas.open(tmp_path / "other", create=True) as opened:
         yield opened
+
+
+def blob(content: bytes) -> BlobId:
+    """The id of a content."""
+    return BlobId(digest_of(Kind.BLOB, content))
 
 
 def copied(store: Store, name: str = "copy") -> Store:
@@ -308,6 +317,123 @@ def test_what_is_left_of_a_thinned_history_comes_where_that_is_asked_for(
     write(other, files={"own": b"1"})
     assert cas.copy(other, store, ["main"]).entry_count == 1
     assert fsck(store).ok
+
+
+def test_a_branch_with_purged_content_comes_with_its_tombstone(store: Store, other: Store) -> None:
+    """The other store learns what was purged and why, by the entry that brings the branch; what it
+    has of it stays its own, and tombstones that do not concern the branch stay away.
+    """
+    secrets = {f"s{n}": os.urandom(5000) for n in range(4)}
+    write(store, files={**secrets, "beside": b"stays"})
+    write(store, "apart", {"apart": b"apart" * 100})
+    ids = {name: blob(content) for name, content in secrets.items()}
+    apart = store.snapshot("apart").entry("apart")
+    assert apart is not None
+    other.put(secrets["s2"])
+    other.put(secrets["s3"])
+    cas.purge(other, ids["s3"], reason="told there")
+    for id in (ids["s1"], ids["s2"], ids["s3"], apart.id):
+        cas.purge(store, id, reason="leaked", author="ada")
+    report = cas.copy(store, other, ["main"], author="ben")
+    assert report.entry_count == 1
+    assert report.purged == (ids["s1"],)
+    found = other.snapshot("main")
+    assert found["s0"] == secrets["s0"]
+    assert found["s2"] == secrets["s2"]
+    told = {stone.id: stone for stone in other.purged()}
+    assert told.keys() == {ids["s1"], ids["s3"]}
+    assert told[ids["s1"]] == next(s for s in store.purged() if s.id == ids["s1"])
+    assert told[ids["s3"]].reason == "told there"
+    for name in ("s1", "s3"):
+        with pytest.raises(Purged):
+            found[name]
+        with pytest.raises(WasPurged):
+            other.put(secrets[name])
+    assert fsck(other).ok
+    write(store, files={"more": b"1"})
+    assert cas.copy(store, other, ["main"]).purged == ()
+    other.gc(grace_us=0)
+    assert fsck(other).ok
+
+
+def test_a_purge_that_was_cut_short_gives_nothing_away(
+    store: Store, other: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Content that has its tombstone is not copied, though it can still be read here."""
+    content = os.urandom(5000)
+    write(store, files={"s": content})
+    monkeypatch.setattr(purging, "_remove", lambda *_: None)
+    cas.purge(store, blob(content), reason="leaked")
+    assert store.get(blob(content)) == content
+    cas.copy(store, other, ["main"])
+    with pytest.raises(Purged):
+        other.snapshot("main")["s"]
+
+
+def test_a_purge_meanwhile_does_not_hold_up_what_comes_with_tombstones(
+    store: Store, other: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Something is condemned in the other store during the copy: what is looked up again is not
+    what was purged here.
+    """
+    content = os.urandom(5000)
+    write(store, files={"s": content, "t": b"2"})
+    cas.purge(store, blob(content), reason="leaked")
+    gone = other.put(b"gone")
+    bring = copying._Carrier.bring
+
+    def slow(*words: Any) -> None:
+        bring(*words)
+        condemn(other, {gone})
+
+    monkeypatch.setattr(copying._Carrier, "bring", slow)
+    assert cas.copy(store, other, ["main"]).purged == (blob(content),)
+    assert fsck(other).ok
+
+
+def test_a_copy_is_brought_up_over_purges(store: Store) -> None:
+    """Tombstones come with the entries, the copy gives up what it had of it, and content that was
+    allowed again comes back, though all that names it was there.
+    """
+    early, late = os.urandom(5000), os.urandom(6000)
+    write(store, files={"early": early})
+    with copied(store) as copy:
+        write(store, files={"late": late})
+        cas.purge(store, blob(late), reason="leaked")
+        cas.purge(store, blob(early), reason="leaked")
+        write(store, files={"more": b"1"})
+        report = cas.copy(store, copy)
+        assert report.entry_count == 4
+        assert set(report.purged) == {blob(early), blob(late)}
+        assert not copy.has(blob(early))
+        with pytest.raises(Purged):
+            copy.snapshot("main")["early"]
+        assert copy.purged() == store.purged()
+        assert fsck(copy).ok
+        with reopened(copy) as again, pytest.raises(WasPurged):
+            again.put(late)
+        store.put(early, allow_purged=True)
+        cas.copy(store, copy)
+        assert copy.snapshot("main")["early"] == early
+        assert [stone.id for stone in copy.purged()] == [blob(late)]
+        assert fsck(copy).ok
+
+
+def test_a_copy_that_was_killed_behind_tombstones_is_ended_by_the_next(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was purged is still in its files then; the next run removes it."""
+    content = os.urandom(5000)
+    write(store, files={"early": content})
+    with copied(store) as copy:
+        cas.purge(store, blob(content), reason="leaked")
+        with monkeypatch.context() as patch:
+            patch.setattr(copying, "finish_purges", lambda _store: frozenset())
+            cas.copy(store, copy)
+        assert copy.get(blob(content)) == content
+        cas.copy(store, copy)
+        assert not copy.has(blob(content))
+        assert fsck(copy).ok
 
 
 def test_a_reused_object_that_was_condemned_meanwhile_is_noticed(

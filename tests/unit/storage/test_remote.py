@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -173,6 +176,41 @@ def test_a_server_out_of_reach_is_no_damage(
             cas.fsck(store)
     with pytest.raises(StorageFailed):
         cas.plan_repair(tmp_path / "store", rebuild=True)
+
+
+def test_an_address_where_nobody_answers_is_given_up_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that is to be made asks twice, and no more: a server that hangs up, one that is
+    silent, and none at all end in one error, and nothing is left.
+    """
+    keys(monkeypatch)
+    monkeypatch.setattr(connecting, "BUCKET_FIRST_S", 0.3)
+    calls = []
+    with socket.create_server(("127.0.0.1", 0)) as hanging_up:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = hanging_up.accept()
+                    calls.append(1)
+                    connection.close()
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        port = hanging_up.getsockname()[1]
+        with pytest.raises(StorageFailed, match="Nobody answers"):
+            cas.init(tmp_path / "store", bucket=f"s3://bucket/a?endpoint=http://127.0.0.1:{port}")
+        hanging_up.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    assert 1 <= len(calls) <= 2
+    with pytest.raises(StorageFailed, match="Nobody answers"):
+        cas.init(tmp_path / "store", bucket=f"s3://bucket/a?endpoint=http://127.0.0.1:{port}")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(StorageFailed, match="Nobody answers"):
+            cas.init(tmp_path / "store", bucket=f"s3://bucket/a?endpoint=http://127.0.0.1:{port}")
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_refused_key_is_no_damage(
