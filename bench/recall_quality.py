@@ -13,6 +13,7 @@ within 2,000 tokens of recall. `vector only` is what a store that embeds and not
 (mem0's way). Every number is printed with the weights it was made with.
 
     python bench/recall_quality.py            # --chosen: the half that weights were chosen on
+    python bench/recall_quality.py --sentences  # the model that is an extra, some minutes
 """
 
 from __future__ import annotations
@@ -139,10 +140,13 @@ def main() -> int:
     with (
         tempfile.TemporaryDirectory(prefix="cas-recall-") as folder,
         cas.open(Path(folder) / "s", create=True) as store,
-        cas.Recall(store) as recall,
+        cas.Recall(
+            store, embedder="sentences" if "--sentences" in sys.argv else "default"
+        ) as recall,
     ):
         _fill(store, texts)
-        recall.follow()
+        while recall.follow().embedded:
+            pass
         for kind, cases in kinds.items():
             for way, scoring in WAYS.items():
                 results[f"{kind}: {way}"] = row = measure(recall, cases, scoring)

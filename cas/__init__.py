@@ -57,7 +57,10 @@ if TYPE_CHECKING:
     from cas.recall.recall import Recall
     from cas.recall.recalled import Recalled
     from cas.recall.receipts import Receipt
+    from cas.recall.remote import RemoteEmbedder
     from cas.recall.score import Scoring
+    from cas.recall.sentences import SentenceEmbedder
+    from cas.recall.tokens import exact_tokens
     from cas.workspace.artifacts import Artifact, ArtifactKind
     from cas.workspace.checkouts import Checkout
     from cas.workspace.contexts import Context, Keep
@@ -121,7 +124,10 @@ _ROOMS = {
     "cas.recall.recall": ("Recall",),
     "cas.recall.recalled": ("Recalled",),
     "cas.recall.receipts": ("Receipt",),
+    "cas.recall.remote": ("RemoteEmbedder",),
     "cas.recall.score": ("Scoring",),
+    "cas.recall.sentences": ("SentenceEmbedder",),
+    "cas.recall.tokens": ("exact_tokens",),
     "cas.workspace.artifacts": ("Artifact", "ArtifactKind"),
     "cas.workspace.checkouts": ("Checkout",),
     "cas.workspace.contexts": ("Context", "Keep"),
@@ -209,6 +215,7 @@ __all__ = [
     "RefConflict",
     "RefCopy",
     "RefMove",
+    "RemoteEmbedder",
     "RestorePlan",
     "RestoreReport",
     "Retained",
@@ -216,6 +223,7 @@ __all__ = [
     "RetentionPolicy",
     "Run",
     "Scoring",
+    "SentenceEmbedder",
     "Severity",
     "Snapshot",
     "Sourced",
@@ -242,6 +250,7 @@ __all__ = [
     "backup",
     "carry",
     "copy",
+    "exact_tokens",
     "exchange",
     "expire",
     "fsck",

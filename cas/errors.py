@@ -411,6 +411,12 @@ class StorageFailed(Unavailable):
     code = "storage-failed"
 
 
+class ModelUnavailable(Unavailable):
+    """An embedder cannot be asked now; recall goes on by words alone. Fields: `path`."""
+
+    code = "model-unavailable"
+
+
 class OutcomeUnknown(Unavailable):
     """The answer of a commit was lost; resolve it by its transaction id. Fields: `txid`."""
 

@@ -52,11 +52,12 @@ def _recall(
     context: str = MEMORY,
     *,
     write: bool = False,
+    vocabulary: str | None = None,
 ) -> Iterator[Recall]:
     """Recall over the store in which a context lives; its index stays for the next command."""
     with (
         front.space(branch, write=write, remember=True) as own,
-        recalling(own.store_of(context), branch, index) as made,
+        recalling(own.store_of(context), branch, index, vocabulary) as made,
     ):
         yield made
 
@@ -154,6 +155,7 @@ def _fields(value: Aggregate) -> dict[str, Any]:
 @click.argument("query", metavar="QUERY")
 @click.option("--agent", metavar="NAME", help="Only what this agent remembers.")
 @click.option("--budget", type=int, default=2000, metavar="TOKENS", help="Room to fill (2000).")
+@click.option("--vocabulary", metavar="NAME", help="Count tokens exactly: o200k_base, cl100k_base.")
 @click.option("--pin", multiple=True, metavar="TYPE:ID", help="Given first, and never left out.")
 @click.option("--type", "kinds", multiple=True, metavar="TYPE", help="What to recall (memory).")
 @click.option("-w", "--where", multiple=True, metavar="FIELD=VALUE", help="Also != < <= > >= ^.")
@@ -170,6 +172,7 @@ def recall_command(
     query: str,
     agent: str | None,
     budget: int,
+    vocabulary: str | None,
     pin: tuple[str, ...],
     kinds: tuple[str, ...],
     where: tuple[str, ...],
@@ -186,7 +189,7 @@ def recall_command(
     The text is what a model would be shown; with --explain the reasons follow.
     """
     types = types_of(kinds or ("memory",))
-    with _recall(front, branch, index, write=receipt) as recall:
+    with _recall(front, branch, index, write=receipt, vocabulary=vocabulary) as recall:
         found = recall.recall(
             query,
             agent=agent,

@@ -15,6 +15,7 @@ from typing import Final
 from cas.errors import Invalid
 from cas.history.store import Store
 from cas.recall.recall import Recall
+from cas.recall.tokens import exact_tokens
 from cas.recall.where import All, Compare, Condition, Not, Op, plain
 from cas.workspace.artifacts import Artifact
 from cas.workspace.layout import MAIN
@@ -38,10 +39,15 @@ _OPERATORS: Final[dict[str, Op]] = {
 
 
 @contextmanager
-def recalling(store: Store, branch: str = MAIN, index: str | None = None) -> Iterator[Recall]:
-    """Recall over a store, with the model of the package where numpy is there for it."""
+def recalling(
+    store: Store, branch: str = MAIN, index: str | None = None, vocabulary: str | None = None
+) -> Iterator[Recall]:
+    """Recall over a store, with the model of the package where numpy is there for it; tokens are
+    counted with a vocabulary, if one is named.
+    """
     embedder = "default" if find_spec("numpy") is not None else None
-    with Recall(store, branch=branch, embedder=embedder, index=index) as recall:
+    counter = None if vocabulary is None else exact_tokens(vocabulary)
+    with Recall(store, branch=branch, embedder=embedder, counter=counter, index=index) as recall:
         yield recall
 
 

@@ -73,6 +73,11 @@ def need_numpy() -> None:
         ) from error
 
 
+def pieces_of(model: Any) -> list[str]:
+    """The vocabulary that lies beside the table of the package's model."""
+    return model["pieces"].tobytes().decode("utf-8").split("\n")  # type: ignore[no-any-return]
+
+
 class StaticEmbedder:
     """The model that comes with the package: 256 dimensions, offline, numpy only."""
 
@@ -88,8 +93,7 @@ class StaticEmbedder:
             )
         with np.load(BytesIO(data), allow_pickle=False) as model:
             self._rows = model["rows"].astype(np.float32)
-            pieces = model["pieces"].tobytes().decode("utf-8").split("\n")
-        self._pieces = WordPieces(pieces)
+            self._pieces = WordPieces(pieces_of(model))
         self._identity = f"{NAME}:{digest[:16]}"
 
     @property

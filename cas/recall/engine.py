@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import evolve
 
-from cas.errors import CasError, Invalid, Unsupported
+from cas.errors import CasError, Invalid, ModelUnavailable, Unsupported
 from cas.later import Later
 from cas.model.ids import BlobId
 from cas.recall.arena import Arena
@@ -81,7 +81,12 @@ class Engine:
                 told.append(models.notice)
             serving = models.serving
             model = "" if serving is None else serving.embedder.identity
-            return self._recall(db, evolve(request, model=model), now_us, told)
+            try:
+                return self._recall(db, evolve(request, model=model), now_us, told)
+            except ModelUnavailable as error:
+                # As if there were no model, so that a receipt of it can be replayed.
+                told = [*notices, f"{error} What was found was found by its words alone."]
+                return self._recall(db, evolve(request, model=""), now_us, told)
 
         return self._projection.read(answer)
 

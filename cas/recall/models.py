@@ -12,6 +12,7 @@ from typing import Final
 
 from attrs import frozen
 
+from cas.errors import ModelUnavailable
 from cas.history.store import Store
 from cas.model.ids import BlobId
 from cas.recall.database import Database, vector_place
@@ -65,6 +66,8 @@ class Models:
         self._old: Model | None = None
         self._rows = 0
         self._settled_at = -1
+        # Models that could not be asked in this transaction: what came waits for its vectors.
+        self._absent: set[int] = set()
         self._before: tuple[Model | None, Model | None, int] = None, None, 0
 
     def forget(self) -> None:
@@ -130,6 +133,7 @@ class Models:
     def begin(self, database: Database) -> None:
         """At the beginning of a transaction: which models there are and how far each is."""
         self._before = self._mine, self._old, self._rows
+        self._absent = set()
         if self.embedder is None:
             return
         database.run(
@@ -156,8 +160,8 @@ class Models:
     def add(self, database: Database, docs: list[int], texts: list[str]) -> None:
         """Vectors of rows that were taken in, by each model that is kept."""
         for model in (self._mine, self._old):
-            if model is not None and docs:
-                _embed(database, model, docs, texts)
+            if model is not None and docs and not _embed(database, model, docs, texts):
+                self._absent.add(model.code)
 
     def end(self, database: Database, *, rest: bool) -> int:
         """At the end of a transaction: rows that were taken in have their vectors. With `rest`
@@ -169,7 +173,9 @@ class Models:
             return 0
         # Who lacked nothing before lacks nothing now: what came has its vectors.
         mine, old = (
-            Model(each.code, each.embedder, self._rows) if each and each.upto >= before else each
+            Model(each.code, each.embedder, self._rows)
+            if each and each.upto >= before and each.code not in self._absent
+            else each
             for each in (mine, old)
         )
         assert mine is not None
@@ -205,7 +211,8 @@ class Models:
                 text_of(self._shapes[names[type]], data)
                 for (_, type, _), data in zip(rows, contents, strict=True)
             ]
-            _embed(database, model, [int(doc) for doc, _, _ in rows], texts)
+            if not _embed(database, model, [int(doc) for doc, _, _ in rows], texts):
+                return model, 0
         upto = int(rows[-1][0]) if len(rows) == limit else self._rows
         return Model(model.code, model.embedder, upto), len(rows)
 
@@ -214,15 +221,21 @@ def _last(database: Database) -> int:
     return int(database.rows("SELECT coalesce(max(doc), 0) FROM @item")[0][0])
 
 
-def _embed(database: Database, model: Model, docs: list[int], texts: list[str]) -> None:
+def _embed(database: Database, model: Model, docs: list[int], texts: list[str]) -> bool:
+    """Store a vector of each text; False when the model cannot be asked now."""
     embedder = model.embedder
-    packed = pack_vectors(embedder.embed(texts), embedder.dimensions, len(texts))
+    try:
+        vectors = embedder.embed(texts)
+    except ModelUnavailable:
+        return False
+    packed = pack_vectors(vectors, embedder.dimensions, len(texts))
     base = vector_place(model.code, 0)
     database.insert(
         "vector",
         [(base + doc, data) for doc, data in zip(docs, packed, strict=True)],
         "ON CONFLICT (place) DO UPDATE SET data = excluded.data",
     )
+    return True
 
 
 def _drop(database: Database, model: Model) -> None:

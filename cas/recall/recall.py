@@ -34,6 +34,7 @@ from cas.recall.projection import Followed, Projection
 from cas.recall.recalled import Recalled, Request
 from cas.recall.receipts import Receipt, request_of, save
 from cas.recall.score import Scoring
+from cas.recall.sentences import SentenceEmbedder
 from cas.recall.text import clean
 from cas.recall.tokens import Counter
 from cas.recall.where import condition_of, plain, to_text
@@ -58,7 +59,8 @@ class Recall:
     """Recall and search. `embedder=None` makes no vectors, and searches by words alone; by default
     the model of the package serves. That and `recall` need numpy, the other calls do not. `former`
     is the model that `embedder` takes the place of: it serves until each row has a vector of the
-    new one, some of which are made with each catching up. `counter` counts tokens exactly; else
+    new one, some of which are made with each catching up. "sentences" is the better model on this
+    machine (`cas.SentenceEmbedder`). `counter` counts tokens exactly (`cas.exact_tokens`); else
     they are estimated. `index` says where the search index lies: "database" (beside a catalog on
     PostgreSQL, shared by all hosts; the default there), "cache" (a file in the store's cache; the
     default elsewhere), or a file.
@@ -353,8 +355,12 @@ class Recall:
 def _given(embedder: Embedder | str | None) -> Embedder | None:
     if embedder == "default":
         return default_embedder()
+    if embedder == "sentences":
+        return SentenceEmbedder()
     if isinstance(embedder, str):
-        raise Invalid(f'An embedder is an object with `embed`, or "default", not {embedder!r}.')
+        raise Invalid(
+            f'An embedder is an object with `embed`, "default" or "sentences", not {embedder!r}.'
+        )
     return embedder
 
 
