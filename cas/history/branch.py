@@ -22,7 +22,7 @@ from cas.model.names import quoted, split_path, to_text
 from cas.model.objects import Commit, EntryKind, TreeEntry
 from cas.objects.batch import Batch
 from cas.objects.content import Readable
-from cas.trees import paths
+from cas.trees import known, paths
 from cas.trees.below import refuse_both
 from cas.trees.diff import diff
 from cas.trees.node import DIRECTORY, EMPTY_DATA, NodeStore, Value
@@ -32,15 +32,11 @@ Path = tuple[bytes, ...]
 OnMove = Literal["rebase", "conflict"]
 """What a commit does about a branch that moved: follow it where nothing was touched, or refuse."""
 Check = Callable[[bytes, bytes, NodeStore], None]
-"""Refuses, by an error, a directory that is to take the place of another: (old, new, their nodes).
-It may run inside the gate."""
+"""Refuses, by an error, a directory in another's place: (old, new, nodes); perhaps in the gate."""
 Side = Literal["base", "ours", "theirs"]
 """A side of a conflict."""
 
 _TREE: Final = int(EntryKind.TREE)
-
-_KNOWN_MAX: Final = 1024
-"""Entries that were looked up and are remembered."""
 
 
 class BranchEdit(Contents, MutableMapping[str, bytes]):
@@ -83,8 +79,7 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
         self._based_on: bytes | None = None
         # Paths that were looked at, and the directories above them.
         self._reads: set[Path] = set()
-        # What was found in a tree: most of what is written is looked up before, more than once.
-        self._known: tuple[bytes, dict[Path, TreeEntry | None]] = (self.tree, {})
+        self._known = known.Known(self._nodes)
         self._reads_above: set[Path] = set()
         self._read_all = False
         # Directories whose every change matters here, and those above them.
@@ -113,7 +108,11 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
         one of the two would have to be file and directory at once: remove the other first.
         """
         self._batch.check_open()
-        parts = split_path(path)
+        return self.put_at(split_path(path), content, kind)
+
+    def put_at(self, parts: Path, content: bytes | Readable, kind: EntryKind) -> BlobId:
+        """`put` at a path that was taken apart, and so checked, before."""
+        self._batch.check_open()
         if kind == EntryKind.TREE:
             raise Invalid("A directory appears with the files in it; use `put_entry` for a tree.")
         refuse_both(self.staged, self._above, parts, int(kind))
@@ -326,7 +325,8 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
                 below = watched or path in self._watched
                 before, after = paths.root_of(old), paths.root_of(new)
                 is_folder = before is not None and after is not None
-                if self._concerns(path) or (below and not is_folder):
+                touched = self._read_all or path in self.staged or path in self._reads
+                if touched or (below and not is_folder):
                     found.append(self._clash(path, old, new, below))
                 if path in self._above or path in self._reads_above or below:
                     if before is not None and after is not None:
@@ -339,10 +339,6 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
         read = self._read_all or path in self._reads
         before, after = (None if side is None else paths.to_entry(side) for side in (old, new))
         return Clash(path, before, after, path in self.staged, read, watched)
-
-    def _concerns(self, path: Path) -> bool:
-        """Whether exactly what lies at a path was read or written here, or all was listed."""
-        return self._read_all or path in self.staged or path in self._reads
 
     def watch(self, path: str | bytes) -> None:
         """Tell `settle` of everything that others change below a directory, read or not."""
@@ -364,30 +360,34 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
     def entry(self, path: str | bytes) -> TreeEntry | None:
         """What lies at `path`, staged edits included."""
         self._core.objects.catalog.harden(reading=True)
-        return self._find(split_path(path))
+        value = self._find(split_path(path))
+        return None if value is None else paths.to_entry(value)
 
-    def _find(self, parts: Path) -> TreeEntry | None:
+    def find(self, parts: Path) -> Value | None:
+        """`entry` by the names of a path, as the tree has it: kind, id and bytes."""
+        self._core.objects.catalog.harden(reading=True)
+        return self._find(parts)
+
+    def look(self, parts: Path) -> Value | None:
+        """What the tree has at a path, without what is staged; this is no reading."""
+        return self._known.look(self.tree, parts)
+
+    def _find(self, parts: Path) -> Value | None:
         self._batch.check_open()
         if parts not in self._reads:
             self._reads.add(parts)
             self._reads_above.update(parts[:length] for length in range(1, len(parts)))
         if parts in self._above:
-            return paths.lookup(self._preview(), parts, self._nodes)
+            return paths.value_at(self._preview(), parts, self._nodes)
         if parts in self.staged:
-            value = self.staged[parts]
-            return None if value is None else paths.to_entry(value)
+            return self.staged[parts]
         for length in range(len(parts) - 1, 0, -1):
             if parts[:length] in self.staged:
                 value = self.staged[parts[:length]]
                 if value is None or value[0] != _TREE:
                     return None
-                return paths.lookup(value[1], parts[length:], self._nodes)
-        root, known = self._known
-        if root != self.tree or len(known) > _KNOWN_MAX:
-            root, known = self._known = self.tree, {}
-        if parts not in known:
-            known[parts] = paths.lookup(root, parts, self._nodes)
-        return known[parts]
+                return paths.value_at(value[1], parts[length:], self._nodes)
+        return self.look(parts)
 
     def _preview(self) -> bytes:
         """Root of the files as they stand; its nodes are staged and cost nothing if unchanged."""

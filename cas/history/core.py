@@ -78,6 +78,7 @@ class Core:
     def put_content(self, batch: Batch, content: object) -> tuple[bytes, int]:
         """Stage bytes, a path or a readable stream; (blob id, bytes). Raises `Invalid`."""
         if isinstance(content, bytes | bytearray | memoryview):
+            # Bytes stay the same ones; of anything else a copy is kept.
             data = bytes(content)
             if len(data) > WHOLE_BLOB_BYTES_MAX:
                 return put_stream(io.BytesIO(data), batch, self.objects.has)

@@ -51,6 +51,7 @@ def encode_plain(value: Any) -> bytes:
 _BYTES: Final = tuple(bytes([n]) for n in range(256))
 STRING: Final = 0x40
 ARRAY: Final = 0x80
+MAP: Final = 0xA0
 EMPTY_MAP: Final = b"\xa0"
 
 
@@ -70,6 +71,14 @@ def head(major: int, length: int) -> bytes:
 def put_uint(number: int) -> bytes:
     """A number of at most 64 bits."""
     return head(0, number)
+
+
+def text_order(text: str) -> tuple[int, bytes]:
+    """What text is sorted by to stand in the order of its encodings: the shorter before the
+    longer. So stand the keys of a map.
+    """
+    data = text.encode()
+    return len(data), data
 
 
 def put_bytes(data: bytes) -> bytes:

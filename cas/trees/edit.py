@@ -25,20 +25,19 @@ from cas.errors import Invalid
 from cas.limits import NODE_SINGLE_ENTRIES_MAX
 from cas.trees import boundary
 from cas.trees.build import Builder, Columns, Summary, keep, summarize
+from cas.trees.inplace import descend, edit_one, edit_run, values_only
 from cas.trees.node import (
-    NUMBER_END,
     Edit,
     Flavour,
     Node,
     NodeStore,
     Value,
     check_known,
-    check_number,
     check_value,
     load_child,
     load_root,
 )
-from cas.trees.splice import derive, replace_entry, replace_values
+from cas.trees.splice import derive, replace_values
 
 
 def apply(
@@ -67,7 +66,15 @@ def apply(
     if any(map(ge, names, names[1:])):
         raise Invalid("Edits of a tree must be given in strictly ascending order of name.")
     top = load_root(flavour, root, nodes)
-    return _Edit(flavour, root, top, nodes, save_empty).run(wanted)
+    if not wanted:
+        return summarize(flavour, root, top)
+    path, leaf = descend(top, names[0], nodes)
+    done = edit_run(flavour, root, path, leaf, wanted, nodes)
+    if done is None:
+        general = _Edit(flavour, root, top, nodes, save_empty)
+        general.remember(path, leaf)
+        done = general.run(wanted)
+    return done
 
 
 def apply_one(
@@ -83,102 +90,13 @@ def apply_one(
     if value is not None:
         check_value(flavour, value)
     top = load_root(flavour, root, nodes)
-    path, leaf = _descend(top, name, nodes)
-    done = _edit_in_place(flavour, root, path, leaf, name, value, nodes)
+    path, leaf = descend(top, name, nodes)
+    done = edit_one(flavour, root, path, leaf, name, value, nodes)
     if done is None:
         general = _Edit(flavour, root, top, nodes, save_empty)
         general.remember(path, leaf)
         done = general.run([(name, value)])
     return done
-
-
-def _descend(node: Node, name: bytes, nodes: NodeStore) -> tuple[list[tuple[Node, int]], Node]:
-    """The leaf that `name` falls into, with the nodes and positions on the way to it."""
-    path: list[tuple[Node, int]] = []
-    while node.level:
-        names = node.names
-        index = bisect_left(names, name)
-        if index == len(names):
-            index -= 1
-        path.append((node, index))
-        node = load_child(node, index, nodes)
-    return path, node
-
-
-def _edit_in_place(
-    flavour: Flavour,
-    root_id: bytes,
-    path: list[tuple[Node, int]],
-    node: Node,
-    name: bytes,
-    value: Value | None,
-    nodes: NodeStore,
-) -> Summary | None:
-    """One edit that moves no boundary, or None when it might move one."""
-    root = path[0][0] if path else node
-    names = node.names
-    count = len(names)
-    index = bisect_left(names, name)
-    found = index < count and names[index] == name
-    last_name = None
-    if value is None:
-        if not found:
-            return summarize(flavour, root_id, root)
-        if count == 1 or (
-            path
-            and (
-                index == count - 1
-                or boundary.may_force(count, len(node.data))
-                or root.count - 1 <= NODE_SINGLE_ENTRIES_MAX
-            )
-        ):
-            return None
-        node = replace_entry(node, index, index + 1, None, 0, b"", 0)
-    elif found:
-        if node.value(index) == value:
-            return summarize(flavour, root_id, root)
-        node = replace_values(node, ((index, value),))
-    else:
-        flavour.check_name(name)
-        if not path:
-            if count >= NODE_SINGLE_ENTRIES_MAX:
-                return None
-        elif boundary.may_force(count + 1, len(node.data) + len(name)):
-            return None
-        elif index == count:
-            # Behind everything: an open last node takes the name, and gets a new last name.
-            if boundary.is_hit(0, names[-1]):
-                return None
-            last_name = name
-        elif boundary.is_hit(0, name):
-            return None
-        node = replace_entry(node, index, index, name, *value)
-    return _climb(flavour, node, path, len(node.names) - count, last_name, nodes)
-
-
-def _climb(
-    flavour: Flavour,
-    node: Node,
-    path: list[tuple[Node, int]],
-    growth: int,
-    last_name: bytes | None,
-    nodes: NodeStore,
-) -> Summary:
-    """Put a leaf that gained `growth` entries into the nodes above; with its new last name."""
-    fold = flavour.fold
-    number, node_id = fold(node.numbers), nodes.save(node)
-    if number >= NUMBER_END:
-        check_number(number)
-    for parent, index in reversed(path):
-        count = parent.tags[index] + growth
-        if last_name is None:
-            node = replace_values(parent, ((index, (count, node_id, number)),))
-        else:
-            node = replace_entry(parent, index, index + 1, last_name, count, node_id, number)
-        number, node_id = fold(node.numbers), nodes.save(node)
-        if number >= NUMBER_END:
-            check_number(number)
-    return Summary(node_id, sum(node.tags) if node.level else len(node.names), number)
 
 
 class _Place:
@@ -258,7 +176,7 @@ class _Edit:
                 return self._collapse(level, edits)
             edits = self._save(change)
         root = self.top.node
-        replaced = _values_only(root, edits)
+        replaced = values_only(root, edits)
         if replaced is None:
             entries = Columns()
             self._merge(root, edits, entries)
@@ -338,7 +256,7 @@ class _Edit:
                 part = edits[at:stop]
                 at = stop
                 node = place.node
-                if not pending.names and (replaced := _values_only(node, part)) is not None:
+                if not pending.names and (replaced := values_only(node, part)) is not None:
                     if replaced:
                         change.gone[node.names[-1]] = node
                         change.made.append(replace_values(node, replaced))
@@ -428,22 +346,6 @@ class _Edit:
                 continue
             above[node.names[-1]] = keep(self.flavour, node, self.nodes).entry
         return sorted(above.items(), key=_name_of)
-
-
-def _values_only(node: Node, edits: Sequence[Edit]) -> list[tuple[int, Value]] | None:
-    """Positions that get another value, or None when a name comes or goes."""
-    names = node.names
-    count = len(names)
-    replaced = []
-    at = 0
-    for name, value in edits:
-        at = bisect_left(names, name, at)
-        found = at < count and names[at] == name
-        if (value is None) == found:
-            return None
-        if value is not None and node.value(at) != value:
-            replaced.append((at, value))
-    return replaced
 
 
 def _name_of(edit: Edit) -> bytes:

@@ -84,19 +84,28 @@ def replace_values(node: Node, changes: Iterable[tuple[int, Value]]) -> Node:
     return made
 
 
-def replace_entry(
-    node: Node, start: int, stop: int, name: bytes | None, tag: int, child: bytes, number: int
+def replace_entries(
+    node: Node,
+    start: int,
+    stop: int,
+    made_names: Sequence[bytes],
+    made_tags: Sequence[int],
+    made_ids: bytes,
+    made_numbers: Sequence[int],
 ) -> Node:
-    """`node` with `start:stop` replaced by one entry, or by none when `name` is None."""
+    """`node` with `start:stop` replaced by other entries, given as columns; often by one, or by
+    none.
+    """
     if node.extras:
         raise foreign_extras(node)
-    column, kept = _splice_names(node, start, stop, name)
+    own = b"".join(map(put_bytes, made_names))
+    column, kept = _splice_names(node, start, stop, own, len(made_names))
     names, numbers = node.names.copy(), node.numbers.copy()
-    names[start:stop] = () if name is None else (name,)
-    numbers[start:stop] = () if name is None else (number,)
+    names[start:stop] = made_names
+    numbers[start:stop] = made_numbers
     tags = list(node.tags)
-    tags[start:stop] = () if name is None else (tag,)
-    ids = b"".join((node.ids[: start * ID_BYTES], child, node.ids[stop * ID_BYTES :]))
+    tags[start:stop] = made_tags
+    ids = b"".join((node.ids[: start * ID_BYTES], made_ids, node.ids[stop * ID_BYTES :]))
     made = assemble(
         node.level,
         names,
@@ -109,7 +118,6 @@ def replace_entry(
         first, last = node.ids_at + start * ID_BYTES, node.ids_at + stop * ID_BYTES
         data, ids_at = made.data, made.ids_at
         begin = data[: len(LEVEL_HEADS[node.level]) + len(head(ARRAY, len(names)))]
-        own = b"" if name is None else put_bytes(name)
         columns, tail = data[made.tags_at : ids_at], data[ids_at + len(ids) :]
         parts = (
             PATCH_HEAD,
@@ -119,8 +127,8 @@ def replace_entry(
             own,
             put_piece(kept[2], node.tags_at - kept[2], len(columns)),
             columns,
-            put_piece(node.ids_at, first - node.ids_at, len(child)),
-            child,
+            put_piece(node.ids_at, first - node.ids_at, len(made_ids)),
+            made_ids,
             put_piece(last, node.ids_at + len(node.ids) - last, len(tail)),
             tail,
         )
@@ -213,10 +221,11 @@ def _name_head(node: Node) -> int:
 
 
 def _splice_names(
-    node: Node, start: int, stop: int, name: bytes | None
+    node: Node, start: int, stop: int, own: bytes, count_own: int
 ) -> tuple[bytes | None, tuple[int, int, int] | None]:
-    """The names column with `start:stop` replaced, and where in the old bytes names begin, what
-    is replaced begins, and what follows it; None where that has to be encoded anew.
+    """The names column with `start:stop` replaced by `count_own` encoded ones, and where in the
+    old bytes names begin, what is replaced begins, and what follows it; None where that has to be
+    encoded anew.
 
     Where the heads of all names are of one length, the place of a name follows from the lengths
     of those before it, which are added up in C.
@@ -233,9 +242,9 @@ def _splice_names(
     data = node.data
     column = b"".join(
         (
-            head(ARRAY, count - (stop - start) + (name is not None)),
+            head(ARRAY, count - (stop - start) + count_own),
             data[at:first],
-            b"" if name is None else put_bytes(name),
+            own,
             data[last : node.tags_at],
         )
     )

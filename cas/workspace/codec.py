@@ -20,6 +20,7 @@ from cas.limits import RECORD_BYTES_MAX
 from cas.model.encoding import decode, encode
 from cas.model.ids import BlobId, digest_blob
 from cas.workspace.links import Link
+from cas.workspace.records import encoder_of
 from cas.workspace.registry import (
     ORIGIN,
     Aggregate,
@@ -47,8 +48,13 @@ class Record(NamedTuple):
 
 def to_record(value: Aggregate) -> bytes:
     """The bytes of an aggregate's record. Raises `InvalidRecord`, `LimitExceeded`."""
-    type = type_of(value.__class__)
-    return encode_record(Record(type.name, type.version, to_fields(value)))
+    type, fields = type_of(value.__class__), to_fields(value)
+    if value.unknown:
+        return encode_record(Record(type.name, type.version, fields))
+    make = _ENCODERS.get(type.cls)
+    if make is None:
+        make = _ENCODERS[type.cls] = encoder_of(type)
+    return _bounded(make(fields), type.name, fields)
 
 
 def to_fields(value: Aggregate) -> Fields:
@@ -144,7 +150,8 @@ def upcast(type: AggregateType, record: Record) -> Fields:
 
 _WRITERS: Final[dict[type, Callable[[Any], Fields]]] = {}
 _READERS: Final[dict[type, Callable[[Any, Any], Aggregate]]] = {}
-"""What cattrs has written for each class; two threads may write one twice."""
+_ENCODERS: Final[dict[type, Callable[[Fields], bytes]]] = {}
+"""What was made for each class, most of it by cattrs; two threads may write one twice."""
 
 
 def _writer(cls: type[Aggregate]) -> Callable[[Any], Fields]:
@@ -169,12 +176,18 @@ def _reader(cls: type[Aggregate]) -> Callable[[Any, Any], Aggregate]:
 def encode_record(record: Record) -> bytes:
     """The canonical bytes of a record. Raises `InvalidRecord`."""
     data = encode([record.type, record.version, record.fields, {}])
+    return _bounded(data, record.type, record.fields)
+
+
+def _bounded(data: bytes, type: str, fields: Fields) -> bytes:
+    """`data` itself when a record may be so long. Raises `InvalidRecord`."""
     if len(data) > RECORD_BYTES_MAX:
+        id = _id_of(fields)
         raise InvalidRecord(
-            f"The record of {record.type} {_id_of(record.fields)!r} has {len(data):,} bytes, more "
-            f"than {RECORD_BYTES_MAX:,}; keep long content as an artifact and link it.",
-            type=record.type,
-            id=_id_of(record.fields),
+            f"The record of {type} {id!r} has {len(data):,} bytes, more than "
+            f"{RECORD_BYTES_MAX:,}; keep long content as an artifact and link it.",
+            type=type,
+            id=id,
             field=None,
             reason="is too long",
         )

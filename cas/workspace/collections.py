@@ -12,8 +12,10 @@ from typing import Generic, TypeVar
 
 from cas.errors import Invalid, InvalidRecord
 from cas.model.ids import BlobId
+from cas.model.names import split_path
 from cas.model.objects import EntryKind, TreeEntry
 from cas.objects.content import Readable
+from cas.trees.node import Value
 from cas.workspace.artifacts import Artifact, ArtifactKind
 from cas.workspace.codec import pinned
 from cas.workspace.layout import file_path
@@ -184,13 +186,17 @@ class UnitArtifacts(UnitCollection[Artifact]):
         origins = frozenset(link_to(each) for each in (*made_from, *cites))
         self._unit.check_room(self.type, name)
         edit = self._unit.edit(self.type.context)
-        before = edit.entry(file_path(name))
-        executable = before is not None and before.kind == EntryKind.EXECUTABLE
+        place = split_path(file_path(name))
+        before = edit.find(place)
+        executable = before is not None and before[0] == EntryKind.EXECUTABLE
         mode = EntryKind.EXECUTABLE if executable else EntryKind.FILE
         allowed = bounded(self._unit.declared(self.type.context), name, content)
-        edit.put(file_path(name), allowed, kind=mode)
+        edit.put_at(place, allowed, mode)
+        file = edit.find(place)
+        assert file is not None
         return self._record(
             name,
+            file,
             kind=kind,
             media_type=media_type,
             title=title,
@@ -207,12 +213,16 @@ class UnitArtifacts(UnitCollection[Artifact]):
         declared = self._unit.declared(self.type.context)
         if declared is not None:
             declared.check_content(name, entry.size)
-        self._unit.edit(self.type.context).put_entry(file_path(name), entry)
-        return self._record(name)
+        edit = self._unit.edit(self.type.context)
+        edit.put_entry(file_path(name), entry)
+        file = edit.find(split_path(file_path(name)))
+        assert file is not None
+        return self._record(name, file)
 
     def _record(
         self,
         name: str,
+        file: Value,
         *,
         kind: ArtifactKind | None = None,
         media_type: str = "",
@@ -223,15 +233,14 @@ class UnitArtifacts(UnitCollection[Artifact]):
     ) -> Artifact:
         """Stage the record of an artifact whose file is staged."""
         old = self.find_one(name)
-        entry = self._unit.edit(self.type.context).entry(file_path(name))
-        assert entry is not None
-        blob = BlobId(entry.id)
+        _kind, content, size_bytes = file
+        blob = BlobId(content)
         guessed = media_type or mimetypes.guess_type(name)[0] or "application/octet-stream"
         if old is None:
             made = Artifact(
                 id=name,
                 content=blob,
-                size_bytes=entry.size,
+                size_bytes=size_bytes,
                 kind=kind or ArtifactKind.ARTIFACT,
                 media_type=guessed,
                 title=title,
@@ -245,7 +254,7 @@ class UnitArtifacts(UnitCollection[Artifact]):
             return self._unit.add_fresh(made)
         made = old.evolve(
             content=blob,
-            size_bytes=entry.size,
+            size_bytes=size_bytes,
             kind=kind or old.kind,
             media_type=media_type or old.media_type,
             title=title or old.title,

@@ -17,10 +17,11 @@ from cas.history.core import Core
 from cas.history.snapshot import Snapshot
 from cas.model.entry import Entry
 from cas.model.ids import BlobId, CommitId, TreeId
-from cas.model.names import HEADS, check_ref_name, to_text
+from cas.model.names import HEADS, check_ref_name, split_path, to_text
 from cas.trees import paths
 from cas.trees.diff import diff
 from cas.trees.node import DIRECTORY, Value
+from cas.workspace.links import is_plain
 from cas.workspace.registry import AggregateType, type_in
 
 MAIN: Final = "main"
@@ -76,6 +77,14 @@ def context_of(ref: str) -> tuple[str, str] | None:
 def record_path(type: AggregateType, id: str) -> str:
     """Where the record of an aggregate lies in its context's tree."""
     return f"{type.collection}/{id}"
+
+
+def record_parts(type: AggregateType, id: str) -> tuple[bytes, ...]:
+    """`record_path` as the names on the way. Raises `InvalidName`."""
+    # Most ids are one name.
+    if is_plain(id):
+        return type.collection.encode(), id.encode()
+    return split_path(record_path(type, id))
 
 
 def file_path(name: str) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from cas.errors import AggregateExists
 from cas.history.branch import BranchEdit, Path
-from cas.model.names import quoted, to_text
+from cas.model.names import quoted, split_path, to_text
+from cas.model.objects import EntryKind
 from cas.trees import paths
 from cas.trees.node import NodeStore
 from cas.workspace.layout import file_path, record_path
@@ -41,33 +42,27 @@ def check_room(edit: BranchEdit, nodes: NodeStore, type: AggregateType, id: str)
 
 def _file_above(edit: BranchEdit, nodes: NodeStore, parts: Path) -> Path | None:
     """The file that stands where a folder of this path would."""
-    root: bytes | None = edit.tree
+    # A directory that is staged on the way, and how long its path is.
+    root: bytes | None = None
     start = 0
     for length in range(1, len(parts)):
         above = parts[:length]
         if above in edit.staged:
             value = edit.staged[above]
-            root, start = None, length
-            if value is None:
-                continue
-            entry = paths.to_entry(value)
-        elif root is None:
-            continue
+            start = length
+        elif not start:
+            value = edit.look(above)
         else:
-            found = paths.lookup(root, parts[start:length], nodes)
-            if found is None:
-                root = None
-                continue
-            entry = found
-        if not entry.is_tree:
+            value = None if root is None else paths.value_at(root, (parts[length - 1],), nodes)
+        if value is not None and value[0] != EntryKind.TREE:
             return above
-        root, start = bytes(entry.id), length
+        root = None if value is None else value[1]
     return None
 
 
 def _first_below(edit: BranchEdit, nodes: NodeStore, place: str, parts: Path) -> Path | None:
     """The first file in a folder of this path."""
-    entry = edit.entry(place)
-    if entry is None or not entry.is_tree:
+    value = edit.find(split_path(place))
+    if value is None or value[0] != EntryKind.TREE:
         return None
-    return next((below for below, _ in paths.walk(entry.id, nodes, prefix=parts)), parts)
+    return next((below for below, _ in paths.walk(value[1], nodes, prefix=parts)), parts)

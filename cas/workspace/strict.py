@@ -21,7 +21,7 @@ import attrs
 from cas.errors import Invalid
 from cas.later import Later
 from cas.limits import RECORD_DEPTH_MAX
-from cas.model.encoding import encode
+from cas.model.encoding import encode, text_order
 from cas.model.ids import BlobId, CommitId, ObjectId
 from cas.workspace.links import Link
 from cas.workspace.registry import KEPT, ORIGIN, Aggregate, AggregateType
@@ -306,6 +306,7 @@ def _optional_out(kind: Any) -> Callable[[Any], Any]:
 
 
 _SETS: Final = (frozenset,)
+_FLAT: Final = (str, int, bool, bytes)
 
 
 def _is_many(kind: Any) -> bool:
@@ -332,13 +333,17 @@ def _many_in(kind: Any) -> Callable[[Any, Any], Any]:
 def _many_out(kind: Any) -> Callable[[Any], Any]:
     origin, inner = get_origin(kind), get_args(kind)[0]
     hook = _out(inner)
+    is_set = origin in _SETS
+    order: Callable[[Any], Any] = text_order if inner is str else encode
 
     def unstructure(value: Any) -> list[Any]:
         if not isinstance(value, origin):
             raise Invalid(f"is a {origin.__name__}, not {_shown(value)}")
         plain = [hook(each) for each in value]
         # A set has no order of its own, and equal sets have equal bytes.
-        return sorted(plain, key=encode) if origin in _SETS else plain
+        if is_set and len(plain) > 1:
+            plain.sort(key=order)
+        return plain
 
     return unstructure
 
@@ -371,17 +376,35 @@ def _map_out(kind: Any) -> Callable[[Any], Any]:
     return unstructure
 
 
+def field_types(type: AggregateType) -> dict[str, Any]:
+    """The type of each field."""
+    cls: Any = type.cls
+    return {
+        each.name: each.type
+        for each in attrs.fields(attrs.resolve_types(cls))
+        if each.name in type.fields
+    }
+
+
+def is_flat(kind: Any) -> bool:
+    """Whether the plain form of every value of this type holds neither floats nor maps."""
+    if kind in _PLAIN:
+        return kind not in (float, Any)
+    if _is_enum(kind):
+        return all(each.value.__class__ in _FLAT for each in kind)
+    if _is_optional(kind):
+        return is_flat(_inner(kind))
+    return _is_many(kind) and is_flat(get_args(kind)[0])
+
+
 def check_type(type: AggregateType) -> None:
     """Refuse a type one of whose fields no record can hold. Raises `Invalid`."""
-    cls: Any = type.cls
-    for each in attrs.fields(attrs.resolve_types(cls)):
-        if each.name not in type.fields:
-            continue
+    for name, kind in field_types(type).items():
         try:
-            _in(each.type)
+            _in(kind)
         except Invalid as error:
             raise Invalid(
-                f"The field {each.name!r} of type {type.name!r} {error}. Use str, int, float, "
+                f"The field {name!r} of type {type.name!r} {error}. Use str, int, float, "
                 "bool, bytes, datetime, enums, links, ids, attrs classes, and frozenset, "
                 "tuple[X, ...], Mapping[str, X] or `X | None` of these."
             ) from error

@@ -22,6 +22,7 @@ from cas.history.store import Store
 from cas.history.transaction import Transaction
 from cas.model.entry import Entry
 from cas.model.ids import BlobId, CommitId
+from cas.model.objects import EntryKind
 from cas.trees.node import DIRECTORY
 from cas.workspace.artifacts import Artifact, check_content
 from cas.workspace.clashes import conflict_error
@@ -31,6 +32,7 @@ from cas.workspace.events import encode_event
 from cas.workspace.layout import (
     context_branch,
     file_path,
+    record_parts,
     record_path,
     snapshot_of,
     stream_path,
@@ -217,8 +219,8 @@ class UnitCore:
         return from_record(self._tx.get(record), expected=type, origin=record)
 
     def _record(self, type: AggregateType, id: str) -> BlobId | None:
-        entry = self.edit(type.context).entry(record_path(type, id))
-        return None if entry is None or entry.is_tree else BlobId(entry.id)
+        value = self.edit(type.context).find(record_parts(type, id))
+        return None if value is None or value[0] == EntryKind.TREE else BlobId(value[1])
 
     def find(self, cls: type[T], where: Where | None = None, *, guard: bool = False) -> Iterator[T]:
         """The aggregates of which `where` is true, in the order of ids, with what is staged here.
@@ -359,7 +361,7 @@ class UnitCore:
             self.check_room(type, value.id)
         if isinstance(value, Artifact):
             check_content(value, self.edit(type.context).entry(file_path(value.id)))
-        self.edit(type.context)[record_path(type, value.id)] = record
+        self.edit(type.context).put_at(record_parts(type, value.id), record, EntryKind.FILE)
         self._staged[type.name, value.id] = value
         return value
 

@@ -15,7 +15,8 @@ from cas.trees import boundary
 from cas.trees.build import Summary, build
 from cas.trees.diff import diff
 from cas.trees.edit import apply
-from cas.trees.node import DIRECTORY, REFS, Flavour, Value, decode_node, encode_node
+from cas.trees.inplace import descend, edit_run
+from cas.trees.node import DIRECTORY, REFS, Edit, Flavour, Value, decode_node, encode_node
 from tests.unit.trees.support import (
     POOLS,
     DictNodes,
@@ -125,6 +126,56 @@ def test_one_edit_gives_what_build_gives(kinds: list[str], data: st.DataObject) 
     name = data.draw(st.sampled_from(names))
     value = data.draw(st.sampled_from([None, value_of(1), value_of(2, 3), value_of(5, 4)]))
     check_apply(DIRECTORY, content, {name: value})
+
+
+@given(st.lists(st.sampled_from(KINDS), min_size=1, max_size=3, unique=True), st.data())
+def test_a_run_of_edits_gives_what_build_gives(kinds: list[str], data: st.DataObject) -> None:
+    """Edits of neighbours, new names or other values, guess that no end moves and are never wrong
+    about it.
+    """
+    names = pool(*kinds)
+    ranges = data.draw(RANGES)
+    content = {name: value_of(at) for at, name in enumerate(take(names, ranges))}
+    start = data.draw(st.sampled_from([0, len(content), *(each[0] for each in ranges)]))
+    run = names[start:][: data.draw(st.sampled_from([2, 3, 5, 30, 64, 65, 260]))]
+    only_new, value = data.draw(st.booleans()), data.draw(st.integers(0, 99))
+    edits: Edits = {
+        name: value_of(value + at)
+        for at, name in enumerate(run)
+        if not only_new or name not in content
+    }
+    check_apply(DIRECTORY, content, edits)
+
+
+def test_names_behind_all_others_change_one_leaf() -> None:
+    """Names that a collection gains at its end go into its last leaf without a scan, unless one of
+    them, or what stood last, ends a node; many or long ones are left to the scan as well.
+    """
+    quiet = POOLS["no name ends anything"]
+    names = crafted(*quiet[:2], 600)
+    content = {b"a" + bytes([at]): value_of(at) for at in range(1, 40)}
+    content |= {b"b%05d" % at: value_of(at) for at in range(500)}
+    nodes = DictNodes()
+    root = build(DIRECTORY, items(content), nodes).root
+    top = nodes.load(root)
+    hit = next(b"d-%d" % at for at in range(999) if boundary.is_hit(0, b"d-%d" % at))
+    calm = sorted(b"c" + name for name in names if not boundary.is_hit(0, b"c" + name))
+    done: dict[str, Summary | None] = {}
+    for what, run in (
+        ("calm", calm[:5]),
+        ("a hit behind", [*calm[:3], hit]),
+        ("a hit before", [hit, hit + b"+"]),
+        ("many", calm[:260]),
+    ):
+        edits: list[Edit] = [(name, value_of(at)) for at, name in enumerate(run)]
+        path, leaf = descend(top, run[0], nodes)
+        assert not boundary.is_hit(0, leaf.names[-1]), "nothing is tried by this content"
+        nodes.reset()
+        made = done[what] = edit_run(DIRECTORY, root, path, leaf, edits, nodes)
+        assert made is not None or not nodes.saved
+        if made is not None:
+            assert made.root == oracle(content | applied({}, dict(edits)))[0]
+    assert {what for what, each in done.items() if each is None} == {"a hit before", "many"}
 
 
 def test_random_orders_end_in_one_root(rng: random.Random) -> None:

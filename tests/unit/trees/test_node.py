@@ -26,7 +26,7 @@ from cas.trees.node import (
     load_child,
     load_root,
 )
-from cas.trees.splice import replace_entry, replace_values
+from cas.trees.splice import replace_entries, replace_values
 from tests.unit.trees.support import (
     DictNodes,
     crafted,
@@ -110,13 +110,13 @@ def test_a_changed_entry_gives_the_canonical_bytes(node: Node, data: st.DataObje
     name = node.names[at - 1] + b"+" if at else b"\x01"
     if at < len(node) and name >= node.names[at]:
         stop = at + 1
-    added = replace_entry(node, at, stop, name, 2, b"i" * 32, 7)
+    added = replace_entries(node, at, stop, (name,), (2,), b"i" * 32, (7,))
     assert added.names == [*node.names[:at], name, *node.names[stop:]]
     assert added.value(at) == (2, b"i" * 32, 7)
     assert added.data == encode(fields_of(added))
     if len(node) > 1:
         at = min(at, len(node) - 1)
-        removed = replace_entry(node, at, at + 1, None, 0, b"", 0)
+        removed = replace_entries(node, at, at + 1, (), (), b"", ())
         assert removed.names == [*node.names[:at], *node.names[at + 1 :]]
         assert removed.data == encode(fields_of(removed))
     assert node.data == kept == encode(fields_of(node))
