@@ -79,7 +79,7 @@ WRITING = File(
     (
         Class(
             "cas.history.branch", "BranchEdit", "AsyncBranch", "BranchParts", frozenset(("get",)),
-            inside=frozenset(("finish", "request", "extras", "follow")),
+            inside=frozenset(("finish", "request", "extras", "follow", "put_at", "find", "look")),
         ),
         Class(
             "cas.history.transaction", "Transaction", "AsyncTransaction", "TransactionParts",

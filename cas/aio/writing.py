@@ -33,7 +33,11 @@ class AsyncBranch(BranchParts):
         *,
         kind: EntryKind | None = None,
     ) -> BlobId:
-        """Stage a file (or link: the content is its target) from bytes or a readable stream."""
+        """Stage a file (or link: the content is its target) from bytes or a readable stream.
+
+        Raises `InvalidName` beside what else is staged for a path above or below this one, where
+        one of the two would have to be file and directory at once: remove the other first.
+        """
         given, waits = bridged(content)
         return await self._run(
             lambda: self.sync.put(path, given, **({} if kind is None else {"kind": kind})),
@@ -45,7 +49,7 @@ class AsyncBranch(BranchParts):
 
         Of a directory each directory in it is looked at, for its depth. Raises `ObjectNotFound`,
         `WrongKind`, `Invalid` when it has another size, `LimitExceeded` when paths in it would be
-        longer here than a path may be.
+        longer here than a path may be, `InvalidName` as `put` does.
         """
         return await self._run(lambda: self.sync.put_entry(path, entry))
 

@@ -22,41 +22,67 @@ _WARM_MIN: Final = 4
 """Fewer nodes are read one by one: a batch costs more to set up."""
 _WARM_MAX: Final = 512
 """Nodes read together: about 2 MB, which the cache holds until they are loaded."""
+_KEPT_BYTES: Final = 250
+"""What bytes cost that are kept, beside their length."""
 
 
 class NodeCache:
-    """Decoded nodes by id, least recently used out first. Thread-safe."""
+    """Nodes by id, least recently used out first; decoded, or as their bytes, of which four times
+    as many have room. Thread-safe.
+    """
 
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
         self._bytes = 0
-        self._nodes: OrderedDict[bytes, Node] = OrderedDict()
+        self._nodes: OrderedDict[bytes, Node | bytes] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, id: bytes) -> Node | None:
-        """The node, if it is here."""
-        node = self._nodes.get(id)
-        if node is not None:
+    @property
+    def has_room(self) -> bool:
+        """Whether half of it is free."""
+        return 2 * self._bytes < self._bytes_max
+
+    def find(self, id: bytes) -> Node | bytes | None:
+        """The node, or its bytes, if it is here."""
+        found = self._nodes.get(id)
+        if found is not None:
             try:  # noqa: SIM105 - suppress() costs a commit three microseconds
                 self._nodes.move_to_end(id)
             except KeyError:
                 pass  # another thread dropped it between the two lines
+        return found
+
+    def get(self, id: bytes) -> Node | None:
+        """The node, if it is here; decoded now if it was not."""
+        found = self.find(id)
+        if not isinstance(found, bytes):
+            return found
+        node = decode_node(found, 0, verified=True)
+        node.id = id
+        self.put(id, node)
         return node
 
     def data_of(self, id: bytes) -> bytes | None:
         """The bytes of a node, if it is here."""
-        node = self.get(id)
-        return None if node is None else node.data
+        found = self.find(id)
+        return found.data if isinstance(found, Node) else found
 
-    def put(self, id: bytes, node: Node) -> None:
-        """Keep a node."""
+    def put(self, id: bytes, node: Node | bytes) -> None:
+        """Keep a node, or the bytes of one. A decoded one takes the place of bytes."""
         with self._lock:
-            if id in self._nodes:
-                return
+            before = self._nodes.get(id)
+            if before is not None:
+                if isinstance(before, Node) or isinstance(node, bytes):
+                    return
+                self._bytes -= _weight_of(before)
             self._nodes[id] = node
-            self._bytes += node.weight_bytes
+            self._bytes += _weight_of(node)
             while self._bytes > self._bytes_max and len(self._nodes) > 1:
-                self._bytes -= self._nodes.popitem(last=False)[1].weight_bytes
+                self._bytes -= _weight_of(self._nodes.popitem(last=False)[1])
+
+
+def _weight_of(node: Node | bytes) -> int:
+    return node.weight_bytes if isinstance(node, Node) else len(node) + _KEPT_BYTES
 
 
 class TreeNodes:
@@ -88,10 +114,28 @@ class TreeNodes:
     def load(self, node_id: bytes) -> Node:
         node = self._cache.get(node_id)
         if node is None:
-            content = None if self._quick is None else self._quick(node_id, self._kind)
-            kind = self._kind
-            if content is None:
-                kind, content = self._read(self._batch, node_id)
+            node = decode_node(self._content(node_id), self._kind, verified=True)
+            node.id = node_id
+            self._cache.put(node_id, node)
+        return node
+
+    def peek(self, node_id: bytes) -> Node | bytes:
+        """`load`, or the bytes of a node that nobody has decoded: they are kept as they are where
+        there is not room for all that is asked for.
+        """
+        found = self._cache.find(node_id)
+        if found is not None:
+            return found
+        if self._cache.has_room:
+            return self.load(node_id)
+        content = self._content(node_id)
+        self._cache.put(node_id, content)
+        return content
+
+    def _content(self, node_id: bytes) -> bytes:
+        content = None if self._quick is None else self._quick(node_id, self._kind)
+        if content is None:
+            kind, content = self._read(self._batch, node_id)
             if kind != self._flavour.kind:
                 raise WrongKind(
                     f"Object {node_id.hex()} is a {Kind(kind).name.lower()}, not a "
@@ -100,10 +144,7 @@ class TreeNodes:
                     expected=self._flavour.kind,
                     actual=Kind(kind),
                 )
-            node = decode_node(content, kind, verified=True)
-            node.id = node_id
-            self._cache.put(node_id, node)
-        return node
+        return content
 
     def warm(self, ids: Sequence[bytes]) -> None:
         """Read nodes that will be loaded, those of them that can be had together; never raises
@@ -111,7 +152,7 @@ class TreeNodes:
         """
         if self._many is None or self._batch is not None:
             return
-        missing = [id for id in ids if self._cache.get(id) is None][:_WARM_MAX]
+        missing = [id for id in ids if self._cache.find(id) is None][:_WARM_MAX]
         if len(missing) < _WARM_MIN:
             return
         at = 0

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 from cas.limits import ID_BYTES
+from cas.trees.glance import UNKNOWN, glance
 from cas.trees.node import Flavour, Item, Node, NodeStore, Value, load_child, load_root
 
 
@@ -24,6 +26,33 @@ def get(flavour: Flavour, root: bytes, name: bytes, nodes: NodeStore) -> Value |
         index = bisect_left(node.names, name)
     if index < len(node.names) and node.names[index] == name:
         return node.value(index)
+    return None
+
+
+class Peeking(NodeStore, Protocol):
+    """A node store that keeps some nodes as their bytes."""
+
+    def peek(self, node_id: bytes) -> Node | bytes:
+        """The node of this id, or its bytes. Raises as `load`."""
+
+
+def find(flavour: Flavour, root: bytes, name: bytes, nodes: Peeking) -> tuple[int, bytes] | None:
+    """Tag and id of `name`, or None: `get`, which need not decode the leaf."""
+    node = load_root(flavour, root, nodes)
+    index = bisect_left(node.names, name)
+    while node.level:
+        if index == len(node.names):
+            return None
+        if node.level == 1:
+            leaf = nodes.peek(node.child_id(index))
+            if isinstance(leaf, bytes):
+                found = glance(leaf, name, node.names[index])
+                if found is not UNKNOWN:
+                    return found
+        node = load_child(node, index, nodes)
+        index = bisect_left(node.names, name)
+    if index < len(node.names) and node.names[index] == name:
+        return node.value(index)[:2]
     return None
 
 

@@ -19,6 +19,7 @@ from cas.model.ids import BlobId, CommitId, Kind
 from cas.model.names import split_path
 from cas.model.objects import Commit, EntryKind
 from cas.trees import paths
+from cas.trees.cursor import find
 from cas.trees.node import DIRECTORY
 from cas.workspace.codec import from_record, typed
 from cas.workspace.layout import MAIN, context_branch, record_path, snapshot_of
@@ -90,9 +91,11 @@ class Reader:
         root = self._folder(type)
         if root is None:
             return None
-        # Most ids are one name.
-        name = (id.encode(),) if is_plain(id) else split_path(id)
-        value = paths.value_at(root, name, self._nodes)
+        value: tuple[int, bytes] | tuple[int, bytes, int] | None
+        if is_plain(id):  # Most ids are one name.
+            value = find(DIRECTORY, root, id.encode(), self._nodes)
+        else:
+            value = paths.value_at(root, split_path(id), self._nodes)
         return None if value is None or value[0] == EntryKind.TREE else BlobId(value[1])
 
     def load(self, type: AggregateType, record: BlobId) -> Aggregate:
