@@ -55,6 +55,13 @@ MEASURES: Final = (
         but=("entries",),
     ),
     Measure("gc/commit interleavings", 50_000, 500_000, ("interleavings of gc",), ("runs",)),
+    Measure(
+        "crash images of real file systems, 0 violations",
+        300,
+        5_000,
+        ("images of file systems",),
+        ("images",),
+    ),
     Measure("fuzz executions", 2_000_000, 100_000_000, ("fuzz",), ("executions",)),
 )
 
@@ -82,6 +89,7 @@ def arsenal(tables: Mapping[str, Table]) -> list[str]:
 
 def board() -> Iterator[tuple[str, str, str]]:
     """(what is wrong, what has to find it, test) of every planted bug."""
+    from tests.crash.imaging import BUGS as IMAGES
     from tests.crash.planted import BUGS as CRASH
     from tests.model.archiving import LOSSES
     from tests.model.board import BOARD
@@ -90,6 +98,8 @@ def board() -> Iterator[tuple[str, str, str]]:
 
     for bug in CRASH:
         yield bug.name, bug.killer, "tests/crash/test_planted.py"
+    for name in IMAGES:
+        yield name, "images of ext4", "tests/crash/test_images.py"
     for name, (scene, _plant) in SCHEDULES.items():
         yield name, f"interleavings: {scene}", "tests/schedules/test_schedules.py"
     for name in RACES:

@@ -2,7 +2,8 @@
 """Search for states that must not be, longer than a test run can, and repeat one that was found.
 
 `simulate.py` explores crashes of random sequences of steps and faults under random calls until its
-time is over, from a seed that it prints. `--triples` explores every three steps in a row.
+time is over, from a seed that it prints. `--triples` explores every three steps in a row;
+`--images N` mounts so many images of real file systems on which random sequences were cut off.
 `--replay FILE` repeats a failure that a test or this program has written down. `--table` runs the
 searching tests (half an hour), or takes the counts of a run, and writes docs/testing.md.
 """
@@ -14,6 +15,7 @@ import itertools
 import json
 import logging
 import os
+import pickle
 import random
 import subprocess
 import sys
@@ -106,11 +108,43 @@ def triples() -> int:
     return len(report.failures)
 
 
+def images(seed: int, count: int) -> int:
+    """So many images of crashes, on each file system that this host can make; the failures."""
+    from cas.testing import images as imaging
+    from cas.testing.mounting import lacking
+    from tests.crash.imaging import drawn
+    from tests.crash.imaging import keep as keep_image
+
+    systems = []
+    for name, system in imaging.FILE_SYSTEMS.items():
+        reason = lacking(system.kind)
+        if reason is None:
+            systems.append(name)
+        else:
+            say(f"{name} is left out: {reason}")
+    draw, done, failures = random.Random(seed), 0, 0
+    while systems and done < count:
+        steps, system = drawn(draw), draw.choice(systems)
+        tried = imaging.explore(steps, draw.randrange(1 << 32), min(100, count - done), system)
+        done, failures = done + tried.images, failures + len(tried.failures)
+        for failure in tried.failures[:1]:
+            say(f"FAILED {keep_image(failure)}")
+        say(f"{done:,} images, {failures} failures; the last on {system}")
+    return failures
+
+
 # -- repeating -------------------------------------------------------------------------------
 
 
 def replay(path: str) -> int:
     """Repeat a failure; the number of findings."""
+    if path.endswith(".images"):
+        from cas.testing import images as imaging
+
+        kept: imaging.ImageFailure = pickle.loads(Path(path).read_bytes())
+        again = imaging.replay(kept.log, [kept.loss], written=1).failures
+        say("\n".join(f"FAILED {found}" for found in again) or "it does not fail any more")
+        return len(again)
     text = Path(path).read_text()
     findings: list[Failure] | list[FaultFailure]
     if "fault" in json.loads(text):
@@ -184,6 +218,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     parser.add_argument("--minutes", type=float, default=2.0, help="how long to search (2)")
     parser.add_argument("--triples", action="store_true", help="every three steps in a row")
+    parser.add_argument("--images", type=int, metavar="N", help="so many on real file systems")
     parser.add_argument("--replay", metavar="FILE", help="repeat a failure")
     parser.add_argument("--table", action="store_true", help="write docs/testing.md")
     parser.add_argument(
@@ -199,6 +234,8 @@ def main() -> int:
     if options.triples:
         return 1 if triples() else 0
     say(f"seed {options.seed}")
+    if options.images:
+        return 1 if images(options.seed, options.images) else 0
     return 1 if search(options.seed, options.minutes) else 0
 
 

@@ -45,6 +45,7 @@ TESTS: dict[str, tuple[list[str], str]] = {
     "damage": (["tests/corruption/test_bits.py"], "full"),
     "histories": (["tests/stateful/test_serializable.py", "-k", "recorded"], "deep"),
     "interleavings": (["tests/schedules", "-k", "loses"], "full"),
+    "images": (["tests/crash/test_images.py", "-k", "shows_all"], "full"),
     "fuzz": (["tests/fuzz"], "full"),
 }
 """What one round of each family runs, and its profile; in the order of `MEASURES`."""

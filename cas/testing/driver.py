@@ -53,6 +53,7 @@ class Driver:
         self.files = files
         self.vfs = vfs
         self.thresholds = thresholds
+        self.cached = False
         self.step = "open"
         self.acked_seq = len(self.model.entries) - 1
         self.acked_puts = len(self.model.puts)
@@ -70,7 +71,12 @@ class Driver:
         self._handles += 1
         clock = SteppedClock(f"{self.clock_seed} {self._handles}")
         return build(
-            self.folder, clock=clock, files=self.files, vfs=self.vfs, thresholds=self.thresholds
+            self.folder,
+            clock=clock,
+            files=self.files,
+            vfs=self.vfs,
+            thresholds=self.thresholds,
+            cached=self.cached,
         )
 
     @property

@@ -31,6 +31,7 @@ def recover(
     recorder: Recorder | None = None,
     *,
     write: bool = True,
+    cached: bool = False,
 ) -> tuple[Observation, Model]:
     """What the store shows; with `write` also that it takes one more put and commit, which a new
     handle must show.
@@ -39,6 +40,7 @@ def recover(
     the two additions; with a recorder everything is done through its layers.
     """
     driver = Driver(place, seed=seed, recorder=recorder)
+    driver.cached = cached
     vfs = None
     if recorder is not None:
         vfs = RecordingVFS(recorder)
