@@ -63,6 +63,13 @@ MEASURES: Final = (
         ("images",),
     ),
     Measure("fuzz executions", 2_000_000, 100_000_000, ("fuzz",), ("executions",)),
+    Measure(
+        "fuzz executions guided by coverage",
+        200_000,
+        20_000_000,
+        ("fuzz by coverage",),
+        ("executions",),
+    ),
 )
 
 

@@ -74,12 +74,13 @@ def program(name: str, path: str, *groups: str) -> Callable[[list[str]], int]:
 
 
 def with_services(*groups: str, **choices: str) -> Path:
-    """The environment of the tests, with the servers that they start where those can be had."""
-    try:
-        return ensure("test", "services", *groups, **choices)
-    except Failed as error:
-        say(f"no servers, so the tests that need one are skipped: {error}")
-        return ensure("test", *groups, **choices)
+    """The environment of the tests, with the servers and the fuzzer where those can be had."""
+    for some in (("services", "fuzz"), ("services",)):
+        try:
+            return ensure("test", *some, *groups, **choices)
+        except Failed as error:
+            say(f"without {some[-1]}, so the tests that need it are skipped: {error}")
+    return ensure("test", *groups, **choices)
 
 
 MEMORY = Path("/dev/shm")
@@ -355,6 +356,10 @@ COMMANDS: dict[str, tuple[str, Callable[[list[str]], int]]] = {
     "services": (
         "run the servers that tests use, until the end of input",
         program("services", "tools/services.py", "test", "services"),
+    ),
+    "fuzz": (
+        "fuzz decoders by coverage (--seconds N of each)",
+        program("fuzz", "tools/fuzz.py", "test", "fuzz"),
     ),
     "soak": ("check histories of many transactions", program("soak", "tools/soak.py", "test")),
     "wheel": ("build, install and use the wheel", command_wheel),

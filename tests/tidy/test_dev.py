@@ -37,7 +37,7 @@ def test_no_command_and_an_unknown_one_list_them_all() -> None:
     assert call("--help").returncode == 0
 
 
-PROGRAMS = {"demo", "golden", "dump", "services", "simulate", "soak"}
+PROGRAMS = {"demo", "dump", "fuzz", "golden", "services", "simulate", "soak"}
 
 
 @pytest.mark.parametrize("name", sorted(set(dev.COMMANDS) - PROGRAMS))
