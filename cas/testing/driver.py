@@ -15,7 +15,6 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
-from cas.catalog.engine import connect
 from cas.errors import CasError, OutcomeUnknown
 from cas.history.retain import stage_raise
 from cas.history.store import Store
@@ -27,7 +26,7 @@ from cas.testing.archiving import archive_behind
 from cas.testing.memories import MEMORY_STEPS
 from cas.testing.model import Expected, Model, Progress
 from cas.testing.recorder import Beside, Recorder
-from cas.testing.stores import SMALL, SteppedClock, build
+from cas.testing.stores import SMALL, SteppedClock, build, checkpoint
 from cas.testing.versions import put_on, versions_of
 
 
@@ -408,17 +407,8 @@ def _gc_crossed(driver: Driver) -> None:
 
 
 def _checkpoint(driver: Driver, mode: str) -> None:
-    import apsw
-
     _ = driver.store
-    try:
-        connection = connect(driver.folder + "/catalog.sqlite", vfs=driver.vfs)
-        try:
-            connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
-        finally:
-            connection.close(True)
-    except apsw.Error:
-        return  # a checkpoint that failed, or was busy, is one that comes later
+    checkpoint(driver.folder, driver.vfs, mode)
 
 
 def _reopen(driver: Driver) -> None:

@@ -11,11 +11,14 @@ import random
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
+
+import apsw
 
 from cas import assembly
 from cas.catalog.catalog import Catalog
+from cas.catalog.engine import connect
 from cas.catalog.postgres import open_postgres
 from cas.catalog.postgres_place import is_postgres, parse
 from cas.catalog.sqlite import open_catalog
@@ -119,6 +122,16 @@ def parts(
         anywhere=True,
     )
     return catalog, bucket_in(folder, clock, files)
+
+
+def checkpoint(folder: str, vfs: str | None, mode: str) -> None:
+    """Let SQLite write the log of a catalog into its file; one that fails, or is busy, is none."""
+    with suppress(apsw.Error):
+        connection = connect(os.path.join(folder, assembly.CATALOG), vfs=vfs)
+        try:
+            connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
+        finally:
+            connection.close(True)
 
 
 class Template:
