@@ -77,7 +77,8 @@ class WriteBlock:
         try:
             # Who waited here while another thread closed the store must not touch the gate: the
             # numbers of its descriptors may belong to other files by now.
-            connections.check()
+            if connections.closed:
+                connections.check()
             try:
                 marks = connections.gate.enter_marked()
                 if marks.doubt:
@@ -95,14 +96,13 @@ class WriteBlock:
             reraise(error, connections.path)
             raise
         connections.owner = threading.get_ident()
-        self._writer = writer = SqliteWriter(connection, connections.genesis, connections.fetch)
         mark = marks.mark
         known_mark, head = connections.known
-        if mark and mark == known_mark:
-            # Nobody has committed since this handle did: what it left is what it finds.
-            writer.expect(head)
-        writer.mark = mark
-        return writer
+        # If nobody has committed since this handle did, what it left is what it finds: that spares
+        # a commit one statement.
+        found = head if mark and mark == known_mark else None
+        self._writer = SqliteWriter(connection, connections.genesis, connections.fetch, mark, found)
+        return self._writer
 
     def __exit__(
         self,

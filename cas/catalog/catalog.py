@@ -48,8 +48,7 @@ class Head(NamedTuple):
     condemn_seq: int
 
 
-@frozen
-class PackRow:
+class PackRow(NamedTuple):
     """One installed pack. `name` is None for an inline pack, `footer` None for a file."""
 
     number: int

@@ -54,7 +54,7 @@ class Connections:
         # What is read-only cannot sync, and what lives in memory need not.
         self._log = None if read_only or anchor is not None else Log(path, gate, vfs)
         self._inode = 0 if self._log is None else _inode(path)
-        self._closed = False
+        self.closed = False
         # What a memory catalog lives in: it is gone when its last connection closes.
         self._anchor = anchor
 
@@ -97,7 +97,7 @@ class Connections:
 
     def give(self, connection: apsw.Connection) -> None:
         """Back to the pool."""
-        if self._closed:
+        if self.closed:
             connection.close()
         else:
             self._pool.append(connection)
@@ -203,7 +203,7 @@ class Connections:
 
     def check(self) -> None:
         """Refuse a closed handle, and one of the parent process. Raises `Closed`, `ForkedStore`."""
-        if self._closed:
+        if self.closed:
             raise Closed("The store is closed; open it again.")
         if self._pid != os.getpid():
             raise ForkedStore(
@@ -233,9 +233,9 @@ class Connections:
 
     def close(self) -> None:
         """Give up every connection; harmless when called twice."""
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
+        self.closed = True
         if self._pid != os.getpid():
             # Closing a parent's connection in a child could checkpoint or remove the log that
             # the parent still uses; the handles are left alone.

@@ -136,9 +136,9 @@ class FileGate:
     def enter_marked(self) -> Marks:
         """`enter`, and the marks: the first two stay until this process commits or leaves."""
         self.enter()
-        marks = self.marks()
-        self._number = marks.number + 1
-        return marks
+        mark, number, synced, doubt = self._words
+        self._number = number + 1
+        return Marks(mark, number, synced, doubt)
 
     def marks(self) -> Marks:
         """All marks as they stand. Any thread."""

@@ -13,6 +13,7 @@ power failure leaves all commits up to some point, and that point is never befor
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ from cas.errors import StorageFailed
 if TYPE_CHECKING:
     import apsw
 
+
+_FULL_SYNC: Final[int | None] = getattr(fcntl, "F_FULLFSYNC", None)
 
 _PIECE_BYTES: Final = 1 << 20
 _VFS_PIECE_BYTES: Final = 1 << 16
@@ -186,11 +189,7 @@ class Log:
 
 def sync_data(fd: int) -> None:
     """Make a file's bytes durable, and as much of its description as reading them needs."""
-    try:
-        import fcntl
-
-        full = fcntl.F_FULLFSYNC  # type: ignore[attr-defined,unused-ignore]
-    except (ImportError, AttributeError):
+    if _FULL_SYNC is None:
         os.fdatasync(fd)
     else:  # pragma: no cover - macOS: fsync alone leaves the bytes in the drive's own cache
-        fcntl.fcntl(fd, full)
+        fcntl.fcntl(fd, _FULL_SYNC)

@@ -221,15 +221,18 @@ class SqliteWriter(SqliteReader):
     __slots__ = ("found", "mark")
 
     def __init__(
-        self, connection: apsw.Connection, genesis: bytes, fetch: Fetch | None = None
+        self,
+        connection: apsw.Connection,
+        genesis: bytes,
+        fetch: Fetch | None = None,
+        mark: int = 0,
+        found: Head | None = None,
     ) -> None:
-        super().__init__(connection, genesis, fetch)
-        self.found: Head | None = None
-        self.mark = 0
-
-    def expect(self, head: Head | None) -> None:
-        """Take the head as known: it spares a commit one statement."""
-        self.found = head
+        self._run = connection.execute
+        self._genesis = genesis
+        self._fetch = fetch
+        self.found = found
+        self.mark = mark
 
     def head(self) -> Head:
         """The newest state, what this transaction has written included."""

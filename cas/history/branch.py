@@ -17,7 +17,7 @@ from cas.history.snapshot import Contents
 from cas.history.timeline import RefValue
 from cas.limits import FOLLOW_CHANGES_MAX
 from cas.model.entry import BranchRequest
-from cas.model.ids import BlobId, CommitId, Kind, ObjectId, TreeId
+from cas.model.ids import BlobId, CommitId, Kind, ObjectId, TreeId, as_blob_id, as_commit_id
 from cas.model.names import quoted, split_path, to_text
 from cas.model.objects import Commit, EntryKind, TreeEntry
 from cas.objects.batch import Batch
@@ -67,7 +67,7 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
         self._resolved: set[Path] = set()
         if base is not None:
             commit = core.commits.get(base.target)
-            self.parents = (CommitId(base.target),)
+            self.parents = (as_commit_id(base.target),)
             self.tree = commit.tree
             self._parent = commit
         self._base_tree = self.tree
@@ -118,7 +118,7 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
         refuse_both(self.staged, self._above, parts, int(kind))
         id, size_bytes = self._core.put_content(self._batch, content)
         self._stage(parts, (int(kind), id, size_bytes))
-        return BlobId(id)
+        return as_blob_id(id)
 
     def put_entry(self, path: str | bytes, entry: TreeEntry) -> None:
         """Stage an entry whose object exists or was put in this transaction: no bytes move.
@@ -274,7 +274,7 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
         and the commit that the work was begun on when the branch has moved since.
         """
         based = {} if self._based_on is None else {"based_on": self._based_on}
-        if self._parent is None:
+        if self._parent is None or not self._parent.extras:
             return based
         return based | carried(self._core, self._batch, self._parent, root, self._touched)
 

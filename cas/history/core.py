@@ -17,13 +17,15 @@ from cas.errors import CasError, Invalid, ReadOnly
 from cas.history.timeline import Moment, Timeline
 from cas.limits import KIB, MIB, WHOLE_BLOB_BYTES_MAX
 from cas.model.entry import Entry, txid_floor, txid_from_key
-from cas.model.ids import Kind, digest_of
+from cas.model.ids import Kind, digest_blob
 from cas.model.objects import Commit
 from cas.objects.batch import Batch
 from cas.objects.content import Readable, put_stream
 from cas.objects.store import ObjectStore, wrong_kind
 
 _COMMITS_KEPT: Final = 4096
+
+_BUFFERS: Final = (bytes, bytearray, memoryview)
 
 _GROUPED_BYTES_MAX: Final = 16 * KIB
 _GROUP_BYTES: Final = 1 * MIB
@@ -77,14 +79,15 @@ class Core:
 
     def put_content(self, batch: Batch, content: object) -> tuple[bytes, int]:
         """Stage bytes, a path or a readable stream; (blob id, bytes). Raises `Invalid`."""
-        if isinstance(content, bytes | bytearray | memoryview):
+        if type(content) is bytes or isinstance(content, _BUFFERS):
             # Bytes stay the same ones; of anything else a copy is kept.
             data = bytes(content)
-            if len(data) > WHOLE_BLOB_BYTES_MAX:
+            size_bytes = len(data)
+            if size_bytes > WHOLE_BLOB_BYTES_MAX:
                 return put_stream(io.BytesIO(data), batch, self.objects.has)
-            id = digest_of(Kind.BLOB, data)
-            batch.add(id, Kind.BLOB, data)
-            return id, len(data)
+            id = digest_blob(data)
+            batch.add(id, 1, data)  # Kind.BLOB
+            return id, size_bytes
         if isinstance(content, os.PathLike):
             try:
                 with open(content, "rb") as stream:

@@ -10,20 +10,21 @@ Moments are values: threads share them, and a commit that fails leaves the old o
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
-from attrs import frozen
-
 from cas.catalog.catalog import CatalogReader, EntryRow, Head
-from cas.errors import CorruptJournal, EntryNotFound, ObjectNotFound, RefConflict, RefExists
+from cas.errors import CorruptJournal, EntryNotFound, ObjectNotFound, RefExists
 from cas.history.refnodes import RefNodes
 from cas.model.entry import Entry, RefChange, entry_hash
 from cas.model.ids import ObjectId
+from cas.model.names import POLICIES
 from cas.objects.store import ObjectStore
 from cas.trees.cursor import get, nodes_of, scan
 from cas.trees.edit import apply
-from cas.trees.node import REFS, Edit, Node, NodeStore, Value
+from cas.trees.node import REFS, Edit, Node, NodeStore, Value, load_root
+from cas.trees.splice import replace_value
 
 _T = TypeVar("_T")
 
@@ -48,8 +49,7 @@ class RefValue(NamedTuple):
     seq: int
 
 
-@frozen
-class Moment:
+class Moment(NamedTuple):
     """The state after entry `seq`: its hash and time, and the root of the refs tree.
 
     `stored_seq` is the newest checkpoint at or before it; `replay_bytes` about what the changes
@@ -77,6 +77,8 @@ class Timeline:
         self._marked: tuple[int, Moment | None] = (0, None)
         # Values of refs that were asked for in one refs tree: its root, and what it holds.
         self._values: tuple[bytes, dict[str, RefValue | None]] = (b"", {})
+        self.unruled = b""
+        """Root of a refs tree without any ref that says what a store goes by."""
 
     # -- where the journal is ----------------------------------------------------------------
 
@@ -99,8 +101,10 @@ class Timeline:
             assert moment is not None
             self._marked = mark, moment
             return moment
+        head, moment = head or reader.head(), self._moment
+        if moment is not None and moment.seq == head.seq and moment.hash == head.hash:
+            return moment
         with self._lock:
-            head = head or reader.head()
             moment = self._moment
             if (
                 moment is None
@@ -343,6 +347,9 @@ class Timeline:
 
     def value(self, moment: Moment, ref: str) -> RefValue | None:
         """Where a ref pointed in a moment that may have passed long ago."""
+        at, known = self._values
+        if at == moment.root and ref in known:
+            return known[ref]
         return self.recall(moment, lambda root: self.known_value(root, ref))
 
     def known_value(self, root: bytes, ref: str) -> RefValue | None:
@@ -363,13 +370,24 @@ class Timeline:
         nodes: NodeStore | None = None,
     ) -> bytes:
         """Root of the refs tree after `changes` by entry `seq`; new nodes go to `nodes`."""
-        if not changes:
-            return root
+        nodes = nodes or self.nodes
+        if len(changes) == 1 and (new := changes[0].new) is not None:
+            # One ref that stands in a tree of one node: what most entries move.
+            node, name = load_root(REFS, root, nodes), changes[0].ref.encode()
+            index = bisect_left(node.names, name)
+            if not node.level and name in node.names[index : index + 1]:
+                return nodes.save(replace_value(node, index, (changes[0].kind, new, seq)))
         edits: list[Edit] = [
             (change.ref.encode(), None if change.new is None else (change.kind, change.new, seq))
             for change in changes
         ]
-        return apply(REFS, root, edits, nodes or self.nodes).root
+        return apply(REFS, root, edits, nodes).root if edits else root
+
+    def is_unruled(self, root: bytes) -> bool:
+        """Whether a refs tree has no rule, horizon or tombstone: it follows from the root alone."""
+        if root != self.unruled and next(self.list(root, POLICIES), None) is None:
+            self.unruled = root
+        return root == self.unruled
 
     def get(self, root: bytes, ref: str) -> RefValue | None:
         """Value of a ref in the refs tree `root`."""
@@ -418,24 +436,6 @@ def follow(moment: Moment, entry: Entry, hash: bytes, *, stored: bool = False) -
     return Moment(
         entry.seq, hash, entry.time_us, entry.epoch, entry.root, moment.stored_seq, weight
     )
-
-
-def ref_conflict(
-    ref: str, base: RefValue | None, actual: RefValue | None, proposed: ObjectId | None
-) -> RefConflict:
-    """The error for a ref that moved, with both sides."""
-    return RefConflict(
-        f"{ref} moved since this transaction began ({_short(base)} -> {_short(actual)}); "
-        "nothing was committed. Begin again from the new state.",
-        ref=ref,
-        expected=None if base is None else base.target,
-        actual=None if actual is None else actual.target,
-        proposed=proposed,
-    )
-
-
-def _short(value: RefValue | None) -> str:
-    return "nothing" if value is None else value.target.short
 
 
 def _genesis(reader: CatalogReader) -> bytes:

@@ -78,10 +78,7 @@ class BlobId(ObjectId):
 
 def blob_ids(digests: Iterable[bytes]) -> list[BlobId]:
     """The ids of these digests, which are known to be some."""
-    return list(map(_as_blob_id, digests))
-
-
-_as_blob_id: Callable[[bytes], BlobId] = partial(bytes.__new__, BlobId)
+    return list(map(as_blob_id, digests))
 
 
 class TreeId(ObjectId):
@@ -94,6 +91,12 @@ class CommitId(ObjectId):
     """Id of a commit."""
 
     __slots__ = ()
+
+
+as_blob_id: Callable[[bytes], BlobId] = partial(bytes.__new__, BlobId)
+as_tree_id: Callable[[bytes], TreeId] = partial(bytes.__new__, TreeId)
+as_commit_id: Callable[[bytes], CommitId] = partial(bytes.__new__, CommitId)
+"""Ids of digests that were just made, or come out of a tree: nothing is looked at."""
 
 
 class TagId(ObjectId):

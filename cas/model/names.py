@@ -74,7 +74,9 @@ def check_entry_name(name: bytes) -> bytes:
 
 def split_path(path: str | bytes) -> tuple[bytes, ...]:
     """The entry names of a path, one or more. Raises `InvalidName`, `LimitExceeded`."""
-    raw = to_bytes(path)
+    raw = path.encode() if type(path) is str and path.isascii() else to_bytes(path)
+    if _PLAIN_NAME(raw):
+        return (raw,)
     if len(raw) > PATH_BYTES_MAX:
         raise LimitExceeded(
             f"A path of {len(raw)} bytes is too long; at most {PATH_BYTES_MAX} are allowed.",

@@ -122,9 +122,9 @@ class Commit:
                 value=len(self.parents),
                 maximum=COMMIT_PARENTS_MAX,
             )
-        check_actor(self.author)
-        check_message(self.message)
-        extras = plain_map(self.extras)
+        check_text(self.author, "ACTOR_BYTES_MAX", ACTOR_BYTES_MAX)
+        check_text(self.message, "MESSAGE_BYTES_MAX", MESSAGE_BYTES_MAX)
+        extras = plain_map(self.extras) if self.extras else {}
         # Without extras in one call: each small durable commit makes one.
         return (encode if extras else encode_plain)(
             [

@@ -23,17 +23,16 @@ from cas.limits import INLINE_OBJECT_BYTES_MAX, INLINE_TRANSACTION_BYTES_MAX
 from cas.model.ids import Kind, blob_digests, digest_of
 from cas.objects.packs import file_name
 from cas.objects.parts import Parts
-from cas.objects.patches import Patches
+from cas.objects.patches import Origin, Patches
 from cas.objects.pipeline import Submitted
 from cas.objects.relied import Finder, check_relied
 from cas.objects.sessions import begin_session
 from cas.objects.writer import FileWriter, SealedPack
-from cas.objects.young import Mark, Young
+from cas.objects.young import ENCODED_FROM, Mark, Young, inline_pack
 from cas.storage.codec import DELTA, RECIPE, encode_payload
 from cas.storage.dictionary import Dictionary
 from cas.storage.pack import SLOT_BYTES, Footer, Record
 from cas.storage.record import RECORD_HEADER_BYTES
-from cas.trees.node import Made
 
 _YOUNG_RAW_BYTES_MAX = 2048
 """A young blob up to this size lies as it is: compressing it would cost a commit more than the
@@ -51,7 +50,7 @@ class Batch:
     def __init__(self, parts: Parts, read: Callable[[Batch, bytes], tuple[int, bytes]]) -> None:
         self._parts = parts
         self._read = read
-        self._lookup = parts.lookup
+        self._lookup, self._recent = parts.lookup, parts.lookup.young.first
         seq = self._condemn_seq = self._lookup.ensure().condemn_seq
         parts.absent.ids(seq)  # asked for here, and not inside the gate
         # While small: id -> record, in the order given.
@@ -62,7 +61,7 @@ class Batch:
         self.finder = Finder(parts.lookup)
         self.promised: set[bytes] = set()
         """What `promise` was told of and what was found: nothing of it is written."""
-        self._hints: dict[bytes, bytes] | None = None
+        self._hints: dict[bytes, bytes] = {}
         self._file: FileWriter | None = None
         self._session: SessionRow | None = None
         self._release: Callable[[], None] | None = None
@@ -71,10 +70,12 @@ class Batch:
         self._patches = Patches(self._lookup, DELTAS in parts.meta.features)
         self._small_sealed: SealedPack | None = None
         # Purged ids that come back on purpose; whether it counts as a removal; what it purges.
-        self.allowed, self.counts, self.buried = set[bytes](), False, set[bytes]()
-        self._done, self._pid = False, os.getpid()
+        self.allowed: set[bytes] = set()
+        self.buried: set[bytes] = set()
+        self.counts = False
+        self._done, self._pid, self.written_count, self.written_bytes = False, os.getpid(), 0, 0
         # Set once a transaction may have named the sealed packs: behind which version.
-        self._offered, self._version, self.written_count, self.written_bytes = False, 0, 0, 0
+        self._offered, self._version = False, 0
 
     @property
     def inherited(self) -> bool:
@@ -94,25 +95,25 @@ class Batch:
 
     # -- staging -----------------------------------------------------------------------------
 
-    def put(self, kind: int, content: bytes) -> bytes:
+    def put(self, kind: int, content: bytes, made: Origin = None) -> bytes:
         """Stage an object; gives its id. An object that exists is not written again."""
         id = digest_of(kind, content)
-        self.add(id, kind, content)
+        self.add(id, kind, content, made)
         return id
 
-    def add(self, id: bytes, kind: int, content: bytes, made: Made | None = None) -> bool:
-        """Stage an object whose id is known to be right, and perhaps what it was `made` from;
-        whether it had to be written.
-        """
+    def add(self, id: bytes, kind: int, content: bytes, made: Origin = None) -> bool:
+        """Stage an object whose id is known to be right; whether it had to be written."""
         if self._done:
             self.check_open()
         if id in self._small or (self._file is not None and self._file.holds(id)):
             return False
-        if self.finder.has(id):
+        # What was just made is there by chance only: a second copy is cheaper than to seek it.
+        if (made is None or id in self._recent) and self._lookup.has(id) and self.finder.has(id):
             self._hits.add(id)
             return False
         size_bytes = len(content)
-        self._count(1, size_bytes)
+        self.written_count += 1
+        self.written_bytes += size_bytes
         if kind != 1:  # Kind.BLOB
             self._structured.append(id)
         if self._file is None:
@@ -121,7 +122,7 @@ class Batch:
                 if size_bytes > _YOUNG_RAW_BYTES_MAX:
                     codec, payload = encode_payload(content)
                     stored = len(payload)
-            elif made is not None and (patch := self._patches.encode(id, made, size_bytes)):
+            elif made and (patch := self._patches.encode(id, made, size_bytes)):
                 codec, payload, stored = DELTA, patch, len(patch)
             total = self._small_bytes + stored
             if stored <= INLINE_OBJECT_BYTES_MAX and total <= INLINE_TRANSACTION_BYTES_MAX:
@@ -136,8 +137,6 @@ class Batch:
     def hint(self, id: bytes, base: bytes | None) -> None:
         """Say which installed object the one that was added last may be stored as a delta of."""
         if base is not None:
-            if self._hints is None:
-                self._hints = {}
             self._hints[id] = base
 
     def put_blobs(self, contents: Sequence[bytes]) -> list[bytes]:
@@ -155,7 +154,8 @@ class Batch:
             if len(more) == len(ids) and small.keys().isdisjoint(more):
                 small.update(more)  # the common case: no step of Python for each
                 self._small_bytes += cost_bytes
-                self._count(len(ids), sum(sizes))
+                self.written_count += len(ids)
+                self.written_bytes += sum(sizes)
                 return ids
         if cost_bytes > left:
             self._young.learn(small)
@@ -172,15 +172,12 @@ class Batch:
             small[id] = (id, 1, 0, content, size_bytes)
             left -= cost_bytes
             self._small_bytes += cost_bytes
-            self._count(1, size_bytes)
+            self.written_count += 1
+            self.written_bytes += size_bytes
         return ids
 
     def _room(self) -> int:
         return 0 if self._file else INLINE_TRANSACTION_BYTES_MAX - self._small_bytes
-
-    def _count(self, count: int, size_bytes: int) -> None:
-        self.written_count += count
-        self.written_bytes += size_bytes
 
     def add_recipe_copy(self, id: bytes, recipe: bytes, size_bytes: int) -> None:
         """Stage a copy of blob `id` that is rebuilt by `recipe`."""
@@ -296,8 +293,12 @@ class Batch:
         self.rewrite([Submitted(id, kind, payload, codec, raw_bytes, 0, group)])
 
     def _small_pack(self, *, direct: bool) -> SealedPack:
+        small, depths = self._small, self._patches.depths
+        if not direct and len(small) < ENCODED_FROM:
+            self._small_sealed = inline_pack(self._parts, list(small.values()), None, depths)
+            return self._small_sealed
         session = self._begin_session if direct else None
-        self._small_sealed = self._young.pack(self._small, self._patches.depths, session)
+        self._small_sealed = self._young.pack(small, depths, session)
         if self._young.needs is not None:
             self.rely(self._young.needs)
         return self._small_sealed
@@ -335,11 +336,11 @@ class Batch:
                 )
         if head.condemn_seq != self._condemn_seq:
             self._check_relied(writer)
-        self._parts.absent.refuse_packs(self.seal(), head.condemn_seq, self.allowed)
-        rows = []
+        packs, rows = self.seal(), []
+        self._parts.absent.refuse_packs(packs, head.condemn_seq, self.allowed)
         number = self._version = head.version
         self._offered = True
-        for pack in self.seal():
+        for pack in packs:
             number += 1
             writer.add_pack(number, pack.name, pack.body_bytes, pack.footer_bytes, pack.body)
             row = PackRow(number, pack.name, pack.body_bytes, pack.footer_bytes)
@@ -438,7 +439,6 @@ class Batch:
 
     def _begin_file(self) -> FileWriter:
         session = self._begin_session()
-        self._hints = {} if self._hints is None else self._hints
         file = FileWriter(self._parts, session.id, self.beside, self._hints)
         depth = self._patches.depths.get
         file.add_many(

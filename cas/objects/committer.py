@@ -172,7 +172,7 @@ class Committer:
                 # Refused. What the engine itself says is of the transaction, and ends it.
                 member.error = error
             member = None
-            if not group.closed and len(members) < GROUP_MAX:
+            if self._queue and not group.closed and len(members) < GROUP_MAX:
                 with self._lock:
                     if self._queue:
                         member = self._queue.popleft()

@@ -59,8 +59,8 @@ class Lookup:
         self._bucket = bucket
         self._folder = RunFolder(cache, catalog, clock)
         self._lock = threading.RLock()
-        self._young = Places()
-        self._inline = self._young.first
+        self.young = Places()
+        self._inline = self.young.first
         self._runs: list[Run] | None = None
         self.slots = SlotTables(bucket)
         self.tables: Mapping[int, Footer] = self.slots.tables
@@ -162,7 +162,7 @@ class Lookup:
     def copies(self, id: bytes) -> Iterator[Copy]:
         """Every copy the index knows in the snapshot at hand."""
         state = self.state
-        for number, slot_number in self._young.all(id):
+        for number, slot_number in self.young.all(id):
             pack = state.packs.get(number)
             if pack is None or pack.footer is None or self.is_gone(number, slot_number, state):
                 continue
@@ -393,12 +393,12 @@ class Lookup:
     def _remember(self, pack: PackInfo) -> None:
         self._count(pack, 1)
         if pack.footer is not None:
-            self._young.remember(pack.number, pack.footer.keep_ids())
+            self.young.remember(pack.number, pack.footer.keep_ids())
 
     def _forget(self, pack: PackInfo) -> None:
         self._count(pack, -1)
         if pack.footer is not None:
-            self._young.forget(pack.number, pack.footer.ids())
+            self.young.forget(pack.number, pack.footer.ids())
         self._unreadable.pop(pack.number, None)
         self.slots.forget(pack.number)
         footer = self._footers.pop(pack.number, None)

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from cas.errors import WrongKind
-from cas.model.ids import Kind
+from cas.model.ids import Kind, digest_of
 from cas.objects.batch import Batch
 from cas.objects.quick import Loaded
-from cas.trees.node import Flavour, Node, decode_node, id_of
+from cas.trees.node import Flavour, Node, decode_node
 
 _WARM_MIN: Final = 4
 """Fewer nodes are read one by one: a batch costs more to set up."""
@@ -166,8 +166,10 @@ class TreeNodes:
 
     def save(self, node: Node) -> bytes:
         assert self._batch is not None, "these nodes are read-only"
-        id = node.id or id_of(self._flavour, node)
-        self._batch.add(id, self._kind, node.data, node.made)
+        id, kind, data = node.id, self._kind, node.data
+        if not id:
+            id = node.id = digest_of(kind, data)
+        self._batch.add(id, kind, data, node.made)
         node.made = None
         self._cache.put(id, node)
         return id

@@ -5,7 +5,9 @@ Floor 3. Invariant: the parts belong to one store and never change while its han
 
 from __future__ import annotations
 
-from attrs import frozen
+from typing import Final
+
+from attrs import field, frozen
 
 from cas.catalog.catalog import Catalog, Meta
 from cas.clock import Clock
@@ -16,6 +18,9 @@ from cas.objects.dictionaries import Dictionaries
 from cas.objects.lookup import Lookup
 from cas.objects.packs import Copy, PackInfo
 from cas.storage.bucket import Bucket
+from cas.storage.header import Letterhead
+
+NO_SESSION: Final = bytes(16)
 
 
 @frozen
@@ -29,6 +34,12 @@ class Parts:
     thresholds: Thresholds
     absent: Absent
     dictionaries: Dictionaries
+    letterhead: Letterhead = field(init=False)
+    """Headers of inline packs, which no session stands behind."""
+
+    @letterhead.default
+    def _letterhead(self) -> Letterhead:
+        return Letterhead(self.meta.store_id, self.meta.lineage_id, NO_SESSION)
 
     @property
     def meta(self) -> Meta:

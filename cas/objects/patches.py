@@ -19,11 +19,23 @@ from cas.objects.lookup import Lookup
 from cas.objects.packs import may_have_deltas
 from cas.trees.node import Made
 
+Origin = Made | tuple[()] | None
+"""What an object was just made from, where it is to be stored so; (): of nothing older. None: it
+came from elsewhere, and the store may well have it."""
+
 
 def rank_of(lookup: Lookup, id: bytes) -> int | None:
     """Depth of a copy of `id` that may be a base, the least where that of the first is too much;
     None: there is none in the snapshot.
     """
+    state, place = lookup.state, lookup.young.first.get(id)
+    if place is not None and place[0] not in state.vectors:
+        # The common case: a commit has made it since the last spill, and nothing was condemned.
+        pack = state.packs.get(place[0])
+        if pack is not None and pack.footer is not None:
+            rank = pack.footer.rank(place[1])
+            if rank is not None and rank < DELTA_DEPTH_MAX:
+                return rank
     copy = lookup.find(id)
     if copy is None:
         return None

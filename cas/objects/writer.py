@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
-from attrs import frozen
 from blake3 import blake3
 
 from cas.errors import Closed, CorruptPack
@@ -42,8 +41,7 @@ until it is.
 """
 
 
-@frozen
-class SealedPack:
+class SealedPack(NamedTuple):
     """A pack whose bytes are durable (a file) or at hand (inline), and which nothing names."""
 
     name: bytes | None

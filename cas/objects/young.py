@@ -7,7 +7,7 @@ what lies in a pack file is durable before it is given.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import repeat
 from typing import Any, Final, NamedTuple
@@ -25,9 +25,7 @@ from cas.storage.pack import Record
 from cas.storage.packing import NO_DEPTHS, build_inline
 from cas.storage.record import COMMON_GROUP
 
-NO_SESSION: Final = bytes(16)
-
-_ENCODED_FROM: Final = 16
+ENCODED_FROM: Final = 16
 """Small blobs of one batch that are worth a call of the compressor: 50 us, and 4 us each."""
 
 _THREADS: Final = 2
@@ -77,7 +75,7 @@ class Young:
         and it pays.
         """
         parts = self._parts
-        if len(small) < _ENCODED_FROM or DICTIONARIES not in parts.meta.features:
+        if len(small) < ENCODED_FROM or DICTIONARIES not in parts.meta.features:
             return
         if self.beside(COMMON_GROUP) is not None:
             return
@@ -114,12 +112,12 @@ class Young:
         if session is not None:
             self.learn(small)
         records: Sequence[Record] = list(small.values())
-        dictionary = self.beside(COMMON_GROUP) if len(records) >= _ENCODED_FROM else None
+        dictionary = self.beside(COMMON_GROUP) if len(records) >= ENCODED_FROM else None
         if dictionary is not None:
             records = self._encoded(records, dictionary)
             self.needs = dictionary.id if any(self._payloads.values()) else None
-        stored_bytes = sum([len(record[3]) for record in records])
-        if session is None or stored_bytes < self._parts.thresholds.direct_bytes:
+        least = self._parts.thresholds.direct_bytes
+        if session is None or sum([len(record[3]) for record in records]) < least:
             return inline_pack(self._parts, records, self.needs, depths)
         if dictionary is not None and dictionary.id not in small:
             copies = self._parts.dictionaries.copies(dictionary.id, COMMON_GROUP)
@@ -168,28 +166,27 @@ def _copy_of(dictionary: Dictionary) -> Record:
 
 def inline_pack(
     parts: Parts,
-    records: Iterable[Record],
+    records: Sequence[Record],
     dictionary: bytes | None = None,
     depths: Mapping[bytes, int] = NO_DEPTHS,
 ) -> SealedPack:
     """A pack whose bytes are to be a row of the catalog."""
-    meta = parts.meta
-    header = PackHeader(meta.store_id, meta.lineage_id, NO_SESSION, parts.clock.wall_us())
-    body, footer_bytes, footer = build_inline(header, records, dictionary, depths)
+    head = parts.letterhead.encode(parts.clock.wall_us())
+    body, footer_bytes, footer = build_inline(head, records, dictionary, depths)
     return SealedPack(None, footer.body_bytes, footer, footer_bytes, body)
 
 
 def direct_pack(
     parts: Parts,
     session_id: bytes,
-    records: Iterable[Record],
+    records: Sequence[Record],
     dictionary: bytes | None,
     depths: Mapping[bytes, int],
 ) -> SealedPack:
     """A pack file of its own, durable when this returns; nothing names it yet."""
     meta, bucket = parts.meta, parts.bucket
     header = PackHeader(meta.store_id, meta.lineage_id, session_id, parts.clock.wall_us())
-    body, footer_bytes, footer = build_inline(header, records, dictionary, depths)
+    body, footer_bytes, footer = build_inline(header.encode(), records, dictionary, depths)
     name = parts.clock.random(16)
     file = write_file(bucket, name, body, footer_bytes)
     try:

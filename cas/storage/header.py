@@ -21,6 +21,7 @@ HEADER_MAGIC: Final = b"casPACK\n"
 
 _HEADER = struct.Struct("<8sHHI16s16s16sQI")
 _HEADER_CRC = struct.Struct("<I")
+_BIRTH = struct.Struct("<QI")
 
 PACK_HEADER_BYTES: Final = _HEADER.size + _HEADER_CRC.size
 
@@ -51,6 +52,22 @@ class PackHeader:
             0,
         )
         return fields + _HEADER_CRC.pack(zlib.crc32(fields))
+
+
+class Letterhead:
+    """Headers of the packs of one writer, which differ in their time alone: a commit makes one."""
+
+    __slots__ = ("_crc", "_start")
+
+    def __init__(self, store_id: bytes, lineage_id: bytes, session_id: bytes) -> None:
+        fields = PackHeader(store_id, lineage_id, session_id, 0).encode()
+        self._start = fields[: -_BIRTH.size - _HEADER_CRC.size]
+        self._crc = zlib.crc32(self._start)
+
+    def encode(self, birth_us: int) -> bytes:
+        """What `PackHeader.encode` gives. Raises `Invalid`."""
+        fields = _BIRTH.pack(check_time(birth_us), 0)
+        return self._start + fields + _HEADER_CRC.pack(zlib.crc32(fields, self._crc))
 
 
 def decode_header(data: bytes, pack: str) -> PackHeader:

@@ -21,9 +21,10 @@ from cas.limits import (
     STRUCTURED_BYTES_MAX,
 )
 from cas.model.ids import Kind, digest_blob
-from cas.storage.codec import DELTA, RAW, ZSTD
+from cas.storage.codec import DELTA, RAW, RECIPE, ZSTD
 from cas.storage.header import PACK_HEADER_BYTES, decode_header
 from cas.storage.record import (
+    COMMON_GROUP,
     RECORD_HEADER_BYTES,
     TAG_BYTES,
     RecordHeader,
@@ -44,6 +45,7 @@ END_MAGIC: Final = b"\xcaSE1"
 
 _FOOTER = struct.Struct("<8sIIQ")
 _OFFSET = struct.Struct("<32xI20x")
+_RANK = struct.Struct("<49xBBxI")
 _EDGE = struct.Struct("<II32s")
 _TRAILER = struct.Struct("<32sI4s")
 
@@ -141,6 +143,7 @@ class Footer:
         slots: bytes,
         edges: bytes,
         body_digest: bytes = b"",
+        ids: list[bytes] | None = None,
     ) -> None:
         self.count = count
         self.edge_count = edge_count
@@ -149,7 +152,14 @@ class Footer:
         """BLAKE3 of header and records, where the writer has verified each of them; else b""."""
         self._slots = slots
         self._edges = edges
-        self._ids: list[bytes] | None = None
+        self._ids = ids
+
+    def encode(self, header: bytes) -> bytes:
+        """Footer bytes, trailer included, of a pack with this header."""
+        head = _FOOTER.pack(FOOTER_MAGIC, self.count, self.edge_count, self.body_bytes)
+        body = b"".join((head, self._slots, self._edges, self.body_digest))
+        digest = digest_blob(header + body)
+        return body + _TRAILER.pack(digest, len(body) + TRAILER_BYTES, END_MAGIC)
 
     @property
     def memory_bytes(self) -> int:
@@ -159,6 +169,11 @@ class Footer:
     def slot(self, number: int) -> Slot:
         """The slot of this number."""
         return Slot._make(SLOT.unpack_from(self._slots, number * SLOT_BYTES))
+
+    def rank(self, number: int) -> int | None:
+        """Depth of the copy in a slot, if it may be the base of deltas of the common group."""
+        codec, depth, group = _RANK.unpack_from(self._slots, number * SLOT_BYTES)
+        return None if codec == RECIPE or group != COMMON_GROUP else depth
 
     def id_at(self, number: int) -> bytes:
         """Id of the slot of this number."""
@@ -260,9 +275,9 @@ class Footer:
         return found[::-1]
 
 
-def encode_edges(edges: Iterable[Edge]) -> bytes:
+def encode_edges(edges: Iterable[tuple[int, int, bytes]]) -> bytes:
     """Edges as they are written; the caller has sorted them."""
-    return b"".join([_EDGE.pack(*edge) for edge in edges])
+    return b"".join([_EDGE.pack(slot, role, id) for slot, role, id in edges])
 
 
 def encode_footer(
@@ -273,16 +288,9 @@ def encode_footer(
     body_digest: bytes = b"",
 ) -> bytes:
     """Footer bytes, trailer included, for encoded slots ascending by id."""
-    body = b"".join(
-        (
-            _FOOTER.pack(FOOTER_MAGIC, len(slots), len(edges), body_bytes),
-            *slots,
-            encode_edges(edges),
-            body_digest,
-        )
-    )
-    digest = digest_blob(header + body)
-    return body + _TRAILER.pack(digest, len(body) + TRAILER_BYTES, END_MAGIC)
+    edge_bytes = encode_edges(edges)
+    footer = Footer(len(slots), len(edges), body_bytes, b"".join(slots), edge_bytes, body_digest)
+    return footer.encode(header)
 
 
 def footer_length(trailer: bytes, pack: str) -> int:

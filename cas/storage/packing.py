@@ -7,9 +7,12 @@ Used by one thread.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate, chain, repeat
+from operator import itemgetter
 from typing import Final
+from zlib import crc32
 
 from cas.errors import Invalid
 from cas.limits import DICTIONARIES_A_PACK_MAX, ID_BYTES
@@ -32,10 +35,12 @@ from cas.storage.pack import (
 )
 from cas.storage.record import (
     COMMON_GROUP,
+    MAGIC,
     RECORD_HEADER_BYTES,
     TAG_BYTES,
-    encode_record_header,
     encode_record_headers,
+    put_crc,
+    put_fields,
 )
 from cas.storage.slots import CODEC_AT, SLOT, column, shifted
 
@@ -45,49 +50,49 @@ _MANY: Final = 32
 _Need = tuple[bytes, int, bytes]
 """Id of a copy, what it needs, and the id of that."""
 
+_id_of: Final[Callable[[Record], bytes]] = itemgetter(0)
+
 NO_DEPTHS: Final[Mapping[bytes, int]] = {}
 
 
 def build_inline(
-    header: PackHeader,
-    records: Iterable[Record],
+    head: bytes,
+    records: Sequence[Record],
     dictionary: bytes | None = None,
     depths: Mapping[bytes, int] = NO_DEPTHS,
 ) -> tuple[bytes, bytes, Footer]:
     """A whole small pack at once: (body, footer bytes, footer).
 
     What `PackBuilder` gives, in one function: each small commit makes one. `dictionary` is the
-    id of the one that records of codec 4 need, `depths` are those of deltas.
+    id of the one that records of codec 4 need, `depths` are those of deltas; `head` is the
+    encoded header.
     """
-    given = list(records)
-    if len(given) >= _MANY:
-        return _build_many(header, given, dictionary, depths)
-    head = header.encode()
+    if len(records) >= _MANY:
+        return _build_many(head, records, dictionary, depths)
     parts = [head]
     offset = PACK_HEADER_BYTES
     slots: list[bytes] = []
     needs: list[_Need] = []
-    for id, kind, codec, payload, raw_bytes in given:
-        stored = len(payload)
-        depth = 0
-        if codec == DELTA:
-            depth = depths[id]
-            needs.append((id, EDGE_BASE, payload[:ID_BYTES]))
-        elif codec == RECIPE:
-            needs.append((id, EDGE_RECIPE, payload[ID_BYTES:]))
-        parts.append(encode_record_header(kind, codec, depth, COMMON_GROUP, stored, raw_bytes))
-        parts.append(payload)
-        flags = 0 if kind == 1 else 1
-        slots.append(
-            encode_slot(id, offset, stored, raw_bytes, kind, codec, depth, flags, COMMON_GROUP)
-        )
+    group = COMMON_GROUP
+    for id, kind, codec, payload, raw_bytes in records:
+        stored, depth, flags = len(payload), 0, kind != 1  # Kind.BLOB
+        if codec > ZSTD:
+            if codec == DELTA:
+                depth = depths[id]
+                needs.append((id, EDGE_BASE, payload[:ID_BYTES]))
+            elif codec == RECIPE:
+                needs.append((id, EDGE_RECIPE, payload[ID_BYTES:]))
+        fields = put_fields(MAGIC, kind, codec, depth, flags, group, stored, raw_bytes)
+        parts += fields, put_crc(crc32(fields)), payload
+        slots.append(encode_slot(id, offset, stored, raw_bytes, kind, codec, depth, flags, group))
         offset += RECORD_HEADER_BYTES + stored
-    return _sealed(head, b"".join(parts), slots, needs, dictionary, offset)
+    ids = sorted(map(_id_of, records))
+    return _sealed(head, b"".join(parts), ids, slots, needs, dictionary, offset)
 
 
 def _build_many(
-    header: PackHeader,
-    records: list[Record],
+    head: bytes,
+    records: Sequence[Record],
     dictionary: bytes | None,
     depths: Mapping[bytes, int],
 ) -> tuple[bytes, bytes, Footer]:
@@ -120,15 +125,15 @@ def _build_many(
             repeat(COMMON_GROUP),
         )
     )
-    head = header.encode()
     headers = encode_record_headers(kinds, codecs, deep, repeat(COMMON_GROUP), stored, raws)
     body = b"".join([head, *chain.from_iterable(zip(headers, payloads, strict=True))])
-    return _sealed(head, body, slots, needs, dictionary, end)
+    return _sealed(head, body, sorted(ids), slots, needs, dictionary, end)
 
 
 def _sealed(
     head: bytes,
     body: bytes,
+    ids: list[bytes],
     slots: list[bytes],
     needs: list[_Need],
     dictionary: bytes | None,
@@ -136,15 +141,15 @@ def _sealed(
 ) -> tuple[bytes, bytes, Footer]:
     # A slot begins with its id.
     slots.sort()
-    found: list[Edge] = []
+    found: list[tuple[int, int, bytes]] = []
     if needs:
-        numbers = {slot[:ID_BYTES]: number for number, slot in enumerate(slots)}
-        found = sorted([Edge(numbers[id], role, target) for id, role, target in needs])
+        found = [(bisect_left(ids, id), role, target) for id, role, target in needs]
+        found.sort()
     if dictionary is not None:
-        found.append(Edge(WHOLE_PACK, EDGE_DICTIONARY, dictionary))
-    footer_bytes = encode_footer(head, slots, found, offset)
-    footer = Footer(len(slots), len(found), offset, b"".join(slots), encode_edges(found))
-    return body, footer_bytes, footer
+        found.append((WHOLE_PACK, EDGE_DICTIONARY, dictionary))
+    table, edges = b"".join(slots), encode_edges(found)
+    footer = Footer(len(slots), len(found), offset, table, edges, b"", ids)
+    return body, footer.encode(head), footer
 
 
 class PackBuilder:

@@ -24,6 +24,9 @@ STRUCTURED: Final = 1
 
 _FIELDS = struct.Struct("<4sBBBBIIQ")
 _CRC = struct.Struct("<I")
+put_fields: Final = _FIELDS.pack
+put_crc: Final = _CRC.pack
+"""A record's header in two steps, for who makes few of them: `encode_record_header` in place."""
 RECORD_HEADER_BYTES: Final = _FIELDS.size + _CRC.size
 TAG_BYTES: Final = 4
 """How much of the id of its dictionary a payload of codec 4 begins with."""

@@ -24,7 +24,7 @@ from cas.trees.node import (
     check_number,
     load_child,
 )
-from cas.trees.splice import replace_entries, replace_values
+from cas.trees.splice import replace_entries, replace_value, replace_values
 
 Way = list[tuple[Node, int]]
 """The nodes above a leaf, from the root on, and the position in each."""
@@ -75,7 +75,7 @@ def edit_one(
     elif found:
         if node.value(index) == value:
             return summarize(flavour, root_id, root)
-        node = replace_values(node, ((index, value),))
+        node = replace_value(node, index, value)
     else:
         flavour.check_name(name)
         if not path:
@@ -177,7 +177,7 @@ def _climb(
     for parent, index in reversed(path):
         count = parent.tags[index] + growth
         if last_name is None:
-            node = replace_values(parent, ((index, (count, node_id, number)),))
+            node = replace_value(parent, index, (count, node_id, number))
         else:
             node = replace_entries(
                 parent, index, index + 1, (last_name,), (count,), node_id, (number,)

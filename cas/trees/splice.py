@@ -11,6 +11,7 @@ can keep it as a patch of that one.
 
 from __future__ import annotations
 
+import struct
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -23,8 +24,47 @@ from cas.trees.node import LEVEL_HEADS, Edit, Node, Value, assemble, foreign_ext
 _SHORT_NAME_MAX: Final = 23
 """A name up to this length has a head of one byte, up to 255 of two."""
 
+_value: Final = struct.Struct(f"<III{ID_BYTES}sIII").pack
+"""Pieces of a patch with one other id: what stands before it, the id, the head of what follows."""
+
 _RUNS_MAX: Final = 16
 """Runs of entries that a patch keeps: more, and it says where they are and little else."""
+
+
+def replace_value(node: Node, index: int, value: Value) -> Node:
+    """`replace_values` of one position: what a commit of one file does to each node above it."""
+    tag, child, number = value
+    ids_at, tags, numbers, data = node.ids_at, node.tags, node.numbers, node.data
+    counts = tags[index] != tag
+    if not ids_at or node.extras or (counts and not node.level):
+        return replace_values(node, ((index, value),))
+    at = ids_at + index * ID_BYTES
+    end, numbers_at = at + ID_BYTES, ids_at + len(node.ids)
+    if numbers[index] == number:
+        kept, tail = len(data) - end, b""
+        rest = data[end:]
+    else:
+        numbers = numbers.copy()
+        numbers[index] = number
+        kept, tail = numbers_at - end, encode_plain(numbers) + EMPTY_MAP
+        rest = data[end:numbers_at] + tail
+    if counts:
+        # An inner node says how many entries are below each child.
+        tags_at = node.tags_at
+        tags = [*tags[:index], tag, *tags[index + 1 :]]
+        columns = encode_plain(tags) + head(STRING, len(node.ids))
+        patch = PATCH_HEAD + put_piece(0, tags_at, len(columns)) + columns
+        patch += _value(ids_at, at - ids_at, ID_BYTES, child, end, kept, len(tail)) + tail
+        data = b"".join((data[:tags_at], columns, data[ids_at:at], child, rest))
+        ids_at = tags_at + len(columns)
+    else:
+        patch = PATCH_HEAD + _value(0, at, ID_BYTES, child, end, kept, len(tail)) + tail
+        data = b"".join((data[:at], child, rest))
+    ids = data[ids_at : ids_at + len(node.ids)]
+    made = Node(node.level, node.names, tags, ids, numbers, data, node.tags_at, ids_at)
+    if node.id:
+        made.made = node.id, patch
+    return made
 
 
 def replace_values(node: Node, changes: Iterable[tuple[int, Value]]) -> Node:

@@ -231,7 +231,7 @@ def packs(draw: st.DrawFn) -> tuple[PackHeader, list[Record]]:
 def test_packs_round_trip(made: tuple[PackHeader, list[Record]]) -> None:
     """A footer finds each record where it lies, and says of it what its own header says."""
     header, records = made
-    body, footer_bytes, footer = build_inline(header, records)
+    body, footer_bytes, footer = build_inline(header.encode(), records)
     assert decode_header(body, "p") == header
     again = decode_inline(body, footer_bytes, "p")
     for found in (footer, again):
@@ -263,11 +263,11 @@ def test_packs_copied_together_say_what_each_said(
         fresh = [record for record in records if record[0] not in seen]
         seen.update(record[0] for record in fresh)
         every += fresh
-        body, _footer_bytes, footer = build_inline(header, fresh)
+        body, _footer_bytes, footer = build_inline(header.encode(), fresh)
         builder.copy(body, footer)
     assert {builder.slot(number).id for number in range(len(builder))} == seen
     copied = builder.footer()
-    _body, _footer_bytes, footer = build_inline(made[0][0], every)
+    _body, _footer_bytes, footer = build_inline(made[0][0].encode(), every)
     again = decode_inline(b"".join(parts), copied, "p")
     assert again.ids() == footer.ids()
     assert again.edges() == footer.edges()
@@ -281,7 +281,7 @@ def test_packs_copied_together_say_what_each_said(
 def test_offsets_that_no_longer_fit_are_refused() -> None:
     """Slots are never shifted past what four bytes hold."""
     header = PackHeader(bytes(16), bytes(16), bytes(16), 1)
-    _body, _footer_bytes, footer = build_inline(header, [(bytes(32), 1, RAW, b"x", 1)])
+    _body, _footer_bytes, footer = build_inline(header.encode(), [(bytes(32), 1, RAW, b"x", 1)])
     assert shifted(b"", 5) == []
     (moved,) = shifted(footer.table, 1 << 31)
     assert moved == footer.table[:32] + (80 + (1 << 31)).to_bytes(4, "little") + footer.table[36:]
@@ -297,7 +297,7 @@ def test_a_digest_of_the_body_is_stated_or_not(
     length is refused, and so is every bit of it that turns.
     """
     header, records = made
-    body, footer_bytes, footer = build_inline(header, records)
+    body, footer_bytes, footer = build_inline(header.encode(), records)
     assert decode_inline(body, footer_bytes, "p").body_digest == b""
     slots = [encode_slot(*slot) for slot in footer.slots()]
     stated = encode_footer(header.encode(), slots, footer.edges(), len(body), digest)
@@ -315,7 +315,7 @@ def test_a_digest_of_the_body_is_stated_or_not(
 def test_every_flip_and_cut_of_a_footer_is_refused(made: tuple[PackHeader, list[Record]]) -> None:
     """One bit changed anywhere in a footer or a header, or bytes cut off, never passes."""
     header, records = made
-    body, footer_bytes, _footer = build_inline(header, records[:2])
+    body, footer_bytes, _footer = build_inline(header.encode(), records[:2])
     for at in range(len(footer_bytes)):
         damaged = bytearray(footer_bytes)
         damaged[at] ^= 1 << at % 8
@@ -442,7 +442,8 @@ def test_bits_are_read_together_as_each_alone(bits: bytes | None, count: int) ->
 @given(st.binary(max_size=300))
 def test_any_bytes_as_a_footer(data: bytes) -> None:
     """Bytes from anywhere are no footer and no header, and say so."""
-    body, _footer_bytes, _footer = build_inline(PackHeader(b"s" * 16, b"l" * 16, bytes(16), 1), [])
+    header = PackHeader(b"s" * 16, b"l" * 16, bytes(16), 1)
+    body, _footer_bytes, _footer = build_inline(header.encode(), [])
     with pytest.raises(Corrupt):
         decode_inline(body, data, "p")
     with pytest.raises(Corrupt):

@@ -39,9 +39,9 @@ def test_both_ways_make_the_same_pack(
     records, depths = _records(rng, count)
     dictionary = rng.choice((None, rng.randbytes(32)))
     monkeypatch.setattr(module, "_MANY", 1)
-    many = build_inline(HEADER, records, dictionary, depths)
+    many = build_inline(HEADER.encode(), records, dictionary, depths)
     monkeypatch.setattr(module, "_MANY", 10_000)
-    each = build_inline(HEADER, iter(records), dictionary, depths)
+    each = build_inline(HEADER.encode(), records, dictionary, depths)
     assert many[:2] == each[:2]
     footer = decode_inline(many[0], many[1], "here")
     assert footer.stands_in(each[1])
@@ -53,7 +53,7 @@ def test_both_ways_make_the_same_pack(
 def test_a_file_holds_what_a_row_would(rng: random.Random) -> None:
     """Records that come in several calls lie as in a pack that is made at once."""
     records, depths = _records(rng, 300)
-    body, footer_bytes, _footer = build_inline(HEADER, records, None, depths)
+    body, footer_bytes, _footer = build_inline(HEADER.encode(), records, None, depths)
     parts: list[bytes] = []
     builder = PackBuilder(HEADER, parts.append)
     made = [(*record, depths.get(record[0], 0), COMMON_GROUP) for record in records]
