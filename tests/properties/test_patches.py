@@ -10,7 +10,7 @@ from cas.errors import CorruptObject
 from cas.model.patch import PATCH_HEAD, apply_patch, is_patch, put_piece
 from cas.trees.edit import apply
 from cas.trees.node import DIRECTORY, Edit, Node, encode_node, id_of
-from cas.trees.splice import replace_values
+from cas.trees.splice import replace_value, replace_values
 
 # Around 23 bytes the head of a name grows; around 24 and 256 entries that of an array.
 names = st.one_of(
@@ -59,6 +59,49 @@ def test_the_patch_of_a_node_gives_its_bytes(
     for node, base, patch in nodes.patches:
         assert is_patch(patch)
         assert apply_patch(patch, nodes.kept[base].data, len(node.data)) == node.data
+
+
+@given(
+    st.dictionaries(names, values, min_size=1, max_size=300),
+    st.integers(0, 2),
+    st.integers(0, 299),
+    st.tuples(st.integers(1, 3), st.binary(min_size=32, max_size=32), st.integers(0, 1 << 40)),
+    st.booleans(),
+    st.booleans(),
+)
+def test_one_value_is_spliced_as_many_are(
+    entries: dict[bytes, tuple[int, bytes, int]],
+    level: int,
+    index: int,
+    value: tuple[int, bytes, int],
+    same_tag: bool,
+    same_number: bool,
+) -> None:
+    """What is made for one position is what the general way and an encoding anew give: columns,
+    bytes and patch.
+    """
+    listed = sorted(entries.items())
+    tags = [tag for _name, (tag, _id, _number) in listed]
+    ids = b"".join([id for _name, (_tag, id, _number) in listed])
+    numbers = [number for _name, (_tag, _id, number) in listed]
+    kept = tags if level else bytes(tags)
+    node = encode_node(level, [name for name, _value in listed], kept, ids, numbers)
+    id_of(DIRECTORY, node)
+    at = index % len(listed)
+    tag, child, number = value
+    change = (tags[at] if same_tag else tag, child, numbers[at] if same_number else number)
+    one, many = replace_value(node, at, change), replace_values(node, ((at, change),))
+    tags[at], numbers[at] = change[0], change[2]
+    ids = ids[: 32 * at] + child + ids[32 * at + 32 :]
+    anew = encode_node(level, node.names, tags if level else bytes(tags), ids, numbers)
+    for made in (one, many):
+        assert made.data == anew.data
+        assert (list(made.tags), made.ids, made.numbers) == (list(anew.tags), ids, numbers)
+        assert (made.tags_at, made.ids_at) == (anew.tags_at, anew.ids_at)
+        assert made.made is not None
+        assert made.made[0] == node.id
+        assert apply_patch(made.made[1], node.data, len(made.data)) == made.data
+    assert one.made == many.made
 
 
 def test_small_edits_leave_patches() -> None:

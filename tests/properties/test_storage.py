@@ -28,7 +28,7 @@ from cas.storage.codec import (
     encode_payload,
     encode_payloads,
 )
-from cas.storage.header import PACK_HEADER_BYTES, PackHeader, decode_header
+from cas.storage.header import PACK_HEADER_BYTES, Letterhead, PackHeader, decode_header
 from cas.storage.index import (
     Run,
     keys_of,
@@ -437,6 +437,15 @@ def test_bits_are_read_together_as_each_alone(bits: bytes | None, count: int) ->
     assert list(map(bool, flags_of(bits, count))) == alone
     order = list(reversed(range(count)))
     assert live_slots(bits, order, count) == [at for at in order if not alone[at]]
+
+
+@given(st.binary(min_size=48, max_size=48), st.integers(0, (1 << 64) - 1))
+def test_a_letterhead_writes_the_header(ids: bytes, birth_us: int) -> None:
+    """Headers that differ in their time alone are what they would be one by one."""
+    parts = ids[:16], ids[16:32], ids[32:]
+    head = Letterhead(*parts).encode(birth_us)
+    assert head == PackHeader(*parts, birth_us).encode()
+    assert decode_header(head, "p") == PackHeader(*parts, birth_us)
 
 
 @given(st.binary(max_size=300))

@@ -20,6 +20,7 @@ from cas.errors import (
     RefConflict,
     RefExists,
     RefNotFound,
+    RefProtected,
     WrongKind,
 )
 from cas.history import publication
@@ -398,3 +399,23 @@ def test_a_closed_store_refuses(store: Store) -> None:
             refused()
     with cas.open(store.location) as again:
         assert dict(again.snapshot("main")) == {"file": b"1"}
+
+
+def test_rules_are_asked_for_once_a_store_has_some(store: Store) -> None:
+    """A refs tree without rules is known by its root; the first rule is seen by the next commit."""
+    timeline = store.core.timeline
+    for turn in range(3):
+        with store.begin() as tx:
+            tx.branch("main")["f"] = b"%d" % turn
+            tx.commit()
+        assert timeline.unruled == timeline.now().root
+        assert timeline.is_unruled(timeline.now().root)
+    before = timeline.now().root
+    store.protect("main", "frozen")
+    assert not timeline.is_unruled(timeline.now().root)
+    assert timeline.is_unruled(before)
+    with store.begin() as tx:
+        tx.branch("main")["f"] = b"more"
+        with pytest.raises(RefProtected):
+            tx.commit()
+    assert bytes(store.snapshot("main")["f"]) == b"2"
