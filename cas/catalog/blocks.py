@@ -15,7 +15,7 @@ from types import TracebackType
 
 from cas.catalog.catalog import CatalogReader, CatalogWriter
 from cas.catalog.connections import Connections
-from cas.catalog.engine import reraise, translate, typed
+from cas.catalog.engine import cannot_share, reraise, translate, typed
 from cas.catalog.statements import SqliteReader, SqliteWriter
 from cas.errors import CasError, OutcomeUnknown, ReadOnly, StorageFull
 
@@ -142,9 +142,9 @@ class WriteBlock:
         except Exception as failure:
             connections.park_writer()
             told = typed(failure, connections.path)
-            if isinstance(told, StorageFull):
+            if isinstance(told, StorageFull) and not cannot_share(failure):
                 # Only a write says this: what would make the commit count is not in the log, so
-                # that nothing can bring it back.
+                # that nothing can bring it back. The index of the log follows the log.
                 raise told from failure
             raise OutcomeUnknown(
                 f"The answer of the commit was lost ({failure}); ask again with the "

@@ -106,6 +106,21 @@ def _is_closed_to_us(path: str) -> bool:
     return os.path.exists(path) and not os.access(path, os.R_OK, effective_ids=effective)
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether the engine said this for want of room, in a file or in what processes share."""
+    import apsw
+
+    return isinstance(error, apsw.FullError) or cannot_share(error)
+
+
+def cannot_share(error: BaseException) -> bool:
+    """Whether the memory that processes share, a file as well, could not be made longer."""
+    import apsw
+
+    code = getattr(error, "extendedresult", 0)  # not in the stubs of the package
+    return isinstance(error, apsw.IOError) and code == apsw.SQLITE_IOERR_SHMSIZE
+
+
 def reraise(error: BaseException, path: str) -> None:
     """Raise the typed error for one of the engine's; leave every other as it is."""
     import apsw
@@ -131,7 +146,7 @@ def translate(error: BaseException, path: str) -> NoReturn:
             f"{path} is locked by another program; nothing was committed. Try again.",
             waited_ms=BUSY_MS,
         ) from error
-    if isinstance(error, apsw.FullError):
+    if is_full(error):
         raise StorageFull(
             f"No space is left for {path}; nothing was committed. Free space and try again.",
             path=path,

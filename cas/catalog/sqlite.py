@@ -9,6 +9,7 @@ WAL checkpoints run inline every 1,000 pages; a background one never caught up.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -29,6 +30,7 @@ from cas.errors import (
     NewerFormat,
     NotAStore,
     ReadOnly,
+    StorageFull,
 )
 from cas.model.entry import genesis_hash
 
@@ -225,12 +227,16 @@ def open_catalog(
 
     `anywhere`: a copy may be written to as well, for who settles it and for tests.
     Raises `StoreNotFound`'s cause as `NotAStore`, `NewerFormat`, `UnsafeFilesystem`,
-    `UnsafeEngine`, `CorruptCatalog`, `ReadOnly`, `StoreMoved`.
+    `UnsafeEngine`, `CorruptCatalog`, `ReadOnly`, `StorageFull`, `StoreMoved`.
     """
     check_filesystem(os.path.dirname(path) or ".")
     try:
         gate: Gate = NoGate() if read_only else FileGate(locks)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(
+                f"No space is left for {locks}. Free space and try again.", path=locks
+            ) from error
         raise ReadOnly(
             f"{locks} cannot be written ({error.strerror}). Who may not write there can read "
             "(`cas log`, `cas restore`; `cas.open(..., read_only=True)`) and change nothing.",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from attrs import frozen
 
+from cas.catalog.engine import is_full
 from cas.errors import Busy, CorruptIndex, StorageFailed, StorageFull
 from cas.later import Later
 from cas.recall.database import VERSION, Database, Match, Rows
@@ -263,7 +264,7 @@ class SqliteDatabase:
             raise Busy(
                 f"{self.path} is in use by another program; try again.", waited_ms=BUSY_MS
             ) from error
-        if isinstance(error, apsw.FullError):
+        if is_full(error):
             raise StorageFull(
                 f"No space is left for {self.path}; free space and try again.", path=self.path
             ) from error
