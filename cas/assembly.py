@@ -207,15 +207,20 @@ class LaterUpkeep:
         assert isinstance(store, Store)
         return maintaining.Maintenance(store, self._load()).run(budget_ms, stopping)
 
-    def plan_gc(self, core: Core, grace_us: int) -> GcPlan:
+    def plan_gc(self, core: Core, grace_us: int, full: bool) -> GcPlan:
         """`Collector.plan_gc`."""
-        return self._load().plan_gc(core, grace_us)
+        return self._load().plan_gc(core, grace_us, full)
 
     def collect(
-        self, core: Core, grace_us: int, plan: GcPlan | None, mirror: Callable[[], int]
+        self,
+        core: Core,
+        grace_us: int,
+        plan: GcPlan | None,
+        mirror: Callable[[], int],
+        full: bool,
     ) -> GcResult:
         """`Collector.collect`."""
-        return self._load().collect(core, grace_us, plan, mirror)
+        return self._load().collect(core, grace_us, plan, mirror, full)
 
 
 def plan_repair(

@@ -282,6 +282,18 @@ GC_GRACE_US: Final = 14 * DAY_US
 GC_CREDIT_US: Final = DAY_US
 """What one run of gc adds to the age of a pack at the most, whatever the clock says."""
 
+GC_COUNT_SLOTS_MIN: Final = 1 << 14
+"""Slots of a store from which on gc counts references: a mark of fewer costs no more than that."""
+
+GC_COUNTED_RUNS_MAX: Final = 30
+"""Runs of gc that believe counts of references before one marks everything, and compares."""
+
+GC_COUNT_NEW_MAX: Final = 0.5
+"""The part of all slots that may be new to counts of references; with more a mark is cheaper."""
+
+GC_COUNT_CHANGED_MAX: Final = 0.125
+"""Counts that may stand beside those they replace, as a part of these, before all are written."""
+
 GC_MOVED_BYTES_MAX: Final = 4 * GIB
 """What one run of gc writes anew at the most, to make room."""
 

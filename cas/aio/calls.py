@@ -392,12 +392,12 @@ class StoreCalls(Face[Store]):
         """
         return await self._run(lambda: self.sync.mirror())
 
-    async def plan_gc(self, *, grace_us: int = 1209600000000) -> GcPlan:
-        """What `gc` would do; removes nothing. `grace_us` as there.
+    async def plan_gc(self, *, grace_us: int = 1209600000000, full: bool = False) -> GcPlan:
+        """What `gc` would do; removes nothing. `grace_us` and `full` as there.
 
         Raises `Corrupt` where the store is not whole: damage is never taken for garbage.
         """
-        return await self._run(lambda: self.sync.plan_gc(grace_us=grace_us))
+        return await self._run(lambda: self.sync.plan_gc(grace_us=grace_us, full=full))
 
     async def apply_gc(self, plan: GcPlan) -> GcResult:
         """Do what a plan of this handle says, as far as it still holds: what anything leads to
@@ -405,14 +405,15 @@ class StoreCalls(Face[Store]):
         """
         return await self._run(lambda: self.sync.apply_gc(plan))
 
-    async def gc(self, *, grace_us: int = 1209600000000) -> GcResult:
+    async def gc(self, *, grace_us: int = 1209600000000, full: bool = False) -> GcResult:
         """Give back the space of what nothing leads to. Writers and readers go on meanwhile.
 
         What only history behind the horizon led to goes at once. What nothing ever led to goes
         once runs of gc have seen it for `grace_us` µs, each of which adds a day at the most.
+        `full` looks at all objects, and compares what counts of references say.
         Raises as `plan_gc` and `apply_gc` do.
         """
-        return await self._run(lambda: self.sync.gc(grace_us=grace_us))
+        return await self._run(lambda: self.sync.gc(grace_us=grace_us, full=full))
 
     async def plan_maintenance(self) -> tuple[Chore, ...]:
         """What `maintain` would do; changes nothing."""

@@ -48,24 +48,34 @@ class Length(click.ParamType[int]):
     default=GC_GRACE_US,
     help="How long loose objects stay, as 14d (the default), 12h or 0.",
 )
+@click.option("--full", is_flag=True, help="Look at all objects, and check what is remembered.")
 @pass_front
-def gc_command(front: Front, dry_run: bool, grace: int) -> None:
+def gc_command(front: Front, dry_run: bool, grace: int, full: bool) -> None:
     """Give back the space of what nothing leads to.
 
     What branches, tags, pins and the history inside the horizon lead to stays; so does what is
     being written. Others may go on reading and writing. Loose objects, which nothing ever led to,
     stay until runs of gc have seen them for the whole grace, a day a run at the most. Session
     rows and files of writers that died go as well.
+
+    A large store remembers how many objects name each one, so that a run costs what came and
+    went since the last. It looks at all of them now and then, and with --full.
     """
     with front.store(write=not dry_run) as store:
         found: GcPlan | GcResult = (
-            store.plan_gc(grace_us=grace) if dry_run else store.gc(grace_us=grace)
+            store.plan_gc(grace_us=grace, full=full)
+            if dry_run
+            else store.gc(grace_us=grace, full=full)
         )
     if front.out.json:
         front.out.document("gc", **_fields(found))
         return
     front.out.lines(columns([_row(row) for row in found.rows], frozenset((2, 3))))
     front.out.note(_sentence(found))
+    if found.marked.reason:
+        front.out.note(f"looked at all objects: {found.marked.reason}")
+    if found.marked.finding:
+        front.out.note(f"warning: {found.marked.finding}")
     if not found.object_count:
         for line in _why(found):
             front.out.note(line)
@@ -131,6 +141,9 @@ def _fields(found: GcPlan | GcResult) -> dict[str, Any]:
             {"reason": row.reason, "copies": row.copy_count, "stored": row.stored_bytes}
             for row in found.kept
         ],
+        "mark": found.marked.how,
+        "mark_reason": found.marked.reason,
+        "mark_finding": found.marked.finding,
     }
 
 

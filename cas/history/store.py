@@ -338,34 +338,35 @@ class Store(HistoryVerbs, Keeping, Watching):
         with self._spill_lock:
             return self._spill.mirror()
 
-    def plan_gc(self, *, grace_us: int = GC_GRACE_US) -> GcPlan:
-        """What `gc` would do; removes nothing. `grace_us` as there.
+    def plan_gc(self, *, grace_us: int = GC_GRACE_US, full: bool = False) -> GcPlan:
+        """What `gc` would do; removes nothing. `grace_us` and `full` as there.
 
         Raises `Corrupt` where the store is not whole: damage is never taken for garbage.
         """
-        return self._keeper().plan_gc(self.core, grace_us)
+        return self._keeper().plan_gc(self.core, grace_us, full)
 
     def apply_gc(self, plan: GcPlan) -> GcResult:
         """Do what a plan of this handle says, as far as it still holds: what anything leads to
         by now, and what was put since, stays. Raises `Unavailable` while another run is at it.
         """
-        return self._collect(plan.grace_us, plan)
+        return self._collect(plan.grace_us, plan, False)
 
-    def gc(self, *, grace_us: int = GC_GRACE_US) -> GcResult:
+    def gc(self, *, grace_us: int = GC_GRACE_US, full: bool = False) -> GcResult:
         """Give back the space of what nothing leads to. Writers and readers go on meanwhile.
 
         What only history behind the horizon led to goes at once. What nothing ever led to goes
         once runs of gc have seen it for `grace_us` µs, each of which adds a day at the most.
+        `full` looks at all objects, and compares what counts of references say.
         Raises as `plan_gc` and `apply_gc` do.
         """
-        return self._collect(grace_us, None)
+        return self._collect(grace_us, None, full)
 
-    def _collect(self, grace_us: int, plan: GcPlan | None) -> GcResult:
+    def _collect(self, grace_us: int, plan: GcPlan | None, full: bool) -> GcResult:
         keeper = self._keeper()
         with self.objects.catalog.elect("gc") as turn:
             if turn is None:
                 raise Unavailable("Another gc is at work on this store; try again when it is done.")
-            return keeper.collect(self.core, grace_us, plan, self.mirror)
+            return keeper.collect(self.core, grace_us, plan, self.mirror, full)
 
     # -- maintenance -------------------------------------------------------------------------
 

@@ -54,14 +54,34 @@ class KeptRow:
     stored_bytes: int
 
 
+NOT_MARKED: Final = "nothing"
+COUNTED: Final = "counted"
+FULL: Final = "full"
+
+
+@frozen
+class Marked:
+    """How a run found out what goes. `how`: "nothing" where nothing can have become garbage,
+    "counted" by counts of references that were brought forward, "full" by looking at all objects.
+
+    `reason` says why it was "full", in a store that is large enough to be counted. `finding` is
+    what a full mark found counts to be wrong about: they are thrown away then.
+    """
+
+    how: str
+    reason: str
+    finding: str
+
+
 @frozen
 class GcFigures:
     """What goes, in a plan, or went, in a result. `seq` and `horizon` are the entries it was made
     at and for.
 
     `waiting_*` are objects that nothing leads to and that stay for the grace. `pack_count` packs
-    go whole. `kept` says what keeps the rest, as of the newest run that
-    had to look. `file_*` are files that no pack row names, and `session_count` writers that died.
+    go whole. `kept` says what keeps the rest, as of the newest run that looked at all objects, and
+    `marked` whether this one has. `file_*` are files that no pack row names, and `session_count`
+    writers that died.
     """
 
     seq: int
@@ -74,6 +94,7 @@ class GcFigures:
     file_bytes: int
     session_count: int
     kept: tuple[KeptRow, ...]
+    marked: Marked
 
     @property
     def object_count(self) -> int:
@@ -210,12 +231,17 @@ class Upkeep(Protocol):
         so.
         """
 
-    def plan_gc(self, core: Core, grace_us: int) -> GcPlan:
+    def plan_gc(self, core: Core, grace_us: int, full: bool) -> GcPlan:
         """What `collect` would do."""
 
     def collect(
-        self, core: Core, grace_us: int, plan: GcPlan | None, mirror: Callable[[], int]
+        self,
+        core: Core,
+        grace_us: int,
+        plan: GcPlan | None,
+        mirror: Callable[[], int],
+        full: bool,
     ) -> GcResult:
         """Do what `plan_gc` would say now; of a plan, what it says as well. `mirror` puts what
-        exists, and the journal, into pack files: before files may go.
+        exists, and the journal, into pack files: before files may go. `full`: look at all objects.
         """

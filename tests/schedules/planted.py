@@ -10,7 +10,8 @@ import pytest
 from cas.catalog.statements import SqliteWriter
 from cas.maintenance.gc import collect as gc
 from cas.maintenance.gc import condemn, moving
-from cas.maintenance.gc.reach import FREE, KEPT, Marks
+from cas.maintenance.gc.colors import FREE, KEPT
+from cas.maintenance.gc.reach import Marks
 from cas.objects import batch as batches
 from cas.objects import relied
 from cas.objects import spill as spills

@@ -10,7 +10,8 @@ from array import array
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from cas.maintenance.gc.reach import GONE, Marks
+from cas.maintenance.gc.colors import GONE
+from cas.maintenance.gc.reach import Marks
 from cas.storage.codec import DELTA
 from cas.storage.pack import EDGE_BASE
 from cas.storage.slots import CODEC_AT, column, stored_lengths

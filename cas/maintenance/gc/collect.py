@@ -20,16 +20,17 @@ from attrs import evolve, frozen
 from cas.errors import Invalid
 from cas.history.core import Core
 from cas.history.horizon import horizon_at
-from cas.history.upkeep import GcPlan, GcResult, GcRow, KeptRow
+from cas.history.upkeep import NOT_MARKED, GcPlan, GcResult, GcRow, KeptRow, Marked
 from cas.limits import GC_GRACE_US, GC_MOVED_BYTES_MAX, GC_WASTE_MIN
 from cas.maintenance.gc.ages import Ages
 from cas.maintenance.gc.bases import keep_cheap_bases
 from cas.maintenance.gc.chains import Chains
+from cas.maintenance.gc.coloring import color_store
+from cas.maintenance.gc.colors import DROPPED, FREE, GONE
 from cas.maintenance.gc.compact import compact
 from cas.maintenance.gc.condemn import Condemnation
-from cas.maintenance.gc.kept import Shares, keep_refs
 from cas.maintenance.gc.leftovers import Leftovers, find_leftovers, remove_leftovers
-from cas.maintenance.gc.reach import DROPPED, FREE, GONE, Marks
+from cas.maintenance.gc.reach import Marks
 from cas.maintenance.gc.reencode import reencode
 from cas.maintenance.gc.roots import Roots, read_roots
 from cas.model.ids import Kind
@@ -54,6 +55,7 @@ class _Mark:
     waiting: tuple[int, int]
     waiting_packs: list[int]
     kept: tuple[KeptRow, ...]
+    marked: Marked
 
 
 class Collector:
@@ -63,14 +65,20 @@ class Collector:
         self._objects = objects
         self._ages = Ages(objects.cache)
 
-    def plan_gc(self, core: Core, grace_us: int) -> GcPlan:
+    def plan_gc(self, core: Core, grace_us: int, full: bool) -> GcPlan:
         """Mark, and say what nothing leads to. Raises `Corrupt` where the store is not whole."""
-        return self._plan(self._mark(core, grace_us))
+        return self._plan(self._mark(core, grace_us, full))
 
     def collect(
-        self, core: Core, grace_us: int, plan: GcPlan | None, mirror: Callable[[], int]
+        self,
+        core: Core,
+        grace_us: int,
+        plan: GcPlan | None,
+        mirror: Callable[[], int],
+        full: bool,
     ) -> GcResult:
         """Mark anew, and remove what nothing leads to; of a plan, only what it says as well.
+        `full`: believe no counts of references, and look for something to do in any case.
 
         Anew, because a put that found what the plan saw as garbage was acknowledged since: while
         a run is at work, and says so, such a put writes another copy.
@@ -81,10 +89,11 @@ class Collector:
         ):
             raise Invalid("This plan was made by another handle; make one with this one.")
         objects = self._objects
-        if before is None and (quiet := self._quiet(core, grace_us)) is not None:
+        if before is None and not full and (quiet := self._quiet(core, grace_us)) is not None:
             return self._finish(mirror, quiet, find_leftovers(objects))
         with _at_work(objects) as version:
-            mark = self._mark(core, grace_us if before is None else before.grace_us, version)
+            grace_us = grace_us if before is None else before.grace_us
+            mark = self._mark(core, grace_us, full, version)
             if before is not None:
                 mark.marks.spare(before.marks)
             moved = reencode(objects, mark.marks, GC_MOVED_BYTES_MAX)
@@ -107,6 +116,7 @@ class Collector:
             file_bytes=0 if done is None else done.file_bytes,
             session_count=0,
             kept=found.kept,
+            marked=found.marked,
             moved_bytes=moved,
         )
         return self._finish(mirror, result, mark.leftovers)
@@ -135,7 +145,8 @@ class Collector:
             self._ages.advance(numbers, now_us)
         count, size_bytes = self._ages.left
         kept = self._ages.kept
-        return GcResult(head.seq, told.seq, (), count, size_bytes, 0, 0, 0, 0, kept, 0)
+        marked = Marked(NOT_MARKED, "", "")
+        return GcResult(head.seq, told.seq, (), count, size_bytes, 0, 0, 0, 0, kept, marked, 0)
 
     def _finish(
         self, mirror: Callable[[], int], result: GcResult, leftovers: Leftovers
@@ -159,7 +170,7 @@ class Collector:
             moved_bytes=result.moved_bytes + moved,
         )
 
-    def _mark(self, core: Core, grace_us: int, version: int | None = None) -> _Mark:
+    def _mark(self, core: Core, grace_us: int, full: bool, version: int | None = None) -> _Mark:
         """`version`: what was installed behind it counts as newer than the mark."""
         objects = self._objects
         leftovers = find_leftovers(objects)
@@ -168,26 +179,28 @@ class Collector:
         if version is not None:
             roots = evolve(roots, version=min(version, roots.version))
         objects.catalog.harden(reading=True)
-        marks = Marks(objects, roots.thinned)
-        marks.begin()
-        marks.deferring = True
-        shares = Shares(marks)
-        keep_refs(core, shares, roots.refs, roots.kept)
-        marks.drop([*roots.dropped, *marks.given_up])
+        self._ages.load(roots.lineage)
+        colored = color_store(core, objects, roots, self._ages.kept, full=full)
+        marks, shares = colored.marks, colored.shares
         marks.keep_packs([number for number in marks.packs if number > roots.version])
         now_us = objects.clock.wall_us()
-        self._ages.load(roots.lineage)
         young = [n for n in marks.packs if (self._ages.of(n, now_us) or 0) < grace_us]
         count, size_bytes = _sum_of(marks, FREE) if young else (0, 0)
         waiting_packs = [n for n in young if FREE in marks.colors[n]]
         marks.keep_packs(young, dropped=False)
         left = _sum_of(marks, FREE) if count else (0, 0)
         waiting = count - left[0], size_bytes - left[1]
-        shares.note("young")
-        keep_cheap_bases(marks, Chains(marks), sum(row.stored_bytes for row in shares.rows))
-        shares.note("base")
-        kept = shares.rows
-        return _Mark(objects, roots, marks, leftovers, grace_us, waiting, waiting_packs, kept)
+        if shares is not None:
+            shares.note("young")
+        rows = self._ages.kept if shares is None else shares.rows
+        kept_bytes = sum(row.stored_bytes for row in rows if row.reason != "base")
+        keep_cheap_bases(marks, Chains(marks), kept_bytes)
+        if shares is not None:
+            shares.note("base")
+            rows = shares.rows
+        return _Mark(
+            objects, roots, marks, leftovers, grace_us, waiting, waiting_packs, rows, colored.marked
+        )
 
     def _plan(self, mark: _Mark) -> GcPlan:
         rows, packs = _tally(self._objects, mark.marks)
@@ -203,6 +216,7 @@ class Collector:
             file_bytes=mark.leftovers.size_bytes,
             session_count=len(mark.leftovers.sessions),
             kept=mark.kept,
+            marked=mark.marked,
             mark=mark,
         )
 

@@ -19,7 +19,8 @@ from attrs import frozen
 from cas.catalog.catalog import CatalogReader, CatalogWriter, Head
 from cas.errors import Unavailable
 from cas.limits import GC_LATE_SLOTS_MAX
-from cas.maintenance.gc.reach import DROPPED, FREE, GONE, KEEPING, KEPT, REPLACED, Marks
+from cas.maintenance.gc.colors import DROPPED, FREE, GONE, KEEPING, KEPT, REPLACED
+from cas.maintenance.gc.reach import Marks
 from cas.maintenance.gc.roots import Roots, entries
 from cas.maintenance.gc.told import named_in
 from cas.objects.packs import PackInfo, pack_name

@@ -14,7 +14,8 @@ from typing import Final
 from cas.errors import CasError
 from cas.history.core import Core
 from cas.history.upkeep import KEPT_REASONS, KeptRow
-from cas.maintenance.gc.reach import KEPT, Marks
+from cas.maintenance.gc.colors import KEPT
+from cas.maintenance.gc.reach import Marks
 from cas.model.ids import CommitId, Kind
 from cas.model.names import HOLDS, PINS
 

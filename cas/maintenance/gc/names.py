@@ -49,8 +49,8 @@ class Names:
         self._known: dict[bytes, Sequence[bytes]] = {}
         self._ahead: list[tuple[list[bytes], list[Place]]] = []
         self._ahead_bytes = 0
-        self.given_up: list[bytes] = []
-        """Directories of thinned commits that were read."""
+        self.given_up: list[tuple[bytes, bytes]] = []
+        """Thinned commits that were read, and their directories."""
 
     def note(self, pack: PackInfo, footer: Footer) -> None:
         """Take in the directories of a pack, for `read_ahead`."""
@@ -78,7 +78,7 @@ class Names:
 
     def of(
         self, ids: Sequence[bytes], places: Sequence[Place], *, strict: bool
-    ) -> Iterator[set[bytes]]:
+    ) -> Iterator[dict[bytes, Sequence[bytes]]]:
         """What these objects name, group by group; they are given in the order in which they lie.
 
         Raises for what cannot be read when `strict`, and passes it over when not.
@@ -90,7 +90,7 @@ class Names:
         if known:
             unknown = [at for at, id in enumerate(ids) if id not in known]
             if len(unknown) < len(ids):
-                yield set().union(*[known[id] for id in ids if id in known])
+                yield {id: known[id] for id in ids if id in known}
                 ids, places = [ids[at] for at in unknown], [places[at] for at in unknown]
         for group in self._groups(ids, places):
             yield self._named(group, strict)
@@ -111,8 +111,8 @@ class Names:
         finally:
             ahead.close()
 
-    def _named(self, group: Sequence[Found], strict: bool) -> set[bytes]:
-        named: set[bytes] = set()
+    def _named(self, group: Sequence[Found], strict: bool) -> dict[bytes, Sequence[bytes]]:
+        named: dict[bytes, Sequence[bytes]] = {}
         trees: list[tuple[bytes, int, bytes]] = []
         for id, kind, content in group:
             try:
@@ -121,13 +121,13 @@ class Names:
                 if kind in _TREES:
                     trees.append((id, kind, bytes(content)))
                 elif kind == _SEGMENT:
-                    named.update(self._told.note(id, bytes(content)).blobs)
+                    named[id] = self._told.note(id, bytes(content)).blobs
                 elif strict and kind == Kind.COMMIT and id in self._thinned:
                     commit = Commit.decode(bytes(content), verified=True)
-                    named.update(commit.parents)
-                    self.given_up.append(commit.tree)
+                    named[id] = commit.parents
+                    self.given_up.append((id, commit.tree))
                 else:
-                    named.update(children(kind, bytes(content)))
+                    named[id] = children(kind, bytes(content))
             except (CasError, NotCanonical):
                 if strict:
                     raise
@@ -135,7 +135,8 @@ class Names:
         if strict and len(found) < len(trees):
             for _id, kind, content in trees:
                 children(kind, content)  # one of them says what is wrong
-        return named.union(*found.values())
+        named.update(found)
+        return named
 
 
 def places_in(

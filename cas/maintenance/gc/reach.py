@@ -12,16 +12,27 @@ or more are marked together, which keeps too much and never too little.
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
 
 from cas.catalog.catalog import CatalogReader, PackRow
 from cas.errors import MissingPack
+from cas.maintenance.gc.colors import (
+    DROPPED,
+    DROPPING,
+    FREE,
+    GONE,
+    KEEPING,
+    KEPT,
+    REPLACED,
+    Lost,
+    positions,
+)
+from cas.maintenance.gc.counting import Tally
 from cas.maintenance.gc.names import Names, places_in
 from cas.maintenance.gc.traits import Traits, traits_of
 from cas.maintenance.gc.vanished import absence, is_named, moved
-from cas.maintenance.gc.whereabouts import TABLE_SLOTS_MAX, Whereabouts
+from cas.maintenance.gc.whereabouts import TABLE_SLOTS_MAX, Whereabouts, newest
 from cas.model.ids import Kind
 from cas.objects.packs import PackInfo, file_name
 from cas.objects.store import ObjectStore
@@ -29,40 +40,11 @@ from cas.storage.codec import DICTIONARY, RECIPE, ZSTD
 from cas.storage.pack import EDGE_BASE, Footer, decode_footer
 from cas.storage.slots import CODEC_AT, KIND_AT, column
 
-FREE: Final = 0
-"""Nothing that is kept, and nothing that was given up, leads here."""
-KEPT: Final = 1
-KEEPING: Final = 2
-"""Kept, and what it names is still to be marked."""
-GONE: Final = 3
-"""Does not exist: its bit is set."""
-DROPPED: Final = 4
-"""Only states before the horizon led here."""
-DROPPING: Final = 5
-REPLACED: Final = 6
-"""A copy that another stands for: it goes, and its object stays."""
-
 _BLOB: Final = int(Kind.BLOB)
 _AT_ONCE: Final = 1 << 15
-_DENSE: Final = 8
-"""From one slot in so many on it is faster to look at each than to search for the next."""
 
 _WORTH_KEEPING: Final = frozenset((FREE, DROPPED, DROPPING))
 _WORTH_DROPPING: Final = frozenset((FREE,))
-
-
-class Lost(NamedTuple):
-    """A delta that is kept and whose base is not."""
-
-    number: int
-    slot: int
-    id: bytes
-    base: bytes
-    kind: int
-    group: int
-    offset: int
-    stored_bytes: int
-    raw_bytes: int
 
 
 class Marks:
@@ -85,7 +67,12 @@ class Marks:
         self._seen: dict[int, set[bytes]] = {KEEPING: set(), DROPPING: set()}
         self._traits: dict[int, Traits] = {}
         self.given_up = self._names.given_up
-        """Directories of thinned commits that are kept: what only these lead to was given up."""
+        """Thinned commits that are kept, and their directories: what only these lead to was given
+        up."""
+        self.tally: Tally | None = None
+        """While it is set, references are counted."""
+        self.bases_in: set[int] | None = None
+        """Packs that hold all deltas whose bases may go, where that is known."""
         self.deferring = False
         """While it is set, the base of a delta is not kept for its sake: see `lost_bases`."""
 
@@ -93,21 +80,16 @@ class Marks:
 
     def begin(self) -> None:
         """Take in all packs of the newest state. Raises `Corrupt` where one cannot be read."""
-        lookup = self._objects.lookup
-        # Its runs are checked against their digests: a damaged one would hide what is kept.
-        lookup.is_certain(lookup.stamp(), again=True)
-        state, runs = lookup.view()
-        hidden = lookup.hidden_by()
-        if hidden is not None:
-            raise hidden
-        slots = {n: count for run in runs for n, count in zip(run.packs, run.slots, strict=True)}
+        state, runs, slots = newest(self._objects.lookup)
+        self.version, self.removal_version = state.version, state.removal_version
         is_small = sum(slots.values()) <= TABLE_SLOTS_MAX
         if not is_small:
             self._where.use(runs)
         for number, pack in state.packs.items():
             count = slots.get(number)
+            footer = None
             if count is None or is_small:
-                footer = pack.footer or lookup.footer(pack)
+                footer = pack.footer or self._objects.lookup.footer(pack)
                 count = footer.count
                 if number in slots:
                     self._where.note(number, footer)
@@ -116,11 +98,28 @@ class Marks:
                 self._traits[number] = traits_of(footer)
                 if is_small and pack.file is not None:
                     self._names.note(pack, footer)
-            self.packs[number] = pack
-            self.colors[number] = bytearray(count)
-            self.strike(number, state.vectors.get(number))
-        self.version, self.removal_version = state.version, state.removal_version
+            self._admit(pack, count, FREE, state.vectors.get(number))
         self._names.read_ahead()
+
+    def begin_kept(self) -> None:
+        """Take in all packs as if all that they hold were kept, and read no footer of an indexed
+        one.
+        """
+        state, runs, slots = newest(self._objects.lookup)
+        self.version, self.removal_version = state.version, state.removal_version
+        self._where.use(runs)
+        for number, pack in state.packs.items():
+            count = slots.get(number)
+            if count is None:
+                footer = pack.footer or self._objects.lookup.footer(pack)
+                count = footer.count
+                self._where.add(pack, footer)
+            self._admit(pack, count, KEPT, state.vectors.get(number))
+
+    def _admit(self, pack: PackInfo, count: int, color: int, bits: bytes | None) -> None:
+        self.packs[pack.number] = pack
+        self.colors[pack.number] = bytearray((color,)) * count
+        self.strike(pack.number, bits)
 
     def catch_up(self, reader: CatalogReader, slots_max: int) -> list[int] | None:
         """Take in what was installed and removed since, in the state of `reader`: the numbers of
@@ -214,7 +213,7 @@ class Marks:
             if footer is None or colors is None:
                 continue
             kinds = column(footer.table, KIND_AT)
-            for slot in _positions(kinds, kind, kinds.find(kind), len(kinds)):
+            for slot in positions(kinds, kind, kinds.find(kind), len(kinds)):
                 if colors[slot] in _WORTH_KEEPING:
                     colors[slot] = KEEPING
                     self._waiting.add(number)
@@ -225,7 +224,7 @@ class Marks:
         for number, colors in self.colors.items():
             then = before.colors.get(number, b"")
             for color in _WORTH_KEEPING:
-                for slot in _positions(colors, color, colors.find(color), len(colors)):
+                for slot in positions(colors, color, colors.find(color), len(colors)):
                     if slot >= len(then) or then[slot] not in _WORTH_KEEPING:
                         colors[slot] = KEEPING
                         self._waiting.add(number)
@@ -239,6 +238,8 @@ class Marks:
         found = []
         known: dict[bytes, bool] = {}
         for number, colors in list(self.colors.items()):
+            if self.bases_in is not None and number not in self.bases_in:
+                continue
             traits = self._traits_of(number)
             footer = self.footer(number) if traits and traits.has_edges else None
             if footer is None:
@@ -280,7 +281,7 @@ class Marks:
         """Keep replaced copies after all whose new copy does not stand; whether there were any."""
         found = False
         for number, colors in self.colors.items():
-            for slot in _positions(colors, REPLACED, colors.find(REPLACED), len(colors)):
+            for slot in positions(colors, REPLACED, colors.find(REPLACED), len(colors)):
                 footer = self.footer(number)
                 if footer is not None and not self._is_kept(footer.id_at(slot)):
                     colors[slot] = KEEPING
@@ -297,7 +298,7 @@ class Marks:
             footer = self.footer(number)
             if footer is None:
                 continue
-            for slot in _positions(colors, KEEPING, colors.find(KEEPING), len(colors)):
+            for slot in positions(colors, KEEPING, colors.find(KEEPING), len(colors)):
                 self._mark(footer.id_at(slot), KEEPING, _WORTH_KEEPING)
 
     def _mark(self, id: bytes, color: int, wanted: frozenset[int]) -> bool:
@@ -348,6 +349,8 @@ class Marks:
         """Raise for an object that is named and is not there, but for one that was purged."""
         if self._objects.absent.error(id) is None:
             raise absence(self._objects, self.version, id, by)
+        if self.tally is not None:
+            self.tally.counts.missing.add(id)
 
     # -- sweeping ----------------------------------------------------------------------------
 
@@ -363,7 +366,7 @@ class Marks:
             if colors is not None and traits is not None and not traits.leads_on:
                 colors[:] = colors.replace(bytes((todo,)), bytes((done,)))
             while colors is not None and (first := colors.find(todo)) >= 0:
-                slots = _positions(colors, todo, first, _AT_ONCE)
+                slots = positions(colors, todo, first, _AT_ONCE)
                 footer = self.footer(number)
                 if footer is None:
                     break
@@ -385,6 +388,8 @@ class Marks:
             if is_named(self._objects, number):
                 raise
             # Moved, and its objects are in a pack that is newer than the mark.
+            if self.tally is not None:
+                self.tally.is_broken = True
             del self.packs[number], self.colors[number]
             return None
 
@@ -397,7 +402,19 @@ class Marks:
         found = self._traits.get(number)
         if found is None and (footer := self.footer(number)) is not None:
             found = self._traits[number] = traits_of(footer)
+            if self.tally is not None:
+                self.tally.took(self.packs[number], footer, self.colors[number])
         return found
+
+    def loose_ids(self) -> Iterator[bytes]:
+        """Ids of all copies that nothing kept leads to."""
+        for number, colors in list(self.colors.items()):
+            if FREE in colors or DROPPED in colors:
+                footer = self.footer(number)
+                if footer is not None:
+                    for color in (FREE, DROPPED):
+                        for slot in positions(colors, color, colors.find(color), len(colors)):
+                            yield footer.id_at(slot)
 
     def _trace(
         self, number: int, footer: Footer, slots: Sequence[int], todo: int, wanted: frozenset[int]
@@ -423,21 +440,10 @@ class Marks:
                 raise absence(self._objects, self.version, dictionary, by)
         structured = [at for at in slots if kinds[at] != _BLOB and codecs[at] != RECIPE]
         ids, places = places_in(pack, footer, structured)
-        for named in self._names.of(ids, places, strict=strict):
+        for found in self._names.of(ids, places, strict=strict):
+            if strict and self.tally is not None:
+                self.tally.named(found, self)
+            named = set().union(*found.values())
             for child in self._mark_all(named, todo, wanted):
                 if strict:
                     self._miss(child, f"an object in {pack.label}")
-
-
-def _positions(colors: bytes | bytearray, color: int, first: int, count: int) -> list[int]:
-    """Where a color stands, from the first place on, `count` of them at the most."""
-    if first < 0:
-        return []
-    if colors.count(color) > len(colors) // _DENSE:
-        found = [at for at, now in enumerate(colors) if now == color]
-        return found[bisect_left(found, first) :][:count]
-    found = [first]
-    find = colors.find
-    while len(found) < count and (first := find(color, first + 1)) >= 0:
-        found.append(first)
-    return found

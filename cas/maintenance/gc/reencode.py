@@ -17,8 +17,9 @@ from itertools import chain
 from typing import Final
 
 from cas.maintenance.gc.chains import Chains
+from cas.maintenance.gc.colors import Lost
 from cas.maintenance.gc.moving import install_moved, moving
-from cas.maintenance.gc.reach import Lost, Marks
+from cas.maintenance.gc.reach import Marks
 from cas.objects.batch import Batch
 from cas.objects.bulk import Ahead, BulkReader
 from cas.objects.packs import PackInfo

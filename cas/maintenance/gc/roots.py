@@ -22,6 +22,7 @@ from cas.catalog.catalog import CatalogReader
 from cas.errors import CorruptJournal
 from cas.history.core import Core
 from cas.history.horizon import horizon_at, thinned_commits
+from cas.history.tombstones import root_at
 from cas.maintenance.gc.told import SegmentsTold, Told, named_in
 from cas.model.entry import Entry
 from cas.trees.node import REFS
@@ -45,6 +46,15 @@ class Roots:
     """Refs as they point now: name, kind, target; all of them are kept."""
     thinned: frozenset[bytes]
     """Commits that have given up their content: no edge leads from them to their trees."""
+    anchor: bytes
+    """Hash of the newest entry."""
+    purged: bytes
+    """The directory of all tombstones."""
+
+    @property
+    def all_kept(self) -> frozenset[bytes]:
+        """`kept`, and what refs point at now."""
+        return self.kept.union(target for _name, _kind, target in self.refs)
 
 
 def read_roots(core: Core, reader: CatalogReader, after: int = 0) -> Roots:
@@ -89,6 +99,8 @@ def read_roots(core: Core, reader: CatalogReader, after: int = 0) -> Roots:
         told.root.hex() if horizon == told.seq else "",
         tuple((ref, value.kind, bytes(value.target)) for ref, value in refs),
         frozenset(map(bytes, thinned)),
+        bytes(now.hash),
+        root_at(core, now),
     )
 
 

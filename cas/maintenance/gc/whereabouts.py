@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from cas.objects.packs import PackInfo, pack_name
+from cas.objects.lookup import Lookup
+from cas.objects.packs import PackInfo, State, pack_name
 from cas.storage.index import Run, prefix_of, run_of
 from cas.storage.pack import Footer
 
@@ -22,6 +23,20 @@ _SMALL_SLOTS: Final = 4096
 
 Spot = tuple[int, int]
 """Number of a pack, and of its slot."""
+
+
+def newest(lookup: Lookup) -> tuple[State, Sequence[Run], dict[int, int]]:
+    """The newest state, its index, and how many slots the packs have that this covers. Raises
+    `Corrupt` where a pack hides what it holds.
+    """
+    # Runs are checked against their digests: a damaged one would hide what is kept.
+    lookup.is_certain(lookup.stamp(), again=True)
+    state, runs = lookup.view()
+    hidden = lookup.hidden_by()
+    if hidden is not None:
+        raise hidden
+    slots = {n: count for run in runs for n, count in zip(run.packs, run.slots, strict=True)}
+    return state, runs, slots
 
 
 class Whereabouts:

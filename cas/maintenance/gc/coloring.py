@@ -1,0 +1,113 @@
+"""How the slots of a store get their colors: by counts of references, or by a mark of everything.
+
+Floor 5; implements docs/design/029. Invariant: counts that cannot be brought forward, or that a
+full mark does not agree with, decide nothing: what the full mark says is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import frozen
+
+from cas.history.core import Core
+from cas.history.upkeep import COUNTED, FULL, KeptRow, Marked
+from cas.limits import GC_COUNTED_RUNS_MAX
+from cas.maintenance.gc.agreement import differences
+from cas.maintenance.gc.counting import tally_for
+from cas.maintenance.gc.counts import Counts, Uncounted, discard, load
+from cas.maintenance.gc.forward import Forward, check_place
+from cas.maintenance.gc.kept import Shares, keep_refs
+from cas.maintenance.gc.reach import Marks
+from cas.maintenance.gc.roots import Roots
+from cas.objects.store import ObjectStore
+
+
+@frozen
+class Colored:
+    """Marks in which all is kept that roots lead to, and the rest is free or dropped.
+
+    `shares`: what each reason keeps; None where that was not asked.
+    """
+
+    marks: Marks
+    shares: Shares | None
+    marked: Marked
+
+
+def color_store(
+    core: Core, objects: ObjectStore, roots: Roots, kept: Sequence[KeptRow], *, full: bool
+) -> Colored:
+    """Color the slots of a store for these roots; `kept` is what the last full mark found.
+
+    Raises what a mark raises where everything is marked.
+    """
+    counts: Counts | None = None
+    before: Marks | None = None
+    reason = ""
+    try:
+        counts, before = _counted(objects, roots, kept)
+        if full:
+            reason = "asked for"
+        elif counts.runs > GC_COUNTED_RUNS_MAX:
+            reason = f"{GC_COUNTED_RUNS_MAX} runs have believed counts of references"
+        else:
+            counts.save(objects, before.packs)
+            return Colored(before, None, Marked(COUNTED, "", ""))
+    except Uncounted as error:
+        reason = str(error)
+    finally:
+        if counts is not None:
+            counts.close()
+    return _marked(core, objects, roots, counts, before, reason)
+
+
+def _counted(objects: ObjectStore, roots: Roots, kept: Sequence[KeptRow]) -> tuple[Counts, Marks]:
+    """Counts brought forward, and the colors that follow. Raises `Uncounted`."""
+    counts = load(objects, roots.lineage)
+    try:
+        if not kept:
+            raise Uncounted("what keeps the rest is not known")
+        with objects.catalog.read() as reader:
+            check_place(counts, roots, reader)
+        marks = Marks(objects, roots.thinned)
+        marks.deferring = True
+        marks.begin_kept()
+        Forward(objects, counts, roots, marks).run()
+    except BaseException:
+        counts.close()
+        raise
+    return counts, marks
+
+
+def _marked(
+    core: Core,
+    objects: ObjectStore,
+    roots: Roots,
+    counts: Counts | None,
+    before: Marks | None,
+    reason: str,
+) -> Colored:
+    """Mark everything, count references on the way, and compare."""
+    marks = Marks(objects, roots.thinned)
+    marks.begin()
+    marks.deferring = True
+    shares = Shares(marks)
+    tally = tally_for(objects, sum(map(len, marks.colors.values())))
+    try:
+        marks.tally = tally
+        keep_refs(core, shares, roots.refs, roots.kept)
+        marks.drop([*roots.dropped, *(tree for _commit, tree in marks.given_up)])
+        marks.tally = None
+        finding = ""
+        if counts is not None and before is not None:
+            finding = differences(counts, before, marks)
+            if finding:
+                discard(objects)
+        if tally is not None:
+            tally.finish(objects, roots, marks)
+    finally:
+        if tally is not None:
+            tally.close()
+    # Of a small store nothing is counted, and nothing is to be said of that.
+    return Colored(marks, shares, Marked(FULL, reason if tally or counts else "", finding))
