@@ -183,6 +183,8 @@ class Maintenance:
     def _gc(self) -> Done:
         done = self._store.gc()
         text = f"removed {count(done.object_count, 'object')} and {count(done.file_count, 'file')}"
+        if done.marked.finding:
+            text += f". {done.marked.finding}"
         return text, done.stored_bytes + done.file_bytes
 
     def _packs_due(self) -> str:

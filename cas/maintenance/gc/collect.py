@@ -197,7 +197,7 @@ class Collector:
         keep_cheap_bases(marks, Chains(marks), kept_bytes)
         if shares is not None:
             shares.note("base")
-            rows = shares.rows
+            rows = self._ages.kept = shares.rows
         return _Mark(
             objects, roots, marks, leftovers, grace_us, waiting, waiting_packs, rows, colored.marked
         )

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cas.limits import GC_COUNT_SLOTS_MIN
-from cas.maintenance.gc.columns import Gathering
+from cas.maintenance.gc.columns import Gathering, Unreadable
 from cas.maintenance.gc.counts import Counts
 from cas.maintenance.gc.roots import Roots
 from cas.objects.packs import PackInfo
@@ -38,7 +38,10 @@ class Tally:
         """The mark has read the footer of a pack."""
         if pack.number not in self._taken:
             self._taken.add(pack.number)
-            self._bases.add(self.counts.take(pack, footer, colors))
+            with suppress(OSError, OverflowError):
+                self._bases.add(self.counts.take(pack, footer, colors))
+                return
+            self.is_broken = True
 
     def named(self, found: Mapping[bytes, Sequence[bytes]], marks: Marks) -> None:
         """What objects that are kept name."""
@@ -47,7 +50,10 @@ class Tally:
                 if id in self._twice:
                     continue
                 self._twice.add(id)
-            self._sums.add(ids)
+            try:
+                self._sums.add(ids)
+            except OSError:  # the disk is full
+                self.is_broken = True
 
     def finish(self, objects: ObjectStore, roots: Roots, marks: Marks) -> Counts | None:
         """The counts, once all that roots lead to is kept and what was given up is colored; None
@@ -64,8 +70,8 @@ class Tally:
         counts.anchor, counts.purged = roots.anchor, roots.purged
         counts.thinned = roots.thinned
         counts.roots = counts.all_roots(roots.all_kept)
-        self._sums.add(counts.roots)
-        with suppress(OSError):
+        with suppress(OSError, OverflowError, Unreadable):
+            self._sums.add(counts.roots)
             counts.settle(objects, self._sums, self._bases)
             for id, needs in counts.needs.items():
                 if counts.of(id):

@@ -158,7 +158,7 @@ class Counts:
         folder = objects.cache
         if folder is None or objects.catalog.read_only:
             return
-        with suppress(OSError, Unreadable):
+        with suppress(OSError, OverflowError, Unreadable):
             self._thin_out(objects, folder, list(alive))
             data = _encode(self)
             part = os.path.join(folder, f"{_FILE}.{os.getpid()}.tmp")

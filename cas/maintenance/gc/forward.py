@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from cas.catalog.catalog import CatalogReader
-from cas.errors import CasError
+from cas.errors import CasError, NotCanonical
 from cas.limits import GC_COUNT_NEW_MAX
 from cas.maintenance.gc.colors import FREE, GONE
 from cas.maintenance.gc.columns import Unreadable
@@ -67,6 +67,8 @@ class Forward:
             self._color()
         except CasError as error:
             raise Uncounted(f"what changed could not be read ({error.code})") from error
+        except (NotCanonical, OverflowError) as error:
+            raise Uncounted("what changed could not be counted") from error
         except Unreadable as error:
             raise Uncounted(f"a column of the counts is {error}") from error
         counts, roots = self._counts, self._roots

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -21,6 +22,8 @@ from cas.maintenance.findings import Severity
 from cas.maintenance.fsck.check import fsck
 from cas.maintenance.gc.compact import compact
 from cas.maintenance.gc.condemn import Condemnation
+from cas.maintenance.gc.counts import Counts
+from cas.maintenance.gc.forward import Forward
 from cas.maintenance.purge import purge
 from cas.model.ids import BlobId, digest_blob
 from cas.testing.archiving import archive_all
@@ -154,7 +157,7 @@ class History:
 
     def branch(self, name: str, one: int, two: int) -> None:
         with self.store.begin() as tx:
-            tx.move(f"heads/{name}", self.store.resolve(BRANCHES[one % 3]))
+            tx.move(f"heads/{name}", self.store.resolve(f"{BRANCHES[one % 3]}~{two % 3}"))
             tx.commit()
 
     def merge(self, name: str, one: int, two: int) -> None:
@@ -169,11 +172,13 @@ class History:
         self.store.undo(self.store.view().seq - one)
 
     def pin(self, name: str, one: int, two: int) -> None:
-        self.store.pin(self.store.resolve(f"{name}~{one % 3}"), reason="pin")
+        commit = self.store.resolve(f"{name}~{one % 3}")
+        what = self.store.core.commits.get(commit).tree if two % 2 else commit
+        self.store.pin(what, reason="pin")
 
     def unpin(self, name: str, one: int, two: int) -> None:
         for found in self.store.pins():
-            self.store.unpin(found.target)
+            self.store.unpin(found.id)
 
     def hold(self, name: str, one: int, two: int) -> None:
         if one == 0:
@@ -198,7 +203,7 @@ class History:
         write(self.store, name, {f"m/{at}": c for at, c in enumerate(contents)})
 
     def large(self, name: str, one: int, two: int) -> None:
-        write(self.store, name, {f"l{one % 2}": Random(two % 3).randbytes(300_000) * 8})
+        write(self.store, name, {f"l{one % 2}": Random(two % 3).randbytes(300_000) * 28})
 
     def file(self, name: str, one: int, two: int) -> None:
         write(self.store, name, {f"g{one % 3}": Random(two).randbytes(70_000)})
@@ -273,3 +278,156 @@ def test_counts_say_what_a_full_mark_says(steps: list[tuple[str, str, int, int]]
             history.gc("", 0, 0)
             history.full("", 0, 0)
             assert all(f.severity == Severity.NOTICE for f in fsck(history.store).findings)
+
+
+# -- bugs that are planted -------------------------------------------------------------------------
+
+
+def _a_root_is_not_counted(patch: pytest.MonkeyPatch) -> None:
+    inner = Forward._raise
+    patch.setattr(
+        Forward,
+        "_raise",
+        lambda self, ids: inner(self, [id for id in ids if not self._counts.of(id)]),
+    )
+
+
+def _an_edge_is_counted_once_too_few(patch: pytest.MonkeyPatch) -> None:
+    inner = Forward._named_by
+    patch.setattr(Forward, "_named_by", lambda self, ids, absent: inner(self, ids, absent)[1:])
+
+
+def _an_older_state_is_believed(patch: pytest.MonkeyPatch) -> None:
+    def run(self: Forward) -> None:
+        self._take_packs()
+        self._counts.roots = self._counts.all_roots(self._roots.all_kept)
+        self._color()
+
+    patch.setattr(Forward, "run", run)
+
+
+def _what_is_thinned_counts_twice(patch: pytest.MonkeyPatch) -> None:
+    inner = Forward._give_up
+
+    def give_up(self: Forward) -> list[bytes]:
+        return inner(self) * 2
+
+    patch.setattr(Forward, "_give_up", give_up)
+
+
+def _what_was_thinned_before_counts_again(patch: pytest.MonkeyPatch) -> None:
+    inner = Forward._give_up
+
+    def give_up(self: Forward) -> list[bytes]:
+        self._counts.thinned = frozenset()
+        return inner(self)
+
+    patch.setattr(Forward, "_give_up", give_up)
+
+
+def _what_falls_takes_nothing_off(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(
+        Forward,
+        "_was_missing",
+        lambda self, id: True,
+    )
+    inner = Forward._named_by
+
+    def named_by(self: Forward, ids: list[bytes], absent: Any) -> list[bytes]:
+        return [] if absent.__name__ != "_is_purged" else inner(self, ids, absent)
+
+    patch.setattr(Forward, "_named_by", named_by)
+
+
+def _recipes_are_not_needed(patch: pytest.MonkeyPatch) -> None:
+    inner = Forward._named_by
+
+    def named_by(self: Forward, ids: list[bytes], absent: Any) -> list[bytes]:
+        needs, self._counts.needs = self._counts.needs, {}
+        found = inner(self, ids, absent)
+        self._counts.needs = needs
+        return found
+
+    patch.setattr(Forward, "_named_by", named_by)
+
+
+def _new_packs_are_not_taken_in(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Forward, "_take_packs", lambda self: [])
+
+
+def _bases_of_new_deltas_are_forgotten(patch: pytest.MonkeyPatch) -> None:
+    inner = Counts.packs_on
+
+    def packs_on(self: Counts, ids: Iterable[bytes]) -> set[int]:
+        self.fresh_bases = set()
+        return inner(self, ids)
+
+    patch.setattr(Counts, "packs_on", packs_on)
+
+
+def _segments_of_the_journal_are_forgotten(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Counts, "all_roots", lambda self, kept: frozenset(kept))
+
+
+PLANTED = {
+    plant.__name__: plant
+    for plant in (
+        _a_root_is_not_counted,
+        _an_edge_is_counted_once_too_few,
+        _an_older_state_is_believed,
+        _what_is_thinned_counts_twice,
+        _what_was_thinned_before_counts_again,
+        _what_falls_takes_nothing_off,
+        _recipes_are_not_needed,
+        _new_packs_are_not_taken_in,
+        _bases_of_new_deltas_are_forgotten,
+        _segments_of_the_journal_are_forgotten,
+    )
+}
+
+
+def eventful(history: History) -> None:
+    """All that counts have to follow, one after the other, with runs between."""
+    steps = (
+        "commit main 0 1|commit main 1 2|large main 0 0|versions main 0 6|gc|thin main 1 0|gc|"
+        "branch draft 0 0|pin draft 0 0|commit draft 5 7|commit draft 5 8|gc|thin draft 1 0|gc|"
+        "large main 1 1|large main 1 2|spill|commit main 2 2|thin main 1 0|gc|versions draft 1 8|"
+        "commit draft 1 1|thin draft 2 0|gc|thin draft 4 0|gc|put main 0 9|memories plan 0 0|gc|"
+        "unpin|delete draft 0 0|horizon main 0 0|archive|commit main 2 3|commit main 2 4|gc|"
+        "horizon main 0 0|gc|pin main 1 1|branch old 0 1|horizon main 0 0|gc|unpin|commit main 2 5|"
+        "thin main 1 0|gc|"
+        "compact|commit main 3 3|commit main 3 4|thin main 1 0|gc|versions main 2 9|spill|"
+        "commit main 1 7|thin main 3 0|gc|thin main 5 0|gc"
+    )
+    for step in steps.split("|"):
+        what, *rest = step.split()
+        name, one, two = rest or ("main", "0", "0")
+        getattr(history, what)(name, int(one), int(two))
+    history.full("", 0, 0)
+
+
+def test_an_eventful_history_is_counted(seen: Seen, tmp_path: Path) -> None:
+    """A history with all that counts follow is counted from the first run to the last."""
+    history = History(str(tmp_path / "store"), ManualClock())
+    with history.store:
+        eventful(history)
+    assert seen.compared >= 12
+    assert seen.taken >= 20
+    assert seen.refused == ["references were not counted yet"]
+
+
+@pytest.mark.parametrize("plant", PLANTED)
+def test_a_planted_bug_is_found(
+    plant: str, seen: Seen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The comparison with full marks finds each of these bugs, so that it can find others."""
+    PLANTED[plant](monkeypatch)
+    history = History(str(tmp_path / "store"), ManualClock())
+    found = False
+    with history.store:
+        try:
+            eventful(history)
+        except AssertionError:
+            found = True
+    # A count that falls below 0 is noticed without any comparison.
+    assert found or "a count was too low" in seen.refused
