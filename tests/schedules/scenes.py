@@ -38,9 +38,10 @@ class World:
     one clock would draw the same names for packs.
     """
 
-    def __init__(self, folder: str, name: str) -> None:
+    def __init__(self, folder: str, name: str, cache: str | None = None) -> None:
         self.name = name
         self.folder = folder
+        self.cache = cache
         self.baton: Baton | None = None
         self.promised: list[bytes] = []
         self.handles: list[Store] = []
@@ -50,7 +51,9 @@ class World:
         clock = SteppedClock(f"{self.name} {len(self.handles)}")
         opened, bucket = parts(self.folder, clock)
         catalog: Any = SteppedCatalog(opened, self.step)
-        store = assemble(ObjectStore(catalog, bucket, clock, thresholds=SMALL), self.folder)
+        store = assemble(
+            ObjectStore(catalog, bucket, clock, self.cache, thresholds=SMALL), self.folder
+        )
         self.handles.append(store)
         return store
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
-from cas.assembly import PACKS
+from cas.assembly import CACHE, PACKS
+from cas.history.upkeep import FULL
+from cas.maintenance.gc import coloring, counting, forward
 from cas.testing.staging import shown_in
 from cas.testing.stores import SMALL, SteppedClock, Template, build, create, scratch
 from tests.crash.reporting import Note
@@ -27,8 +30,12 @@ FOR_A_BUG = 480
 """Interleavings in which a planted bug has to be found."""
 
 
-def explore(scene: str, runs_max: int, *, until_found: bool = False) -> tuple[int, list[str]]:
-    """How many different interleavings were run, and what was wrong in them."""
+def explore(
+    scene: str, runs_max: int, *, until_found: bool = False, counted: bool = False
+) -> tuple[int, list[str]]:
+    """How many different interleavings were run, and what was wrong in them. `counted`: a run of gc
+    has counted references before they begin.
+    """
     wrong: list[str] = []
     # What stands at the end, and what was promised: looked at once.
     good: set[tuple[bytes, ...]] = set()
@@ -38,7 +45,8 @@ def explore(scene: str, runs_max: int, *, until_found: bool = False) -> tuple[in
         place = os.path.join(folder, "store")
         template.lay_out(place)
         try:
-            return judged(World(place, scene), choices)
+            cache = os.path.join(place, CACHE) if counted else None
+            return judged(World(place, scene, cache), choices)
         finally:
             shutil.rmtree(place)
 
@@ -64,8 +72,11 @@ def explore(scene: str, runs_max: int, *, until_found: bool = False) -> tuple[in
     with scratch() as folder:
         first = os.path.join(folder, "template")
         create(first, clock=SteppedClock(f"{scene} create"))
-        with build(first, clock=SteppedClock(f"{scene} before"), thresholds=SMALL) as store:
+        clock = SteppedClock(f"{scene} before")
+        with build(first, clock=clock, thresholds=SMALL, cached=counted) as store:
             prepare(store)
+            if counted:
+                assert store.gc(full=True).marked.how == FULL
         template = Template(first)
         for schedule in schedules(run, PREEMPTIONS, runs_max):
             made.add(schedule)
@@ -82,6 +93,30 @@ def test_no_interleaving_loses_anything(scene: str, note: Note) -> None:
     made, wrong = explore(scene, RUNS)
     note("interleavings of gc", scene, runs=made)
     assert wrong == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3_000)
+@pytest.mark.parametrize("scene", SCENES)
+def test_no_interleaving_loses_anything_by_counts(
+    scene: str, note: Note, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same where gc believes counts of references instead of marking everything."""
+    believed = []
+    inner = coloring._counted
+
+    def counted(*words: Any) -> Any:
+        found = inner(*words)
+        believed.append(1)
+        return found
+
+    monkeypatch.setattr(coloring, "_counted", counted)
+    monkeypatch.setattr(counting, "GC_COUNT_SLOTS_MIN", 0)
+    monkeypatch.setattr(forward, "GC_COUNT_NEW_MAX", 2.0)
+    made, wrong = explore(scene, max(1, RUNS // 5), counted=True)
+    note("interleavings of gc that believes counts", scene, runs=made)
+    assert wrong == []
+    assert len(believed) >= made // 2
 
 
 @pytest.mark.parametrize("name", BUGS)

@@ -5,6 +5,8 @@ Nothing that the model still has may go by them, and what they give up is gone f
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -17,6 +19,7 @@ from cas.maintenance.gc import told
 from cas.maintenance.purge import purge
 from cas.model.ids import BlobId, digest_blob
 from cas.testing.stores import SMALL
+from tests.counted import against_full_marks
 from tests.stateful.test_machine import REMOTE, WHICH, StoreMachine, _no_child_is_left
 
 __all__ = ["_no_child_is_left"]
@@ -34,6 +37,13 @@ KINDS = (
 def _short_segments_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     """What collections keep of segments they keep of short ones too."""
     monkeypatch.setattr(told, "_CONTENT_BYTES_MIN", 0)
+
+
+@pytest.fixture(autouse=True)
+def _counts_are_compared(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Collections count references, and each that believes counts is compared with a full mark."""
+    with against_full_marks(monkeypatch):
+        yield
 
 
 class UpkeepMachine(StoreMachine):
@@ -56,13 +66,13 @@ class UpkeepMachine(StoreMachine):
     @rule(which=WHICH)
     def gc(self, which: int) -> None:
         """What nothing leads to is young: nothing goes, beside open work."""
-        self.handles[which].gc()
+        assert not self.handles[which].gc().marked.finding
 
     @rule(which=WHICH)
     def gc_at_once(self, which: int) -> None:
         """What no state shows may go, and all else stays."""
         self.alone()
-        self.handles[which].gc(grace_us=0)
+        assert not self.handles[which].gc(grace_us=0).marked.finding
         shown = {
             content
             for state in self.states[self.horizon :]
