@@ -282,13 +282,13 @@ GC_GRACE_US: Final = 14 * DAY_US
 GC_CREDIT_US: Final = DAY_US
 """What one run of gc adds to the age of a pack at the most, whatever the clock says."""
 
-GC_COUNT_SLOTS_MIN: Final = 1 << 14
+GC_COUNT_SLOTS_MIN: Final = 1 << 15
 """Slots of a store from which on gc counts references: a mark of fewer costs no more than that."""
 
 GC_COUNTED_RUNS_MAX: Final = 30
 """Runs of gc that believe counts of references before one marks everything, and compares."""
 
-GC_COUNT_NEW_MAX: Final = 0.5
+GC_COUNT_NEW_MAX: Final = 0.3
 """The part of all slots that may be new to counts of references; with more a mark is cheaper."""
 
 GC_COUNT_CHANGED_MAX: Final = 0.125

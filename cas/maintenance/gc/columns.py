@@ -11,7 +11,7 @@ import os
 import struct
 from bisect import bisect_left, bisect_right
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from tempfile import TemporaryFile
 from typing import IO, Final
@@ -28,6 +28,9 @@ _ENTRY_BYTES: Final = KEY_BYTES + _NUMBER_BYTES
 _BLOCK_ENTRIES: Final = 4096
 _BLOCK_BYTES: Final = _BLOCK_ENTRIES * _ENTRY_BYTES
 _BLOCKS_KEPT: Final = 128
+_FEW: Final = 64
+"""Keys in one block that are looked for one by one."""
+
 _MAGIC: Final = b"casCOLS1"
 _TAIL: Final = struct.Struct("<8s16sQI32s")
 _DIGEST_BYTES: Final = 32
@@ -105,6 +108,25 @@ class Column:
                 found.append(_number(block, place))
                 place += 1
             at += 1
+        return found
+
+    def among(self, keys: Sequence[bytes]) -> set[bytes]:
+        """Those of these sorted keys that stand here. Raises `Unreadable`."""
+        found: set[bytes] = set()
+        at = 0
+        while at < len(keys) and self._firsts:
+            number = max(0, bisect_right(self._firsts, keys[at]) - 1)
+            last = number + 1 >= len(self._firsts)
+            stop = len(keys) if last else bisect_left(keys, self._firsts[number + 1], at)
+            if stop - at < _FEW:
+                found.update(key for key in keys[at:stop] if self.numbers(key))
+            else:
+                block = self.block(number)
+                there = {
+                    block[start : start + KEY_BYTES] for start in range(0, len(block), _ENTRY_BYTES)
+                }
+                found.update(there.intersection(keys[at:stop]))
+            at = stop
         return found
 
     def close(self) -> None:

@@ -77,7 +77,7 @@ class Tally:
                 if counts.of(id):
                     for need in needs:
                         counts.put(need, counts.of(need) + 1)
-            counts.unkept = {id for id in marks.loose_ids() if not counts.of(id)}
+            counts.unkept = set(counts.unnamed(marks.loose_ids()))
             counts.given = set(marks.given_up)
             counts.save(objects, marks.packs)
             return counts

@@ -96,6 +96,14 @@ class Counts:
             found = numbers[0] if numbers else 0
         return found
 
+    def unnamed(self, ids: Iterable[bytes]) -> list[bytes]:
+        """Those of these that nothing keeps."""
+        ids = sorted(ids)
+        changed, column = self.changed, self.column
+        keys = [id[:KEY_BYTES] for id in ids]
+        there = set() if column is None else column.among(keys)
+        return [id for id, key in zip(ids, keys, strict=True) if not changed.get(key, key in there)]
+
     def put(self, id: bytes, count: int) -> None:
         """Another count of an object."""
         self.changed[id[:KEY_BYTES]] = count

@@ -104,7 +104,7 @@ class Forward:
         ids = [id for slot, id in enumerate(footer.ids()) if colors[slot] != GONE]
         if not counts.missing.isdisjoint(ids):
             raise Uncounted("content that was purged is back")
-        counts.unkept.update(id for id in ids if not counts.of(id))
+        counts.unkept.update(counts.unnamed(ids))
 
     def _footer(self, number: int) -> Footer:
         footer = self._marks.footer(number)
@@ -216,7 +216,7 @@ class Forward:
     def _color(self) -> None:
         """Color what nothing kept leads to as a mark does: free, or dropped."""
         counts, marks = self._counts, self._marks
-        loose = {id for id in counts.unkept if not counts.of(id)}
+        loose = counts.unnamed(counts.unkept)
         there: set[bytes] = set()
         for number, slots in self._copies(loose, once=False).items():
             footer, colors = self._footer(number), marks.colors[number]
