@@ -47,11 +47,13 @@ def run(store: Store, how: str, **options: object) -> GcResult:
 class History:
     """A store to which anything happens, and copies of its counts."""
 
-    def __init__(self, folder: str, clock: ManualClock) -> None:
+    def __init__(self, folder: str, clock: ManualClock, *, is_made: bool = False) -> None:
         self.clock = clock
-        create(folder, clock=clock)
+        if not is_made:
+            create(folder, clock=clock)
         self.store = build(folder, clock=clock, thresholds=SMALL, cached=True)
-        self.cache = Path(folder, "cache")
+        assert self.store.objects.cache is not None
+        self.cache = Path(self.store.objects.cache)
         self.copies: list[dict[str, bytes]] = []
 
     def take(self, what: str, name: str, one: int, two: int) -> None:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import cas
 from cas.history.store import Store
 from cas.history.upkeep import COUNTED, FULL
 from cas.maintenance.findings import Severity
@@ -20,8 +21,11 @@ from cas.maintenance.gc.counts import Counts
 from cas.maintenance.gc.forward import Forward
 from cas.testing.stores import build, create, scratch
 from tests.counted import Seen, against_full_marks
+from tests.databases import fresh_url
 from tests.unit.kit import ManualClock, write
 from tests.unit.maintenance.histories import BRANCHES, History, eventful, run, thin
+from tools.postgres_server import PostgresServer
+from tools.services import S3Server
 
 
 @pytest.fixture
@@ -234,6 +238,34 @@ def test_an_eventful_history_is_counted(seen: Seen, tmp_path: Path) -> None:
         eventful(history)
     assert seen.compared >= 12
     assert seen.taken >= 20
+    assert seen.refused == ["references were not counted yet"]
+
+
+def test_a_history_on_a_server_is_counted(
+    seen: Seen, tmp_path: Path, postgres: PostgresServer
+) -> None:
+    """The same with the catalog on PostgreSQL."""
+    url = f"{fresh_url(postgres)}&bucket={tmp_path}/packs"
+    history = History(url, ManualClock())
+    with history.store:
+        eventful(history)
+    assert seen.compared >= 12
+    assert seen.refused == ["references were not counted yet"]
+
+
+def test_a_history_on_a_bucket_is_counted(
+    seen: Seen, tmp_path: Path, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same with the packs in a bucket of a real S3 server."""
+    pytest.importorskip("obstore")
+    for name, value in s3_server.environment().items():
+        monkeypatch.setenv(name, value)
+    folder = str(tmp_path / "store")
+    cas.init(folder, bucket=f"s3://{s3_server.bucket}{folder}")
+    history = History(folder, ManualClock(), is_made=True)
+    with history.store:
+        eventful(history)
+    assert seen.compared >= 12
     assert seen.refused == ["references were not counted yet"]
 
 
