@@ -150,6 +150,7 @@ DOCUMENTS = [
     ["maintain", "--auto", "2s"],
     ["gc"],
     ["gc", "--dry-run", "--grace", "0"],
+    ["gc", "--full"],
     ["copy", ".cas", "copied"],
     ["stats"],
     ["workspace", "status"],

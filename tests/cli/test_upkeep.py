@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 import cas
+from cas.maintenance.gc import counting, forward
 from tests.cli.support import Shell
 
 
@@ -109,3 +112,27 @@ def test_stats_of_an_empty_store(shell: Shell) -> None:
     assert document["objects"] == {}
     assert (document["entries"], document["oldest"]) == (0, None)
     assert shell("stats").code == 0
+
+
+def test_gc_says_how_it_found_out(stocked: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether all objects were looked at and why stands in the report, and what counts of
+    references were wrong about.
+    """
+    assert stocked("gc", "--json").document["mark"] == "full"
+    assert stocked("gc", "--json").document["mark"] == "nothing"
+    assert stocked("gc").err.count("looked at") == 0
+    monkeypatch.setattr(counting, "GC_COUNT_SLOTS_MIN", 0)
+    done = stocked("gc", "--full")
+    assert "looked at all objects: references were not counted yet" in done.err
+    assert "looked at all objects: asked for" in stocked("gc", "--full").err
+    monkeypatch.setattr(forward.Forward, "_raise", lambda *_words: None)
+    monkeypatch.setattr(forward, "GC_COUNT_NEW_MAX", 2.0)
+    stocked.write("work/more.txt", b"more\n")
+    stocked("snapshot", "work", "-m", "third")
+    found = stocked("gc", "--full", "--json").document
+    assert (found["mark"], found["mark_reason"]) == ("full", "asked for")
+    assert "would have taken" in found["mark_finding"]
+    stocked.write("work/more.txt", b"again\n")
+    stocked("snapshot", "work", "-m", "fourth")
+    assert "warning: Counts of references would have taken" in stocked("gc", "--full").err
+    assert stocked("fsck").code == 0
