@@ -417,6 +417,12 @@ class ModelUnavailable(Unavailable):
     code = "model-unavailable"
 
 
+class Uncounted(Unavailable):
+    """Counts of references cannot be brought forward; gc looks at all objects then."""
+
+    code = "uncounted"
+
+
 class OutcomeUnknown(Unavailable):
     """The answer of a commit was lost; resolve it by its transaction id. Fields: `txid`."""
 

@@ -13,12 +13,13 @@ from typing import Any, cast
 
 import pytest
 
+from cas.errors import Uncounted
 from cas.history.upkeep import KeptRow
 from cas.maintenance.gc import coloring, counting, forward
 from cas.maintenance.gc.colors import DROPPED, FREE, KEPT
 from cas.maintenance.gc.columns import entries_in, split
 from cas.maintenance.gc.counting import Tally
-from cas.maintenance.gc.counts import Counts, Uncounted
+from cas.maintenance.gc.counts import Counts
 from cas.maintenance.gc.reach import Marks
 from cas.maintenance.gc.roots import Roots
 from cas.model.ids import Kind
@@ -54,7 +55,7 @@ def full_mark(objects: ObjectStore, roots: Roots, folder: str) -> tuple[Counts, 
     marks.drop([*roots.dropped, *(tree for _commit, tree in marks.given_up)])
     marks.tally = None
     elsewhere = SimpleNamespace(cache=folder, clock=objects.clock, catalog=objects.catalog)
-    counts = tally.finish(cast("Any", elsewhere), roots, marks)
+    counts = coloring.finish(tally, cast("Any", elsewhere), roots, marks)
     tally.close()
     assert counts is not None
     return counts, marks

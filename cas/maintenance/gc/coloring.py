@@ -10,12 +10,13 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
+from cas.errors import Uncounted
 from cas.history.core import Core
 from cas.history.upkeep import COUNTED, FULL, KeptRow, Marked
 from cas.limits import GC_COUNTED_RUNS_MAX
 from cas.maintenance.gc.agreement import differences
-from cas.maintenance.gc.counting import tally_for
-from cas.maintenance.gc.counts import Counts, Uncounted, discard, load
+from cas.maintenance.gc.counting import Tally, tally_for
+from cas.maintenance.gc.counts import Counts, discard, load
 from cas.maintenance.gc.forward import Forward, check_place
 from cas.maintenance.gc.kept import Shares, keep_refs
 from cas.maintenance.gc.reach import Marks
@@ -105,9 +106,35 @@ def _marked(
             if finding:
                 discard(objects)
         if tally is not None:
-            tally.finish(objects, roots, marks)
+            finish(tally, objects, roots, marks)
     finally:
         if tally is not None:
             tally.close()
     # Of a small store nothing is counted, and nothing is to be said of that.
     return Colored(marks, shares, Marked(FULL, reason if tally or counts else "", finding))
+
+
+def finish(tally: Tally, objects: ObjectStore, roots: Roots, marks: Marks) -> Counts | None:
+    """The counts of a mark, once all that roots lead to is kept and what was given up is colored,
+    saved; None where they would not be right.
+    """
+    for number in list(marks.packs):
+        footer = marks.footer(number)
+        if footer is None:
+            return None
+        tally.took(marks.packs[number], footer, marks.colors[number])
+    if tally.is_broken:
+        return None
+    counts = tally.counts
+    counts.lineage, counts.seq = roots.lineage, roots.seq
+    counts.anchor, counts.purged = roots.anchor, roots.purged
+    counts.thinned = roots.thinned
+    counts.roots = counts.all_roots(roots.all_kept)
+    try:
+        tally.settle(objects)
+        counts.unkept = set(counts.unnamed(marks.loose_ids()))
+    except (OSError, OverflowError, Uncounted):
+        return None
+    counts.given = set(marks.given_up)
+    counts.save(objects, marks.packs)
+    return counts

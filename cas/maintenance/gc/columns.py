@@ -16,6 +16,7 @@ from contextlib import suppress
 from tempfile import TemporaryFile
 from typing import IO, Final
 
+from cas.errors import Uncounted
 from cas.model.ids import digest_blob
 
 KEY_BYTES: Final = 16
@@ -39,15 +40,11 @@ _HELD_MAX: Final = 1 << 17
 """Entries that are held before they are put aside."""
 
 
-class Unreadable(Exception):
-    """A column is not what was written. Its owner does without."""
-
-
 class Column:
     """One column that was written. One thread."""
 
     def __init__(self, path: str, token: bytes) -> None:
-        """Open the column of this token. Raises `Unreadable`."""
+        """Open the column of this token. Raises `Uncounted`."""
         self.token = token
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
         try:
@@ -55,16 +52,16 @@ class Column:
             size = os.fstat(self._file.fileno()).st_size
             tail = os.pread(self._file.fileno(), _TAIL.size, max(0, size - _TAIL.size))
         except OSError as error:
-            raise Unreadable(str(error)) from error
+            raise Uncounted(f"a column of the counts cannot be read ({error.strerror})") from error
         if len(tail) < _TAIL.size:
-            raise Unreadable("cut short")
+            raise Uncounted("a column of the counts is cut short")
         magic, own, self.count, blocks, digest = _TAIL.unpack(tail)
         start, length = self.count * _ENTRY_BYTES, blocks * (KEY_BYTES + _DIGEST_BYTES)
         if magic != _MAGIC or own != token or start + length + _TAIL.size != size:
-            raise Unreadable("not the one that was meant")
+            raise Uncounted("a column of the counts is not the one that was meant")
         table = self._pread(start, length)
         if digest_blob(tail[: -len(digest)] + table) != digest:
-            raise Unreadable("damaged")
+            raise Uncounted("a column of the counts is damaged")
         step = KEY_BYTES + _DIGEST_BYTES
         self._firsts = [table[at : at + KEY_BYTES] for at in range(0, length, step)]
         self._digests = [table[at + KEY_BYTES : at + step] for at in range(0, length, step)]
@@ -73,20 +70,20 @@ class Column:
         try:
             data = os.pread(self._file.fileno(), length, start)
         except OSError as error:
-            raise Unreadable(str(error)) from error
+            raise Uncounted(f"a column of the counts cannot be read ({error.strerror})") from error
         if len(data) != length:
-            raise Unreadable("cut short")
+            raise Uncounted("a column of the counts is cut short")
         return data
 
     def block(self, number: int) -> bytes:
-        """The entries of one block. Raises `Unreadable`."""
+        """The entries of one block. Raises `Uncounted`."""
         found = self._blocks.get(number)
         if found is None:
             start = number * _BLOCK_BYTES
             length = min(_BLOCK_BYTES, self.count * _ENTRY_BYTES - start)
             found = self._pread(start, length)
             if digest_blob(found) != self._digests[number]:
-                raise Unreadable("damaged")
+                raise Uncounted("a column of the counts is damaged")
             self._blocks[number] = found
             if len(self._blocks) > _BLOCKS_KEPT:
                 self._blocks.popitem(last=False)
@@ -111,7 +108,7 @@ class Column:
         return found
 
     def among(self, keys: Sequence[bytes]) -> set[bytes]:
-        """Those of these sorted keys that stand here. Raises `Unreadable`."""
+        """Those of these sorted keys that stand here. Raises `Uncounted`."""
         found: set[bytes] = set()
         at = 0
         while at < len(keys) and self._firsts:

@@ -7,20 +7,16 @@ nothing is counted, as what only its slots named was not seen.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from cas.limits import GC_COUNT_SLOTS_MIN
-from cas.maintenance.gc.columns import Gathering, Unreadable
+from cas.maintenance.gc.columns import Gathering
 from cas.maintenance.gc.counts import Counts
-from cas.maintenance.gc.roots import Roots
+from cas.maintenance.gc.whereabouts import Spot
 from cas.objects.packs import PackInfo
 from cas.objects.store import ObjectStore
 from cas.storage.pack import Footer
-
-if TYPE_CHECKING:
-    from cas.maintenance.gc.reach import Marks
 
 
 class Tally:
@@ -43,10 +39,12 @@ class Tally:
                 return
             self.is_broken = True
 
-    def named(self, found: Mapping[bytes, Sequence[bytes]], marks: Marks) -> None:
-        """What objects that are kept name."""
+    def named(
+        self, found: Mapping[bytes, Sequence[bytes]], places: Callable[[bytes], Sequence[Spot]]
+    ) -> None:
+        """What objects that are kept name; `places` says where copies of one may lie."""
         for id, ids in found.items():
-            if len(marks.places(id)) > 1:
+            if len(places(id)) > 1:
                 if id in self._twice:
                     continue
                 self._twice.add(id)
@@ -55,33 +53,17 @@ class Tally:
             except OSError:  # the disk is full
                 self.is_broken = True
 
-    def finish(self, objects: ObjectStore, roots: Roots, marks: Marks) -> Counts | None:
-        """The counts, once all that roots lead to is kept and what was given up is colored; None
-        where they would not be right.
+    def settle(self, objects: ObjectStore) -> None:
+        """Count roots, write columns, and count what copies of kept objects need. Raises `OSError`,
+        `OverflowError`, `Uncounted`.
         """
-        for number in list(marks.packs):
-            footer = marks.footer(number)
-            if footer is not None:
-                self.took(marks.packs[number], footer, marks.colors[number])
-        if self.is_broken:
-            return None
         counts = self.counts
-        counts.lineage, counts.seq = roots.lineage, roots.seq
-        counts.anchor, counts.purged = roots.anchor, roots.purged
-        counts.thinned = roots.thinned
-        counts.roots = counts.all_roots(roots.all_kept)
-        with suppress(OSError, OverflowError, Unreadable):
-            self._sums.add(counts.roots)
-            counts.settle(objects, self._sums, self._bases)
-            for id, needs in counts.needs.items():
-                if counts.of(id):
-                    for need in needs:
-                        counts.put(need, counts.of(need) + 1)
-            counts.unkept = set(counts.unnamed(marks.loose_ids()))
-            counts.given = set(marks.given_up)
-            counts.save(objects, marks.packs)
-            return counts
-        return None
+        self._sums.add(counts.roots)
+        counts.settle(objects, self._sums, self._bases)
+        for id, needs in counts.needs.items():
+            if counts.of(id):
+                for need in needs:
+                    counts.put(need, counts.of(need) + 1)
 
     def close(self) -> None:
         """Give files back."""

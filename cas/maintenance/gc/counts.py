@@ -17,13 +17,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Final
 
+from cas.errors import Uncounted
 from cas.limits import GC_COUNT_CHANGED_MAX, ID_BYTES
 from cas.maintenance.gc.colors import GONE
 from cas.maintenance.gc.columns import (
     KEY_BYTES,
     Column,
     Gathering,
-    Unreadable,
     entries_in,
     entry,
     merged_pairs,
@@ -47,10 +47,6 @@ _CHANGED_FEW: Final = 1024
 _NO_TOKEN: Final = bytes(_TOKEN_BYTES)
 
 Pairs = list[tuple[bytes, bytes]]
-
-
-class Uncounted(Exception):
-    """Why counts cannot be believed, or not be brought forward: everything has to be marked."""
 
 
 class Counts:
@@ -166,7 +162,7 @@ class Counts:
         folder = objects.cache
         if folder is None or objects.catalog.read_only:
             return
-        with suppress(OSError, OverflowError, Unreadable):
+        with suppress(OSError, OverflowError, Uncounted):
             self._thin_out(objects, folder, list(alive))
             data = _encode(self)
             part = os.path.join(folder, f"{_FILE}.{os.getpid()}.tmp")
@@ -255,9 +251,9 @@ def load(objects: ObjectStore, lineage: bytes) -> Counts:
     try:
         counts.column = Column(_path(folder, tokens[0]), tokens[0])
         counts.bases = Column(_path(folder, tokens[1]), tokens[1])
-    except Unreadable as error:
+    except Uncounted:
         counts.close()
-        raise Uncounted(f"a column of the counts is {error}") from error
+        raise
     return counts
 
 

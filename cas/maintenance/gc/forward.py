@@ -13,11 +13,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from cas.catalog.catalog import CatalogReader
-from cas.errors import CasError, NotCanonical
+from cas.errors import CasError, NotCanonical, Uncounted
 from cas.limits import GC_COUNT_NEW_MAX
 from cas.maintenance.gc.colors import FREE, GONE
-from cas.maintenance.gc.columns import Unreadable
-from cas.maintenance.gc.counts import Counts, Uncounted, mark_of
+from cas.maintenance.gc.counts import Counts, mark_of
 from cas.maintenance.gc.names import Names, places_in
 from cas.maintenance.gc.reach import Marks
 from cas.maintenance.gc.roots import Roots
@@ -65,12 +64,12 @@ class Forward:
             self._lower([*fewer, *sorted(before - after)])
             self._counts.roots = after
             self._color()
+        except Uncounted:
+            raise
         except CasError as error:
             raise Uncounted(f"what changed could not be read ({error.code})") from error
         except (NotCanonical, OverflowError) as error:
             raise Uncounted("what changed could not be counted") from error
-        except Unreadable as error:
-            raise Uncounted(f"a column of the counts is {error}") from error
         counts, roots = self._counts, self._roots
         counts.seq, counts.anchor = roots.seq, roots.anchor
         counts.runs += 1

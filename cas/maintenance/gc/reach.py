@@ -442,7 +442,7 @@ class Marks:
         ids, places = places_in(pack, footer, structured)
         for found in self._names.of(ids, places, strict=strict):
             if strict and self.tally is not None:
-                self.tally.named(found, self)
+                self.tally.named(found, self.places)
             named = set().union(*found.values())
             for child in self._mark_all(named, todo, wanted):
                 if strict:

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cas.errors import Uncounted
 from cas.maintenance.gc import columns
 from cas.maintenance.gc.columns import (
     KEY_BYTES,
     Column,
     Gathering,
-    Unreadable,
     entries_in,
     entry,
     merged_pairs,
@@ -110,11 +110,11 @@ def test_each_bit_of_a_column_counts(tmp_path: Path) -> None:
     def is_right() -> bool:
         try:
             column = Column(str(path), TOKEN)
-        except Unreadable:
+        except Uncounted:
             return True
         try:
             return [column.numbers(key) for key in keys] == [[at + 1] for at in range(8)]
-        except Unreadable:
+        except Uncounted:
             return True
         finally:
             column.close()
@@ -125,5 +125,5 @@ def test_each_bit_of_a_column_counts(tmp_path: Path) -> None:
         path.write_bytes(whole[:at])
         assert is_right(), at
     path.write_bytes(whole)
-    with pytest.raises(Unreadable):
+    with pytest.raises(Uncounted):
         Column(str(path), b"u" * 16)

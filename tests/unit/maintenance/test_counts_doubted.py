@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from cas.errors import Uncounted
 from cas.history.store import Store
 from cas.history.upkeep import COUNTED, FULL
 from cas.maintenance.findings import Severity
 from cas.maintenance.fsck.check import fsck
 from cas.maintenance.gc import coloring
-from cas.maintenance.gc.counts import Uncounted, load
+from cas.maintenance.gc.counts import load
 from cas.maintenance.gc.forward import check_place
 from cas.maintenance.gc.roots import read_roots
 from cas.maintenance.gc.whereabouts import Whereabouts
