@@ -356,7 +356,7 @@ class Store(HistoryVerbs, Keeping, Watching):
 
         What only history behind the horizon led to goes at once. What nothing ever led to goes
         once runs of gc have seen it for `grace_us` µs, each of which adds a day at the most.
-        Raises as `plan_gc` and `apply_gc` do. `full`: all objects are looked at, and counts checked.
+        Raises as `plan_gc` and `apply_gc` do. `full`: look at all objects, and check counts.
         """
         return self._collect(grace_us, None, full)
 
