@@ -10,8 +10,6 @@ import os
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
-from cas.catalog.adopt import adopt_catalog
-from cas.catalog.postgres_place import is_postgres as is_hosted
 from cas.catalog.sqlite import memory_catalog, open_catalog
 from cas.clock import Clock, SystemClock
 from cas.errors import (
@@ -29,16 +27,15 @@ from cas.maintenance.folder import CACHE as CACHE
 from cas.maintenance.folder import CATALOG as CATALOG
 from cas.maintenance.folder import LOCKS as LOCKS
 from cas.maintenance.folder import PACKS as PACKS
-from cas.maintenance.newstore import build as build
-from cas.maintenance.newstore import new_meta
 from cas.objects.store import ObjectStore
-from cas.storage.memory import MemoryBucket
 from cas.storage.place import address_in, bucket_in, folder_of
 
 if TYPE_CHECKING:
+    from cas.catalog import adopt as adopting
+    from cas.catalog import postgres_place as servers
     from cas.history.core import Core
     from cas.history.upkeep import BackupReport, Chore, GcPlan, GcResult, MaintenanceReport
-    from cas.maintenance import hosted
+    from cas.maintenance import hosted, newstore
     from cas.maintenance import maintain as maintaining
     from cas.maintenance.backups import make as backups
     from cas.maintenance.findings import OnProgress
@@ -48,18 +45,27 @@ if TYPE_CHECKING:
     from cas.maintenance.repair import salvage as salvages
     from cas.maintenance.repair.plan import RepairPlan
     from cas.maintenance.repair.salvage import SalvageReport
-    from cas.storage import remote
+    from cas.storage import memory, remote
 else:
-    # Who opens a store has no need of them.
+    # Who opens a store that is there has no need of them.
+    adopting = Later("cas.catalog.adopt")
     backups = Later("cas.maintenance.backups.make")
     gc = Later("cas.maintenance.gc.collect")
     hosted = Later("cas.maintenance.hosted")
     maintaining = Later("cas.maintenance.maintain")
+    memory = Later("cas.storage.memory")
+    newstore = Later("cas.maintenance.newstore")
     repairs = Later("cas.maintenance.repair.plan")
     salvages = Later("cas.maintenance.repair.salvage")
     remote = Later("cas.storage.remote")
+    servers = Later("cas.catalog.postgres_place")
 
 STORE_FOLDER: Final = ".cas"
+
+
+def is_hosted(place: str) -> bool:
+    """Whether a place is a server's."""
+    return "://" in place and servers.is_postgres(place)
 
 
 def open(
@@ -93,9 +99,9 @@ def open(
     clock = clock or SystemClock()
     place = os.fsdecode(path)
     if place == ":memory:":
-        meta = new_meta(clock, deltas, dictionaries)
+        meta = newstore.new_meta(clock, deltas, dictionaries)
         catalog = memory_catalog(meta, meta.store_id.hex())
-        return assemble(ObjectStore(catalog, MemoryBucket(), clock), place)
+        return assemble(ObjectStore(catalog, memory.MemoryBucket(), clock), place)
     where = None if bucket is None else os.fspath(bucket)
     if is_hosted(place):
         server = hosted.parse_hosted(place)
@@ -104,7 +110,7 @@ def open(
         except (StoreNotFound, NotAStore):
             if not create or read_only:
                 raise
-            hosted.make_hosted(server, where, new_meta(clock, deltas, dictionaries), clock)
+            hosted.make_hosted(server, where, newstore.new_meta(clock, deltas, dictionaries), clock)
             objects = hosted.open_hosted(server, where, clock, read_only, cache_root())
         return assemble(objects, server.shown)
     folder = folder_of(place, "A store")
@@ -331,7 +337,9 @@ def init(
     where = None if bucket is None else os.fspath(bucket)
     if is_hosted(os.fspath(path)):
         server = hosted.parse_hosted(os.fspath(path))
-        return hosted.make_hosted(server, where, new_meta(clock, deltas, dictionaries), clock)
+        return hosted.make_hosted(
+            server, where, newstore.new_meta(clock, deltas, dictionaries), clock
+        )
     folder = folder_of(path, "A store")
     if os.path.exists(os.path.join(folder, CATALOG)):
         if where is not None:
@@ -340,7 +348,7 @@ def init(
         return False
     if _is_bereft(folder):
         raise _no_store(folder)
-    return build(folder, clock, deltas=deltas, dictionaries=dictionaries, bucket=where)
+    return newstore.build(folder, clock, deltas=deltas, dictionaries=dictionaries, bucket=where)
 
 
 def adopt(path: str | os.PathLike[str], *, fork: bool, clock: Clock | None = None) -> bool:
@@ -370,7 +378,7 @@ def adopt(path: str | os.PathLike[str], *, fork: bool, clock: Clock | None = Non
             "stores would delete each other's. Make a fork with `cas copy`."
         )
     lineage_id = (clock or SystemClock()).random(16) if fork else None
-    return adopt_catalog(catalog, os.path.join(folder, LOCKS), lineage_id)
+    return adopting.adopt_catalog(catalog, os.path.join(folder, LOCKS), lineage_id)
 
 
 def discover(start: str, environ: str | None) -> str:

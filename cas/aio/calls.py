@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from cas.aio.streams import AsyncSource
     from cas.history.blame import BlamedEntry, BlamedLine
     from cas.history.conflicts import MergeConflict
+    from cas.history.kept import Hold, Pin
     from cas.history.merge import MergePlan, MergeResult, OnConflict
-    from cas.history.policy import Hold, Pin, Protection, RefRule
+    from cas.history.policy import Protection, RefRule
     from cas.history.retain import GivenUp, Retained, RetentionPlan
     from cas.history.retention import RetentionPolicy
     from cas.history.revision import AsOf
@@ -64,9 +65,8 @@ class StoreCalls(Face[Store]):
     async def hold(self, what: str | ObjectId, reason: str, *, author: str = "") -> Hold:
         """Put an object under a legal hold: nothing gives it up until `release`.
 
-        A commit is held with the content of all that led to it. Neither retention, purge, undo
-        nor rewind overrides a hold. `reason` says on what ground. Raises `Invalid` without one,
-        and what `pin` raises.
+        A commit is held with the content of all that led to it; no retention, purge, undo or rewind
+        overrides a hold. `reason`: on what ground. Raises `Invalid` without one, and as `pin` does.
         """
         return await self._run(lambda: self.sync.hold(what, reason, author=author))
 

@@ -23,8 +23,6 @@ from cas.catalog.gate import FileGate, Gate, NoGate
 from cas.catalog.host import check_engine, check_filesystem
 from cas.catalog.place import NOWHERE, place_of, refuse_moved
 from cas.catalog.schema import APPLICATION_ID, SCHEMA_VERSION, check_features, fill
-from cas.catalog.scrub import scrub
-from cas.catalog.trim import Weight, trim, weigh
 from cas.errors import (
     CorruptCatalog,
     NewerFormat,
@@ -32,10 +30,18 @@ from cas.errors import (
     ReadOnly,
     StorageFull,
 )
+from cas.later import Later
 from cas.model.entry import genesis_hash
 
 if TYPE_CHECKING:
     import apsw
+
+    from cas.catalog import scrub as scrubbing
+    from cas.catalog import trim as trimming
+    from cas.catalog.trim import Weight
+else:
+    scrubbing = Later("cas.catalog.scrub")
+    trimming = Later("cas.catalog.trim")
 
 
 class SqliteCatalog:
@@ -132,13 +138,13 @@ class SqliteCatalog:
         return self._gate.is_held(number)
 
     def scrub(self, *, rewrite: bool) -> bool:
-        return scrub(self._connections, rewrite=rewrite)
+        return scrubbing.scrub(self._connections, rewrite=rewrite)
 
     def weigh(self) -> Weight:
-        return weigh(self._connections)
+        return trimming.weigh(self._connections)
 
     def trim(self) -> bool:
-        return trim(self._connections)
+        return trimming.trim(self._connections)
 
     def check(self) -> Iterator[str]:
         connection = self._connections.take()

@@ -14,7 +14,7 @@ from cas.cli.front import Front, pass_front, tell_purged
 from cas.cli.options import BRANCH, TARGET, CasCommand, default_author, raw_option
 from cas.commands.archive import PartsReader, UnpackRequest, export_archive, import_archive
 from cas.commands.objects import Counted, open_file
-from cas.commands.target import MAIN
+from cas.model.names import MAIN
 
 _WRITE_BYTES: Final = 1 << 20
 

@@ -10,7 +10,8 @@ import click
 from cas.cli.form import columns
 from cas.cli.front import Front, pass_front
 from cas.cli.options import REVISION, CasCommand, default_author
-from cas.history.policy import Hold, Pin, Protection, RefRule
+from cas.history.kept import Hold, Pin
+from cas.history.policy import Protection, RefRule
 from cas.history.revision import when
 from cas.model.names import printable
 

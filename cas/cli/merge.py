@@ -13,11 +13,10 @@ from cas.cli.options import BRANCH, REVISION, CasCommand, default_author, raw_op
 from cas.cli.output import Output
 from cas.cli.values import entry_fields
 from cas.commands.merge import conflicted, resolve_paths
-from cas.commands.target import MAIN
 from cas.errors import Conflict
 from cas.history.conflicts import SIDES, MergeConflict
 from cas.history.merge import MergePlan, MergeResult, OnConflict
-from cas.model.names import printable, short_ref
+from cas.model.names import MAIN, printable, short_ref
 
 if TYPE_CHECKING:
     from cas.history.branch import Side

@@ -10,9 +10,8 @@ from cas.cli.form import columns, subject
 from cas.cli.front import Front, pass_front
 from cas.cli.options import BRANCH, REVISION, TAG, CasCommand, default_author, raw_option
 from cas.commands.refs import Moved, Named, delete_ref, list_refs, make_branch, make_tag
-from cas.commands.target import MAIN
 from cas.history.revision import when
-from cas.model.names import HEADS, TAGS, branch_ref, printable, tag_ref
+from cas.model.names import HEADS, MAIN, TAGS, branch_ref, printable, tag_ref
 from cas.model.objects import Tag
 
 

@@ -10,9 +10,8 @@ from cas.cli.form import count, named, size
 from cas.cli.front import Front, pass_front
 from cas.cli.options import BRANCH, FOLDER, CasCommand, default_author, raw_option
 from cas.cli.progress import Bar
-from cas.cli.values import problem_fields
 from cas.commands.save import SnapshotRequest, save_folder
-from cas.commands.target import MAIN
+from cas.model.names import MAIN
 from cas.worktree.importer import ImportReport
 from cas.worktree.values import ImportOptions
 
@@ -62,6 +61,8 @@ def snapshot(
 
 
 def _snapshot_fields(branch: str, report: ImportReport) -> dict[str, Any]:
+    from cas.cli.values import problem_fields
+
     return {
         "commit": str(report.commit),
         "tree": str(report.tree),

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 
 from attrs import frozen
 
-from cas.commands.target import MAIN
 from cas.errors import RevisionNotFound
 from cas.history.horizon import Thinning, horizon_now, thinning_of
 from cas.history.store import Store
 from cas.history.view import View
 from cas.model.entry import Entry
 from cas.model.ids import CommitId
+from cas.model.names import MAIN
 from cas.model.objects import Commit
 
 

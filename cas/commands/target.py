@@ -6,8 +6,6 @@ one moment of the store.
 
 from __future__ import annotations
 
-from typing import Final
-
 from attrs import frozen
 
 from cas.errors import PathNotFound, Purged
@@ -16,9 +14,6 @@ from cas.history.snapshot import Snapshot
 from cas.history.view import View
 from cas.model.names import printable, quoted
 from cas.model.objects import TreeEntry
-
-MAIN: Final = "main"
-"""The branch that is meant where none is named."""
 
 
 @frozen

@@ -7,14 +7,13 @@ the staged edits on top. One thread.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, MutableMapping
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from cas.errors import Invalid, PathNotFound, WrongKind
-from cas.history.clash import Clash, Settle
-from cas.history.conflicts import SIDES, MergeConflict, carried, read_conflicts, to_value
 from cas.history.core import Core
 from cas.history.snapshot import Contents
 from cas.history.timeline import RefValue
+from cas.later import Later
 from cas.limits import FOLLOW_CHANGES_MAX
 from cas.model.entry import BranchRequest
 from cas.model.ids import BlobId, CommitId, Kind, ObjectId, TreeId, as_blob_id, as_commit_id
@@ -26,6 +25,12 @@ from cas.trees import known, paths
 from cas.trees.below import refuse_both
 from cas.trees.diff import diff
 from cas.trees.node import DIRECTORY, EMPTY_DATA, NodeStore, Value
+
+if TYPE_CHECKING:
+    from cas.history import clash, conflicts
+    from cas.history.conflicts import MergeConflict
+else:  # few branches hold conflicts, or are moved by others while somebody is at work on them
+    clash, conflicts = Later("cas.history.clash"), Later("cas.history.conflicts")
 
 Path = tuple[bytes, ...]
 
@@ -84,7 +89,7 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
         self._read_all = False
         # Directories whose every change matters here, and those above them.
         self._watched: set[Path] = set()
-        self.settle: Settle | None = None
+        self.settle: clash.Settle | None = None
         self.check: Check | None = None
 
     def __repr__(self) -> str:
@@ -217,7 +222,7 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
         self._batch.check_open()
         if self._parent is None or self._parent.conflicts is None:
             return ()
-        found = read_conflicts(self._core, self._parent, self._batch)
+        found = conflicts.read_conflicts(self._core, self._parent, self._batch)
         return tuple(conflict for conflict in found if not self._touched(conflict.parts))
 
     def resolve(
@@ -245,13 +250,10 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
         if content is not None:
             self.put(path, content)
         elif take is not None:
-            if take not in SIDES:
-                raise Invalid(f"A side is one of {', '.join(SIDES)}, not {take!r}.")
-            entry = conflict.side(take)
-            if entry is not None:
+            if (entry := conflict.side(take)) is not None:
                 refuse_both(self.staged, self._above, parts, int(entry.kind))
                 self._rely(entry.id)
-            self._stage(parts, to_value(entry))
+            self._stage(parts, conflicts.to_value(entry))
         self._resolved.add(parts)
         self.allow_empty = True
 
@@ -266,7 +268,7 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
         """Whether what was written settles a conflict, even if it changed nothing."""
         if self._parent is None or self._parent.conflicts is None:
             return False
-        every = read_conflicts(self._core, self._parent, self._batch)
+        every = conflicts.read_conflicts(self._core, self._parent, self._batch)
         return any(self._touched(conflict.parts) for conflict in every)
 
     def extras(self, root: bytes) -> dict[str, Any]:
@@ -274,9 +276,9 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
         and the commit that the work was begun on when the branch has moved since.
         """
         based = {} if self._based_on is None else {"based_on": self._based_on}
-        if self._parent is None or not self._parent.extras:
+        if self._parent is None or self._parent.conflicts is None:
             return based
-        return based | carried(self._core, self._batch, self._parent, root, self._touched)
+        return based | conflicts.carried(self._core, self._batch, self._parent, root, self._touched)
 
     def follow(self, actual: RefValue | None) -> bool:
         """Take the branch as others have left it for the base of what is staged.
@@ -305,7 +307,7 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
         self._parent = commit
         return True
 
-    def _clashes(self, tree: bytes) -> list[Clash] | None:
+    def _clashes(self, tree: bytes) -> list[clash.Clash] | None:
         """What others changed, on the way to this tree, of what was read, written or is watched.
 
         None where that cannot be told. Directories are entered only on the way to something of
@@ -313,7 +315,7 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
         gate meanwhile.
         """
         count = 0
-        found: list[Clash] = []
+        found: list[clash.Clash] = []
         stack: list[tuple[Path, bytes, bytes, bool]] = [((), self._base_tree, tree, False)]
         while stack:
             above, old_root, new_root, watched = stack.pop()
@@ -335,10 +337,10 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
                         return None
         return found
 
-    def _clash(self, path: Path, old: Value | None, new: Value | None, watched: bool) -> Clash:
+    def _clash(self, path: Path, old: Value | None, new: Value | None, below: bool) -> clash.Clash:
         read = self._read_all or path in self._reads
         before, after = (None if side is None else paths.to_entry(side) for side in (old, new))
-        return Clash(path, before, after, path in self.staged, read, watched)
+        return clash.Clash(path, before, after, path in self.staged, read, below)
 
     def watch(self, path: str | bytes) -> None:
         """Tell `settle` of everything that others change below a directory, read or not."""
@@ -400,10 +402,7 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
             raise PathNotFound(f"There is no {path!r} in {self.ref}.", path=path)
         if entry.is_tree:
             raise WrongKind(
-                f"{path!r} is a directory, not a file.",
-                id=entry.id,
-                expected="file",
-                actual="tree",
+                f"{path!r} is a directory, not a file.", id=entry.id, expected="file", actual="tree"
             )
         return self._core.objects.staged(self._batch, entry.id)[1]
 

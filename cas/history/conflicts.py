@@ -47,7 +47,9 @@ class MergeConflict:
     theirs: TreeEntry | None
 
     def side(self, name: str) -> TreeEntry | None:
-        """One of `base`, `ours`, `theirs` by name."""
+        """One of `base`, `ours`, `theirs` by name. Raises `Invalid` for another one."""
+        if name not in SIDES:
+            raise Invalid(f"A side is one of {', '.join(SIDES)}, not {name!r}.")
         entry: TreeEntry | None = getattr(self, name)
         return entry
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from attrs import frozen
 
@@ -19,9 +19,11 @@ from cas.limits import KIB, MIB, WHOLE_BLOB_BYTES_MAX
 from cas.model.entry import Entry, txid_floor, txid_from_key
 from cas.model.ids import Kind, digest_blob
 from cas.model.objects import Commit
-from cas.objects.batch import Batch
 from cas.objects.content import Readable, put_stream
 from cas.objects.store import ObjectStore, wrong_kind
+
+if TYPE_CHECKING:
+    from cas.objects.batch import Batch
 
 _COMMITS_KEPT: Final = 4096
 
@@ -76,6 +78,12 @@ class Core:
     objects: ObjectStore
     timeline: Timeline
     commits: CommitCache
+
+    def now(self) -> Moment:
+        """The newest state, once no crash can take it back."""
+        moment = self.timeline.now()
+        self.objects.catalog.harden(reading=True)
+        return moment
 
     def put_content(self, batch: Batch, content: object) -> tuple[bytes, int]:
         """Stage bytes, a path or a readable stream; (blob id, bytes). Raises `Invalid`."""

@@ -12,8 +12,8 @@ knows its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 from attrs import frozen
@@ -25,10 +25,13 @@ from cas.model.encoding import decode, encode, is_extras, is_uint, shape
 from cas.model.ids import CommitId, Kind, ObjectId
 from cas.model.names import HORIZON_REF, short_ref
 from cas.model.objects import Tag
-from cas.objects.batch import Batch
 from cas.objects.store import ObjectStore
 from cas.trees.cursor import get, scan
 from cas.trees.node import DIRECTORY
+
+if TYPE_CHECKING:
+    from cas.model.entry import RefChange
+    from cas.objects.batch import Batch
 
 HORIZON_FILE: Final = b"horizon"
 THINNED_FOLDER: Final = b"thinned"
@@ -57,16 +60,6 @@ class Thinning:
     reason: str
     author: str
     time_us: int
-
-
-@frozen
-class LiveTarget:
-    """What a ref points at in some state that can be read: a root. `seq` set it so."""
-
-    ref: str
-    kind: int
-    target: ObjectId
-    seq: int
 
 
 NO_HORIZON: Final = Horizon()
@@ -201,28 +194,14 @@ def thinning_of(
     return decode_thinning(core.objects.staged(batch, value[1])[1])
 
 
-def live_targets(core: Core, moment: Moment, oldest: int | None = None) -> Iterator[LiveTarget]:
-    """What refs point at in every state from the horizon (or entry `oldest`) to a moment: roots.
+def moves_horizon(core: Core, moment: Moment, changes: Sequence[RefChange]) -> bool:
+    """Whether an entry moves the horizon, or stands in a store in which commits are thinned.
 
-    A target may be given several times. With these go, for a collector: the refs checkpoints
-    that states behind the horizon are replayed from, and every blob that any entry names.
+    Only then can it break a rule of `thinning`. Raises `Corrupt`.
     """
-    timeline = core.timeline
-    seq = horizon_at(core, moment).seq if oldest is None else oldest
-    with core.objects.catalog.read() as reader:
-        first = timeline.at(reader, min(seq, moment.seq))
-    for ref, value in timeline.recall(first, lambda root: list(timeline.list(root))):
-        yield LiveTarget(ref, value.kind, value.target, value.seq)
-    yield from targets_since(core, first.seq, moment.seq)
-
-
-def targets_since(core: Core, after: int, upto: int) -> Iterator[LiveTarget]:
-    """What refs were moved to by the entries behind `after`, up to `upto`."""
-    if after < upto:
-        for entry in core.timeline.entries(after, upto - after):
-            for change in entry.changes:
-                if change.new is not None:
-                    yield LiveTarget(change.ref, change.kind, change.new, entry.seq)
+    if any(change.ref == HORIZON_REF for change in changes):
+        return True
+    return horizon_at(core, moment).thinned != DIRECTORY.empty
 
 
 # -- what is said of it ----------------------------------------------------------------------------

@@ -11,36 +11,32 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from cas.errors import Invalid, RefNotFound, RevisionNotFound, WrongKind
-from cas.history.core import Core
-from cas.history.policy import (
-    Hold,
-    Pin,
-    Protection,
-    RefRule,
-    decode_policy,
-    encode_policy,
-    full_pattern,
-    retention_at,
-    rules_at,
-)
-from cas.history.tombstones import Tombstone, stage_tombstones, tombstone_of, tombstones
-from cas.history.view import View
 from cas.later import Later
-from cas.model.entry import Entry
 from cas.model.ids import BlobId, Kind, ObjectId, is_abbreviation
 from cas.model.names import HOLDS, PINS, POLICY_REF, PURGED_REF, RETENTION_REF
 from cas.model.objects import TAGGED, Tag
-from cas.objects.batch import Batch
-from cas.objects.content import Readable
 
 if TYPE_CHECKING:
-    from cas.history import retention
+    from cas.history import kept, retention
+    from cas.history import policy as policies
+    from cas.history import tombstones as stones
+    from cas.history.core import Core
+    from cas.history.kept import Hold, Pin
+    from cas.history.policy import Protection, RefRule
     from cas.history.retention import RetentionPolicy
+    from cas.history.tombstones import Tombstone
     from cas.history.transaction import Transaction
+    from cas.history.view import View
+    from cas.model.entry import Entry
+    from cas.objects.batch import Batch
+    from cas.objects.content import Readable
 else:
     retention = Later("cas.history.retention")
+    kept = Later("cas.history.kept")
+    policies = Later("cas.history.policy")
+    stones = Later("cas.history.tombstones")
 
-_K = TypeVar("_K", Pin, Hold)
+_K = TypeVar("_K", "Pin", "Hold")
 _VERBS: Final = {PINS: "pin", HOLDS: "hold"}
 
 
@@ -66,7 +62,7 @@ class Keeping(ABC):
         Pinning again changes the reason. Raises `ObjectNotFound`, `RevisionNotFound`,
         `AmbiguousRevision`, `WrongKind`, and what a commit raises.
         """
-        return self._keep(Pin, PINS, what, reason or "pinned", author)
+        return self._keep(kept.Pin, PINS, what, reason or "pinned", author)
 
     def _keep(
         self, make: type[_K], space: str, what: str | ObjectId, reason: str, author: str
@@ -106,7 +102,7 @@ class Keeping(ABC):
 
     def pins(self) -> list[Pin]:
         """All pins, ascending by id."""
-        return self._kept(Pin, PINS)
+        return self._kept(kept.Pin, PINS)
 
     def _kept(self, make: type[_K], space: str) -> list[_K]:
         found = []
@@ -122,13 +118,12 @@ class Keeping(ABC):
     def hold(self, what: str | ObjectId, reason: str, *, author: str = "") -> Hold:
         """Put an object under a legal hold: nothing gives it up until `release`.
 
-        A commit is held with the content of all that led to it. Neither retention, purge, undo
-        nor rewind overrides a hold. `reason` says on what ground. Raises `Invalid` without one,
-        and what `pin` raises.
+        A commit is held with the content of all that led to it; no retention, purge, undo or rewind
+        overrides a hold. `reason`: on what ground. Raises `Invalid` without one, and as `pin` does.
         """
         if not reason.strip():
             raise Invalid("A legal hold needs a reason; say on what ground it is made.")
-        return self._keep(Hold, HOLDS, what, reason, author)
+        return self._keep(kept.Hold, HOLDS, what, reason, author)
 
     def release(self, what: str | ObjectId, *, author: str = "") -> Entry:
         """Lift a legal hold. Raises `RefNotFound` when there is none on this object."""
@@ -137,13 +132,13 @@ class Keeping(ABC):
 
     def holds(self) -> list[Hold]:
         """All legal holds, ascending by id."""
-        return self._kept(Hold, HOLDS)
+        return self._kept(kept.Hold, HOLDS)
 
     # -- retention ---------------------------------------------------------------------------
 
     def retention(self) -> RetentionPolicy | None:
         """The rules of what is kept for how long that the store holds; None where it has none."""
-        return retention_at(self.core, self.view().moment)
+        return policies.retention_at(self.core, self.core.now())
 
     def set_retention(self, policy: RetentionPolicy | None, *, author: str = "") -> Entry:
         """Keep a retention policy in the store, or None. It does nothing by itself.
@@ -158,7 +153,7 @@ class Keeping(ABC):
 
     def purged(self) -> list[Tombstone]:
         """The tombstones of all content that was purged, ascending by id."""
-        return list(tombstones(self.core, self.view().moment))
+        return list(stones.tombstones(self.core, self.core.now()))
 
     def put_purged(self, content: bytes | Readable, *, author: str = "") -> BlobId:
         """`put`, of content that may have been purged: its tombstone is then lifted by the entry.
@@ -168,14 +163,14 @@ class Keeping(ABC):
         with self.begin(author=author) as tx:
             id = tx.put(content)
             moment = self.core.timeline.now()
-            if tombstone_of(self.core, moment, id) is None:
+            if stones.tombstone_of(self.core, moment, id) is None:
                 tx.message = f"put {id.short}"
             else:
                 tx.message = f"put {id.short} again, which was purged"
 
                 def lift(batch: Batch) -> ObjectId:
                     batch.allowed.add(bytes(id))
-                    return stage_tombstones(
+                    return stones.stage_tombstones(
                         self.core, batch, moment, {id: None}, author, tx.message
                     )
 
@@ -195,14 +190,14 @@ class Keeping(ABC):
         (nor changed at all). A transaction of anybody that breaks one raises `RefProtected`.
         Raises `Invalid`, `RefConflict`, and what a commit raises.
         """
-        pattern = full_pattern(pattern)
+        pattern = policies.full_pattern(pattern)
         try:
-            wanted = RefRule(rule)
+            wanted = policies.RefRule(rule)
         except ValueError as error:
             raise Invalid(f"A rule is keep, forward or frozen, not {rule!r}.") from error
         others = [known for known in self.protections() if known.pattern != pattern]
         return self._set_rules(
-            [*others, Protection(pattern, wanted)], f"protect {pattern}: {wanted}", author
+            [*others, policies.Protection(pattern, wanted)], f"protect {pattern}: {wanted}", author
         )
 
     def unprotect(self, pattern: str, *, author: str = "") -> tuple[Protection, ...]:
@@ -210,7 +205,7 @@ class Keeping(ABC):
 
         Raises `RefNotFound` when there is none.
         """
-        pattern = full_pattern(pattern)
+        pattern = policies.full_pattern(pattern)
         rules = self.protections()
         left = [rule for rule in rules if rule.pattern != pattern]
         if len(left) == len(rules):
@@ -221,14 +216,14 @@ class Keeping(ABC):
 
     def protections(self) -> tuple[Protection, ...]:
         """The rules that hold now, ascending by pattern."""
-        return rules_at(self.core, self.view().moment)
+        return policies.rules_at(self.core, self.core.now())
 
     def _set_rules(
         self, rules: list[Protection], message: str, author: str
     ) -> tuple[Protection, ...]:
-        data = encode_policy(rules)
+        data = policies.encode_policy(rules)
         self._set_policy(POLICY_REF, data if rules else None, message, author)
-        return decode_policy(data)
+        return policies.decode_policy(data)
 
     def _set_policy(self, ref: str, data: bytes | None, message: str, author: str) -> Entry:
         """Point a ref of the store's own at a tag of these bytes, or nowhere."""

@@ -22,15 +22,15 @@ from cas.later import Later
 from cas.limits import ENTRY_CHANGES_MAX
 from cas.model.encoding import decode, encode, shape
 from cas.model.entry import RefChange
-from cas.model.ids import Kind, ObjectId
+from cas.model.ids import Kind
 from cas.model.names import HEADS, HOLDS, PINS, POLICY_REF, RETENTION_REF, TAGS
 from cas.model.objects import Commit, Tag
-from cas.objects.batch import Batch
 from cas.objects.store import ObjectStore
 
 if TYPE_CHECKING:
     from cas.history import retention
     from cas.history.retention import RetentionPolicy
+    from cas.objects.batch import Batch
 else:
     retention = Later("cas.history.retention")
 
@@ -61,32 +61,6 @@ class Protection:
 
     pattern: str
     rule: RefRule
-
-
-@frozen
-class Pin:
-    """An object that is kept with all that it names. `time_us`: µs since 1970 UTC."""
-
-    id: ObjectId
-    kind: Kind
-    reason: str
-    author: str
-    time_us: int
-    seq: int
-
-
-@frozen
-class Hold:
-    """An object under a legal hold: kept with all that it names, and for a commit with the
-    content of all its ancestors, whatever else is asked for. `time_us`: µs since 1970 UTC.
-    """
-
-    id: ObjectId
-    kind: Kind
-    reason: str
-    author: str
-    time_us: int
-    seq: int
 
 
 def full_pattern(pattern: str) -> str:

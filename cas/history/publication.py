@@ -13,7 +13,7 @@ nobody starves.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cas.catalog.catalog import CatalogReader, CatalogWriter, EntryRow, Head, PackRow
 from cas.errors import (
@@ -26,10 +26,11 @@ from cas.errors import (
 )
 from cas.history.branch import BranchEdit
 from cas.history.core import Core
+from cas.history.horizon import moves_horizon
 from cas.history.policy import check_changes
-from cas.history.thinning import check_horizon
 from cas.history.timeline import Moment, RefValue, follow
 from cas.history.tombstones import check_tombstones
+from cas.later import Later
 from cas.limits import (
     ENTRY_BYTES_MAX,
     ENTRY_CHANGES_MAX,
@@ -49,6 +50,11 @@ from cas.objects.batch import Batch
 from cas.objects.committer import Group, not_committed
 from cas.storage.pack import Footer
 from cas.trees.node import EMPTY_DATA, REFS
+
+if TYPE_CHECKING:
+    from cas.history import thinning
+else:
+    thinning = Later("cas.history.thinning")
 
 _COMMIT: Final = int(Kind.COMMIT)
 
@@ -298,7 +304,8 @@ class Publication:
         unruled = not rules and timeline.is_unruled(moment.root)
         if not unruled:
             check_changes(self._core, self._batch, moment, changes)
-            check_horizon(self._core, self._batch, moment, changes)
+            if moves_horizon(self._core, moment, changes):
+                thinning.check_horizon(self._core, self._batch, moment, changes)
             check_tombstones(self._core, self._batch, moment, changes)
         seq = head.seq + 1
         root = timeline.edit(moment.root, changes, seq)

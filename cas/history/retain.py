@@ -16,7 +16,8 @@ from attrs import evolve, frozen
 
 from cas.errors import EntryNotFound, Invalid, RefConflict
 from cas.history.core import Core
-from cas.history.horizon import Horizon, Thinning, horizon_at, live_targets, thinned_commits
+from cas.history.horizon import Horizon, Thinning, horizon_at, thinned_commits
+from cas.history.live import live_targets
 from cas.history.policy import retention_at
 from cas.history.retention import Candidate, KeepRule, RetentionPolicy, decide
 from cas.history.thinning import commit_of, examine, stage_horizon

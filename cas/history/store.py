@@ -19,31 +19,39 @@ from cas.history.automatic import AUTOMATIC, Automatic
 from cas.history.core import CommitCache, Core, warn
 from cas.history.horizon import check_seq, horizon_now
 from cas.history.keeping import Keeping
-from cas.history.revision import AsOf, when_of
-from cas.history.snapshot import Change, Snapshot
 from cas.history.timeline import Timeline
 from cas.history.tombstones import follow
 from cas.history.verbs import HistoryVerbs
-from cas.history.view import Ref, View
 from cas.history.watch import Hooks, Watching
 from cas.later import Later
 from cas.limits import GC_GRACE_US, MAINTAIN_BUDGET_MS
 from cas.model.entry import Entry, txid_from_key
 from cas.model.ids import BlobId, CommitId, Kind, ObjectId, blob_ids
-from cas.model.objects import Commit
-from cas.objects.batch import Batch
-from cas.objects.content import BlobReader, Readable
-from cas.objects.mirror import is_due
-from cas.objects.spill import Spill
 from cas.objects.store import ObjectStore
 
 if TYPE_CHECKING:
+    from cas.history import revision as revisions
     from cas.history import transaction as transactions
+    from cas.history import view as views
+    from cas.history.revision import AsOf
+    from cas.history.snapshot import Change, Snapshot
     from cas.history.transaction import Transaction
     from cas.history.upkeep import BackupReport, Chore, GcPlan, GcResult, MaintenanceReport, Upkeep
+    from cas.history.view import Ref, View
+    from cas.model.objects import Commit
+    from cas.objects import mirror as mirrors
+    from cas.objects import spill as spills
+    from cas.objects.batch import Batch
+    from cas.objects.content import BlobReader, Readable
+    from cas.objects.spill import Spill
 else:
-    # Who only reads or checks never begins one, and need not wait for it to load.
+    # Who only reads or checks never begins a transaction, who checks or puts asks for no revision,
+    # few commits begin a spill: nobody waits for what it does not need.
+    mirrors = Later("cas.objects.mirror")
+    revisions = Later("cas.history.revision")
+    spills = Later("cas.objects.spill")
     transactions = Later("cas.history.transaction")
+    views = Later("cas.history.view")
 
 
 class PutBatch:
@@ -74,7 +82,7 @@ class Store(HistoryVerbs, Keeping, Watching):
         self.core = Core(objects, Timeline(objects), CommitCache(objects))
         follow(self.core)
         self._get = objects.quick.get
-        self._spill = Spill(objects)
+        self._spilling: Spill | None = None
         self._spill_lock = threading.Lock()
         self._hooks = Hooks()
         self._automatic = Automatic(objects, self._maintain_by_itself)
@@ -104,9 +112,10 @@ class Store(HistoryVerbs, Keeping, Watching):
             self._automatic.close()
             try:
                 # A forked child could wait for a lock or a thread that only its parent has.
-                if not self._spill.inherited:
+                if self._spilling is None or not self._spilling.inherited:
                     with self._spill_lock:
-                        self._spill.close()
+                        if self._spilling is not None:
+                            self._spilling.close()
                         self._mirror_if_due()
             finally:
                 self.objects.close()
@@ -201,9 +210,7 @@ class Store(HistoryVerbs, Keeping, Watching):
 
     def view(self) -> View:
         """All refs and objects as of the newest entry; stays there."""
-        moment = self.core.timeline.now()
-        self.objects.catalog.harden(reading=True)
-        return View(self.core, moment)
+        return views.View(self.core, self.core.now())
 
     def at(self, seq: AsOf | None = None, *, time_us: int | None = None) -> View:
         """The whole store after entry `seq`, or the last one by a time: µs since 1970 UTC, as `seq`
@@ -211,7 +218,7 @@ class Store(HistoryVerbs, Keeping, Watching):
         """
         timeline = self.core.timeline
         if seq is not None and time_us is None:
-            seq, time_us = when_of(seq)
+            seq, time_us = revisions.when_of(seq)
         with self.objects.catalog.read() as reader:
             head = reader.head()
             if (seq is None) == (time_us is None):
@@ -228,7 +235,7 @@ class Store(HistoryVerbs, Keeping, Watching):
             check_seq(self.core, seq)
             moment = timeline.at(reader, seq)
         self.objects.catalog.harden(reading=True)
-        return View(self.core, moment)
+        return views.View(self.core, moment)
 
     def snapshot(self, revision: str | ObjectId) -> Snapshot:
         """The files of a revision, as a read-only mapping of path to bytes."""
@@ -303,9 +310,23 @@ class Store(HistoryVerbs, Keeping, Watching):
         self._after_write()
         self._automatic.committed(entry.seq)
 
+    @property
+    def _spill(self) -> Spill:
+        """The spill of this handle, made when one is first due. Under the lock of spills."""
+        if self._spilling is None:
+            self._spilling = spills.Spill(self.objects)
+        return self._spilling
+
+    @property
+    def _spill_is_due(self) -> bool:
+        if self._spilling is not None:
+            return self._spilling.due
+        limits = self.objects.thresholds
+        return self.objects.lookup.outgrows(limits.spill_packs, limits.spill_bytes)
+
     def _after_write(self) -> None:
         """What a write leaves to be done once it was acknowledged."""
-        if self._spill.due and self._spill_lock.acquire(blocking=False):
+        if self._spill_is_due and self._spill_lock.acquire(blocking=False):
             try:
                 self._spill.step()
             except CasError as error:
@@ -322,7 +343,7 @@ class Store(HistoryVerbs, Keeping, Watching):
         """At a close: put the journal into packs if much of it is in none."""
         objects = self.objects
         try:
-            if self._wrote and is_due(objects.catalog, objects.thresholds):
+            if self._wrote and mirrors.is_due(objects.catalog, objects.thresholds):
                 self._spill.mirror()
         except CasError as error:
             # All that was acknowledged stands in the catalog.

@@ -22,17 +22,15 @@ from cas.history.horizon import (
     HORIZON_FILE,
     THINNED_FOLDER,
     Horizon,
-    LiveTarget,
     Thinning,
     encode_horizon,
     encode_thinning,
     horizon_at,
     is_thinned,
-    live_targets,
     read_horizon,
-    targets_since,
     thinned_error,
 )
+from cas.history.live import LiveTarget, live_targets, targets_since
 from cas.history.timeline import Moment
 from cas.model.entry import RefChange
 from cas.model.ids import CommitId, Kind, ObjectId

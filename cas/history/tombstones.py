@@ -8,7 +8,7 @@ in the transaction that puts the content again.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 from attrs import frozen
@@ -21,12 +21,14 @@ from cas.model.entry import RefChange
 from cas.model.ids import Kind, ObjectId
 from cas.model.names import PURGED_REF
 from cas.model.objects import Tag
-from cas.objects.batch import Batch
 from cas.objects.store import ObjectStore
 from cas.trees.cursor import get, scan
 from cas.trees.diff import diff
 from cas.trees.node import DIRECTORY, EMPTY_DATA, Value
 from cas.trees.paths import edit_paths
+
+if TYPE_CHECKING:
+    from cas.objects.batch import Batch
 
 _FILE: Final = 1
 

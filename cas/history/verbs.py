@@ -11,9 +11,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, overload
 
-from cas.history.core import Core
-from cas.history.revision import AsOf
-from cas.history.view import View
 from cas.later import Later
 from cas.model.ids import ObjectId
 
@@ -24,11 +21,14 @@ if TYPE_CHECKING:
     from cas.history import undo as undoing
     from cas.history.blame import BlamedEntry, BlamedLine
     from cas.history.conflicts import MergeConflict
+    from cas.history.core import Core
     from cas.history.merge import MergePlan, MergeResult, OnConflict
     from cas.history.retain import GivenUp, Retained, RetentionPlan
     from cas.history.retention import RetentionPolicy
+    from cas.history.revision import AsOf
     from cas.history.transaction import Transaction
     from cas.history.undo import RestorePlan, Undone, UndoPlan
+    from cas.history.view import View
 else:
     # A tenth of the start of every command, which few commands need.
     conflicting = Later("cas.history.conflicts")

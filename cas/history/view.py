@@ -29,7 +29,6 @@ from cas.history.horizon import (
     horizon_now,
     thinning_of,
 )
-from cas.history.log import newest_first, path_log
 from cas.history.revision import When, parse_range, parse_revision
 from cas.history.snapshot import Change, Snapshot
 from cas.history.timeline import Moment, RefValue
@@ -42,11 +41,13 @@ from cas.model.objects import Commit, Tag
 if TYPE_CHECKING:
     from cas.history import blame as blaming
     from cas.history import graph
+    from cas.history import log as logging
     from cas.history import renames as renaming
     from cas.history.blame import BlamedEntry, BlamedLine
 else:
     blaming = Later("cas.history.blame")
     graph = Later("cas.history.graph")
+    logging = Later("cas.history.log")
     renaming = Later("cas.history.renames")
 
 
@@ -300,8 +301,8 @@ class View:
         starts, within = self._ends(revision)
         if path:
             parts = split_path(path)
-            return path_log(self._core, starts, parts, within=within, limit=limit)
-        return newest_first(self._commits, starts, limit, within)
+            return logging.path_log(self._core, starts, parts, within=within, limit=limit)
+        return logging.newest_first(self._commits, starts, limit, within)
 
     def _ends(self, revision: str | ObjectId) -> tuple[list[CommitId], set[CommitId] | None]:
         """Where a log begins, and for a range the commits that it may show."""

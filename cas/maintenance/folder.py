@@ -1,4 +1,4 @@
-"""The folder of a store: how much lies where, and what lies there that should not.
+"""The folder of a store: what lies in it, and what lies there that should not.
 
 Floor 5; reads docs/format.md section 8. Invariant: files are counted and never opened: closing
 one of SQLite's would drop the locks of the whole process.
@@ -11,8 +11,6 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from attrs import frozen
-
 from cas.storage import place
 
 CATALOG: Final = "catalog.sqlite"
@@ -24,37 +22,14 @@ _PACK = re.compile(r"[0-9a-f]{32}\.pack")
 _TEMPORARY: Final = ".tmp"
 
 
-@frozen
-class FolderBytes:
-    """Bytes of files below a store's folder, by what they are; 0 where there is no folder."""
-
-    catalog: int = 0
-    packs: int = 0
-    cache: int = 0
-    other: int = 0
-
-
-def measure(location: str) -> FolderBytes:
-    """Sum the files of a store. Files that vanish meanwhile are left out."""
-    sums = dict.fromkeys(("catalog", "packs", "cache", "other"), 0)
-    for name, size in _files(location):
-        top = name.partition(os.sep)[0]
-        if top.startswith(CATALOG):
-            sums["catalog"] += size
-        elif top in (PACKS, CACHE):
-            sums[top] += size
-        else:
-            sums["other"] += size
-    return FolderBytes(**sums)
-
-
-def _files(folder: str, prefix: str = "") -> Iterator[tuple[str, int]]:
+def files(folder: str, prefix: str = "") -> Iterator[tuple[str, int]]:
+    """(path, bytes) of each file below a folder. Files that vanish meanwhile are left out."""
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
                 name = prefix + entry.name
                 if entry.is_dir(follow_symlinks=False):
-                    yield from _files(entry.path, name + os.sep)
+                    yield from files(entry.path, name + os.sep)
                 else:
                     try:
                         yield name, entry.stat(follow_symlinks=False).st_size
@@ -70,7 +45,7 @@ def strangers(location: str) -> list[tuple[str, bool]]:
     What lies in the cache or beside the locks is nobody's business.
     """
     found = []
-    for name, _size in _files(location):
+    for name, _size in files(location):
         top, slash, rest = name.partition(os.sep)
         if top in (CACHE, LOCKS) and slash:
             continue

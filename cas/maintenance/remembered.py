@@ -11,7 +11,6 @@ import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
@@ -31,8 +30,9 @@ class Remembered:
     def load(self, read: Callable[[Any], T], otherwise: T) -> T:
         """`read` of what was saved; `otherwise` where that is nothing, or `read` cannot take it."""
         if self._path is not None:
-            with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
-                return read(json.loads(Path(self._path).read_bytes()))
+            odd = OSError, ValueError, TypeError, KeyError, AttributeError
+            with suppress(*odd), open(self._path, "rb") as file:
+                return read(json.load(file))
         return otherwise
 
     def save(self, value: object) -> None:

@@ -6,12 +6,14 @@ Memory is that of `Known`: 24 bytes an object once there are many.
 
 from __future__ import annotations
 
+import os
+
 from attrs import frozen
 
 from cas.catalog.catalog import PackRow
 from cas.errors import Corrupt
 from cas.history.store import Store
-from cas.maintenance.folder import FolderBytes, measure
+from cas.maintenance.folder import CACHE, CATALOG, PACKS, files
 from cas.maintenance.fsck.extent import Ledger
 from cas.maintenance.fsck.known import Known, code_of, split_code
 from cas.model.ids import Kind
@@ -21,6 +23,30 @@ from cas.objects.store import ObjectStore
 from cas.storage.codec import RECIPE
 from cas.storage.pack import Footer, decode_footer
 from cas.storage.place import address_in
+
+
+@frozen
+class FolderBytes:
+    """Bytes of files below a store's folder, by what they are; 0 where there is no folder."""
+
+    catalog: int = 0
+    packs: int = 0
+    cache: int = 0
+    other: int = 0
+
+
+def measure(location: str) -> FolderBytes:
+    """Sum the files of a store. Files that vanish meanwhile are left out."""
+    sums = dict.fromkeys(("catalog", "packs", "cache", "other"), 0)
+    for name, size in files(location):
+        top = name.partition(os.sep)[0]
+        if top.startswith(CATALOG):
+            sums["catalog"] += size
+        elif top in (PACKS, CACHE):
+            sums[top] += size
+        else:
+            sums["other"] += size
+    return FolderBytes(**sums)
 
 
 @frozen

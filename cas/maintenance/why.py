@@ -19,13 +19,12 @@ from cas.errors import CasError
 from cas.history.core import Core
 from cas.history.horizon import (
     Horizon,
-    LiveTarget,
     Thinning,
     horizon_at,
     is_thinned,
-    live_targets,
     thinning_of,
 )
+from cas.history.live import LiveTarget, live_targets
 from cas.history.store import Store
 from cas.history.timeline import Moment
 from cas.history.tombstones import Tombstone, tombstone_of

@@ -19,6 +19,9 @@ from cas.limits import (
     REF_NAME_BYTES_MAX,
 )
 
+MAIN: Final = "main"
+"""The branch that is meant where none is named."""
+
 HEADS: Final = "heads/"
 TAGS: Final = "tags/"
 PINS: Final = "pins/"

@@ -72,10 +72,8 @@ class Lookup:
         self._fresh = False
         self._kept_up = 0  # the catalog's mark when nothing had been condemned since
         self._unreadable: dict[int, Corrupt] = {}
-        self._proof = InlineProof(catalog)
-        self._files = FileProof(bucket)
-        self.inline_count = 0
-        self.inline_bytes = 0
+        self._proof, self._files = InlineProof(catalog), FileProof(bucket)
+        self.inline_count = self.inline_bytes = 0
         self._small_max = min(thresholds.spill_small_pack_bytes, thresholds.pack_bytes // 2)
         self.small_bytes = 0  # of pack files so small that a spill gathers them
 
@@ -411,6 +409,10 @@ class Lookup:
             self.inline_bytes += sign * pack.body_bytes
         elif pack.body_bytes < self._small_max:
             self.small_bytes += sign * pack.body_bytes
+
+    def outgrows(self, count: int, size_bytes: int) -> bool:
+        """Whether what a spill gathers has become so many packs, or so many bytes."""
+        return self.inline_count >= count or self.inline_bytes + self.small_bytes >= size_bytes
 
     # -- the index ---------------------------------------------------------------------------
 

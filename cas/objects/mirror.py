@@ -10,15 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cas.catalog.catalog import Catalog, EntryRow, Meta
+from cas.later import Later
 from cas.limits import MIB, Thresholds
 from cas.model.entry import entry_hash
 from cas.model.ids import Kind, digest_of
 from cas.model.segment import Segment
-from cas.objects.batch import Batch
-from cas.objects.pipeline import Submitted
+
+if TYPE_CHECKING:
+    from cas.objects import pipeline
+    from cas.objects.batch import Batch
+else:
+    # A check asks what is mirrored, and writes nothing.
+    pipeline = Later("cas.objects.pipeline")
 
 MIRRORED: Final = "mirrored"
 """The cursor: seq of the last entry that stands in an installed segment of this lineage."""
@@ -52,7 +58,7 @@ def stage_segments(catalog: Catalog, batch: Batch, upto: int) -> int:
         data = segment_of(catalog.meta, rows)
         id = digest_of(Kind.SEGMENT, data)
         if not batch.holds(id):
-            batch.rewrite([Submitted(id, Kind.SEGMENT, data, None, len(data))])
+            batch.rewrite([pipeline.Submitted(id, Kind.SEGMENT, data, None, len(data))])
         reached = rows[-1].seq
     return reached
 

@@ -11,13 +11,15 @@ import threading
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cas.errors import WrongKind
 from cas.model.ids import Kind, digest_of
-from cas.objects.batch import Batch
 from cas.objects.quick import Loaded
 from cas.trees.node import DIRECTORY, Flavour, Node, decode_node
+
+if TYPE_CHECKING:
+    from cas.objects.batch import Batch
 
 _WARM_MIN: Final = 4
 """Fewer nodes are read one by one: a batch costs more to set up."""

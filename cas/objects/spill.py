@@ -84,11 +84,8 @@ class Spill:
     def due(self) -> bool:
         """Whether there is something to do after a commit."""
         lookup = self._objects.lookup
-        return (
-            self._run is not None
-            or lookup.inline_count >= self._wait_count
-            or lookup.inline_bytes + lookup.small_bytes - self._staying_bytes >= self._wait_bytes
-        )
+        wait_bytes = self._wait_bytes + self._staying_bytes
+        return self._run is not None or lookup.outgrows(self._wait_count, wait_bytes)
 
     def step(self) -> None:
         """Carry one slice of a spill, beginning one when it is due and nobody else is at it."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from cas.catalog.catalog import Catalog, CatalogReader, CatalogWriter, Head, Meta, PackRow
 from cas.clock import Clock
@@ -26,10 +26,10 @@ from cas.errors import (
     OutcomeUnknown,
     WrongKind,
 )
+from cas.later import Later
 from cas.limits import ID_BYTES, NODE_CACHE_BYTES, SPILL_BYTES, THRESHOLDS, Thresholds
 from cas.model.ids import Kind, digest_of
 from cas.objects.absent import Absent
-from cas.objects.batch import Batch
 from cas.objects.beside import Beside
 from cas.objects.bodies import BytesCache
 from cas.objects.committer import Committer, Group, not_committed
@@ -48,6 +48,13 @@ from cas.storage.delta import decode_delta, delta_base
 from cas.storage.pack import Footer
 from cas.storage.record import RECIPE_PAYLOAD_BYTES, RECORD_HEADER_BYTES, encode_record_header
 from cas.trees.node import Flavour
+
+if TYPE_CHECKING:
+    from cas.objects import batch as batches
+    from cas.objects.batch import Batch
+else:
+    # With it come the writers of packs, compressors and deltas, which nobody needs who only reads.
+    batches = Later("cas.objects.batch")
 
 _T = TypeVar("_T")
 
@@ -342,7 +349,7 @@ class ObjectStore:
 
     def new_batch(self) -> Batch:
         """A batch that the caller installs or abandons."""
-        return Batch(self._parts, self.staged)
+        return batches.Batch(self._parts, self.staged)
 
     @contextmanager
     def batch(self) -> Iterator[Batch]:

@@ -25,7 +25,7 @@ from cas.catalog.sqlite import open_catalog
 from cas.clock import Clock
 from cas.history.store import Store
 from cas.limits import KIB, MIB, THRESHOLDS, Thresholds
-from cas.maintenance import hosted
+from cas.maintenance import hosted, newstore
 from cas.maintenance.newstore import new_meta
 from cas.objects.store import ObjectStore
 from cas.storage.bucket import Bucket
@@ -79,7 +79,7 @@ def create(folder: str, *, clock: Clock, files: Files = OS_FILES, vfs: str | Non
     """Make the folder of a store where there is none, as `cas.init` does; or a store at a URL."""
     if is_postgres(folder):
         return hosted.make_hosted(parse(folder), None, new_meta(clock, True, True), clock)
-    return assembly.build(folder, clock, files=files, vfs=vfs)
+    return newstore.build(folder, clock, files=files, vfs=vfs)
 
 
 def build(

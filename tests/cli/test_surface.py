@@ -291,6 +291,39 @@ def test_an_unchanged_snapshot_loads_nothing_heavy(stocked: Shell) -> None:
     assert not loaded(stocked.folder, "ls", "main") & {*HEAVY, "cas.worktree"}
 
 
+RARE = frozenset(
+    {
+        "cas.catalog.adopt",
+        "cas.catalog.postgres_place",
+        "cas.catalog.scrub",
+        "cas.catalog.trim",
+        "cas.history.clash",
+        "cas.history.conflicts",
+        "cas.history.kept",
+        "cas.history.live",
+        "cas.history.log",
+        "cas.history.thinning",
+        "cas.maintenance.newstore",
+        "cas.objects.spill",
+        "cas.storage.memory",
+        "cas.trees.merge",
+        "pathlib",
+    }
+)
+"""Rooms for what a store seldom has, or is seldom asked for."""
+
+WRITING = frozenset({"cas.history.policy", "cas.history.transaction", "cas.objects.batch"})
+
+
+def test_a_command_waits_for_no_room_that_it_does_not_need(stocked: Shell) -> None:
+    """A snapshot loads no room for what is rare; a check and a restore none that writes to a store
+    either, and a check none that reads revisions."""
+    assert not loaded(stocked.folder, "--quiet", "snapshot", "work") & {*RARE, "cas.history.view"}
+    assert not loaded(stocked.folder, "--quiet", "restore", "main", "again") & {*RARE, *WRITING}
+    checked = loaded(stocked.folder, "--quiet", "fsck")
+    assert not checked & {*RARE, *WRITING, "cas.history.view", "cas.maintenance.fsck.spread"}
+
+
 def complete(folder: Path, *words: str, shell: str = "bash") -> list[str]:
     """What a shell is offered for the last of these words."""
     done = process(

@@ -22,16 +22,15 @@ from cas.errors import CasError, CorruptObject
 from cas.history.horizon import horizon_now, is_thinned
 from cas.history.store import Store
 from cas.history.tombstones import purged_ids
+from cas.later import Later
 from cas.maintenance.findings import Finding, Findings, FsckReport, OnProgress, Progress, Severity
 from cas.maintenance.folder import strangers
-from cas.maintenance.fsck.affected import places_of
 from cas.maintenance.fsck.chain import JournalCheck
 from cas.maintenance.fsck.extent import WHOLE, FsckExtent, FsckLevel, Ledger, Selection
 from cas.maintenance.fsck.graph import Graph
 from cas.maintenance.fsck.known import Known
 from cas.maintenance.fsck.packs import Pack, PackBytes, PackSurvey, is_out_of_reach
 from cas.maintenance.fsck.records import RecordCheck
-from cas.maintenance.fsck.spread import hand_out
 from cas.model.ids import Kind, digest_parts
 from cas.objects.archive import lacking
 from cas.objects.content import read_spans
@@ -41,6 +40,12 @@ from cas.trees.node import REFS
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
+
+    from cas.maintenance.fsck import affected, spread
+else:
+    # For a store with losses, and for checks by many processes.
+    affected = Later("cas.maintenance.fsck.affected")
+    spread = Later("cas.maintenance.fsck.spread")
 
 __all__ = ["Finding", "FsckReport", "Progress", "Severity", "fsck"]
 
@@ -170,7 +175,7 @@ class _Check:
         self._leftovers()
         unread = self._remember()
         lost = self._findings.lost_ids()
-        places = places_of(lost, self._journal.refs, self._objects.read) if lost else {}
+        places = affected.places_of(lost, self._journal.refs, self._objects.read) if lost else {}
         return FsckReport(
             self._findings.finish(places),
             len(self._known),
@@ -273,7 +278,7 @@ class _Check:
             pack.label: pack for pack in self._selection.chosen(packs) if pack.file is not None
         }
         run(files.values(), learn)
-        for verdict in hand_out(self._executor, self._store.location, files.values()):
+        for verdict in spread.hand_out(self._executor, self._store.location, files.values()):
             known = {(id, label) for id, found in self._records.bad.items() for label, _ in found}
             for id, label, why in verdict.bad:
                 if (id, label) not in known and label in files:

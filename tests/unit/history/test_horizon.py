@@ -27,9 +27,9 @@ from cas.history.horizon import (
     encode_horizon,
     encode_thinning,
     horizon_now,
-    live_targets,
     thinned_commits,
 )
+from cas.history.live import live_targets
 from cas.history.retain import stage_raise
 from cas.history.store import Store
 from cas.history.thinning import stage_horizon

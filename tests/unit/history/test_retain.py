@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 import cas
 from cas.errors import Invalid, OnHold, RefConflict, RefNotFound, Thinned, UndoBeforeHorizon
-from cas.history.horizon import Thinning, horizon_now, live_targets, thinned_commits
+from cas.history.horizon import Thinning, horizon_now, thinned_commits
+from cas.history.live import live_targets
 from cas.history.retain import stage_raise
 from cas.history.retention import HorizonRule, KeepRule, RetentionPolicy, Span
 from cas.history.store import Store

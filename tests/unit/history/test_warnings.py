@@ -10,6 +10,7 @@ import pytest
 
 from cas.errors import StorageFull
 from cas.history.store import Store
+from cas.objects.lookup import Lookup
 from cas.objects.spill import Spill
 from tests.tidy.source import ROOT
 from tests.unit.kit import write
@@ -17,11 +18,12 @@ from tests.unit.kit import write
 PROGRAM = """
 import sys, cas
 from cas.errors import StorageFull
+from cas.objects.lookup import Lookup
 from cas.objects.spill import Spill
 def full(self):
     raise StorageFull("No space is left.", path="x")
 Spill.step = full
-Spill.due = True
+Lookup.outgrows = lambda *_limits: True
 if sys.argv[1:]:
     import logging
     logging.basicConfig(format="%(name)s %(levelname)s %(message)s")
@@ -59,6 +61,6 @@ def test_a_warning_is_a_record_of_the_logger_cas(
         raise StorageFull("No space is left.", path="x")
 
     monkeypatch.setattr(Spill, "step", full)
-    monkeypatch.setattr(Spill, "due", True)
+    monkeypatch.setattr(Lookup, "outgrows", lambda *_limits: True)
     assert write(store).seq == 1
     assert [(r.name, r.levelname) for r in caplog.records] == [("cas", "WARNING")]

@@ -10,7 +10,7 @@ import cas
 from cas import assembly
 from cas.history.store import Store
 from cas.maintenance import folder
-from cas.maintenance.stats import StoreStats, stats
+from cas.maintenance.stats import FolderBytes, StoreStats, measure, stats
 from cas.model.ids import Kind
 from tests.unit.kit import commits, write
 from tests.unit.maintenance.plant import blob, flip, install, pack_file
@@ -103,7 +103,7 @@ def test_a_store_in_memory_has_no_files(memory: Store) -> None:
     commits(memory, 2)
     found = stats(memory)
     assert found.object_count > 0
-    assert found.files == folder.FolderBytes()
+    assert found.files == FolderBytes()
 
 
 def test_the_folder_is_the_one_that_is_made(store: Store) -> None:
@@ -114,7 +114,7 @@ def test_the_folder_is_the_one_that_is_made(store: Store) -> None:
     store.spill()
     assert folder.strangers(store.location) == []
     total = sum(p.stat().st_size for p in Path(store.location).rglob("*") if p.is_file())
-    found = folder.measure(store.location)
+    found = measure(store.location)
     assert found.catalog + found.packs + found.cache + found.other == total
 
 
