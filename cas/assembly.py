@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from cas.catalog.sqlite import memory_catalog, open_catalog
 from cas.clock import Clock, SystemClock
@@ -27,6 +27,7 @@ from cas.maintenance.folder import CACHE as CACHE
 from cas.maintenance.folder import CATALOG as CATALOG
 from cas.maintenance.folder import LOCKS as LOCKS
 from cas.maintenance.folder import PACKS as PACKS
+from cas.model.names import STORE_FOLDER as STORE_FOLDER
 from cas.objects.store import ObjectStore
 from cas.storage.place import address_in, bucket_in, folder_of
 
@@ -59,8 +60,6 @@ else:
     salvages = Later("cas.maintenance.repair.salvage")
     remote = Later("cas.storage.remote")
     servers = Later("cas.catalog.postgres_place")
-
-STORE_FOLDER: Final = ".cas"
 
 
 def is_hosted(place: str) -> bool:

@@ -162,9 +162,9 @@ def cli(ctx: click.Context, version: bool) -> None:
         raise click.UsageError("Name a command; `cas --help` lists them.", ctx)
 
 
-def main(arguments: list[str]) -> int:
-    """Run one command line; the exit code. Raises nothing."""
-    front = Front()
+def main(arguments: list[str], *, alone: bool = False) -> int:
+    """Run one command line; the exit code. Raises nothing. `alone`: nothing else runs here."""
+    front = Front(alone=alone)
     try:
         try:
             code = _invoke(front, arguments)

@@ -16,10 +16,12 @@ import click
 
 from cas.cli.output import Output, Settings
 from cas.errors import NotAllowed, Purged, Unavailable
+from cas.model.names import CACHE, STORE_FOLDER
 
 if TYPE_CHECKING:
     from cas.history.store import Store
     from cas.workspace.workspace import Workspace
+    from cas.worktree.glance import Glance
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -28,7 +30,8 @@ _R = TypeVar("_R")
 class Front:
     """One invocation of the command line. One thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, alone: bool = False) -> None:
+        self._alone = alone
         self.settings = Settings()
         self.out = Output(self.settings)
         self.exit_code = 0
@@ -49,6 +52,15 @@ class Front:
                 f"A store of the command line is a folder, not {place!r}; name one with --store."
             )
         return place
+
+    def glance(self, folder: str, chosen: bytes, *, wanted: bool) -> Glance:
+        """A look at a folder that goes on until the store is open, where this process is the
+        command's alone; for the store that is probably meant, which nobody has found yet.
+        """
+        from cas.worktree.glance import Glance
+
+        place = self.settings.store or os.environ.get("CAS_STORE") or _nearest(os.getcwd())
+        return Glance(os.path.join(place, CACHE) if wanted and self._alone else "", folder, chosen)
 
     def store(self, *, write: bool = False, remember: bool = False) -> Store:
         """Open the store; for reading unless `write`. Raises as `cas.assembly.open` does.
@@ -92,6 +104,15 @@ class Front:
         ):
             space.check_branch()
             yield space
+
+
+def _nearest(folder: str) -> str:
+    """The first store folder here or above, by its name alone."""
+    while not os.path.isdir(os.path.join(folder, STORE_FOLDER)):
+        if folder == os.path.dirname(folder):
+            return ""
+        folder = os.path.dirname(folder)
+    return os.path.join(folder, STORE_FOLDER)
 
 
 def tell_purged(front: Front, paths: Sequence[str]) -> None:

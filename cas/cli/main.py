@@ -51,7 +51,7 @@ def run() -> NoReturn:
         gc.enable()
         if guarded:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        code = main(sys.argv[1:])
+        code = main(sys.argv[1:], alone=True)
     except KeyboardInterrupt:
         code = 130
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -10,10 +10,11 @@ from cas.cli.form import count, named, size
 from cas.cli.front import Front, pass_front
 from cas.cli.options import BRANCH, FOLDER, CasCommand, default_author, raw_option
 from cas.cli.progress import Bar
-from cas.commands.save import SnapshotRequest, save_folder
 from cas.model.names import MAIN
-from cas.worktree.importer import ImportReport
-from cas.worktree.values import ImportOptions
+from cas.worktree.glance import options_mark
+
+if TYPE_CHECKING:
+    from cas.worktree.importer import ImportReport
 
 
 @click.command("snapshot", cls=CasCommand)
@@ -40,13 +41,19 @@ def snapshot(
     names, in the syntax of gitignore; .cas is never saved. Files that cannot be saved are
     reported, the rest is saved, and the exit code is 1. The author is CAS_AUTHOR, else user@host.
     """
-    options = ImportOptions(
-        skip_secrets=skip_secrets, gitignore=gitignore, stat_cache=not no_stat_cache
-    )
-    request = SnapshotRequest(folder, branch, default_author(), message, options)
-    with front.store(write=True) as store, Bar(front.settings) as bar:
-        front.check_branches(store, branch)
-        report = save_folder(store, request, bar.files)
+    # Before anything is loaded that writes: the folder is looked at meanwhile.
+    chosen = options_mark(skip_secrets, gitignore)
+    with front.glance(folder, chosen, wanted=not no_stat_cache) as glance:
+        from cas.commands.save import SnapshotRequest, save_folder
+        from cas.worktree.values import ImportOptions
+
+        options = ImportOptions(
+            skip_secrets=skip_secrets, gitignore=gitignore, stat_cache=not no_stat_cache
+        )
+        request = SnapshotRequest(folder, branch, default_author(), message, options)
+        with front.store(write=True) as store, Bar(front.settings) as bar:
+            front.check_branches(store, branch)
+            report = save_folder(store, request, bar.files, glance)
     front.exit_code = 1 if report.problems else 0
     if front.out.json:
         front.out.document("snapshot", **_snapshot_fields(branch, report))

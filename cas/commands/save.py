@@ -10,6 +10,7 @@ from typing import Final
 from attrs import frozen
 
 from cas.history.store import Store
+from cas.worktree.glance import Glance
 from cas.worktree.importer import ImportReport, import_folder
 from cas.worktree.values import ImportOptions, OnProgress
 
@@ -28,7 +29,10 @@ class SnapshotRequest:
 
 
 def save_folder(
-    store: Store, request: SnapshotRequest, progress: OnProgress = None
+    store: Store,
+    request: SnapshotRequest,
+    progress: OnProgress = None,
+    glance: Glance | None = None,
 ) -> ImportReport:
     """Save a folder. Raises as `import_folder` does."""
     return import_folder(
@@ -39,4 +43,5 @@ def save_folder(
         message=request.message,
         options=request.options,
         progress=progress,
+        glance=glance,
     )

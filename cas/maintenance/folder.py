@@ -11,12 +11,12 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from cas.model.names import CACHE as CACHE
 from cas.storage import place
 
 CATALOG: Final = "catalog.sqlite"
 PACKS: Final = place.PACKS
 LOCKS: Final = "locks"
-CACHE: Final = "cache"
 
 _PACK = re.compile(r"[0-9a-f]{32}\.pack")
 _TEMPORARY: Final = ".tmp"

@@ -19,6 +19,11 @@ from cas.limits import (
     REF_NAME_BYTES_MAX,
 )
 
+STORE_FOLDER: Final = ".cas"
+"""The folder of a store that lies in the folder that it keeps."""
+CACHE: Final = "cache"
+"""What may be deleted at any time, in the folder of a store."""
+
 MAIN: Final = "main"
 """The branch that is meant where none is named."""
 

@@ -24,6 +24,7 @@ from cas.objects.batch import Batch
 from cas.objects.content import put_stream
 from cas.objects.store import ObjectStore
 from cas.trees.node import DIRECTORY, Node, NodeStore, id_of
+from cas.worktree.glance import Glance, options_mark
 from cas.worktree.scan import Notices, Walk
 from cas.worktree.statcache import Key, Picture, load, save
 from cas.worktree.values import ImportOptions, OnProgress, Problem, Progress
@@ -119,8 +120,14 @@ class _Import:
     """One import on its way into a transaction."""
 
     def __init__(
-        self, store: Store, folder: bytes, options: ImportOptions, progress: OnProgress
+        self,
+        store: Store,
+        folder: bytes,
+        options: ImportOptions,
+        progress: OnProgress,
+        glance: Glance | None,
     ) -> None:
+        self._glance = glance
         self._store = store
         self._folder = folder
         self._options = options
@@ -144,6 +151,8 @@ class _Import:
             self.old = load(self._cache, self._key)
         if gone and self.old is not None and names_any(self.old, gone):
             self.old = None  # what it takes over would name what must be told
+        if self._glance is not None and self.old is not None:
+            self.old.seen = self._glance.changed(self.old.proof)
         walk = Walk(
             self._folder,
             _BatchSink(store.objects, batch, before, gone),
@@ -174,14 +183,16 @@ def import_folder(
     message: str = "",
     options: ImportOptions = _DEFAULTS,
     progress: OnProgress = None,
+    glance: Glance | None = None,
 ) -> ImportReport:
-    """Save a folder as the next commit of a branch; durable on return.
+    """Save a folder as the next commit of a branch; durable on return. `glance`: one that this
+    command has begun.
 
     What cannot be saved is in `problems`, the rest is saved. Raises `NotFound`, `NotAllowed` or
     `Invalid` when `folder` is no readable folder, `RefConflict` when the branch moved meanwhile,
     and what a commit raises.
     """
-    work = _Import(store, folder_to_read(store, folder), options, progress)
+    work = _Import(store, folder_to_read(store, folder), options, progress, glance)
     with store.begin(author=author, message=message) as tx:
         edit = tx.branch(branch, allow_empty=True)
         tree = edit.stage_tree(lambda batch: work.stage(batch, edit.tree))
@@ -219,8 +230,8 @@ def picture_key(store: Store, folder: bytes, options: ImportOptions, mark: bytes
     nor do those who look at it in another way, as `mark` tells.
     """
     meta = store.objects.meta
-    chosen = bytes((options.skip_secrets, options.gitignore)) + mark
-    return Key(meta.store_id, meta.lineage_id, folder, chosen)
+    chosen = options_mark(options.skip_secrets, options.gitignore)
+    return Key(meta.store_id, meta.lineage_id, folder, chosen + mark)
 
 
 def folder_to_read(store: Store, folder: str | os.PathLike[str]) -> bytes:

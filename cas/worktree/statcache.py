@@ -16,6 +16,7 @@ import mmap
 import os
 import struct
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
 from operator import attrgetter, eq
@@ -122,7 +123,10 @@ class Paths:
         assert isinstance(self._starts, array)
         by = len(self._text) - other._starts[start]
         self._text += other._text[other._starts[start] : other._start(stop)]
-        self._starts.extend([at + by for at in other._starts[start:stop]])
+        if by:
+            self._starts.extend([at + by for at in other._starts[start:stop]])
+        else:
+            self._starts.frombytes(other._starts[start:stop].tobytes())
 
     def truncate(self, length: int) -> None:
         """Drop those from `length` on."""
@@ -141,10 +145,11 @@ class Picture:
 
     `status` holds five numbers an entry, `spans` how many entries a subtree has (1 for what is
     no directory), `ids` 32 bytes an entry, `numbers` bytes of content. Those of a picture that
-    was loaded lie in its file, and are read only.
+    was loaded lie in its file, and are read only; `proof` is the hash of all that the file says.
+    `seen` is what `changed` gives, where somebody else has looked already.
     """
 
-    __slots__ = ("ids", "numbers", "paths", "rules", "spans", "status")
+    __slots__ = ("ids", "numbers", "paths", "proof", "rules", "seen", "spans", "status")
 
     def __init__(self) -> None:
         self.paths = Paths()
@@ -153,6 +158,8 @@ class Picture:
         self.ids: Any = bytearray()
         self.numbers: Any = array("Q")
         self.rules: RulesSeen = {}
+        self.proof = b""
+        self.seen: list[int] | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -217,7 +224,9 @@ class Picture:
 
     def count(self, kind: int) -> int:
         """Entries of a kind, as `stat.S_IFMT` gives it."""
-        return sum([mode & _KIND_MASK == kind for mode in self.status[::_FIELDS]])
+        # A folder has few modes, and many entries.
+        modes = Counter(self.status[::_FIELDS])
+        return sum([count for mode, count in modes.items() if mode & _KIND_MASK == kind])
 
     def columns(self) -> tuple[memoryview, ...]:
         """Everything but the ignore files, as it is written."""
@@ -235,6 +244,8 @@ class Picture:
 
     def changed(self) -> list[int]:
         """Indexes of entries that are not as they were, ascending. Looks at every one."""
+        if self.seen is not None:
+            return self.seen
         found: list[int] = []
         paths = self.paths
         for start in range(0, len(paths), _CHUNK):
@@ -300,6 +311,20 @@ def load(cache: str, key: Key) -> Picture | None:
 
     It lies in its file, mapped: a later picture takes the file's name and not its place.
     """
+    found = _read(cache, key)
+    return None if found is None or found[1] != (key.store_id, key.lineage_id) else found[0]
+
+
+def look(cache: str, folder: bytes, options: bytes) -> tuple[bytes, list[int]] | None:
+    """What of a folder is not as its picture has it, and the proof of that picture, whichever
+    store's it is; None where `load` would find none.
+    """
+    found = _read(cache, Key(b"", b"", folder, options))
+    return None if found is None else (found[0].proof, found[0].changed())
+
+
+def _read(cache: str, key: Key) -> tuple[Picture, tuple[bytes, bytes]] | None:
+    """A picture, and the store and lineage that it is of, which is not looked at here."""
     try:
         with open(os.path.join(cache, key.file_name), "rb") as file:
             data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
@@ -309,7 +334,7 @@ def load(cache: str, key: Key) -> Picture | None:
     if len(body) < _HEAD.size or derive_parts(_CONTEXT, (body,)) != digest:
         return None
     magic, store_id, lineage_id, count, *lengths = _HEAD.unpack_from(body)
-    if (magic, store_id, lineage_id) != (_MAGIC, key.store_id, key.lineage_id):
+    if magic != _MAGIC:
         return None
     at = _HEAD.size
     parts: list[memoryview] = []
@@ -323,12 +348,12 @@ def load(cache: str, key: Key) -> Picture | None:
     picture = Picture()
     picture.status, picture.spans = status.cast("q"), spans.cast("I")
     picture.numbers, picture.ids = numbers.cast("Q"), ids
-    picture.paths = Paths.of(text, starts)
+    picture.paths, picture.proof = Paths.of(text, starts), bytes(digest)
     try:
         picture.rules = dict(decode(bytes(rules), verified=True))
     except (Corrupt, TypeError, ValueError):
         return None
-    return picture if picture.paths[0] == key.folder else None
+    return (picture, (store_id, lineage_id)) if picture.paths[0] == key.folder else None
 
 
 def save(cache: str, key: Key, picture: Picture, token: bytes) -> None:
