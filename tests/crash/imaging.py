@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from cas.catalog import engine
 from cas.catalog.connections import Connections
 from cas.storage.files import Files
 from cas.testing.driver import STEPS
@@ -54,23 +53,11 @@ def _no_cover() -> None:
     setattr(Connections, "cover", _nothing)  # noqa: B010
 
 
-def _off() -> None:
-    configure = engine._configure
-
-    def worse(connection: Any, read_only: bool) -> None:
-        configure(connection, read_only)
-        connection.execute("PRAGMA synchronous=OFF")
-
-    setattr(engine, "_configure", worse)  # noqa: B010
-
-
 _FILES: Final = ("commit", "put file", "commit file", "commit", "spill", "commit")
-_LOG: Final = ("commit", "multi", "wal", "commit", "multi", "wal", "commit", "wal", "commit")
 
 BUGS: Final[dict[str, tuple[Sequence[str], Callable[[], None]]]] = {
     "a pack file reaches the disk when it likes": (_FILES, _no_sync),
     "a commit is acknowledged before the disk has it": (_FILES, _no_cover),
-    "the log is given up before the catalog is on the disk": (_LOG, _off),
 }
 """What is wrong -> the workload that has to show it, and how it is planted."""
 
