@@ -34,8 +34,12 @@ BARS: tuple[Bar, ...] = (
     Bar("R9", "the same with vectors", ">=", 5_000, f"{_R}/cas/rebuild_vectors", show="rate"),
     Bar("R10", "catch-up with vectors", ">=", 5_000, f"{_R}/cas/catch_up", show="rate"),
     Bar(
-        "R11", "commits with the index following", "<=", 1.3, f"{_R}/cas/commits_followed",
-        f"{_R}/cas/commits",
+        "R11", "commits with the index following", "<=", 1.3, f"{_R}/cas/units_followed",
+        f"{_R}/cas/units",
     ),
     Bar("R12", "index against the texts", "<=", 1.5, f"{_R}/cas/bytes", f"{_R}/cas/raw", show="MB"),
+    Bar(
+        "R13", "the same, a thousand memories a commit", "<=", 1.3, f"{_R}/cas/commits_followed",
+        f"{_R}/cas/commits",
+    ),
 )  # fmt: skip

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bench import corpus_b, setup_peers
-from bench.context import Context
+from bench.context import Context, Worker
 from bench.harness import Series
 from bench.workers_recall import memory_of
 
@@ -73,6 +73,17 @@ def row_recall(ctx: Context) -> None:
             ctx.run.one(f"{row}/cas/{name}", made["records"] / made["seconds"], "1/s")
         ctx.run.one(f"{row}/cas/bytes", made["bytes"], "B", "int8 vectors included")
         ctx.run.one(f"{row}/cas/raw", filled["cas"]["raw"], "B", "the texts alone")
+        _units(ctx, row, workers["cas"], count // 5)
+
+
+def _units(ctx: Context, row: str, worker: Worker, count: int) -> None:
+    """Commits of one memory each, with an index that keeps up and without."""
+    units = worker.ask("units", root=str(ctx.root), units=count)
+    if units["found"] != count:
+        raise AssertionError(f"the index has {units['found']} of {count}")
+    for kind, name in (("alone", "units"), ("followed", "units_followed")):
+        ctx.run.one(f"{row}/cas/{name}", units["processor"][kind], "s", "processor time")
+        ctx.run.one(f"{row}/cas/{name}_seconds", units["seconds"][kind], "s")
 
 
 def _loads_extensions(ctx: Context) -> bool:

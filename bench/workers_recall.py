@@ -96,6 +96,44 @@ class Product(Contender):
                 follows += time.process_time() - used
         return {"commits": commits, "follows": follows, "raw": raw}
 
+    def do_units(self, request: Request) -> dict[str, Any]:
+        """Units of work with one memory each into two stores by turns, a block each, of which one
+        has an index that keeps up: seconds of both, and processor seconds. A block ends when the
+        index has all of it.
+        """
+        groups = list(self.groups({**request, "count": request["units"]}))
+        kinds = ("alone", "followed")
+        stores = {kind: self.cas.open(f"{self.path}-{kind}", create=True) for kind in kinds}
+        spaces = {kind: self.cas.Workspace(store) for kind, store in stores.items()}
+        seconds, processor = dict.fromkeys(kinds, 0.0), dict.fromkeys(kinds, 0.0)
+        with self.cas.Recall(stores["followed"]) as recall:
+            recall.keep_up()
+            recall.follow()
+            for number, group in enumerate(groups):
+                for kind in kinds if number % 2 else reversed(kinds):
+                    started, used = time.perf_counter(), time.process_time()
+                    for fields in group:
+                        self._note(spaces[kind], fields)
+                    if kind == "followed":
+                        recall.follow()
+                    processor[kind] += time.process_time() - used
+                    seconds[kind] += time.perf_counter() - started
+            found = recall.count(self.cas.Memory)
+        for store in stores.values():
+            store.close()
+        return {"seconds": seconds, "processor": processor, "found": found}
+
+    def _note(self, space: Any, fields: dict[str, Any]) -> None:
+        with space.unit_of_work("bench") as uow:
+            uow.memories.note(
+                fields["text"],
+                agent=fields["agent"],
+                kind=fields["kind"],
+                importance=fields["importance"] / 10,
+                tags=[fields["sprint"]],
+            )
+            uow.commit()
+
     def do_follow(self, request: Request) -> dict[str, Any]:
         """Processor seconds of the index, made of what others have committed."""
         used = time.process_time()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from attrs import frozen
@@ -18,14 +18,22 @@ from cas.history.timeline import Moment, Timeline
 from cas.limits import KIB, MIB, WHOLE_BLOB_BYTES_MAX
 from cas.model.entry import Entry, txid_floor, txid_from_key
 from cas.model.ids import Kind, digest_blob
-from cas.model.objects import Commit
+from cas.model.objects import Commit, EntryKind
 from cas.objects.content import Readable, put_stream
 from cas.objects.store import ObjectStore, wrong_kind
+from cas.trees.node import DIRECTORY
 
 if TYPE_CHECKING:
     from cas.objects.batch import Batch
+    from cas.trees import paths
+    from cas.trees.node import Value
+
+    Edits = Mapping[paths.Path, Value | None]
+    """Values of files and links by path, None for what was deleted; no directories."""
 
 _COMMITS_KEPT: Final = 4096
+_EDITS_KEPT: Final = 4096
+_TREE: Final = int(EntryKind.TREE)
 
 _BUFFERS: Final = (bytes, bytearray, memoryview)
 
@@ -55,6 +63,8 @@ class CommitCache:
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
         self._commits: dict[bytes, Commit] = {}
+        self._edits: dict[bytes, Edits] = {}
+        self._edited = 0
 
     def get(self, id: bytes) -> Commit:
         """The commit of this id. Raises `ObjectNotFound`, `WrongKind`, `Corrupt`."""
@@ -69,6 +79,32 @@ class CommitCache:
         if len(self._commits) >= _COMMITS_KEPT:
             self._commits.clear()
         self._commits[id] = commit
+
+    def keep_edits(self, id: bytes, tree: bytes, edits: Edits) -> None:
+        """Remember the edits of a tree that made that of a commit, where it is the tree of its only
+        parent, or of none, and nothing but files and links was set.
+        """
+        commit = self._commits.get(id)
+        if commit is None or len(commit.parents) > 1:
+            return
+        base = DIRECTORY.empty
+        for parent in commit.parents:
+            before = self._commits.get(parent)
+            base = b"" if before is None else before.tree
+        if tree != base:
+            return
+        if len(edits) > _EDITS_KEPT or any(each and each[0] == _TREE for each in edits.values()):
+            return
+        self._edited += len(edits)
+        if self._edited > _EDITS_KEPT:
+            # As with commits. Who follows closely finds those that came since.
+            self._edits.clear()
+            self._edited = len(edits)
+        self._edits[id] = edits
+
+    def edits_of(self, id: bytes) -> Edits | None:
+        """Those of a commit that was made here a little while ago; None where they are gone."""
+        return self._edits.get(id)
 
 
 @frozen

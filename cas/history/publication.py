@@ -235,6 +235,7 @@ class Publication:
             )
             id = as_commit_id(batch.put(_COMMIT, commit.encode(), ()))
             self._core.commits.put(id, commit)
+            self._core.commits.keep_edits(id, edit.tree, edit.staged)
             targets[ref] = (_COMMIT, id)
         if len(targets) > ENTRY_CHANGES_MAX:
             raise LimitExceeded(

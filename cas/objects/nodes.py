@@ -91,15 +91,35 @@ class NodeCache:
     def put(self, id: bytes, node: Node | bytes) -> None:
         """Keep a node, or the bytes of one. A decoded one takes the place of bytes."""
         with self._lock:
-            before = self._nodes.get(id)
-            if before is not None:
-                if isinstance(before, Node) or isinstance(node, bytes):
-                    return
-                self._bytes -= _weight_of(before)
-            self._nodes[id] = node
-            self._bytes += _weight_of(node)
-            while self._bytes > self._bytes_max and len(self._nodes) > 1:
-                self._bytes -= _weight_of(self._nodes.popitem(last=False)[1])
+            self._put(id, node)
+
+    def put_many(self, nodes: dict[bytes, Node]) -> None:
+        """Keep nodes, the last of them longest."""
+        with self._lock:
+            for id, node in nodes.items():
+                self._put(id, node)
+
+    def _put(self, id: bytes, node: Node | bytes) -> None:
+        before = self._nodes.get(id)
+        if before is not None:
+            if isinstance(before, Node) or isinstance(node, bytes):
+                return
+            self._bytes -= _weight_of(before)
+        self._nodes[id] = node
+        self._bytes += _weight_of(node)
+        while self._bytes > self._bytes_max and len(self._nodes) > 1:
+            self._bytes -= _weight_of(self._nodes.popitem(last=False)[1])
+
+    def lacking(self, ids: Sequence[bytes]) -> list[bytes]:
+        """Which of these are not here; those that are count as used."""
+        nodes = self._nodes
+        lacking = []
+        for id in ids:
+            try:
+                nodes.move_to_end(id)
+            except KeyError:
+                lacking.append(id)
+        return lacking
 
 
 def _weight_of(node: Node | bytes) -> int:
@@ -173,17 +193,17 @@ class TreeNodes:
         """
         if self._many is None or self._batch is not None:
             return
-        missing = [id for id in ids if self._cache.find(id) is None][:_WARM_MAX]
+        missing = self._cache.lacking(ids)[:_WARM_MAX]
         if len(missing) < _WARM_MIN:
             return
-        at = 0
+        wanted = iter(missing)
         for kinds, contents in self._many(missing):
-            for kind, content in zip(kinds, contents, strict=True):
+            found: dict[bytes, Node] = {}
+            for kind, content, id in zip(kinds, contents, wanted):  # noqa: B905 - some at a time
                 if content is not None and kind == self._kind:
-                    node = decode_node(content, kind, verified=True)
-                    node.id = missing[at]
-                    self._cache.put(node.id, node)
-                at += 1
+                    node = found[id] = decode_node(content, kind, verified=True)
+                    node.id = id
+            self._cache.put_many(found)
 
     def save(self, node: Node) -> bytes:
         assert self._batch is not None, "these nodes are read-only"

@@ -16,7 +16,7 @@ from cas.errors import ModelUnavailable
 from cas.history.store import Store
 from cas.model.ids import BlobId
 from cas.recall.database import Database, vector_place
-from cas.recall.embed import Embedder
+from cas.recall.embed import Embedder, StaticEmbedder
 from cas.recall.rows import Shape, text_of
 from cas.recall.vectors import pack_vectors
 
@@ -69,6 +69,12 @@ class Models:
         # Models that could not be asked in this transaction: what came waits for its vectors.
         self._absent: set[int] = set()
         self._before: tuple[Model | None, Model | None, int] = None, None, 0
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether all are the model of the package: others take long, or wait for a server."""
+        asked = (self.embedder, self._former)
+        return all(isinstance(each, StaticEmbedder) for each in asked if each is not None)
 
     def forget(self) -> None:
         """The database was made anew: it knows no model."""

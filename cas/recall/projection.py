@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from attrs import frozen
@@ -28,6 +28,7 @@ from cas.history.core import warn
 from cas.history.horizon import horizon_now
 from cas.history.store import Store
 from cas.later import Later
+from cas.model.entry import Entry
 from cas.model.names import PURGED_REF
 from cas.recall.database import Database, Home, vector_place
 from cas.recall.embed import Embedder
@@ -45,6 +46,8 @@ else:
 
 _STEP: Final = 8_000
 """Records a transaction; an entry is never divided between two."""
+_TOLD_MAX: Final = 1_024
+"""Entries that are kept until they are taken in; more are read from the journal."""
 _BESIDE: Final = "database"
 _CACHE: Final = "cache"
 _ATTEMPTS: Final = 4
@@ -90,6 +93,8 @@ class Projection:
         self._database: Database | None = None
         self._seq = -1
         self._behind = False
+        self._is_short = False
+        self._told: dict[int, Entry] = {}
         self._reading: Database | None = None
 
     def _place(self, index: str | None) -> Home:
@@ -155,6 +160,35 @@ class Projection:
     def follow(self) -> Followed:
         """Catch up with the journal. Costs what changed. Raises what reading the store raises."""
         return self._anew(self._follow, follow=False)
+
+    def tell(self, entry: Entry) -> int:
+        """An entry that this store's handle has just made, so that it need not be read again; how
+        many there are by now that were not taken in.
+        """
+        if len(self._told) < _TOLD_MAX:
+            self._told[entry.seq] = entry
+        return entry.seq - self._seq
+
+    def _entries(self, after: int, head: int) -> Iterable[Entry]:
+        """The entries behind one: as they were told where all were, else from the journal."""
+        told, seqs = self._told, range(after + 1, head + 1)
+        if len(seqs) <= _TOLD_MAX and all(map(told.__contains__, seqs)):
+            return [told[seq] for seq in seqs]
+        return self.store.journal(after, limit=head - after)
+
+    def step(self, *, wait: bool = True) -> bool:
+        """Catch up by one transaction; whether that was too short for all there was. Without
+        `wait` nothing is done while somebody else is at it.
+        """
+        if not self._lock.acquire(blocking=wait):
+            return False
+        try:
+            if self._reading is not None:
+                return False
+            self._anew(lambda: self._follow(once=True), follow=False)
+            return self._is_short
+        finally:
+            self._lock.release()
 
     def _anew(self, work: Callable[[], _T], *, follow: bool) -> _T:
         """Do it; where the database is damaged, make it anew and do it once more; where somebody
@@ -289,10 +323,11 @@ class Projection:
 
     # -- catching up -------------------------------------------------------------------------
 
-    def _follow(self) -> Followed:
+    def _follow(self, *, once: bool = False) -> Followed:
         database = self._open()
         head = self.store.view().seq
         done = Followed(self._seq, 0, 0, 0, 0)
+        self._is_short = False
         if self._seq == head and self.models.settled(database, head):
             return done
         entries = records = embedded = unread = 0
@@ -308,8 +343,12 @@ class Projection:
             unread += taken.unread
             embedded += more
             self._seq = at
-            if at >= head:
+            for seq in [seq for seq in tuple(self._told) if seq <= at]:
+                del self._told[seq]
+            self._is_short = at < head
+            if not self._is_short:
                 self._behind = False
+            if once or not self._is_short:
                 return Followed(at, entries, records, embedded, unread)
 
     def _transaction(self, database: Database, head: int) -> tuple[int, int, int, Taker, int]:
@@ -342,7 +381,7 @@ class Projection:
             taker.base(at)
         elif start < horizon:
             raise CorruptIndex("history was given up that it had not seen")
-        for entry in self.store.journal(at, limit=head - at) if head > at else ():
+        for entry in self._entries(at, head) if head > at else ():
             if start >= 0 and any(change.ref == PURGED_REF for change in entry.changes):
                 # Nothing of what was purged stays, in no free page either.
                 raise CorruptIndex("content was purged")

@@ -28,6 +28,7 @@ from cas.recall.engine import Engine
 from cas.recall.feedback import FEEDBACK, Verdict, feedback_event
 from cas.recall.find import Finder, Page, ask, read_page, seq_of
 from cas.recall.fulltext import snippets
+from cas.recall.keeping import Keeping
 from cas.recall.linked import Linked, Stale, links_from, links_to, stale
 from cas.recall.models import ModelState
 from cas.recall.projection import Followed, Projection
@@ -83,6 +84,7 @@ class Recall:
             store, branch=branch, embedder=_given(embedder), former=_given(former), index=index
         )
         self._lock = threading.Lock()
+        self._keeping: Keeping | None = None
         self._engine = Engine(self.projection, counter)
 
     def __enter__(self) -> Recall:
@@ -98,6 +100,10 @@ class Recall:
 
     def close(self) -> None:
         """Give up the search database; the store stays open."""
+        with self._lock:
+            keeping, self._keeping = self._keeping, None
+        if keeping is not None:
+            keeping.close()
         self.projection.close()
 
     def models(self) -> list[ModelState]:
@@ -108,6 +114,14 @@ class Recall:
     def follow(self) -> Followed:
         """Catch up with the journal now; questions about the newest state do so themselves."""
         return self.projection.follow()
+
+    def keep_up(self) -> None:
+        """From now on catch up on a thread of its own, many commits at a time, so that a question
+        finds little left to take in. `close` ends it; said twice it is one thread.
+        """
+        with self._lock:
+            if self._keeping is None:
+                self._keeping = Keeping(self.store, self.projection)
 
     def position(self, as_of: AsOf = None) -> int:
         """The entry whose state a question is about, to which the index goes by now.

@@ -107,12 +107,16 @@ def row_of(shape: Shape, data: bytes) -> Row:
     values: list[tuple[str, Any]] = []
     for name, _how in shape.plain:
         value = get(name)
-        if value is None or value == []:
+        kind = type(value)
+        if value is None or (kind is list and not value):
             continue
         if name in linked:
             values += dict.fromkeys((name, link.id) for of, link in links if of == name)
-        elif type(value) in _PLAIN:
+        elif kind in _PLAIN:
             values.append((name, value))
+        elif kind is list and len(value) == 1 and type(value[0]) in _PLAIN:
+            # One tag, mostly.
+            values.append((name, value[0]))
         else:
             values += dict.fromkeys((name, each) for each in _values(value))
     text = _text_of(shape, fields)

@@ -46,6 +46,7 @@ class Taker:
 
     def __init__(self, projection: Following, database: Database) -> None:
         self._projection = projection
+        self._branch, self._shapes = projection.branch, projection.shapes
         self.database = database
         self._waiting: list[tuple[RecordChange, int, int]] = []
         # As this transaction has them: what is rolled back has no number.
@@ -68,25 +69,23 @@ class Taker:
 
     def entry(self, entry: Entry) -> None:
         """What an entry changed."""
+        seq, time_us, add = entry.seq, entry.time_us, self._add
         for change in entry_changes(self._projection.store.core, entry):
-            self._add(change, entry.seq, entry.time_us)
+            add(change, seq, time_us)
         for event in entry.events:
             if event.type == FEEDBACK and (said := decode_feedback(event)) is not None:
                 self.database.insert("feedback", [(entry.seq, *said, entry.actor)])
 
     def _add(self, change: RecordChange, seq: int, time_us: int) -> None:
-        if change.branch != self._projection.branch or change.type is None:
+        type = change.type
+        if type is None or change.branch != self._branch:
             return
-        if change.type.context != change.context or change.type.name not in self._shapes:
+        if type.context != change.context or type.name not in self._shapes:
             return
         self._waiting.append((change, seq, time_us))
         self.records += 1
         if len(self._waiting) >= _GROUP:
             self.end()
-
-    @property
-    def _shapes(self) -> Mapping[str, Shape]:
-        return self._projection.shapes
 
     def end(self) -> None:
         """Take in what waits."""

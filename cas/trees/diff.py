@@ -8,6 +8,8 @@ stand before a subtree of the same id, both step over it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import compress, count
+from operator import ne
 from typing import Final
 
 from cas.limits import ID_BYTES
@@ -76,27 +78,20 @@ def diff(
             old.enter(before)
         elif before.level < after.level:
             new.enter(after)
+        elif not before.level:
+            found, *ends = _leaves(before, old.index, after, new.index)
+            yield from found
+            old.step(ends[0] - old.index)
+            new.step(ends[1] - new.index)
         elif alike := _alike(before, old.index, after, new.index):
             old.step(alike)
             new.step(alike)
-        elif before.level:
+        else:
             if ahead is not None and told != (before, after):
                 told = before, after
                 _tell(before, old.index, after, new.index, ahead)
             old.enter(before)
             new.enter(after)
-        else:
-            name, other = before.names[old.index], after.names[new.index]
-            if name == other:
-                yield name, before.value(old.index), after.value(new.index)
-                old.step()
-                new.step()
-            elif name < other:
-                yield name, before.value(old.index), None
-                old.step()
-            else:
-                yield other, None, after.value(new.index)
-                new.step()
     for name, value in _rest(old):
         yield name, value, None
     for name, value in _rest(new):
@@ -104,11 +99,11 @@ def diff(
 
 
 def _alike(old: Node, old_at: int, new: Node, new_at: int) -> int:
-    """How many entries are equal from two positions on, in nodes of one level.
+    """How many children are equal from two positions on, in inner nodes of one level.
 
     The ids of a window are compared at once; the first that differ are found by taking one
-    window from the other as numbers. On an inner level the ids alone decide: equal ids are equal
-    subtrees, last names included.
+    window from the other as numbers. The ids alone decide: equal ids are equal subtrees, last
+    names included.
     """
     if (
         old.ids[old_at * ID_BYTES : (old_at + 1) * ID_BYTES]
@@ -121,20 +116,57 @@ def _alike(old: Node, old_at: int, new: Node, new_at: int) -> int:
     if mine != theirs:
         apart = int.from_bytes(mine, "big") ^ int.from_bytes(theirs, "big")
         count = (len(mine) - (apart.bit_length() + 7) // 8) // ID_BYTES
-    if old.level:
-        return count
-    while count and (
-        old.names[old_at : old_at + count] != new.names[new_at : new_at + count]
-        or old.numbers[old_at : old_at + count] != new.numbers[new_at : new_at + count]
-        or old.tags[old_at : old_at + count] != new.tags[new_at : new_at + count]
-    ):
-        # One content under two names, or with two modes: rare.
-        count //= 2
     return count
+
+
+def _leaves(old: Node, i: int, new: Node, j: int) -> tuple[list[Difference], int, int]:
+    """What differs between two leaves from two positions on until one of them ends, and where
+    each of them is then.
+    """
+    found: list[Difference] = []
+    names, others = old.names, new.names
+    end, stop = len(names), len(others)
+    while i < end and j < stop:
+        # As far as the names are the same ones, without a step of Python for each.
+        apart = map(ne, names[i:] if i else names, others[j:] if j else others)
+        to = i + next(compress(count(), apart), min(end - i, stop - j))
+        upto = j + to - i
+        if to > i:
+            found += _changed(old, i, to, new, j)
+            i, j = to, upto
+            continue
+        name, other = names[i], others[j]
+        if name < other:
+            found.append((name, old.value(i), None))
+            i += 1
+        else:
+            found.append((other, None, new.value(j)))
+            j += 1
+    return found, i, j
+
+
+def _changed(old: Node, i: int, to: int, new: Node, j: int) -> Iterator[Difference]:
+    """Entries that have other values, of a run with the same names: in halves, as few differ."""
+    upto = j + to - i
+    if (
+        old.ids[i * ID_BYTES : to * ID_BYTES] == new.ids[j * ID_BYTES : upto * ID_BYTES]
+        and old.numbers[i:to] == new.numbers[j:upto]
+        and old.tags[i:to] == new.tags[j:upto]
+    ):
+        return
+    if to - i == 1:
+        yield old.names[i], old.value(i), new.value(j)
+        return
+    half = (to - i) // 2
+    yield from _changed(old, i, i + half, new, j)
+    yield from _changed(old, i + half, to, new, j + half)
 
 
 def _tell(old: Node, old_at: int, new: Node, new_at: int, ahead: Ahead) -> None:
     """Children of two inner nodes of one level that only one of them has."""
+    if old.ids[(old_at + 1) * ID_BYTES :] == new.ids[(new_at + 1) * ID_BYTES :]:
+        # One each, as after a small edit.
+        return
     ours, theirs = _children(old, old_at), _children(new, new_at)
     same = set(ours).intersection(theirs)
     ahead([id for id in (*ours, *theirs) if id not in same])

@@ -18,15 +18,19 @@ from cas.history.snapshot import Snapshot
 from cas.model.entry import Entry
 from cas.model.ids import BlobId, CommitId, TreeId
 from cas.model.names import HEADS, check_ref_name, split_path, to_text
+from cas.model.objects import EntryKind
 from cas.trees import paths
+from cas.trees.cursor import get
 from cas.trees.diff import diff
-from cas.trees.node import DIRECTORY, Value
+from cas.trees.node import DIRECTORY, NodeStore, Value
 from cas.workspace.links import is_plain
 from cas.workspace.registry import AggregateType, type_in
 
 MAIN: Final = "main"
 """The branch of a context that a workspace works on unless it says another."""
 FILES: Final = "files"
+_FILES: Final = FILES.encode()
+_TREE: Final = int(EntryKind.TREE)
 CONFLICTS: Final = ".conflicts"
 CONTENTS: Final = ".contents"
 """Contents that only an open conflict names, so that nothing collects them."""
@@ -142,18 +146,77 @@ def changed_records(
     if where is None:
         return
     nodes = core.objects.tree_nodes(DIRECTORY)
-    roots = snapshot_of(core, old).tree, snapshot_of(core, new).tree
-    for name, before, after in diff(DIRECTORY, *roots, nodes, nodes.warm):
-        collection = to_text(name)
-        if place_of(f"{collection}/-").kind != "record":
+    known = _known(core, old, new, nodes)
+    if known is not None:
+        for parts, was, now in known:
+            collection = to_text(parts[0])
+            id = to_text(b"/".join(parts[1:]))
+            yield RecordChange(*where, collection, id, _blob(was), _blob(now), type_in(collection))
+        return
+    for name, before, after in diff(
+        DIRECTORY, _tree(core, old), _tree(core, new), nodes, nodes.warm
+    ):
+        if name == _FILES or name.startswith(b"."):
             # Files, events and open conflicts: what differs there is not even read.
             continue
+        collection = to_text(name)
         head = (*where, collection)
         type = type_in(collection)
         trees = paths.split(before)[1], paths.split(after)[1]
-        for parts, was, now in paths.diff_values(*trees, nodes, prefix=(name,), ahead=nodes.warm):
-            id = to_text(b"/".join(parts[1:]))
-            yield RecordChange(*head, id, _blob(was), _blob(now), type)
+        for part, was, now in diff(DIRECTORY, *trees, nodes, nodes.warm):
+            if (was is None or was[0] != _TREE) and (now is None or now[0] != _TREE):
+                # Most ids are one name.
+                yield RecordChange(*head, to_text(part), _blob(was), _blob(now), type)
+                continue
+            (old_file, old_tree), (new_file, new_tree) = paths.split(was), paths.split(now)
+            if old_file is not None or new_file is not None:
+                yield RecordChange(*head, to_text(part), _blob(old_file), _blob(new_file), type)
+            for parts, was_below, is_below in paths.diff_values(
+                old_tree, new_tree, nodes, prefix=(name, part), ahead=nodes.warm
+            ):
+                id = to_text(b"/".join(parts[1:]))
+                yield RecordChange(*head, id, _blob(was_below), _blob(is_below), type)
+
+
+def _known(
+    core: Core, old: CommitId | None, new: CommitId | None, nodes: NodeStore
+) -> list[tuple[paths.Path, Value | None, Value | None]] | None:
+    """What differs in collections, by path, from the edits that made a commit; None where these
+    are not known, or say less than that: only what was there before is looked up then.
+    """
+    edits = None if new is None else core.commits.edits_of(new)
+    if (
+        new is None
+        or edits is None
+        or core.commits.get(new).parents != (() if old is None else (old,))
+    ):
+        return None
+    tree = _tree(core, old)
+    roots: dict[bytes, bytes] = {}
+    found = []
+    for parts, now in sorted(edits.items()):
+        name = parts[0]
+        if len(parts) == 1:
+            # A whole collection may have gone.
+            return None
+        if name == _FILES or name.startswith(b"."):
+            continue
+        root = roots.get(name)
+        if root is None:
+            file, root = paths.split(get(DIRECTORY, tree, name, nodes))
+            if file is not None:
+                return None
+            roots[name] = root
+        was = paths.value_at(root, parts[1:], nodes)
+        if was is not None and was[0] == _TREE:
+            return None
+        if was != now:
+            found.append((parts, was, now))
+    return found
+
+
+def _tree(core: Core, commit: CommitId | None) -> bytes:
+    return DIRECTORY.empty if commit is None else core.commits.get(commit).tree
 
 
 def entry_changes(core: Core, entry: Entry) -> Iterator[RecordChange]:

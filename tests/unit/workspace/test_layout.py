@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
 import cas
+from cas.history import core
+from cas.history.store import Store
 from cas.model.ids import BlobId
 from cas.objects.nodes import TreeNodes
 from cas.trees.node import DIRECTORY, Node
@@ -75,3 +78,61 @@ def test_what_is_no_record_is_not_read(tmp_path: Path) -> None:
         assert [change.id for change in found] == ["m1"]
         # The root, and the one node of the collection.
         assert len(loaded) == 2
+
+
+EDITS: tuple[dict[str, bytes | None], ...] = (
+    {"memories/a": b"1", "memories/b": b"1", "files/a": b"1", "artifacts/x/y": b"1"},
+    {"memories/a": b"2", "memories/b": b"1", "memories/c": b"1", ".conflicts/memories/a/0": b"1"},
+    {"memories/a": None, "artifacts/x/z": b"2"},
+    # A directory goes, and one stands where a record was.
+    {"artifacts/x": None, "memories/d": b"1"},
+    {"memories/b": None, "memories/b/below": b"2"},
+    {"memories/b/below": b"3", "strange/e": b"3"},
+    # A record stands where a directory was; a collection is a file.
+    {"memories/b": b"4"},
+    {"strange": None},
+    {"strange": b"5"},
+    {"memories": None, "memories/f": b"6"},
+)
+
+
+def test_known_edits_say_what_the_trees_say(tmp_path: Path) -> None:
+    """The handle that made commits knows their edits, another one compares trees: what they tell
+    of each entry is the same.
+    """
+    with cas.open(tmp_path / "s", create=True) as store, cas.open(tmp_path / "s") as other:
+        for edits in EDITS:
+            entry = write(store, "memory/main", edits)
+            told = list(entry_changes(store.core, entry))
+            assert told == list(entry_changes(other.core, entry))
+        # Of a commit whose parent is not the one that is compared with, the edits say nothing.
+        first = store.entry(1).changes[0].new
+        change = evolve(entry.changes[0], old=first)
+        told = list(entry_changes(store.core, evolve(entry, changes=(change,))))
+        assert told == list(entry_changes(other.core, evolve(entry, changes=(change,))))
+        assert {each.id for each in told} >= {"a", "b", "f"}
+
+
+def test_edits_are_known_for_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only some edits are kept, the newest; of a merge or what replaced a tree there are none."""
+    monkeypatch.setattr(core, "_EDITS_KEPT", 4)
+    with cas.open(tmp_path / "s", create=True) as store:
+        known = store.core.commits.edits_of
+        commits = [_commit(store, {f"memories/{n}": b"x" for n in range(2)})]
+        commits += [_commit(store, {f"memories/{n}": b"y"}) for n in range(3)]
+        assert [known(id) is not None for id in commits] == [False, False, False, True]
+        assert list(known(commits[-1]) or ()) == [(b"memories", b"2")]
+        many = _commit(store, {f"memories/{n}": b"z" for n in range(5)})
+        assert known(many) is None
+        with store.begin() as tx:
+            edit = tx.branch("memory/main")
+            edit.put_tree(store.snapshot("memory/main~1").tree)
+            target = tx.commit().changes[0].new
+        assert target is not None
+        assert known(target) is None
+
+
+def _commit(store: Store, edits: dict[str, bytes]) -> bytes:
+    target = write(store, "memory/main", edits).changes[0].new
+    assert target is not None
+    return target
