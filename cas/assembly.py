@@ -18,6 +18,7 @@ from cas.errors import (
     Invalid,
     NotAllowed,
     NotAStore,
+    StorageFull,
     StoreNotFound,
     Unsupported,
 )
@@ -30,6 +31,7 @@ from cas.maintenance.folder import PACKS as PACKS
 from cas.model.names import STORE_FOLDER as STORE_FOLDER
 from cas.objects.store import ObjectStore
 from cas.storage.place import address_in, bucket_in, folder_of
+from cas.storage.reserve import Reserve
 
 if TYPE_CHECKING:
     from cas.catalog import adopt as adopting
@@ -119,15 +121,20 @@ def open(
         init(folder, deltas=deltas, dictionaries=dictionaries, bucket=where, clock=clock)
     if where is not None:
         _refuse_other_bucket(folder, where)
-    catalog = open_catalog(
-        os.path.join(folder, CATALOG), os.path.join(folder, LOCKS), read_only=read_only
-    )
+    cache = os.path.join(folder, CACHE)
+    files = os.path.join(folder, CATALOG), os.path.join(folder, LOCKS)
+    try:
+        catalog = open_catalog(*files, read_only=read_only)
+    except StorageFull:
+        # Where the disk is full a store can be read and collected all the same.
+        if not Reserve(cache).lend():
+            raise
+        catalog = open_catalog(*files, read_only=read_only)
     try:
         packs = bucket_in(folder, clock)
     except BaseException:
         catalog.close()
         raise
-    cache = os.path.join(folder, CACHE)
     return assemble(ObjectStore(catalog, packs, clock, cache), folder)
 
 

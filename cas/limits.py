@@ -357,6 +357,15 @@ RANGE_CACHE_BYTES: Final = 512 * MIB
 RANGE_MEMORY_BYTES: Final = 64 * MIB
 """What is kept of the packs of a bucket: in the folder of the store, and by one handle."""
 
+RESERVE_STORE_BYTES_MIN: Final = 8 * MIB
+RESERVE_SHARE: Final = 32
+RESERVE_BYTES_MIN: Final = 1 * MIB
+RESERVE_BYTES_MAX: Final = 8 * MIB
+"""Room on the disk that is kept for a collection when there is no other, of stores from 8 MiB on:
+a thirty-second of the packs and half of what lies in the catalog, for that has to go into a pack
+before a file may go; what gathers there before a spill is 8 MiB at the most.
+"""
+
 GREP_CPU_S: Final = 10.0
 """Seconds of processor time that a pattern may take in one file: a search of 8 MiB line by line
 takes one; a pattern that explodes takes years.

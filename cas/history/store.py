@@ -88,7 +88,7 @@ class Store(HistoryVerbs, Keeping, Watching):
         self._automatic = Automatic(objects, self._maintain_by_itself)
         self._closed = False
         # Whether this handle has made entries: only then does closing look how many there are.
-        self._wrote = False
+        self._wrote = self._grew = False
 
     def __repr__(self) -> str:
         return f"<Store {self.location!r}>"
@@ -117,6 +117,8 @@ class Store(HistoryVerbs, Keeping, Watching):
                         if self._spilling is not None:
                             self._spilling.close()
                         self._mirror_if_due()
+                    if self._grew:
+                        self.objects.room.keep()
             finally:
                 self.objects.close()
 
@@ -326,6 +328,7 @@ class Store(HistoryVerbs, Keeping, Watching):
 
     def _after_write(self) -> None:
         """What a write leaves to be done once it was acknowledged."""
+        self._grew = True
         if self._spill_is_due and self._spill_lock.acquire(blocking=False):
             try:
                 self._spill.step()
@@ -432,4 +435,6 @@ class Store(HistoryVerbs, Keeping, Watching):
     def spill(self) -> int:
         """Gather inline packs into a pack file now; how many were gathered."""
         with self._spill_lock:
-            return self._spill.finish()
+            count = self._spill.finish()
+        self.objects.room.keep()
+        return count

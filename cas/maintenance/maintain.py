@@ -8,10 +8,11 @@ that the next run needs, but for how long chores took, which is a cache.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Final
 
 from cas.catalog.trim import Trims
-from cas.errors import CasError, Unavailable
+from cas.errors import CasError, StorageFull, Unavailable
 from cas.history.automatic import MAINTAINED
 from cas.history.store import Store
 from cas.history.upkeep import Chore, ChoreRow, MaintenanceReport
@@ -77,7 +78,8 @@ class Maintenance:
             if turn is None:
                 raise Unavailable("Another maintenance is at work; try again when it is done.")
             self._end_ms = self._objects.clock.monotonic_ms() + budget_ms
-            with self._catalog.write(durable=False) as writer:
+            # On a full disk there may be room for this when a collection has made some.
+            with suppress(StorageFull), self._catalog.write(durable=False) as writer:
                 writer.set_cursor(MAINTAINED, writer.head().seq)
             return MaintenanceReport(tuple(self._rows(stopping)))
 

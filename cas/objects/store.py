@@ -41,6 +41,7 @@ from cas.objects.packs import Copy, PackInfo
 from cas.objects.parts import Parts
 from cas.objects.promises import stale_copies
 from cas.objects.quick import GROUP_COUNT, Loaded, QuickReader
+from cas.objects.room import Room
 from cas.objects.segments import segment_reader
 from cas.storage.bucket import Bucket
 from cas.storage.codec import DELTA, DICTIONARY, RECIPE, decode_payload
@@ -87,6 +88,7 @@ class ObjectStore:
         """Folder for files that may be deleted at any time, or None."""
         self.lookup = Lookup(catalog, bucket, clock, cache, thresholds)
         self.committer, self.absent = Committer(catalog), Absent()
+        self.room = Room(catalog, self.lookup, clock, cache)
         self.dictionaries = Dictionaries(self.lookup, bucket, self.stored)
         self._parts = Parts(
             catalog, bucket, clock, self.lookup, thresholds, self.absent, self.dictionaries

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -30,10 +31,22 @@ def memory() -> Iterator[Store]:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 3 MiB, where this host lets us mount one."""
-    place = tmp_path / "disk"
+    with _mounted(tmp_path / "disk", "3m") as place:
+        yield place
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 24 MiB, likewise: room for a store that keeps a reserve."""
+    with _mounted(tmp_path / "disk", "24m") as place:
+        yield place
+
+
+@contextmanager
+def _mounted(place: Path, size: str) -> Iterator[Path]:
     place.mkdir()
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mount(b"none", os.fsencode(place), b"tmpfs", 0, b"size=3m") != 0:
+    if libc.mount(b"none", os.fsencode(place), b"tmpfs", 0, f"size={size}".encode()) != 0:
         pytest.skip(f"no tmpfs can be mounted here: {os.strerror(ctypes.get_errno())}")
     try:
         yield place

@@ -17,22 +17,22 @@ from typing import Any
 
 from attrs import evolve, frozen
 
-from cas.errors import Invalid
+from cas.errors import Invalid, StorageFull
 from cas.history.core import Core
 from cas.history.horizon import horizon_at
 from cas.history.upkeep import NOT_MARKED, GcPlan, GcResult, GcRow, KeptRow, Marked
-from cas.limits import GC_GRACE_US, GC_MOVED_BYTES_MAX, GC_WASTE_MIN
+from cas.limits import GC_GRACE_US, GC_MOVED_BYTES_MAX
 from cas.maintenance.gc.ages import Ages
 from cas.maintenance.gc.bases import keep_cheap_bases
 from cas.maintenance.gc.chains import Chains
 from cas.maintenance.gc.coloring import color_store
 from cas.maintenance.gc.colors import DROPPED, FREE, GONE
-from cas.maintenance.gc.compact import compact
 from cas.maintenance.gc.condemn import Condemnation
 from cas.maintenance.gc.leftovers import Leftovers, find_leftovers, remove_leftovers
 from cas.maintenance.gc.reach import Marks
 from cas.maintenance.gc.reencode import reencode
 from cas.maintenance.gc.roots import Roots, read_roots
+from cas.maintenance.gc.scarce import Scarce
 from cas.model.ids import Kind
 from cas.objects.promises import MARKING
 from cas.objects.store import ObjectStore
@@ -89,19 +89,36 @@ class Collector:
         ):
             raise Invalid("This plan was made by another handle; make one with this one.")
         objects = self._objects
-        if before is None and not full and (quiet := self._quiet(core, grace_us)) is not None:
-            return self._finish(mirror, quiet, find_leftovers(objects))
-        with _at_work(objects) as version:
+        scarce = Scarce(objects)
+        try:
+            if before is None and not full and (quiet := self._quiet(core, grace_us)) is not None:
+                return self._finish(mirror, quiet, find_leftovers(objects), scarce)
             grace_us = grace_us if before is None else before.grace_us
+            mark, result = scarce.do(lambda: self._condemn(core, grace_us, before, full, scarce))
+            return self._finish(mirror, result, mark.leftovers, scarce)
+        finally:
+            objects.room.keep()
+
+    def _condemn(
+        self, core: Core, grace_us: int, before: _Mark | None, full: bool, scarce: Scarce
+    ) -> tuple[_Mark, GcResult]:
+        """Mark, and the one transaction. May be done again where it fails."""
+        objects = self._objects
+        with _at_work(objects) as version:
             mark = self._mark(core, grace_us, full, version)
             if before is not None:
                 mark.marks.spare(before.marks)
-            moved = reencode(objects, mark.marks, GC_MOVED_BYTES_MAX)
+            moved = 0
+            if not scarce.found:
+                try:
+                    moved = reencode(objects, mark.marks, GC_MOVED_BYTES_MAX)
+                except StorageFull:
+                    scarce.note()  # bases stay this time
             mark.marks.keep_bases()
             found = self._plan(mark)
             kept = store_refs(core, mark.roots.horizon)
             done = Condemnation(objects, mark.roots, mark.marks).run(kept)
-        if before is None:
+        if before is None and not scarce.found:
             roots = mark.roots
             self._ages.note(roots.told, roots.version, mark.waiting, mark.waiting_packs, mark.kept)
         self._ages.advance(mark.marks.packs, objects.clock.wall_us())
@@ -119,7 +136,7 @@ class Collector:
             marked=found.marked,
             moved_bytes=moved,
         )
-        return self._finish(mirror, result, mark.leftovers)
+        return mark, result
 
     def is_idle(self, core: Core, grace_us: int = GC_GRACE_US) -> bool:
         """Whether a run would find nothing to do, as far as that is known without a mark."""
@@ -149,18 +166,21 @@ class Collector:
         return GcResult(head.seq, told.seq, (), count, size_bytes, 0, 0, 0, 0, kept, marked, 0)
 
     def _finish(
-        self, mirror: Callable[[], int], result: GcResult, leftovers: Leftovers
+        self, mirror: Callable[[], int], result: GcResult, leftovers: Leftovers, scarce: Scarce
     ) -> GcResult:
         """Write wasteful packs anew, and remove the files that nothing names."""
         objects = self._objects
+        removed = 0
+
+        def unlink() -> None:
+            nonlocal removed
+            removed += self._unlink(mirror)
+
         left_bytes = max(0, GC_MOVED_BYTES_MAX - result.moved_bytes)
-        moved = compact(objects, waste_min=GC_WASTE_MIN, bytes_max=left_bytes)
-        listed = _listed(objects)
-        if listed:
-            mirror()  # which removes what it covers
-            remove_unlinked(objects.catalog, objects.bucket)
-        removed = len(listed - _listed(objects)) if listed else 0
-        removed += remove_leftovers(objects, leftovers)
+        moved = scarce.compact(left_bytes)
+        scarce.do(unlink)
+        removed += scarce.do(lambda: remove_leftovers(objects, leftovers))
+        moved += scarce.squeeze(left_bytes - moved, mirror, unlink)
         objects.lookup.refresh()
         return evolve(
             result,
@@ -169,6 +189,16 @@ class Collector:
             session_count=len(leftovers.sessions),
             moved_bytes=result.moved_bytes + moved,
         )
+
+    def _unlink(self, mirror: Callable[[], int]) -> int:
+        """Remove the files on the list that the mirror has passed; how many went."""
+        objects = self._objects
+        listed = _listed(objects)
+        if not listed:
+            return 0
+        mirror()  # which removes what it covers
+        remove_unlinked(objects.catalog, objects.bucket)
+        return len(listed - _listed(objects))
 
     def _mark(self, core: Core, grace_us: int, full: bool, version: int | None = None) -> _Mark:
         """`version`: what was installed behind it counts as newer than the mark."""

@@ -141,3 +141,145 @@ def test_a_disk_that_fills_while_room_is_made(small_disk: Path, rng: Random) -> 
         packs = sum(p.stat().st_size for p in (small_disk / "store" / "packs").iterdir())
         assert packs < 400_000
         assert fsck(store).ok
+
+
+# -- a disk that is full -----------------------------------------------------------------------
+
+
+def free_bytes(disk: Path) -> int:
+    """What is free on a disk."""
+    found = os.statvfs(disk)
+    return found.f_bavail * found.f_frsize
+
+
+def fill(disk: Path) -> None:
+    """Leave nothing free."""
+    with open(disk / "ballast", "ab", buffering=0) as file:
+        for piece in (1 << 20, 4096, 1):
+            with suppress(OSError):
+                while file.write(bytes(piece)) == piece:
+                    pass
+    assert free_bytes(disk) == 0
+
+
+def wasteful(disk: Path, rng: Random) -> dict[str, bytes]:
+    """Make a store of 9 MB on a disk, closed, in which 13 of 100 bytes of each pack are needed:
+    the rest is of a commit that was thinned.
+    """
+    kept = {f"k{at}": rng.randbytes(30_000) for at in range(40)}
+    waste = {f"w{at}": rng.randbytes(40_000) for at in range(200)}
+    with cas.open(disk / "store", create=True) as store:
+        for at in range(4):
+            names = [*list(kept)[at::4], *list(waste)[at::4]]
+            store.put_many([(kept | waste)[name] for name in names])
+        write(store, "main", kept | waste)
+        with store.begin() as tx:
+            for name in waste:
+                del tx.branch("main")[name]
+            tx.commit()
+        policy = RetentionPolicy((KeepRule("heads/*", last=1),), HorizonRule(Span(), 0))
+        store.apply(store.plan_retention(policy))
+        assert not reserve(disk).exists()
+    assert reserve(disk).stat().st_size == 1 << 20
+    return kept
+
+
+def reserve(disk: Path) -> Path:
+    """The file that is kept for this."""
+    return disk / "store" / "cache" / "reserve"
+
+
+@pytest.mark.parametrize("way", ["gc", "maintain", "gc in a handle that was open"])
+def test_a_collection_on_a_full_disk_gives_room_back(disk: Path, rng: Random, way: str) -> None:
+    """A store that is opened on a full disk can be read and collected: it keeps a reserve for
+    that. Nothing that is needed is lost, and files that nothing names are gone afterwards.
+    """
+    kept = wasteful(disk, rng)
+    early = cas.open(disk / "store") if "open" in way else None
+    if early is not None:
+        early.put(b"so that it has written")
+    fill(disk)
+    with cas.open(disk / "store", read_only=True) as reader:
+        assert dict(reader.snapshot("main")) == kept
+    with early or cas.open(disk / "store") as store:
+        with pytest.raises(StorageFull):
+            store.put(rng.randbytes(3_000_000))
+        assert reserve(disk).stat().st_size > 900_000, "it is for who collects"
+        if way == "maintain":
+            store.maintain()
+        else:
+            assert store.gc().object_count >= 200
+        assert dict(store.snapshot("main")) == kept
+        assert free_bytes(disk) > 7_000_000
+        assert fsck(store).ok
+        write(store, "main", {"more": rng.randbytes(100_000)})
+    with cas.open(disk / "store") as again:
+        assert len(again.snapshot("main")) == 41
+        assert fsck(again).findings == ()
+
+
+def test_a_collection_without_a_reserve_fails_whole(disk: Path, rng: Random) -> None:
+    """Where the reserve is gone, as where the cache was deleted, a full disk is told, by who
+    collects and by who opens; with room again all goes on, and the reserve is made again.
+    """
+    kept = wasteful(disk, rng)
+    with cas.open(disk / "store") as store:
+        store.put(b"so that it has written")
+        reserve(disk).unlink()
+        fill(disk)
+        for _ in range(2):
+            with pytest.raises(StorageFull):
+                store.gc()
+        assert dict(store.snapshot("main")) == kept
+    fill(disk)
+    with pytest.raises(StorageFull):
+        cas.open(disk / "store")
+    (disk / "ballast").unlink()
+    with cas.open(disk / "store") as store:
+        store.put_many([rng.randbytes(40_000) for _ in range(40)])
+        store.spill()
+        assert reserve(disk).stat().st_size == 1 << 20
+        assert store.gc().object_count >= 200
+        assert fsck(store).ok
+
+
+def test_a_reserve_that_another_has_given_up_meanwhile_serves(disk: Path, rng: Random) -> None:
+    """Two find the disk full; what one has given up is room for the other, and neither fails for
+    a file that is gone.
+    """
+    kept = wasteful(disk, rng)
+    with cas.open(disk / "store") as one, cas.open(disk / "store") as two:
+        one.put(b"so that it has written")
+        two.put(b"so has this")
+        fill(disk)
+        two.objects.room.give_up()
+        assert one.gc().object_count >= 200
+        assert two.gc().object_count == 0
+        assert dict(two.snapshot("main")) == kept
+        assert fsck(two).ok
+
+
+def test_a_collection_that_is_killed_behind_its_reserve(disk: Path, rng: Random) -> None:
+    """Killed at any moment of a run on a full disk: the next run, in a new process and on a disk
+    that is as full as before or has the room that was given up, loses nothing.
+    """
+    kept = wasteful(disk, rng)
+    fill(disk)
+    program = "import sys, cas; cas.open(sys.argv[1]).gc(); print('done')"
+    for wait_ms in (0, 30, 60, 120, 240, 480):
+        with subprocess.Popen(
+            [sys.executable, "-c", program, str(disk / "store")],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as run:
+            with suppress(subprocess.TimeoutExpired):
+                run.wait(0.15 + wait_ms / 1000)
+            run.kill()
+        with cas.open(disk / "store", read_only=True) as reader:
+            assert dict(reader.snapshot("main")) == kept
+            assert fsck(reader).ok
+    with cas.open(disk / "store") as store:
+        store.gc()
+        assert dict(store.snapshot("main")) == kept
+        assert free_bytes(disk) > 7_000_000
+        assert fsck(store).ok

@@ -19,8 +19,7 @@ from cas.history.retain import stage_raise
 from cas.history.retention import HorizonRule, KeepRule, RetentionPolicy, Span
 from cas.history.store import Store
 from cas.maintenance.fsck.check import fsck
-from cas.maintenance.gc import collect as gc_room
-from cas.maintenance.gc import reach
+from cas.maintenance.gc import reach, scarce
 from cas.maintenance.gc.compact import choose
 from cas.maintenance.gc.loads import Load
 from cas.maintenance.purge import purge
@@ -592,7 +591,7 @@ def test_a_copy_that_went_with_its_dictionary_is_no_damage(
     tmp_path: Path, rng: Random, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a copy that was given up stands beside may be gone before it, as a base may."""
-    monkeypatch.setattr(gc_room, "GC_WASTE_MIN", 2.0)  # no pack is written anew
+    monkeypatch.setattr(scarce, "GC_WASTE_MIN", 2.0)  # no pack is written anew
     create(str(tmp_path / "s"), clock=ManualClock())
     with build(str(tmp_path / "s"), clock=ManualClock(), thresholds=SMALL) as store:
         kept = rng.randbytes(3_000)
