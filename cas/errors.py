@@ -185,7 +185,7 @@ class BackupMismatch(Conflict):
 
 
 class BucketTaken(Conflict):
-    """Another store keeps its packs below this prefix. Fields: `path`."""
+    """Another store keeps its packs below this prefix, or in this folder. Fields: `path`."""
 
     code = "bucket-taken"
 

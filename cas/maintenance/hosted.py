@@ -18,13 +18,12 @@ from cas.catalog.postgres import PostgresCatalog, open_postgres
 from cas.catalog.postgres_place import PostgresPlace, parse
 from cas.catalog.postgres_schema import add, drop, exists, migrate, rename
 from cas.clock import Clock
-from cas.errors import CasError, Invalid, NotAStore
+from cas.errors import BucketTaken, CasError, Invalid, NotAStore
 from cas.later import Later
-from cas.maintenance.newstore import make_folders
+from cas.maintenance.buckets import Begun, begin
 from cas.objects.store import ObjectStore
 from cas.storage.address import is_address
 from cas.storage.bucket import Bucket
-from cas.storage.files import OS_FILES, translate
 from cas.storage.local import LocalBucket
 
 if TYPE_CHECKING:
@@ -37,6 +36,10 @@ else:
 
 _BUILDING: Final = ".new"
 
+_WAITS: Final = 20
+_WAIT_MS: Final = 50
+"""How often, and after which pauses, it is looked whether another has made the store."""
+
 
 def parse_hosted(url: str) -> PostgresPlace:
     """Where a URL leads. Raises `Invalid`, `Unsupported`; neither repeats it."""
@@ -48,26 +51,6 @@ def bucket_at(where: str, clock: Clock) -> Bucket:
     if is_address(where):
         return connecting.connect(remote.parse_address(where), clock)
     return LocalBucket(where, clock)
-
-
-def new_bucket(where: str, clock: Clock) -> str:
-    """Make the place of a bucket, durably; how it is named in the catalog.
-
-    Raises `NotAStore` for a folder that holds anything: its files would be taken for leftovers;
-    and what claiming a prefix of an object store does.
-    """
-    if is_address(where):
-        return remote.claim(remote.parse_address(where), clock).address.url
-    folder = os.path.abspath(where)
-    try:
-        make_folders(folder, OS_FILES)
-        if os.listdir(folder):
-            raise NotAStore(
-                f"{folder} is not empty; a bucket begins in a folder of its own.", path=folder
-            )
-    except OSError as error:
-        translate(error, folder)
-    return folder
 
 
 def open_hosted(
@@ -135,22 +118,47 @@ def make_hosted(place: PostgresPlace, bucket: str | None, meta: Meta, clock: Clo
     """Make an empty store, and the schema where there is none, or bring that forward; False
     when there is a store of this name.
 
-    Raises `Invalid` without a bucket, `NotAStore` for one that is not empty, `AccessDenied`,
-    `StorageFailed`, `NewerFormat`.
+    Raises `Invalid` without a bucket, `NotAStore` for one that is not empty, `BucketTaken`,
+    `AccessDenied`, `StorageFailed`, `NewerFormat`.
     """
     migrate(place)
     if exists(place):
         return False
-    return add(place, meta, _begin_bucket(bucket or place.bucket, clock))
+    try:
+        begun = _begin_bucket(bucket or place.bucket, clock)
+    except BucketTaken:
+        if _comes_to_be(place, clock):
+            return False
+        raise
+    try:
+        made = add(place, meta, begun.where)
+    except BaseException:
+        # The answer may be lost, and the store be there: only the claim of an empty place goes.
+        with suppress(CasError):
+            if not exists(place):
+                begun.let_go()
+        raise
+    if not made:
+        begun.release(clock)
+    return made
 
 
-def _begin_bucket(where: str | None, clock: Clock) -> str:
+def _comes_to_be(place: PostgresPlace, clock: Clock) -> bool:
+    """Whether a store is there by now: who claimed its bucket may be making it at this moment."""
+    for _ in range(_WAITS):
+        if exists(place):
+            return True
+        clock.sleep_ms(_WAIT_MS)
+    return False
+
+
+def _begin_bucket(where: str | None, clock: Clock) -> Begun:
     if where is None:
         raise Invalid(
             "A store on PostgreSQL needs a bucket for its packs; name one: `bucket=`, `cas init "
             "--bucket`, or `bucket=` in its URL."
         )
-    return new_bucket(where, clock)
+    return begin(where, clock)
 
 
 def fill_hosted(
@@ -167,7 +175,8 @@ def fill_hosted(
     if exists(place):
         return False
     migrate(place)
-    named = _begin_bucket(bucket or place.bucket, clock)
+    begun = _begin_bucket(bucket or place.bucket, clock)
+    named = begun.where
     building = evolve(place, store=f".{place.store}.{clock.random(8).hex()}{_BUILDING}")
 
     def open_new(filled: Meta) -> ObjectStore:
@@ -176,8 +185,20 @@ def fill_hosted(
 
     try:
         fill(bucket_at(named, clock), open_new)
-        return rename(building, place)
     except BaseException:
         with suppress(CasError):
             drop(building)
+            begun.release(clock)
         raise
+    try:
+        made = rename(building, place)
+    except BaseException:
+        # Where the answer is lost it may have its name; the bucket stays in any case.
+        with suppress(CasError):
+            drop(building)
+        raise
+    if not made:
+        with suppress(CasError):
+            drop(building)
+            begun.release(clock)
+    return made

@@ -15,9 +15,17 @@ import pytest
 import cas
 from cas.catalog import postgres_notices
 from cas.catalog.postgres_schema import grants
-from cas.errors import Invalid, NotAStore, StoreNotFound, Unsupported
+from cas.errors import (
+    BucketTaken,
+    Invalid,
+    NotAStore,
+    StorageFailed,
+    StoreNotFound,
+    Unsupported,
+)
 from cas.history import watch
 from cas.history.store import Store
+from cas.maintenance import hosted
 from cas.maintenance.fsck.check import fsck
 from cas.maintenance.stats import stats
 from cas.worktree.checkout import restore
@@ -176,6 +184,81 @@ def test_a_store_needs_a_bucket_of_its_own(url: str, tmp_path: Path) -> None:
         cas.open(url)
     assert cas.init(url, bucket=tmp_path / "packs") is True
     assert cas.init(url, bucket=tmp_path / "packs") is False
+
+
+def test_two_stores_of_one_database_do_not_share_a_folder(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    """A folder belongs to the store that it was first named for, also while that is empty, by
+    whatever path it is named, and whether it is made or filled.
+    """
+    first, second = fresh_url(postgres), fresh_url(postgres)
+    packs = tmp_path / "packs"
+    assert cas.init(first, bucket=packs) is True
+    (tmp_path / "alias").symlink_to(packs)
+    for place in (packs, tmp_path / "alias"):
+        with pytest.raises(BucketTaken, match="another store"):
+            cas.init(second, bucket=place)
+    with cas.open(tmp_path / "source", create=True) as source:
+        write(source)
+        with pytest.raises(BucketTaken):
+            cas.copy(source, second, bucket=str(packs))
+    with pytest.raises(StoreNotFound):
+        cas.open(second)
+    assert os.listdir(packs) == ["cas-store.json"]
+    with cas.open(first) as store:
+        store.put(os.urandom(300_000))
+        assert sound(store)
+
+
+def test_a_store_that_never_came_to_be_gives_its_folder_back(
+    postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What failed can be done again in the same folder; where it is not known whether it failed,
+    packs are left alone.
+    """
+    url, packs = fresh_url(postgres), tmp_path / "packs"
+
+    def fail(*_words: object, **_more: object) -> None:
+        raise StorageFailed("no", path="x", errno=None)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hosted, "add", fail)
+        with pytest.raises(StorageFailed):
+            cas.init(url, bucket=packs)
+    assert os.listdir(packs) == []
+    with cas.open(tmp_path / "source", create=True) as source:
+        write(source, files={"f": os.urandom(300_000)})
+        with monkeypatch.context() as patch:
+            patch.setattr(hosted, "open_postgres", fail)
+            with pytest.raises(StorageFailed):
+                cas.copy(source, url, bucket=str(packs))
+        assert os.listdir(packs) == []
+        with monkeypatch.context() as patch:
+            patch.setattr(hosted, "rename", fail)
+            with pytest.raises(StorageFailed):
+                cas.copy(source, url, bucket=str(packs))
+        assert len(os.listdir(packs)) > 1
+        assert cas.copy(source, url, bucket=str(tmp_path / "other")).created
+
+
+def test_many_that_make_one_store_share_its_folder(url: str, tmp_path: Path) -> None:
+    """One makes it, and the others find it, although the folder is claimed before the row is
+    there.
+    """
+    made: list[bool] = []
+    threads = [
+        threading.Thread(target=lambda: made.append(cas.init(url, bucket=tmp_path / "packs")))
+        for _ in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(made) == [False] * 5 + [True]
+    with cas.open(url) as store:
+        store.put(os.urandom(300_000))
+        assert sound(store)
 
 
 def test_a_bucket_is_found_where_it_is_from_here(store: Store, url: str, tmp_path: Path) -> None:
