@@ -28,6 +28,7 @@ from cas.maintenance.gc.chains import Chains
 from cas.maintenance.gc.coloring import color_store
 from cas.maintenance.gc.colors import DROPPED, FREE, GONE
 from cas.maintenance.gc.condemn import Condemnation
+from cas.maintenance.gc.doubles import Doubles
 from cas.maintenance.gc.leftovers import Leftovers, find_leftovers, remove_leftovers
 from cas.maintenance.gc.reach import Marks
 from cas.maintenance.gc.reencode import reencode
@@ -64,6 +65,7 @@ class Collector:
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
         self._ages = Ages(objects.cache)
+        self._doubles = Doubles(objects)
 
     def plan_gc(self, core: Core, grace_us: int, full: bool) -> GcPlan:
         """Mark, and say what nothing leads to. Raises `Corrupt` where the store is not whole."""
@@ -176,6 +178,7 @@ class Collector:
             nonlocal removed
             removed += self._unlink(mirror)
 
+        scarce.do(self._doubles.take_out)
         left_bytes = max(0, GC_MOVED_BYTES_MAX - result.moved_bytes)
         moved = scarce.compact(left_bytes)
         scarce.do(unlink)

@@ -12,12 +12,12 @@ others deltas of that where it is worth it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Final
 
 from cas.maintenance.gc.chains import Chains
-from cas.maintenance.gc.colors import Lost
+from cas.maintenance.gc.colors import KEPT, Lost
 from cas.maintenance.gc.moving import install_moved, moving
 from cas.maintenance.gc.reach import Marks
 from cas.objects.batch import Batch
@@ -25,7 +25,7 @@ from cas.objects.bulk import Ahead, BulkReader
 from cas.objects.packs import PackInfo
 from cas.objects.pipeline import Submitted
 from cas.objects.store import ObjectStore
-from cas.storage.codec import DELTA
+from cas.storage.codec import DELTA, RECIPE
 from cas.storage.delta import encode_delta
 
 _AHEAD: Final = 4
@@ -38,6 +38,10 @@ def reencode(objects: ObjectStore, marks: Marks, bytes_max: int) -> int:
     Raises errors of storage; what was there is there then.
     """
     lost = marks.lost_bases()
+    # What a run before this one has stored anew, and was killed before it condemned.
+    stood = _stand_ins(marks, lost)
+    marks.replace(stood)
+    lost = [item for item in lost if item not in stood]
     if not lost:
         return 0
     state = objects.lookup.refresh()
@@ -58,6 +62,30 @@ def reencode(objects: ObjectStore, marks: Marks, bytes_max: int) -> int:
     if not any(any(output.bits) for output in outputs):
         marks.replace(chosen)
     return written
+
+
+def _stand_ins(marks: Marks, lost: Sequence[Lost]) -> set[Lost]:
+    """Those of these deltas for which a newer copy in a file stands, of no more depth, that is
+    kept and lacks nothing.
+    """
+    spots = {(item.number, item.slot) for item in lost}
+    found = set()
+    for item in lost:
+        footer = marks.footer(item.number)
+        depth = 0 if footer is None else footer.slot(item.slot).depth
+        for number, at in marks.places(item.id):
+            if number <= item.number or (number, at) in spots:
+                continue
+            colors, pack = marks.colors.get(number), marks.packs.get(number)
+            if colors is None or pack is None or pack.file is None or colors[at] != KEPT:
+                continue
+            other = marks.footer(number)
+            if other is None or other.id_at(at) != item.id:
+                continue
+            slot = other.slot(at)
+            if slot.codec != RECIPE and slot.depth <= depth:
+                found.add(item)
+    return found
 
 
 def _within(marks: Marks, lost: Iterable[Lost], bytes_max: int) -> list[Lost]:
