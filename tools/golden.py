@@ -2,11 +2,11 @@
 """Compare the golden vectors with what the code gives, or write them: `golden.py [--write]`.
 
 The vectors stand in `tests/golden/vectors.txt` and, the shorter part, in docs/format.md section
-12; beside them lies a whole store of each version, `store-N/`, and what a reader must find in it,
-`store-N.json`. Writing refuses to change or drop any of it unless `FORMAT_VERSION` is larger than
-the one it was written for: a store that exists must stay readable. New vectors may be added at
-any time. While docs/format.md says that the version is not released, `--unreleased` lets a change
-through.
+12; beside them lie whole stores of each version, `store-N/` and `store-N-archived/`, and what a
+reader must find in them, `store-N.json` and so on. Writing refuses to change or drop any of it
+unless `FORMAT_VERSION` is larger than the one it was written for: a store that exists must stay
+readable. New vectors may be added at any time. While docs/format.md says that the version is not
+released, `--unreleased` lets a change through.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import json
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 
 import cas  # noqa: E402
 from cas.storage.header import FORMAT_VERSION  # noqa: E402
-from tests.golden.store import describe, make  # noqa: E402
+from tests.golden.store import MAKERS, describe  # noqa: E402
 from tests.golden.vectors import Vectors, example, from_lines, to_lines, vectors  # noqa: E402
 
 FILE = "tests/golden/vectors.txt"
@@ -79,22 +80,27 @@ def write(root: Path, new: Vectors, shown: Vectors) -> None:
     document.write_text(f"{before}{OPENING}{to_lines(shown)}```\n{after}", encoding="utf-8")
 
 
-def make_store(folder: Path) -> str:
+def make_store(folder: Path, make: Callable[[str], None]) -> str:
     """Write a store to a new folder, without its cache; its description as JSON."""
     make(str(folder))
     with cas.open(folder, read_only=True) as store:
         text = json.dumps(describe(store), indent=1, sort_keys=True) + "\n"
     shutil.rmtree(folder / "cache")
-    for name in ("catalog.sqlite-wal", "catalog.sqlite-shm", "locks/spill", "locks/sessions"):
+    for name in ("catalog.sqlite-wal", "catalog.sqlite-shm"):
         (folder / name).unlink(missing_ok=True)
+    for lock in (folder / "locks").iterdir():
+        if lock.name not in ("main", "next"):
+            lock.unlink()
     return text
 
 
-def store_differs(root: Path, described: str) -> list[str]:
-    """Whether the store kept for this version says something else; nothing while there is none."""
-    file = root / f"{STORE}.json"
+def store_differs(root: Path, kept: str, described: str) -> list[str]:
+    """Whether a store that is kept for this version says something else; nothing while there is
+    none.
+    """
+    file = root / f"{kept}.json"
     same = not file.exists() or file.read_text(encoding="utf-8") == described
-    return [] if same else [f"{STORE} changed"]
+    return [] if same else [f"{kept} changed"]
 
 
 def main(words: list[str], root: Path = ROOT) -> int:
@@ -106,18 +112,23 @@ def main(words: list[str], root: Path = ROOT) -> int:
     _version, old = read(root)
     new, shown = vectors(), example()
     with tempfile.TemporaryDirectory(prefix="cas-golden-") as name:
-        made = Path(name) / "store"
-        described = make_store(made)
-        changed = differences(old, new) + store_differs(root, described)
+        described = {
+            ending: make_store(Path(name) / f"store{ending}", make)
+            for ending, make in MAKERS.items()
+        }
+        changed = differences(old, new)
+        for ending, text in described.items():
+            changed += store_differs(root, STORE + ending, text)
         if options.write:
-            return _write(root, changed, new, shown, made, described, options.unreleased)
+            return _write(root, changed, new, shown, Path(name), described, options.unreleased)
     changed += [f"{name} is not in {FILE}" for name in sorted(new.keys() - old.keys())]
     changed += [f"{DOCUMENT}: {line}" for line in differences(read_example(root), shown)]
-    if not (root / f"{STORE}.json").exists():
-        changed.append(f"{STORE} is not there")
+    for ending in MAKERS:
+        if not (root / f"{STORE}{ending}.json").exists():
+            changed.append(f"{STORE}{ending} is not there")
     for line in changed:
         print(line)
-    print(f"golden: {len(new)} vectors and a store, {len(changed)} differ")
+    print(f"golden: {len(new)} vectors and {len(MAKERS)} stores, {len(changed)} differ")
     return 1 if changed else 0
 
 
@@ -127,7 +138,7 @@ def _write(
     new: Vectors,
     shown: Vectors,
     made: Path,
-    described: str,
+    described: Mapping[str, str],
     unreleased: bool,
 ) -> int:
     document = (root / DOCUMENT).read_text(encoding="utf-8")
@@ -137,11 +148,13 @@ def _write(
         return 1
     write(root, new, shown)
     # A store that says the same stays as it was written first.
-    if not (root / f"{STORE}.json").exists() or store_differs(root, described):
-        shutil.rmtree(root / STORE, ignore_errors=True)
-        shutil.copytree(made, root / STORE)
-        (root / f"{STORE}.json").write_text(described, encoding="utf-8")
-    print(f"golden: {len(new)} vectors and a store written for format {FORMAT_VERSION}")
+    for ending, text in described.items():
+        kept = STORE + ending
+        if not (root / f"{kept}.json").exists() or store_differs(root, kept, text):
+            shutil.rmtree(root / kept, ignore_errors=True)
+            shutil.copytree(made / f"store{ending}", root / kept)
+            (root / f"{kept}.json").write_text(text, encoding="utf-8")
+    print(f"golden: {len(new)} vectors and the stores written for format {FORMAT_VERSION}")
     return 0
 
 

@@ -1,12 +1,15 @@
-"""The golden store: one folder of every part of the format, kept for ever.
+"""The golden stores: one folder of every part of the format, and one whose old entries are
+archived (section 7.5); kept for ever.
 
-`make` writes it with a stepped clock; `describe` says what a reader must find in one, all of it:
-refs, commits, files, journal, loose objects. The folder of a format version is never written
-again once that version is released; `describe` of it must give its `.json` for all time.
+`make` and `make_archived` write them with a stepped clock; `describe` says what a reader must find
+in one, all of it: refs, commits, files, journal, loose objects. The folder of a format version is
+never written again once that version is released; `describe` of it must give its `.json` for all
+time.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from cas.model.entry import txid_floor
 from cas.model.ids import BlobId, Kind, digest_of
 from cas.model.objects import EntryKind
 from cas.objects.pipeline import Submitted
+from cas.testing.archiving import archive_all
 from cas.testing.stores import SMALL, SteppedClock, build, create
 
 HERE = Path(__file__).resolve().parent
@@ -64,6 +68,16 @@ def make(folder: str) -> None:
     _last(folder)
     with build(folder, clock=StandingClock("golden 3", 1_800_000_120_000_000)) as store:
         _versions(store)
+
+
+def make_archived(folder: str) -> None:
+    """The same store, whose old entries have left the catalog in two turns, a key among them."""
+    make(folder)
+    for turn, rows in enumerate((7, 3)):
+        clock = StandingClock(f"golden {turn + 4}", 1_800_000_180_000_000 + turn * 60_000_000)
+        few = SMALL._replace(journal_rows=rows, archive_entries=2)
+        with build(folder, clock=clock, thresholds=few) as store:
+            archive_all(store)
 
 
 def _first(store: Store) -> None:
@@ -153,3 +167,7 @@ def describe(store: Store) -> dict[str, Any]:
 
 def _ref(ref: Ref) -> list[Any]:
     return [Kind(ref.kind).name, str(ref.target), ref.seq]
+
+
+MAKERS: dict[str, Callable[[str], None]] = {"": make, "-archived": make_archived}
+"""What makes the stores of a version, by how their names end."""

@@ -16,6 +16,7 @@ import pytest
 from blake3 import blake3
 
 import cas
+from cas.errors import TransactionReused
 from cas.maintenance.fsck.check import fsck
 from cas.model.entry import Entry
 from cas.model.ids import Kind
@@ -27,6 +28,8 @@ from tests.golden.vectors import Vectors, example, from_lines, to_lines, vectors
 ROOT = HERE.parents[1]
 FORMAT = (ROOT / "docs" / "format.md").read_text(encoding="utf-8")
 STORES = sorted(path.parent / path.stem for path in HERE.glob("store-*.json"))
+
+ARCHIVED = [path for path in STORES if path.name.endswith("-archived")]
 
 DECODERS = {
     "commit": Commit.decode,
@@ -178,17 +181,70 @@ def test_a_kept_store_reads_the_same(kept: Path, tmp_path: Path) -> None:
         assert len(expected["files"]) + 1 == len(store.snapshot("main"))
 
 
-def test_there_is_a_store_of_this_version() -> None:
-    """The format that is written today has a golden store."""
-    assert golden.STORE in {path.relative_to(ROOT).as_posix() for path in STORES}
+@pytest.mark.parametrize("kept", STORES, ids=lambda path: path.name)
+def test_a_kept_store_comes_back_from_its_packs(kept: Path, tmp_path: Path) -> None:
+    """Without its catalog a store of any version gives refs, files and journal again, wherever its
+    entries lay: all of what packs hold.
+    """
+    folder = tmp_path / "store"
+    shutil.copytree(kept, folder)
+    expected = json.loads(kept.with_suffix(".json").read_text(encoding="utf-8"))
+    assert cas.adopt(folder, fork=True) is True
+    with cas.open(folder) as store:
+        store.mirror()
+    (folder / "catalog.sqlite").unlink()
+    with cas.plan_repair(folder, keep_loose=True) as plan:
+        plan.apply()
+    with cas.open(folder) as store:
+        assert describe(store) == expected
+        assert fsck(store).ok
+
+
+@pytest.mark.parametrize("kept", ARCHIVED, ids=lambda path: path.name)
+def test_archived_entries_of_a_kept_store_are_no_rows(kept: Path, tmp_path: Path) -> None:
+    """Old entries of this store lie in packs alone: a reader finds them by number, time and key,
+    tells a key that was used, and holds each of them in two packs.
+    """
+    folder = tmp_path / "store"
+    shutil.copytree(kept, folder)
+    expected = json.loads(kept.with_suffix(".json").read_text(encoding="utf-8"))
+    with cas.open(folder, read_only=True) as store:
+        assert "archive" in store.objects.meta.features
+        with store.objects.catalog.read() as reader:
+            rows = reader.archived()
+        assert (rows[0].first_seq, len(rows)) == (1, 2)
+        assert all(row.pack != row.other for row in rows)
+        assert store.at(2).seq == 2
+        found = store.outcome("sprint-12")
+        assert found is not None
+        assert rows[1].first_seq <= found.seq <= rows[1].last_seq
+        entry = next(entry for entry in expected["journal"] if entry[0] == found.seq)
+        assert entry[4] == found.txid.hex()
+    assert cas.adopt(folder, fork=True) is True
+    with cas.open(folder) as store:
+        with store.begin(key="sprint-12") as tx:
+            tx.branch("main")["other"] = b"1"
+            with pytest.raises(TransactionReused):
+                tx.commit()
+        store.gc(grace_us=0)
+        assert describe(store) == expected
+        assert fsck(store).ok
+
+
+def test_there_are_stores_of_this_version() -> None:
+    """The format that is written today has golden stores, with and without archived entries."""
+    kept = {path.relative_to(ROOT).as_posix() for path in STORES}
+    assert {golden.STORE, f"{golden.STORE}-archived"} <= kept
 
 
 def _copy(root: Path) -> Path:
     """The files that the tool reads and writes, elsewhere."""
-    for name in (golden.FILE, golden.DOCUMENT, f"{golden.STORE}.json"):
+    stores = [golden.STORE + ending for ending in golden.MAKERS]
+    for name in (golden.FILE, golden.DOCUMENT, *(f"{kept}.json" for kept in stores)):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, root / name)
-    shutil.copytree(ROOT / golden.STORE, root / golden.STORE)
+    for kept in stores:
+        shutil.copytree(ROOT / kept, root / kept)
     return root
 
 
@@ -241,10 +297,11 @@ def test_only_what_is_not_released_may_change_freely(tmp_path: Path) -> None:
     assert golden.main(["--write", "--unreleased"], root) == 1
 
 
-def test_a_store_that_says_something_else_is_refused(tmp_path: Path) -> None:
-    """The kept store is never replaced by one with another content."""
+@pytest.mark.parametrize("ending", golden.MAKERS)
+def test_a_store_that_says_something_else_is_refused(tmp_path: Path, ending: str) -> None:
+    """A kept store is never replaced by one with another content."""
     root = _copy(tmp_path)
-    described = root / f"{golden.STORE}.json"
+    described = root / f"{golden.STORE}{ending}.json"
     described.write_text(described.read_text(encoding="utf-8").replace("last.txt", "lost.txt"))
     assert golden.main(["--write"], root) == 1
 
