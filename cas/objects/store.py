@@ -82,8 +82,7 @@ class ObjectStore:
     ) -> None:
         self.catalog = catalog
         self.bucket = bucket
-        self.clock = clock
-        self.thresholds = thresholds
+        self.clock, self.thresholds = clock, thresholds
         self.cache = cache
         """Folder for files that may be deleted at any time, or None."""
         self.lookup = Lookup(catalog, bucket, clock, cache, thresholds)
