@@ -43,7 +43,7 @@ TESTS: dict[str, tuple[list[str], str]] = {
     "faults": (["tests/crash/test_faults.py"], "full"),
     "kills": (["tests/crash/test_processes.py", "-k", "killed"], "full"),
     "damage": (["tests/corruption/test_bits.py"], "full"),
-    "histories": (["tests/stateful/test_serializable.py", "-k", "recorded"], "deep"),
+    "histories": (["tests/stateful/test_serializable.py", "-k", "recorded"], "full"),
     "interleavings": (["tests/schedules", "-k", "loses"], "full"),
     "images": (["tests/crash/test_images.py", "-k", "shows_all"], "full"),
     "fuzz": (["tests/fuzz/test_fuzz.py"], "full"),
