@@ -17,7 +17,7 @@ from cas.errors import Corrupt, MissingPack
 from cas.limits import GC_GRACE_US
 from cas.objects.lookup import Lookup
 from cas.objects.packs import Copy, PackInfo
-from cas.storage.codec import DELTA, encode_payload
+from cas.storage.codec import DELTA, DICTIONARY, encode_payload
 from cas.storage.header import PACK_HEADER_BYTES, decode_header
 from cas.storage.pack import (
     Record,
@@ -79,10 +79,12 @@ def _is_young(objects: Source, pack: PackInfo, births: dict[int, int], now_us: i
 
 
 def _record(objects: Source, id: bytes, copies: list[Copy]) -> Record:
-    """The object as a copy that needs no base."""
+    """The object as a copy that needs no base and no dictionary: the pack that it goes to names
+    none.
+    """
     for copy in copies:
         slot = copy.slot
-        if slot.codec != DELTA:
+        if slot.codec not in (DELTA, DICTIONARY):
             try:
                 return id, slot.kind, slot.codec, objects.payload(copy), slot.raw_bytes
             except (Corrupt, MissingPack):

@@ -136,5 +136,6 @@ def finish(tally: Tally, objects: ObjectStore, roots: Roots, marks: Marks) -> Co
     except (OSError, OverflowError, Uncounted):
         return None
     counts.given = set(marks.given_up)
+    counts.note_gone(marks.packs.values(), marks.colors)
     counts.save(objects, marks.packs)
     return counts

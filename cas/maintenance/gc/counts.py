@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Final
 
@@ -38,13 +38,14 @@ from cas.storage.pack import EDGE_BASE, Footer
 from cas.storage.slots import KIND_AT, column
 
 _FILE: Final = "gc-counts"
-_MAGIC: Final = b"casGCRC1"
+_MAGIC: Final = b"casGCRC2"
 _DIGEST_BYTES: Final = 32
 _HEAD: Final = struct.Struct("<QQ")
 _LENGTH: Final = struct.Struct("<Q")
 _TOKEN_BYTES: Final = 16
 _CHANGED_FEW: Final = 1024
 _NO_TOKEN: Final = bytes(_TOKEN_BYTES)
+_DIGITS: Final = bytes(ord("1" if color == GONE else "0") for color in range(256))
 
 Pairs = list[tuple[bytes, bytes]]
 
@@ -63,6 +64,8 @@ class Counts:
         """Runs that have believed these counts since everything was marked."""
         self.packs: set[bytes] = set()
         """Marks of the packs that were taken in."""
+        self.gone: dict[bytes, int] = {}
+        """Mark of a pack -> those of its slots that exist no more, as bits."""
         self.roots: frozenset[bytes] = frozenset()
         self.thinned: frozenset[bytes] = frozenset()
         self.segments: set[bytes] = set()
@@ -138,6 +141,16 @@ class Counts:
                 else:
                     self.needs.setdefault(footer.id_at(slot), set()).add(id)
 
+    def note_gone(self, packs: Iterable[PackInfo], colors: Mapping[int, bytearray]) -> None:
+        """Remember which slots exist no more. Raises `Uncounted` where one exists again: then an
+        older catalog was put in place of the one that was counted, or lost what it had said, and
+        what lies there was given up without having been counted since.
+        """
+        found = {mark_of(pack): _gone_in(colors[pack.number]) for pack in packs}
+        if any(before & ~found.get(mark, before) for mark, before in self.gone.items()):
+            raise Uncounted("objects exist again that the counts know as gone")
+        self.gone = {mark: bits for mark, bits in found.items() if bits}
+
     def all_roots(self, kept: Iterable[bytes]) -> frozenset[bytes]:
         """What is counted as named once more: `kept`, segments of the journal, dictionaries."""
         return frozenset((*kept, *self.segments, *(id for _mark, id in self.dictionaries)))
@@ -171,7 +184,8 @@ class Counts:
             os.replace(part, os.path.join(folder, _FILE))
             named = {_name(column.token) for column in (self.column, self.bases) if column}
             for name in os.listdir(folder):
-                if name.startswith(f"{_FILE}-") and name not in named:
+                left = name.startswith(f"{_FILE}.") and name.endswith(".tmp")
+                if left or (name.startswith(f"{_FILE}-") and name not in named):
                     os.unlink(os.path.join(folder, name))
 
     def _thin_out(self, objects: ObjectStore, folder: str, alive: list[int]) -> None:
@@ -197,6 +211,11 @@ class Counts:
                 found.close()
 
 
+def _gone_in(colors: bytearray) -> int:
+    """A bit for each slot that exists no more."""
+    return int(colors.translate(_DIGITS), 2) if GONE in colors else 0
+
+
 def _is_much(changed: int, count: int) -> bool:
     return changed > max(_CHANGED_FEW, int(count * GC_COUNT_CHANGED_MAX))
 
@@ -209,7 +228,7 @@ def mark_of(pack: PackInfo) -> bytes:
         own = pack_name(pack.file)
     else:
         assert pack.footer is not None
-        own = pack.footer.table
+        own = pack.footer.table + b"".join(id for _slot, _role, id in pack.footer.edge_rows())
     return digest_blob(pack.number.to_bytes(8, "big") + own)[:KEY_BYTES]
 
 
@@ -275,6 +294,7 @@ def _encode(counts: Counts) -> bytes:
         b"".join(commit + tree for commit, tree in sorted(counts.given)),
         b"".join(entry(key, count) for key, count in counts.changed.items()),
         b"".join(sorted(counts.fresh_bases)),
+        b"".join(_gone_row(mark, bits) for mark, bits in sorted(counts.gone.items())),
     )
     head = _HEAD.pack(counts.seq, counts.runs)
     return head + b"".join(_LENGTH.pack(len(part)) + part for part in parts)
@@ -303,7 +323,22 @@ def _decode(data: bytes) -> tuple[Counts, list[bytes]]:
     counts.given = set(_pairs(parts[12], ID_BYTES, ID_BYTES))
     counts.changed = dict(map(split, entries_in(parts[13])))
     counts.fresh_bases = set(entries_in(parts[14]))
+    counts.gone = dict(_gone_rows(parts[15]))
     return counts, _pieces(tokens, _TOKEN_BYTES)
+
+
+def _gone_row(mark: bytes, bits: int) -> bytes:
+    data = bits.to_bytes((bits.bit_length() + 7) // 8, "big")
+    return mark + _LENGTH.pack(len(data)) + data
+
+
+def _gone_rows(data: bytes) -> Iterator[tuple[bytes, int]]:
+    at = 0
+    while at < len(data):
+        start = at + KEY_BYTES + _LENGTH.size
+        (length,) = _LENGTH.unpack_from(data, at + KEY_BYTES)
+        yield data[at : at + KEY_BYTES], int.from_bytes(data[start : start + length], "big")
+        at = start + length
 
 
 def _pieces(data: bytes, size: int) -> list[bytes]:

@@ -79,6 +79,7 @@ class Forward:
     def _take_packs(self) -> list[bytes]:
         """Take in new packs; what known objects need besides because of new copies."""
         counts, marks = self._counts, self._marks
+        counts.note_gone(marks.packs.values(), marks.colors)
         packs = {mark_of(pack): pack for pack in marks.packs.values()}
         fresh = [packs[mark] for mark in packs.keys() - counts.packs]
         slots = sum(len(marks.colors[pack.number]) for pack in fresh)

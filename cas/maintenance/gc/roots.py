@@ -25,6 +25,8 @@ from cas.history.horizon import horizon_at, thinned_commits
 from cas.history.tombstones import root_at
 from cas.maintenance.gc.told import SegmentsTold, Told, named_in
 from cas.model.entry import Entry
+from cas.model.ids import CommitId, Kind
+from cas.model.objects import Commit
 from cas.trees.node import REFS
 
 _ENTRIES: Final = 1024
@@ -69,7 +71,10 @@ def read_roots(core: Core, reader: CatalogReader, after: int = 0) -> Roots:
     horizon = min(told.seq, head.seq, *begun)
     # While a session looks back further, what it sees is whole, but for what was thinned by then.
     then = now if horizon == told.seq else core.timeline.at(reader, horizon)
-    thinned = thinned_commits(core, horizon_at(core, then))
+    thinned = set(thinned_commits(core, horizon_at(core, then)))
+    if then is not now:
+        late = set(thinned_commits(core, told)) - thinned
+        thinned.update(id for id in late if _is_hollow(core, id))
     kept: set[bytes] = set()
     dropped: set[bytes] = set()
     if horizon and not after:
@@ -102,6 +107,12 @@ def read_roots(core: Core, reader: CatalogReader, after: int = 0) -> Roots:
         bytes(now.hash),
         root_at(core, now),
     )
+
+
+def _is_hollow(core: Core, id: CommitId) -> bool:
+    """Whether the content of a commit is not there: it came thinned, after a session began."""
+    commit = Commit.decode(core.objects.get(id, Kind.COMMIT), verified=True)
+    return not core.objects.has(commit.tree)
 
 
 def archived_told(core: Core, reader: CatalogReader, after: int) -> Iterator[Told]:
