@@ -68,11 +68,6 @@ class _Plan(NamedTuple):
     request: bytes
 
 
-_NO_PLAN: Final = _Plan({}, {}, (), NO_REQUEST)
-_SLIGHT_MAX: Final = 4
-"""Edits of a branch that take well under a millisecond."""
-
-
 class _Published(NamedTuple):
     """What the gate gave, to be taken in once the catalog has said yes."""
 
@@ -137,51 +132,24 @@ class Publication:
         # What the batch held before trees and commits came in, so that they can be made anew.
         self._mark = batch.mark()
         self._followed = False
-        self._plan = _NO_PLAN
 
     def run(self) -> Entry:
         """The entry. Raises what `Transaction.commit` raises."""
-        slight = self._is_slight()
-        if not slight and not self._ready():
-            return self._nothing(self._plan)
+        plan = self._prepare()
+        if not plan.targets and not plan.events and self._batch.is_empty:
+            return self._nothing(plan)
+        self._batch.seal()
         try:
-            done = self._publish(slight=slight)
+            done = self._publish(plan)
             if isinstance(done, Moment):
                 self._followed = True
-                self._plan = self._follow(self._plan, done)
+                plan = self._follow(plan, done)
                 self._batch.seal()
-                done = self._publish()
+                done = self._publish(plan)
+            assert not isinstance(done, Moment)
+            return done
         except OutcomeUnknown as error:
             return self._resolve(error)
-        assert not isinstance(done, Moment)
-        return self._nothing(self._plan) if done is None else done
-
-    def _is_slight(self) -> bool:
-        """Whether another thread may make this ready, even inside the gate: it takes no time to
-        speak of, and calls nothing of the caller's.
-        """
-        edits = self._staged.branches.values()
-        return self._batch.is_small and all(
-            edit.settle is None and edit.check is None and len(edit.staged) <= _SLIGHT_MAX
-            for edit in edits
-        )
-
-    def _waits(self) -> bool:
-        """Whether making this ready might read nodes: rather beside others than after them."""
-        has_way = self._objects.nodes.has_way
-        return not all(
-            has_way(edit.tree, path)
-            for edit in self._staged.branches.values()
-            for path in edit.staged
-        )
-
-    def _ready(self) -> bool:
-        """Make ready all that can be outside the gate; whether there is anything to publish."""
-        plan = self._plan = self._prepare()
-        if not plan.targets and not plan.events and self._batch.is_empty:
-            return False
-        self._batch.seal()
-        return True
 
     def _follow(self, plan: _Plan, moment: Moment) -> _Plan:
         """The plan anew, on the refs of a later moment. Raises `RefConflict`.
@@ -257,31 +225,29 @@ class Publication:
             )
         return _Plan(dict(self._staged.expected), targets, events, request)
 
-    def _publish(self, *, slight: bool = False) -> Entry | Moment | None:
+    def _publish(self, plan: _Plan) -> Entry | Moment:
         """The one catalog transaction that makes everything visible, others' work included.
 
-        A moment is what a branch is to be followed to first, outside the gate; None is given where
-        what is still to be made ready, because it is `slight`, changes nothing.
+        A moment is what a branch is to be followed to first, outside the gate.
         """
 
         def install(writer: CatalogWriter, group: Group) -> _Published | EntryRow | Moment:
             before = self._find_key(writer)
-            return self._install(writer, self._plan, group) if before is None else before
+            return self._install(writer, plan, group) if before is None else before
 
         def finish(done: _Published | EntryRow | Moment, mark: int) -> None:
             if isinstance(done, _Published):
                 self._batch.installed(done.rows, done.head)
                 self._core.timeline.reached(done.moment, done.entry, done.before, mark)
 
-        more = (self._ready, self._waits) if slight else ()
-        done = self._objects.committer.run(install, finish, *more)
-        if isinstance(done, _Published):
-            self._after_commit(done.entry)
-            return done.entry
+        done = self._objects.committer.run(install, finish)
         if isinstance(done, EntryRow):
-            return self._repeated(self._core.timeline.decode(done), self._plan)
-        assert done is None or isinstance(done, Moment)
-        return done
+            return self._repeated(self._core.timeline.decode(done), plan)
+        if isinstance(done, Moment):
+            return done
+        assert isinstance(done, _Published)
+        self._after_commit(done.entry)
+        return done.entry
 
     def _install(self, writer: CatalogWriter, plan: _Plan, group: Group) -> _Published | Moment:
         """Inside the gate: compare the refs, build the entry, name the packs."""

@@ -4,11 +4,9 @@ Floor 3; implements docs/format.md section 7.2. Invariant: members are installed
 other, each against the state that the member before has left; one that is refused has written
 nothing and costs the others nothing; what the engine says of the whole, every member is told.
 
-The first to come leads: it makes itself ready and all that have queued up, enters the gate,
-installs them and those that come meanwhile, hands the lead on, and commits. So the others sleep
-instead of waking at every call of the leader that lets go of the interpreter's lock, and one
-thread works for all where each would have to be let in a dozen times; one thread alone pays for
-two locks.
+The first to come leads: it enters the gate, installs itself and all that have queued up behind
+it meanwhile, hands the lead on, and commits. So the others sleep instead of waking at every call
+of the leader that lets go of the interpreter's lock; one thread alone pays for two locks.
 """
 
 from __future__ import annotations
@@ -26,8 +24,6 @@ from cas.errors import CasError, ForkedStore, OutcomeUnknown, StorageFailed
 
 GROUP_MAX: Final = 64
 """Members of one transaction: it stays at the gate well under 50 ms."""
-LATE_MAX: Final = 8
-"""Members that are made ready inside the gate, because they came when their leader was there."""
 
 
 class Group:
@@ -45,33 +41,20 @@ class Group:
 
 
 class _Member:
-    __slots__ = ("done", "error", "finish", "install", "leads", "over", "ready", "result", "wake")
+    __slots__ = ("done", "error", "finish", "install", "leads", "result", "wake")
 
     def __init__(
         self,
         install: Callable[[CatalogWriter, Group], Any],
         finish: Callable[[Any, int], None],
-        ready: Callable[[], bool] | None,
     ) -> None:
         self.install = install
         self.finish = finish
-        self.ready = ready
-        # Nothing is to be installed: there is nothing, or it was refused before.
-        self.over = False
         self.result: Any = None
         self.error: BaseException | None = None
         self.leads = False
         self.done = False
         self.wake: threading.Lock | None = None
-
-    def prepare(self) -> None:
-        """Make ready what is to be installed, once."""
-        ready, self.ready = self.ready, None
-        if ready is not None:
-            try:
-                self.over = not ready()
-            except Exception as error:
-                self.error, self.over = error, True
 
 
 class Committer:
@@ -88,15 +71,9 @@ class Committer:
         self,
         install: Callable[[CatalogWriter, Group], Any],
         finish: Callable[[Any, int], None],
-        ready: Callable[[], bool] | None = None,
-        waits: Callable[[], bool] | None = None,
     ) -> Any:
         """What `install` gives, once it is durable.
 
-        `ready` runs before, perhaps in another thread as well, and for few members of a
-        transaction inside the gate: it has to be quick. What it raises is raised here; where it
-        says that there is nothing to install, None is given. Where `waits` says that it would wait
-        for something, it runs in the caller's thread all the same, beside those of others.
         `install` runs inside the write transaction, perhaps in another thread, and writes
         nothing if it raises; what it raises is raised here. `finish` gets its result when the
         transaction has committed, and the last one the catalog's mark, the others 0: the mark
@@ -108,9 +85,7 @@ class Committer:
             raise ForkedStore(
                 "This handle belongs to the parent process; open the store again in the child."
             )
-        member = _Member(install, finish, ready)
-        if self._led and waits is not None and waits():
-            member.prepare()
+        member = _Member(install, finish)
         with self._lock:
             if self._led:
                 member.wake = threading.Lock()
@@ -153,28 +128,22 @@ class Committer:
 
     def _try(self, own: _Member) -> bool:
         """One transaction; False when it ended because of another member than `own`."""
-        waiting: deque[_Member] = deque((own,))
-        group: list[_Member] = []
+        group: list[_Member] = [own]
         handed_on = again = False
         try:
-            own.prepare()
-            if self._queue:
-                self._take(waiting)
-            if own.over and len(waiting) == 1:
-                return True
             with self._catalog.write() as writer:
-                self._install(waiting, writer, group)
+                self._install(own, writer, group)
                 self._hand_on()
                 handed_on = True
         except BaseException as error:
             if handed_on:
                 self._tell(group, own, error)
                 raise
-            culprit = group[-1] if group else own
+            culprit = group[-1]
             again = culprit is not own and isinstance(error, Exception)
             if again:
                 culprit.error = error
-            self._put_back([*group, *waiting], own)
+            self._put_back(group, own)
             if not again:
                 raise
         finally:
@@ -182,7 +151,7 @@ class Committer:
                 self._hand_on()
         if again:
             return False
-        done = [member for member in group if not member.over and member.error is None]
+        done = [member for member in group if member.error is None]
         try:
             for member in done:
                 member.finish(member.result, writer.mark if member is done[-1] else 0)
@@ -190,41 +159,23 @@ class Committer:
             self._wake(group)
         return True
 
-    def _take(self, waiting: deque[_Member]) -> None:
-        """Make ready those who queue, before the gate."""
-        with self._lock:
-            while self._queue and len(waiting) < GROUP_MAX:
-                waiting.append(self._queue.popleft())
-        for member in waiting:
-            member.prepare()
-
-    def _install(
-        self, waiting: deque[_Member], writer: CatalogWriter, members: list[_Member]
-    ) -> None:
-        """Install those who wait and those who queue, in order; one that raises is only refused
-        itself.
-        """
-        group, late = Group(), 0
-        while waiting:
-            member = waiting.popleft()
+    def _install(self, own: _Member, writer: CatalogWriter, members: list[_Member]) -> None:
+        """Install `own` and those who queue, in order; one that raises is only refused itself."""
+        group = Group()
+        members.clear()
+        member: _Member | None = own
+        while member is not None:
             members.append(member)
-            if member.ready is not None:
-                late += 1
-                member.prepare()
             try:
-                if not member.over:
-                    member.result = member.install(writer, group)
+                member.result = member.install(writer, group)
             except CasError as error:
                 # Refused. What the engine itself says is of the transaction, and ends it.
                 member.error = error
-            if group.closed:
+            member = None
+            if self._queue and not group.closed and len(members) < GROUP_MAX:
                 with self._lock:
-                    self._queue.extendleft(reversed(waiting))
-                waiting.clear()
-            elif self._queue and not waiting and len(members) < GROUP_MAX:
-                with self._lock:
-                    if self._queue and (late < LATE_MAX or self._queue[0].ready is None):
-                        waiting.append(self._queue.popleft())
+                    if self._queue:
+                        member = self._queue.popleft()
 
     def _hand_on(self) -> None:
         """The next in the queue leads the next transaction; it waits at the gate for this one."""
@@ -247,7 +198,7 @@ class Committer:
     def _tell(self, group: list[_Member], own: _Member, error: BaseException) -> None:
         """The transaction as a whole has failed: each member is told, and asks for itself."""
         for member in group:
-            if member is not own and member.error is None and not member.over:
+            if member is not own and member.error is None:
                 if isinstance(error, Exception):
                     member.error = _again(error)
                 else:

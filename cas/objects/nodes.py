@@ -8,7 +8,6 @@ bytes; dropping it costs time and nothing else.
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from cas.errors import WrongKind
 from cas.model.ids import Kind, digest_of
 from cas.objects.quick import Loaded
-from cas.trees.node import DIRECTORY, Flavour, Node, decode_node
+from cas.trees.node import Flavour, Node, decode_node
 
 if TYPE_CHECKING:
     from cas.objects.batch import Batch
@@ -64,24 +63,6 @@ class NodeCache:
         node.id = id
         self.put(id, node)
         return node
-
-    def has_way(self, root: bytes, path: Sequence[bytes]) -> bool:
-        """Whether all nodes that an edit of a path has to look at are here."""
-        for name in path:
-            if root == DIRECTORY.empty:
-                break
-            node, index = self.get(root), 0
-            while node is not None:
-                index = bisect_left(node.names, name)
-                if not node.level:
-                    break
-                node = self.get(node.child_id(min(index, len(node.names) - 1)))
-            if node is None:
-                return False
-            if node.names[index : index + 1] != [name]:
-                break  # what is below is new
-            root = node.child_id(index)
-        return True
 
     def data_of(self, id: bytes) -> bytes | None:
         """The bytes of a node, if it is here."""

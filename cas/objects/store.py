@@ -92,11 +92,11 @@ class ObjectStore:
         self._parts = Parts(
             catalog, bucket, clock, self.lookup, thresholds, self.absent, self.dictionaries
         )
-        self.nodes = NodeCache(NODE_CACHE_BYTES)
+        self._nodes = NodeCache(NODE_CACHE_BYTES)
         self._bodies: BytesCache[int] = BytesCache(_BODIES_BYTES)
         self._beside = Beside(self.lookup, self._load)
         self.quick = QuickReader(
-            self.lookup, bucket, self.dictionaries, self.stored, self.nodes.data_of
+            self.lookup, bucket, self.dictionaries, self.stored, self._nodes.data_of
         )
         catalog.serve_archive(segment_reader(self.get))
 
@@ -286,7 +286,7 @@ class ObjectStore:
     def tree_nodes(self, flavour: Flavour, batch: Batch | None = None) -> TreeNodes:
         """Nodes of trees of one flavour; those saved go into `batch`."""
         quick = self.quick
-        return TreeNodes(self.nodes, self.staged, flavour, batch, quick.get_many, quick.get)
+        return TreeNodes(self._nodes, self.staged, flavour, batch, quick.get_many, quick.get)
 
     def require(self, id: bytes) -> None:
         """Raise `ObjectNotFound` unless the store holds the object."""

@@ -20,7 +20,6 @@ from cas.history.timeline import Timeline
 from cas.limits import THRESHOLDS
 from cas.objects.committer import Committer, Group
 from cas.testing.stores import build, create
-from cas.trees.node import DIRECTORY
 
 
 def _crowd(store: Store, works: list[Callable[[], None]]) -> list[BaseException | None]:
@@ -35,24 +34,15 @@ def _crowd(store: Store, works: list[Callable[[], None]]) -> list[BaseException 
 
     committer: Committer = store.objects.committer
     threads = [threading.Thread(target=run, args=(number,)) for number in range(len(works))]
-    catalog: Any = store.objects.catalog
-    write, at_gate, pause = catalog.write, threading.Event(), threading.Event()
-
-    def enter(**how: Any) -> Any:
-        at_gate.set()
-        return write(**how)
-
-    with write():
-        # Everybody comes while the gate is taken and the first waits there, so that all others
-        # queue up.
-        catalog.write = enter
-        threads[0].start()
-        at_gate.wait()
-        for thread in threads[1:]:
+    with store.objects.catalog.write():
+        # Everybody comes while the gate is taken, so that all but the first queue up.
+        pause = threading.Event()
+        for thread in threads:
             thread.start()
+            while not committer._led:
+                pause.wait(0.005)
         while len(committer._queue) < len(works) - 1:
             pause.wait(0.005)
-        del catalog.write
     for thread in threads:
         thread.join()
     return ends
@@ -221,121 +211,3 @@ def test_a_lead_that_is_broken_off_is_handed_on(store: Store) -> None:
     assert len(store.branches()) == 4
     assert not committer._queue
     assert not committer._led
-
-
-def test_who_leads_makes_the_others_ready(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trees and packs of those who sleep are made by the thread that commits for them."""
-    _commit(store, "main", "first")()
-    makers: dict[str, int] = {}
-    ready = Publication._ready
-
-    def note(self: Any) -> bool:
-        makers[self._staged.message] = threading.get_ident()
-        return ready(self)
-
-    monkeypatch.setattr(Publication, "_ready", note)
-    assert _crowd(store, [_commit(store, f"b{n}", f"f{n}") for n in range(12)]) == [None] * 12
-    assert sorted(makers) == sorted(f"f{n}" for n in range(12))
-    assert len(set(makers.values())) <= 3
-    assert [bytes(store.snapshot(f"b{n}")[f"f{n}"]) for n in range(12)] == [
-        b"f%d" % n for n in range(12)
-    ]
-
-
-def test_what_cannot_be_made_ready_is_refused_alone(store: Store) -> None:
-    """A path below a file ends its own commit; one that changes nothing is given what stands."""
-    _commit(store, "main", "first")()
-    _commit(store, "other", "same")()
-    seqs: list[int] = []
-
-    def again() -> None:
-        with store.begin(author="a", message="again") as tx:
-            tx.branch("other")["same"] = b"same"
-            seqs.append(tx.commit().seq)
-
-    works = [_commit(store, f"b{n}", "f") for n in range(4)]
-    works[2:2] = [_commit(store, "main", "first/below"), again]
-    ends = _crowd(store, works)
-    assert [type(end).__name__ for end in ends] == [
-        "NoneType",
-        "NoneType",
-        "WrongKind",
-        "NoneType",
-        "NoneType",
-        "NoneType",
-    ]
-    assert seqs == [2]
-    assert len(list(store.journal())) == 6
-    assert len(store.branches()) == 6
-
-
-def test_a_lead_that_is_broken_off_before_the_gate_is_handed_on(store: Store) -> None:
-    """Who is interrupted while it makes ready what is its own leaves the queue to the next."""
-    committer: Committer = store.objects.committer
-
-    def lead() -> None:
-        own = threading.get_ident()
-
-        def interrupt() -> bool:
-            if threading.get_ident() == own:
-                raise KeyboardInterrupt
-            return False
-
-        committer.run(lambda _writer, _group: None, lambda _done, _mark: None, interrupt)
-
-    works: list[Callable[[], None]] = [
-        lambda: committer.run(lambda _writer, _group: None, lambda _done, _mark: None),
-        *(_commit(store, f"b{n}", "f") for n in range(4)),
-        lead,
-    ]
-    ends = _crowd(store, works)
-    assert ends[:5] == [None] * 5
-    assert ends[5] is None or isinstance(ends[5], KeyboardInterrupt)
-    with pytest.raises(KeyboardInterrupt):
-        lead()
-    assert len(store.branches()) == 4
-    assert not committer._queue
-    assert not committer._led
-    assert _crowd(store, [_commit(store, "c", "f")]) == [None]
-
-
-def test_who_would_have_to_read_makes_itself_ready(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nodes that are not in memory are read by each thread beside the others, not by the leader."""
-    for n in range(8):
-        _commit(store, f"b{n}", f"a/first{n}")()
-    makers: dict[str, int] = {}
-    ready = Publication._ready
-
-    def note(self: Any) -> bool:
-        makers[self._staged.message] = threading.get_ident()
-        return ready(self)
-
-    monkeypatch.setattr(Publication, "_ready", note)
-    works = [_commit(store, f"b{n}", f"a/f{n}") for n in range(8)]
-    store.objects.nodes._nodes.clear()
-    assert _crowd(store, works) == [None] * 8
-    assert len(set(makers.values())) == 8
-
-
-def test_the_way_to_a_path_is_known_without_reading(store: Store) -> None:
-    """Every node on it has to be in memory; what is not there yet needs none."""
-    with store.begin() as tx:
-        for n in range(300):
-            tx.branch("main")[f"a/f{n:03}"] = b"x"
-        tx.commit()
-    tree = store.snapshot("main").commit.tree
-    nodes = store.objects.nodes
-    ways = ((b"a", b"f000"), (b"a", b"new"), (b"b", b"c", b"d"), (b"zz",))
-    assert all(nodes.has_way(tree, way) for way in ways)
-    kept = dict(nodes._nodes)
-    seen = dict.fromkeys(ways, 0)
-    for id in kept:
-        del nodes._nodes[id]
-        for way in ways:
-            seen[way] += not nodes.has_way(tree, way)
-        nodes._nodes[id] = kept[id]
-    # The root; for what lies in `a` its root and one leaf as well.
-    assert seen == dict(zip(ways, (3, 3, 1, 1), strict=True))
-    assert nodes.has_way(DIRECTORY.empty, (b"a",))
