@@ -327,8 +327,7 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
                 below = watched or path in self._watched
                 before, after = paths.root_of(old), paths.root_of(new)
                 is_folder = before is not None and after is not None
-                touched = self._read_all or path in self.staged or path in self._reads
-                if touched or (below and not is_folder):
+                if self._concerns(path) or (below and not is_folder):
                     found.append(self._clash(path, old, new, below))
                 if path in self._above or path in self._reads_above or below:
                     if before is not None and after is not None:
@@ -336,6 +335,9 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
                     elif not below:
                         return None
         return found
+
+    def _concerns(self, path: Path) -> bool:
+        return self._read_all or path in self.staged or path in self._reads
 
     def _clash(self, path: Path, old: Value | None, new: Value | None, below: bool) -> clash.Clash:
         read = self._read_all or path in self._reads

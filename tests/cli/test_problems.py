@@ -388,7 +388,7 @@ def test_an_unknown_outcome_is_exit_8(stocked: Shell, monkeypatch: pytest.Monkey
     def lost(*words: object, **more: object) -> None:
         raise errors.OutcomeUnknown("The answer was lost; ask again.", txid=bytes(16))
 
-    monkeypatch.setattr("cas.cli.save.save_folder", lost)
+    monkeypatch.setattr("cas.commands.save.save_folder", lost)
     assert_told(stocked("snapshot", "work", expect=None), 8)
     fields = stocked("snapshot", "work", "--json", expect=8).problem["fields"]
     assert fields == {"txid": "00" * 16}
