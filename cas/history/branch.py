@@ -288,7 +288,7 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
         """
         if self.on_move != "rebase" or actual is None or actual.kind != Kind.COMMIT:
             return False
-        commit = self._core.commits.get(actual.target)
+        commit = self._core.commits.get(actual.target, self._batch)
         parent = self._parent
         if self._replaced or commit.conflicts or (parent is not None and parent.conflicts):
             return False

@@ -66,11 +66,17 @@ class CommitCache:
         self._edits: dict[bytes, Edits] = {}
         self._edited = 0
 
-    def get(self, id: bytes) -> Commit:
-        """The commit of this id. Raises `ObjectNotFound`, `WrongKind`, `Corrupt`."""
+    def get(self, id: bytes, batch: Batch | None = None) -> Commit:
+        """The commit of this id, those that `batch` reads included. Raises `ObjectNotFound`,
+        `WrongKind`, `Corrupt`.
+        """
         commit = self._commits.get(id)
         if commit is None:
-            commit = Commit.decode(self._objects.get(id, Kind.COMMIT), verified=True)
+            if batch is None or batch.read(id) is None:
+                data = self._objects.get(id, Kind.COMMIT)
+            else:
+                _kind, data = self._objects.staged(batch, id)
+            commit = Commit.decode(data, verified=True)
             self.put(id, commit)
         return commit
 

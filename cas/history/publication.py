@@ -84,7 +84,6 @@ class Staged:
     __slots__ = (
         "asked",
         "author",
-        "beside",
         "branches",
         "events",
         "expected",
@@ -108,8 +107,6 @@ class Staged:
         self.puts: list[bytes] = []
         self.expected: dict[str, RefValue | None] = {}
         self.events: list[Event] = []
-        # Inside the gate: batches of those who commit before this one in the same transaction.
-        self.beside: list[Batch] = []
 
 
 class Publication:
@@ -240,7 +237,9 @@ class Publication:
                 self._batch.installed(done.rows, done.head)
                 self._core.timeline.reached(done.moment, done.entry, done.before, mark)
 
-        done = self._objects.committer.run(install, finish)
+        # Rules are checked against what states of the past name, which the catalog tells.
+        alone = any(ref.startswith(POLICIES) for ref in plan.targets)
+        done = self._objects.committer.run(install, finish, alone=alone)
         if isinstance(done, EntryRow):
             return self._repeated(self._core.timeline.decode(done), plan)
         if isinstance(done, Moment):
@@ -261,11 +260,13 @@ class Publication:
                 # Much to make anew, or far to fetch: not while everybody waits, unless it has
                 # been tried.
                 return moment
-            self._staged.beside = group.batches
+            # What stood ready is taken apart, perhaps for a base that is rolled back.
+            group.bound = True
+            self._batch.before, self._batch.in_gate = group.batches, True
             try:
                 plan = self._follow(plan, moment)
             finally:
-                self._staged.beside = []
+                self._batch.before, self._batch.in_gate = (), False
         changes = self._changes(plan, moment)
         rules = any(change.ref.startswith(POLICIES) for change in changes)
         unruled = not rules and timeline.is_unruled(moment.root)

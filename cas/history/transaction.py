@@ -147,9 +147,6 @@ class Transaction:
     def get(self, id: ObjectId) -> bytes:
         """Content of a blob, staged ones included."""
         self._check_open()
-        for other in self._staged.beside:
-            if other.read(id) is not None:
-                return self._core.staged_blob(other, id)
         return self._core.staged_blob(self._batch, id)
 
     @property

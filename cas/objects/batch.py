@@ -73,6 +73,12 @@ class Batch:
         self.allowed: set[bytes] = set()
         self.buried: set[bytes] = set()
         self.counts = False
+        self.before: Sequence[Batch] = ()
+        """While this one is made anew inside the gate: those of the members before it. What they
+        wrote can be read nowhere else as yet; and nothing may go to a pack file that is not begun,
+        as the row of its session would wait for the gate.
+        """
+        self.in_gate = False
         self._done, self._pid, self.written_count, self.written_bytes = False, os.getpid(), 0, 0
         # Set once a transaction may have named the sealed packs: behind which version.
         self._offered, self._version = False, 0
@@ -125,7 +131,8 @@ class Batch:
             elif made and (patch := self._patches.encode(id, made, size_bytes)):
                 codec, payload, stored = DELTA, patch, len(patch)
             total = self._small_bytes + stored
-            if stored <= INLINE_OBJECT_BYTES_MAX and total <= INLINE_TRANSACTION_BYTES_MAX:
+            fits = stored <= INLINE_OBJECT_BYTES_MAX and total <= INLINE_TRANSACTION_BYTES_MAX
+            if fits or self.in_gate:
                 self._small[id] = (id, kind, codec, payload, size_bytes)
                 # Its header and its slot count too: a million tiny objects are no small row.
                 self._small_bytes = total + _RECORD_COST_BYTES
@@ -232,11 +239,14 @@ class Batch:
         return id in self._small or (self._file is not None and self._file.holds(id))
 
     def read(self, id: bytes) -> tuple[int, int, bytes, int] | None:
-        """(kind, codec, payload, raw bytes) of a staged object."""
+        """(kind, codec, payload, raw bytes) of a staged object, or of one in `before`."""
         record = self._small.get(id)
         if record is not None:
             return record[1:]
-        return None if self._file is None else self._file.read(id)
+        found = None if self._file is None else self._file.read(id)
+        if found is None:
+            return next((own for other in self.before if (own := other.read(id))), None)
+        return found
 
     @property
     def is_empty(self) -> bool:

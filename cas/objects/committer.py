@@ -29,7 +29,7 @@ GROUP_MAX: Final = 64
 class Group:
     """What the members of one transaction hand on, from each to the next."""
 
-    __slots__ = ("batches", "carried", "closed")
+    __slots__ = ("batches", "bound", "carried", "closed")
 
     def __init__(self) -> None:
         self.batches: list[Any] = []
@@ -38,21 +38,28 @@ class Group:
         """State that the next member starts from; None: that of the catalog."""
         self.closed = False
         """Set by a member behind which no other may come in this transaction."""
+        self.bound = False
+        """Set by a member that took what it had made ready apart, for the state it was given: it
+        cannot be installed again when that state is rolled back.
+        """
 
 
 class _Member:
-    __slots__ = ("done", "error", "finish", "install", "leads", "result", "wake")
+    __slots__ = ("alone", "bound", "done", "error", "finish", "install", "leads", "result", "wake")
 
     def __init__(
         self,
         install: Callable[[CatalogWriter, Group], Any],
         finish: Callable[[Any, int], None],
+        alone: bool,
     ) -> None:
         self.install = install
         self.finish = finish
+        self.alone = alone
         self.result: Any = None
         self.error: BaseException | None = None
         self.leads = False
+        self.bound = False
         self.done = False
         self.wake: threading.Lock | None = None
 
@@ -71,8 +78,13 @@ class Committer:
         self,
         install: Callable[[CatalogWriter, Group], Any],
         finish: Callable[[Any, int], None],
+        *,
+        alone: bool = False,
     ) -> Any:
         """What `install` gives, once it is durable.
+
+        `alone`: it reads what only the catalog tells, so that nobody may be installed before it in
+        the same transaction.
 
         `install` runs inside the write transaction, perhaps in another thread, and writes
         nothing if it raises; what it raises is raised here. `finish` gets its result when the
@@ -85,7 +97,7 @@ class Committer:
             raise ForkedStore(
                 "This handle belongs to the parent process; open the store again in the child."
             )
-        member = _Member(install, finish)
+        member = _Member(install, finish, alone)
         with self._lock:
             if self._led:
                 member.wake = threading.Lock()
@@ -143,9 +155,12 @@ class Committer:
             again = culprit is not own and isinstance(error, Exception)
             if again:
                 culprit.error = error
-            self._put_back(group, own)
+            self._put_back(group, own, error)
             if not again:
                 raise
+            if own.bound:
+                again = False
+                raise _told(error) from error
         finally:
             if not handed_on and not again:
                 self._hand_on()
@@ -166,15 +181,18 @@ class Committer:
         member: _Member | None = own
         while member is not None:
             members.append(member)
+            group.bound = False
             try:
                 member.result = member.install(writer, group)
             except CasError as error:
                 # Refused. What the engine itself says is of the transaction, and ends it.
                 member.error = error
+            finally:
+                member.bound = group.bound
             member = None
             if self._queue and not group.closed and len(members) < GROUP_MAX:
                 with self._lock:
-                    if self._queue:
+                    if self._queue and not self._queue[0].alone:
                         member = self._queue.popleft()
 
     def _hand_on(self) -> None:
@@ -188,8 +206,13 @@ class Committer:
         assert following.wake is not None
         following.wake.release()
 
-    def _put_back(self, group: list[_Member], own: _Member) -> None:
-        """Nothing was committed, and it was not their doing: the others come first next time."""
+    def _put_back(self, group: list[_Member], own: _Member, error: BaseException) -> None:
+        """Nothing was committed, and it was not their doing: the others come first next time, but
+        for those that are bound, who are told.
+        """
+        for member in group:
+            if member is not own and member.error is None and member.bound:
+                member.error = _told(error)
         others = [member for member in group if member is not own and member.error is None]
         with self._lock:
             self._queue.extendleft(reversed(others))
@@ -199,14 +222,7 @@ class Committer:
         """The transaction as a whole has failed: each member is told, and asks for itself."""
         for member in group:
             if member is not own and member.error is None:
-                if isinstance(error, Exception):
-                    member.error = _again(error)
-                else:
-                    member.error = OutcomeUnknown(
-                        "The thread that committed for others was interrupted; ask again with "
-                        "the transaction id.",
-                        txid=None,
-                    )
+                member.error = _told(error)
         self._wake([member for member in group if member is not own])
 
     @staticmethod
@@ -215,6 +231,16 @@ class Committer:
             member.done = True
             if member.wake is not None and member.wake.locked():
                 member.wake.release()
+
+
+def _told(error: BaseException) -> Exception:
+    """What other members are told of an error that ended the transaction of all."""
+    if isinstance(error, Exception):
+        return _again(error)
+    return OutcomeUnknown(
+        "The thread that committed for others was interrupted; ask again with the transaction id.",
+        txid=None,
+    )
 
 
 def _again(error: Exception) -> Exception:

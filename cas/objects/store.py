@@ -336,8 +336,8 @@ class ObjectStore:
             return self.read(id)
         kind, codec, payload, raw_bytes = found
         if codec == DELTA:
-            # A base is never staged with what is made of it.
-            _kind, base = self.read(delta_base(payload))
+            # A base is never staged with what is made of it, but perhaps by a member before.
+            _kind, base = self.staged(batch, delta_base(payload))
             return kind, decode_delta(memoryview(payload)[ID_BYTES:], base, raw_bytes)
         if codec == RECIPE:
             spans = read_spans(
