@@ -293,11 +293,9 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
         if self._replaced or commit.conflicts or (parent is not None and parent.conflicts):
             return False
         clashes = self._clashes(commit.tree)
-        if clashes is None:
+        if clashes is None or (clashes and self.settle is None):
             return False
-        if clashes:
-            if self.settle is None:
-                return False
+        if clashes and self.settle is not None:
             self.settle(clashes)
         if self.base is not None and self._based_on is None:
             self._based_on = bytes(self.base.target)

@@ -262,11 +262,11 @@ class Publication:
                 return moment
             # What stood ready is taken apart, perhaps for a base that is rolled back.
             group.bound = True
-            self._batch.before, self._batch.in_gate = group.batches, True
+            self._batch.before = group.batches
             try:
                 plan = self._follow(plan, moment)
             finally:
-                self._batch.before, self._batch.in_gate = (), False
+                self._batch.before = None
         changes = self._changes(plan, moment)
         rules = any(change.ref.startswith(POLICIES) for change in changes)
         unruled = not rules and timeline.is_unruled(moment.root)

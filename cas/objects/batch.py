@@ -42,9 +42,8 @@ _RECORD_COST_BYTES = RECORD_HEADER_BYTES + SLOT_BYTES
 
 
 class Batch:
-    """Objects staged together. Begin one with `ObjectStore.batch`.
-
-    `read` gives (kind, content) of an object, those staged in the batch it is passed first.
+    """Objects staged together. Begin one with `ObjectStore.batch`. `read` gives (kind, content) of
+    an object, those staged in the batch it is passed first.
     """
 
     def __init__(self, parts: Parts, read: Callable[[Batch, bytes], tuple[int, bytes]]) -> None:
@@ -70,15 +69,10 @@ class Batch:
         self._patches = Patches(self._lookup, DELTAS in parts.meta.features)
         self._small_sealed: SealedPack | None = None
         # Purged ids that come back on purpose; whether it counts as a removal; what it purges.
-        self.allowed: set[bytes] = set()
-        self.buried: set[bytes] = set()
-        self.counts = False
-        self.before: Sequence[Batch] = ()
-        """While this one is made anew inside the gate: those of the members before it. What they
-        wrote can be read nowhere else as yet; and nothing may go to a pack file that is not begun,
-        as the row of its session would wait for the gate.
-        """
-        self.in_gate = False
+        self.counts, self.allowed, self.buried = False, set[bytes](), set[bytes]()
+        # Of the members before, while this is made anew inside the gate: their objects are nowhere
+        # else as yet. No pack file begins there: its session would wait for the gate.
+        self.before: Sequence[Batch] | None = None
         self._done, self._pid, self.written_count, self.written_bytes = False, os.getpid(), 0, 0
         # Set once a transaction may have named the sealed packs: behind which version.
         self._offered, self._version = False, 0
@@ -132,7 +126,7 @@ class Batch:
                 codec, payload, stored = DELTA, patch, len(patch)
             total = self._small_bytes + stored
             fits = stored <= INLINE_OBJECT_BYTES_MAX and total <= INLINE_TRANSACTION_BYTES_MAX
-            if fits or self.in_gate:
+            if fits or self.before is not None:
                 self._small[id] = (id, kind, codec, payload, size_bytes)
                 # Its header and its slot count too: a million tiny objects are no small row.
                 self._small_bytes = total + _RECORD_COST_BYTES
@@ -243,10 +237,9 @@ class Batch:
         record = self._small.get(id)
         if record is not None:
             return record[1:]
-        found = None if self._file is None else self._file.read(id)
-        if found is None:
-            return next((own for other in self.before if (own := other.read(id))), None)
-        return found
+        if self._file is not None and (found := self._file.read(id)) is not None:
+            return found
+        return next((own for other in self.before or () if (own := other.read(id))), None)
 
     @property
     def is_empty(self) -> bool:
@@ -262,11 +255,10 @@ class Batch:
         """
         if self._done or self._file is not None:
             self.check_open()
-        if self._sealed is None:
-            if self._file is not None:
-                self._sealed = self._file.finish()
-            else:
-                self._sealed = [self._small_pack(direct=direct)] if self._small else []
+        if self._sealed is None and self._file is not None:
+            self._sealed = self._file.finish()
+        elif self._sealed is None:
+            self._sealed = [self._small_pack(direct=direct)] if self._small else []
         return self._sealed
 
     @property
@@ -404,9 +396,7 @@ class Batch:
         One pack is proof: they were named together, and a spill may have gathered another since.
         """
         rows = {(row.name, row.body_bytes, row.footer) for row in reader.packs(self._version)}
-        return any(
-            (pack.name, pack.body_bytes, pack.footer_bytes) in rows for pack in self._sealed or ()
-        )
+        return any((p.name, p.body_bytes, p.footer_bytes) in rows for p in self._sealed or ())
 
     def abandon(self, error: BaseException | None = None) -> None:
         """Forget everything staged, because of `error` if there was one. Never raises.

@@ -150,10 +150,10 @@ def _two_transactions(patch: pytest.MonkeyPatch) -> None:
     packs: list[tuple[Any, ...]] = []
     inside: list[bool] = []
 
-    def careless(self: Publication, **how: Any) -> Any:
+    def careless(self: Publication, plan: Any) -> Any:
         inside.append(True)
         try:
-            return publish(self, **how)
+            return publish(self, plan)
         finally:
             inside.pop()
 
