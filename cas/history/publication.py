@@ -381,6 +381,9 @@ class Publication:
         if entry is None:
             self._batch.abandon()
             raise not_committed(error) from error
+        if entry.request != self._plan.request:
+            # Not what this attempt wrote: an entry that the key had made before.
+            return self._repeated(entry, self._plan)
         self._batch.resolved()
         self._after_commit(entry)
         return entry

@@ -13,7 +13,7 @@ import cas
 from cas.catalog import log
 from cas.catalog.connections import Connections
 from cas.clock import SystemClock
-from cas.errors import OutcomeUnknown, RefConflict
+from cas.errors import OutcomeUnknown, RefConflict, TransactionReused
 from cas.history.publication import Publication
 from cas.history.store import Store
 from cas.history.timeline import Timeline
@@ -189,6 +189,46 @@ def test_a_lost_answer_is_resolved_by_each_member(
         monkeypatch.setattr(Connections, "cover", lose)
         assert _crowd(store, [_commit(store, f"b{n}", "f") for n in range(6)]) == [None] * 6
         assert len(list(store.journal())) == 7
+
+
+def test_a_lost_answer_does_not_answer_another_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key that was used for another request is refused, though its group's answer is lost; a
+    retry of the same request gets its entry.
+    """
+
+    def keyed(name: str) -> Callable[[], None]:
+        tx = store.begin(author="a", message="m", key="K")
+        tx.branch("k")[name] = name.encode()
+
+        def work() -> None:
+            with tx:
+                seqs.append(tx.commit().seq)
+
+        return work
+
+    seqs: list[int] = []
+    with cas.open(tmp_path / "s", create=True) as store:
+        # Begun before the first has committed: its retry has something to publish as well.
+        first, again, other = keyed("one"), keyed("one"), keyed("two")
+        first()
+        cover = Connections.cover
+        lost = [True]
+
+        def lose(self: Connections, number: int) -> None:
+            cover(self, number)
+            if lost:
+                lost.pop()
+                raise OutcomeUnknown("lost", txid=None)
+
+        monkeypatch.setattr(Connections, "cover", lose)
+        ends = _crowd(store, [_commit(store, "x", "x"), again, _commit(store, "y", "y"), other])
+        assert not lost
+        assert [type(end) for end in ends] == [type(None)] * 3 + [TransactionReused]
+        assert seqs == [1, 1]
+        assert [branch.name for branch in store.branches()] == ["heads/k", "heads/x", "heads/y"]
+        assert list(store.snapshot("k")) == ["one"]
 
 
 def test_a_lead_that_is_broken_off_is_handed_on(store: Store) -> None:
