@@ -24,7 +24,7 @@ import os
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 from weakref import WeakSet
 
@@ -182,11 +182,15 @@ class FileGate:
 
     def close(self) -> None:
         """Give up the descriptors, and with them the locks; harmless when called twice."""
-        for fd in (self._next, self._main, *self._holds.values()):
+        fds = self._next, self._main
+        self._next = self._main = -1
+        for fd in fds:
             if fd >= 0:
                 os.close(fd)
-        self._next = self._main = -1
-        self._holds.clear()
+        while self._holds:
+            # Taken out first: a session that ends meanwhile in another thread closes its own.
+            with suppress(KeyError):
+                os.close(self._holds.popitem()[1])
 
     def hold(self, number: int) -> Callable[[], None]:
         """Hold one byte of `locks/sessions`, that of `number`, until the call that is given.

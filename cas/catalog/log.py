@@ -48,6 +48,7 @@ class Log:
         self._turns: Final = Turns()
         self._fd = -1
         self._stale = False
+        self._closed = False
         # Without a log all is in the file itself, synced by whoever took the log away. With one
         # nobody knows what the process before has synced: a killed one may not have come to it.
         self._known = not os.path.exists(self._path)
@@ -117,31 +118,46 @@ class Log:
         self._stale = True
 
     def close(self) -> None:
-        """Give up the descriptor."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        """Give up the descriptor, once the sync that is under way is over.
+
+        Who has committed and comes to its sync only now still syncs: its commit stands.
+        """
+        with self._turns.taken():
+            self._closed = True
+            self._drop()
+
+    def _drop(self) -> None:
+        """Close the descriptor; by whoever has the turn, so that nobody syncs by it or closes it
+        too: its number may be another file's by then.
+        """
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def _sync(self) -> None:
         if self._vfs is not None:
             self._sync_through(self._vfs)
             return
         if self._stale:
-            self.close()
             self._stale = False
+            self._drop()
         if self._fd < 0:
             try:
                 # No lock of SQLite's lies on this file, so that closing it takes none away.
                 self._fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
             except FileNotFoundError:
                 return
-        sync_data(self._fd)
+        try:
+            sync_data(self._fd)
+        finally:
+            if self._closed:
+                self._drop()
 
     def _write_again(self) -> None:
         if self._vfs is not None:
             self._write_again_through(self._vfs)
             return
-        self.close()
+        self._drop()
         try:
             fd = self._fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:

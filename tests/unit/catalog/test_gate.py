@@ -175,3 +175,24 @@ def test_a_host_that_does_not_say() -> None:
     """Where no mount is known, nothing is refused."""
     assert filesystem_of("/x", "") is None
     check_filesystem("/x", "")
+
+
+def test_what_ends_beside_a_close_is_closed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session that ends while its gate closes has its descriptor closed once, by one of them."""
+    gate = FileGate(str(tmp_path))
+    release = gate.hold(1)
+    closed: list[int] = []
+    close = os.close
+
+    def beside(fd: int) -> None:
+        closed.append(fd)
+        close(fd)
+        if len(closed) == 1:
+            release()
+
+    monkeypatch.setattr(os, "close", beside)
+    gate.close()
+    monkeypatch.undo()
+    assert len(closed) == len(set(closed)) == 3

@@ -13,7 +13,7 @@ from cas.catalog import log as room
 from cas.catalog.gate import FileGate
 from cas.catalog.log import Log
 from cas.catalog.sqlite import SqliteCatalog, create_catalog, open_catalog
-from cas.errors import StorageFailed
+from cas.errors import Closed, StorageFailed
 from cas.testing.catalog_contract import META
 
 
@@ -178,3 +178,61 @@ def test_nothing_is_added_to_a_log_in_doubt(
     assert FileGate(str(tmp_path / "locks")).marks().doubt == 0
     other.close()
     catalog.close()
+
+
+def test_a_close_waits_for_the_sync_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closing beside a commit takes no descriptor away from its sync, nor closes one twice."""
+    catalog = _catalog(tmp_path)
+    _commit(catalog, "before")
+    failures: list[BaseException] = []
+
+    def close() -> None:
+        try:
+            catalog.close()
+        except BaseException as error:
+            failures.append(error)
+
+    sync, pause = room.sync_data, threading.Event()
+    closer = threading.Thread(target=close)
+    turns = catalog._connections._log._turns  # type: ignore[union-attr]
+
+    def beside(fd: int) -> None:
+        closer.start()
+        while closer.is_alive() and not turns._queue:
+            pause.wait(0.005)
+        sync(fd)
+
+    monkeypatch.setattr(room, "sync_data", beside)
+    _commit(catalog, "beside")
+    closer.join()
+    assert failures == []
+    monkeypatch.undo()
+    assert FileGate(str(tmp_path / "locks")).marks()[1:] == (2, 2, 0)
+    with pytest.raises(Closed):
+        _commit(catalog, "after")
+
+
+def test_a_commit_that_stands_is_synced_beside_a_close(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has committed when its handle is closed is told so, synced, and leaves nothing open."""
+    other = _catalog(tmp_path)
+    catalog = _catalog(tmp_path)
+    _commit(catalog, "before")
+    log, cover = catalog._connections._log, Log.cover
+    assert log is not None
+
+    def late(self: Log, number: int) -> None:
+        catalog.close()
+        cover(self, number)
+
+    monkeypatch.setattr(Log, "cover", late)
+    _commit(catalog, "late")
+    monkeypatch.undo()
+    assert log._fd == -1
+    assert FileGate(str(tmp_path / "locks")).marks()[1:] == (2, 2, 0)
+    with other.read() as reader:
+        assert reader.cursor("late") == 1
+    other.close()
