@@ -21,7 +21,7 @@ import attrs
 from cas.errors import Invalid
 from cas.later import Later
 from cas.limits import RECORD_DEPTH_MAX
-from cas.model.encoding import encode, text_order
+from cas.model.encoding import decode, encode, text_order
 from cas.model.ids import BlobId, CommitId, ObjectId
 from cas.workspace.links import Link
 from cas.workspace.registry import KEPT, ORIGIN, Aggregate, AggregateType
@@ -119,8 +119,30 @@ def _enum_in(value: Any, kind: type[Enum]) -> Enum:
         raise Invalid(f"is one of {named}, not {_shown(value)}") from error
 
 
+def _check_members(kind: type[Enum]) -> None:
+    """Refuse an enum of which a member would be stored and not come back: a tuple is a list in a
+    record, and True is a number only to Python.
+    """
+    for each in kind:
+        try:
+            data = encode(each.value)
+        except Invalid:
+            # What has no encoding is refused when it is stored.
+            continue
+        try:
+            found = _enum_in(decode(data, verified=True), kind)
+        except Invalid:
+            found = None
+        if found is not each:
+            raise Invalid(
+                f"is an enum whose member {each.name} is {_shown(each.value)}, which would not be "
+                "read again; give its members text, numbers or bytes"
+            )
+
+
 def _member_in(kind: type[Enum]) -> Callable[[Any, Any], Enum]:
     """`_enum_in` of one enum: what is text, as most are, is looked up."""
+    _check_members(kind)
     known = {each.value: each for each in kind if each.value.__class__ is str}
 
     def structure(value: Any, _type: Any) -> Enum:

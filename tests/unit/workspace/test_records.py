@@ -356,6 +356,65 @@ def test_links_are_written_and_read() -> None:
             Link.parse(text)
 
 
+class Even(Enum):
+    """Members with values that a record gives back."""
+
+    TEXT = "text"
+    NUMBER = 1
+    FLOAT = 1.5
+    BYTES = b"bytes"
+    NOTHING = None
+
+
+class Switch(Enum):
+    """Members that are numbers only to Python."""
+
+    OTHER = "other"
+    ON = True
+
+
+class Corner(Enum):
+    """Members that a record gives back as lists."""
+
+    ZERO = (0, 0)
+
+
+@aggregate("t_even")
+class Evens(Aggregate):
+    """A field of an enum."""
+
+    even: Even = part()
+
+
+@aggregate("t_switch")
+class Switches(Aggregate):
+    """A field of an enum with a member that would not be read."""
+
+    switch: Switch | None = part(default=None)
+
+
+@aggregate("t_corner")
+class Corners(Aggregate):
+    """The same with a tuple, deeper."""
+
+    corners: tuple[Corner, ...] = part(default=())
+
+
+@pytest.mark.parametrize("member", Even)
+def test_a_member_of_an_enum_is_given_back(member: Even) -> None:
+    """Text, numbers, bytes and nothing are values of members that a record gives back."""
+    value = Evens(id="x", even=member)
+    assert from_record(to_record(value)) == value
+
+
+def test_an_enum_that_would_not_be_read_again_is_refused() -> None:
+    """A member whose value a record does not give back is told by its field before it is stored."""
+    with pytest.raises(Invalid, match=r"'switch' of type 't_switch' .* member ON is True \(bool\)"):
+        to_record(Switches(id="x", switch=Switch.ON))
+    with pytest.raises(Invalid, match=r"'corners' of type 't_corner' .* ZERO is \(0, 0\) \(tuple"):
+        to_record(Corners(id="x", corners=(Corner.ZERO,)))
+
+
 def test_a_type_that_cannot_be_is_refused() -> None:
     """Bad names, missing upcasters, clashes and fields that no record holds are told at once."""
     with pytest.raises(Invalid, match="cannot name a type"):
