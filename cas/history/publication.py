@@ -146,7 +146,7 @@ class Publication:
             assert not isinstance(done, Moment)
             return done
         except OutcomeUnknown as error:
-            return self._resolve(error)
+            return self._resolve(error, plan)
 
     def _follow(self, plan: _Plan, moment: Moment) -> _Plan:
         """The plan anew, on the refs of a later moment. Raises `RefConflict`.
@@ -368,7 +368,7 @@ class Publication:
             )
         return entry
 
-    def _resolve(self, error: OutcomeUnknown) -> Entry:
+    def _resolve(self, error: OutcomeUnknown, plan: _Plan) -> Entry:
         """The answer was lost: ask a fresh connection what happened, for good."""
         try:
             entry = self._core.outcome(self._staged.txid)
@@ -381,9 +381,9 @@ class Publication:
         if entry is None:
             self._batch.abandon()
             raise not_committed(error) from error
-        if entry.request != self._plan.request:
+        if entry.request != plan.request:
             # Not what this attempt wrote: an entry that the key had made before.
-            return self._repeated(entry, self._plan)
+            return self._repeated(entry, plan)
         self._batch.resolved()
         self._after_commit(entry)
         return entry
