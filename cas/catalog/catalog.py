@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Final, NamedTuple, Protocol
 
-from attrs import frozen
+from cas.model.values import frozen
 
 DELTAS: Final = "deltas"
 """Feature: objects may be stored as deltas of others."""

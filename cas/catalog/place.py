@@ -18,10 +18,11 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
-from attrs import field, frozen
+from attrs import field
 
 from cas.errors import StoreMoved
 from cas.model.segment import ANCESTOR_BYTES
+from cas.model.values import frozen
 
 _GETVERSION: Final = 0x80087601  # FS_IOC_GETVERSION where a long has 64 bits
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from attrs import evolve, field, frozen
+from attrs import evolve, field
 
 from cas.errors import Invalid, Unsupported
+from cas.model.values import frozen
 
 SCHEMES: Final = ("postgresql://", "postgres://")
 

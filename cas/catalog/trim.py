@@ -13,10 +13,9 @@ from __future__ import annotations
 import os
 from typing import Protocol, runtime_checkable
 
-from attrs import frozen
-
 from cas.catalog.connections import Connections
 from cas.catalog.engine import BUSY_MS, translate
+from cas.model.values import frozen
 
 
 @frozen

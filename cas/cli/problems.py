@@ -10,11 +10,12 @@ import os
 from typing import Any, Final
 
 import click
-from attrs import field, frozen
+from attrs import field
 
 from cas.cli.form import plain
 from cas.errors import CasError
 from cas.model.names import printable
+from cas.model.values import frozen
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from attrs import frozen
-
 from cas.commands.target import Target, resolve
 from cas.errors import Invalid, RevisionNotFound, WrongKind
 from cas.history.horizon import Thinning
@@ -22,6 +20,7 @@ from cas.history.view import View
 from cas.model.ids import CommitId, Kind, ObjectId, TreeId, is_abbreviation
 from cas.model.names import TAGS, quoted
 from cas.model.objects import Commit, EntryKind, Tag, TreeEntry
+from cas.model.values import frozen
 from cas.objects.content import BlobReader
 from cas.trees.node import DIRECTORY
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from attrs import frozen
-
 from cas.errors import RevisionNotFound
 from cas.history.horizon import Thinning, horizon_now, thinning_of
 from cas.history.store import Store
@@ -17,6 +15,7 @@ from cas.model.entry import Entry
 from cas.model.ids import CommitId
 from cas.model.names import MAIN
 from cas.model.objects import Commit
+from cas.model.values import frozen
 
 
 @frozen

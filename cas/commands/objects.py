@@ -11,12 +11,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import BinaryIO
 
-from attrs import frozen
-
 from cas.errors import Invalid, NotAllowed, NotFound, StorageFailed, WasPurged
 from cas.history.store import Store
 from cas.model.ids import BlobId, ObjectId
 from cas.model.names import printable
+from cas.model.values import frozen
 from cas.objects.content import BlobReader
 
 

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from attrs import frozen
-
 from cas.history.store import Store
+from cas.model.values import frozen
 from cas.worktree.glance import Glance
 from cas.worktree.importer import ImportReport, import_folder
 from cas.worktree.values import ImportOptions, OnProgress

@@ -6,14 +6,13 @@ one moment of the store.
 
 from __future__ import annotations
 
-from attrs import frozen
-
 from cas.errors import PathNotFound, Purged
 from cas.history.revision import split_path
 from cas.history.snapshot import Snapshot
 from cas.history.view import View
 from cas.model.names import printable, quoted
 from cas.model.objects import TreeEntry
+from cas.model.values import frozen
 
 
 @frozen

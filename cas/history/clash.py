@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from attrs import frozen
-
 from cas.model.objects import TreeEntry
+from cas.model.values import frozen
 
 
 @frozen

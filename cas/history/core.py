@@ -10,8 +10,6 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
-from attrs import frozen
-
 from cas.catalog.catalog import CatalogReader, EntryRow
 from cas.errors import CasError, Invalid, ReadOnly
 from cas.history.timeline import Moment, Timeline
@@ -19,6 +17,7 @@ from cas.limits import KIB, MIB, WHOLE_BLOB_BYTES_MAX
 from cas.model.entry import Entry, txid_floor, txid_from_key
 from cas.model.ids import Kind, digest_blob
 from cas.model.objects import Commit, EntryKind
+from cas.model.values import frozen
 from cas.objects.content import Readable, put_stream
 from cas.objects.store import ObjectStore, wrong_kind
 from cas.trees.node import DIRECTORY

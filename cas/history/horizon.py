@@ -16,8 +16,6 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
-from attrs import frozen
-
 from cas.errors import BeforeHorizon, Corrupt, CorruptObject, NotCanonical, Thinned
 from cas.history.core import Core
 from cas.history.timeline import Moment
@@ -25,6 +23,7 @@ from cas.model.encoding import decode, encode, is_extras, is_uint, shape
 from cas.model.ids import CommitId, Kind, ObjectId
 from cas.model.names import HORIZON_REF, short_ref
 from cas.model.objects import Tag
+from cas.model.values import frozen
 from cas.objects.store import ObjectStore
 from cas.trees.cursor import get, scan
 from cas.trees.node import DIRECTORY

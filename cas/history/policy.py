@@ -13,8 +13,6 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final, TypeVar
 from weakref import WeakKeyDictionary
 
-from attrs import frozen
-
 from cas.errors import CasError, CorruptObject, Invalid, NotCanonical, RefProtected
 from cas.history.core import Core
 from cas.history.timeline import Moment
@@ -25,6 +23,7 @@ from cas.model.entry import RefChange
 from cas.model.ids import Kind
 from cas.model.names import HEADS, HOLDS, PINS, POLICY_REF, RETENTION_REF, TAGS
 from cas.model.objects import Commit, Tag
+from cas.model.values import frozen
 from cas.objects.store import ObjectStore
 
 if TYPE_CHECKING:

@@ -10,12 +10,11 @@ from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import TypeVar, overload
 
-from attrs import frozen
-
 from cas.errors import PathNotFound, WrongKind
 from cas.model.ids import CommitId, Kind, TreeId
 from cas.model.names import split_path, to_text
 from cas.model.objects import Commit, EntryKind, TreeEntry
+from cas.model.values import frozen
 from cas.objects.content import BlobReader
 from cas.objects.store import ObjectStore
 from cas.trees import paths

@@ -14,8 +14,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 from weakref import WeakKeyDictionary
 
-from attrs import frozen
-
 from cas.errors import CorruptObject, HorizonFixed, Invalid, OnHold, RefConflict
 from cas.history.core import Core
 from cas.history.horizon import (
@@ -36,6 +34,7 @@ from cas.model.entry import RefChange
 from cas.model.ids import CommitId, Kind, ObjectId
 from cas.model.names import HOLDS, HORIZON_REF, short_ref
 from cas.model.objects import Commit, Tag
+from cas.model.values import frozen
 from cas.objects.batch import Batch
 from cas.objects.store import ObjectStore
 from cas.trees.diff import diff

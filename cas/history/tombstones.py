@@ -11,8 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
-from attrs import frozen
-
 from cas.errors import CasError, Corrupt, CorruptObject, HorizonFixed, Invalid, NotCanonical, Purged
 from cas.history.core import Core
 from cas.history.timeline import Moment
@@ -21,6 +19,7 @@ from cas.model.entry import RefChange
 from cas.model.ids import Kind, ObjectId
 from cas.model.names import PURGED_REF
 from cas.model.objects import Tag
+from cas.model.values import frozen
 from cas.objects.store import ObjectStore
 from cas.trees.cursor import get, scan
 from cas.trees.diff import diff

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from attrs import frozen
-
 from cas.errors import (
     AmbiguousRevision,
     EntryNotFound,
@@ -37,6 +35,7 @@ from cas.limits import ID_BYTES
 from cas.model.ids import CommitId, Kind, ObjectId, is_abbreviation
 from cas.model.names import HEADS, TAGS, count, quoted, short_ref, split_path
 from cas.model.objects import Commit, Tag
+from cas.model.values import frozen
 
 if TYPE_CHECKING:
     from cas.history import blame as blaming

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from typing import Final
 
-from attrs import frozen
+from cas.model.values import frozen
 
 PER_CODE_MAX: Final = 1000
 """Findings of one code that a report spells out."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final
 
-from attrs import field, frozen
+from attrs import field
 
 from cas.errors import Invalid
 from cas.limits import ENTRY_BYTES_MAX, ENTRY_CHANGES_MAX, EVENTS_MAX
@@ -34,6 +34,7 @@ from cas.model.ids import (
 )
 from cas.model.names import quoted
 from cas.model.objects import check_time
+from cas.model.values import frozen
 
 TXID_BYTES: Final = 16
 NO_REQUEST: Final = bytes(32)

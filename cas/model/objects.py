@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any, Final
 
-from attrs import field, frozen
+from attrs import field
 
 from cas.errors import Invalid, LimitExceeded
 from cas.limits import (
@@ -34,6 +34,7 @@ from cas.model.encoding import (
 )
 from cas.model.ids import CommitId, Kind, ObjectId, TreeId, digest_of
 from cas.model.names import quoted
+from cas.model.values import frozen
 
 
 class EntryKind(IntEnum):

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from attrs import field, frozen
+from attrs import field
 
 from cas.model.encoding import decode, encode, is_extras, is_uint, shape
 from cas.model.entry import Entry
+from cas.model.values import frozen
 
 LINEAGE_BYTES: Final = 16
 ANCESTOR_BYTES: Final = 24

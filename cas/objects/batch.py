@@ -70,8 +70,7 @@ class Batch:
         self._small_sealed: SealedPack | None = None
         # Purged ids that come back on purpose; whether it counts as a removal; what it purges.
         self.counts, self.allowed, self.buried = False, set[bytes](), set[bytes]()
-        # Of the members before, while this is made anew inside the gate: their objects are nowhere
-        # else as yet. No pack file begins there: its session would wait for the gate.
+        # Of the members before, while this is made anew in the gate: only they have what they wrote.
         self.before: Sequence[Batch] | None = None
         self._done, self._pid, self.written_count, self.written_bytes = False, os.getpid(), 0, 0
         # Set once a transaction may have named the sealed packs: behind which version.
@@ -126,7 +125,7 @@ class Batch:
                 codec, payload, stored = DELTA, patch, len(patch)
             total = self._small_bytes + stored
             fits = stored <= INLINE_OBJECT_BYTES_MAX and total <= INLINE_TRANSACTION_BYTES_MAX
-            if fits or self.before is not None:
+            if fits or self.before is not None:  # a file's session would wait for the gate
                 self._small[id] = (id, kind, codec, payload, size_bytes)
                 # Its header and its slot count too: a million tiny objects are no small row.
                 self._small_bytes = total + _RECORD_COST_BYTES
@@ -408,8 +407,9 @@ class Batch:
         if self._done or self._pid != os.getpid():
             return
         self._done = True
-        rolled_back = isinstance(error, CasError) and not isinstance(error, OutcomeUnknown)
-        unnamed = not self._offered or error is None or rolled_back
+        # `Closed` may come from a sync behind a commit that stands.
+        unsure = isinstance(error, OutcomeUnknown | Closed) or not isinstance(error, CasError)
+        unnamed = not self._offered or error is None or not unsure
         with suppress(CasError):
             if self._file is not None:
                 self._file.abort(sealed=unnamed)

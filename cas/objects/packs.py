@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from attrs import frozen
-
 from cas.errors import CorruptPack
 from cas.limits import DICTIONARIES_A_PACK_MAX
+from cas.model.values import frozen
 from cas.storage.bucket import Bucket
 from cas.storage.codec import RECIPE
 from cas.storage.header import PACK_HEADER_BYTES, PackHeader, decode_header

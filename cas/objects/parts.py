@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from attrs import field, frozen
+from attrs import field
 
 from cas.catalog.catalog import Catalog, Meta
 from cas.clock import Clock
 from cas.errors import MissingPack
 from cas.limits import Thresholds
+from cas.model.values import frozen
 from cas.objects.absent import Absent
 from cas.objects.dictionaries import Dictionaries
 from cas.objects.lookup import Lookup

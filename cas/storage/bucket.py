@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import ClassVar, Protocol
 
-from attrs import frozen
+from cas.model.values import frozen
 
 Part = tuple[str, int, int]
 """Some bytes of a file: its name, where they begin, how many."""

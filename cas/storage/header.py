@@ -10,10 +10,9 @@ import struct
 import zlib
 from typing import Final
 
-from attrs import frozen
-
 from cas.errors import CorruptPack, NewerFormat
 from cas.model.objects import check_time
+from cas.model.values import frozen
 
 FORMAT_VERSION: Final = 1
 SUITE_PLAIN: Final = 0

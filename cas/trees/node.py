@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from operator import ge
 from typing import Any, Final, Protocol
 
-from attrs import field, frozen
+from attrs import field
 
 from cas.errors import Invalid, InvalidName, LimitExceeded, NewerFormat, NotCanonical
 from cas.limits import (
@@ -40,6 +40,7 @@ from cas.model.encoding import (
 from cas.model.ids import Kind, digest_of
 from cas.model.names import check_entry_name, printable
 from cas.model.objects import EntryKind
+from cas.model.values import frozen
 from cas.trees import boundary
 
 Value = tuple[int, bytes, int]

@@ -29,8 +29,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from typing import Final, NoReturn
 
-from attrs import frozen
-
 from cas.errors import (
     CasError,
     Corrupt,
@@ -46,6 +44,7 @@ from cas.history.store import Store
 from cas.model.ids import Kind
 from cas.model.names import printable
 from cas.model.objects import EntryKind
+from cas.model.values import frozen
 from cas.objects.ahead import contents_ahead
 from cas.objects.bulk import Ahead, BulkReader, Content, Found
 from cas.objects.store import ObjectStore, wrong_kind

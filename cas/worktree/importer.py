@@ -11,8 +11,6 @@ import stat
 from collections.abc import Mapping
 from io import FileIO
 
-from attrs import frozen
-
 from cas.catalog.catalog import DELTAS
 from cas.errors import Invalid, WasPurged
 from cas.history.store import Store
@@ -20,6 +18,7 @@ from cas.limits import MIB
 from cas.model.entry import Entry
 from cas.model.ids import CommitId, Kind, ObjectId, TreeId, digest_of, digest_parts
 from cas.model.names import branch_ref, printable
+from cas.model.values import frozen
 from cas.objects.batch import Batch
 from cas.objects.content import put_stream
 from cas.objects.store import ObjectStore

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator
 from typing import Final
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from cas.errors import LimitExceeded, PathNotFound, StorageFull, UnsafePath
 from cas.history.snapshot import Snapshot
@@ -25,6 +25,7 @@ from cas.limits import (
 from cas.model.ids import Kind
 from cas.model.names import printable, split_path, to_text
 from cas.model.objects import EntryKind
+from cas.model.values import frozen
 from cas.objects.bulk import BulkReader
 from cas.objects.store import ObjectStore, wrong_kind
 from cas.trees.cursor import scan

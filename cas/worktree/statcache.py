@@ -22,12 +22,11 @@ from itertools import chain
 from operator import attrgetter, eq
 from typing import Any, Final
 
-from attrs import frozen
-
 from cas.errors import Corrupt
 from cas.limits import ID_BYTES
 from cas.model.encoding import decode, encode
 from cas.model.ids import derive_parts, digest_blob
+from cas.model.values import frozen
 
 Status = tuple[int, int, int, int, int]
 """(mode, inode, size, mtime, ctime) of an entry; times in ns since 1970."""

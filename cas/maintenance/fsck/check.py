@@ -15,8 +15,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from attrs import frozen
-
 from cas.catalog.catalog import ArchiveRow, CatalogReader, PackRow
 from cas.errors import CasError, CorruptObject
 from cas.history.horizon import horizon_now, is_thinned
@@ -32,6 +30,7 @@ from cas.maintenance.fsck.known import Known
 from cas.maintenance.fsck.packs import Pack, PackBytes, PackSurvey, is_out_of_reach
 from cas.maintenance.fsck.records import RecordCheck
 from cas.model.ids import Kind, digest_parts
+from cas.model.values import frozen
 from cas.objects.archive import lacking
 from cas.objects.content import read_spans
 from cas.objects.packs import file_name

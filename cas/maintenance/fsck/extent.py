@@ -11,12 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from typing import Final
 
-from attrs import frozen
-
 from cas.clock import Clock
 from cas.errors import Invalid
 from cas.maintenance.fsck.packs import Pack
 from cas.maintenance.remembered import Remembered
+from cas.model.values import frozen
 
 _FILE: Final = "checked"
 

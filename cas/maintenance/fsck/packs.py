@@ -12,8 +12,6 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Final
 
-from attrs import frozen
-
 from cas.catalog.catalog import PackRow
 from cas.errors import (
     AccessDenied,
@@ -27,6 +25,7 @@ from cas.maintenance.findings import Findings
 from cas.maintenance.fsck.known import KIND_BITS, SIZE_MAX, UNREAD, Known
 from cas.maintenance.scan import id_of_record, scan_records
 from cas.model.ids import Kind
+from cas.model.values import frozen
 from cas.objects.packs import bit_is_set, file_name
 from cas.objects.store import ObjectStore
 from cas.storage.codec import RECIPE

@@ -11,8 +11,6 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from attrs import frozen
-
 from cas.catalog.sqlite import open_catalog
 from cas.clock import SystemClock
 from cas.maintenance.findings import Findings
@@ -20,6 +18,7 @@ from cas.maintenance.folder import CATALOG, LOCKS
 from cas.maintenance.fsck.known import Known
 from cas.maintenance.fsck.packs import Pack, PackSurvey
 from cas.maintenance.fsck.records import RecordCheck
+from cas.model.values import frozen
 from cas.objects.packs import file_name
 from cas.objects.store import ObjectStore
 from cas.storage.place import bucket_in
