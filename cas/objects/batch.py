@@ -70,7 +70,7 @@ class Batch:
         self._small_sealed: SealedPack | None = None
         # Purged ids that come back on purpose; whether it counts as a removal; what it purges.
         self.counts, self.allowed, self.buried = False, set[bytes](), set[bytes]()
-        # Of the members before, while this is made anew in the gate: only they have what they wrote.
+        # Of members before, while this is made anew in the gate: only there is what they wrote.
         self.before: Sequence[Batch] | None = None
         self._done, self._pid, self.written_count, self.written_bytes = False, os.getpid(), 0, 0
         # Set once a transaction may have named the sealed packs: behind which version.
