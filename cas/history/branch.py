@@ -112,7 +112,6 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
         Raises `InvalidName` beside what else is staged for a path above or below this one, where
         one of the two would have to be file and directory at once: remove the other first.
         """
-        self._batch.check_open()
         return self.put_at(split_path(path), content, kind)
 
     def put_at(self, parts: Path, content: bytes | Readable, kind: EntryKind) -> BlobId:

@@ -67,6 +67,11 @@ class _Plan(NamedTuple):
     events: tuple[Event, ...]
     request: bytes
 
+    @property
+    def makes_rules(self) -> bool:
+        """Whether it moves a ref that says what a store goes by."""
+        return any(ref.startswith(POLICIES) for ref in self.targets)
+
 
 class _Published(NamedTuple):
     """What the gate gave, to be taken in once the catalog has said yes."""
@@ -238,8 +243,7 @@ class Publication:
                 self._core.timeline.reached(done.moment, done.entry, done.before, mark)
 
         # Rules are checked against what states of the past name, which the catalog tells.
-        alone = any(ref.startswith(POLICIES) for ref in plan.targets)
-        done = self._objects.committer.run(install, finish, alone=alone)
+        done = self._objects.committer.run(install, finish, alone=plan.makes_rules)
         if isinstance(done, EntryRow):
             return self._repeated(self._core.timeline.decode(done), plan)
         if isinstance(done, Moment):
@@ -268,7 +272,7 @@ class Publication:
             finally:
                 self._batch.before = None
         changes = self._changes(plan, moment)
-        rules = any(change.ref.startswith(POLICIES) for change in changes)
+        rules = plan.makes_rules
         unruled = not rules and timeline.is_unruled(moment.root)
         if not unruled:
             check_changes(self._core, self._batch, moment, changes)

@@ -408,8 +408,8 @@ class Batch:
             return
         self._done = True
         # `Closed` may come from a sync behind a commit that stands.
-        unsure = isinstance(error, OutcomeUnknown | Closed) or not isinstance(error, CasError)
-        unnamed = not self._offered or error is None or not unsure
+        sure = isinstance(error, CasError) and not isinstance(error, OutcomeUnknown | Closed)
+        unnamed = not self._offered or error is None or sure
         with suppress(CasError):
             if self._file is not None:
                 self._file.abort(sealed=unnamed)

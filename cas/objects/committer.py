@@ -152,15 +152,13 @@ class Committer:
                 self._tell(group, own, error)
                 raise
             culprit = group[-1]
-            again = culprit is not own and isinstance(error, Exception)
-            if again:
-                culprit.error = error
+            others = culprit is not own and isinstance(error, Exception)
+            if others:
+                culprit.error = _told(error)
             self._put_back(group, own, error)
+            again = others and not own.bound
             if not again:
                 raise
-            if own.bound:
-                again = False
-                raise _told(error) from error
         finally:
             if not handed_on and not again:
                 self._hand_on()
