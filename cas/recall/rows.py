@@ -114,9 +114,6 @@ def row_of(shape: Shape, data: bytes) -> Row:
             values += dict.fromkeys((name, link.id) for of, link in links if of == name)
         elif kind in _PLAIN:
             values.append((name, value))
-        elif kind is list and len(value) == 1 and type(value[0]) in _PLAIN:
-            # One tag, mostly.
-            values.append((name, value[0]))
         else:
             values += dict.fromkeys((name, each) for each in _values(value))
     text = _text_of(shape, fields)

@@ -7,6 +7,7 @@ names the record that it was made against, by its blob id.
 from __future__ import annotations
 
 import re
+from base64 import b32encode
 from typing import Final
 
 from attrs import field, frozen
@@ -17,9 +18,9 @@ from cas.limits import AGGREGATE_ID_BYTES_MAX
 from cas.model.ids import BlobId
 from cas.model.names import quoted, split_path, to_bytes
 
-_DIGITS: Final = "0123456789abcdefghjkmnpqrstvwxyz"
-_PAIRS: Final = [high + low for high in _DIGITS for low in _DIGITS]
-"""Two digits of 5 bits, by the number of 10 bits that they are."""
+_TO_CROCKFORD: Final = bytes.maketrans(
+    b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", b"0123456789abcdefghjkmnpqrstvwxyz"
+)
 is_plain: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}").fullmatch
 """Whether an id is one of the simple ones, which are one name of a path; most are."""
 _RANDOM_BYTES: Final = 10
@@ -93,24 +94,7 @@ def new_id(clock: Clock) -> str:
     """A fresh id of 26 letters and digits; later ones sort later, so that a collection grows at
     its end, where a commit writes fewest nodes.
     """
-    random = int.from_bytes(clock.random(_RANDOM_BYTES), "big")
-    number = clock.wall_us() // 1000
-    pairs = _PAIRS
-    # 13 times two digits: 48 bits of time behind two that are empty, and 80 that are random.
-    return "".join(
-        (
-            pairs[number >> 40 & 1023],
-            pairs[number >> 30 & 1023],
-            pairs[number >> 20 & 1023],
-            pairs[number >> 10 & 1023],
-            pairs[number & 1023],
-            pairs[random >> 70],
-            pairs[random >> 60 & 1023],
-            pairs[random >> 50 & 1023],
-            pairs[random >> 40 & 1023],
-            pairs[random >> 30 & 1023],
-            pairs[random >> 20 & 1023],
-            pairs[random >> 10 & 1023],
-            pairs[random & 1023],
-        )
-    )
+    # 26 digits of 5 bits are those of 20 bytes without the first six.
+    stamp = (clock.wall_us() // 1000).to_bytes(6, "big") + clock.random(_RANDOM_BYTES)
+    digits = b32encode(stamp.rjust(20, b"\0"))[6:]
+    return digits.translate(_TO_CROCKFORD).decode()

@@ -107,7 +107,7 @@ class Collector:
         """Mark, and the one transaction. May be done again where it fails."""
         objects = self._objects
         with _at_work(objects) as version:
-            mark = self._mark(core, grace_us, full, version)
+            mark = self._mark(core, grace_us, full, version, saving=not scarce.found)
             if before is not None:
                 mark.marks.spare(before.marks)
             moved = 0
@@ -203,7 +203,15 @@ class Collector:
         remove_unlinked(objects.catalog, objects.bucket)
         return len(listed - _listed(objects))
 
-    def _mark(self, core: Core, grace_us: int, full: bool, version: int | None = None) -> _Mark:
+    def _mark(
+        self,
+        core: Core,
+        grace_us: int,
+        full: bool,
+        version: int | None = None,
+        *,
+        saving: bool = True,
+    ) -> _Mark:
         """`version`: what was installed behind it counts as newer than the mark."""
         objects = self._objects
         leftovers = find_leftovers(objects)
@@ -213,7 +221,7 @@ class Collector:
             roots = evolve(roots, version=min(version, roots.version))
         objects.catalog.harden(reading=True)
         self._ages.load(roots.lineage)
-        colored = color_store(core, objects, roots, self._ages.kept, full=full)
+        colored = color_store(core, objects, roots, self._ages.kept, full=full, saving=saving)
         marks, shares = colored.marks, colored.shares
         marks.keep_packs([number for number in marks.packs if number > roots.version])
         now_us = objects.clock.wall_us()

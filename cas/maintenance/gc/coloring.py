@@ -37,9 +37,16 @@ class Colored:
 
 
 def color_store(
-    core: Core, objects: ObjectStore, roots: Roots, kept: Sequence[KeptRow], *, full: bool
+    core: Core,
+    objects: ObjectStore,
+    roots: Roots,
+    kept: Sequence[KeptRow],
+    *,
+    full: bool,
+    saving: bool = True,
 ) -> Colored:
-    """Color the slots of a store for these roots; `kept` is what the last full mark found.
+    """Color the slots of a store for these roots; `kept` is what the last full mark found. Without
+    `saving` no counts are written, which is for a full disk.
 
     Raises what a mark raises where everything is marked.
     """
@@ -53,14 +60,15 @@ def color_store(
         elif counts.runs > GC_COUNTED_RUNS_MAX:
             reason = f"{GC_COUNTED_RUNS_MAX} runs have believed counts of references"
         else:
-            counts.save(objects, before.packs)
+            if saving:
+                counts.save(objects, before.packs)
             return Colored(before, None, Marked(COUNTED, "", ""))
     except Uncounted as error:
         reason = str(error)
     finally:
         if counts is not None:
             counts.close()
-    return _marked(core, objects, roots, counts, before, reason)
+    return _marked(core, objects, roots, counts, before, reason, saving=saving)
 
 
 def _counted(objects: ObjectStore, roots: Roots, kept: Sequence[KeptRow]) -> tuple[Counts, Marks]:
@@ -88,13 +96,15 @@ def _marked(
     counts: Counts | None,
     before: Marks | None,
     reason: str,
+    *,
+    saving: bool,
 ) -> Colored:
     """Mark everything, count references on the way, and compare."""
     marks = Marks(objects, roots.thinned)
     marks.begin()
     marks.deferring = True
     shares = Shares(marks)
-    tally = tally_for(objects, sum(map(len, marks.colors.values())))
+    tally = tally_for(objects, sum(map(len, marks.colors.values()))) if saving else None
     try:
         marks.tally = tally
         keep_refs(core, shares, roots.refs, roots.kept)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,7 +19,7 @@ from cas.maintenance.findings import Severity
 from cas.maintenance.fsck.check import fsck
 from cas.maintenance.gc.counts import Counts
 from cas.maintenance.gc.forward import Forward
-from cas.testing.stores import build, create, scratch
+from cas.testing.stores import scratch
 from tests.counted import Seen, against_full_marks
 from tests.databases import fresh_url
 from tests.unit.kit import ManualClock, write
@@ -29,18 +29,9 @@ from tools.services import S3Server
 
 
 @pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Seen]:
-    """Every run that believes counts is compared with a full mark."""
-    with against_full_marks(monkeypatch) as found:
-        yield found
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """A new store in a folder, with a cache."""
-    create(str(tmp_path / "store"), clock=ManualClock())
-    with build(str(tmp_path / "store"), clock=ManualClock(), cached=True) as opened:
-        yield opened
+def store(cached_store: Store) -> Store:
+    """One with a cache, in which counts are kept."""
+    return cached_store
 
 
 def test_a_thinned_commit_is_taken_by_counts(store: Store, seen: Seen, rng: Random) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from cas.history.upkeep import COUNTED, FULL
 from cas.maintenance.findings import Severity
 from cas.maintenance.fsck.check import fsck
 from cas.maintenance.gc import coloring
+from cas.maintenance.gc.coloring import color_store
 from cas.maintenance.gc.counts import load
 from cas.maintenance.gc.forward import check_place
 from cas.maintenance.gc.roots import read_roots
@@ -22,24 +22,15 @@ from cas.objects.pipeline import Submitted
 from cas.testing.stores import build, create
 from cas.testing.versions import put_on
 from tests import counted as counted_room
-from tests.counted import Seen, against_full_marks
+from tests.counted import Seen
 from tests.unit.kit import ManualClock, write
 from tests.unit.maintenance.histories import run, thin
 
 
 @pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Seen]:
-    """Every run that believes counts is compared with a full mark."""
-    with against_full_marks(monkeypatch) as found:
-        yield found
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """A new store in a folder, with a cache."""
-    create(str(tmp_path / "store"), clock=ManualClock())
-    with build(str(tmp_path / "store"), clock=ManualClock(), cached=True) as opened:
-        yield opened
+def store(cached_store: Store) -> Store:
+    """One with a cache, in which counts are kept."""
+    return cached_store
 
 
 def garbage(store: Store, at: int) -> None:
@@ -201,3 +192,22 @@ def test_an_object_of_two_packs_counts_once(store: Store, seen: Seen) -> None:
         counts = load(store.objects, reader.lineage())
     assert counts.of(digest_blob(b"7" * 90)) == 1
     counts.close()
+
+
+def test_a_run_on_a_full_disk_writes_no_counts(store: Store, seen: Seen) -> None:
+    """What there was is believed, and stays as it was: room is for what gives room back."""
+    write(store, "main", {f"f{at}": b"%d" % at * 90 for at in range(40)})
+    run(store, FULL)
+    garbage(store, 1)
+    before = {path: path.read_bytes() for path in files_of(store)}
+    with store.objects.catalog.read() as reader:
+        roots = read_roots(store.core, reader)
+    kept = store.plan_gc(grace_us=0).kept
+    for path in files_of(store):
+        path.unlink()
+    for path, data in before.items():
+        path.write_bytes(data)
+    for full in (False, True):
+        found = color_store(store.core, store.objects, roots, kept, full=full, saving=False)
+        assert found.marked.how == (FULL if full else COUNTED)
+        assert {path: path.read_bytes() for path in files_of(store)} == before

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
-
-import pytest
 
 from cas.history.upkeep import COUNTED, FULL
 from cas.maintenance.copying import copy_refs
@@ -15,18 +12,11 @@ from cas.maintenance.fsck.check import fsck
 from cas.storage.codec import DICTIONARY
 from cas.testing.memories import ENOUGH, memories_of
 from cas.testing.stores import SMALL, build, create
-from tests.counted import Seen, against_full_marks
+from tests.counted import Seen
 from tests.unit.kit import ManualClock, write
 from tests.unit.maintenance.histories import thin
 
 DAY_US = 86_400_000_000
-
-
-@pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Seen]:
-    """Every run that believes counts is compared with a full mark."""
-    with against_full_marks(monkeypatch) as found:
-        yield found
 
 
 def test_a_catalog_put_back_at_the_same_entry_is_noticed(

@@ -262,8 +262,8 @@ def test_a_put_beside_a_run_writes_another_copy(store: Store) -> None:
     collector = upkeep._collector  # type: ignore[attr-defined]
     mark = collector._mark
 
-    def marked(*words: object) -> object:
-        made = mark(*words)
+    def marked(*words: object, **more: object) -> object:
+        made = mark(*words, **more)
         with reopened(store) as other:
             other.put(b"loose")
         return made
@@ -675,9 +675,9 @@ def test_a_run_with_nothing_new_marks_nothing(store: Store, clock: ManualClock) 
     marked: list[int] = []
     mark = collector._mark
 
-    def counted(*words: object) -> object:
+    def counted(*words: object, **more: object) -> object:
         marked.append(1)
-        return mark(*words)
+        return mark(*words, **more)
 
     collector._mark = counted
     write(store, "main", {"b": b"2"})

@@ -20,32 +20,7 @@ from cas.history.timeline import Timeline
 from cas.limits import THRESHOLDS
 from cas.objects.committer import Committer, Group
 from cas.testing.stores import build, create
-
-
-def _crowd(store: Store, works: list[Callable[[], None]]) -> list[BaseException | None]:
-    """Run works in threads that all queue behind one transaction; what each ended with."""
-    ends: list[BaseException | None] = [None] * len(works)
-
-    def run(number: int) -> None:
-        try:
-            works[number]()
-        except BaseException as error:
-            ends[number] = error
-
-    committer: Committer = store.objects.committer
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(works))]
-    with store.objects.catalog.write():
-        # Everybody comes while the gate is taken, so that all but the first queue up.
-        pause = threading.Event()
-        for thread in threads:
-            thread.start()
-            while not committer._led:
-                pause.wait(0.005)
-        while len(committer._queue) < len(works) - 1:
-            pause.wait(0.005)
-    for thread in threads:
-        thread.join()
-    return ends
+from tests.unit.crowd import in_one_group
 
 
 def _commit(store: Store, branch: str, name: str) -> Callable[[], None]:
@@ -87,7 +62,7 @@ def test_who_committed_sees_it_while_others_follow_the_journal(
 
             return work
 
-        assert _crowd(store, [committed(number) for number in range(6)]) == [None] * 6
+        assert in_one_group(store, [committed(number) for number in range(6)]) == [None] * 6
         assert [shown >= seq for seq, shown in seen] == [True] * 6
 
 
@@ -100,7 +75,7 @@ def test_a_crowd_commits_in_two_transactions(
         syncs: list[int] = []
         sync = log.sync_data
         monkeypatch.setattr(log, "sync_data", lambda fd: (syncs.append(fd), sync(fd))[1])
-        ends = _crowd(store, [_commit(store, f"b{n}", "f") for n in range(12)])
+        ends = in_one_group(store, [_commit(store, f"b{n}", "f") for n in range(12)])
         assert ends == [None] * 12
         assert len(syncs) <= 2
         assert [entry.seq for entry in store.journal()] == list(range(1, 14))
@@ -116,7 +91,7 @@ def test_who_is_refused_costs_the_others_nothing(store: Store) -> None:
     """Of several that write one file, the first wins, and those of other branches commit."""
     _commit(store, "main", "first")()
     works = [_commit(store, "main" if n % 2 else f"b{n}", "same") for n in range(10)]
-    ends = _crowd(store, works)
+    ends = in_one_group(store, works)
     refused = [end for end in ends if end is not None]
     assert len(refused) == 4
     assert all(isinstance(error, RefConflict) for error in refused)
@@ -131,7 +106,7 @@ def test_a_checkpoint_of_refs_ends_its_group(tmp_path: Path) -> None:
     with build(str(tmp_path / "s"), clock=SystemClock(), thresholds=thresholds) as store:
         for turn in range(5):
             works = [_commit(store, f"b{turn}-{n}", "f") for n in range(9)]
-            assert _crowd(store, works) == [None] * 9
+            assert in_one_group(store, works) == [None] * 9
         assert len(store.branches()) == 45
         for seq in range(1, 46):
             assert len(store.at(seq).branches()) == seq
@@ -155,7 +130,7 @@ def test_a_transaction_that_fails_as_a_whole_is_tried_again_by_the_others(
     monkeypatch.setattr(Publication, "_install", fail)
     names = ["f0", "f1", "bad", "f3"]
     works = [_commit(store, f"b{n}", name) for n, name in enumerate(names)]
-    ends = _crowd(store, works)
+    ends = in_one_group(store, works)
     assert [type(end).__name__ for end in ends] == [
         "NoneType",
         "NoneType",
@@ -187,7 +162,7 @@ def test_a_lost_answer_is_resolved_by_each_member(
                 raise OutcomeUnknown("lost", txid=None)
 
         monkeypatch.setattr(Connections, "cover", lose)
-        assert _crowd(store, [_commit(store, f"b{n}", "f") for n in range(6)]) == [None] * 6
+        assert in_one_group(store, [_commit(store, f"b{n}", "f") for n in range(6)]) == [None] * 6
         assert len(list(store.journal())) == 7
 
 
@@ -223,7 +198,9 @@ def test_a_lost_answer_does_not_answer_another_request(
                 raise OutcomeUnknown("lost", txid=None)
 
         monkeypatch.setattr(Connections, "cover", lose)
-        ends = _crowd(store, [_commit(store, "x", "x"), again, _commit(store, "y", "y"), other])
+        ends = in_one_group(
+            store, [_commit(store, "x", "x"), again, _commit(store, "y", "y"), other]
+        )
         assert not lost
         assert [type(end) for end in ends] == [type(None)] * 3 + [TransactionReused]
         assert seqs == [1, 1]
@@ -245,7 +222,7 @@ def test_a_lead_that_is_broken_off_is_handed_on(store: Store) -> None:
         committer.run(interrupt, lambda _done, _mark: None)
 
     works = [lead, *(_commit(store, f"b{n}", "f") for n in range(4)), lead]
-    ends = _crowd(store, works)
+    ends = in_one_group(store, works)
     assert isinstance(ends[0], KeyboardInterrupt)
     assert ends[1:5] == [None] * 4
     assert len(store.branches()) == 4
