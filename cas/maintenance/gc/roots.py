@@ -111,6 +111,8 @@ def read_roots(core: Core, reader: CatalogReader, after: int = 0) -> Roots:
 
 def _is_hollow(core: Core, id: CommitId) -> bool:
     """Whether the content of a commit is not there: it came thinned, after a session began."""
+    if not core.objects.has(id):
+        return True  # nothing led to it, and it went itself
     commit = Commit.decode(core.objects.get(id, Kind.COMMIT), verified=True)
     return not core.objects.has(commit.tree)
 

@@ -9,6 +9,8 @@ from random import Random
 from cas.history.upkeep import COUNTED, FULL
 from cas.maintenance.copying import copy_refs
 from cas.maintenance.fsck.check import fsck
+from cas.maintenance.gc.roots import _is_hollow
+from cas.model.ids import CommitId
 from cas.storage.codec import DICTIONARY
 from cas.testing.memories import ENOUGH, memories_of
 from cas.testing.stores import SMALL, build, create
@@ -86,6 +88,8 @@ def test_a_commit_that_came_thinned_beside_an_open_session_is_no_damage(tmp_path
         copy_refs(source, store, ["main"], force=True, thinned=True)
         thin(store)
         store.gc(grace_us=0)
+        # One that has gone as a whole is asked for nothing.
+        assert _is_hollow(store.core, CommitId(b"\1" * 32))
         tx.commit()
     store.gc(grace_us=0)
     assert not [each for each in fsck(store).findings if each.severity.name != "NOTICE"]
