@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -93,3 +93,14 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[services.S3S
             yield server
     except services.Unavailable as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture
+def s3_url(
+    s3_server: services.S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], str]:
+    """Addresses of prefixes that this test alone has, with credentials where a user has them."""
+    pytest.importorskip("obstore")
+    for name, value in s3_server.environment().items():
+        monkeypatch.setenv(name, value)
+    return lambda name: f"s3://{s3_server.bucket}{tmp_path}/{name}"

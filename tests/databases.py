@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from urllib.parse import quote
 
 import pytest
 
@@ -37,6 +38,7 @@ def oldest_postgres() -> Iterator[PostgresServer]:
         pytest.skip(f"no PostgreSQL {OLDEST}: {error}")
 
 
-def fresh_url(server: PostgresServer) -> str:
+def fresh_url(server: PostgresServer, bucket: str | None = None) -> str:
     """The URL of a store that nobody has named before."""
-    return server.url(store=f"t{next(_names)}")
+    url = server.url(store=f"t{next(_names)}")
+    return url if bucket is None else f"{url}&bucket={quote(bucket, safe='')}"

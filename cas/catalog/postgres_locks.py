@@ -63,12 +63,10 @@ class Attendance:
         """`Catalog.hold`. Raises what a connection raises."""
         key = self._key("session", number)
         with self._lock:
+            # Noted behind it: a connection that is made for it takes all that is noted, and who
+            # has a lock twice has it still when it was given up once.
+            self._ask(LOCK, key)
             self._held.add(key)
-            try:
-                self._ask(LOCK, key)
-            except BaseException:
-                self._held.discard(key)
-                raise
 
         def release() -> None:
             with self._lock:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from attrs import evolve
 
@@ -19,20 +19,11 @@ from cas.catalog.postgres_place import PostgresPlace, parse
 from cas.catalog.postgres_schema import add, drop, exists, migrate, rename
 from cas.clock import Clock
 from cas.errors import BucketTaken, CasError, Invalid, NotAStore
-from cas.later import Later
 from cas.maintenance.buckets import Begun, begin
 from cas.objects.store import ObjectStore
 from cas.storage.address import is_address
 from cas.storage.bucket import Bucket
-from cas.storage.local import LocalBucket
-
-if TYPE_CHECKING:
-    from cas.storage import connect as connecting
-    from cas.storage import remote
-else:
-    # Who keeps packs in a folder has no need of it.
-    connecting = Later("cas.storage.connect")
-    remote = Later("cas.storage.remote")
+from cas.storage.place import bucket_at
 
 _BUILDING: Final = ".new"
 
@@ -44,13 +35,6 @@ _WAIT_MS: Final = 50
 def parse_hosted(url: str) -> PostgresPlace:
     """Where a URL leads. Raises `Invalid`, `Unsupported`; neither repeats it."""
     return parse(url)
-
-
-def bucket_at(where: str, clock: Clock) -> Bucket:
-    """The bucket at a place, as a catalog names it. Raises what opening one does."""
-    if is_address(where):
-        return connecting.connect(remote.parse_address(where), clock)
-    return LocalBucket(where, clock)
 
 
 def open_hosted(
@@ -70,7 +54,7 @@ def open_hosted(
         cache = None if caches is None else _cache_of(catalog, caches)
         if cache is not None:
             catalog.remember(cache)
-        return ObjectStore(catalog, bucket_at(where, clock), clock, cache)
+        return ObjectStore(catalog, bucket_at(where, clock, cache), clock, cache)
     except BaseException:
         catalog.close()
         raise

@@ -12,19 +12,22 @@ from typing import TYPE_CHECKING, Final
 from cas.clock import Clock
 from cas.errors import Invalid
 from cas.later import Later
+from cas.model.names import CACHE
 from cas.storage.bucket import Bucket
 from cas.storage.files import OS_FILES, Files
 from cas.storage.local import LocalBucket
 
 if TYPE_CHECKING:
+    from cas.storage import address as addresses
     from cas.storage import remote
 else:
+    addresses = Later("cas.storage.address")
     remote = Later("cas.storage.remote")
 
 PACKS: Final = "packs"
 """A folder of pack files, or a file that says in which bucket they lie."""
 
-_RANGES: Final = os.path.join("cache", "ranges")
+_RANGES: Final = "ranges"
 
 
 def folder_of(place: str | os.PathLike[str], what: str) -> str:
@@ -52,8 +55,21 @@ def bucket_in(folder: str, clock: Clock, files: Files = OS_FILES) -> Bucket:
     """
     path = os.path.join(folder, PACKS)
     if os.path.isfile(path):
-        return remote.open_recorded(path, clock, os.path.join(folder, _RANGES))
+        address = remote.read_record(path).address
+        return remote.open_cached(address, clock, os.path.join(folder, CACHE, _RANGES))
     return LocalBucket(path, clock, files)
+
+
+def bucket_at(
+    where: str, clock: Clock, cache: str | None = None, files: Files = OS_FILES
+) -> Bucket:
+    """The bucket at a place, as a catalog on a server names it; `cache` is a folder for caches,
+    None keeps them in memory. Raises as `bucket_in` does.
+    """
+    if addresses.is_address(where):
+        ranges = None if cache is None else os.path.join(cache, _RANGES)
+        return remote.open_cached(remote.parse_address(where), clock, ranges)
+    return LocalBucket(where, clock, files)
 
 
 def address_in(folder: str) -> str | None:

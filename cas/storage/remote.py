@@ -52,11 +52,9 @@ class BucketRecord:
         return json.dumps(document, indent=1).encode() + b"\n"
 
 
-def open_recorded(path: str, clock: Clock, cache: str) -> CachedBucket:
-    """The bucket that a file names, with a cache in a folder. Raises as `read_record` and
-    `connect` do.
-    """
-    return CachedBucket(connect(read_record(path).address, clock), cache)
+def open_cached(address: BucketAddress, clock: Clock, cache: str | None) -> CachedBucket:
+    """The bucket at an address, with a cache in a folder or in memory. Raises as `connect` does."""
+    return CachedBucket(connect(address, clock), cache)
 
 
 def read_record(path: str) -> BucketRecord:
@@ -127,6 +125,8 @@ def _claim(bucket: S3Bucket) -> str:
     try:
         bucket.put(CLAIM, json.dumps({"schema": _SCHEMA, "claim": mark}).encode(), mark)
         taken = next(bucket.list(), None) is not None
+        if taken:
+            bucket.delete(CLAIM)
     except StorageFailed as error:
         if error.fields.get("errno") != errno.EEXIST:
             raise

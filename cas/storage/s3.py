@@ -295,7 +295,8 @@ class S3Bucket:
         while True:
             page = self._page(after)
             for name, size_bytes in page:
-                if name.endswith(".pack"):
+                # What lies deeper is of stores whose prefix begins with this one.
+                if name.endswith(".pack") and "/" not in name:
                     yield BucketFile(name, size_bytes)
             # A listing that was cut short looks like one that ended: ask what comes behind it.
             if not page:

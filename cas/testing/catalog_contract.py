@@ -298,6 +298,19 @@ class CatalogContract(CatalogTables, CatalogArchive):
         assert list(again.check()) == []
         again.close()
 
+    def test_a_number_is_held_until_it_is_given_up(self, catalog: Catalog, tmp_path: Path) -> None:
+        """`hold`: others see it as long as it is held, and not while its handle lives on."""
+        if not self.reopens:
+            pytest.skip("this catalog lives in one handle (reopens = False)")
+        other = self.open_catalog(tmp_path, META)
+        first, second = catalog.hold(7), catalog.hold(8)
+        assert (other.is_held(7), other.is_held(8), other.is_held(9)) == (True, True, False)
+        first()
+        assert (other.is_held(7), other.is_held(8)) == (False, True)
+        second()
+        assert other.is_held(8) is False
+        other.close()
+
     def test_two_handles_write_in_turn(self, catalog: Catalog, tmp_path: Path) -> None:
         """Writers of two handles never lose an update to each other."""
         if not self.reopens:

@@ -45,13 +45,15 @@ class Race:
     """Thresholds that a handful of commits crosses: spills and checkpoints all the time."""
     url: str = ""
     """Of a store on a server, with its bucket; else one is made in the folder of the race."""
+    bucket: str = ""
+    """Of that one, where its packs are to lie in an object store."""
 
 
 def run(race: Race, place: str, seed: str, program: Sequence[str] = PROGRAM) -> History:
     """Run a race in an empty folder and collect its history."""
     folder, logs = race.url or os.path.join(place, "store.cas"), os.path.join(place, "logs")
     os.mkdir(logs)
-    cas.init(folder)
+    cas.init(folder, bucket=race.bucket or None)
     draw = random.Random(f"race {seed}")
     # What this process can import, its children can.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

@@ -30,8 +30,7 @@ from cas.maintenance.newstore import new_meta
 from cas.objects.store import ObjectStore
 from cas.storage.bucket import Bucket
 from cas.storage.files import OS_FILES, Files
-from cas.storage.local import LocalBucket
-from cas.storage.place import bucket_in
+from cas.storage.place import bucket_at, bucket_in
 
 SMALL: Final = Thresholds(
     pack_bytes=128 * KIB,
@@ -93,27 +92,33 @@ def build(
 ) -> Store:
     """Open the store in a folder or at a URL, as `cas.open` does.
 
-    `cached` keeps index runs in files.
+    `cached` keeps index runs and hot ranges in files, those of a URL below `CAS_CACHE`.
     """
     cache = os.path.join(folder, assembly.CACHE) if cached else None
-    if is_postgres(folder):
-        where = parse(folder).bucket
-        cache = f"{where}.{assembly.CACHE}" if cached else None
-        if cache is not None:
-            os.makedirs(cache, exist_ok=True)
-    catalog, bucket = parts(folder, clock, files=files, vfs=vfs)
+    if cache is not None and is_postgres(folder):
+        cache = os.path.join(assembly.cache_root() or "", parse(folder).store)
+        os.makedirs(cache, exist_ok=True)
+    catalog, bucket = parts(folder, clock, files=files, vfs=vfs, cache=cache)
     objects = ObjectStore(catalog, bucket, clock, cache, thresholds=thresholds)
     return assembly.assemble(objects, folder)
 
 
 def parts(
-    folder: str, clock: Clock, *, files: Files = OS_FILES, vfs: str | None = None
+    folder: str,
+    clock: Clock,
+    *,
+    files: Files = OS_FILES,
+    vfs: str | None = None,
+    cache: str | None = None,
 ) -> tuple[Catalog, Bucket]:
-    """The catalog and the bucket of a store in a folder, or at a URL that names its bucket."""
+    """The catalog and the bucket of a store in a folder, or at a URL that names its bucket.
+
+    `cache` is the folder for caches of a store at a URL.
+    """
     if is_postgres(folder):
         place = parse(folder)
         assert place.bucket is not None
-        return open_postgres(place), LocalBucket(place.bucket, clock, files)
+        return open_postgres(place), bucket_at(place.bucket, clock, cache, files)
     catalog = open_catalog(
         os.path.join(folder, assembly.CATALOG),
         os.path.join(folder, assembly.LOCKS),

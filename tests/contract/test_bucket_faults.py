@@ -18,6 +18,7 @@ from cas.storage.bucket import BucketFile
 from cas.storage.connect import connect
 from cas.storage.s3 import S3Bucket
 from cas.testing.bucket_contract import pack_name, put
+from tests.databases import fresh_url
 from tests.servers.proxy import FAULTS, FaultProxy, faulty
 from tools.services import S3Server
 
@@ -42,9 +43,10 @@ def shared(s3_server: S3Server) -> Iterator[FaultProxy]:
 
 @pytest.fixture
 def proxy(
-    shared: FaultProxy, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+    shared: FaultProxy, s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[FaultProxy]:
     """The proxy without faults, credentials where a user has them, and little patience."""
+    monkeypatch.setenv("CAS_CACHE", str(tmp_path / "caches"))
     for name, value in s3_server.environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(connecting, "BUCKET_RETRIES", 0)
@@ -147,14 +149,23 @@ def test_a_listing_that_was_cut_short_is_gone_on_with(bucket: S3Bucket, proxy: F
     assert {file.name for file in bucket.list()} == expected
 
 
+@pytest.mark.parametrize("catalog", ["folder", "postgres"])
 def test_a_commit_survives_every_fault_at_every_request(
-    proxy: FaultProxy, s3_server: S3Server, tmp_path: Path, rng: random.Random
+    catalog: str,
+    proxy: FaultProxy,
+    s3_server: S3Server,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    rng: random.Random,
 ) -> None:
     """A commit with a pack file, with each of its requests going wrong in each way: it is done, or
     fails with a typed error and nothing of it is there; the store is whole afterwards.
     """
     url = address_of(proxy, s3_server, tmp_path).url
-    with cas.open(tmp_path / "store", create=True, bucket=url, clock=Hasty()) as store:
+    place = str(tmp_path / "store")
+    if catalog == "postgres":
+        place = fresh_url(request.getfixturevalue("postgres"))
+    with cas.open(place, create=True, bucket=url, clock=Hasty()) as store:
         committed: dict[str, bytes] = {}
 
         def commit(path: str) -> None:
@@ -187,7 +198,7 @@ def test_a_commit_survives_every_fault_at_every_request(
                     assert path not in snapshot
         assert failed < len(FAULTS)
         assert all(store.snapshot("main")[path] == content for path, content in committed.items())
-    with cas.open(tmp_path / "store") as store:
+    with cas.open(place) as store:
         # Packs that failed commits have left are nobody's. A collection removes them, but for one
         # that is younger than all that the catalog knows of.
         store.gc()

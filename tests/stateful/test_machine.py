@@ -40,8 +40,6 @@ from cas.testing.versions import put_on, versions_of
 from tests.databases import fresh_url
 from tests.stateful.oracle import Ref, State, Work, inside, read_state
 from tests.stateful.remote import Remote
-from tools.postgres_server import PostgresServer
-from tools.services import S3Server
 
 BRANCHES = st.sampled_from(["main", "plan", "plan/next", "a/b", "a"])
 PATHS = st.sampled_from(["r", "d/x", "d/y", "d/e/z", "w/1", "w/2"])
@@ -486,47 +484,34 @@ HOSTED_EXAMPLES = {"quick": 3, "deep": 400}
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_a_store_on_a_server_behaves_as_its_model(
-    postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("where", ["postgres", "s3", "postgres and s3"])
+def test_a_store_on_servers_behaves_as_its_model(
+    where: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same with the catalog on PostgreSQL and the packs in a folder."""
+    """The same with the catalog on PostgreSQL, the packs in a bucket of a real S3 server, both."""
     monkeypatch.setenv("CAS_CACHE", str(tmp_path / "caches"))
+    buckets = request.getfixturevalue("s3_url") if "s3" in where else None
+    server = request.getfixturevalue("postgres") if "postgres" in where else None
 
     class HostedMachine(StoreMachine):
         def where(self, scratch: str) -> str:
-            return f"{fresh_url(postgres)}&bucket={scratch}/packs"
+            if server is None:
+                return super().where(scratch)
+            bucket = buckets(scratch.strip("/")) if buckets else f"{scratch}/packs"
+            return fresh_url(server, bucket)
 
-    chosen = settings.get_profile(settings.get_current_profile_name())
-    run_state_machine_as_test(
-        HostedMachine,
-        settings=settings(
-            chosen,
-            max_examples=HOSTED_EXAMPLES.get(os.environ.get("CAS_TEST_PROFILE", "full"), 6),
-            stateful_step_count=50,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_a_store_on_a_bucket_behaves_as_its_model(
-    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The same with the catalog in a folder and the packs in a bucket of a real S3 server."""
-    pytest.importorskip("obstore")
-    for name, value in s3_server.environment().items():
-        monkeypatch.setenv(name, value)
-
-    class BucketMachine(StoreMachine):
         def make(self) -> None:
-            cas.init(self.folder, bucket=f"s3://{s3_server.bucket}{self.folder}")
+            if server is None:
+                assert buckets is not None
+                cas.init(self.folder, bucket=buckets(self.folder.strip("/")))
+            else:
+                super().make()
 
     chosen = settings.get_profile(settings.get_current_profile_name())
     REMOTE.kill()  # the next one finds the credentials
     try:
         run_state_machine_as_test(
-            BucketMachine,
+            HostedMachine,
             settings=settings(
                 chosen,
                 max_examples=HOSTED_EXAMPLES.get(os.environ.get("CAS_TEST_PROFILE", "full"), 6),

@@ -23,7 +23,6 @@ from cas.testing.serializable import check
 from cas.testing.stores import scratch
 from tests.databases import fresh_url
 from tests.stateful.racer import BUGS
-from tools.postgres_server import PostgresServer
 
 RACER: Final = (sys.executable, "-m", "tests.stateful.racer")
 REFS: Final = ("heads/a", "heads/b")
@@ -71,22 +70,32 @@ HOSTED_COUNTS: Final = {"quick": 40, "deep": 4_000}
 
 @pytest.mark.slow
 @pytest.mark.timeout(1_500)
-def test_recorded_histories_on_a_server_are_strictly_serializable(
-    postgres: PostgresServer,
+@pytest.mark.parametrize("where", ["postgres", "s3", "postgres and s3"])
+def test_recorded_histories_on_servers_are_strictly_serializable(
+    where: str,
+    request: pytest.FixtureRequest,
     tmp_path: Path,
     rng: random.Random,
     record_property: Callable[[str, object], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The same where writers queue at a row of PostgreSQL, and some of them are killed."""
+    """The same where writers queue at a row of PostgreSQL, where packs lie in a bucket, and where
+    both is so; some of them are killed.
+    """
     monkeypatch.setenv("CAS_CACHE", str(tmp_path / "caches"))
     count = HOSTED_COUNTS.get(os.environ.get("CAS_TEST_PROFILE", "full"), 250)
-    url = f"{fresh_url(postgres)}&bucket={tmp_path / 'packs'}"
-    race = Race(3, 2, count, kills=3, small=True, url=url)
+    bucket = str(tmp_path / "packs")
+    if "s3" in where:
+        bucket = request.getfixturevalue("s3_url")("packs")
+    url = ""
+    if "postgres" in where:
+        url = fresh_url(request.getfixturevalue("postgres"), bucket)
+        bucket = ""
+    race = Race(3, 2, count, kills=3, small=True, url=url, bucket=bucket)
     history = raced(race, f"{rng.random()}")
     ends = Counter(one.end for one in history.attempts)
     counts = {"entries": len(history.entries), **dict(sorted(ends.items()))}
-    record_property("counts", {"table": "transactions", "row": "on a server", "counts": counts})
+    record_property("counts", {"table": "transactions", "row": f"on {where}", "counts": counts})
     assert check(history) == []
     assert ends.keys() >= {"committed", "refused"}
 

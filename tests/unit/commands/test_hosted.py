@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import shutil
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -31,8 +32,10 @@ from cas.maintenance.stats import stats
 from cas.worktree.checkout import restore
 from cas.worktree.importer import import_folder
 from tests.databases import fresh_url
+from tests.servers.proxy import faulty
 from tests.unit.kit import commits, write
 from tools.postgres_server import PASSWORD, PostgresServer
+from tools.services import S3Server
 
 
 @pytest.fixture(autouse=True)
@@ -170,6 +173,27 @@ def test_caches_are_used_and_may_go(store: Store, url: str, tmp_path: Path) -> N
 
 
 # -- where a store is -------------------------------------------------------------------------
+
+
+def test_packs_in_an_object_store_are_read_through_a_cache(
+    url: str, s3_server: S3Server, s3_url: Callable[[str], str], rng: random.Random, tmp_path: Path
+) -> None:
+    """Reads that lie near each other are one request; what one handle has read the next one of
+    this host has, until the folder of caches goes.
+    """
+    with faulty(s3_server.endpoint) as proxy:
+        bucket = f"{s3_url('packs')}?endpoint={proxy.endpoint}"
+        contents = [rng.randbytes(300) for _ in range(2000)]
+        with cas.open(url, create=True, bucket=bucket) as store:
+            ids = store.put_many(contents)
+            while store.spill():
+                pass
+        shutil.rmtree(tmp_path / "caches")
+        for requests in (range(1, 20), range(2)):
+            proxy.reset()
+            with cas.open(url, read_only=True) as store:
+                assert list(store.get_many(ids[::10])) == contents[::10]
+            assert len(proxy.seen) in requests
 
 
 def test_a_store_needs_a_bucket_of_its_own(url: str, tmp_path: Path) -> None:

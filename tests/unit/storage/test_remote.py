@@ -22,10 +22,13 @@ from cas.errors import (
     StorageFailed,
     UnsafeBucket,
 )
+from cas.maintenance.fsck.check import fsck
 from cas.storage import connect as connecting
 from cas.storage.address import parse_address
 from cas.storage.connect import connect
 from cas.storage.probe import probe
+from cas.storage.remote import CLAIM, claim, release
+from cas.testing.bucket_contract import pack_name, put
 from tests.servers.careless import CarelessServer, careless
 from tools.services import S3Server
 
@@ -110,6 +113,34 @@ def test_a_prefix_belongs_to_one_store(tmp_path: Path, monkeypatch: pytest.Monke
         cas.init(tmp_path / "two", bucket=at(server, "b"))
         with pytest.raises(Invalid, match="lie in"):
             cas.open(tmp_path / "one", bucket=at(server, "b"))
+
+
+def test_a_prefix_may_begin_with_that_of_another_store(real: str, tmp_path: Path) -> None:
+    """What lies below a longer prefix is of the store there: it is not listed here, no finding of a
+    check, and nothing that a collection, or a store that never came to be, takes along.
+    """
+    with cas.open(tmp_path / "inner", create=True, bucket=f"{real}/b") as inner:
+        oid = inner.put(os.urandom(200_000))
+        release(claim(parse_address(real), SystemClock()), SystemClock())
+        with cas.open(tmp_path / "outer", create=True, bucket=real) as outer:
+            outer.put(os.urandom(200_000))
+            assert len(list(outer.objects.bucket.list())) == 1
+            assert fsck(outer).findings == ()
+            outer.gc()
+        inner.objects.bucket.forget()
+        assert len(inner.get(oid)) == 200_000
+        assert fsck(inner).findings == ()
+
+
+def test_a_prefix_with_packs_and_no_claim_is_left_as_it_is(real: str, tmp_path: Path) -> None:
+    """Packs of a store whose claim is gone are somebody's; who is refused leaves no claim there."""
+    bucket = connect(parse_address(real), SystemClock())
+    put(bucket, pack_name(1), b"somebody's")
+    for _ in range(2):
+        with pytest.raises(BucketTaken):
+            cas.init(tmp_path / "store", bucket=real)
+    assert bucket.mark_of(CLAIM) is None
+    assert bucket.read(pack_name(1), 0, 10) == b"somebody's"
 
 
 def test_a_store_in_a_folder_is_not_opened_as_another(
