@@ -46,7 +46,7 @@ TESTS: dict[str, tuple[list[str], str]] = {
     "histories": (["tests/stateful/test_serializable.py", "-k", "recorded"], "full"),
     "interleavings": (["tests/schedules", "-k", "loses"], "full"),
     "images": (["tests/crash/test_images.py", "-k", "shows_all"], "full"),
-    "fuzz": (["tests/fuzz/test_fuzz.py"], "full"),
+    "fuzz": (["tests/fuzz/test_fuzz.py", "-k", "no_input"], "deep"),
     "guided": (["tests/fuzz/test_guided.py", "-k", "reaches"], "deep"),
 }
 """What one round of each family runs, and its profile; in the order of `MEASURES`."""
