@@ -288,15 +288,18 @@ def _listed(objects: ObjectStore) -> set[bytes]:
 
 
 def store_refs(core: Core, seq: int) -> list[bytes]:
-    """Make the refs tree after entry `seq` a checkpoint; its root, if there is any entry."""
+    """Make the refs tree after entry `seq` a checkpoint; its root, which must stay. The empty one
+    is known without being stored.
+    """
     objects = core.objects
     if not seq:
         return []
     with objects.catalog.read() as reader:
         root = core.timeline.at(reader, seq).root
+        kept = [root] if root != REFS.empty else []
         stored = reader.checkpoint(seq)
         if stored is not None and stored.seq == seq:
-            return [root]
+            return kept
         nodes = [(root, EMPTY_DATA)]
         if root != REFS.empty:
             found = nodes_of(REFS, root, core.timeline.nodes)
@@ -316,7 +319,7 @@ def store_refs(core: Core, seq: int) -> list[bytes]:
     except BaseException as error:
         batch.abandon(error)
         raise
-    return [root]
+    return kept
 
 
 def _tally(objects: ObjectStore, marks: Marks) -> tuple[tuple[GcRow, ...], int]:

@@ -254,6 +254,33 @@ def test_commits_during_a_run_lose_nothing(store: Store) -> None:
     assert store.snapshot("main")["deep/file"] == b"7"
 
 
+def test_a_horizon_at_a_state_without_refs_is_collected_behind(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    """The empty tree of refs is known without being stored: that a run took it stops no later one.
+
+    A run whose horizon had moved to such a state said that an object is missing, for good.
+    """
+    create(str(tmp_path / "empty"), clock=clock)
+    with build(str(tmp_path / "empty"), clock=clock, thresholds=SMALL) as store:
+        write(store, "main", {"a": b"1"})
+        write(store, "main", {"a": b"2"})
+        with store.begin() as tx:
+            tx.delete("heads/main")
+            seq = tx.commit().seq
+        store.gc(grace_us=0)
+        with store.objects.catalog.read() as reader:
+            stored = reader.checkpoint(seq)
+        assert stored is not None
+        assert stored.seq == seq
+        assert not store.objects.has(stored.root)
+        with store.begin(author="keeper", message="forget") as tx:
+            stage_raise(store.core, tx, seq, {})
+            tx.commit()
+        assert store.gc(grace_us=0).object_count
+        assert fsck(store).findings == ()
+
+
 def test_a_put_beside_a_run_writes_another_copy(store: Store) -> None:
     """A put that is acknowledged while a run is at work is not taken by that run."""
     store.put(b"loose")
