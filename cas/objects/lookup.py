@@ -420,8 +420,7 @@ class Lookup:
         with self._lock:
             if self._runs is not None:
                 return self._runs
-            self.ensure()
-            loaded = self._folder.load(self.state.packs)
+            loaded = self._folder.load(self.ensure(), self.refresh)
             self._runs = self._cover(loaded, uncovered(loaded, self.state.packs), self.state.packs)
             return self._runs
 

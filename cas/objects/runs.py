@@ -7,12 +7,12 @@ opened for reading only, costs memory and time and nothing else. Used under the 
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from cas.catalog.catalog import Catalog
 from cas.clock import Clock
-from cas.objects.packs import PackInfo, file_name
+from cas.objects.packs import PackInfo, State, file_name
 from cas.storage.index import Run, load_runs, save_run
 from cas.storage.merging import Merge, due_merge
 
@@ -25,10 +25,17 @@ def uncovered(runs: Iterable[Run], packs: Mapping[int, PackInfo]) -> list[PackIn
 
 def fits(run: Run, packs: Mapping[int, PackInfo]) -> bool:
     """Whether a run speaks of packs of this catalog: one copied back from yesterday may
-    have given their numbers to others.
+    have given their numbers to others. Not for one that `is_ahead`.
     """
     known = [(packs[n], name) for n, name in zip(run.packs, run.names, strict=True) if n in packs]
     return bool(known) and all(pack.file == file_name(name) for pack, name in known)
+
+
+def is_ahead(run: Run, state: State) -> bool:
+    """Whether a run speaks of packs that came later. A catalog that was copied back may give their
+    numbers to others yet: what lies there would be looked for in the wrong packs.
+    """
+    return max(run.packs, default=0) > state.version
 
 
 class RunFolder:
@@ -39,16 +46,21 @@ class RunFolder:
         self._catalog = catalog
         self._clock = clock
 
-    def load(self, packs: Mapping[int, PackInfo]) -> list[Run]:
-        """The runs of this store's lineage that speak of these packs, each pack once, largest
-        first; others are dropped.
+    def load(self, state: State, refresh: Callable[[], State]) -> list[Run]:
+        """The runs of this store's lineage that speak of the packs of this state, or of the newest
+        where one may be of another process, each pack once, largest first; others are dropped.
         """
         if self._folder is None:
             return []
         loaded: list[Run] = []
         covered: set[int] = set()
-        for run in load_runs(self._folder, self._catalog.meta.lineage_id):
-            if covered.isdisjoint(run.packs) and fits(run, packs):
+        runs = load_runs(self._folder, self._catalog.meta.lineage_id)
+        if any(is_ahead(run, state) for run in runs):
+            state = refresh()
+        for run in runs:
+            if is_ahead(run, state):
+                continue
+            if covered.isdisjoint(run.packs) and fits(run, state.packs):
                 loaded.append(run)
                 covered.update(run.packs)
             else:

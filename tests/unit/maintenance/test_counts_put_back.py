@@ -10,7 +10,7 @@ from cas.history.upkeep import COUNTED, FULL
 from cas.maintenance.copying import copy_refs
 from cas.maintenance.fsck.check import fsck
 from cas.maintenance.gc.roots import _is_hollow
-from cas.model.ids import CommitId
+from cas.model.ids import BlobId, CommitId, digest_blob
 from cas.storage.codec import DICTIONARY
 from cas.testing.memories import ENOUGH, memories_of
 from cas.testing.stores import SMALL, build, create
@@ -117,3 +117,35 @@ def test_a_put_of_what_lies_beside_a_dictionary_writes_a_copy_that_needs_none(
         assert not [each for each in fsck(store).findings if each.severity.name != "NOTICE"]
         store.spill()
         assert store.get(id) == contents[0]
+
+
+def test_an_index_of_packs_that_a_catalog_put_back_will_number_anew_is_left(
+    tmp_path: Path, rng: Random
+) -> None:
+    """A run of the index that is ahead of the catalog speaks of other packs than those to come.
+
+    Whoever asked for content of the lost state, or collected, was answered by an assertion.
+    """
+    clock = ManualClock()
+    place, saved = tmp_path / "store", tmp_path / "saved"
+    create(str(place), clock=clock)
+    with build(str(place), clock=clock, cached=True) as store:
+        write(store, "main", {"a": rng.randbytes(3_000_000)})
+    shutil.copytree(place, saved, ignore=shutil.ignore_patterns("cache", "locks"))
+    lost = rng.randbytes(3_000_000)
+    with build(str(place), clock=clock, cached=True) as store:
+        id = store.put(lost)
+        assert store.get(id) == lost
+        assert not store.has(BlobId(digest_blob(b"what the index is asked for")))
+    for path in place.glob("catalog*"):
+        path.unlink()
+    shutil.copytree(saved, place, dirs_exist_ok=True)
+    with build(str(place), clock=clock, cached=True) as store:
+        assert not store.has(BlobId(digest_blob(b"what the index is asked for")))
+        for at in range(5):
+            write(store, "main", {"b": b"%d" % at})
+        assert not store.has(id)
+        assert store.put(lost) == id
+        assert store.get(id) == lost
+        store.gc(grace_us=0)
+        assert not [each for each in fsck(store).findings if each.severity.name == "LOSS"]
