@@ -10,13 +10,16 @@ import os
 import sys
 from collections.abc import MutableMapping, Sequence
 from importlib import import_module
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
 from cas.cli.front import Front
 from cas.cli.options import WithCommon, said_json
 from cas.cli.problems import BROKEN_PIPE, Problem, debugging, problem_of
+
+if TYPE_CHECKING:
+    from cas.worktree.glance import Glance
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "init": ("init", "Make a store."),
@@ -162,9 +165,11 @@ def cli(ctx: click.Context, version: bool) -> None:
         raise click.UsageError("Name a command; `cas --help` lists them.", ctx)
 
 
-def main(arguments: list[str], *, alone: bool = False) -> int:
-    """Run one command line; the exit code. Raises nothing. `alone`: nothing else runs here."""
-    front = Front(alone=alone)
+def main(arguments: list[str], *, alone: bool = False, ahead: Glance | None = None) -> int:
+    """Run one command line; the exit code. Raises nothing. `alone`: nothing else runs here, but
+    for a look `ahead` at the folder that is probably meant.
+    """
+    front = Front(alone=alone, ahead=ahead)
     try:
         try:
             code = _invoke(front, arguments)

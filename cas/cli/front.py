@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import click
 
+from cas.cli.ahead import cache_of
 from cas.cli.output import Output, Settings
 from cas.errors import NotAllowed, Purged, Unavailable
-from cas.model.names import CACHE, STORE_FOLDER
 
 if TYPE_CHECKING:
     from cas.history.store import Store
@@ -30,8 +30,9 @@ _R = TypeVar("_R")
 class Front:
     """One invocation of the command line. One thread."""
 
-    def __init__(self, *, alone: bool = False) -> None:
+    def __init__(self, *, alone: bool = False, ahead: Glance | None = None) -> None:
         self._alone = alone
+        self._ahead = ahead
         self.settings = Settings()
         self.out = Output(self.settings)
         self.exit_code = 0
@@ -55,12 +56,14 @@ class Front:
 
     def glance(self, folder: str, chosen: bytes, *, wanted: bool) -> Glance:
         """A look at a folder that goes on until the store is open, where this process is the
-        command's alone; for the store that is probably meant, which nobody has found yet.
+        command's alone: the one that was begun before all else, if it is this one.
         """
+        cache = cache_of(self.settings.store) if wanted and self._alone else ""
+        if self._ahead is not None and self._ahead.is_of(cache, folder, chosen):
+            return self._ahead
         from cas.worktree.glance import Glance
 
-        place = self.settings.store or os.environ.get("CAS_STORE") or _nearest(os.getcwd())
-        return Glance(os.path.join(place, CACHE) if wanted and self._alone else "", folder, chosen)
+        return Glance(cache, folder, chosen)
 
     def store(self, *, write: bool = False, remember: bool = False) -> Store:
         """Open the store; for reading unless `write`. Raises as `cas.assembly.open` does.
@@ -104,15 +107,6 @@ class Front:
         ):
             space.check_branch()
             yield space
-
-
-def _nearest(folder: str) -> str:
-    """The first store folder here or above, by its name alone."""
-    while not os.path.isdir(os.path.join(folder, STORE_FOLDER)):
-        if folder == os.path.dirname(folder):
-            return ""
-        folder = os.path.dirname(folder)
-    return os.path.join(folder, STORE_FOLDER)
 
 
 def tell_purged(front: Front, paths: Sequence[str]) -> None:

@@ -44,14 +44,17 @@ def run() -> NoReturn:
     sys.setswitchinterval(_SWITCH_S)
     _open_standard_streams()
     try:
-        from cas.cli.app import main
+        from cas.cli.ahead import guess
 
-        gc.freeze()
-        gc.set_threshold(*_COLLECT)
-        gc.enable()
-        if guarded:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        code = main(sys.argv[1:], alone=True)
+        with guess(sys.argv[1:]) as ahead:
+            from cas.cli.app import main
+
+            gc.freeze()
+            gc.set_threshold(*_COLLECT)
+            gc.enable()
+            if guarded:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+            code = main(sys.argv[1:], alone=True, ahead=ahead)
     except KeyboardInterrupt:
         code = 130
     try:

@@ -1,8 +1,8 @@
 """A look at a folder that begins before the store is open, in a process of its own.
 
 Floor 5. To look at every entry of a large folder takes as long as to load the program, and needs
-nothing of it but the picture of the folder. So a command that knows its folder forks at once: the
-child looks while its parent loads what it needs and opens the store. Invariant: what the child
+nothing of it but the picture of the folder. So a command forks as soon as it can guess its folder:
+the child looks while its parent loads what it needs and opens the store. Invariant: what the child
 says is believed for exactly the picture that the store then gives, told by its hash; where there
 is no child, or it says nothing, the parent looks for itself.
 
@@ -18,16 +18,10 @@ import threading
 from array import array
 from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
-from cas.later import Later
 from cas.limits import ID_BYTES
-
-if TYPE_CHECKING:
-    from cas.worktree import statcache
-else:
-    # Loaded by the child for itself, while its parent loads it as well.
-    statcache = Later("cas.worktree.statcache")
+from cas.worktree.looking import look
 
 
 class Glance:
@@ -37,6 +31,7 @@ class Glance:
         """Begin. `cache`: the cache folder of the store that is probably meant; `chosen`: the
         options of the walk (`options_mark`). Where no child can be had, there is none.
         """
+        self._of = (cache, folder, chosen)
         self._child = 0
         self._answer = -1
         if not _is_worth_it() or not os.path.isdir(cache):
@@ -73,6 +68,10 @@ class Glance:
         if self._answer >= 0:
             os.close(self._answer)
             self._answer = -1
+
+    def is_of(self, cache: str, folder: str | os.PathLike[str], chosen: bytes) -> bool:
+        """Whether it was begun with these."""
+        return self._of == (cache, folder, chosen)
 
     def _wait(self) -> bool:
         child, self._child = self._child, 0
@@ -115,7 +114,7 @@ def _look(answer: int, cache: str, folder: str | os.PathLike[str], chosen: bytes
         null = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):  # a pipe that they are ends with the command, not with this
             os.dup2(null, stream)
-        found = statcache.look(cache, os.fsencode(os.path.realpath(folder)), chosen)
+        found = look(cache, os.fsencode(os.path.realpath(folder)), chosen)
         if found is not None:
             with open(answer, "wb", closefd=False) as file:
                 file.write(found[0] + array("Q", found[1]).tobytes())

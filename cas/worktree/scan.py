@@ -44,10 +44,11 @@ from cas.worktree.files import (
     tag_of,
 )
 from cas.worktree.ignore import CASIGNORE, GITIGNORE, Rules
+from cas.worktree.looking import Status, status_of
 from cas.worktree.names import MARKER, STORE_FOLDER, find_twins, is_left_out, is_store
 from cas.worktree.place import Place, read_rules
 from cas.worktree.secrets import is_private_key, is_secret_name
-from cas.worktree.statcache import Picture, Status, settled, status_of, unsettled
+from cas.worktree.statcache import Picture, settled, unsettled
 from cas.worktree.values import ImportOptions, OnProgress, Problem, Progress
 
 _FILE: Final = int(EntryKind.FILE)

@@ -12,37 +12,36 @@ walk that read it is therefore kept with an inode that no file has, and is read 
 
 from __future__ import annotations
 
-import mmap
 import os
-import struct
 from array import array
 from collections import Counter
 from collections.abc import Iterator
-from itertools import chain
-from operator import attrgetter, eq
+from operator import eq
 from typing import Any, Final
 
 from cas.errors import Corrupt
 from cas.limits import ID_BYTES
 from cas.model.encoding import decode, encode
-from cas.model.ids import derive_parts, digest_blob
+from cas.model.ids import derive_parts
 from cas.model.values import frozen
-
-Status = tuple[int, int, int, int, int]
-"""(mode, inode, size, mtime, ctime) of an entry; times in ns since 1970."""
+from cas.worktree.looking import (
+    FIELDS,
+    HEAD,
+    MAGIC,
+    SUFFIX,
+    Paths,
+    Status,
+    changed,
+    file_name,
+    split,
+)
 
 RulesSeen = dict[bytes, list[bytes]]
 """Ids of the ignore files of each directory (path with a slash) that has any."""
 
 _KIND_MASK: Final = 0o170000
-_FIELDS: Final = 5
-_STATUS_BYTES: Final = 8 * _FIELDS
-_CHUNK: Final = 2048
-_MAGIC: Final = b"casSTAT2"
 _CONTEXT: Final = "cas 2026-11 stat cache v2"
-_HEAD: Final = struct.Struct("=8s16s16s4Q")
 _PART_BYTES: Final = 4 << 20
-_SUFFIX: Final = ".stat"
 _KEPT: Final = 64
 """Pictures kept of different folders; the oldest goes first."""
 
@@ -51,13 +50,9 @@ _KEPT: Final = 64
 _TICK_NS: Final = 20_000_000
 _COARSE_NS: Final = 2_100_000_000
 _SECOND_NS: Final = 1_000_000_000
-_INT_END: Final = 1 << 63
 
-# No inode is negative, and the two differ, so that neither is ever equal to what is there.
+# No inode is negative, and this is not the one that `looking` has for what is gone.
 _UNSETTLED: Final = -1
-_UNSEEN: Final = -2
-
-_fields_of = attrgetter("st_mode", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
 
 
 @frozen
@@ -72,71 +67,7 @@ class Key:
     @property
     def file_name(self) -> str:
         """Name of the picture's file."""
-        return digest_blob(self.options + b"\0" + self.folder)[:16].hex() + _SUFFIX
-
-
-class Paths:
-    """Absolute paths in order, each with a NUL behind it: a million take 50 MB and not 90."""
-
-    __slots__ = ("_starts", "_text")
-
-    def __init__(self) -> None:
-        self._text: bytearray | memoryview = bytearray()
-        self._starts: array[int] | memoryview = array("Q")
-
-    @classmethod
-    def of(cls, text: memoryview, starts: memoryview) -> Paths:
-        """Those of a file that was proved whole; not to be added to."""
-        paths = cls()
-        paths._text, paths._starts = text, starts.cast("Q")
-        return paths
-
-    def __len__(self) -> int:
-        return len(self._starts)
-
-    def __getitem__(self, index: int) -> bytes:
-        return bytes(self._text[self._starts[index] : self._start(index + 1) - 1])
-
-    def __iter__(self) -> Iterator[bytes]:
-        for start in range(0, len(self), _CHUNK):
-            yield from self.part(start, min(len(self), start + _CHUNK))
-
-    def part(self, start: int, stop: int) -> list[bytes]:
-        """Some that lie behind each other, at least one."""
-        return bytes(self._text[self._starts[start] : self._start(stop) - 1]).split(b"\0")
-
-    def _start(self, index: int) -> int:
-        return self._starts[index] if index < len(self._starts) else len(self._text)
-
-    def append(self, path: bytes) -> None:
-        """One more."""
-        assert isinstance(self._text, bytearray)
-        assert isinstance(self._starts, array)
-        self._starts.append(len(self._text))
-        self._text += path
-        self._text.append(0)
-
-    def copy(self, other: Paths, start: int, stop: int) -> None:
-        """Append some of another folder's, at least one."""
-        assert isinstance(self._text, bytearray)
-        assert isinstance(self._starts, array)
-        by = len(self._text) - other._starts[start]
-        self._text += other._text[other._starts[start] : other._start(stop)]
-        if by:
-            self._starts.extend([at + by for at in other._starts[start:stop]])
-        else:
-            self._starts.frombytes(other._starts[start:stop].tobytes())
-
-    def truncate(self, length: int) -> None:
-        """Drop those from `length` on."""
-        assert isinstance(self._text, bytearray)
-        assert isinstance(self._starts, array)
-        del self._text[self._start(length) :]
-        del self._starts[length:]
-
-    def columns(self) -> tuple[memoryview, memoryview]:
-        """Text and starts, as they are written."""
-        return memoryview(self._text), memoryview(self._starts).cast("B")
+        return file_name(self.folder, self.options)
 
 
 class Picture:
@@ -176,7 +107,7 @@ class Picture:
 
     def finish(self, index: int, status: Status, id: bytes, number: int) -> None:
         """Complete a directory that was added before its entries."""
-        self.status[index * _FIELDS : (index + 1) * _FIELDS] = array("q", status)
+        self.status[index * FIELDS : (index + 1) * FIELDS] = array("q", status)
         self.spans[index] = len(self.paths) - index
         self.ids[index * ID_BYTES : (index + 1) * ID_BYTES] = id
         self.numbers[index] = number
@@ -184,7 +115,7 @@ class Picture:
     def copy(self, other: Picture, start: int, stop: int) -> None:
         """Append entries of another picture."""
         self.paths.copy(other.paths, start, stop)
-        self.status.frombytes(other.status[start * _FIELDS : stop * _FIELDS].tobytes())
+        self.status.frombytes(other.status[start * FIELDS : stop * FIELDS].tobytes())
         self.spans.frombytes(other.spans[start:stop].tobytes())
         self.ids += other.ids[start * ID_BYTES : stop * ID_BYTES]
         self.numbers.frombytes(other.numbers[start:stop].tobytes())
@@ -192,7 +123,7 @@ class Picture:
     def truncate(self, length: int) -> None:
         """Drop the entries from `length` on."""
         self.paths.truncate(length)
-        del self.status[length * _FIELDS :]
+        del self.status[length * FIELDS :]
         del self.spans[length:]
         del self.ids[length * ID_BYTES :]
         del self.numbers[length:]
@@ -205,12 +136,12 @@ class Picture:
 
     def mode(self, index: int) -> int:
         """Mode of an entry."""
-        mode: int = self.status[index * _FIELDS]
+        mode: int = self.status[index * FIELDS]
         return mode
 
     def status_of(self, index: int) -> Status:
         """Status of an entry."""
-        mode, inode, size, mtime, ctime = self.status[index * _FIELDS : (index + 1) * _FIELDS]
+        mode, inode, size, mtime, ctime = self.status[index * FIELDS : (index + 1) * FIELDS]
         return mode, inode, size, mtime, ctime
 
     def children(self, index: int) -> Iterator[int]:
@@ -224,7 +155,7 @@ class Picture:
     def count(self, kind: int) -> int:
         """Entries of a kind, as `stat.S_IFMT` gives it."""
         # A folder has few modes, and many entries.
-        modes = Counter(self.status[::_FIELDS])
+        modes = Counter(self.status[::FIELDS])
         return sum([count for mode, count in modes.items() if mode & _KIND_MASK == kind])
 
     def columns(self) -> tuple[memoryview, ...]:
@@ -243,49 +174,13 @@ class Picture:
 
     def changed(self) -> list[int]:
         """Indexes of entries that are not as they were, ascending. Looks at every one."""
-        if self.seen is not None:
-            return self.seen
-        found: list[int] = []
-        paths = self.paths
-        for start in range(0, len(paths), _CHUNK):
-            part = paths.part(start, min(len(paths), start + _CHUNK))
-            try:
-                now = array("q", chain.from_iterable(map(_fields_of, map(os.lstat, part))))
-            except (OSError, OverflowError):
-                now = array("q", chain.from_iterable(map(_look, part)))
-            before = self.status[start * _FIELDS : (start + len(part)) * _FIELDS].tobytes()
-            if now.tobytes() != before:
-                found += _differing(before, now.tobytes(), start)
-        return found
+        return changed(self.paths, self.status) if self.seen is None else self.seen
 
 
 def _parts(column: memoryview) -> Iterator[bytes]:
     """A column in pieces: one as large as a folder of a million files is not copied whole."""
     for start in range(0, len(column), _PART_BYTES):
         yield bytes(column[start : start + _PART_BYTES])
-
-
-def _look(path: bytes) -> Status:
-    """Status of a path, or one that nothing has."""
-    try:
-        return status_of(os.lstat(path))
-    except OSError:
-        return (0, _UNSEEN, 0, 0, 0)
-
-
-def _differing(before: bytes, now: bytes, start: int) -> list[int]:
-    return [
-        start + at // _STATUS_BYTES
-        for at in range(0, len(before), _STATUS_BYTES)
-        if before[at : at + _STATUS_BYTES] != now[at : at + _STATUS_BYTES]
-    ]
-
-
-def status_of(status: os.stat_result) -> Status:
-    """The fields that tell a change."""
-    fields: Status = _fields_of(status)
-    # A few file systems number inodes up to 2^64; such an entry is never taken for unchanged.
-    return fields if max(fields) < _INT_END else (fields[0], _UNSEEN, 0, 0, 0)
 
 
 def settled(status: Status, started_ns: int) -> Status:
@@ -310,57 +205,28 @@ def load(cache: str, key: Key) -> Picture | None:
 
     It lies in its file, mapped: a later picture takes the file's name and not its place.
     """
-    found = _read(cache, key)
-    return None if found is None or found[1] != (key.store_id, key.lineage_id) else found[0]
-
-
-def look(cache: str, folder: bytes, options: bytes) -> tuple[bytes, list[int]] | None:
-    """What of a folder is not as its picture has it, and the proof of that picture, whichever
-    store's it is; None where `load` would find none.
-    """
-    found = _read(cache, Key(b"", b"", folder, options))
-    return None if found is None else (found[0].proof, found[0].changed())
-
-
-def _read(cache: str, key: Key) -> tuple[Picture, tuple[bytes, bytes]] | None:
-    """A picture, and the store and lineage that it is of, which is not looked at here."""
-    try:
-        with open(os.path.join(cache, key.file_name), "rb") as file:
-            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    except (OSError, ValueError):
+    parts = split(os.path.join(cache, key.file_name))
+    if parts is None or parts.of != (key.store_id, key.lineage_id) or parts.options != key.options:
         return None
-    body, digest = data[:-ID_BYTES], data[-ID_BYTES:]
-    if len(body) < _HEAD.size or derive_parts(_CONTEXT, (body,)) != digest:
-        return None
-    magic, store_id, lineage_id, count, *lengths = _HEAD.unpack_from(body)
-    if magic != _MAGIC:
-        return None
-    at = _HEAD.size
-    parts: list[memoryview] = []
-    columns = (_STATUS_BYTES * count, 4 * count, 8 * count, ID_BYTES * count, lengths[0])
-    for length in (*columns, 8 * count, *lengths[1:]):
-        parts.append(body[at : at + length])
-        at += length
-    status, spans, numbers, ids, text, starts, rules, options = parts
-    if at != len(body) or options != key.options or not count:
+    if derive_parts(_CONTEXT, (parts.body,)) != parts.proof:
         return None
     picture = Picture()
-    picture.status, picture.spans = status.cast("q"), spans.cast("I")
-    picture.numbers, picture.ids = numbers.cast("Q"), ids
-    picture.paths, picture.proof = Paths.of(text, starts), bytes(digest)
+    picture.status, picture.spans = parts.status.cast("q"), parts.spans.cast("I")
+    picture.numbers, picture.ids = parts.numbers.cast("Q"), parts.ids
+    picture.paths, picture.proof = parts.paths, parts.proof
     try:
-        picture.rules = dict(decode(bytes(rules), verified=True))
+        picture.rules = dict(decode(bytes(parts.rules), verified=True))
     except (Corrupt, TypeError, ValueError):
         return None
-    return (picture, (store_id, lineage_id)) if picture.paths[0] == key.folder else None
+    return picture if picture.paths[0] == key.folder else None
 
 
 def save(cache: str, key: Key, picture: Picture, token: bytes) -> None:
     """Keep a picture; where that is impossible it is done without. `token`: random bytes."""
     columns = picture.columns()
     rules = encode([[path, ids] for path, ids in sorted(picture.rules.items())])
-    head = _HEAD.pack(
-        _MAGIC,
+    head = HEAD.pack(
+        MAGIC,
         key.store_id,
         key.lineage_id,
         len(picture),
@@ -381,7 +247,7 @@ def save(cache: str, key: Key, picture: Picture, token: bytes) -> None:
 
 
 def _prune(cache: str) -> None:
-    names = [name for name in os.listdir(cache) if name.endswith(_SUFFIX)]
+    names = [name for name in os.listdir(cache) if name.endswith(SUFFIX)]
     if len(names) > _KEPT:
         found = [os.path.join(cache, name) for name in names]
         for path in sorted(found, key=os.path.getmtime)[:-_KEPT]:

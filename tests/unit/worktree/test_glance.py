@@ -19,25 +19,29 @@ from tests.tidy.source import ROOT
 
 START = """
 import os, sys, threading
-from cas.worktree import statcache
 from cas.worktree.glance import Glance, options_mark
+from cas.worktree.looking import look
 cache, folder = sys.argv[1:3]
 chosen = options_mark(False, False)
 def mine():
-    return statcache.look(cache, os.fsencode(folder), chosen)
+    return look(cache, os.fsencode(folder), chosen)
 """
 
 COMMAND = """
 import os, sys
 from cas.cli.app import main
+from cas.cli.main import run
 from cas.worktree import statcache
-if sys.argv[1] == "blind":
+said = sys.argv.pop(1)
+if said != "sees":
     parent, look = os.getpid(), statcache.Picture.changed
     def blind(self):
         assert os.getpid() != parent or self.seen is not None, "the command looks for itself"
         return look(self)
     statcache.Picture.changed = blind
-sys.exit(main(sys.argv[2:], alone=True))
+if said == "ahead":
+    run()
+sys.exit(main(sys.argv[1:], alone=True))
 """
 
 
@@ -142,7 +146,9 @@ def test_a_process_with_threads_has_no_child(place: Path) -> None:
 def test_a_snapshot_need_not_look_for_itself(
     place: Path, named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`cas snapshot` believes the child, and saves what changed, however the store is named."""
+    """`cas snapshot` believes the child, and saves what changed, however the store is named; a
+    child that is forked once the words are parsed, and one that the whole program begins with.
+    """
     store, work = place / "s", place / "work"
     if named == "nearest":
         store = store.rename(work / ".cas")
@@ -151,9 +157,62 @@ def test_a_snapshot_need_not_look_for_itself(
     environment = {"CAS_STORE": str(store) if named == "environment" else ""}
     monkeypatch.chdir(work)
     run(COMMAND, "sees", *words, **environment)
-    (work / "f3").write_bytes(b"three")
-    run(COMMAND, "blind", *words, **environment)
-    with cas.open(store) as opened:
-        snapshot = opened.snapshot("main")
-        assert snapshot["f3"] == b"three"
-        assert sum(1 for _ in snapshot) == 21
+    for said in ("blind", "ahead"):
+        (work / "f3").write_text(said)
+        run(COMMAND, said, *words, **environment)
+        with cas.open(store) as opened:
+            snapshot = opened.snapshot("main")
+            assert snapshot["f3"] == said.encode()
+            assert sum(1 for _ in snapshot) == 21
+
+
+BEGUN = """
+import sys
+from cas.cli.ahead import guess
+with guess(sys.argv[1:]) as glance:
+    print(glance and glance._of[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "begun"),
+    [
+        ("snapshot work", b"\0\0"),
+        ("snapshot -m work work --gitignore", b"\0\1"),
+        ("--store work snapshot work --skip-secrets", b"\1\0"),
+        ("snapshot s work", None),
+        ("snapshot nowhere", None),
+        ("snapshot work --no-stat-cache", None),
+        ("restore main work", None),
+        ("restore snapshot work", None),
+        ("--store", None),
+        ("", None),
+    ],
+)
+def test_a_look_begins_where_the_words_mean_one_folder(
+    place: Path, words: str, begun: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is guessed of a command line is the folder and the options of the walk, or nothing."""
+    monkeypatch.chdir(place)
+    expected = None if begun is None else ("work", begun)
+    assert run(BEGUN, *words.split()) == f"{expected}\n"
+
+
+@needs_two_cores
+def test_a_look_at_another_folder_is_not_taken_for_this_one(place: Path) -> None:
+    """Where the guess was wrong, the command begins the look that it needs."""
+    program = """
+import os, sys
+from cas.cli.front import Front
+from cas.worktree.glance import Glance, options_mark
+cache, folder = sys.argv[1:3]
+os.environ["CAS_STORE"] = os.path.dirname(cache)
+chosen = options_mark(False, False)
+with Glance(cache, folder, chosen) as ahead:
+    front = Front(alone=True, ahead=ahead)
+    for mark, place in ((chosen, folder), (b"x", folder), (chosen, "/")):
+        with front.glance(place, mark, wanted=True) as found:
+            print(found is ahead, found.is_of(cache, place, mark))
+"""
+    words = place / "s" / "cache", place / "work"
+    assert run(program, *words).splitlines() == ["True True", "False True", "False True"]
