@@ -201,7 +201,8 @@ def import_folder(
     commit = next(change.new for change in entry.changes if change.ref == ref)
     assert commit is not None
     picture, notices = work.picture, work.notices
-    links, directories = picture.count(stat.S_IFLNK), picture.count(stat.S_IFDIR)
+    kinds = picture.count()
+    links, directories = kinds[stat.S_IFLNK], kinds[stat.S_IFDIR]
     return ImportReport(
         CommitId(commit),
         entry,

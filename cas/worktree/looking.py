@@ -27,7 +27,7 @@ FIELDS: Final = 5
 _STATUS_BYTES: Final = 8 * FIELDS
 _CHUNK: Final = 2048
 HEAD: Final = struct.Struct("=8s16s16s4Q")
-MAGIC: Final = b"casSTAT2"
+MAGIC: Final = b"casSTAT3"
 SUFFIX: Final = ".stat"
 _INT_END: Final = 1 << 63
 _UNSEEN: Final = -2  # no inode is negative

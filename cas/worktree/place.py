@@ -7,6 +7,7 @@ that a directory that is swapped for one while the walk runs is an error and not
 from __future__ import annotations
 
 import os
+from typing import Final
 
 from cas.limits import (
     ENTRY_NAME_BYTES_MAX,
@@ -14,8 +15,18 @@ from cas.limits import (
     PATH_DEPTH_MAX,
     WHOLE_BLOB_BYTES_MAX,
 )
-from cas.worktree.files import OPEN_DIRECTORY, Content, read_file
+from cas.model.objects import EntryKind
+from cas.worktree.files import OPEN_DIRECTORY, Content, encode_name, read_file
 from cas.worktree.ignore import Rules
+from cas.worktree.names import MARKER, STORE_FOLDER, is_left_out
+
+_FILE: Final = int(EntryKind.FILE)
+_LINK: Final = int(EntryKind.LINK)
+_TREE: Final = int(EntryKind.TREE)
+_SPECIAL: Final = 0
+ALIAS: Final = -1
+"""The kind of a name that is left out as one of a store's own."""
+_STORE_STARTS: Final = b".cC"
 
 
 class Place:
@@ -62,3 +73,30 @@ def read_rules(fd: int, files: tuple[bytes, ...]) -> list[bytes]:
         if isinstance(found, Content):
             contents.append(found.data)
     return contents
+
+
+def kinds_in(fd: int, own: tuple[int, int] | None) -> dict[bytes, int]:
+    """Kinds by name of what a directory has, but for stores; `own` is (device, inode) of one."""
+    kinds: dict[bytes, int] = {}
+    own_inode = -1 if own is None else own[1]
+    with os.scandir(fd) as entries:
+        for entry in entries:
+            name = encode_name(entry.name)
+            first = name[0]
+            if (first in _STORE_STARTS or first > 127) and is_left_out(name):
+                if name.lower() not in (STORE_FOLDER, MARKER):
+                    kinds[name] = ALIAS
+                continue
+            # Files first, there are most of them; it costs no look where the host says.
+            if entry.is_file(follow_symlinks=False):
+                kinds[name] = _FILE
+            elif not entry.is_dir(follow_symlinks=False):
+                kinds[name] = _LINK if entry.is_symlink() else _SPECIAL
+            elif entry.inode() != own_inode or not _is(entry, own):
+                kinds[name] = _TREE
+    return kinds
+
+
+def _is(entry: os.DirEntry[str], own: tuple[int, int] | None) -> bool:
+    status = entry.stat(follow_symlinks=False)
+    return (status.st_dev, status.st_ino) == own

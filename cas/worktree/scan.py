@@ -33,7 +33,6 @@ from cas.worktree.files import (
     OPEN_FILE,
     Content,
     Fault,
-    encode_name,
     failure,
     kind_of,
     left_out,
@@ -45,8 +44,8 @@ from cas.worktree.files import (
 )
 from cas.worktree.ignore import CASIGNORE, GITIGNORE, Rules
 from cas.worktree.looking import Status, status_of
-from cas.worktree.names import MARKER, STORE_FOLDER, find_twins, is_left_out, is_store
-from cas.worktree.place import Place, read_rules
+from cas.worktree.names import find_twins, is_store
+from cas.worktree.place import ALIAS, Place, kinds_in, read_rules
 from cas.worktree.secrets import is_private_key, is_secret_name
 from cas.worktree.statcache import Picture, settled, unsettled
 from cas.worktree.values import ImportOptions, OnProgress, Problem, Progress
@@ -56,13 +55,12 @@ _EXECUTABLE: Final = int(EntryKind.EXECUTABLE)
 _LINK: Final = int(EntryKind.LINK)
 _TREE: Final = int(EntryKind.TREE)
 
-_SPECIAL: Final = 0
-_ALIAS: Final = -1
-_STORE_STARTS: Final = b".cC"
 _NO_RULES: Final = Rules()
 _NO_ID: Final = bytes(ID_BYTES)
 _NO_STATUS: Final[Status] = (0, 0, 0, 0, 0)
 _PROGRESS_FILES: Final = 256
+_AT_ONCE: Final = 2048
+"""Paths of entries below a directory that are read together, to take those straight in it."""
 
 # File systems known to stamp a directory whenever a name in it comes, goes or moves. Where the
 # host does not say which one it is, directories are listed each time: 40 ms for 5,000 of them.
@@ -155,6 +153,7 @@ class Walk:
                 self._look_again()
             if self._is_clean(0, len(self._old)):
                 self.picture = self._old
+                self.notices.secrets = [to_text(path) for path in self._old.secrets]
             elif self._directory(place, 0 if self._old else -1, relist=False) is None:
                 raise self._no_folder()
             return self.picture
@@ -222,14 +221,14 @@ class Walk:
         noticed = False
         room = place.room
         for name, kind, before in names:
-            if len(name) > room or kind == _ALIAS:
+            if len(name) > room or kind == ALIAS:
                 self._fault(place.prefix + name, _TOO_LONG if len(name) > room else left_out(name))
                 value = None
             elif kind != _TREE:
                 value = self._leaf(place, name, kind, before)
             elif before >= 0 and not relist and self._is_clean(before, old.spans[before]):
                 picture.copy(old, before, before + old.spans[before])
-                self._keep_rules(place.prefix + name + b"/")
+                self._keep_notes(place.prefix + name + b"/")
                 value = (_TREE, old.id(before), old.numbers[before])
             else:
                 below = Place(place.path + b"/" + name, place, name)
@@ -258,7 +257,11 @@ class Walk:
         start = len(place.path) + 1
         if place.prefix in old.rules:
             self.picture.rules[place.prefix] = old.rules[place.prefix]
-        return [(old.paths[i][start:], kind_of(old.mode(i)), i) for i in old.children(at)]
+        below, first = old.spans[at] - 1, at + 1
+        if below == 0 or below > _AT_ONCE:
+            return [(old.paths[i][start:], kind_of(old.mode(i)), i) for i in old.children(at)]
+        paths = old.paths.part(first, first + below)
+        return [(paths[i - first][start:], kind_of(old.mode(i)), i) for i in old.children(at)]
 
     def _list(
         self, place: Place, at: int, relist: bool
@@ -273,7 +276,7 @@ class Walk:
         status = settled(status_of(found), self._started_ns)
         if found.st_dev != self._device:
             status = unsettled(status)
-        kinds = self._entries(fd)
+        kinds = kinds_in(fd, self._own)
         if is_store(kinds):
             return None
         contents: list[bytes] = []
@@ -313,35 +316,14 @@ class Walk:
             place.rules = above.below(place.prefix, contents) if contents else above
         return place.rules
 
-    def _entries(self, fd: int) -> dict[bytes, int]:
-        """Kinds by name of what a directory has, but for stores."""
-        kinds: dict[bytes, int] = {}
-        own_inode = -1 if self._own is None else self._own[1]
-        with os.scandir(fd) as entries:
-            for entry in entries:
-                name = encode_name(entry.name)
-                first = name[0]
-                if (first in _STORE_STARTS or first > 127) and is_left_out(name):
-                    if name.lower() not in (STORE_FOLDER, MARKER):
-                        kinds[name] = _ALIAS
-                    continue
-                # Files first, there are most of them; it costs no look where the host says.
-                if entry.is_file(follow_symlinks=False):
-                    kinds[name] = _FILE
-                elif not entry.is_dir(follow_symlinks=False):
-                    kinds[name] = _LINK if entry.is_symlink() else _SPECIAL
-                elif entry.inode() != own_inode or not self._is_own(entry):
-                    kinds[name] = _TREE
-        return kinds
-
-    def _is_own(self, entry: os.DirEntry[str]) -> bool:
-        status = entry.stat(follow_symlinks=False)
-        return (status.st_dev, status.st_ino) == self._own
-
-    def _keep_rules(self, prefix: bytes) -> None:
+    def _keep_notes(self, prefix: bytes) -> None:
+        """Take over what the old picture says of all below a directory."""
         for above, ids in self._old.rules.items():
             if above.startswith(prefix):
                 self.picture.rules[above] = ids
+        for path in self._old.secrets:
+            if path.startswith(prefix):
+                self._note_secret(path)
 
     def _note_twins(self, prefix: bytes, names: list[bytes]) -> bool:
         """Tell of names that some file systems take for one; whether there are any."""
@@ -358,6 +340,8 @@ class Walk:
             id = old.id(at)
             if self._sink.kept(id):
                 self.picture.copy(old, at, at + 1)
+                if old.secrets and place.prefix + name in old.secrets:
+                    self._note_secret(place.prefix + name)
                 return tag_of(old.mode(at)), id, old.numbers[at]
         try:
             if kind == _FILE:
@@ -396,10 +380,9 @@ class Walk:
                 return streamed
             id, size, torn = streamed
         kept = settled(status_of(status), self._started_ns)
-        if torn or secret:
+        if torn:
             kept = unsettled(kept)
-            if torn:
-                self._fault(place.prefix + name, _TORN)
+            self._fault(place.prefix + name, _TORN)
         self.picture.add(place.path + b"/" + name, kept, id, size)
         self._count(size)
         return _EXECUTABLE if status.st_mode & 0o100 else _FILE, id, size
@@ -429,6 +412,8 @@ class Walk:
     def _note_secret(self, path: bytes) -> bool:
         """Name a secret in the notice; whether it is to be left out."""
         self.notices.secrets.append(to_text(path))
+        if not self._options.skip_secrets:
+            self.picture.secrets.append(path)
         return self._options.skip_secrets
 
     def _fault(self, path: bytes, fault: Fault) -> None:

@@ -13,6 +13,7 @@ walk that read it is therefore kept with an inode that no file has, and is read 
 from __future__ import annotations
 
 import os
+import stat
 from array import array
 from collections import Counter
 from collections.abc import Iterator
@@ -39,8 +40,7 @@ from cas.worktree.looking import (
 RulesSeen = dict[bytes, list[bytes]]
 """Ids of the ignore files of each directory (path with a slash) that has any."""
 
-_KIND_MASK: Final = 0o170000
-_CONTEXT: Final = "cas 2026-11 stat cache v2"
+_CONTEXT: Final = "cas 2026-11 stat cache v3"
 _PART_BYTES: Final = 4 << 20
 _KEPT: Final = 64
 """Pictures kept of different folders; the oldest goes first."""
@@ -76,10 +76,22 @@ class Picture:
     `status` holds five numbers an entry, `spans` how many entries a subtree has (1 for what is
     no directory), `ids` 32 bytes an entry, `numbers` bytes of content. Those of a picture that
     was loaded lie in its file, and are read only; `proof` is the hash of all that the file says.
-    `seen` is what `changed` gives, where somebody else has looked already.
+    `seen` is what `changed` gives, where somebody else has looked already. `secrets` are the files,
+    by their path below the folder, that are to be named whenever this is saved.
     """
 
-    __slots__ = ("ids", "numbers", "paths", "proof", "rules", "seen", "spans", "status")
+    __slots__ = (
+        "_copied",
+        "ids",
+        "numbers",
+        "paths",
+        "proof",
+        "rules",
+        "secrets",
+        "seen",
+        "spans",
+        "status",
+    )
 
     def __init__(self) -> None:
         self.paths = Paths()
@@ -88,16 +100,21 @@ class Picture:
         self.ids: Any = bytearray()
         self.numbers: Any = array("Q")
         self.rules: RulesSeen = {}
+        self.secrets: list[bytes] = []
         self.proof = b""
         self.seen: list[int] | None = None
+        # A run of another picture that `copy` was asked for and that is not appended yet.
+        self._copied: tuple[Picture, int, int] | None = None
 
     def __len__(self) -> int:
+        self._append()
         return len(self.paths)
 
     # -- making one --------------------------------------------------------------------------
 
     def add(self, path: bytes, status: Status, id: bytes, number: int) -> int:
         """Append one entry; gives its index."""
+        self._append()
         self.paths.append(path)
         self.status.extend(status)
         self.spans.append(1)
@@ -106,7 +123,8 @@ class Picture:
         return len(self.paths) - 1
 
     def finish(self, index: int, status: Status, id: bytes, number: int) -> None:
-        """Complete a directory that was added before its entries."""
+        """Complete a directory that was added before its entries; the folder itself at last."""
+        self._append()
         self.status[index * FIELDS : (index + 1) * FIELDS] = array("q", status)
         self.spans[index] = len(self.paths) - index
         self.ids[index * ID_BYTES : (index + 1) * ID_BYTES] = id
@@ -114,6 +132,18 @@ class Picture:
 
     def copy(self, other: Picture, start: int, stop: int) -> None:
         """Append entries of another picture."""
+        # Files of a directory come one by one, and mostly behind each other.
+        if self._copied is not None and self._copied[0] is other and self._copied[2] == start:
+            start = self._copied[1]
+        else:
+            self._append()
+        self._copied = other, start, stop
+
+    def _append(self) -> None:
+        if self._copied is None:
+            return
+        other, start, stop = self._copied
+        self._copied = None
         self.paths.copy(other.paths, start, stop)
         self.status.frombytes(other.status[start * FIELDS : stop * FIELDS].tobytes())
         self.spans.frombytes(other.spans[start:stop].tobytes())
@@ -122,6 +152,7 @@ class Picture:
 
     def truncate(self, length: int) -> None:
         """Drop the entries from `length` on."""
+        self._append()
         self.paths.truncate(length)
         del self.status[length * FIELDS :]
         del self.spans[length:]
@@ -152,14 +183,17 @@ class Picture:
             yield at
             at += spans[at]
 
-    def count(self, kind: int) -> int:
-        """Entries of a kind, as `stat.S_IFMT` gives it."""
+    def count(self) -> Counter[int]:
+        """Entries of each kind, as `stat.S_IFMT` gives it."""
+        kinds: Counter[int] = Counter()
         # A folder has few modes, and many entries.
-        modes = Counter(self.status[::FIELDS])
-        return sum([count for mode, count in modes.items() if mode & _KIND_MASK == kind])
+        for mode, count in Counter(self.status[::FIELDS]).items():
+            kinds[stat.S_IFMT(mode)] += count
+        return kinds
 
     def columns(self) -> tuple[memoryview, ...]:
-        """Everything but the ignore files, as it is written."""
+        """Everything but the ignore files and the secrets, as it is written."""
+        self._append()
         columns = (self.status, self.spans, self.numbers, self.ids)
         return (*(memoryview(column).cast("B") for column in columns), *self.paths.columns())
 
@@ -168,7 +202,8 @@ class Picture:
         if other is None or self is other:
             return self is other
         both = zip(self.columns(), other.columns(), strict=True)
-        return self.rules == other.rules and all(
+        told = self.rules == other.rules and self.secrets == other.secrets
+        return told and all(
             len(one) == len(two) and all(map(eq, _parts(one), _parts(two))) for one, two in both
         )
 
@@ -215,7 +250,8 @@ def load(cache: str, key: Key) -> Picture | None:
     picture.numbers, picture.ids = parts.numbers.cast("Q"), parts.ids
     picture.paths, picture.proof = parts.paths, parts.proof
     try:
-        picture.rules = dict(decode(bytes(parts.rules), verified=True))
+        rules, picture.secrets = decode(bytes(parts.rules), verified=True)
+        picture.rules = dict(rules)
     except (Corrupt, TypeError, ValueError):
         return None
     return picture if picture.paths[0] == key.folder else None
@@ -224,7 +260,8 @@ def load(cache: str, key: Key) -> Picture | None:
 def save(cache: str, key: Key, picture: Picture, token: bytes) -> None:
     """Keep a picture; where that is impossible it is done without. `token`: random bytes."""
     columns = picture.columns()
-    rules = encode([[path, ids] for path, ids in sorted(picture.rules.items())])
+    ruling = [[path, ids] for path, ids in sorted(picture.rules.items())]
+    rules = encode([ruling, picture.secrets])
     head = HEAD.pack(
         MAGIC,
         key.store_id,

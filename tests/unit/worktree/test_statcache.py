@@ -16,6 +16,7 @@ from cas.history.store import Store
 from cas.model.ids import digest_blob
 from cas.worktree import scan, statcache
 from cas.worktree.compare import diff_folder
+from cas.worktree.looking import Status
 from tests.unit.worktree.support import (
     ClockAhead,
     Link,
@@ -100,6 +101,27 @@ def test_only_what_changed_is_read(store: Store, folder: Path, reads: Reads) -> 
     reads.clear()
     save(store, folder)
     assert reads == []
+
+
+def test_secrets_are_named_without_being_read_again(
+    store: Store, folder: Path, reads: Reads
+) -> None:
+    """What looks like a secret is named at each import, however it is taken over: with the whole
+    folder, with a directory, alone beside a change; and no more when it is gone.
+    """
+    every = [".env", "d/id_rsa", "z/.netrc"]
+    for name in every:
+        (folder / name).write_bytes(b"k")
+    assert sorted(save(store, folder).secrets) == every
+    for changed in ((), ("a",), ("d/b",), ("z/new", "a")):
+        for name in changed:
+            (folder / name).write_bytes(name.encode() * len(reads))
+        reads.clear()
+        assert sorted(save(store, folder).secrets) == every
+        assert sorted(reads) == sorted(Path(name).name for name in changed)
+    (folder / "d" / "id_rsa").unlink()
+    for _ in range(2):
+        assert sorted(save(store, folder).secrets) == [".env", "z/.netrc"]
 
 
 def test_without_the_option_everything_is_read(store: Store, folder: Path, reads: Reads) -> None:
@@ -390,15 +412,18 @@ def test_a_cache_that_cannot_be_written_is_done_without(store: Store, folder: Pa
         max_size=20,
     ),
     st.dictionaries(st.binary(max_size=9), st.lists(st.binary(min_size=32, max_size=32))),
+    st.lists(st.binary(max_size=9)),
 )
 def test_pictures_come_back_as_they_were(
-    entries: list[tuple[bytes, statcache.Status, bytes, int]], rules: statcache.RulesSeen
+    entries: list[tuple[bytes, Status, bytes, int]],
+    rules: statcache.RulesSeen,
+    secrets: list[bytes],
 ) -> None:
-    """Save and load are inverse, for any names, numbers and rules."""
+    """Save and load are inverse, for any names, numbers, rules and secrets."""
     picture = statcache.Picture()
     for entry in entries:
         picture.add(*entry)
-    picture.rules = rules
+    picture.rules, picture.secrets = rules, secrets
     key = statcache.Key(b"s" * 16, b"l" * 16, entries[0][0], b"\0\1")
     with scratch() as place:
         statcache.save(str(place), key, picture, b"t")
@@ -415,8 +440,15 @@ def test_pictures_come_back_as_they_were(
     if middle < end:
         again.copy(found, middle, end)
     again.rules = rules
-    assert again.equals(found)
+    assert again.equals(found) == (not secrets)
+    again.secrets = found.secrets
     assert found.equals(again)
+    # Runs that lie behind each other are appended together, and others are not.
+    pieces = statcache.Picture()
+    for at in (*range(end), *range(middle)):
+        pieces.copy(found, at, at + 1)
+    assert len(pieces) == end + middle
+    assert list(pieces.paths) == [*found.paths, *list(found.paths)[:middle]]
     again.truncate(middle)
     assert not again.equals(found)
 
