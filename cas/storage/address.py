@@ -64,7 +64,10 @@ def parse_address(text: str) -> BucketAddress:
             f"A bucket is named as s3://BUCKET/PREFIX, not by {parts.scheme or 'a path'}."
         )
     if not _BUCKET.fullmatch(parts.netloc):
-        raise Invalid(f"{parts.netloc!r} is no name of a bucket; write s3://BUCKET/PREFIX.")
+        # Not repeated: KEY:SECRET might stand there.
+        raise Invalid(
+            "A bucket is named with 2 to 63 letters, digits and `._-`; write s3://BUCKET/PREFIX."
+        )
     prefix = unquote(parts.path).strip("/")
     for part in prefix.split("/") if prefix else ():
         if not _PART.fullmatch(part) or part in (".", ".."):
@@ -80,14 +83,17 @@ def parse_address(text: str) -> BucketAddress:
         )
     endpoint, region = given.get("endpoint"), given.get("region")
     if endpoint is not None:
-        _check_endpoint(endpoint)
+        check_endpoint(endpoint)
         endpoint = endpoint.rstrip("/")
     if region is not None and not _REGION.fullmatch(region):
         raise Invalid(f"{region!r} is no name of a region.")
     return BucketAddress(parts.netloc, prefix, endpoint, region)
 
 
-def _check_endpoint(endpoint: str) -> None:
+def check_endpoint(endpoint: str) -> None:
+    """Raise `Invalid` unless this is the address of a server and nothing more, no secret for one.
+    The refusal does not repeat it.
+    """
     try:
         parts = urlsplit(endpoint)
         good = parts.scheme in ("http", "https") and parts.hostname and "@" not in parts.netloc

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import threading
+import traceback
 from contextlib import suppress
 from pathlib import Path
 
@@ -274,3 +275,47 @@ def test_no_secret_is_told(
         cause = cause.__cause__ or cause.__context__
     assert SECRET not in told
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "profile"])
+@pytest.mark.parametrize("endpoint", [f"http://me:{SECRET}@127.0.0.1:9", "", "127.0.0.1:9"])
+def test_an_endpoint_is_the_address_of_a_server_and_nothing_more(
+    endpoint: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it comes from, one with credentials, or of no scheme, is refused and not repeated:
+    the client would say it in each of its errors. An empty one is refused in the environment.
+    """
+    keys(monkeypatch)
+    if name == "profile":
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "")
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+        monkeypatch.setenv("AWS_PROFILE", "team")
+        words = f"[profile team]\nendpoint_url = {endpoint}\naws_access_key_id = x\n"
+        (tmp_path / "config").write_text(words + f"aws_secret_access_key = {SECRET}\n")
+    else:
+        monkeypatch.setenv(name, endpoint)
+    if name == "profile" and not endpoint:
+        assert SECRET not in repr(connect(parse_address("s3://bucket/a"), SystemClock()))
+        return
+    with pytest.raises(Invalid, match="endpoint of a bucket") as caught:
+        cas.init(tmp_path / "store", bucket="s3://bucket/a")
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("given", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+def test_half_of_a_key_is_denied(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key without its secret, or the other way round, is an error of the one tree."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv(given, SECRET)
+    with pytest.raises(AccessDenied, match="not whole") as caught:
+        cas.init(tmp_path / "store", bucket="s3://bucket/a?endpoint=http://127.0.0.1:9")
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_key_in_the_place_of_a_bucket_is_not_repeated() -> None:
+    """`s3://KEY:SECRET/…` is no address, and the refusal does not say it again."""
+    with pytest.raises(Invalid) as caught:
+        parse_address(f"s3://key:{SECRET}/bucket")
+    assert SECRET not in str(caught.value)
