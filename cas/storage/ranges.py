@@ -148,8 +148,8 @@ class CachedBucket:
         except OSError:
             return None
         data = kept[_SUM_BYTES:]
-        if not 0 < len(data) <= BLOCK_BYTES or kept[:_SUM_BYTES] != _sum(data):
-            return None  # torn by a power failure, or damaged: it is fetched again
+        if not 0 < len(data) <= BLOCK_BYTES or kept[:_SUM_BYTES] != _sum(block, data):
+            return None  # torn by a power failure, damaged, or another's: it is fetched again
         self._remember(block, data)
         return data
 
@@ -170,7 +170,7 @@ class CachedBucket:
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with open(temporary, "xb") as file:
-                file.write(_sum(data) + data)
+                file.write(_sum(block, data) + data)
             os.rename(temporary, path)
         except OSError:
             with suppress(OSError):
@@ -254,8 +254,9 @@ def _runs(blocks: Sequence[_Block]) -> Iterator[tuple[str, int, int]]:
     yield name, first, last - first + 1
 
 
-def _sum(data: bytes) -> bytes:
-    return crc32(data).to_bytes(_SUM_BYTES, "little")
+def _sum(block: _Block, data: bytes) -> bytes:
+    """The checksum of a block: of its place too, so that the file of another is none."""
+    return crc32(data, crc32(repr(block).encode())).to_bytes(_SUM_BYTES, "little")
 
 
 def _drop(folder: str, beginning: str) -> None:

@@ -27,6 +27,7 @@ FAULTS = (
     "late",  # the connection breaks, and the server sees the request afterwards
     "slow",
     "half",  # the answer breaks off in its middle
+    "less",  # it has less than it says, and ends in good order
 )
 
 Request = tuple[str, str]
@@ -131,6 +132,8 @@ class _Handler(BaseHTTPRequestHandler):
                 data = data.replace(entry, b"")
             self._answer(status, found, data)
         else:
+            if fault == "less" and self.command == "GET" and "list-type" not in self.path:
+                data = data[: len(data) // 2]
             self._answer(status, found, data, half=fault == "half")
 
     def _answer(

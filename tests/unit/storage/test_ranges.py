@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,17 @@ def test_a_damaged_cache_is_fetched_again(
     inner.asked.clear()
     assert CachedBucket(inner, str(tmp_path)).read(NAME, 0, 200) == content[:200]
     assert inner.asked == []
+
+
+def test_the_block_of_another_place_is_none(inner: Counted, content: bytes, tmp_path: Path) -> None:
+    """A whole block under the name of another is not believed: files may change places when a
+    host loses its power.
+    """
+    cached = CachedBucket(inner, str(tmp_path))
+    cached.read_many([(NAME, 0, 10), (NAME, 20 * BLOCK_BYTES, 10)])
+    first, second = sorted(each for each in tmp_path.rglob("*") if each.is_file())
+    shutil.copy(second, first)
+    assert CachedBucket(inner, str(tmp_path)).read(NAME, 0, 200) == content[:200]
 
 
 def test_a_folder_that_cannot_be_written_costs_nothing(inner: Counted, content: bytes) -> None:
