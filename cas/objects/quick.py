@@ -12,7 +12,7 @@ import struct
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from itertools import repeat
-from operator import sub
+from operator import add, sub
 from typing import Final, NamedTuple
 
 from cas.errors import Corrupt, NotFound
@@ -48,6 +48,15 @@ _GROUP_BYTES: Final = 16 << 20
 _THREADS: Final = 2
 _THREADED_FROM: Final = 256
 """Frames that are worth a second thread: the library starts it anew in each call."""
+
+_EVEN: Final = 1 | DICTIONARY << 8
+"""Kind, codec, depth and flags of a blob beside a dictionary, as a place has them."""
+
+_EVEN_FROM: Final = 8
+"""Records of one pack that are worth being read as columns."""
+
+_ONLY: Final = b""
+"""In place of a tag: the dictionary of a pack that names no other."""
 
 _PLACE: Final = struct.Struct("<32sIIQII")
 assert _PLACE.size == SLOT_BYTES
@@ -257,6 +266,8 @@ class QuickReader:
         frames: dict[Dictionary | None, _Frames],
     ) -> None:
         """Read records of one pack: contents that lie as they are, and frames under their heads."""
+        if len(places) >= _EVEN_FROM and self._read_even(shelf, places, frames):
+            return
         file, _table, _vector, _beside, pack = shelf
         read, heads = self._bucket.read, SIZED_HEADS
         last: tuple[bytes, int] | None = None
@@ -292,6 +303,36 @@ class QuickReader:
             into[0].append(frame)
             into[1].append(raw)
             into[2].append(at)
+
+    def _read_even(
+        self, shelf: Shelf, places: Sequence[_Place], frames: dict[Dictionary | None, _Frames]
+    ) -> bool:
+        """`_read` of blobs that all stand beside the only dictionary that a pack file names, no
+        step of Python for each; False where they are others, or one of them is odd.
+        """
+        offsets, ats, stored, raws, words, groups = zip(*places, strict=True)
+        if words.count(_EVEN) + groups.count(COMMON_GROUP) < 2 * len(places):
+            return False
+        file, _table, _vector, known, pack = shelf
+        try:
+            beside = known.get(_ONLY)
+            if beside is None:
+                (id,) = self._dictionaries.named(pack)
+                known[_ONLY] = beside = self._dictionaries.get(id, COMMON_GROUP)
+            # Neither tag nor the head that is replaced has to be read: what is wrong shows.
+            payloads = self._bucket.read_all(
+                file,
+                [offset + RECORD_HEADER_BYTES + SIZED_FROM for offset in offsets],
+                [size_bytes - SIZED_FROM for size_bytes in stored],
+            )
+            heads = [SIZED_HEADS.get(raw) or sized_head(raw) for raw in raws]
+        except _ODD:
+            return False
+        into = frames.setdefault(beside, _Frames([], [], []))
+        into[0].extend(map(add, heads, payloads))
+        into[1].extend(raws)
+        into[2].extend(ats)
+        return True
 
 
 def _pack_of(lot: _Lot) -> int:

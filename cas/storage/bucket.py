@@ -71,6 +71,9 @@ class Bucket(Protocol):
         Raises `MissingPack` when there is no such file and `CorruptPack` when it ends before.
         """
 
+    def read_all(self, name: str, starts: Sequence[int], lengths: Sequence[int]) -> list[bytes]:
+        """Several parts of one file, each as `read` gives it. Raises what `read` raises."""
+
     far: ClassVar[bool]
     """Whether a read costs a request to somewhere else, so that `prefetch` is worth a call."""
 

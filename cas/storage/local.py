@@ -11,6 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import repeat
 from typing import ClassVar
 
 from cas.clock import Clock
@@ -151,6 +152,17 @@ class LocalBucket:
                 offset=start,
             )
         return data
+
+    def read_all(self, name: str, starts: Sequence[int], lengths: Sequence[int]) -> list[bytes]:
+        opened = self._descriptors.get(name) or self._open(name)
+        try:
+            found = list(map(os.pread, repeat(opened.fd), lengths, starts))
+        except OSError as error:
+            translate_read(error, os.path.join(self._folder, name))
+        if list(map(len, found)) != list(lengths):
+            # One of them raises.
+            return [self.read(name, *part) for part in zip(starts, lengths, strict=True)]
+        return found
 
     def prefetch(self, parts: Sequence[Part]) -> None:
         return

@@ -66,6 +66,9 @@ class MemoryBucket:
             )
         return data
 
+    def read_all(self, name: str, starts: Sequence[int], lengths: Sequence[int]) -> list[bytes]:
+        return [self.read(name, *part) for part in zip(starts, lengths, strict=True)]
+
     def prefetch(self, parts: Sequence[Part]) -> None:
         return
 

@@ -67,6 +67,9 @@ class CachedBucket:
             raise found
         return found
 
+    def read_all(self, name: str, starts: Sequence[int], lengths: Sequence[int]) -> list[bytes]:
+        return [self.read(name, *part) for part in zip(starts, lengths, strict=True)]
+
     def prefetch(self, parts: Sequence[Part]) -> None:
         for found in self.read_many(parts):
             if isinstance(found, CasError) and not isinstance(found, Corrupt):

@@ -209,6 +209,9 @@ class S3Bucket:
             return b"".join(self._at_once(self._read, parts))
         return self._read((name, start, length))
 
+    def read_all(self, name: str, starts: Sequence[int], lengths: Sequence[int]) -> list[bytes]:
+        return [self.read(name, *part) for part in zip(starts, lengths, strict=True)]
+
     def prefetch(self, parts: Sequence[Part]) -> None:
         return  # what is kept is kept before this
 

@@ -187,6 +187,21 @@ class BucketContract:
                 assert bucket.read(name, start, length) == files[name][start : start + length]
         bucket.prefetch([])
 
+    def test_parts_of_one_file_are_read_as_one_by_one(self, bucket: Bucket) -> None:
+        """Several parts come in the order asked for; a missing file or a part beyond the end raises
+        what a single read raises.
+        """
+        content = random.Random(2).randbytes(150_000)
+        put(bucket, pack_name(1), content)
+        starts, lengths = [140_000, 0, 7, 7], [10_000, 1, 0, 90_000]
+        found = bucket.read_all(pack_name(1), starts, lengths)
+        assert found == [bucket.read(pack_name(1), *p) for p in zip(starts, lengths, strict=True)]
+        assert bucket.read_all(pack_name(1), [], []) == []
+        with pytest.raises(CorruptPack):
+            bucket.read_all(pack_name(1), [0, 149_999], [5, 2])
+        with pytest.raises(MissingPack):
+            bucket.read_all(pack_name(2), [0], [1])
+
     def test_a_sealed_file_is_compared_with_what_was_written(self, bucket: Bucket) -> None:
         """`check` says yes to the end that was written, and no to another, a longer or shorter."""
         put(bucket, pack_name(1), b"head and a body and a tail")
