@@ -40,6 +40,7 @@ _GROUPED_BYTES_MAX: Final = 16 * KIB
 _GROUP_BYTES: Final = 1 * MIB
 _GROUP_COUNT: Final = 1024
 """Small contents that are hashed, looked up and staged in one go."""
+_AHEAD_COUNT_MIN: Final = 256
 _EVEN_BYTES_MAX: Final = 2 * KIB
 """Contents of which a group needs no bound of its own: it is twice `_GROUP_BYTES` at the most."""
 
@@ -166,10 +167,12 @@ class Core:
         """`put_content` of each; small bytes go in groups. Ids in the order given."""
         ids: list[bytes] = []
         if type(contents) is list and set(map(type, contents)) == {bytes}:
-            # Whole groups, where all of them are short.
-            while contents and max(map(len, contents[:_GROUP_COUNT])) <= _EVEN_BYTES_MAX:
-                ids += batch.put_blobs(contents[:_GROUP_COUNT])
-                contents = contents[_GROUP_COUNT:]
+            # Whole groups, where all of them are short; a bit more than half, where the first is
+            # then encoded beside what is done for the second.
+            count = min(_GROUP_COUNT, max(_AHEAD_COUNT_MIN, len(contents) * 9 >> 4))
+            while contents and max(map(len, contents[:count])) <= _EVEN_BYTES_MAX:
+                first, contents = contents[:count], contents[count:]
+                ids += batch.put_blobs(first, contents if len(contents) <= count else ())
         group: list[bytes] = []
         size_bytes = 0
         for content in contents:

@@ -139,14 +139,13 @@ class Batch:
         if base is not None:
             self._hints[id] = base
 
-    def put_blobs(self, contents: Sequence[bytes]) -> list[bytes]:
-        """`put` of many blobs: hashed, looked up and staged in one go; their ids in order."""
+    def put_blobs(self, contents: Sequence[bytes], rest: Sequence[bytes] = ()) -> list[bytes]:
+        """`put` of many blobs, in one go; their ids in order. `rest` is put next, and last."""
         self.check_open()
         ids = blob_digests(contents)
         known = self.finder.known(ids)
         self._hits |= known
-        small, left = self._small, self._room()
-        sizes = list(map(len, contents))
+        small, left, sizes = self._small, self._room(), list(map(len, contents))
         cost_bytes = sum(sizes) + _RECORD_COST_BYTES * len(ids)
         if not known and cost_bytes <= left and max(sizes, default=0) <= _YOUNG_RAW_BYTES_MAX:
             rows = zip(ids, repeat(1), repeat(0), contents, sizes, strict=False)
@@ -156,6 +155,7 @@ class Batch:
                 self._small_bytes += cost_bytes
                 self.written_count += len(ids)
                 self.written_bytes += sum(sizes)
+                self._young.begin(ids, contents, rest, left - cost_bytes)
                 return ids
         if cost_bytes > left:
             self._young.learn(small)

@@ -28,7 +28,7 @@ from cas.objects.packs import (
     pack_name,
     read_footer,
 )
-from cas.objects.places import Places
+from cas.objects.places import SLOT_BITS, SLOT_MASK, Places
 from cas.objects.plan import Plan
 from cas.objects.proof import FileProof, InlineProof
 from cas.objects.runs import RunFolder, uncovered
@@ -84,9 +84,9 @@ class Lookup:
         # As `copies` does it, without a generator: most reads and most misses come here.
         state, runs = self.state, self._runs
         if (place := self._inline.get(id)) is not None:
-            young = state.packs.get(place[0])
-            if young is not None and young.footer is not None and not self.is_gone(*place, state):
-                return Copy(young, young.footer.slot(place[1]))
+            young, at = state.packs.get(place >> SLOT_BITS), place & SLOT_MASK
+            if young and young.footer is not None and not self.is_gone(young.number, at, state):
+                return Copy(young, young.footer.slot(at))
             return next(self.copies(id), None)
         if runs is None:
             runs, state = self._load_index(), self.state
@@ -108,13 +108,13 @@ class Lookup:
     def has(self, id: bytes) -> bool:
         """Whether the snapshot at hand has a copy, as far as the index knows.
 
-        A stale or damaged index can only answer no where yes is right; for deduplication that
-        costs a second copy. `exists` is the answer that is certain.
+        A stale or damaged index may say no where yes is right: a second copy. `exists` is certain.
         """
         state = self.state
-        place = self._inline.get(id)
-        if place is not None and place[0] in state.packs and not self.is_gone(*place, state):
-            return True
+        if (place := self._inline.get(id)) is not None:
+            number = place >> SLOT_BITS
+            if number in state.packs and not self.is_gone(number, place & SLOT_MASK, state):
+                return True
         runs = self._runs
         if runs is None:
             runs = self._load_index()

@@ -17,6 +17,7 @@ from cas.limits import DELTA_DEPTH_MAX, ID_BYTES
 from cas.objects.deltas import EDGE_BYTES, TARGET_BYTES_MIN
 from cas.objects.lookup import Lookup
 from cas.objects.packs import may_have_deltas
+from cas.objects.places import SLOT_BITS, SLOT_MASK
 from cas.trees.node import Made
 
 Origin = Made | tuple[()] | None
@@ -29,11 +30,11 @@ def rank_of(lookup: Lookup, id: bytes) -> int | None:
     None: there is none in the snapshot.
     """
     state, place = lookup.state, lookup.young.first.get(id)
-    if place is not None and place[0] not in state.vectors:
+    if place is not None and (number := place >> SLOT_BITS) not in state.vectors:
         # The common case: a commit has made it since the last spill, and nothing was condemned.
-        pack = state.packs.get(place[0])
+        pack = state.packs.get(number)
         if pack is not None and pack.footer is not None:
-            rank = pack.footer.rank(place[1])
+            rank = pack.footer.rank(place & SLOT_MASK)
             if rank is not None and rank < DELTA_DEPTH_MAX:
                 return rank
     copy = lookup.find(id)

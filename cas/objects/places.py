@@ -7,10 +7,15 @@ others are remembered, so that forgetting one pack hides no copy in another. Its
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import count, repeat
+from typing import Final
 
-Place = tuple[int, int]
-"""Number of the pack, number of the slot."""
+SLOT_BITS: Final = 32
+SLOT_MASK: Final = (1 << SLOT_BITS) - 1
+
+Place = int
+"""Number of the pack, and behind it in `SLOT_BITS` that of the slot: a pair would be work for the
+collector of garbage.
+"""
 
 
 class Places:
@@ -22,27 +27,30 @@ class Places:
         # The older copies of what two writers put at the same time.
         self._more: dict[bytes, tuple[Place, ...]] = {}
 
-    def all(self, id: bytes) -> Sequence[Place]:
-        """Every place of an object, the newest first."""
+    def all(self, id: bytes) -> Sequence[tuple[int, int]]:
+        """Pack and slot of every place of an object, the newest first."""
         place = self.first.get(id)
-        return () if place is None else (place, *self._more.get(id, ()))
+        if place is None:
+            return ()
+        every = place, *self._more.get(id, ())
+        return [(place >> SLOT_BITS, place & SLOT_MASK) for place in every]
 
     def remember(self, number: int, ids: Sequence[bytes]) -> None:
         """Take in the slots of a pack."""
-        first = self.first
+        first, start = self.first, number << SLOT_BITS
         if not first.keys().isdisjoint(ids):
             for id in first.keys() & ids:
                 self._more[id] = (first[id], *self._more.get(id, ()))
-        first.update(zip(ids, zip(repeat(number), count(), strict=False), strict=False))
+        first.update(zip(ids, range(start, start + len(ids)), strict=True))
 
     def forget(self, number: int, ids: Sequence[bytes]) -> None:
         """Drop the slots of a pack."""
-        first, get = self.first, self.first.get
+        first = self.first
         if not self._more:
-            for id in ids:
-                place = get(id)
-                if place is not None and place[0] == number:
-                    del first[id]
+            low, high = number << SLOT_BITS, number + 1 << SLOT_BITS
+            found = zip(ids, map(first.get, ids), strict=True)
+            for id in [id for id, at in found if at is not None and low <= at < high]:
+                del first[id]
             return
         for id in ids:
             self._forget(number, id)
@@ -50,10 +58,14 @@ class Places:
     def _forget(self, number: int, id: bytes) -> None:
         more = self._more.pop(id, ())
         if not more:
-            if self.first.get(id, (0, 0))[0] == number:
+            if _is_of(number, self.first.get(id)):
                 del self.first[id]
             return
-        left = [place for place in (self.first[id], *more) if place[0] != number]
+        left = [place for place in (self.first[id], *more) if not _is_of(number, place)]
         self.first[id] = left[0]
         if len(left) > 1:
             self._more[id] = tuple(left[1:])
+
+
+def _is_of(number: int, place: Place | None) -> bool:
+    return place is not None and place >> SLOT_BITS == number

@@ -403,7 +403,7 @@ class Spill:
                 outputs.append((row.number, footer, bytes(bits)))
             if run.mirrored > (writer.cursor(MIRRORED) or 0):
                 writer.set_cursor(MIRRORED, run.mirrored)
-        run.batch.resolved()
+        run.batch.resolved(rows)
         if run.made is not None:
             self._objects.dictionaries.use(run.made, COMMON_GROUP)
         return outputs

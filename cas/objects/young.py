@@ -7,6 +7,7 @@ what lies in a pack file is durable before it is given.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import repeat
@@ -42,6 +43,14 @@ class Mark(NamedTuple):
     hits: set[bytes]
 
 
+class _Begun(NamedTuple):
+    """Blobs that a thread encodes, and what it has found when it is joined."""
+
+    ids: frozenset[bytes]
+    found: dict[bytes, bytes | None]
+    thread: threading.Thread
+
+
 class Young:
     """What small blobs of one batch are written with, and the pack that they become."""
 
@@ -51,6 +60,7 @@ class Young:
         self._beside: dict[int, Dictionary | None] = {}
         # Payloads by id of what was encoded: a batch may be sealed again, with more in it.
         self._payloads: dict[bytes, bytes | None] = {}
+        self._begun: _Begun | None = None
         self._made: Dictionary | None = None
         self.needs: bytes | None = None
         """The dictionary that the pack needs, once there is one."""
@@ -125,38 +135,64 @@ class Young:
                 records = [*records, _copy_of(dictionary)]
         return direct_pack(self._parts, session().id, records, self.needs, depths)
 
+    def begin(
+        self, ids: Sequence[bytes], contents: Sequence[bytes], rest: Sequence[bytes], room: int
+    ) -> None:
+        """Encode blobs that were staged on a thread beside the caller, who stages the `rest`
+        meanwhile; not where that is nothing, or needs more than `room` bytes.
+        """
+        if not rest or sum(map(len, rest)) > room or self._begun is not None:
+            return
+        dictionary = self.beside(COMMON_GROUP)
+        if dictionary is None or not all_take_dictionary(contents):
+            return
+        found: dict[bytes, bytes | None] = {}
+
+        def work() -> None:
+            # What is not there in the end is encoded by the caller, who is told why it cannot be.
+            with suppress(Exception):
+                found.update(zip(ids, dictionary.encode(contents), strict=True))
+
+        thread = threading.Thread(target=work, name="cas-encode", daemon=True)
+        with suppress(RuntimeError):  # there are too many
+            thread.start()
+            self._begun = _Begun(frozenset(ids), found, thread)
+
+    def _encode(self, records: Sequence[Record], dictionary: Dictionary) -> None:
+        """Have the payloads of these, as far as they are not there."""
+        known, begun = self._payloads, self._begun
+        others = begun.ids if begun else frozenset[bytes]()
+        if known or others:
+            records = [each for each in records if each[0] not in known and each[0] not in others]
+        threads = _THREADS if begun is None and len(records) >= _THREADED_FROM else 1
+        payloads = dictionary.encode([record[3] for record in records], threads)
+        known.update(zip([record[0] for record in records], payloads, strict=True))
+
     def _encoded(self, records: Sequence[Record], dictionary: Dictionary) -> list[Record]:
         """The records, small blobs among them beside the dictionary."""
-        known = self._payloads
         ids, kinds, codecs, contents, sizes = zip(*records, strict=True)
-        even = not known and {*kinds} == {Kind.BLOB} and {*codecs} == {RAW}
-        if even and all_take_dictionary(contents):
+        even = {*kinds} == {Kind.BLOB} and {*codecs} == {RAW} and all_take_dictionary(contents)
+        todo = records
+        if not even:
+            todo = [each for each in records if each[2] == RAW and takes_dictionary(*each[1:4:2])]
+        self._encode(todo, dictionary)
+        if (begun := self._begun) is not None:
+            begun.thread.join()
+            self._payloads.update(begun.found)
+            self._begun = None
+            if len(begun.found) < len(begun.ids):
+                self._encode(todo, dictionary)
+        get = self._payloads.get
+        if even and None not in (payloads := list(map(get, ids))):
             # The common case: no step of Python for each.
-            payloads = dictionary.encode(list(contents), _threads(len(records)))
-            known.update(zip(ids, payloads, strict=True))
-            if None not in payloads:
-                rows: Any = zip(ids, kinds, repeat(DICTIONARY), payloads, sizes, strict=False)
-                return list(rows)
-        todo = [
-            record
-            for record in records
-            if record[2] == RAW
-            and record[0] not in known
-            and takes_dictionary(record[1], record[3])
-        ]
-        payloads = dictionary.encode([record[3] for record in todo], _threads(len(todo)))
-        known.update(zip([record[0] for record in todo], payloads, strict=True))
-        get = known.get
+            rows: Any = zip(ids, kinds, repeat(DICTIONARY), payloads, sizes, strict=False)
+            return list(rows)
         return [
             record
             if (payload := get(record[0])) is None
             else (record[0], record[1], DICTIONARY, payload, record[4])
             for record in records
         ]
-
-
-def _threads(count: int) -> int:
-    return _THREADS if count >= _THREADED_FROM else 1
 
 
 def _copy_of(dictionary: Dictionary) -> Record:

@@ -47,6 +47,14 @@ def _words(table: bytes) -> array[int]:
     return words
 
 
+def beginnings(table: bytes) -> array[int]:
+    """The first 8 bytes of each id, as the number that ids are sorted by."""
+    words = array("Q", table)[:: SLOT.size // 8]
+    if sys.byteorder == "little":
+        words.byteswap()
+    return words
+
+
 def stored_lengths(table: bytes) -> array[int]:
     """The stored length that each slot states."""
     return _words(table)[_STORED_WORD :: SLOT.size // 4]

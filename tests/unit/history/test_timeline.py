@@ -128,7 +128,7 @@ def test_a_checkpoint_relies_on_nothing_condemned(tmp_path: Path) -> None:
         tx.delete("heads/c")
         with reopened(store) as collector, collector.objects.catalog.write() as writer:
             collector.objects.lookup.refresh(writer)
-            number, slot = collector.objects.lookup._inline[root]
+            ((number, slot),) = collector.objects.lookup.young.all(root)
             version = writer.head().version + 1
             writer.record_removal(version, 1)
             writer.set_vector(number, version, bytes([1 << (slot % 8)]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -179,6 +180,32 @@ def test_a_batch_of_more_than_memory_holds_makes_one(small: Store) -> None:
     assert codecs(small, contents) == {DICTIONARY}
     assert_reads(small, contents[::7])
     assert fsck(small).findings == ()
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["beside", "the caller does it all"])
+def test_a_batch_is_encoded_by_two(
+    small: Store, rng: random.Random, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """The first half of a batch is encoded beside the staging of the second, and all of it stands
+    beside the dictionary; what the thread could not do the caller does.
+    """
+    filled(small)
+    encoders: list[str] = []
+    encode = Dictionary.encode
+
+    def noted(self: Dictionary, contents: list[bytes], threads: int = 1) -> list[bytes | None]:
+        who = threading.current_thread().name
+        encoders.append(who)
+        if fails and who == "cas-encode":
+            raise MemoryError
+        return encode(self, contents, threads)
+
+    monkeypatch.setattr(Dictionary, "encode", noted)
+    contents = memories_of(rng, 700)
+    small.put_many(contents)
+    assert encoders.count("cas-encode") == 1
+    assert codecs(small, contents) == {DICTIONARY}
+    assert_reads(small, contents)
 
 
 def test_batches_look_again_more_and_more_rarely(

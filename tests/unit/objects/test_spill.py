@@ -145,7 +145,7 @@ def test_what_vanishes_meanwhile_is_born_gone(store: Store) -> None:
     while spill._gather(run, 64):
         pass
     with store.objects.catalog.write() as writer:
-        number, slot = store.objects.lookup._inline[ids[2]]
+        ((number, slot),) = store.objects.lookup.young.all(ids[2])
         version = writer.head().version + 1
         writer.record_removal(version, 1)
         writer.set_vector(number, version, bytes([1 << slot]))
