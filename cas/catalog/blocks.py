@@ -18,6 +18,7 @@ from cas.catalog.connections import Connections
 from cas.catalog.engine import cannot_share, reraise, translate, typed
 from cas.catalog.statements import SqliteReader, SqliteWriter
 from cas.errors import CasError, OutcomeUnknown, ReadOnly, StorageFull
+from cas.interrupts import STATE, closes, deferred, wait_for
 
 
 class ReadBlock:
@@ -57,13 +58,17 @@ class ReadBlock:
 
 
 class WriteBlock:
-    """`with catalog.write()`: the gate, then BEGIN IMMEDIATE, then COMMIT or ROLLBACK."""
+    """`with catalog.write()`: the gate, then BEGIN IMMEDIATE, then COMMIT or ROLLBACK.
 
-    __slots__ = ("_changes", "_connection", "_connections", "_durable", "_writer")
+    A handler of a signal may raise while this waits for others, and in the block; not in between.
+    """
+
+    __slots__ = ("_changes", "_connection", "_connections", "_deferred", "_durable", "_writer")
 
     def __init__(self, connections: Connections, *, durable: bool = True) -> None:
         self._connections = connections
         self._durable = durable
+        self._deferred = deferred()
 
     def __enter__(self) -> CatalogWriter:
         connections = self._connections
@@ -73,7 +78,18 @@ class WriteBlock:
                 f"{connections.path} was opened read-only; open the store for writing.",
                 path=connections.path,
             )
-        connections.writer_lock.acquire()
+        own = self._deferred.__enter__()
+        try:
+            writer = self._enter(connections)
+        except BaseException as error:
+            own.__exit__(type(error), error, None)
+            raise
+        if own.is_outermost:
+            STATE.open = True
+        return writer
+
+    def _enter(self, connections: Connections) -> CatalogWriter:
+        wait_for(connections.writer_lock.acquire)
         try:
             # Who waited here while another thread closed the store must not touch the gate: the
             # numbers of its descriptors may belong to other files by now.
@@ -110,6 +126,14 @@ class WriteBlock:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._deferred.is_outermost:
+            STATE.open = False
+        try:
+            self._leave(error)
+        finally:
+            self._deferred.__exit__(kind, error, trace)
+
+    def _leave(self, error: BaseException | None) -> None:
         connections = self._connections
         changed = False
         try:
@@ -166,3 +190,6 @@ class WriteBlock:
                 self._connection.execute("ROLLBACK")
         except BaseException:
             self._connections.drop_writer()
+
+
+closes(WriteBlock.__exit__)

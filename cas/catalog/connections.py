@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from cas.catalog.catalog import Fetch, Head
 from cas.catalog.engine import Seal, connect, seal_of, translate, typed
-from cas.catalog.gate import Gate
+from cas.catalog.gate import Gate, Marks
 from cas.catalog.log import Log
 from cas.errors import Closed, ForkedStore, OutcomeUnknown, StorageFailed
+from cas.interrupts import deferred, wait_for
 
 if TYPE_CHECKING:
     import apsw
@@ -77,15 +79,27 @@ class Connections:
     def take(self) -> apsw.Connection:
         """A connection to read with; `give` or `discard` it. Raises what the port says."""
         self.check()
-        try:
-            while self._seals and self._is_stale(self._pool[-1]):
-                self.discard(self._pool.pop())
-            return self._pool.pop()
-        except IndexError:
+        connection = self._pooled()
+        while connection is not None and self._seals and self._is_stale(connection):
+            self.discard(connection)
+            connection = self._pooled()
+        if connection is None:
             try:
-                return self.connect()
+                connection = self.connect()
             except Exception as error:
                 translate(error, self.path)
+        if self.closed:
+            # By another thread, which has not seen this one.
+            self.discard(connection)
+            self.check()
+        return connection
+
+    def _pooled(self) -> apsw.Connection | None:
+        """One of the pool, which another thread may be emptying."""
+        try:
+            return self._pool.pop()
+        except IndexError:
+            return None
 
     def lent(self) -> apsw.Connection | None:
         """The connection in whose write transaction this thread is, where none beside it could
@@ -97,14 +111,19 @@ class Connections:
 
     def give(self, connection: apsw.Connection) -> None:
         """Back to the pool."""
+        self._pool.append(connection)
         if self.closed:
-            connection.close()
-        else:
-            self._pool.append(connection)
+            self._empty()
+
+    def _empty(self) -> None:
+        while (connection := self._pooled()) is not None:
+            self.discard(connection)
 
     def discard(self, connection: apsw.Connection) -> None:
         """Close one that nobody is to use again."""
         self._seals.pop(connection, None)
+        if self.closed and self._log is not None and self.gate.marks().doubt:
+            _leave_the_log(connection)
         try:
             connection.close(True)
         except Exception:  # nothing more can be done for a broken connection
@@ -145,14 +164,18 @@ class Connections:
         A sync that fails leaves the commit visible, and perhaps nowhere but in memory; so the
         log is written anew. Raises `OutcomeUnknown` when that fails too.
         """
-        log = self._log
-        if log is None:
-            return
+        if self._log is not None:
+            # Whoever syncs has a turn for which others wait.
+            with deferred():
+                self._cover(self._log, number)
+
+    def _cover(self, log: Log, number: int) -> None:
         try:
             log.cover(number)
         except Exception as failure:
             try:
-                self._renew(log)
+                with self.alone(self.check_file):
+                    log.renew()
             except Closed:
                 raise
             except Exception as second:
@@ -162,15 +185,24 @@ class Connections:
                     txid=None,
                 ) from typed(second, self.path)
 
-    def _renew(self, log: Log) -> None:
-        with self.writer_lock:
-            self.check()
-            self.check_file()
-            self.gate.enter()
+    @contextmanager
+    def alone(self, before: Callable[[], None] | None = None) -> Iterator[Marks]:
+        """Inside the gate, without a transaction; `before` is asked in front of it. Raises
+        `Closed`.
+        """
+        with deferred():
+            wait_for(self.writer_lock.acquire)
             try:
-                log.renew()
+                self.check()
+                if before is not None:
+                    before()
+                marks = self.gate.enter_marked()
+                try:
+                    yield marks
+                finally:
+                    self.gate.leave()
             finally:
-                self.gate.leave()
+                self.writer_lock.release()
 
     def settle(self) -> None:
         """Inside the gate, where a sync of the log has failed: write it anew before going on.
@@ -235,33 +267,33 @@ class Connections:
         """Give up every connection; harmless when called twice."""
         if self.closed:
             return
-        self.closed = True
         if self._pid != os.getpid():
             # Closing a parent's connection in a child could checkpoint or remove the log that
             # the parent still uses; the handles are left alone.
+            self.closed = True
             return
-        if self._log is not None and self.gate.marks().doubt:
-            self._leave_the_log()
-        with self.writer_lock:
-            self.drop_writer()
-        while self._pool:
-            self.discard(self._pool.pop())
-        while self._parked:
-            self.discard(self._parked.pop())
-        if self._anchor is not None:
-            self.discard(self._anchor)
-        if self._log is not None:
-            self._log.close()
-        self.gate.close()
+        with deferred():
+            self.closed = True
+            wait_for(self.writer_lock.acquire)
+            try:
+                self.drop_writer()
+            finally:
+                self.writer_lock.release()
+            self._empty()
+            self.unpark()
+            if self._anchor is not None:
+                self.discard(self._anchor)
+            if self._log is not None:
+                self._log.close()
+            self.gate.close()
 
-    def _leave_the_log(self) -> None:
-        """Keep the engine from copying a log that is in doubt into the file as it closes."""
-        import apsw
 
-        for connection in (*self._pool, *self._parked, self._writing):
-            if connection is not None:
-                with suppress(apsw.Error):
-                    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+def _leave_the_log(connection: apsw.Connection) -> None:
+    """Keep the engine from copying a log that is in doubt into the file as it closes."""
+    import apsw
+
+    with suppress(apsw.Error):
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
 
 
 def _inode(path: str) -> int:

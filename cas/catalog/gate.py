@@ -25,10 +25,12 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Final, NamedTuple
 from weakref import WeakSet
 
 from cas.errors import Unsupported
+from cas.interrupts import wait_for
 
 try:
     import fcntl
@@ -119,9 +121,9 @@ class FileGate:
         the caller's place, which costs each contended commit two wake-ups. A stopped process
         that holds the gate therefore holds up writers (never readers) until it goes on or dies.
         """
-        fcntl.flock(self._next, fcntl.LOCK_EX)
+        wait_for(partial(fcntl.flock, self._next, fcntl.LOCK_EX))
         try:
-            fcntl.flock(self._main, fcntl.LOCK_EX)
+            wait_for(partial(fcntl.flock, self._main, fcntl.LOCK_EX))
         finally:
             fcntl.flock(self._next, fcntl.LOCK_UN)
 

@@ -30,22 +30,17 @@ def scrub(connections: Connections, *, rewrite: bool) -> bool:
 
 def _rewrite(connections: Connections) -> None:
     gate = connections.gate
-    with connections.writer_lock:
-        connections.check()
-        marks = gate.enter_marked()
+    with connections.alone() as marks:
+        if marks.doubt:
+            connections.settle()
+        connection = connections.writer()
         try:
-            if marks.doubt:
-                connections.settle()
-            connection = connections.writer()
-            try:
-                # The copy that VACUUM makes is as large as the file.
-                connection.execute("PRAGMA temp_store=FILE")
-                gate.before_commit()
-                connection.execute("VACUUM")
-                gate.after_commit()
-                connection.execute("PRAGMA temp_store=MEMORY")
-            except Exception as error:
-                connections.drop_writer()
-                translate(error, connections.path)
-        finally:
-            gate.leave()
+            # The copy that VACUUM makes is as large as the file.
+            connection.execute("PRAGMA temp_store=FILE")
+            gate.before_commit()
+            connection.execute("VACUUM")
+            gate.after_commit()
+            connection.execute("PRAGMA temp_store=MEMORY")
+        except Exception as error:
+            connections.drop_writer()
+            translate(error, connections.path)

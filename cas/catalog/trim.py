@@ -65,15 +65,10 @@ def trim(connections: Connections) -> bool:
             connections.discard(connection)
             translate(error, connections.path)
         connections.give(connection)
-    with connections.writer_lock:
-        connections.check()
-        marks = connections.gate.enter_marked()
-        try:
-            if marks.doubt:
-                connections.settle()
-            return truncate(connections)
-        finally:
-            connections.gate.leave()
+    with connections.alone() as marks:
+        if marks.doubt:
+            connections.settle()
+        return truncate(connections)
 
 
 def truncate(connections: Connections) -> bool:

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from cas.catalog.catalog import Catalog, CatalogWriter
 from cas.errors import CasError, ForkedStore, OutcomeUnknown, StorageFailed
+from cas.interrupts import deferred, wait_for
 
 GROUP_MAX: Final = 64
 """Members of one transaction: it stays at the gate well under 50 ms."""
@@ -98,6 +99,13 @@ class Committer:
                 "This handle belongs to the parent process; open the store again in the child."
             )
         member = _Member(install, finish, alone)
+        if self._catalog.is_distant:
+            # Its waits are for a server, perhaps for long.
+            return self._run(member)
+        with deferred():
+            return self._run(member)
+
+    def _run(self, member: _Member) -> Any:
         with self._lock:
             if self._led:
                 member.wake = threading.Lock()
@@ -121,7 +129,7 @@ class Committer:
         wake = member.wake
         assert wake is not None
         try:
-            wake.acquire()
+            wait_for(wake.acquire)
         except BaseException:
             with self._lock:
                 if member in self._queue:

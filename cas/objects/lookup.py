@@ -17,6 +17,7 @@ from contextlib import suppress
 from cas.catalog.catalog import Catalog, CatalogReader, PackRow
 from cas.clock import Clock
 from cas.errors import CasError, Corrupt, CorruptPack
+from cas.interrupts import deferred
 from cas.limits import FOOTER_CACHE_BYTES, SPILL_BYTES, THRESHOLDS, Thresholds
 from cas.objects.packs import (
     Copy,
@@ -325,20 +326,20 @@ class Lookup:
         # Readers take the state first and the index then, so the index is never the older one.
         if self._runs is not None:
             self._runs = self._cover(self._runs, fresh, packs)
-        for pack in gone:
-            self._forget(pack)
-        for pack in fresh:
-            self._remember(pack)
         vectors = {n: bits for n, bits in old.vectors.items() if n in packs}
-        for number, _version, bits in changed:
-            vectors[number] = bits
-        self.state = State(head.version, head.removal_version, head.condemn_seq, packs, vectors)
-        self._fresh, self.plan = True, None
+        vectors.update((number, bits) for number, _version, bits in changed)
+        with deferred():  # an interrupt in between would have packs taken in twice
+            for pack in gone:
+                self._forget(pack)
+            for pack in fresh:
+                self._remember(pack)
+            self.state = State(head.version, head.removal_version, head.condemn_seq, packs, vectors)
+            self._fresh, self.plan = True, None
         return self.state
 
     def installed(self, row: PackRow, footer: Footer, previous_version: int) -> None:
         """Take in a pack this process has just installed, when nothing came between."""
-        with self._lock:
+        with self._lock, deferred():
             state = self.state
             if not self._fresh or state.version != previous_version:
                 # Others commit in between. What they installed is looked at when it is missed,

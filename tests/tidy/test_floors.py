@@ -13,6 +13,7 @@ FLOORS: dict[str, int] = {
     "limits": 0,
     "clock": 0,
     "later": 0,
+    "interrupts": 0,
     "model": 1,
     "storage": 2,
     "catalog": 2,

@@ -1,0 +1,83 @@
+"""Closing a catalog in one thread while others take connections and give them back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+
+import cas
+from cas.catalog.connections import Connections
+from cas.errors import Closed
+from tests.unit.kit import write
+
+
+def connections_of(store: cas.Store) -> Connections:
+    """Those of its catalog."""
+    found: Connections = store.objects.catalog._connections  # type: ignore[attr-defined]
+    return found
+
+
+def is_closed(connection: apsw.Connection) -> bool:
+    """Whether its descriptors are given back."""
+    try:
+        connection.execute("SELECT 1")
+    except apsw.ConnectionClosedError:
+        return True
+    return False
+
+
+def test_a_connection_that_is_opened_as_the_handle_closes_is_not_lent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who was let in before another thread closed is told so, and what it opened is closed."""
+    store = cas.open(tmp_path / "store", create=True)
+    connections = connections_of(store)
+    lent = connections.take()
+    connect, made = connections.connect, []
+
+    def late() -> apsw.Connection:
+        store.close()
+        made.append(connect())
+        return made[-1]
+
+    monkeypatch.setattr(connections, "connect", late)
+    with pytest.raises(Closed):
+        connections.take()
+    assert is_closed(made[0])
+    connections.give(lent)
+    assert is_closed(lent)
+
+
+def test_a_connection_that_is_given_back_as_the_handle_closes_is_closed(tmp_path: Path) -> None:
+    """Whichever of the two comes first, nothing is left in the pool."""
+    store = cas.open(tmp_path / "store", create=True)
+    connections = connections_of(store)
+
+    class Pool(list[Any]):
+        def append(self, item: Any) -> None:
+            store.close()
+            super().append(item)
+
+    lent = connections.take()
+    connections._pool = Pool(connections._pool)
+    connections.give(lent)
+    assert is_closed(lent)
+    assert not connections._pool
+
+
+def test_a_reader_that_outlives_its_handle_copies_no_log_that_is_in_doubt(tmp_path: Path) -> None:
+    """The last connection to close would copy the log into the file, whoever holds it."""
+    store = cas.open(tmp_path / "store", create=True)
+    write(store)
+    connections = connections_of(store)
+    before = (tmp_path / "store" / "catalog.sqlite").stat()
+    lent = connections.take()
+    connections.gate.doubt(True)
+    store.close()
+    connections.give(lent)
+    assert is_closed(lent)
+    assert (tmp_path / "store" / "catalog.sqlite-wal").stat().st_size
+    assert (tmp_path / "store" / "catalog.sqlite").stat().st_mtime_ns == before.st_mtime_ns
