@@ -134,6 +134,8 @@ class Publication:
         # What the batch held before trees and commits came in, so that they can be made anew.
         self._mark = batch.mark()
         self._followed = False
+        # The entry that the newest attempt to install has made.
+        self._made: Entry | None = None
 
     def run(self) -> Entry:
         """The entry. Raises what `Transaction.commit` raises."""
@@ -298,6 +300,7 @@ class Publication:
             root,
             head.hash,
         )
+        self._made = entry
         data = entry.encode()
         if len(data) > ENTRY_BYTES_MAX:
             raise LimitExceeded(
@@ -385,7 +388,7 @@ class Publication:
         if entry is None:
             self._batch.abandon()
             raise not_committed(error) from error
-        if entry.request != plan.request:
+        if entry != self._made:
             # Not what this attempt wrote: an entry that the key had made before.
             return self._repeated(entry, plan)
         self._batch.resolved()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cas.errors import RefConflict, TransactionReused
+from cas.errors import OutcomeUnknown, RefConflict, TransactionReused
 from cas.history.store import Store
 from cas.history.transaction import Transaction
 from cas.model.entry import Entry, Event, request_digest, txid_from_key
@@ -245,3 +247,37 @@ def test_paths_are_ordered_as_whole_paths(memory: Store) -> None:
     staged = [(b"a!", 1, bytes(one.id)), (b"a/b", 1, bytes(two.id))]
     expected = request_digest("", "", [("heads/main", False, staged)], [], [], [])
     assert entry.request == expected
+
+
+def test_a_lost_answer_to_a_retry_leaves_nothing_of_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A retry whose own answer is lost is told the entry of the first time, and takes back what it
+    had written for the second: its file and its session.
+    """
+    large = os.urandom(3_000_000)
+
+    def work(_store: Store, tx: Transaction) -> None:
+        tx.branch("main")["large"] = large
+
+    told: list[int] = []
+    with reopened(store) as other:
+        retry = other.begin(key="k")
+        work(other, retry)
+        first = attempt(store, work)
+        files = {file.name for file in store.objects.bucket.list()}
+        run = other.objects.committer.run
+
+        def lost(*words: Any, **how: Any) -> Any:
+            run(*words, **how)
+            raise OutcomeUnknown("The answer was lost.", txid=None)
+
+        monkeypatch.setattr(other.objects.committer, "run", lost)
+        monkeypatch.setattr(other, "_after_commit", lambda entry: told.append(entry.seq))
+        retry._after_commit = other._after_commit
+        with retry:
+            assert retry.commit() == first
+        assert not told
+        assert {file.name for file in store.objects.bucket.list()} - files == set()
+        with store.objects.catalog.read() as reader:
+            assert list(reader.sessions()) == []
