@@ -297,6 +297,12 @@ class Catalog(Protocol):
         """
 
     @property
+    def bucket(self) -> str | None:
+        """Where the packs lie, as it stands in the catalog; None where the folder of the store
+        says it.
+        """
+
+    @property
     def is_distant(self) -> bool:
         """Whether every question travels to a server: then what can be fetched is fetched outside
         the gate.

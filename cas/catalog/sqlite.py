@@ -118,6 +118,10 @@ class SqliteCatalog:
             return reader.entries(after, limit)
 
     @property
+    def bucket(self) -> str | None:
+        return None
+
+    @property
     def is_distant(self) -> bool:
         return False
 

@@ -20,6 +20,7 @@ from cas.model.ids import Kind
 from cas.objects.mirror import MIRRORED
 from cas.objects.packs import bit_is_set, file_name, read_footer
 from cas.objects.store import ObjectStore
+from cas.storage.address import is_address
 from cas.storage.codec import RECIPE
 from cas.storage.pack import Footer, decode_footer
 from cas.storage.place import address_in
@@ -27,7 +28,7 @@ from cas.storage.place import address_in
 
 @frozen
 class FolderBytes:
-    """Bytes of files below a store's folder, by what they are; 0 where there is no folder."""
+    """Bytes of a store's files on this host, by what they are; 0 of what lies on a server."""
 
     catalog: int = 0
     packs: int = 0
@@ -47,6 +48,19 @@ def measure(location: str) -> FolderBytes:
         else:
             sums["other"] += size
     return FolderBytes(**sums)
+
+
+def _places(store: Store) -> tuple[FolderBytes, str | None]:
+    """What the files of a store take on this host, and where its packs lie if not in its folder."""
+    objects, where = store.objects, store.objects.catalog.bucket
+    if where is None:
+        return measure(store.location), address_in(store.location)
+
+    def below(folder: str | None) -> int:
+        return sum(size for _name, size in files(folder)) if folder else 0
+
+    packs = below(None if is_address(where) else where)
+    return FolderBytes(packs=packs, cache=below(objects.cache)), where
 
 
 @frozen
@@ -182,6 +196,7 @@ def stats(store: Store) -> StoreStats:
         count.add(footer, vectors.get(row.number))
     kinds = count.kinds()
     view = store.view()
+    on_disk, bucket = _places(store)
     return StoreStats(
         kinds=kinds,
         inline_pack_count=sizes[True][0],
@@ -202,8 +217,8 @@ def stats(store: Store) -> StoreStats:
         verified_us=Ledger(objects.cache).oldest_us(
             file_name(row.name) for row in rows if row.name is not None
         ),
-        files=measure(store.location),
-        bucket=address_in(store.location),
+        files=on_disk,
+        bucket=bucket,
     )
 
 

@@ -119,7 +119,11 @@ def test_spill_gc_and_check(store: Store, url: str, tmp_path: Path, rng: random.
         tx.branch("junk")["f"] = rng.randbytes(400_000)
         tx.commit()
     assert store.spill() > 10
-    assert stats(store).inline_pack_count < 5
+    counted = stats(store)
+    assert counted.inline_pack_count < 5
+    assert counted.bucket == str(tmp_path / "packs")
+    assert counted.files.packs > counted.file_pack_bytes > 0
+    assert counted.files.cache > 0
     with store.begin() as tx:
         tx.delete("heads/junk")
         tx.commit()
