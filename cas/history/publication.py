@@ -44,7 +44,7 @@ from cas.model.entry import (
     request_digest,
 )
 from cas.model.ids import Kind, ObjectId, as_commit_id, as_tree_id
-from cas.model.names import POLICIES
+from cas.model.names import HOLDS, POLICIES, PURGED_REF
 from cas.model.objects import Commit
 from cas.objects.batch import Batch
 from cas.objects.committer import Group, not_committed
@@ -136,6 +136,11 @@ class Publication:
         self._followed = False
         # The entry that the newest attempt to install has made.
         self._made: Entry | None = None
+        # Legal holds, where the transaction may bury what one covers.
+        self._holds: dict[str, RefValue] = {}
+        if PURGED_REF in staged.moves:
+            timeline = core.timeline
+            self._holds = timeline.recall(moment, lambda root: dict(timeline.list(root, HOLDS)))
 
     def run(self) -> Entry:
         """The entry. Raises what `Transaction.commit` raises."""
@@ -280,7 +285,7 @@ class Publication:
             check_changes(self._core, self._batch, moment, changes)
             if moves_horizon(self._core, moment, changes):
                 thinning.check_horizon(self._core, self._batch, moment, changes)
-            check_tombstones(self._core, self._batch, moment, changes)
+            check_tombstones(self._core, self._batch, moment, changes, self._holds)
         seq = head.seq + 1
         root = timeline.edit(moment.root, changes, seq)
         if unruled:

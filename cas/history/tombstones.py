@@ -11,13 +11,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
-from cas.errors import CasError, Corrupt, CorruptObject, HorizonFixed, Invalid, NotCanonical, Purged
+from cas.errors import (
+    CasError,
+    Corrupt,
+    CorruptObject,
+    HorizonFixed,
+    Invalid,
+    NotCanonical,
+    Purged,
+    RefConflict,
+)
 from cas.history.core import Core
-from cas.history.timeline import Moment
+from cas.history.timeline import Moment, RefValue
 from cas.model.encoding import decode, encode, is_extras, is_uint, shape
 from cas.model.entry import RefChange
 from cas.model.ids import Kind, ObjectId
-from cas.model.names import PURGED_REF
+from cas.model.names import HOLDS, PURGED_REF
 from cas.model.objects import Tag
 from cas.model.values import frozen
 from cas.objects.store import ObjectStore
@@ -202,11 +211,17 @@ def stage_tombstones(
 
 
 def check_tombstones(
-    core: Core, batch: Batch, moment: Moment, changes: Sequence[RefChange]
+    core: Core,
+    batch: Batch,
+    moment: Moment,
+    changes: Sequence[RefChange],
+    holds: Mapping[str, RefValue],
 ) -> None:
-    """Raise where an entry would lose a tombstone. Called inside the gate.
+    """Raise where an entry loses a tombstone, or buries what may be held. Called inside the gate.
 
-    Raises `HorizonFixed` where one goes without its content, or `Invalid`.
+    `holds` are the legal holds that the transaction has seen: what a later one covers takes long to
+    find out. Raises `HorizonFixed` where a tombstone goes without its content, `RefConflict` where
+    one comes and there is another hold, or `Invalid`.
     """
     for change in changes:
         if change.ref != PURGED_REF:
@@ -225,7 +240,9 @@ def check_tombstones(
                     decode_tombstone(id, core.objects.staged(batch, new[1])[1])
             except (CorruptObject, NotCanonical) as error:
                 raise Invalid(f"{PURGED_REF} can lead to tombstones only.") from error
-            if new is None and not batch.holds(id):
+            if new is not None:
+                _refuse_late_holds(core, moment, holds)
+            elif not batch.holds(id):
                 raise HorizonFixed(
                     f"The tombstone of {id.hex()[:12]} is lifted only by putting its content "
                     "again; nothing was committed.",
@@ -233,3 +250,15 @@ def check_tombstones(
                 )
         if not batch.counts:
             raise Invalid("Tombstones are changed by purge, and by a put that allows it.")
+
+
+def _refuse_late_holds(core: Core, moment: Moment, holds: Mapping[str, RefValue]) -> None:
+    for ref, value in core.timeline.list(moment.root, HOLDS):
+        if holds.get(ref) != value:
+            raise RefConflict(
+                f"A legal hold, {ref}, was made since this began; nothing was committed. Begin "
+                "again, and see whether it covers what is to be purged.",
+                ref=ref,
+                expected=None,
+                actual=value.target,
+            )

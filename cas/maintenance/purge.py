@@ -21,11 +21,13 @@ from cas.errors import (
     CorruptCatalog,
     Invalid,
     OnHold,
+    RefConflict,
     Unavailable,
     WrongKind,
 )
 from cas.history.core import Core
 from cas.history.store import Store
+from cas.history.timeline import Moment
 from cas.history.tombstones import Tombstone, purged_ids, stage_tombstones, tombstone_of
 from cas.limits import PURGE_TRIES, PURGE_WAIT_MS
 from cas.maintenance.entangled import dictionaries_of, parts_of, used_elsewhere
@@ -34,7 +36,7 @@ from cas.maintenance.takeout import survey, take_out
 from cas.maintenance.why import held
 from cas.model.entry import Entry
 from cas.model.ids import Kind, ObjectId
-from cas.model.names import PURGED_REF
+from cas.model.names import HOLDS, PURGED_REF
 from cas.objects.batch import Batch
 from cas.objects.packs import read_footer
 from cas.objects.store import ObjectStore
@@ -93,6 +95,13 @@ def plan_purge(store: Store, id: ObjectId) -> PurgePlan:
             )
     else:
         size_bytes = stone.size_bytes
+    _refuse_held(core, moment, id)
+    parts, shared = _parts(core, id)
+    scene = survey(objects, {bytes(id), *map(bytes, parts)})
+    return PurgePlan(id, size_bytes, parts, shared, len(scene.packs), len(scene.dependants))
+
+
+def _refuse_held(core: Core, moment: Moment, id: ObjectId) -> None:
     hold = held(core, moment, id)
     if hold is not None:
         raise OnHold(
@@ -100,9 +109,6 @@ def plan_purge(store: Store, id: ObjectId) -> PurgePlan:
             id=id,
             hold=hold.ref,
         )
-    parts, shared = _parts(core, id)
-    scene = survey(objects, {bytes(id), *map(bytes, parts)})
-    return PurgePlan(id, size_bytes, parts, shared, len(scene.packs), len(scene.dependants))
 
 
 def purge(store: Store, id: ObjectId, *, reason: str, author: str = "") -> PurgeResult:
@@ -159,9 +165,22 @@ def _remove(store: Store, goes: set[bytes]) -> None:
 
 
 def _bury(store: Store, stone: Tombstone) -> Entry:
-    """The entry that says so. From here on nobody puts it again."""
+    """The entry that says so. From here on nobody puts it again. Raises `OnHold`."""
+    for _ in range(PURGE_TRIES):
+        try:
+            return _try_to_bury(store, stone)
+        except RefConflict as error:
+            if not error.ref.startswith(HOLDS):
+                raise
+            conflict = error
+    raise conflict
+
+
+def _try_to_bury(store: Store, stone: Tombstone) -> Entry:
     core, id = store.core, stone.id
     with store.begin(author=stone.author, message=f"purge {id.short}: {stone.reason}") as tx:
+        # A hold that comes behind this look is a conflict: the gate knows those of the beginning.
+        _refuse_held(core, core.timeline.now(), id)
         moment = core.timeline.now()
 
         def stage(batch: Batch) -> ObjectId:
