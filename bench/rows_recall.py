@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import random
 import re
-import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench import corpus_b, setup_peers
+from bench import corpus_b
 from bench.context import Context, Worker
 from bench.harness import Series
 from bench.workers_recall import memory_of
@@ -33,7 +32,7 @@ def row_recall(ctx: Context) -> None:
     count = COUNT // 20 if ctx.quick else COUNT
     row, folder = f"recall-{count}", ctx.fresh("recall")
     kinds = ["cas", "hand"]
-    if ctx.has_module("langgraph.store.sqlite", "numpy", "attrs") and _loads_extensions(ctx):
+    if ctx.has_module("langgraph.store.sqlite", "sqlite_vec", "pysqlite3", "numpy", "attrs"):
         kinds.append("langgraph")
     fill = {"root": str(ctx.root), "count": count, "follow": True}
     with ExitStack() as stack:
@@ -84,16 +83,6 @@ def _units(ctx: Context, row: str, worker: Worker, count: int) -> None:
     for kind, name in (("alone", "units"), ("followed", "units_followed")):
         ctx.run.one(f"{row}/cas/{name}", units["processor"][kind], "s", "processor time")
         ctx.run.one(f"{row}/cas/{name}_seconds", units["seconds"][kind], "s")
-
-
-def _loads_extensions(ctx: Context) -> bool:
-    """Whether the peers' interpreter loads extensions of SQLite, as sqlite-vec is one."""
-    code = "import sqlite3; sqlite3.Connection.enable_load_extension"
-    command = [str(setup_peers.python_of(ctx.root)), "-c", code]
-    there = subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode == 0
-    if not there:
-        ctx.skip("langgraph, recall", "the interpreter of the peers loads no SQLite extensions")
-    return there
 
 
 def _rates(ctx: Context, row: str, count: int, filled: dict[str, dict[str, float]]) -> None:

@@ -260,11 +260,20 @@ class Hand(Contender):
         return given
 
 
+def load_extensions() -> None:
+    """Where this interpreter's `sqlite3` loads no extensions, as that of many systems, let
+    pysqlite3 stand in its place for all that is imported from now on. Raises ImportError.
+    """
+    if not hasattr(sqlite3.Connection, "enable_load_extension"):
+        sys.modules["sqlite3"] = importlib.import_module("pysqlite3")
+
+
 class LangGraph(Contender):
     """LangGraph's SqliteStore with its index of vectors (sqlite-vec) and the same embedder."""
 
     def __init__(self, request: Request) -> None:
         super().__init__(request)
+        load_extensions()
         base: Any = importlib.import_module("langgraph.store.base")
         kept: Any = importlib.import_module("langgraph.store.sqlite")
         self.put_op = base.PutOp
