@@ -102,6 +102,15 @@ class NodeCache:
                 lacking.append(id)
         return lacking
 
+    def demote(self, ids: Sequence[bytes]) -> None:
+        """These go first when room is needed."""
+        nodes = self._nodes
+        for id in ids:
+            try:  # noqa: SIM105 - as in `find`
+                nodes.move_to_end(id, last=False)
+            except KeyError:
+                pass
+
 
 def _weight_of(node: Node | bytes) -> int:
     return node.weight_bytes if isinstance(node, Node) else len(node) + _KEPT_BYTES
@@ -185,6 +194,10 @@ class TreeNodes:
                     node = found[id] = decode_node(content, kind, verified=True)
                     node.id = id
             self._cache.put_many(found)
+
+    def pass_by(self, ids: Sequence[bytes]) -> None:
+        """Nodes that nobody will want soon, such as those of states that were followed."""
+        self._cache.demote(ids)
 
     def save(self, node: Node) -> bytes:
         assert self._batch is not None, "these nodes are read-only"

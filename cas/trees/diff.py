@@ -19,7 +19,7 @@ Difference = tuple[bytes, Value | None, Value | None]
 """(name, old value or None, new value or None); the two are never equal."""
 
 Ahead = Callable[[Sequence[bytes]], None]
-"""Told the ids of nodes that will be loaded soon, so that they can be read together."""
+"""Told the ids of nodes, such as those that will be loaded soon, to read them together."""
 
 _WINDOW: Final = 64
 """Entries that are compared at a time."""
@@ -66,11 +66,18 @@ def diff(
     new_root: bytes,
     nodes: NodeStore,
     ahead: Ahead | None = None,
+    behind: Ahead | None = None,
 ) -> Iterator[Difference]:
-    """The differences from `old_root` to `new_root` in order of name, lazily."""
+    """The differences from `old_root` to `new_root` in order of name, lazily.
+
+    `ahead` is told of nodes that will be loaded, `behind` of those that only the old tree has, once
+    the walk has left them.
+    """
     if old_root == new_root:
         return
-    told: tuple[Node, Node] | None = None
+    # By level: of which nodes the children were told, and which of these are still to be left.
+    told: dict[int, tuple[Node, Node]] = {}
+    past: dict[int, list[bytes]] = {}
     old = _Side(load_root(flavour, old_root, nodes), nodes)
     new = _Side(load_root(flavour, new_root, nodes), nodes)
     while (before := old.node) is not None and (after := new.node) is not None:
@@ -87,15 +94,22 @@ def diff(
             old.step(alike)
             new.step(alike)
         else:
-            if ahead is not None and told != (before, after):
-                told = before, after
-                _tell(before, old.index, after, new.index, ahead)
+            level = before.level
+            if ahead is not None and told.get(level) != (before, after):
+                told[level] = before, after
+                gone = _tell(before, old.index, after, new.index, ahead)
+                if behind is not None:
+                    behind(past.get(level, ()))
+                    past[level] = gone
             old.enter(before)
             new.enter(after)
     for name, value in _rest(old):
         yield name, value, None
     for name, value in _rest(new):
         yield name, None, value
+    if behind is not None:
+        for gone in past.values():
+            behind(gone)
 
 
 def _alike(old: Node, old_at: int, new: Node, new_at: int) -> int:
@@ -162,14 +176,18 @@ def _changed(old: Node, i: int, to: int, new: Node, j: int) -> Iterator[Differen
     yield from _changed(old, i + half, to, new, j + half)
 
 
-def _tell(old: Node, old_at: int, new: Node, new_at: int, ahead: Ahead) -> None:
-    """Children of two inner nodes of one level that only one of them has."""
+def _tell(old: Node, old_at: int, new: Node, new_at: int, ahead: Ahead) -> list[bytes]:
+    """Children of two inner nodes of one level that only one of them has; gives those of the old
+    one.
+    """
     if old.ids[(old_at + 1) * ID_BYTES :] == new.ids[(new_at + 1) * ID_BYTES :]:
         # One each, as after a small edit.
-        return
+        return [old.child_id(old_at)]
     ours, theirs = _children(old, old_at), _children(new, new_at)
     same = set(ours).intersection(theirs)
-    ahead([id for id in (*ours, *theirs) if id not in same])
+    gone = [id for id in ours if id not in same]
+    ahead([*gone, *(id for id in theirs if id not in same)])
+    return gone
 
 
 def _children(node: Node, at: int) -> list[bytes]:

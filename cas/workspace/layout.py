@@ -163,7 +163,7 @@ def changed_records(
         head = (*where, collection)
         type = type_in(collection)
         trees = paths.split(before)[1], paths.split(after)[1]
-        for part, was, now in diff(DIRECTORY, *trees, nodes, nodes.warm):
+        for part, was, now in diff(DIRECTORY, *trees, nodes, nodes.warm, nodes.pass_by):
             if (was is None or was[0] != _TREE) and (now is None or now[0] != _TREE):
                 # Most ids are one name.
                 yield RecordChange(*head, to_text(part), _blob(was), _blob(now), type)

@@ -85,3 +85,16 @@ def test_peeking_decodes_while_there_is_room() -> None:
     loaded = nodes.load(NODES[20].id)
     assert loaded.names == NODES[20].names
     assert nodes.peek(NODES[20].id) is loaded
+
+
+def test_what_was_passed_by_goes_first() -> None:
+    """A demoted node is given as before, and makes room before any other."""
+    nodes = NODES[:6]
+    cache = NodeCache(sum(node.weight_bytes for node in nodes))
+    for node in nodes:
+        cache.put(node.id, node)
+    cache.demote([nodes[5].id, b"another", nodes[4].id])
+    assert cache.get(nodes[5].id) is nodes[5]
+    cache.put(NODES[7].id, NODES[7])
+    assert cache.find(nodes[4].id) is None
+    assert cache.find(nodes[5].id) is nodes[5]

@@ -164,6 +164,28 @@ def test_a_diff_tells_what_it_will_load(
     assert len(set(nodes.loaded) - set(told)) <= 2 + len(nodes.loaded) // 50
 
 
+def test_a_diff_tells_what_it_has_left(
+    large: tuple[DictNodes, Summary], rng: random.Random
+) -> None:
+    """Nodes that only the old tree has are told once, behind their last use; no others are."""
+    nodes, tree = large
+    names = {b"item-%05d" % rng.randrange(30_000) for _ in range(300)}
+    edits = [(name, value_of(1, 2) if rng.random() < 0.8 else None) for name in sorted(names)]
+    new = apply(DIRECTORY, tree.root, edits, nodes).root
+    only = {id for id, _ in nodes_of(DIRECTORY, tree.root, nodes)}
+    only -= {id for id, _ in nodes_of(DIRECTORY, new, nodes)}
+    nodes.reset()
+    left: list[tuple[bytes, int]] = []
+
+    def behind(ids: Sequence[bytes]) -> None:
+        left.extend((id, len(nodes.loaded)) for id in ids)
+
+    list(diff(DIRECTORY, tree.root, new, nodes, lambda _: None, behind))
+    assert {id for id, _ in left} == only - {tree.root}
+    assert len(left) == len(only) - 1
+    assert not any(id in nodes.loaded[at:] for id, at in left)
+
+
 @given(trees(), trees())
 def test_a_diff_of_unrelated_trees_is_exact(
     one: tuple[dict[bytes, Value], DictNodes, bytes, list[bytes]],
