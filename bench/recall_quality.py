@@ -25,11 +25,14 @@ import sys
 import tempfile
 import zipfile
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 if __package__ in (None, ""):  # started as a file: the folder above holds the package
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import attrs
 
 import cas
 from bench import corpus, corpus_b
@@ -83,28 +86,47 @@ def lexical(texts: dict[str, str], name: str, frequency: Counter[str], count: in
     return " ".join(word for word in words if word in rare)
 
 
-WAYS = {
-    "words only": cas.Scoring(meaning=0, links=0, recency=0, importance=0, floor=0),
-    "vector only": cas.Scoring(text=0, links=0, recency=0, importance=0, floor=0),
-    "hybrid": cas.Scoring(links=0, recency=0, importance=0, floor=0),
-    "hybrid, recency, importance": cas.Scoring(floor=0),
+WAYS: dict[str, dict[str, float]] = {
+    "words_only": {"meaning": 0, "links": 0, "recency": 0, "importance": 0},
+    "vector_only": {"text": 0, "links": 0, "recency": 0, "importance": 0},
+    "hybrid": {"links": 0, "recency": 0, "importance": 0},
+    "hybrid_recency_importance": {},
 }
+"""What each way of scoring leaves out; nothing is kept away as not relevant enough."""
+
+Kinds = dict[str, list[tuple[str, str]]]
+"""By kind of question: (what answers it, the question)."""
 
 
-def measure(
-    recall: cas.Recall, cases: list[tuple[str, str]], scoring: cas.Scoring
-) -> dict[str, float]:
-    """Recall, MRR and budget efficiency of one way of scoring."""
+def scorings() -> dict[str, cas.Scoring]:
+    """The ways as the product takes them."""
+    return {way: attrs.evolve(cas.Scoring(floor=0), **weights) for way, weights in WAYS.items()}
+
+
+class Ranking(NamedTuple):
+    """What one question got: ids best first, and those that stand within 2,000 tokens."""
+
+    order: list[str]
+    given: list[str]
+
+
+def rank(recall: cas.Recall, question: str, scoring: cas.Scoring) -> Ranking:
+    """The product's answer."""
+    answer = recall.recall(question, scoring=scoring, budget_tokens=2_000)
+    given = [item.link.id for item in answer.items]
+    given += [link.id for item in answer.items for link in item.folded]
+    scored = [(item.score, item.link.id) for item in answer.items]
+    scored += [(each.score, each.link.id) for each in answer.left_out if each.reason != "alike"]
+    return Ranking([id for _, id in sorted(scored, key=lambda pair: -pair[0])], given)
+
+
+def figures(cases: list[tuple[str, str]], rankings: Sequence[Ranking]) -> dict[str, float]:
+    """Recall@1 and @10, MRR@50 and budget efficiency."""
     first = ten = inside = 0
     reciprocal = 0.0
-    for name, question in cases:
-        answer = recall.recall(question, scoring=scoring, budget_tokens=2_000)
-        inside += any(item.link.id == name for item in answer.items)
-        inside += any(link.id == name for item in answer.items for link in item.folded)
-        scored = [(item.score, item.link.id) for item in answer.items]
-        scored += [(each.score, each.link.id) for each in answer.left_out if each.reason != "alike"]
-        order = [id for _, id in sorted(scored, key=lambda pair: -pair[0])][:50]
-        place = order.index(name) + 1 if name in order else 0
+    for (name, _), (order, given) in zip(cases, rankings, strict=True):
+        place = order.index(name) + 1 if name in order[:50] else 0
+        inside += name in given
         first += place == 1
         ten += 1 <= place <= 10
         reciprocal += 1 / place if place else 0
@@ -113,29 +135,36 @@ def measure(
         "recall@1": first / count,
         "recall@10": ten / count,
         "MRR": reciprocal / count,
-        "in 2,000 tokens": inside / count,
+        "in_budget": inside / count,
     }
+
+
+def questions_of(root: Path) -> tuple[dict[str, str], Kinds]:
+    """The texts by name, and all questions by kind."""
+    texts = descriptions(root)
+    named = {name.rsplit(".", 1)[1]: name for name in reversed(list(texts)) if _is_home(name)}
+    frequency = Counter(
+        word for text in texts.values() for word in set(re.findall(r"[a-z]{3,}", text.lower()))
+    )
+    drawn = random.Random(SEED).sample(sorted(texts), DRAWN)
+    return texts, {
+        "paraphrased": [(named[name], asked) for name, asked in QUESTIONS if name in named],
+        "lexical": [(name, lexical(texts, name, frequency, 4)) for name in drawn],
+        "short lexical": [(name, lexical(texts, name, frequency, 2)) for name in drawn],
+    }
+
+
+def of_half(kinds: Kinds, half: int) -> Kinds:
+    """Every second question: 0 for the half that weights were chosen on, 1 for the other."""
+    return {kind: cases[half::2] for kind, cases in kinds.items()}
 
 
 def main() -> int:
     """Print a table; 1 where hybrid does not beat both of its parts on every kind."""
-    texts = descriptions(corpus.ready(None))
-    named = {name.rsplit(".", 1)[1]: name for name in reversed(list(texts)) if _is_home(name)}
-    missing = [name for name, _ in QUESTIONS if name not in named]
-    frequency = Counter(
-        word for text in texts.values() for word in set(re.findall(r"[a-z]{3,}", text.lower()))
-    )
-    questions = [(named[name], question) for name, question in QUESTIONS if name in named]
-    drawn = random.Random(SEED).sample(sorted(texts), DRAWN)
-    kinds = {
-        "paraphrased": questions,
-        "lexical": [(name, lexical(texts, name, frequency, 4)) for name in drawn],
-        "short lexical": [(name, lexical(texts, name, frequency, 2)) for name in drawn],
-    }
-    chosen = 0 if "--chosen" in sys.argv else 1
-    kinds = {kind: cases[chosen::2] for kind, cases in kinds.items()}
+    texts, kinds = questions_of(corpus.ready(None))
+    kinds = of_half(kinds, 0 if "--chosen" in sys.argv else 1)
     counts = ", ".join(f"{len(cases)} {kind}" for kind, cases in kinds.items())
-    print(f"{len(texts)} memories; questions: {counts}; not there: {missing}")
+    print(f"{len(texts)} memories; questions: {counts}")
     results: dict[str, dict[str, Any]] = {}
     with (
         tempfile.TemporaryDirectory(prefix="cas-recall-") as folder,
@@ -144,18 +173,19 @@ def main() -> int:
             store, embedder="sentences" if "--sentences" in sys.argv else "default"
         ) as recall,
     ):
-        _fill(store, texts)
+        fill(store, texts)
         while recall.follow().embedded:
             pass
         for kind, cases in kinds.items():
-            for way, scoring in WAYS.items():
-                results[f"{kind}: {way}"] = row = measure(recall, cases, scoring)
+            for way, scoring in scorings().items():
+                row = figures(cases, [rank(recall, asked, scoring) for _, asked in cases])
+                results[f"{kind}: {way}"] = row
                 print(f"{kind:14} {way:28}", *(f"{k} {v:.3f}" for k, v in row.items()))
     print(json.dumps(results))
     worse = [
         kind
         for kind in kinds
-        for part in ("words only", "vector only")
+        for part in ("words_only", "vector_only")
         if results[f"{kind}: hybrid"]["MRR"] <= results[f"{kind}: {part}"]["MRR"]
     ]
     return 1 if worse else 0
@@ -165,7 +195,8 @@ def _is_home(name: str) -> bool:
     return name.rsplit(".", 1)[0].replace(".", "/") in _HOMES
 
 
-def _fill(store: cas.Store, texts: dict[str, str]) -> None:
+def fill(store: cas.Store, texts: dict[str, str]) -> None:
+    """Save the texts as memories under their names."""
     space = cas.Workspace(store)
     every = list(texts.items())
     for start in range(0, len(every), 500):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -23,6 +24,8 @@ COUNT = 100_000
 BUDGET = 2_000
 BLOCK = 20
 SEED = 20_261_130
+PAGES = 20
+"""At either end, whose median is taken."""
 
 
 def row_recall(ctx: Context) -> None:
@@ -35,6 +38,7 @@ def row_recall(ctx: Context) -> None:
     if ctx.has_module("langgraph.store.sqlite", "sqlite_vec", "pysqlite3", "numpy", "attrs"):
         kinds.append("langgraph")
     fill = {"root": str(ctx.root), "count": count, "follow": True}
+    _words(ctx, row, folder, fill)
     with ExitStack() as stack:
         workers = {
             kind: stack.enter_context(
@@ -44,35 +48,63 @@ def row_recall(ctx: Context) -> None:
         }
         filled = {kind: worker.ask("fill", **fill) for kind, worker in workers.items()}
         _rates(ctx, row, count, filled)
-        questions = _questions(ctx, count, ctx.rounds * BLOCK * 2)
-        seconds: dict[str, list[float]] = {kind: [] for kind in (*kinds, "then")}
-        used: dict[str, list[float]] = {kind: [] for kind in (*kinds, "then")}
-        for start in range(0, len(questions), BLOCK):
-            asked = {"questions": questions[start : start + BLOCK], "budget": BUDGET}
-            for kind, worker in workers.items():
-                answer = worker.ask("ask", **asked)
-                if not answer["given"]:
-                    raise AssertionError(f"{kind} found nothing")
-                # The first block opens what is read once.
-                seconds[kind] += answer["seconds"] if start else []
-                used[kind] += answer["processor"] if start else []
-            answer = workers["cas"].ask("then", **asked)
-            seconds["then"] += answer["seconds"] if start else []
-            used["then"] += answer["processor"] if start else []
-        for kind, found in seconds.items():
-            name = f"{row}/cas/then" if kind == "then" else f"{row}/{kind}/seconds"
-            ctx.run.add(name, Series(tuple(found), "s"))
-            ctx.run.add(name + "_processor", Series(tuple(used[kind]), "s"))
-            ctx.run.one(name + "_p99", sorted(found)[len(found) * 99 // 100], "s")
-        pages = workers["cas"].ask("pages")
-        for name, series in pages.items():
-            ctx.run.add(f"{row}/cas/{name}", Series(tuple(series), "s"))
+        cas = workers["cas"]
+        questions = questions_of(ctx, count, ctx.rounds * BLOCK * 2)
+        ask_by_turns(
+            ctx,
+            questions,
+            {
+                **{f"{row}/{kind}/seconds": (each, "ask") for kind, each in workers.items()},
+                f"{row}/cas/then": (cas, "then"),
+            },
+        )
+        add_near(ctx, f"{row}/cas", cas, questions)
+        pages = cas.ask("pages", agents=["planner"])
+        for name, part in (("first", slice(PAGES)), ("last", slice(-PAGES, None))):
+            for what, end in (("seconds", ""), ("processor", "_processor")):
+                ctx.run.add(f"{row}/cas/page_{name}{end}", Series(tuple(pages[what][part]), "s"))
         for embed, name in ((False, "rebuild"), (True, "rebuild_vectors")):
-            made = workers["cas"].ask("rebuild", embed=embed)
+            made = cas.ask("rebuild", embed=embed)
             ctx.run.one(f"{row}/cas/{name}", made["records"] / made["seconds"], "1/s")
         ctx.run.one(f"{row}/cas/bytes", made["bytes"], "B", "int8 vectors included")
         ctx.run.one(f"{row}/cas/raw", filled["cas"]["raw"], "B", "the texts alone")
-        _units(ctx, row, workers["cas"], count // 5)
+        _units(ctx, row, cas, count // 5)
+
+
+def ask_by_turns(
+    ctx: Context, questions: list[str], asked: Mapping[str, tuple[Worker, str]]
+) -> None:
+    """Ask all, a block each by turns, and record median and p99 by key; the first block, which
+    reads what is read once, does not count.
+    """
+    seconds: dict[str, list[float]] = {key: [] for key in asked}
+    used: dict[str, list[float]] = {key: [] for key in asked}
+    for start in range(0, len(questions), BLOCK):
+        for key, (worker, how) in asked.items():
+            block = questions[start : start + BLOCK]
+            answer = worker.ask(how, questions=block, budget=BUDGET)
+            if not answer["given"]:
+                raise AssertionError(f"{key}: nothing was found")
+            seconds[key] += answer["seconds"] if start else []
+            used[key] += answer["processor"] if start else []
+    for key, found in seconds.items():
+        ctx.run.add(key, Series(tuple(found), "s"))
+        ctx.run.add(key + "_processor", Series(tuple(used[key]), "s"))
+        ctx.run.one(key + "_p99", sorted(found)[len(found) * 99 // 100], "s")
+
+
+def add_near(ctx: Context, name: str, worker: Worker, questions: list[str]) -> None:
+    """Recall@10 of the index of vectors against all of them compared."""
+    shares = worker.ask("near", questions=questions)["shares"]
+    note = f"the mean of {len(shares)} questions"
+    ctx.run.one(f"{name}/recall_at_10", sum(shares) / len(shares), "of exact", note)
+
+
+def _words(ctx: Context, row: str, folder: Path, fill: dict[str, object]) -> None:
+    """An index without vectors that follows each commit of a thousand."""
+    with ctx.worker("cas", program=PROGRAM, path=str(folder / "words"), embed=False) as worker:
+        follows = worker.ask("fill", **fill)["follows"]
+    ctx.run.one(f"{row}/cas/catch_up_words", float(str(fill["count"])) / follows, "1/s")
 
 
 def _units(ctx: Context, row: str, worker: Worker, count: int) -> None:
@@ -97,7 +129,8 @@ def _rates(ctx: Context, row: str, count: int, filled: dict[str, dict[str, float
         ctx.run.one(f"{row}/langgraph/all", count / filled["langgraph"]["rows"], "1/s")
 
 
-def _questions(ctx: Context, count: int, wanted: int) -> list[str]:
+def questions_of(ctx: Context, count: int, wanted: int) -> list[str]:
+    """Six words in a row of a memory, drawn by seed, each of another one."""
     rng = random.Random(SEED)
     found = []
     for raw in rng.sample(corpus_b.memories(ctx.root, count), min(count, 2 * wanted)):

@@ -14,7 +14,7 @@ from typing import Any
 from bench.context import Context
 from bench.harness import Series
 from bench.rows_hosted import _server, _urls
-from bench.rows_recall import BLOCK, BUDGET, PROGRAM, _questions
+from bench.rows_recall import BLOCK, BUDGET, PROGRAM, questions_of
 
 COUNT = 20_000
 
@@ -38,7 +38,7 @@ def row_recall_hosted(ctx: Context) -> None:
         ctx.run.one(f"{row}/shared/catch_up", count / filled["follows"], "1/s", "of the client")
         made = own.ask("follow")
         ctx.run.one(f"{row}/own/catch_up", made["records"] / made["processor"], "1/s")
-        questions = _questions(ctx, count, ctx.rounds * BLOCK * 2)
+        questions = questions_of(ctx, count, ctx.rounds * BLOCK * 2)
         found: dict[str, list[float]] = {}
         for start in range(0, len(questions), BLOCK):
             asked = {"questions": questions[start : start + BLOCK], "budget": BUDGET}

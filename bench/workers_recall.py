@@ -7,6 +7,7 @@ and are asked the same questions with the same embedder; each answers with texts
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import sqlite3
 import sys
@@ -24,6 +25,7 @@ from bench.workers import serve
 
 Request = dict[str, Any]
 GROUP = 1_000
+STRIDE = 7_919
 
 
 def memory_of(raw: bytes) -> dict[str, Any]:
@@ -37,6 +39,21 @@ def memory_of(raw: bytes) -> dict[str, Any]:
     return {**fields, "importance": int(fields["importance"]), "text": body.rstrip("\n")}
 
 
+def memories(root: Path, count: int) -> Iterator[dict[str, Any]]:
+    """So many memories: corpus B, then the first half of each text before the second half of
+    another one's, a farther one each time; with the ids of the first and a number.
+    """
+    known = [memory_of(raw) for raw in corpus_b.memories(root, count)]
+    yield from known
+    for number in range(len(known), count):
+        turn, place = divmod(number, len(known))
+        first, second = known[place], known[(place + turn * STRIDE) % len(known)]
+        halves = first["text"], second["text"]
+        head = halves[0][: len(halves[0]) // 2].rpartition(" ")[0]
+        tail = halves[1][len(halves[1]) // 2 :].partition(" ")[2]
+        yield {**first, "id": f"{first['id']}-{turn}", "text": f"{head} {tail}"}
+
+
 class Contender:
     """What all have in common: the memories, and the clock around each question."""
 
@@ -46,9 +63,9 @@ class Contender:
         self.embedder: Any = embed.default_embedder()
 
     def groups(self, request: Request) -> Iterator[list[dict[str, Any]]]:
-        raw = corpus_b.memories(Path(request["root"]), request["count"])
-        for start in range(0, len(raw), GROUP):
-            yield [memory_of(each) for each in raw[start : start + GROUP]]
+        every = memories(Path(request["root"]), request["count"])
+        while group := list(itertools.islice(every, GROUP)):
+            yield group
 
     def timed(self, call: Callable[[str], int], questions: Sequence[str]) -> dict[str, Any]:
         """Seconds and processor seconds of each, and how many answers came in all."""
@@ -74,7 +91,8 @@ class Product(Contender):
         super().__init__(request)
         self.cas: Any = importlib.import_module("cas")
         self.store = self.cas.open(request["path"], create=True)
-        self.recall = self.cas.Recall(self.store, index=request.get("index"))
+        model = "default" if request.get("embed", True) else None
+        self.recall = self.cas.Recall(self.store, embedder=model, index=request.get("index"))
 
     def do_fill(self, request: Request) -> dict[str, Any]:
         """Seconds of commits alone, and with the index following each."""
@@ -178,26 +196,40 @@ class Product(Contender):
 
         return self.timed(ask, request["questions"])
 
+    def do_near(self, request: Request) -> dict[str, Any]:
+        """Of the ten vectors nearest to each question the share that the index finds. Others that
+        are as near as the tenth are as good.
+        """
+        np: Any = importlib.import_module("numpy")
+        vectors: Any = importlib.import_module("cas.recall.vectors")
+        shares = []
+        self.answer(request["questions"][0], 100)  # reads what is new
+        arena = self.recall._engine.arena
+        every = np.flatnonzero(arena.held_at(self.recall.position()))
+        for vector in self.embedder.embed(request["questions"]):
+            (packed,) = vectors.unpack(vectors.pack_vectors([vector], len(vector), 1), len(vector))
+            least = np.partition(arena.nearness(packed, every), -10)[-10]
+            _, near = arena.nearest(packed, every, 10)
+            shares.append(float(np.count_nonzero(near >= least)) / 10)
+        return {"shares": shares}
+
     def do_pages(self, request: Request) -> dict[str, Any]:
-        """Seconds of pages of 50 from the first on: of the first and of the last twenty."""
-        memory, cursor, found, processor = self.cas.Memory, None, [], []
-        while True:
+        """Seconds and processor seconds of pages of 50 from the first on, whole ones; the very
+        first one opens the index and is left out.
+        """
+        where = {"agent": request["agents"]}
+        found, processor = [], []
+        cursor, many = None, request.get("pages", 1 << 62)
+        while len(found) <= many:
             started, used = time.perf_counter(), time.thread_time()
-            page = self.recall.find(
-                memory, {"agent": "planner"}, order="-time", limit=50, after=cursor
-            )
+            page = self.recall.find(self.cas.Memory, where, order="-time", limit=50, after=cursor)
             processor.append(time.thread_time() - used)
             found.append(time.perf_counter() - started)
             cursor = page.cursor
             if cursor is None:
                 break
-        # The very first one opens the index, the last is not whole.
-        return {
-            "page_first": found[1:21],
-            "page_last": found[-21:-1],
-            "page_first_processor": processor[1:21],
-            "page_last_processor": processor[-21:-1],
-        }
+        end = len(found) if cursor else -1
+        return {"seconds": found[1:end], "processor": processor[1:end]}
 
 
 class Hand(Contender):
