@@ -16,11 +16,12 @@ from cas.recall.database import Chooser, Database, vector_place
 from cas.recall.text import Clause
 from cas.recall.vectors import (
     EXACT_ROWS_MAX,
-    NEAREST_BITS,
     cosines,
     lengths_of,
     nearest_bits,
+    nearest_count,
     nearness_of_all,
+    probe,
     sketch,
     unpack,
 )
@@ -299,13 +300,13 @@ class Arena:
             return np.zeros(0, np.int64)
         rows = allowed if self._lacking is None else allowed[self._has_vector[allowed]]
         if len(rows) > EXACT_ROWS_MAX:
-            bits = sketch(query[None, :])[0]
+            bits, count = probe(query), nearest_count(len(rows))
             if self._chooser:
                 mask = np.zeros(self.size, np.bool_)
                 mask[rows] = True
-                near = self._chooser.nearest(self.model, bits, mask, NEAREST_BITS)
+                near = self._chooser.nearest(self.model, bits, mask, count)
                 return np.array(near, np.int64)
-            rows = nearest_bits(self._sketches[:, : self.size].T, bits, rows, NEAREST_BITS)
+            rows = nearest_bits(self._sketches[:, : self.size].T, bits, rows, count)
         return rows
 
     def nearness(self, query: Any, rows: Docs) -> Numbers:

@@ -53,7 +53,7 @@ class Chooser(Protocol):
 
     def nearest(self, model: int, bits: Bits, allowed: Mask, count: int) -> list[int]:
         """The `count` rows among those allowed, a place of the mask a row, whose bits differ least
-        from these; of equals those that came first.
+        from those of a probe (`vectors.probe`); of equals those that came first.
         """
 
     def vectors(self, model: int, docs: Sequence[int]) -> Rows:

@@ -355,14 +355,16 @@ class PostgresDatabase:
     def nearest(self, model: int, bits: Bits, allowed: Mask, count: int) -> list[int]:
         """`Chooser.nearest`: the mask goes as a bit a row, and filters before rows are ranked."""
         base = vector_place(model, 0)
+        signs, once, twice = dialect.bit_texts(bits)
         rows = self.rows(
             "SELECT place - ? FROM @vector WHERE place >= ? AND place < ?"
             " AND get_bit(?::bytea, place - ?) = 1"
-            " ORDER BY bit_count(bits # ?::varbit), place LIMIT ?",
+            " ORDER BY bit_count((bits # ?::varbit) & ?::varbit)"
+            " + 2 * bit_count((bits # ?::varbit) & ?::varbit), place LIMIT ?",
             (
                 *(base, base, base + len(allowed)),
                 *(np.packbits(allowed, bitorder="little").tobytes(), base),
-                *(dialect.bit_texts(bits[None, :])[0], count),
+                *(signs, once, signs, twice, count),
             ),
         )
         return sorted(int(doc) for (doc,) in rows)

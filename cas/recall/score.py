@@ -23,7 +23,7 @@ else:
     np = Later("numpy", keep=True)
 
 DAY_US: Final = 86_400_000_000
-_VERSION: Final = 2
+_VERSION: Final = 3
 """Of what the numbers of a scoring mean: a receipt of another one cannot be replayed."""
 _LEAST: Final = 0.25
 """What meaning counts where some row has all words of the query."""
