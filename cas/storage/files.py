@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from contextlib import suppress
 from typing import NoReturn
 
 from cas.errors import AccessDenied, ReadOnly, StorageFailed, StorageFull
@@ -58,6 +59,16 @@ class Files:
             fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
         else:
             os.fdatasync(fd)
+
+    def begin_sync(self, fd: int, start: int, length: int) -> None:
+        """Have the system begin to write these bytes out, where it can be told; waits for nothing,
+        and promises nothing: an error of it is told by `sync`.
+        """
+        if hasattr(os, "posix_fadvise"):
+            # Of bytes that nobody needs: Linux sets off what is dirty, and keeps it in memory,
+            # because it lets go only of what lies on the disk already.
+            with suppress(OSError):
+                os.posix_fadvise(fd, start, length, os.POSIX_FADV_DONTNEED)
 
     def sync_file(self, path: str) -> None:
         """Make the bytes of a file durable that somebody else has written."""

@@ -26,6 +26,9 @@ _OPEN_FILES_SHARE = 4
 open a file for nearly each.
 """
 _BUFFER_BYTES = 1 << 20
+_BEGUN_BYTES = 4 << 20
+"""So much of a file is set off to the disk at a time, so that the sync at its end waits for little.
+"""
 
 
 class LocalUpload:
@@ -37,6 +40,7 @@ class LocalUpload:
         self._path = os.path.join(folder, name + _TEMPORARY)
         self._buffer: list[bytes] = []
         self._buffered_bytes = 0
+        self._written_bytes = self._begun_bytes = 0
         try:
             self._fd = files.create(self._path)
         except OSError as error:
@@ -56,6 +60,11 @@ class LocalUpload:
             self._files.write(self._fd, data)
         except OSError as error:
             translate(error, self._path)
+        self._written_bytes += len(data)
+        length = self._written_bytes - self._begun_bytes
+        if length >= _BEGUN_BYTES:
+            self._files.begin_sync(self._fd, self._begun_bytes, length)
+            self._begun_bytes = self._written_bytes
 
     def read(self, start: int, length: int) -> bytes:
         if self._buffer:
