@@ -12,13 +12,17 @@ from typing import Any, Final
 
 from cas.history.upkeep import KeptRow
 from cas.limits import GC_CREDIT_US
+from cas.maintenance.gc.counts import mark_of
 from cas.maintenance.remembered import Remembered
+from cas.objects.packs import PackInfo
 
 _FILE: Final = "gc-ages.json"
 
 
-_Saved = tuple[dict[int, int], int, list[Any], tuple[KeptRow, ...]]
-_NOTHING: Final[_Saved] = ({}, 0, [], ())
+_MARK_DIGITS: Final = 16
+
+_Saved = tuple[dict[int, int], dict[int, str], int, list[Any], tuple[KeptRow, ...]]
+_NOTHING: Final[_Saved] = ({}, {}, 0, [], ())
 
 
 def _saved(found: Any, lineage: bytes) -> _Saved:
@@ -26,8 +30,9 @@ def _saved(found: Any, lineage: bytes) -> _Saved:
     if found["lineage"] != lineage.hex():
         return _NOTHING
     ages = {int(number): int(age) for number, age in found["ages"].items()}
+    marks = {int(number): str(mark) for number, mark in found.get("marks", {}).items()}
     kept = tuple(KeptRow(str(r), int(n), int(b)) for r, n, b in found["kept"])
-    return ages, int(found["seen_us"]), list(found["quiet"]), kept
+    return ages, marks, int(found["seen_us"]), list(found["quiet"]), kept
 
 
 class Ages:
@@ -38,6 +43,8 @@ class Ages:
         self._lineage = ""
         self._seen_us = 0
         self._ages: dict[int, int] = {}
+        # A catalog that was put back gives numbers anew.
+        self._marks: dict[int, str] = {}
         # What the last run left: the horizon it knew, the version, and packs with what waits.
         self._quiet: list[Any] = []
         self.kept: tuple[KeptRow, ...] = ()
@@ -47,8 +54,16 @@ class Ages:
         """Read what was saved for this lineage; nothing where that is damaged or another's."""
         if self._file.lasts or self._lineage != lineage.hex():
             saved = self._file.load(lambda found: _saved(found, lineage), _NOTHING)
-            self._ages, self._seen_us, self._quiet, self.kept = saved
+            self._ages, self._marks, self._seen_us, self._quiet, self.kept = saved
         self._lineage = lineage.hex()
+
+    def recognise(self, packs: Iterable[PackInfo]) -> None:
+        """Forget the ages of packs that are other ones than those that runs have seen."""
+        for pack in packs:
+            mark = mark_of(pack).hex()[:_MARK_DIGITS]
+            if self._marks.setdefault(pack.number, mark) != mark:
+                self._marks[pack.number] = mark
+                self._ages.pop(pack.number, None)
 
     def of(self, number: int, now_us: int) -> int | None:
         """Age of a pack now; None when no run has seen it."""
@@ -63,12 +78,14 @@ class Ages:
         credit = self._credit(now_us)
         ages = self._ages
         self._ages = {n: ages[n] + credit if n in ages else 0 for n in numbers}
+        self._marks = {n: mark for n, mark in self._marks.items() if n in self._ages}
         self._seen_us = now_us
         self._file.save(
             {
                 "lineage": self._lineage,
                 "seen_us": now_us,
                 "ages": self._ages,
+                "marks": self._marks,
                 "quiet": self._quiet,
                 "kept": [(row.reason, row.copy_count, row.stored_bytes) for row in self.kept],
             }

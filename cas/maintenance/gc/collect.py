@@ -225,6 +225,7 @@ class Collector:
         marks, shares = colored.marks, colored.shares
         marks.keep_packs([number for number in marks.packs if number > roots.version])
         now_us = objects.clock.wall_us()
+        self._ages.recognise(marks.packs.values())
         young = [n for n in marks.packs if (self._ages.of(n, now_us) or 0) < grace_us]
         count, size_bytes = _sum_of(marks, FREE) if young else (0, 0)
         waiting_packs = [n for n in young if FREE in marks.colors[n]]

@@ -149,3 +149,33 @@ def test_an_index_of_packs_that_a_catalog_put_back_will_number_anew_is_left(
         assert store.get(id) == lost
         store.gc(grace_us=0)
         assert not [each for each in fsck(store).findings if each.severity.name == "LOSS"]
+
+
+def test_a_pack_has_no_age_of_one_that_a_catalog_put_back_has_lost(tmp_path: Path) -> None:
+    """Numbers of packs are given anew; what lies in such a one is as young as it is."""
+    clock = ManualClock()
+    place, saved = tmp_path / "store", tmp_path / "saved"
+    create(str(place), clock=clock)
+    with build(str(place), clock=clock, cached=True) as store:
+        write(store, "main", {"a": b"1"})
+        shutil.copytree(place, saved, ignore=shutil.ignore_patterns("cache", "locks"))
+    with build(str(place), clock=clock, cached=True) as store:
+        store.put(b"lost")
+        for _ in range(13):
+            clock.now_us += DAY_US
+            store.gc()
+        assert store.gc().waiting_count == 1
+    for path in place.glob("catalog*"):
+        path.unlink()
+    shutil.copytree(saved, place, dirs_exist_ok=True)
+    with build(str(place), clock=clock, cached=True) as store:
+        id = store.put(b"young")
+        for _ in range(14):
+            clock.now_us += DAY_US
+            store.gc()
+            assert store.has(id)
+        gone = 0
+        for _ in range(3):
+            clock.now_us += DAY_US
+            gone += store.gc().object_count
+        assert gone == 1
