@@ -83,6 +83,9 @@ def copy_command(
     if report.purged:
         purged = count(len(report.purged), "content")
         front.out.note(f"{purged} purged from SRC came as tombstone, and is not in DST either")
+    if report.left_out:
+        left = count(len(report.left_out), "content")
+        front.out.note(f"left out: {left} purged from DST, which `cas show ID` tells of there")
 
 
 def _line(ref: RefCopy) -> str:
@@ -103,6 +106,7 @@ def _fields(report: CopyReport) -> dict[str, Any]:
         "new_bytes": report.new_bytes,
         "new_entries": report.entry_count,
         "purged": [str(id) for id in report.purged],
+        "left_out": [str(id) for id in report.left_out],
     }
 
 

@@ -74,6 +74,7 @@ def copy(
                 names,
                 force=force,
                 thinned=thinned,
+                without_purged=True,
                 author=author,
                 message=message,
                 progress=progress,

@@ -70,7 +70,7 @@ class CopyReport:
     """What a copy did: whether the store at `place` was made, the journal entry that it ends with,
     refs that moved, and how many objects, bytes of content (of packs, where it was made) and
     journal entries it lacked. `purged` is content of which tombstones came, because the source has
-    purged it.
+    purged it; `left_out` content that the store at `place` has purged, which did not come.
     """
 
     place: str
@@ -81,15 +81,24 @@ class CopyReport:
     new_bytes: int
     entry_count: int
     purged: tuple[ObjectId, ...] = ()
+    left_out: tuple[ObjectId, ...] = ()
 
 
 class _Carrier:
     """Brings objects from one store into batches of another. One thread."""
 
     def __init__(
-        self, source: Store, target: Store, progress: OnProgress, *, thinned: bool
+        self,
+        source: Store,
+        target: Store,
+        progress: OnProgress,
+        *,
+        thinned: bool,
+        without_purged: bool = False,
     ) -> None:
-        """`thinned`: the other store learns what was thinned, and may lack it too."""
+        """`thinned`: the other store learns what was thinned, and may lack it too.
+        `without_purged`: what that has purged is left out.
+        """
         self._source = source
         self._target = target
         self._progress = progress
@@ -100,6 +109,9 @@ class _Carrier:
         self._purged = purged_ids(source.core)
         self.buried: set[bytes] = set()
         """What was purged, and stays away."""
+        self._unwanted = purged_ids(target.core) if without_purged else frozenset()
+        self.left_out: set[bytes] = set()
+        """What the other store has purged."""
         self.object_count = self.content_bytes = 0
 
     def bring(self, batch: Batch, roots: Iterable[bytes]) -> None:
@@ -110,7 +122,8 @@ class _Carrier:
             del waiting[-_GROUP:]
             lacking = [id for id in group if not self._is_there(batch, id)]
             self.buried |= self._purged.intersection(lacking)
-            lacking = [id for id in lacking if id not in self._purged]
+            self.left_out |= self._unwanted.intersection(lacking) - self._purged
+            lacking = [id for id in lacking if id not in self._purged | self._unwanted]
             large = [id for id in lacking if self._is_large(id)]
             small = [id for id in lacking if id not in large]
             for id, kind, content in self._source.objects.get_many(small):
@@ -165,6 +178,7 @@ def copy_refs(
     *,
     force: bool = False,
     thinned: bool = False,
+    without_purged: bool = False,
     author: str = "",
     message: str = "",
     progress: OnProgress = None,
@@ -174,13 +188,15 @@ def copy_refs(
     A branch that is there moves only forward, unless `force`; nor does a tag that is there move.
     With `thinned` commits whose content the source has given up come as their records, and are
     thinned in the other store too, by the same entry and for the reason told there; their content
-    cannot come later.
+    cannot come later. With `without_purged` content that the other store has purged is left out:
+    its tombstone stands, and says so.
 
     Raises `RefNotFound`, `RefConflict`, `Thinned` where the source has given up a part of the
-    history (unless `thinned`), and what reading and a commit raise.
+    history (unless `thinned`), `WasPurged` where the other store has purged a part of it (unless
+    `without_purged`), and what reading and a commit raise.
     """
     wanted = [_named(source, name) for name in dict.fromkeys(names)]
-    carrier = _Carrier(source, target, progress, thinned=thinned)
+    carrier = _Carrier(source, target, progress, thinned=thinned, without_purged=without_purged)
     moves: list[RefCopy] = []
     buried: set[bytes] = set()
     with target.begin(author=author, message=message or _message(source)) as tx:
@@ -213,6 +229,7 @@ def copy_refs(
         carrier.content_bytes,
         1 if moves else 0,
         tuple(map(ObjectId, sorted(buried))),
+        tuple(map(ObjectId, sorted(carrier.left_out))),
     )
 
 

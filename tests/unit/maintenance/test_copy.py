@@ -356,6 +356,38 @@ def test_a_branch_with_purged_content_comes_with_its_tombstone(store: Store, oth
     assert fsck(other).ok
 
 
+def test_what_the_other_store_has_purged_is_left_out(store: Store, other: Store) -> None:
+    """Its tombstone stands, whatever is copied there; all else comes, and the report says what did
+    not. Large content goes without its chunks.
+    """
+    small, large = os.urandom(5000), os.urandom(9_000_000)
+    for content in (small, large):
+        other.put(content)
+        cas.purge(other, blob(content), reason="told there", author="ada")
+    stones = other.purged()
+    write(store, files={"d/small": small, "large": large, "beside": b"stays"})
+    report = cas.copy(store, other, ["main"])
+    assert set(report.left_out) == {blob(small), blob(large)}
+    assert report.purged == ()
+    assert report.entry_count == 1
+    found = other.snapshot("main")
+    assert found["beside"] == b"stays"
+    for path in ("d/small", "large"):
+        with pytest.raises(Purged, match="told there"):
+            found[path]
+    assert other.purged() == stones
+    assert other.objects.lookup.find(blob(small)) is None
+    assert fsck(other).ok
+    write(store, files={"more": b"1"})
+    assert cas.copy(store, other, ["main"]).entry_count == 1
+    other.gc(grace_us=0)
+    assert fsck(other).ok
+    # What gives its old place up is not moved without it.
+    write(store, "again", {"by another name": small})
+    with pytest.raises(WasPurged):
+        copying.copy_refs(store, other, ["again"])
+
+
 def test_a_purge_that_was_cut_short_gives_nothing_away(
     store: Store, other: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
