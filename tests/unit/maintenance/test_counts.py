@@ -233,9 +233,10 @@ def test_an_eventful_history_is_counted(seen: Seen, tmp_path: Path) -> None:
 
 
 def test_a_history_on_a_server_is_counted(
-    seen: Seen, tmp_path: Path, postgres: PostgresServer
+    seen: Seen, tmp_path: Path, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same with the catalog on PostgreSQL."""
+    monkeypatch.setenv("CAS_CACHE", str(tmp_path / "cache"))
     url = f"{fresh_url(postgres)}&bucket={tmp_path}/packs"
     history = History(url, ManualClock())
     with history.store:
