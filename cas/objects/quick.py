@@ -39,7 +39,7 @@ from cas.storage.dictionary import Dictionary
 from cas.storage.index import prefixes_of
 from cas.storage.pack import SLOT_BYTES
 from cas.storage.record import COMMON_GROUP, RECORD_HEADER_BYTES, TAG_BYTES
-from cas.storage.slots import SLOT
+from cas.storage.slots import KIND_AT, SLOT
 
 GROUP_COUNT: Final = 1024
 _GROUP_BYTES: Final = 16 << 20
@@ -155,6 +155,34 @@ class QuickReader:
         except _ODD:
             pass
         return None
+
+    def has(self, id: bytes) -> bool:
+        """Whether there is a copy of an object; False where that is not to be told here."""
+        plan = self._lookup.plan or self._lookup.make_plan()
+        if id in plan.young:
+            return self._lookup.has(id)
+        prefix = _from_bytes(id[:8], "big")
+        try:
+            for keys, fences, shift, clear, mask, bounds, shelves, run in plan.views:
+                sought, at = prefix & clear, prefix >> shift
+                number = keys[bisect_left(keys, sought, fences[at], fences[at + 1])] - sought
+                if number > mask:
+                    continue
+                at = bisect_right(bounds, number) - 1
+                number -= bounds[at]
+                shelf = shelves[at] or plan.shelf(run, shelves, at) or plan.bare(run, at)
+                if shelf is None:
+                    return False
+                _file, table, vector, _beside, pack = shelf
+                if table:
+                    row = table[number * SLOT_BYTES : (number + 1) * SLOT_BYTES]
+                else:
+                    row = self._lookup.slots.row(pack, number)
+                there = row.startswith(id) and row[KIND_AT] in _KINDS
+                return there and not (vector and bit_is_set(vector, number))
+        except _ODD:
+            pass
+        return False
 
     def _base(self, payload: bytes, kind: int, depth: int) -> bytes | None:
         """What a delta is made of, from memory or from a copy of less depth; or None."""

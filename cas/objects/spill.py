@@ -319,7 +319,7 @@ class Spill:
             run.gathered.append(pack)
             beside = run.batch.beside(COMMON_GROUP)
             bits = run.state.vectors.get(pack.number)
-            if pack.file is not None and not twice and moves_whole(footer, bits, beside):
+            if not twice and moves_whole(footer, bits, beside):
                 seen.update(ids)
                 run.batch.files().copy(body, footer)
                 continue

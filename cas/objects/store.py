@@ -327,7 +327,7 @@ class ObjectStore:
 
     def has(self, id: bytes) -> bool:
         """Whether the store holds the object."""
-        return self.find(id) is not None
+        return self.quick.has(id) or self.find(id) is not None
 
     def staged(self, batch: Batch | None, id: bytes) -> tuple[int, bytes]:
         """`read`, but what `batch` has staged comes first."""

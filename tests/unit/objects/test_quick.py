@@ -50,6 +50,8 @@ def test_both_ways_give_the_same(tmp_path: Path, rng: random.Random) -> None:
         for _ in range(2):
             assert list(store.get_many(ids)) == contents
             assert [store.get(id) for id in ids] == contents
+        assert all(map(store.has, ids))
+        assert not store.has(BlobId(rng.randbytes(32)))
         short = [store.objects.quick.get(id) for id in ids]
         assert all(found in (None, content) for found, content in zip(short, contents, strict=True))
         assert short.count(None) < len(ids) // 10
@@ -129,6 +131,7 @@ def test_what_was_condemned_is_not_given(
         ids = [BlobId(digest_blob(content)) for content in contents]
         assert [store.get(id) for id in ids] == contents
         condemn(store, list(ids[:10]))
+        assert [store.has(id) for id in ids] == [False] * 10 + [True] * 290
         for id in ids[:10]:
             assert store.objects.quick.get(id) is None
             with pytest.raises(ObjectNotFound):
@@ -152,6 +155,7 @@ def test_packs_that_come_and_go_are_seen(tmp_path: Path, rng: random.Random) -> 
             ids = [id for id, _content in known]
             assert list(reader.get_many(ids)) == [content for _id, content in known]
             assert all(reader.get(id) == content for id, content in known[-70:])
+            assert all(map(reader.has, ids))
 
 
 def test_a_changed_byte_never_gives_another_content(tmp_path: Path, rng: random.Random) -> None:
