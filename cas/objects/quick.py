@@ -103,7 +103,7 @@ class QuickReader:
         """Content of a blob, or of an object of another kind that is `wanted`, from a copy of no
         more than this depth; or None.
         """
-        plan = self._lookup.plan or self._lookup.make_plan()
+        plan, heads = self._lookup.plan or self._lookup.make_plan(), SIZED_HEADS
         if id in plan.young:
             return None
         prefix = _from_bytes(id[:8], "big")
@@ -130,31 +130,48 @@ class QuickReader:
                 # This one, of the kind that is wanted, and not deleted.
                 if found != id or kind != wanted or (vector and bit_is_set(vector, number)):
                     return None
-                payload = self._bucket.read(file, offset + RECORD_HEADER_BYTES, stored)
-                if codec == DICTIONARY:
-                    tag = payload[:TAG_BYTES]
-                    if group != COMMON_GROUP:
-                        return None
-                    dictionary = beside.get(tag)
-                    if dictionary is None:
-                        beside[tag] = dictionary = self._dictionaries.of(pack, tag, group)
-                    content = dictionary.decode_sized(payload, raw)
-                elif codec == ZSTD:
-                    content = decode_sized(payload, raw)
-                elif codec == RAW:
-                    content = payload
-                elif codec == DELTA and 0 < depth <= depth_max:
-                    base = self._base(payload, kind, depth)
-                    if base is None:
-                        return None
-                    content = decode_delta(payload[ID_BYTES:], base, raw)
+                offset += RECORD_HEADER_BYTES
+                if codec == DICTIONARY and group == COMMON_GROUP:
+                    only = beside.get(_ONLY)
+                    if only is None:
+                        content = self._decoded(shelf, offset, stored, raw)
+                    else:
+                        # Neither tag nor the head that is replaced has to be read: a wrong
+                        # dictionary shows in the hash.
+                        data = self._bucket.read(file, offset + SIZED_FROM, stored - SIZED_FROM)
+                        content = only.decode_frame((heads.get(raw) or sized_head(raw)) + data)
                 else:
-                    return None
+                    payload = self._bucket.read(file, offset, stored)
+                    if codec == ZSTD:
+                        content = decode_sized(payload, raw)
+                    elif codec == RAW:
+                        content = payload
+                    elif codec == DELTA and 0 < depth <= depth_max:
+                        base = self._base(payload, kind, depth)
+                        if base is None:
+                            return None
+                        content = decode_delta(payload[ID_BYTES:], base, raw)
+                    else:
+                        return None
                 digest = digest_blob(content) if kind == 1 else digest_of(kind, content)
                 return content if digest == id else None
         except _ODD:
             pass
         return None
+
+    def _decoded(self, shelf: Shelf, start: int, stored: int, raw: int) -> bytes:
+        """Content of a payload of the common group that begins at `start`, by its tag; notes the
+        dictionary of a pack that names no other. Raises `Corrupt`, `NotFound`.
+        """
+        file, _table, _vector, beside, pack = shelf
+        payload = self._bucket.read(file, start, stored)
+        tag = payload[:TAG_BYTES]
+        dictionary = beside.get(tag)
+        if dictionary is None:
+            beside[tag] = dictionary = self._dictionaries.of(pack, tag, COMMON_GROUP)
+            if len(self._dictionaries.named(pack)) == 1:
+                beside[_ONLY] = dictionary
+        return dictionary.decode_sized(payload, raw)
 
     def has(self, id: bytes) -> bool:
         """Whether there is a copy of an object; False where that is not to be told here."""

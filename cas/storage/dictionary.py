@@ -194,7 +194,10 @@ class Dictionary:
 
         Raises `CorruptObject`.
         """
-        frame = sized_frame(payload, raw_bytes)
+        return self.decode_frame(sized_frame(payload, raw_bytes))
+
+    def decode_frame(self, frame: bytes) -> bytes:
+        """The content of a sized frame. Raises `CorruptObject`."""
         try:
             decompressor = self._decompressors.pop()
         except IndexError:
