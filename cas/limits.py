@@ -303,11 +303,11 @@ GC_WASTE_MIN: Final = 0.06
 GC_WASTE_SURE: Final = 0.5
 """From here on it always is: it gives back more than it moves."""
 
-GC_WASTE_MAX: Final = 0.03
+GC_WASTE_MAX: Final = 0.01
 """The part of all pack files that nobody needs and that may stay, in those that waste least."""
 
-GC_BASE_WASTE_MAX: Final = 0.06
-"""The part of what is kept that a store may take more than a fresh one, so that what goes can stay
+GC_BASE_WASTE_MAX: Final = 0.07
+"""The part of a fresh store that a store may take more than that, so that what goes can stay
 where others are deltas of it, and these need not be written anew."""
 
 GC_LATE_SLOTS_MAX: Final = 1000

@@ -116,7 +116,7 @@ class BulkReader:
         for table in self._tables:
             number = table.numbers.get(id)
             if number is not None and not bit_is_set(vectors.get(table.pack.number), number):
-                return _place(Copy(table.pack, table.footer.slot(number)))
+                return place_of(Copy(table.pack, table.footer.slot(number)))
         try:
             copy = self._objects.find(id)
             if copy is None:
@@ -124,7 +124,7 @@ class BulkReader:
             self._note(copy.pack)
         except (Corrupt, NotFound):
             return None
-        return _place(copy)
+        return place_of(copy)
 
     def _note(self, pack: PackInfo) -> None:
         """Count what a pack gives; one that gives much is taken into a table."""
@@ -225,7 +225,8 @@ class BulkReader:
             contents[at] = payload
 
 
-def _place(copy: Copy) -> Place:
+def place_of(copy: Copy) -> Place:
+    """Where a copy lies."""
     _id, offset, stored, raw, kind, codec, depth, _flags, group = copy.slot
     return Place(copy.pack, offset, stored, raw, kind, codec, depth, group)
 

@@ -14,6 +14,7 @@ from typing import Final
 
 from cas.errors import CasError, NotCanonical
 from cas.limits import ID_BYTES, MIB
+from cas.maintenance.gc.colors import GONE
 from cas.maintenance.gc.told import SegmentsTold
 from cas.model.encoding import decode_many
 from cas.model.ids import Kind
@@ -46,18 +47,23 @@ class Names:
         self._thinned = thinned
         self._reader = BulkReader(objects)
         self._told = SegmentsTold(objects)
-        self._known: dict[bytes, Sequence[bytes]] = {}
+        self.known: dict[bytes, Sequence[bytes]] = {}
+        """What objects name that were read ahead; each of them exists."""
         self._ahead: list[tuple[list[bytes], list[Place]]] = []
         self._ahead_bytes = 0
         self.given_up: list[tuple[bytes, bytes]] = []
         """Thinned commits that were read, and their directories."""
 
-    def note(self, pack: PackInfo, footer: Footer) -> None:
-        """Take in the directories of a pack, for `read_ahead`."""
+    def note(self, pack: PackInfo, footer: Footer, colors: bytearray) -> None:
+        """Take in the directories of a pack that exist, for `read_ahead`."""
         if self._ahead_bytes > _READ_AHEAD_BYTES_MAX:
             return
         kinds, codecs = column(footer.table, KIND_AT), column(footer.table, CODEC_AT)
-        trees = [at for at, kind in enumerate(kinds) if kind in _TREES and codecs[at] != RECIPE]
+        trees = [
+            at
+            for at, kind in enumerate(kinds)
+            if kind in _TREES and codecs[at] != RECIPE and colors[at] != GONE
+        ]
         ids, places = places_in(pack, footer, trees)
         self._ahead_bytes += sum([place.raw_bytes for place in places])
         self._ahead.append((ids, places))
@@ -74,7 +80,7 @@ class Names:
         places = [place for _ids, some in noted for place in some]
         for group in self._groups(ids, places):
             there = [(id, kind, bytes(got)) for id, kind, got in group if got is not None]
-            self._known.update(_named_by(there))
+            self.known.update(_named_by(there))
 
     def of(
         self, ids: Sequence[bytes], places: Sequence[Place], *, strict: bool
@@ -83,7 +89,7 @@ class Names:
 
         Raises for what cannot be read when `strict`, and passes it over when not.
         """
-        known = self._known
+        known = self.known
         for id, place in zip(ids, places, strict=True):
             if place.kind == _SEGMENT and (told := self._told.known(id)) is not None:
                 known[id] = told.blobs

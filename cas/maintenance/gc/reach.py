@@ -30,6 +30,7 @@ from cas.maintenance.gc.colors import (
 )
 from cas.maintenance.gc.counting import Tally
 from cas.maintenance.gc.names import Names, places_in
+from cas.maintenance.gc.spread import Spread
 from cas.maintenance.gc.traits import Traits, traits_of
 from cas.maintenance.gc.vanished import absence, is_named, moved
 from cas.maintenance.gc.whereabouts import TABLE_SLOTS_MAX, Whereabouts, newest
@@ -63,8 +64,7 @@ class Marks:
         self._where = Whereabouts()
         self.places = self._where.places
         self._waiting: set[int] = set()
-        # Ids all of whose copies were colored, by color, while there is a table of all.
-        self._seen: dict[int, set[bytes]] = {KEEPING: set(), DROPPING: set()}
+        self._spread = Spread(self._where, self._names.known, self.colors, self._waiting)
         self._traits: dict[int, Traits] = {}
         self.given_up = self._names.given_up
         """Thinned commits that are kept, and their directories: what only these lead to was given
@@ -75,6 +75,11 @@ class Marks:
         """Packs that hold all deltas whose bases may go, where that is known."""
         self.deferring = False
         """While it is set, the base of a delta is not kept for its sake: see `lost_bases`."""
+
+    @property
+    def has_table(self) -> bool:
+        """Whether `places` costs no look-up in an index."""
+        return self._where.table is not None
 
     # -- which packs there are ---------------------------------------------------------------
 
@@ -96,9 +101,9 @@ class Marks:
                 else:
                     self._where.add(pack, footer)
                 self._traits[number] = traits_of(footer)
-                if is_small and pack.file is not None:
-                    self._names.note(pack, footer)
             self._admit(pack, count, FREE, state.vectors.get(number))
+            if footer is not None and is_small and pack.file is not None:
+                self._names.note(pack, footer, self.colors[number])
         self._names.read_ahead()
 
     def begin_kept(self) -> None:
@@ -320,30 +325,9 @@ class Marks:
 
     def _mark_all(self, ids: set[bytes], color: int, wanted: frozenset[int]) -> list[bytes]:
         """`_mark` of each; those that have no copy."""
-        table = self._where.table
-        if table is None:
-            return [id for id in ids if not self._mark(id, color, wanted)]
-        missing = []
-        all_colors, waiting = self.colors, self._waiting
-        # What was kept is not looked at again, and what was kept or dropped is not dropped.
-        seen = self._seen[color]
-        fresh = ids - seen
-        if color == DROPPING:
-            fresh -= self._seen[KEEPING]
-        seen |= fresh
-        for id in fresh:
-            found = False
-            for number, slot in table.get(id, ()):
-                colors = all_colors.get(number)
-                if colors is None or colors[slot] == GONE:
-                    continue
-                found = True
-                if colors[slot] in wanted:
-                    colors[slot] = color
-                    waiting.add(number)
-            if not found:
-                missing.append(id)
-        return missing
+        if self.has_table:
+            return self._spread.color(ids, color, wanted, self.tally if color == KEEPING else None)
+        return [id for id in ids if not self._mark(id, color, wanted)]
 
     def _miss(self, id: bytes, by: str) -> None:
         """Raise for an object that is named and is not there, but for one that was purged."""
@@ -439,10 +423,15 @@ class Marks:
                 by = f"copies in {pack.label}"
                 raise absence(self._objects, self.version, dictionary, by)
         structured = [at for at in slots if kinds[at] != _BLOB and codecs[at] != RECIPE]
+        closed, here = self._spread.closed[todo], self._where.ids.get(number)
+        if closed and here is not None:
+            structured = [at for at in structured if here[at] not in closed]
         ids, places = places_in(pack, footer, structured)
         for found in self._names.of(ids, places, strict=strict):
             if strict and self.tally is not None:
                 self.tally.named(found, self.places)
+            if self.has_table:
+                closed.update(found)
             named = set().union(*found.values())
             for child in self._mark_all(named, todo, wanted):
                 if strict:

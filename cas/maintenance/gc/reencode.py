@@ -16,18 +16,21 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Final
 
+from cas.limits import DELTA_DEPTH_MAX
 from cas.maintenance.gc.chains import Chains
-from cas.maintenance.gc.colors import KEPT, Lost
+from cas.maintenance.gc.colors import GONE, KEPT, Lost
 from cas.maintenance.gc.moving import install_moved, moving
 from cas.maintenance.gc.reach import Marks
 from cas.objects.batch import Batch
-from cas.objects.bulk import Ahead, BulkReader
-from cas.objects.packs import PackInfo
+from cas.objects.bulk import Ahead, BulkReader, place_of
+from cas.objects.chains import Place
+from cas.objects.packs import Copy, PackInfo
 from cas.objects.pipeline import Submitted
 from cas.objects.store import ObjectStore
 from cas.storage.codec import DELTA, RECIPE
 from cas.storage.delta import encode_delta
 
+_DEEPEST: Final = DELTA_DEPTH_MAX + 1
 _AHEAD: Final = 4
 """Groups of about a MiB that are read before they are written."""
 
@@ -55,7 +58,7 @@ def reencode(objects: ObjectStore, marks: Marks, bytes_max: int) -> int:
     outputs = None
     written = 0
     with moving(objects) as batch:
-        written = _write(objects, batch, _families(Chains(marks), chosen))
+        written = _write(objects, marks, batch, _families(Chains(marks), chosen))
         outputs = install_moved(objects, batch, state, list(packs.values()))
     if outputs is None:
         return 0
@@ -114,12 +117,37 @@ def _families(chains: Chains, lost: Iterable[Lost]) -> list[list[Lost]]:
     return sorted(families, key=lambda family: (family[0].number, family[0].offset))
 
 
-def _write(objects: ObjectStore, batch: Batch, families: list[list[Lost]]) -> int:
+def _rank(place: Place) -> int:
+    return _DEEPEST if place.codec == RECIPE else place.depth
+
+
+class _Reader(BulkReader):
+    """Finds copies where a mark has found them, if it has a table: an index is slower to ask."""
+
+    def __init__(self, objects: ObjectStore, marks: Marks) -> None:
+        super().__init__(objects)
+        self._marks = marks
+
+    def find(self, id: bytes) -> Place | None:
+        """Where the copy of least rank lies; what went away since is not read there."""
+        marks = self._marks
+        if not marks.has_table:
+            return super().find(id)
+        found: list[Place] = []
+        for number, at in marks.places(id):
+            pack, footer = marks.packs.get(number), marks.footer(number)
+            if pack is None or footer is None or marks.colors[number][at] == GONE:
+                continue
+            found.append(place_of(Copy(pack, footer.slot(at))))
+        return min(found, key=_rank, default=None)
+
+
+def _write(objects: ObjectStore, marks: Marks, batch: Batch, families: list[list[Lost]]) -> int:
     """Stage new copies of all; their bytes. Reading and compressing go on beside each other."""
     items = [(item, family[0]) for family in families for item in family]
     written = 0
     leading = b""
-    ahead = Ahead(BulkReader(objects).read([item.id for item, _leader in items]), _AHEAD)
+    ahead = Ahead(_Reader(objects, marks).read([item.id for item, _leader in items]), _AHEAD)
     try:
         for (item, leader), found in zip(items, chain.from_iterable(ahead), strict=True):
             content = found.content

@@ -8,6 +8,7 @@ never too little; a small store is looked up by whole ids, six times as fast.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
 from typing import Final
 
 from cas.objects.lookup import Lookup
@@ -45,6 +46,8 @@ class Whereabouts:
     def __init__(self) -> None:
         self._runs: list[Run] = []
         self._table: dict[bytes, tuple[Spot, ...]] = {}
+        self.ids: dict[int, list[bytes]] = {}
+        """Of packs in the table, by number: the ids of their slots."""
 
     @property
     def table(self) -> Mapping[bytes, tuple[Spot, ...]] | None:
@@ -57,12 +60,13 @@ class Whereabouts:
 
     def note(self, number: int, footer: Footer) -> None:
         """Take in a pack, into the table."""
-        table = self._table
-        for slot, id in enumerate(footer.ids()):
-            spot = (number, slot)
-            before = table.setdefault(id, (spot,))
-            if before[-1] != spot:
-                table[id] = (*before, spot)
+        table, ids = self._table, footer.ids()
+        self.ids[number] = ids
+        spots = zip(zip(repeat(number), range(footer.count), strict=False), strict=True)
+        fresh: dict[bytes, tuple[Spot, ...]] = dict(zip(ids, spots, strict=True))
+        for id in table.keys() & fresh.keys() if table else ():
+            fresh[id] = (*table[id], *fresh[id])
+        table.update(fresh)
 
     def add(self, pack: PackInfo, footer: Footer) -> None:
         """Take in a pack, wherever it costs least."""

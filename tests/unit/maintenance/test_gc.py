@@ -19,6 +19,7 @@ from cas.history.retain import stage_raise
 from cas.history.retention import HorizonRule, KeepRule, RetentionPolicy, Span
 from cas.history.store import Store
 from cas.maintenance.fsck.check import fsck
+from cas.maintenance.gc import bases as bases_room
 from cas.maintenance.gc import reach, scarce
 from cas.maintenance.gc.compact import choose
 from cas.maintenance.gc.loads import Load
@@ -509,8 +510,11 @@ def folder_bytes(store: Store) -> int:
     return sum(f.stat().st_size for f in Path(store.location, "packs").iterdir())
 
 
-def test_a_base_that_nobody_else_needs_goes(store: Store, rng: Random) -> None:
+def test_a_base_that_nobody_else_needs_goes(
+    store: Store, rng: Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Deltas of what goes are stored anew, one whole and the others on it; all read the same."""
+    monkeypatch.setattr(bases_room, "GC_BASE_WASTE_MAX", 0)
     contents = versions_of(rng.randbytes(60_000), 6)
     store.put(contents[0])
     put_on(store, contents[0], contents[1:3])
