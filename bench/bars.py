@@ -1,6 +1,7 @@
 """All bars and rows, part by part; `run.py` and `report.py` know the parts from here.
 
-A part gives `ROWS` (name -> row) and `BARS`. Names of rows and ids of bars are never used twice.
+A part gives `TITLE`, `ROWS` (name -> row) and `BARS`. Names of rows and ids of bars are never used
+twice.
 """
 
 from __future__ import annotations

@@ -11,6 +11,8 @@ from bench import rows_hosted, rows_recall_hosted
 from bench.context import Context
 from bench.record import Bar
 
+TITLE = "Scale-out: a catalog on PostgreSQL"
+
 ROWS: dict[str, Callable[[Context], None]] = {
     "hosted-commit": rows_hosted.row_hosted_commit,
     "hosted-writers": rows_hosted.row_hosted_writers,

@@ -13,6 +13,8 @@ from bench import rows_folder, rows_process
 from bench.context import Context
 from bench.record import Bar
 
+TITLE = "Store"
+
 ROWS: dict[str, Callable[[Context], None]] = {
     # In this order: rows that create thousands of files come after those timed by the commit.
     "startup": rows_process.row_startup,

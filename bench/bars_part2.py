@@ -12,6 +12,8 @@ from bench import rows_batch, rows_large, rows_states
 from bench.context import Context
 from bench.record import Bar
 
+TITLE = "Fast and small"
+
 ROWS: dict[str, Callable[[Context], None]] = {
     # In this order: what creates thousands of files comes last.
     "threads": rows_batch.row_threads,

@@ -12,6 +12,8 @@ from bench import rows_history, rows_shared
 from bench.context import Context
 from bench.record import Bar
 
+TITLE = "History"
+
 ROWS: dict[str, Callable[[Context], None]] = {
     "undo": rows_history.row_undo,
     "merge": rows_history.row_merge,

@@ -12,6 +12,8 @@ from bench import rows_backup, rows_gc
 from bench.context import Context
 from bench.record import Bar
 
+TITLE = "Truth"
+
 ROWS: dict[str, Callable[[Context], None]] = {
     "backup": rows_backup.row_backup,
     "gc-states": rows_gc.row_gc_states,

@@ -12,6 +12,8 @@ from bench import rows_bucket
 from bench.context import Context
 from bench.record import Bar
 
+TITLE = "Scale-out: packs in a bucket"
+
 ROWS: dict[str, Callable[[Context], None]] = {
     "bucket": rows_bucket.row_bucket,
 }

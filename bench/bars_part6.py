@@ -12,6 +12,8 @@ from bench import rows_workspace
 from bench.context import Context
 from bench.record import Bar
 
+TITLE = "Workspace"
+
 ROWS: dict[str, Callable[[Context], None]] = {
     "folder-status": rows_workspace.row_folder_status,
     "units": rows_workspace.row_units,

@@ -12,6 +12,8 @@ from bench import rows_recall, rows_recall_large, rows_recall_quality
 from bench.context import Context
 from bench.record import Bar
 
+TITLE = "Recall"
+
 ROWS: dict[str, Callable[[Context], None]] = {
     "recall": rows_recall.row_recall,
     "recall-large": rows_recall_large.row_recall_large,

@@ -1,9 +1,10 @@
-"""Renders runs as Markdown: the table of bars for RESULTS.md, and every contender's own figures.
+"""Renders runs as Markdown: the tables of bars for RESULTS.md, and every contender's own figures.
 
     python bench/report.py bench/results/*.json > bench/RESULTS.md
 
 Given several runs, each bar is judged from the newest one that measured it, and the table says
-which. A bar whose figures are missing is listed as not measured.
+which; runs that no bar is judged from are left out. A bar whose figures are missing is listed as
+not measured. What is to be said of the figures is written by hand in `missed.md`.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from pathlib import Path
 if __package__ in (None, ""):  # started as a file: the folder above holds the package
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from bench.bars import BARS
+from bench.bars import BARS, PARTS
 from bench.harness import Series
 from bench.record import Bar, Run, load
+
+REMARKS = Path(__file__).resolve().parent / "missed.md"
 
 SCALES = {
     "s": (1.0, " s"),
@@ -31,13 +34,17 @@ SCALES = {
 
 def render(run: Run, bars: Sequence[Bar] = BARS) -> str:
     """One run: its circumstances, the bars, what was skipped or failed."""
-    parts = [circumstances(run), bar_table([run], bars)]
+    parts = [circumstances(run), bar_table([run], bars), bar_count([run], bars)]
     return "\n\n".join(part for part in parts if part)
 
 
-def document(runs: Sequence[Run], bars: Sequence[Bar] = BARS) -> str:
-    """RESULTS.md from runs, oldest first."""
-    parts = ["# Results", _LEGEND, bar_table(runs, bars)]
+def document(runs: Sequence[Run], remarks: str) -> str:
+    """RESULTS.md from runs, oldest first, and what is said of them."""
+    runs = [run for run in runs if any(_newest(runs, bar)[1] is run for bar in BARS)]
+    parts = ["# Results", _LEGEND, bar_count(runs, BARS)]
+    for part in PARTS:
+        parts += [f"## {part.TITLE}", bar_table(runs, part.BARS)]
+    parts.append(remarks)
     for number, run in enumerate(runs, start=1):
         parts += [f"## Run {number}", circumstances(run), figure_table(run)]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -52,20 +59,17 @@ _LEGEND = (
 
 
 def bar_table(runs: Sequence[Run], bars: Sequence[Bar]) -> str:
-    """Bar, product, peer, ratio, met or missed, and the sync calls that each side made."""
+    """Bar, product, peer, ratio, met or missed, and the run that it is judged from."""
     lines = [
         "| | Work | Bar | cas | Peer | Value | | Run |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    met = judged = 0
     for bar in bars:
         number, run = _newest(runs, bar)
         product, peer = run.figures.get(bar.product), None
         if bar.peer is not None:
             peer = run.figures.get(bar.peer)
         verdict = bar.met(run)
-        judged += verdict is not None
-        met += verdict is True
         sign = "≤" if bar.sense == "<=" else "≥"
         name = bar.peer.split("/")[1] if bar.peer else ""
         limit = f"{sign} {bar.limit:g} × {name}" if bar.peer else f"{sign} {_plain(bar)}"
@@ -80,8 +84,20 @@ def bar_table(runs: Sequence[Run], bars: Sequence[Bar]) -> str:
             str(number) if product or peer else "",
         ]
         lines.append("| " + " | ".join(cells) + " |")
-    lines.append(f"\n{met} of {judged} measured bars met, {len(bars) - judged} not measured.")
     return "\n".join(lines)
+
+
+def bar_count(runs: Sequence[Run], bars: Sequence[Bar]) -> str:
+    """How many bars are met, missed by name, and not measured by name."""
+    named: dict[bool | None, list[str]] = {True: [], False: [], None: []}
+    for bar in bars:
+        named[bar.met(_newest(runs, bar)[1])].append(bar.id)
+    text = f"{len(named[True])} of {len(bars) - len(named[None])} measured bars met."
+    if named[False]:
+        text += f" Missed: {', '.join(named[False])}."
+    if named[None]:
+        text += f" Not measured: {', '.join(named[None])}."
+    return text
 
 
 def circumstances(run: Run) -> str:
@@ -167,7 +183,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("files", nargs="+", type=Path)
     runs = sorted((load(file) for file in parser.parse_args().files), key=lambda run: run.started)
-    sys.stdout.write(document(runs))
+    sys.stdout.write(document(runs, REMARKS.read_text(encoding="utf-8").strip()))
 
 
 if __name__ == "__main__":
