@@ -19,6 +19,9 @@ DELTAS: Final = "deltas"
 DICTIONARIES: Final = "dictionaries"
 """Feature: objects may be stored beside a dictionary that many of them share."""
 
+NUMBER_MAX: Final = (1 << 63) - 1
+"""Larger than the number of any pack."""
+
 ARCHIVE: Final = "archive"
 """Feature: entries of the journal may lie in packs alone, and rows of `archive` stand for them."""
 
@@ -142,8 +145,8 @@ class CatalogReader(Protocol):
     def packs(self, after: int = 0) -> Sequence[PackRow]:
         """Installed packs with number > `after`, ascending; footers of inline ones."""
 
-    def pack_numbers(self) -> Sequence[int]:
-        """Numbers of all installed packs, ascending."""
+    def pack_numbers(self, first: int = 0, last: int = NUMBER_MAX) -> Sequence[int]:
+        """Numbers of installed packs from `first` to `last`, ascending. Looks at each row."""
 
     def body(self, number: int) -> bytes | None:
         """Header and records of an inline pack; None when it is not installed or a file."""

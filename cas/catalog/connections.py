@@ -17,6 +17,7 @@ from cas.catalog.catalog import Fetch, Head
 from cas.catalog.engine import Seal, connect, seal_of, translate, typed
 from cas.catalog.gate import Gate, Marks
 from cas.catalog.log import Log
+from cas.clock import PROCESS
 from cas.errors import Closed, ForkedStore, OutcomeUnknown, StorageFailed
 from cas.interrupts import deferred, wait_for
 
@@ -47,7 +48,7 @@ class Connections:
         # The mark and the head that the newest write transaction of this handle left.
         self.known: tuple[int, Head | None] = (0, None)
         self._vfs = vfs
-        self._pid = os.getpid()
+        self._pid = PROCESS.id
         self._pool: list[apsw.Connection] = []
         # Only of handles that read what they cannot lock.
         self._seals: dict[apsw.Connection, Seal] = {}
@@ -237,7 +238,7 @@ class Connections:
         """Refuse a closed handle, and one of the parent process. Raises `Closed`, `ForkedStore`."""
         if self.closed:
             raise Closed("The store is closed; open it again.")
-        if self._pid != os.getpid():
+        if self._pid != PROCESS.id:
             raise ForkedStore(
                 "This handle belongs to the parent process; open the store again in the child."
             )
@@ -267,7 +268,7 @@ class Connections:
         """Give up every connection; harmless when called twice."""
         if self.closed:
             return
-        if self._pid != os.getpid():
+        if self._pid != PROCESS.id:
             # Closing a parent's connection in a child could checkpoint or remove the log that
             # the parent still uses; the handles are left alone.
             self.closed = True

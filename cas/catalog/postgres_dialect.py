@@ -193,7 +193,9 @@ class Statements(NamedTuple):
         "SELECT number, name, body_bytes, footer FROM @pack WHERE store = $1 AND number > $2"
         " ORDER BY number"
     )
-    pack_numbers: str = "SELECT number FROM @pack WHERE store = $1 ORDER BY number"
+    pack_numbers: str = (
+        "SELECT number FROM @pack WHERE store = $1 AND number BETWEEN $2 AND $3 ORDER BY number"
+    )
     body: str = "SELECT body FROM @pack WHERE store = $1 AND number = $2"
     bodies: str = (
         "SELECT number, footer, body FROM @pack WHERE store = $1 AND number > $2"

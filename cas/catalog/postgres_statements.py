@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from cas.catalog.archived import archived_entry, archived_txid, entries_before
 from cas.catalog.catalog import (
     ARCHIVE,
+    NUMBER_MAX,
     ArchiveRow,
     Checkpoint,
     EntryRow,
@@ -109,8 +110,8 @@ class PostgresReader:
     def packs(self, after: int = 0) -> Sequence[PackRow]:
         return [PackRow(*row) for row in self._rows(self._sql.packs, after)]
 
-    def pack_numbers(self) -> Sequence[int]:
-        return [number for (number,) in self._rows(self._sql.pack_numbers)]
+    def pack_numbers(self, first: int = 0, last: int = NUMBER_MAX) -> Sequence[int]:
+        return [number for (number,) in self._rows(self._sql.pack_numbers, first, last)]
 
     def body(self, number: int) -> bytes | None:
         for (body,) in self._rows(self._sql.body, number):

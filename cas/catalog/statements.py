@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cas.catalog.archived import archived_entry, archived_txid, entries_before
 from cas.catalog.catalog import (
     ARCHIVE,
+    NUMBER_MAX,
     ArchiveRow,
     Checkpoint,
     EntryRow,
@@ -159,8 +160,9 @@ class SqliteReader:
         )
         return [PackRow(*row) for row in _sound(rows, _INT, _MAYBE_BLOB, _INT, _MAYBE_BLOB)]
 
-    def pack_numbers(self) -> Sequence[int]:
-        return [number for (number,) in self._run("SELECT number FROM pack ORDER BY number")]
+    def pack_numbers(self, first: int = 0, last: int = NUMBER_MAX) -> Sequence[int]:
+        query = "SELECT number FROM pack WHERE number BETWEEN ? AND ? ORDER BY number"
+        return [number for (number,) in self._run(query, (first, last))]
 
     def body(self, number: int) -> bytes | None:
         rows = self._run("SELECT body FROM pack WHERE number = ?", (number,))

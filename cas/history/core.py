@@ -99,7 +99,7 @@ class CommitCache:
             base = b"" if before is None else before.tree
         if tree != base:
             return
-        if len(edits) > _EDITS_KEPT or any(each and each[0] == _TREE for each in edits.values()):
+        if len(edits) > _EDITS_KEPT or _TREE in [each[0] for each in edits.values() if each]:
             return
         self._edited += len(edits)
         if self._edited > _EDITS_KEPT:

@@ -66,11 +66,8 @@ class _Plan(NamedTuple):
     targets: dict[str, tuple[int, ObjectId | None]]
     events: tuple[Event, ...]
     request: bytes
-
-    @property
-    def makes_rules(self) -> bool:
-        """Whether it moves a ref that says what a store goes by."""
-        return any(ref.startswith(POLICIES) for ref in self.targets)
+    makes_rules: bool
+    """Whether it moves a ref that says what a store goes by, which no branch is."""
 
 
 class _Published(NamedTuple):
@@ -232,7 +229,9 @@ class Publication:
                 self._staged.puts,
                 events,
             )
-        return _Plan(dict(self._staged.expected), targets, events, request)
+        moves = self._staged.moves
+        rules = bool(moves) and any(ref.startswith(POLICIES) for ref in moves)
+        return _Plan(dict(self._staged.expected), targets, events, request, rules)
 
     def _publish(self, plan: _Plan) -> Entry | Moment:
         """The one catalog transaction that makes everything visible, others' work included.
@@ -241,7 +240,7 @@ class Publication:
         """
 
         def install(writer: CatalogWriter, group: Group) -> _Published | EntryRow | Moment:
-            before = self._find_key(writer)
+            before = self._find_key(writer) if self._staged.keyed else None
             return self._install(writer, plan, group) if before is None else before
 
         def finish(done: _Published | EntryRow | Moment, mark: int) -> None:
@@ -340,7 +339,7 @@ class Publication:
 
     def _find_key(self, reader: CatalogReader) -> EntryRow | None:
         """The entry that this transaction's key has made before."""
-        seq = reader.find_txid(self._staged.txid, None) if self._staged.keyed else None
+        seq = reader.find_txid(self._staged.txid, None)
         return None if seq is None else reader.entry(seq)
 
     def _stage_checkpoint(self, root: bytes) -> None:

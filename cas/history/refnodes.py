@@ -34,7 +34,12 @@ class RefNodes:
         return len(self._young) + len(self._old) + len(self.past)
 
     def load(self, node_id: bytes) -> Node:
-        node = self._young.get(node_id) or self._old.get(node_id) or self.past.get(node_id)
+        # Compared with None: to ask a node whether it is true is to ask for its length.
+        if (node := self._young.get(node_id)) is not None:
+            return node
+        if (node := self._old.get(node_id)) is not None:
+            return node
+        node = self.past.get(node_id)
         return self._stored.load(node_id) if node is None else node
 
     def save(self, node: Node) -> bytes:
@@ -66,7 +71,8 @@ class PastNodes:
 
     def get(self, node_id: bytes) -> Node | None:
         """The node, if it is here."""
-        return self._new.get(node_id) or self._old.get(node_id)
+        node = self._new.get(node_id)
+        return self._old.get(node_id) if node is None else node
 
     def begin(self) -> None:
         """Make room for a replay; never in the middle of one, which needs what it made."""

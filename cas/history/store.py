@@ -50,7 +50,7 @@ else:
     mirrors = Later("cas.objects.mirror")
     revisions = Later("cas.history.revision")
     spills = Later("cas.objects.spill")
-    transactions = Later("cas.history.transaction")
+    transactions = Later("cas.history.transaction", keep=True)
     views = Later("cas.history.view")
 
 

@@ -11,7 +11,10 @@ makes of the result, which catches long integers, key order, duplicates and trai
 
 from __future__ import annotations
 
+import struct
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import cbor2
@@ -48,29 +51,32 @@ def encode_plain(value: Any) -> bytes:
         raise Invalid(f"This value has no canonical encoding: {error}") from error
 
 
+# How a number is written: alone in the head of its item, or in 1, 2, 4 or 8 bytes behind that.
+_WIDER_FROM: Final = (24, 1 << 8, 1 << 16, 1 << 32)
+_wide: Final = tuple(struct.Struct(">B" + code).pack for code in ("", *"BHIQ"))
 _BYTES: Final = tuple(bytes([n]) for n in range(256))
 STRING: Final = 0x40
+TEXT: Final = 0x60
 ARRAY: Final = 0x80
 MAP: Final = 0xA0
 EMPTY_MAP: Final = b"\xa0"
+NULL: Final = b"\xf6"
+ID_HEAD: Final = b"\x58\x20"
+"""What stands before the 32 bytes of an id or a digest."""
 
 
 def head(major: int, length: int) -> bytes:
     """The head of an item: `major` is its major type in place (0x40 for a byte string)."""
     if length < 24:
         return _BYTES[major + length]
-    if length < 0x100:
-        return _BYTES[major + 24] + _BYTES[length]
-    if length < 0x10000:
-        return _BYTES[major + 25] + length.to_bytes(2, "big")
-    if length < 0x100000000:
-        return _BYTES[major + 26] + length.to_bytes(4, "big")
-    return _BYTES[major + 27] + length.to_bytes(8, "big")
+    wide = bisect_right(_WIDER_FROM, length)
+    return _wide[wide](major + 23 + wide, length)
 
 
 def put_uint(number: int) -> bytes:
     """A number of at most 64 bits."""
-    return head(0, number)
+    wide = bisect_right(_WIDER_FROM, number)
+    return _wide[wide](23 + wide, number) if wide else _BYTES[number]
 
 
 def text_order(text: str) -> tuple[int, bytes]:
@@ -84,6 +90,16 @@ def text_order(text: str) -> tuple[int, bytes]:
 def put_bytes(data: bytes) -> bytes:
     """A byte string."""
     return head(STRING, len(data)) + data
+
+
+@lru_cache(maxsize=16)
+def put_text(text: str) -> bytes:
+    """Text; what was put last is remembered: authors and refs come again. Raises `Invalid`."""
+    try:
+        data = text.encode()
+    except UnicodeEncodeError as error:
+        raise Invalid(f"This value has no canonical encoding: {error}") from error
+    return head(TEXT, len(data)) + data
 
 
 def plain_map(value: Mapping[str, Any]) -> dict[str, Any]:

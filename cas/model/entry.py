@@ -15,13 +15,21 @@ from attrs import field
 from cas.errors import Invalid
 from cas.limits import ENTRY_BYTES_MAX, ENTRY_CHANGES_MAX, EVENTS_MAX
 from cas.model.encoding import (
+    ARRAY,
+    EMPTY_MAP,
+    ID_HEAD,
+    NULL,
+    STRING,
     decode,
     encode,
     encode_plain,
+    head,
     is_extras,
     is_id,
     is_uint,
     plain_map,
+    put_text,
+    put_uint,
     shape,
 )
 from cas.model.ids import (
@@ -37,6 +45,10 @@ from cas.model.objects import check_time
 from cas.model.values import frozen
 
 TXID_BYTES: Final = 16
+_ENTRY_HEAD: Final = head(ARRAY, 13)
+_CHANGE_HEAD: Final = head(ARRAY, 4)
+_TXID_HEAD: Final = head(STRING, TXID_BYTES)
+_NO_EVENTS: Final = head(ARRAY, 0)
 NO_REQUEST: Final = bytes(32)
 """Request digest of an entry whose txid was generated."""
 
@@ -100,25 +112,38 @@ class Entry:
 
     def encode(self) -> bytes:
         """Canonical bytes. Raises `Invalid`."""
-        # The maps of events and extras want the slower mode; without any, each transaction
-        # makes one of these, in one call.
-        give = encode if self.events or self.extras else encode_plain
-        return give(
-            [
-                self.seq,
-                check_time(self.wall_us),
-                self.epoch,
-                self.time_us,
-                self.actor,
-                self.message,
+        # Put together by hand, as commits are: each transaction makes one.
+        changes = [head(ARRAY, len(self.changes))]
+        for change in self.changes:
+            old, new = change.old, change.new
+            changes += (
+                _CHANGE_HEAD,
+                put_text(change.ref),
+                put_uint(change.kind),
+                NULL if old is None else ID_HEAD + old,
+                NULL if new is None else ID_HEAD + new,
+            )
+        return b"".join(
+            (
+                _ENTRY_HEAD,
+                put_uint(self.seq),
+                put_uint(check_time(self.wall_us)),
+                put_uint(self.epoch),
+                put_uint(self.time_us),
+                put_text(self.actor),
+                put_text(self.message),
+                _TXID_HEAD,
                 self.txid,
+                ID_HEAD,
                 self.request,
-                [[c.ref, c.kind, c.old, c.new] for c in self.changes],
-                [e.fields() for e in self.events],
+                *changes,
+                encode([e.fields() for e in self.events]) if self.events else _NO_EVENTS,
+                ID_HEAD,
                 self.root,
+                ID_HEAD,
                 self.previous,
-                plain_map(self.extras),
-            ]
+                encode(plain_map(self.extras)) if self.extras else EMPTY_MAP,
+            )
         )
 
     @classmethod

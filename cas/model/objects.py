@@ -23,13 +23,18 @@ from cas.limits import (
     RECIPE_SPANS_MAX,
 )
 from cas.model.encoding import (
+    ARRAY,
+    EMPTY_MAP,
+    ID_HEAD,
     decode,
     encode,
-    encode_plain,
+    head,
     is_extras,
     is_id,
     is_uint,
     plain_map,
+    put_text,
+    put_uint,
     shape,
 )
 from cas.model.ids import CommitId, Kind, ObjectId, TreeId, digest_of
@@ -94,10 +99,17 @@ def check_message(value: str) -> str:
 
 def check_time(value_us: int) -> int:
     """A wall time, µs since 1970 UTC. Raises `Invalid`: what lies before cannot be stored."""
-    if not is_uint(value_us):
+    if not (type(value_us) is int and 0 <= value_us < _TIME_END):
         raise Invalid(f"The time {value_us} µs cannot be stored; set the clock of this host.")
     return value_us
 
+
+_TIME_END: Final = 1 << 64
+_COMMIT_HEAD: Final = head(ARRAY, 6) + ID_HEAD
+_PARENTS_HEADS: Final = (
+    head(ARRAY, 0),
+    *(head(ARRAY, count) + ID_HEAD for count in range(1, COMMIT_PARENTS_MAX + 1)),
+)
 
 TAGGED: Final = (Kind.BLOB, Kind.TREE, Kind.COMMIT, Kind.TAG)
 """Kinds of object that a tag may name."""
@@ -125,17 +137,19 @@ class Commit:
             )
         check_text(self.author, "ACTOR_BYTES_MAX", ACTOR_BYTES_MAX)
         check_text(self.message, "MESSAGE_BYTES_MAX", MESSAGE_BYTES_MAX)
-        extras = plain_map(self.extras) if self.extras else {}
-        # Without extras in one call: each small durable commit makes one.
-        return (encode if extras else encode_plain)(
-            [
+        # Put together by hand: each small durable commit makes one, and an encoder looks at every
+        # item of it to find out what it is.
+        return b"".join(
+            (
+                _COMMIT_HEAD,
                 self.tree,
-                self.parents,
-                self.author,
-                self.message,
-                check_time(self.time_us),
-                extras,
-            ]
+                _PARENTS_HEADS[len(self.parents)],
+                ID_HEAD.join(self.parents),
+                put_text(self.author),
+                put_text(self.message),
+                put_uint(check_time(self.time_us)),
+                encode(plain_map(self.extras)) if self.extras else EMPTY_MAP,
+            )
         )
 
     @classmethod

@@ -12,12 +12,12 @@ gc from taking them for leftovers. Used by one thread.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import repeat
 
 from cas.catalog.catalog import DELTAS, CatalogReader, CatalogWriter, Head, PackRow, SessionRow
+from cas.clock import PROCESS
 from cas.errors import CasError, Closed, ForkedStore, OutcomeUnknown, SessionExpired
 from cas.limits import INLINE_OBJECT_BYTES_MAX, INLINE_TRANSACTION_BYTES_MAX
 from cas.model.ids import Kind, blob_digests, digest_of
@@ -72,14 +72,14 @@ class Batch:
         self.counts, self.allowed, self.buried = False, set[bytes](), set[bytes]()
         # Of members before, while this is made anew in the gate: only there is what they wrote.
         self.before: Sequence[Batch] | None = None
-        self._done, self._pid, self.written_count, self.written_bytes = False, os.getpid(), 0, 0
+        self._done, self._pid, self.written_count, self.written_bytes = False, PROCESS.id, 0, 0
         # Set once a transaction may have named the sealed packs: behind which version.
         self._offered, self._version = False, 0
 
     @property
     def inherited(self) -> bool:
         """Whether the batch belongs to the parent process; its threads and files are there."""
-        return self._pid != os.getpid()
+        return self._pid != PROCESS.id
 
     def check_open(self) -> None:
         """Raise `Closed` when the batch has ended: what is staged now would never exist.
@@ -89,7 +89,7 @@ class Batch:
         """
         if self._done:
             raise Closed("This batch or transaction has ended; begin another.")
-        if self.inherited:
+        if self._pid != PROCESS.id:
             raise ForkedStore("This transaction is the parent's; open the store again and begin.")
 
     # -- staging -----------------------------------------------------------------------------
@@ -404,7 +404,7 @@ class Batch:
         lost, or that an interrupt cut short, they and the session row are left for gc. A forked
         child touches nothing: the files are its parent's.
         """
-        if self._done or self._pid != os.getpid():
+        if self._done or self._pid != PROCESS.id:
             return
         self._done = True
         # `Closed` may come from a sync behind a commit that stands.

@@ -11,7 +11,6 @@ of the leader that lets go of the interpreter's lock; one thread alone pays for 
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from copy import copy
 from typing import Any, Final
 
 from cas.catalog.catalog import Catalog, CatalogWriter
+from cas.clock import PROCESS
 from cas.errors import CasError, ForkedStore, OutcomeUnknown, StorageFailed
 from cas.interrupts import deferred, wait_for
 
@@ -70,7 +70,7 @@ class Committer:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._pid = os.getpid()
+        self._pid = PROCESS.id
         self._lock = threading.Lock()
         self._queue: deque[_Member] = deque()
         self._led = False
@@ -93,7 +93,7 @@ class Committer:
         names the state behind all of them, which no earlier one has reached. They run in the
         order of the members and must not raise. Raises what `Catalog.write` raises.
         """
-        if self._pid != os.getpid():
+        if self._pid != PROCESS.id:
             # Its locks may be held for ever by threads that only the parent has.
             raise ForkedStore(
                 "This handle belongs to the parent process; open the store again in the child."
@@ -116,7 +116,8 @@ class Committer:
         if not member.leads:
             self._wait(member)
         if member.leads:
-            self._lead(member)
+            while not self._try(member):
+                pass
         if member.error is not None:
             # What others have committed may stand in it, and is not shown before it is durable.
             with suppress(CasError):
@@ -141,10 +142,6 @@ class Committer:
             if member.leads:
                 self._hand_on()
             raise
-
-    def _lead(self, own: _Member) -> None:
-        while not self._try(own):
-            pass
 
     def _try(self, own: _Member) -> bool:
         """One transaction; False when it ended because of another member than `own`."""

@@ -182,7 +182,8 @@ def footer_of(pack: PackInfo, footer_bytes: bytes, body: bytes) -> Footer:
 
 def stand(reader: CatalogReader, outputs: Sequence[Output]) -> bool:
     """Whether every new copy still exists: nobody has taken it for the redundant one."""
-    alive = set(reader.pack_numbers())
+    numbers = [number for number, _footer, _bits in outputs] or [0]
+    alive = set(reader.pack_numbers(min(numbers), max(numbers)))
     vectors = {number: bits for number, _version, bits in reader.vectors()}
     return all(
         number in alive and vectors.get(number, bytes(len(bits))) == bits

@@ -11,7 +11,6 @@ from typing import Final, NamedTuple
 
 from cas.errors import CorruptPack
 from cas.limits import DICTIONARIES_A_PACK_MAX
-from cas.model.values import frozen
 from cas.storage.bucket import Bucket
 from cas.storage.codec import RECIPE
 from cas.storage.header import PACK_HEADER_BYTES, PackHeader, decode_header
@@ -31,8 +30,7 @@ from cas.storage.pack import (
 from cas.storage.record import COMMON_GROUP
 
 
-@frozen
-class PackInfo:
+class PackInfo(NamedTuple):
     """An installed pack. `file` is None for an inline one; `footer` is kept for that, and for a
     small file that this handle has just written.
 
@@ -58,8 +56,7 @@ class Copy(NamedTuple):
     slot: Slot
 
 
-@frozen
-class State:
+class State(NamedTuple):
     """One snapshot of what is installed."""
 
     version: int

@@ -26,8 +26,8 @@ came from elsewhere, and the store may well have it."""
 
 
 def rank_of(lookup: Lookup, id: bytes) -> int | None:
-    """Depth of a copy of `id` that may be a base, the least where that of the first is too much;
-    None: there is none in the snapshot.
+    """Depth of a copy of `id` that may be a base, one that is not too much where there is such a
+    copy in files; None: there is none in the snapshot.
     """
     state, place = lookup.state, lookup.young.first.get(id)
     if place is not None and (number := place >> SLOT_BITS) not in state.vectors:
@@ -35,7 +35,7 @@ def rank_of(lookup: Lookup, id: bytes) -> int | None:
         pack = state.packs.get(number)
         if pack is not None and pack.footer is not None:
             rank = pack.footer.rank(place & SLOT_MASK)
-            if rank is not None and rank < DELTA_DEPTH_MAX:
+            if rank is not None:
                 return rank
     copy = lookup.find(id)
     if copy is None:

@@ -414,7 +414,8 @@ class Spill:
             if not stand(writer, outputs):
                 return False
             # What the archive has come to rest on meanwhile stays as well.
-            alive = set(writer.pack_numbers()) - homes(writer)
+            numbers = [pack.number for pack in wanted] or [0]
+            alive = set(writer.pack_numbers(min(numbers), max(numbers))) - homes(writer)
             present = [pack for pack in wanted if pack.number in alive]
             if present:
                 head = writer.head()

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from cas.objects.batch import Batch
 else:
     # With it come the writers of packs, compressors and deltas, which nobody needs who only reads.
-    batches = Later("cas.objects.batch")
+    batches = Later("cas.objects.batch", keep=True)
 
 _T = TypeVar("_T")
 

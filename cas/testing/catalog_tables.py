@@ -70,6 +70,8 @@ class CatalogTables:
             assert list(reader.packs(2)) == [inline[1]]
             assert list(reader.packs(99)) == []
             assert list(reader.pack_numbers()) == [1, 2, 3]
+            assert list(reader.pack_numbers(2, 3)) == [2, 3]
+            assert list(reader.pack_numbers(0, 1)) == [1]
             assert [reader.body(n) for n in (1, 2, 3, 4)] == [b"body 1", None, b"body 3", None]
             bodies = [(n, b"footer %d" % n, b"body %d" % n) for n in (1, 3)]
             assert list(reader.bodies(0, 10)) == bodies

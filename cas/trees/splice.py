@@ -14,7 +14,7 @@ from __future__ import annotations
 import struct
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from cas.limits import ID_BYTES
 from cas.model.encoding import ARRAY, EMPTY_MAP, STRING, encode_plain, head, put_bytes
@@ -143,14 +143,15 @@ def replace_entries(
     names, numbers = node.names.copy(), node.numbers.copy()
     names[start:stop] = made_names
     numbers[start:stop] = made_numbers
-    tags = list(node.tags)
-    tags[start:stop] = made_tags
+    # Of a leaf it is bytes, of an inner node a list.
+    tags: Any = node.tags
+    tags = tags[:start] + type(tags)(made_tags) + tags[stop:]
     ids = b"".join((node.ids[: start * ID_BYTES], made_ids, node.ids[stop * ID_BYTES :]))
     made = assemble(
         node.level,
         names,
         column or encode_plain(names),
-        tags if node.level else bytes(tags),
+        tags,
         ids,
         numbers,
     )

@@ -19,6 +19,7 @@ from cas.model.encoding import (
     encode_plain,
     plain_map,
     put_bytes,
+    put_text,
     put_uint,
 )
 
@@ -95,9 +96,11 @@ def test_plain_encoding_is_the_same_without_maps(value: Any) -> None:
     st.integers(0, (1 << 64) - 1)
     | st.sampled_from([0, 23, 24, 255, 256, 65535, 65536, (1 << 32) - 1, 1 << 32, (1 << 64) - 1]),
     st.binary(max_size=300) | st.sampled_from([bytes(65535), bytes(65536)]),
+    st.text(max_size=300) | st.sampled_from(["a" * 65535, "ä" * 32768]),
 )
-def test_what_is_put_together_by_hand_is_the_encoding(number: int, data: bytes) -> None:
-    """Columns of nodes are joined from parts; each part is what the library would write."""
+def test_what_is_put_together_by_hand_is_the_encoding(number: int, data: bytes, text: str) -> None:
+    """Columns of nodes, commits and entries are joined from parts; each is as encoded alone."""
+    assert put_text(text) == encode(text)
     assert put_uint(number) == encode(number)
     assert put_bytes(data) == encode(data)
 
