@@ -15,7 +15,7 @@ import os
 import threading
 from _signal import getsignal, signal  # type: ignore[import-not-found]
 from collections.abc import Callable
-from contextlib import suppress
+from itertools import compress
 from operator import call
 from signal import SIGALRM, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2
 from types import CodeType, FrameType, TracebackType
@@ -30,9 +30,11 @@ _Handler = Callable[[int, FrameType | None], Any]
 class State:
     """What the main thread is in. Nobody else writes it."""
 
-    __slots__ = ("came", "depth", "handlers", "open", "owner", "taken")
+    __slots__ = ("came", "depth", "handlers", "main", "open", "owner", "taken")
 
     def __init__(self) -> None:
+        self.main = threading.main_thread().ident
+        """The main thread: another one after a fork by another thread, and else the same."""
         self.owner = 0
         self.depth = 0
         self.handlers: dict[int, _Handler] = {}
@@ -74,7 +76,7 @@ class deferred:
     def __enter__(self) -> deferred:
         state = STATE
         self.is_outermost = False
-        self.is_main = threading.get_ident() == threading.main_thread().ident
+        self.is_main = threading.get_ident() == state.main
         if self.is_main:
             if not state.depth:
                 self._begin()
@@ -83,12 +85,15 @@ class deferred:
 
     def _begin(self) -> None:
         state = STATE
-        with suppress(ValueError):  # an interpreter beside the main one has no handlers
-            for number in _SIGNALS:
+        try:
+            # Most have none, and each commit comes here.
+            for number in compress(_SIGNALS, map(callable, map(getsignal, _SIGNALS))):
                 handler = getsignal(number)
                 if callable(handler) and handler is not _handle:
                     state.handlers[number] = handler
                     signal(number, _handle)
+        except ValueError:
+            pass  # an interpreter beside the main one has no handlers
         state.owner = threading.get_ident()
         self.is_outermost = True
 
@@ -142,6 +147,7 @@ def closes(exit: Callable[..., None]) -> None:
 def _begin_anew() -> None:
     """In a child that another thread than the main one has forked, beside a block of that."""
     state = STATE
+    state.main = threading.main_thread().ident
     if state.depth and state.owner != threading.get_ident():
         state.came, state.depth, state.open, state.taken = [], 0, False, None
         _restore()
