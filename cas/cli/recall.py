@@ -25,7 +25,8 @@ from cas.commands.workspace import row_of
 from cas.model.names import printable
 from cas.recall.forget import Policy
 from cas.recall.recall import Recall
-from cas.recall.upkeep import apply_forget, apply_taint, plan_forget, plan_taint, preview
+from cas.recall.taint import apply_taint, plan_taint
+from cas.recall.upkeep import apply_forget, plan_forget, preview
 from cas.workspace.layout import MAIN
 from cas.workspace.links import Link
 from cas.workspace.registry import Aggregate, type_of
@@ -346,9 +347,11 @@ def forget(
 
 @click.command("taint", cls=CasCommand)
 @click.argument("source", metavar="[TYPE:ID]", required=False)
-@click.option("--agent", metavar="NAME", help="Everything that this agent wrote.")
-@click.option("--after", metavar="SEQ|TIME", help="With --agent: only what came behind it.")
+@click.option("--agent", metavar="NAME", help="Everything that this agent remembers.")
+@click.option("--actor", metavar="NAME", help="Everything that this author committed.")
+@click.option("--after", metavar="SEQ|TIME", help="Of these: only what came behind it.")
 @click.option("--remove", is_flag=True, help="Remove it all, in one entry.")
+@click.option("--revert", is_flag=True, help="Put back what it was before; remove the rest.")
 @click.option("--distrust", is_flag=True, help="Label memories among it untrusted.")
 @_AUTHOR
 @_BRANCH
@@ -358,8 +361,10 @@ def taint(
     front: Front,
     source: str | None,
     agent: str | None,
+    actor: str | None,
     after: str | None,
     remove: bool,
+    revert: bool,
     distrust: bool,
     author: str | None,
     branch: str,
@@ -367,29 +372,33 @@ def taint(
 ) -> None:
     """Show everything that came from a source, and take it back.
 
-    Without --remove or --distrust nothing is changed. Receipts tell who was shown any of it.
+    Without --remove, --revert or --distrust nothing is changed. Receipts tell who was shown any of
+    it.
     """
-    if remove and distrust:
-        raise click.UsageError("--remove and --distrust do different things; give one.")
-    with _recall(front, branch, index, write=remove or distrust) as recall:
+    ways = {"remove": remove, "revert": revert, "distrust": distrust}
+    asked: list[Any] = [name for name, is_asked in ways.items() if is_asked]
+    if len(asked) > 1:
+        raise click.UsageError(f"--{' and --'.join(asked)} do different things; give one.")
+    with _recall(front, branch, index, write=bool(asked)) as recall:
         plan = plan_taint(
             recall,
             source=None if source is None else Link.parse(source),
             agent=agent,
+            actor=actor,
             after=after,
         )
         there = source is None or bool(plan.tainted) or is_there(recall, Link.parse(source))
         done = None
-        if remove or distrust:
+        if asked:
             who = author or default_author()
-            action: Any = "remove" if remove else "distrust"
-            done = apply_taint(recall, plan, actor=who, action=action)
+            done = apply_taint(recall, plan, actor=who, action=asked[0])
     if front.out.json:
         front.out.document(
             "taint",
             applied=done is not None,
             seq=None if done is None else done.seq,
             tainted=[str(link) for link in plan.tainted],
+            clean=[None if link is None else str(link) for link in plan.clean],
             receipts=[str(each.source) for each in plan.receipts],
             there=there,
             skipped=[] if done is None else [str(link) for link in done.skipped],

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
     Bits = NDArray[np.uint64]
 
-VERSION: Final = 4
+VERSION: Final = 5
 """Of tables and of what is written into them. A database of another one is not read, but made
 anew.
 """

@@ -134,7 +134,7 @@ class Finder:
         return [(doc, blob) for doc, blob, _, _ in rows], end
 
     def _phase(self, phase: int, behind: _Mark | None, limit: int) -> list[tuple[Any, ...]]:
-        sql = Sql(self._codes, self._db.key)
+        sql = self._sql()
         way, sign = ("DESC", "<") if self._asked.descending else ("ASC", ">")
         keys, values_before, source, lead = self._source(phase)
         # What the walk goes along need not be tested on it, which would read all that matches.
@@ -264,11 +264,14 @@ class Finder:
         rows = f"SELECT DISTINCT doc FROM @value WHERE field = ? AND value IN ({marks})"
         return f"({rows}) f", ["TRUE"], values
 
+    def _sql(self) -> Sql:
+        return Sql(self._projection, self._db.key, self._asked.type.name, self._seq)
+
     # -- sums --------------------------------------------------------------------------------
 
     def count(self) -> int:
         """How many rows are found."""
-        tests, values = self._tests(Sql(self._codes, self._db.key), 0)
+        tests, values = self._tests(self._sql(), 0)
         source = "@item i"
         before: list[Any] = []
         if (lead := self._lead()) is not None:
@@ -279,7 +282,7 @@ class Finder:
 
     def facets(self, field: str, limit: int) -> list[tuple[Any, int]]:
         """The values of a field among what is found, the most frequent first."""
-        tests, values = self._tests(Sql(self._codes, self._db.key), 0)
+        tests, values = self._tests(self._sql(), 0)
         code = code_of(self._codes, field)
         rows = self._run(
             "SELECT o.value, count(*) FROM @item i JOIN @value o ON o.doc = i.doc AND o.field = ? "
@@ -320,7 +323,7 @@ def ask(
     type = type_of(cls)
     order = "id" if order is None else order
     name = order.lstrip("-")
-    if name not in ("id", "time") and type.searchable.get(name) in (None, "text"):
+    if name not in ("id", "time") and type.searchable.get(name.partition(".")[0]) in (None, "text"):
         known = ", ".join(n for n, how in type.searchable.items() if how != "text")
         raise Invalid(f"There is no order by {name!r}; it goes by id, time, {known}.", field=name)
     return Asked(type, condition, order, match, archived)

@@ -16,7 +16,18 @@ from cas.recall.database import Database
 from cas.recall.projection import Projection
 from cas.recall.recalled import Request
 from cas.recall.rows import FLAG_ARCHIVED
-from cas.recall.where import All, Any_, Compare, Condition, Not, code_of, of_text, test_of
+from cas.recall.where import (
+    All,
+    Any_,
+    Compare,
+    Condition,
+    Linked,
+    Not,
+    Sql,
+    code_of,
+    of_text,
+    test_of,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,9 +73,11 @@ class Masks:
         allowed = held
         condition = of_text(request.where)
         if condition is not None:
-            allowed = allowed & self.of(condition, request.types)
+            allowed = allowed & self.of(condition, request.types, request.seq)
         if request.agent is not None:
-            allowed = allowed & self.of(Compare("agent", "=", request.agent), request.types)
+            allowed = allowed & self.of(
+                Compare("agent", "=", request.agent), request.types, request.seq
+            )
         archived, untrusted, ending, beginning = self._labelled_rows()
         reasons: tuple[tuple[str, bool, Any, Callable[[Any], Any] | None], ...] = (
             ("archived", not request.archived, archived, None),
@@ -98,17 +111,21 @@ class Masks:
             self._labelled = (arena.seq, arena.size), found
         return self._labelled[1]
 
-    def of(self, condition: Condition, types: Sequence[str]) -> Mask:
-        """Rows, of any state, that a condition finds. Raises `Invalid`."""
+    def of(self, condition: Condition, types: Sequence[str], seq: int) -> Mask:
+        """Rows, of any state, that a condition finds, where links lead to what holds after an
+        entry. Raises `Invalid`.
+        """
         if isinstance(condition, All | Any_):
             every = isinstance(condition, All)
             mask: Mask = np.full(self._arena.size, every, np.bool_)
             for part in condition.parts:
-                found = self.of(part, types)
+                found = self.of(part, types, seq)
                 mask = mask & found if every else mask | found
             return mask
         if isinstance(condition, Not):
-            return ~self.of(condition.part, types)
+            return ~self.of(condition.part, types, seq)
+        if isinstance(condition, Linked):
+            return self._linked(condition, types, seq)
         assert isinstance(condition, Compare)
         return self._compare(condition, types)
 
@@ -119,13 +136,30 @@ class Masks:
             return mask
         known = False
         for type in types or list(self._projection.shapes):
-            codes = self._projection.codes(type)
-            if compare.field not in codes:
+            code = self._projection.codes(type).get(compare.field)
+            if code is None:
                 continue
             known = True
-            mask[self._field(codes[compare.field], compare)] = True
+            mask[self._field(code, compare)] = True
         if not known:
             code_of({}, compare.field)
+        return mask
+
+    def _linked(self, linked: Linked, types: Sequence[str], seq: int) -> Mask:
+        mask: Mask = np.zeros(self._arena.size, np.bool_)
+        db, projection = self.database, self._projection
+        every = types or list(projection.shapes)
+        with_field = [t for t in every if projection.codes(t).get(linked.field) is not None]
+        if not linked.back and not with_field:
+            code_of({}, linked.field)
+        for type in every if linked.back else with_field:
+            sql = Sql(projection, db.key, type, seq)
+            text = sql.text(linked)
+            rows = db.rows(
+                f"SELECT i.doc FROM @item i WHERE i.type = ? AND i.doc < ? AND {text}",
+                [projection.code(type), self._arena.size, *sql.values],
+            )
+            mask[[int(doc) for (doc,) in rows]] = True
         return mask
 
     def _field(self, code: int, compare: Compare) -> Any:

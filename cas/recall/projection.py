@@ -36,6 +36,7 @@ from cas.recall.models import Models
 from cas.recall.rows import Shape, digest_of, shapes, shown_of, text_of
 from cas.recall.sqlite import FileHome
 from cas.recall.taker import Taker
+from cas.recall.where import Codes
 from cas.workspace.layout import MAIN
 from cas.workspace.registry import Aggregate
 
@@ -245,13 +246,14 @@ class Projection:
             found = self._names[name] = int(row[0])
         return found
 
-    def codes(self, type: str) -> dict[str, int]:
+    def codes(self, type: str) -> Mapping[str, int]:
         """The searchable fields of a type that are not text, with their numbers."""
         shape = self.shapes.get(type)
         if shape is None:
             return {}
         prefix = shape.type.collection
-        return {name: self.code(f"{prefix}.{name}") for name, _how in shape.plain}
+        known = {name: self.code(f"{prefix}.{name}") for name, _how in shape.plain}
+        return Codes(known, lambda name: self.code(f"{prefix}.{name}"))
 
     def text_of(self, type: str, data: bytes) -> str:
         """The text of a record that is searched and shown."""

@@ -17,10 +17,10 @@ from typing import Any, Final, TypeVar
 
 from attrs import evolve
 
-from cas.errors import Corrupt, Invalid
+from cas.errors import Corrupt, EntryNotFound, Invalid, NotFound
 from cas.history.horizon import check_seq
 from cas.history.revision import AsOf as Named
-from cas.history.revision import when_of
+from cas.history.revision import When, when_of
 from cas.history.store import Store
 from cas.model.ids import BlobId
 from cas.recall.embed import Embedder, default_embedder, need_numpy
@@ -53,7 +53,7 @@ MARGIN: Final = 0.05
 """Part of a budget that is kept free, because tokens are estimated."""
 
 AsOf = Named | None
-"""A state: the number of an entry, a time, either as text, None for the newest."""
+"""A state: the number of an entry, a time, either as text, a revision, None for the newest."""
 
 
 class Recall:
@@ -130,7 +130,7 @@ class Recall:
         """
         if as_of is None:
             return self.projection.follow().seq
-        seq, time_us = when_of(as_of)
+        seq, time_us = self._when(as_of)
         if seq is None or not 0 <= seq <= self.projection.seq:
             # What the index has seen was there; asking the store would replay entries.
             seq = self.store.at(seq, time_us=time_us).seq
@@ -138,6 +138,32 @@ class Recall:
             self.projection.follow()
         check_seq(self.store.core, seq)
         return seq
+
+    def _when(self, as_of: Named) -> When:
+        try:
+            return when_of(as_of)
+        except Invalid:
+            if not isinstance(as_of, str):
+                raise
+            try:
+                made = self.store.resolve(as_of)
+            except (NotFound, Invalid):
+                made = None
+            if made is None:
+                # Neither: what a moment is says the error.
+                raise
+        # It was made a moment before its entry.
+        before_us = max(0, self.store.commit(made).time_us - 1)
+        try:
+            start = self.store.at(time_us=before_us).seq
+        except EntryNotFound:
+            start = 0
+        for entry in self.store.journal(start):
+            if any(change.new == made for change in entry.changes):
+                return When(entry.seq, None)
+        raise EntryNotFound(
+            f"No entry made the commit that {as_of} names here; give the number of one.", seq=None
+        )
 
     # -- recall ------------------------------------------------------------------------------
 

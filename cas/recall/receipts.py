@@ -13,8 +13,10 @@ from typing import Any
 
 from cas.errors import Invalid
 from cas.history.store import Store
+from cas.model.objects import EntryKind, TreeEntry
 from cas.recall.recalled import Recalled, Request, time_of
 from cas.recall.score import Scoring
+from cas.workspace.artifacts import Artifact
 from cas.workspace.codec import to_record
 from cas.workspace.events import encode_event
 from cas.workspace.layout import context_branch, file_path, record_path
@@ -99,6 +101,12 @@ def write(
             type = type_of(value.__class__)
             place = tx.branch(context_branch(type.context, branch))
             place[record_path(type, value.id)] = to_record(value)
+            if isinstance(value, Artifact):
+                # As an older record says, its file is again.
+                file = place.entry(file_path(value.id))
+                kind = EntryKind.FILE if file is None else file.kind
+                entry = TreeEntry(kind, value.content, value.size_bytes)
+                place.put_entry(file_path(value.id), entry)
         for link in gone:
             type = type_named(link.type)
             place = tx.branch(context_branch(type.context, branch))

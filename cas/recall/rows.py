@@ -114,6 +114,8 @@ def row_of(shape: Shape, data: bytes) -> Row:
             values += dict.fromkeys((name, link.id) for of, link in links if of == name)
         elif kind in _PLAIN:
             values.append((name, value))
+        elif kind is dict:
+            values += dict.fromkeys(_in_map(name, value))
         else:
             values += dict.fromkeys((name, each) for each in _values(value))
     text = _text_of(shape, fields)
@@ -171,6 +173,16 @@ def _values(value: Any) -> list[Any]:
     if isinstance(value, bool):
         return [int(value)]
     return [value] if type(value) in _PLAIN else []
+
+
+def _in_map(name: str, value: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
+    """Values in a map, each under the names on the way to it, with dots between them."""
+    for key, each in value.items():
+        place = f"{name}.{key}"
+        if isinstance(each, dict):
+            yield from _in_map(place, each)
+        else:
+            yield from ((place, one) for one in _values(each))
 
 
 def _texts(value: Any) -> Iterator[str]:

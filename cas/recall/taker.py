@@ -6,7 +6,7 @@ in of an entry stands in the transaction that says the entry was.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple, Protocol
 
 from cas.errors import CasError, StorageFailed
@@ -115,7 +115,10 @@ class Taker:
         if found is None:
             shape = self._shapes[change.type.name]
             names = dict.fromkeys([*(name for name, _ in shape.plain), *shape.links])
-            fields = {name: self._name(f"{change.collection}.{name}") for name in names}
+            fields = _Fields(lambda name: self._name(f"{change.collection}.{name}"))
+            for name in names:
+                # Now, so that a field that no row has set has a number.
+                fields[name]
             found = self._types[change.type.name] = _Known(self._name(change.type.name), fields)
         return found
 
@@ -156,6 +159,18 @@ class Taker:
             self.unread += 1
             warn(f"a record is not searched: {error}")
             return None
+
+
+class _Fields(dict[str, int]):
+    """Numbers of fields by name, given when first asked for: places in maps are known then."""
+
+    def __init__(self, ask: Callable[[str], int]) -> None:
+        super().__init__()
+        self._ask = ask
+
+    def __missing__(self, name: str) -> int:
+        found = self[name] = self._ask(name)
+        return found
 
 
 class _Known(NamedTuple):

@@ -1,4 +1,4 @@
-"""Forgetting, finding duplicates and taking back what came from a bad source, over a `Recall`.
+"""Forgetting by policy, consolidating, and finding duplicates, over a `Recall`.
 
 Floor 7. Invariant: a plan changes nothing; applying one is a single entry of the journal, leaves
 alone what has another version than the plan saw, and says so.
@@ -7,11 +7,11 @@ alone what has another version than the plan saw, and says so.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from attrs import frozen
 
-from cas.errors import Invalid, NotAsExpected
+from cas.errors import NotAsExpected
 from cas.model.ids import BlobId
 from cas.recall.database import Database
 from cas.recall.forget import (
@@ -26,19 +26,18 @@ from cas.recall.forget import (
     consolidated,
     decide,
 )
-from cas.recall.linked import DEPTH_MAX, Linked, links_to
 from cas.recall.recall import AsOf, Recall
 from cas.recall.recalled import time_of
 from cas.recall.receipts import write
 from cas.recall.score import Scoring
 from cas.workspace.codec import from_record
 from cas.workspace.links import Link, new_id
-from cas.workspace.memories import Memory, Trust
+from cas.workspace.memories import Memory
 from cas.workspace.registry import Aggregate
 
 NEAR: Final = 0.9
 """Two memories whose vectors are nearer than this probably say the same."""
-_RECEIPT: Final = "receipt"
+RECEIPT: Final = "receipt"
 
 _KNOWN: Final = (
     "SELECT i.id, i.blob, i.time_us FROM @item i JOIN @name n ON n.code = i.type WHERE "
@@ -67,18 +66,6 @@ class Duplicate:
     exact: bool
 
 
-@frozen
-class TaintPlan:
-    """What came from a source or an agent: `tainted`, pinned; how it was `derived`; and in which
-    `receipts` it was shown.
-    """
-
-    seq: int
-    tainted: tuple[Link, ...]
-    derived: tuple[Linked, ...]
-    receipts: tuple[Linked, ...]
-
-
 def known_memories(recall: Recall, seq: int) -> list[Known]:
     """All memories of a state, with what protects each."""
     projection = recall.projection
@@ -101,7 +88,7 @@ def _protected(db: Database, seq: int) -> dict[str, str]:
         "SELECT l.id, n.name, i.id FROM @link l JOIN @item i ON i.doc = l.doc JOIN @name n ON "
         "n.code = i.type WHERE l.type = 'memory' AND l.pin IS NOT NULL AND n.name <> ? AND "
         "i.since <= ? AND coalesce(i.until, ?) > ?",
-        (_RECEIPT, seq, seq + 1, seq),
+        (RECEIPT, seq, seq + 1, seq),
     )
     return {target: f"linked by {type}:{id}" for target, type, id in rows}
 
@@ -134,7 +121,7 @@ def apply_forget(recall: Recall, plan: ForgetPlan, *, actor: str) -> Applied:
             gone.append(each.link)
         else:
             values.append(archived(found.value))
-    entry = _write(recall, values, gone, actor, f"forget: {plan.summary}")
+    entry = write_entry(recall, values, gone, actor, f"forget: {plan.summary}")
     return Applied(entry, tuple(done), tuple(skipped))
 
 
@@ -158,14 +145,11 @@ def consolidate(
     group = [known[link.id].value for link in links]
     made = consolidated(group, summarise, new_id(recall.store.objects.clock))
     parts = [archived(each) for each in group if known[each.id].protected is None]
-    _write(recall, [made, *parts], [], actor, f"consolidate {len(group)} memories")
+    write_entry(recall, [made, *parts], [], actor, f"consolidate {len(group)} memories")
     return made.link
 
 
-_NAMES_TOLD: Final = 100
-
-
-def _write(
+def write_entry(
     recall: Recall,
     values: Sequence[Aggregate],
     gone: Sequence[Link],
@@ -173,6 +157,7 @@ def _write(
     message: str,
     told: tuple[str, dict[str, Any]] | None = None,
 ) -> int | None:
+    """Save and remove aggregates as one entry; its number, None where there is nothing to do."""
     if not values and not gone:
         return None
     branch = recall.projection.branch
@@ -200,114 +185,6 @@ def duplicates(
     return sorted(same, key=lambda each: (not each.exact, -each.nearness, each.link.id))
 
 
-# -- trust -------------------------------------------------------------------------------------
-
-
-def plan_taint(
-    recall: Recall,
-    *,
-    source: Link | None = None,
-    agent: str | None = None,
-    after: AsOf = None,
-) -> TaintPlan:
-    """Everything that rests on a source, or that an agent wrote behind a moment, and all that was
-    made from it; and which receipts show that it was given to somebody. Changes nothing.
-
-    Raises `Invalid` unless a source or an agent is named.
-    """
-    if (source is None) == (agent is None):
-        raise Invalid("Name a source or an agent whose memories are in doubt, and only one.")
-    start = 0 if after is None else recall.position(after)
-    seq = recall.position()
-    seeds = [source.loose] if source is not None else _of_agent(recall, str(agent), start, seq)
-
-    def read(db: Database) -> TaintPlan:
-        derived: dict[tuple[str, str, str, str], Linked] = {}
-        receipts: dict[str, Linked] = {}
-        links = {(seed.type, seed.id): seed for seed in seeds}
-        for seed in seeds:
-            for each in links_to(db, seed, seq, DEPTH_MAX):
-                if each.source.type == _RECEIPT:
-                    receipts[each.source.id] = each
-                else:
-                    key = (each.source.type, each.source.id, each.target.type, each.target.id)
-                    derived[key] = each
-                    links.setdefault((each.source.type, each.source.id), each.source)
-        return TaintPlan(
-            seq,
-            tuple(_pinned(db, [links[key] for key in sorted(links)], seq)),
-            tuple(derived.values()),
-            tuple(receipts[id] for id in sorted(receipts)),
-        )
-
-    return recall.projection.read(read)
-
-
-def _of_agent(recall: Recall, agent: str, after: int, seq: int) -> list[Link]:
-    code = recall.projection.code("memories.agent")
-    rows = recall.projection.read(
-        lambda db: db.rows(
-            "SELECT i.id FROM @value v JOIN @item i ON i.doc = v.doc WHERE v.field = ? AND "
-            "v.value = ? AND i.since > ? AND i.since <= ? AND coalesce(i.until, ?) > ?",
-            (code, db.key(agent), after, seq, seq + 1, seq),
-        )
-    )
-    return [Link("memory", id) for (id,) in rows]
-
-
-def _pinned(db: Database, links: Sequence[Link], seq: int) -> list[Link]:
-    """Those that there are, with the versions that hold."""
-    found = []
-    for link in links:
-        row = db.row(
-            "SELECT i.blob FROM @item i JOIN @name n ON n.code = i.type WHERE i.id = ? AND "
-            "n.name = ? AND i.since <= ? AND coalesce(i.until, ?) > ?",
-            (link.id, link.type, seq, seq + 1, seq),
-        )
-        if row is not None:
-            found.append(Link(link.type, link.id, BlobId(row[0])))
-    return found
-
-
-def apply_taint(
-    recall: Recall,
-    plan: TaintPlan,
-    *,
-    actor: str,
-    action: Literal["remove", "distrust"] = "remove",
-) -> Applied:
-    """Take everything tainted back in one entry: remove it, or label memories untrusted.
-
-    An event `taint.removed` or `taint.distrusted` says so. `undo` of the entry brings it back.
-    What has another version than the plan saw is left alone.
-    """
-    seq = recall.position()
-    now = {
-        (link.type, link.id): link
-        for link in recall.projection.read(lambda db: _pinned(db, plan.tainted, seq))
-    }
-    done, skipped = [], []
-    values: list[Aggregate] = []
-    for link in plan.tainted:
-        if now.get((link.type, link.id)) != link or now[link.type, link.id].pin != link.pin:
-            skipped.append(link)
-            continue
-        if action == "distrust":
-            assert link.pin is not None
-            value = from_record(recall.store.get(link.pin))
-            if not isinstance(value, Memory):
-                skipped.append(link)
-                continue
-            values.append(value.evolve(trust=Trust.UNTRUSTED))
-        done.append(link)
-    gone = done if action == "remove" else []
-    what = "removed" if action == "remove" else "distrusted"
-    named = [str(link.loose) for link in done[:_NAMES_TOLD]]
-    said = (f"taint.{what}", {"count": len(done), "links": named})
-    entry = _write(recall, values, gone, actor, f"taint: {len(done)} {what}", said)
-    return Applied(entry, tuple(done), tuple(skipped))
-
-
 def preview(each: Forgotten) -> str:
     """A line for people."""
     first = next(iter(each.text.splitlines()), "")
@@ -318,13 +195,10 @@ __all__ = [
     "Applied",
     "Duplicate",
     "Policy",
-    "TaintPlan",
     "apply_forget",
-    "apply_taint",
     "consolidate",
     "duplicates",
     "plan_forget",
-    "plan_taint",
     "preview",
     "time_of",
 ]

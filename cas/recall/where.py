@@ -7,6 +7,8 @@ microseconds since 1970 UTC.
     field("agent") == "planner"
     (field("importance") >= 0.5) & ~field("tags").has("draft")
     {"agent": "planner", "kind": ["fact", "decision"]}
+    field("data.env.name") == "staging"     # in a field that is a map
+    field("source").leads_to("artifact", field("kind") == "report")
 """
 
 from __future__ import annotations
@@ -15,12 +17,13 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 from attrs import frozen
 
 from cas.errors import Invalid
 from cas.workspace.links import Link
+from cas.workspace.registry import Aggregate, type_named, type_of
 
 CONDITIONS_MAX: Final = 200
 """Comparisons in one condition: SQLite takes 1,000 terms, and each is a look into an index."""
@@ -71,6 +74,18 @@ class Not(Condition):
     part: Condition
 
 
+@frozen
+class Linked(Condition):
+    """A link leads to an aggregate of a type that fits, or, `back`, one of that type has a link
+    here in this field. What it leads to is taken as it is in the state that is asked about.
+    """
+
+    field: str
+    type: str
+    part: Condition
+    back: bool = False
+
+
 class Field:
     """A field by name; comparing it gives a condition."""
 
@@ -112,6 +127,19 @@ class Field:
     def is_set(self) -> Condition:
         """The field has a value."""
         return Compare(self._name, "set", None)
+
+    def leads_to(self, type: type[Aggregate] | str, where: object = None) -> Condition:
+        """A link in this field leads to an aggregate of a type that fits a condition."""
+        return Linked(self._name, _type_name(type), condition_of(where) or All(()))
+
+
+def linked_from(type: type[Aggregate] | str, name: str, where: object = None) -> Condition:
+    """An aggregate of a type that fits a condition has a link here in its field `name`."""
+    return Linked(name, _type_name(type), condition_of(where) or All(()), back=True)
+
+
+def _type_name(type: type[Aggregate] | str) -> str:
+    return type_named(type).name if isinstance(type, str) else type_of(type).name
 
 
 def field(name: str) -> Field:
@@ -167,19 +195,30 @@ def _equal(name: object, value: object) -> Condition:
 def _size(condition: Condition) -> int:
     if isinstance(condition, All | Any_):
         return 1 + sum(_size(part) for part in condition.parts)
-    if isinstance(condition, Not):
+    if isinstance(condition, Not | Linked):
         return 1 + _size(condition.part)
     return 1
 
 
+class Names(Protocol):
+    """What numbers the names of types and fields have in the database; -1 for what no row has."""
+
+    def code(self, name: str) -> int:
+        """The number of a type, or of a field as COLLECTION.NAME."""
+
+    def codes(self, type: str) -> Mapping[str, int]:
+        """The searchable fields of a type that are not text, with their numbers."""
+
+
 class Sql:
-    """A condition as SQL over `@item i`, with its values; `key` gives a value of a field as the
-    database has it.
+    """A condition on rows of a type as SQL over `@item i`, with its values; `key` gives a value of
+    a field as the database has it, `seq` is the state in which links lead somewhere.
     """
 
-    def __init__(self, codes: Mapping[str, int], key: Callable[[Any], Any]) -> None:
-        self._codes = codes
-        self._key = key
+    def __init__(self, names: Names, key: Callable[[Any], Any], type: str, seq: int) -> None:
+        self._names, self._key, self._seq = names, key, seq
+        # The type that is asked about, and how deep in links.
+        self._type, self._depth = type, 0
         self.values: list[Any] = []
 
     def text(self, condition: Condition) -> str:
@@ -191,16 +230,46 @@ class Sql:
             return "(" + joint.join(map(self.text, condition.parts)) + ")"
         if isinstance(condition, Not):
             return f"NOT {self.text(condition.part)}"
+        if isinstance(condition, Linked):
+            return self._linked(condition)
         assert isinstance(condition, Compare)
         return self._compare(condition)
 
+    @property
+    def _row(self) -> str:
+        return f"i{self._depth or ''}"
+
+    def _linked(self, linked: Linked) -> str:
+        here, was = self._row, self._type
+        source = linked.type if linked.back else was
+        field = self._names.code(f"{type_named(source).collection}.{linked.field}")
+        code_of(self._names.codes(source), linked.field)
+        self._type, self._depth = linked.type, self._depth + 1
+        there = self._row
+        joined = (
+            f"l.id = {here}.id AND {there}.doc = l.doc"
+            if linked.back
+            else f"l.doc = {here}.doc AND {there}.id = l.id"
+        )
+        self.values += [field, was if linked.back else linked.type, self._names.code(linked.type)]
+        self.values += [self._seq, self._seq]
+        inner = self.text(linked.part)
+        self._type, self._depth = was, self._depth - 1
+        return (
+            f"EXISTS (SELECT 1 FROM @link l CROSS JOIN @item {there} WHERE l.field = ? AND "
+            f"l.type = ? AND {joined} AND {there}.type = ? AND {there}.since <= ? AND "
+            f"({there}.until IS NULL OR {there}.until > ?) AND {inner})"
+        )
+
     def _compare(self, compare: Compare) -> str:
         if compare.field == "id":
-            return self._test("i.id", compare, str)
-        code = code_of(self._codes, compare.field)
-        self.values.append(code)
+            return self._test(f"{self._row}.id", compare, str)
+        self.values.append(code_of(self._names.codes(self._type), compare.field))
         test = "TRUE" if compare.op == "set" else self._test("v.value", compare, self._key)
-        return f"EXISTS (SELECT 1 FROM @value v WHERE v.field = ? AND v.doc = i.doc AND {test})"
+        return (
+            f"EXISTS (SELECT 1 FROM @value v WHERE v.field = ? AND v.doc = {self._row}.doc "
+            f"AND {test})"
+        )
 
     def _test(self, column: str, compare: Compare, key: Callable[[Any], Any]) -> str:
         test, values = test_of(compare)
@@ -221,6 +290,20 @@ def test_of(compare: Compare) -> tuple[str, tuple[Any, ...]]:
             raise Invalid(f"A prefix is text, not {value!r}.")
         return "value >= ? AND value < ?", (value, value + "\U0010ffff")
     return f"value {op} ?", (value,)
+
+
+class Codes(dict[str, int]):
+    """Numbers of fields by name. One with a dot is a place in a field that is a map."""
+
+    def __init__(self, known: Mapping[str, int], ask: Callable[[str], int]) -> None:
+        super().__init__(known)
+        self._ask = ask
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The number, or `default` for a name that is of no field."""
+        if "." in name and name.partition(".")[0] in self:
+            return self._ask(name)
+        return super().get(name, default)
 
 
 def code_of(codes: Mapping[str, int], name: str) -> int:
@@ -263,6 +346,9 @@ def _listed(condition: Condition) -> list[Any]:
         return ["any", [_listed(part) for part in condition.parts]]
     if isinstance(condition, Not):
         return ["not", _listed(condition.part)]
+    if isinstance(condition, Linked):
+        named = [condition.field, condition.type, _listed(condition.part)]
+        return ["from" if condition.back else "to", *named]
     assert isinstance(condition, Compare)
     return [condition.op, condition.field, condition.value]
 
@@ -275,5 +361,8 @@ def _unlisted(parts: list[Any]) -> Condition:
         return Any_(tuple(_unlisted(part) for part in parts[1]))
     if head == "not":
         return Not(_unlisted(parts[1]))
+    if head in ("from", "to"):
+        name, type, part = parts[1:]
+        return Linked(name, type, _unlisted(part), head == "from")
     op, name, value = parts
     return Compare(name, op, tuple(value) if isinstance(value, list) else value)

@@ -12,16 +12,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cas
-from cas.errors import Invalid
+from cas.errors import Invalid, UnknownType
 from cas.history.store import Store
 from cas.recall import find
 from cas.recall.recall import Recall
-from cas.recall.where import All, Any_, Compare, Condition, Not, field, of_text, to_text
+from cas.recall.score import Scoring
+from cas.recall.where import (
+    All,
+    Any_,
+    Compare,
+    Condition,
+    Linked,
+    Not,
+    field,
+    linked_from,
+    of_text,
+    to_text,
+)
 from cas.workspace.links import Link
 from cas.workspace.memories import Memory
+from cas.workspace.parts import part
+from cas.workspace.registry import Aggregate, aggregate
 from tests.unit.recall.kit import commit, memory
 
 AGENTS = ("planner", "scribe", "tester")
+_EVERY = Scoring(floor=0, alike=2, links=0)
 
 
 def some(rng: random.Random, count: int) -> list[Memory]:
@@ -171,6 +186,7 @@ conditions = st.recursive(
     compares,
     lambda inner: (
         st.builds(Not, inner)
+        | st.builds(Linked, st.just("source"), st.just("memory"), inner, st.booleans())
         | st.builds(All, st.lists(inner, max_size=3).map(tuple))
         | st.builds(Any_, st.lists(inner, max_size=3).map(tuple))
     ),
@@ -299,6 +315,82 @@ def test_links_lead_both_ways_and_onwards(store: Store, recall: Recall) -> None:
     assert [x.source.id for x in recall.links_to(a, depth=5)] == []
     then = recall.links_to(a, depth=5, as_of=seq)
     assert [(x.source.id, x.depth) for x in then] == [("b", 1), ("c", 2)]
+
+
+def test_a_condition_follows_links_both_ways(store: Store, recall: Recall) -> None:
+    """What a link leads to, and what links here, is asked for as it is in the state: by `find`, and
+    by `recall` before anything is ranked; a chain of links too.
+    """
+    report = memory("report", "The audit", kind="report", importance=0.9)
+    seq = commit(
+        store,
+        report,
+        memory("draft", "A draft", kind="draft"),
+        memory("a", "Releases are audited", source=report.link),
+        memory("b", "Releases are drafted", source=Link("memory", "draft")),
+        memory("c", "Releases are told", source=Link("memory", "a")),
+        memory("d", "Releases are lost", source=Link("memory", "nowhere")),
+    )
+    rested = field("source").leads_to(Memory, field("kind") == "report")
+
+    def ids(where: object, **how: Any) -> list[str]:
+        found = [value.id for value in recall.find(Memory, where, **how).items]
+        answer = recall.recall("releases are audited", where=where, scoring=_EVERY, **how)
+        assert sorted(item.link.id for item in answer.items) == found
+        assert recall.replay(answer.request) == answer
+        return found
+
+    assert ids(rested) == ["a"]
+    assert ids(~rested) == ["b", "c", "d", "draft", "report"]
+    assert ids(field("source").leads_to("memory")) == ["a", "b", "c"]
+    assert ids(field("source").leads_to(Memory, rested)) == ["c"]
+    assert ids(linked_from(Memory, "source")) == ["a", "draft", "report"]
+    assert ids(linked_from(Memory, "source", {"id": "b"}) | rested) == ["a", "draft"]
+    commit(store, memory("report", "The audit", kind="draft"))
+    assert ids(rested) == []
+    assert ids(rested, as_of=seq) == ["a"]
+    assert recall.facets(Memory, "kind", field("source").leads_to(Memory)) == [("note", 3)]
+    with pytest.raises(Invalid, match="no searchable field"):
+        recall.find(Memory, field("text").leads_to(Memory))
+    with pytest.raises(Invalid, match="no searchable field"):
+        recall.recall("x", where=linked_from(Memory, "text"))
+    with pytest.raises(UnknownType):
+        field("source").leads_to("nothing")
+
+
+@aggregate("machine", collection="machines", context="memory")
+class Machine(Aggregate):
+    """Something with a map."""
+
+    data: dict[str, Any] = part(factory=dict, searchable="keyword")
+
+
+def test_a_place_in_a_map_is_a_field(store: Store, recall: Recall) -> None:
+    """Values in a field that is a map are compared, ordered by and counted under their path."""
+    commit(
+        store,
+        Machine(id="a", data={"env": {"name": "staging", "cores": 4}, "tags": ["x", "y"]}),
+        Machine(id="b", data={"env": {"name": "live", "cores": 16}, "is_old": True}),
+        Machine(id="c", data={}),
+    )
+
+    def ids(where: object = None, **how: Any) -> list[str]:
+        return [value.id for value in recall.find(Machine, where, **how).items]
+
+    assert ids(field("data.env.name") == "staging") == ["a"]
+    assert ids(field("data.env.cores") > 4) == ["b"]
+    assert ids(field("data.env.name").begins("l") | field("data.tags").has("y")) == ["a", "b"]
+    assert ids({"data.is_old": True}) == ["b"]
+    assert ids(~field("data.env.name").is_set()) == ["c"]
+    assert ids(field("data.nowhere") == 1) == []
+    assert ids(order="-data.env.cores") == ["b", "a", "c"]
+    assert recall.facets(Machine, "data.env.name") == [("live", 1), ("staging", 1)]
+    commit(store, Machine(id="c", data={"new": {"key": 1}}))
+    assert ids(field("data.new.key") == 1) == ["c"]
+    (found,) = recall.recall("", types=[Machine], where={"data.env.cores": 4}).items
+    assert found.link.id == "a"
+    with pytest.raises(Invalid, match="no searchable field"):
+        recall.find(Machine, field("nowhere.key") == 1)
 
 
 def test_a_pinned_link_goes_stale_and_what_rests_on_it_too(store: Store, recall: Recall) -> None:

@@ -222,6 +222,19 @@ def cas_memory() -> type:
     return type(memory("x", ""))
 
 
+def test_a_revision_stands_for_the_entry_that_made_its_commit(store: Store, recall: Recall) -> None:
+    """A tag, a branch and a step back name the state in which their commit was new."""
+    first = commit(store, memory("a", "Releases are shipped on Tuesdays."))
+    with store.begin(author="test") as tx:
+        tx.tag("v1", store.resolve("memory/main"))
+        tx.commit()
+    last = commit(store, memory("b", "Releases are shipped on Fridays."))
+    for name, seq in (("v1", first), ("memory/main~1", first), ("memory/main", last)):
+        assert recall.recall("releases", as_of=name).seq == seq
+        assert recall.find(cas_memory(), as_of=name).seq == seq
+        assert recall.position(name) == seq
+
+
 def test_a_state_that_there_is_not_is_an_error(store: Store, recall: Recall) -> None:
     """An entry to come is not found, one behind the horizon is gone, nonsense is invalid."""
     fill(store)

@@ -7,21 +7,22 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from attrs import evolve
 
+import cas
 from cas.errors import Corrupt, Invalid, NotAsExpected
 from cas.history.store import Store
 from cas.recall.forget import Policy
 from cas.recall.recall import Recall
 from cas.recall.receipts import Receipt
+from cas.recall.taint import apply_taint, plan_taint
 from cas.recall.upkeep import (
     apply_forget,
-    apply_taint,
     consolidate,
     duplicates,
     plan_forget,
-    plan_taint,
 )
 from cas.workspace.links import Link
 from cas.workspace.memories import Memory, Trust
+from cas.workspace.planning import Run
 from tests.unit.recall.kit import SENTENCES, commit, memory
 
 NOW = datetime.now(UTC)
@@ -199,3 +200,67 @@ def test_taint_of_an_agent_begins_at_a_moment(store: Store, recall: Recall) -> N
     assert len(plan_taint(recall, agent="bot").tainted) == 2
     with pytest.raises(Invalid, match="only one"):
         plan_taint(recall)
+    with pytest.raises(Invalid, match="only one"):
+        plan_taint(recall, agent="bot", actor="bot")
+    with pytest.raises(Invalid, match="is one of"):
+        apply_taint(recall, plan_taint(recall, agent="bot"), actor="x", action="burn")  # type: ignore[arg-type]
+
+
+def test_what_an_actor_did_is_reverted_in_one_entry(store: Store, recall: Recall) -> None:
+    """What somebody committed behind a moment, edits of what others own and what was made of it
+    included, goes back to what it was, artifacts with their content; what is new goes.
+    """
+    space = cas.Workspace(store)
+    with space.unit_of_work("alice") as uow:
+        uow.memories.add(memory("fact", "The port is 443."))
+        uow.memories.add(memory("plan", "Open what is needed."))
+        uow.artifacts.put("guide.md", b"Use 443.")
+        before = uow.commit().seq
+    with space.unit_of_work("mallory") as uow:
+        uow.memories.save(uow.memories.get("fact").evolve(text="The port is 23."))
+        uow.artifacts.put("guide.md", b"Use 23.")
+        uow.memories.add(memory("tip", "Telnet is fine."))
+        uow.commit()
+    with space.unit_of_work("bob") as uow:
+        plan = uow.memories.get("plan")
+        uow.memories.save(plan.evolve(text="Open 23.", source=Link("memory", "fact")))
+        uow.memories.add(memory("other", "Lunch is at noon."))
+        uow.commit()
+    recall.recall("which port", receipt=True, agent="planner")
+    found = plan_taint(recall, actor="mallory", after=before)
+    links = [f"{link.type}:{link.id}" for link in found.tainted]
+    assert links == ["artifact:guide.md", "memory:fact", "memory:plan", "memory:tip"]
+    assert [link is None for link in found.clean] == [False, False, False, True]
+    assert len(found.receipts) == 1
+    done = apply_taint(recall, found, actor="auditor", action="revert")
+    assert (len(done.done), done.skipped) == (4, ())
+    texts = {value.id: value.text for value in recall.find(Memory).items}
+    assert texts == {
+        "fact": "The port is 443.",
+        "plan": "Open what is needed.",
+        "other": "Lunch is at noon.",
+    }
+    assert space.artifacts.read("guide.md") == b"Use 443."
+    assert done.seq is not None
+    store.undo(done.seq)
+    assert space.artifacts.read("guide.md") == b"Use 23."
+    assert len(apply_taint(recall, found, actor="auditor", action="revert").done) == 4
+    assert plan_taint(recall, actor="mallory", after=store.view().seq).tainted == ()
+
+
+def test_what_a_run_made_is_tainted_with_it(store: Store, recall: Recall) -> None:
+    """Outputs of a run, and what was made of these, rest on it, from that run on."""
+    commit(store, memory("old", "As it was."))
+    commit(
+        store,
+        memory("old", "As the run left it."),
+        memory("made", "New."),
+        memory("next", "From it.", source=Link("memory", "made")),
+        Run(
+            id="r", agent="bot", outputs=frozenset({Link("memory", "old"), Link("memory", "made")})
+        ),
+    )
+    found = plan_taint(recall, source=Link("run", "r"))
+    assert [link.id for link in found.tainted] == ["made", "next", "old", "r"]
+    apply_taint(recall, found, actor="auditor", action="revert")
+    assert [(m.id, m.text) for m in recall.find(Memory).items] == [("old", "As it was.")]
