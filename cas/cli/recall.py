@@ -277,6 +277,7 @@ def links(
 @click.command("forget", cls=CasCommand)
 @click.option("--plan", "plan_only", is_flag=True, help="Only tell what would be forgotten.")
 @click.option("-y", "--yes", is_flag=True, help="Do it without asking.")
+@click.option("--type", "type_name", metavar="TYPE", default="memory", help="What (memory).")
 @click.option("--agent", metavar="NAME", help="Only memories of this agent.")
 @click.option("--kind", "kinds", multiple=True, metavar="KIND", help="Only memories of this kind.")
 @click.option("--older-than", type=float, metavar="DAYS", help="Those written longer ago.")
@@ -293,6 +294,7 @@ def forget(
     front: Front,
     plan_only: bool,
     yes: bool,
+    type_name: str,
     agent: str | None,
     kinds: tuple[str, ...],
     older_than: float | None,
@@ -310,7 +312,9 @@ def forget(
     What is archived leaves recall and is still found with --archived; what is tagged pinned or
     held, or is linked to as evidence, stays. `cas undo` takes it back.
     """
+    (type,) = types_of([type_name])
     policy = Policy(
+        type=type.name,
         agent=agent,
         kinds=kinds,
         older_than_days=older_than,
@@ -322,7 +326,7 @@ def forget(
     )
     if not plan_only and not yes:
         raise click.UsageError("Say --plan to see what would be forgotten, or --yes to do it.")
-    with _recall(front, branch, index, write=not plan_only) as recall:
+    with _recall(front, branch, index, type.context, write=not plan_only) as recall:
         plan = plan_forget(recall, policy)
         done = None
         if not plan_only:

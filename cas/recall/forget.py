@@ -16,6 +16,7 @@ from cas.errors import Invalid
 from cas.recall.score import DAY_US
 from cas.workspace.links import Link
 from cas.workspace.memories import ARCHIVED, Memory
+from cas.workspace.registry import Aggregate
 
 Action = Literal["archive", "remove", "replace"]
 Because = Literal["expired", "too-old", "faded", "too-many", "too-large", "consolidated"]
@@ -32,7 +33,9 @@ def _count(_instance: Any, attribute: Any, value: object) -> None:
 
 @frozen
 class Policy:
-    """What is forgotten. Each rule that is given takes what it names; protection wins over all.
+    """What is forgotten of one type. Each rule that is given takes what it names; protection wins
+    over all. A rule asks what the type has: without an importance all weigh the same, without
+    `valid_to` nothing expires, and what has no tags cannot be archived and is removed at once.
 
     `expired`: memories whose `valid_to` has passed. `older_than_days`: those written before.
     `faded_below`: those whose importance, halved each `half_life_days` and never below `floor`, is
@@ -43,6 +46,7 @@ class Policy:
 
     agent: str | None = None
     kinds: tuple[str, ...] = ()
+    type: str = "memory"
     expired: bool = True
     older_than_days: float | None = field(default=None, validator=_count)
     faded_below: float | None = field(default=None, validator=_count)
@@ -55,12 +59,37 @@ class Policy:
 
 @frozen
 class Known:
-    """A memory as a policy sees it: the version that holds, and when it was written."""
+    """An aggregate as a policy sees it: the version that holds, when it was written, its text, and
+    how long that, or the content of an artifact, is.
+    """
 
-    value: Memory
+    value: Aggregate
     link: Link
     written_us: int
     protected: str | None
+    text: str
+    size_bytes: int
+
+    @property
+    def agent(self) -> str:
+        """Whose it is."""
+        return str(getattr(self.value, "agent", getattr(self.value, "made_by", "")))
+
+    @property
+    def importance(self) -> float:
+        """How much it weighs."""
+        return float(getattr(self.value, "importance", 0.5))
+
+    @property
+    def tags(self) -> frozenset[str] | None:
+        """Its tags; None where its type has none."""
+        found: frozenset[str] | None = getattr(self.value, "tags", None)
+        return found
+
+    @property
+    def is_archived(self) -> bool:
+        """Whether it was forgotten before."""
+        return ARCHIVED in (self.tags or ())
 
 
 @frozen
@@ -101,11 +130,11 @@ def decide(policy: Policy, known: Iterable[Known], now_us: int, seq: int) -> For
     kept: list[tuple[Link, str]] = []
     rest: list[Known] = []
     for each in known:
-        if not _is_meant(policy, each.value):
+        if not _is_meant(policy, each):
             continue
         found = _verdict(policy, each, now_us)
         if found is None:
-            if ARCHIVED not in each.value.tags:
+            if not each.is_archived:
                 rest.append(each)
         elif each.protected is not None:
             kept.append((each.link, each.protected))
@@ -113,44 +142,47 @@ def decide(policy: Policy, known: Iterable[Known], now_us: int, seq: int) -> For
             forgotten.append(_forgotten(each, *found))
     for each in _beyond(policy, rest, now_us):
         because: Because = "too-many" if policy.count_max is not None else "too-large"
-        forgotten.append(_forgotten(each, "archive", because))
+        forgotten.append(_forgotten(each, _way(each), because))
     forgotten.sort(key=lambda one: (one.link.type, one.link.id))
     return ForgetPlan(policy, seq, tuple(forgotten), tuple(kept))
 
 
-def _is_meant(policy: Policy, value: Memory) -> bool:
-    if policy.agent is not None and value.agent != policy.agent:
+def _is_meant(policy: Policy, each: Known) -> bool:
+    if policy.agent is not None and each.agent != policy.agent:
         return False
-    return not policy.kinds or value.kind in policy.kinds
+    return not policy.kinds or str(getattr(each.value, "kind", "")) in policy.kinds
+
+
+def _way(each: Known) -> Action:
+    return "remove" if each.tags is None else "archive"
 
 
 def _verdict(policy: Policy, each: Known, now_us: int) -> tuple[Action, Because] | None:
-    value = each.value
-    if ARCHIVED in value.tags:
+    if each.is_archived:
         limit = policy.remove_after_days
         if limit is not None and now_us - each.written_us >= limit * DAY_US:
             return "remove", "too-old"
         return None
-    ends = value.valid_to
+    ends = getattr(each.value, "valid_to", None)
     if policy.expired and ends is not None and ends.timestamp() * 1_000_000 <= now_us:
-        return "archive", "expired"
+        return _way(each), "expired"
     age_us = now_us - _born_us(each)
     if policy.older_than_days is not None and age_us >= policy.older_than_days * DAY_US:
-        return "archive", "too-old"
+        return _way(each), "too-old"
     if policy.faded_below is not None and faded(policy, each, now_us) < policy.faded_below:
-        return "archive", "faded"
+        return _way(each), "faded"
     return None
 
 
 def faded(policy: Policy, each: Known, now_us: int) -> float:
     """What is left of a memory's importance."""
     days = max(0.0, (now_us - _born_us(each)) / DAY_US)
-    left = each.value.importance * 2.0 ** (-days / max(policy.half_life_days, 1e-6))
+    left = each.importance * 2.0 ** (-days / max(policy.half_life_days, 1e-6))
     return float(max(policy.floor, left))
 
 
 def _born_us(each: Known) -> int:
-    at = each.value.at
+    at = getattr(each.value, "at", None)
     return each.written_us if at is None else int(at.timestamp() * 1_000_000)
 
 
@@ -159,7 +191,7 @@ def _beyond(policy: Policy, rest: Sequence[Known], now_us: int) -> list[Known]:
     found: list[Known] = []
     by_agent: dict[str, list[Known]] = {}
     for each in rest:
-        by_agent.setdefault(each.value.agent, []).append(each)
+        by_agent.setdefault(each.agent, []).append(each)
     for every in by_agent.values():
         every.sort(
             key=lambda each: (
@@ -171,7 +203,7 @@ def _beyond(policy: Policy, rest: Sequence[Known], now_us: int) -> list[Known]:
         )
         size_bytes = 0
         for number, each in enumerate(every):
-            size_bytes += len(each.value.text.encode("utf-8"))
+            size_bytes += each.size_bytes
             many = policy.count_max is not None and number >= policy.count_max
             large = policy.bytes_max is not None and size_bytes > policy.bytes_max
             if (many or large) and each.protected is None:
@@ -180,13 +212,12 @@ def _beyond(policy: Policy, rest: Sequence[Known], now_us: int) -> list[Known]:
 
 
 def _forgotten(each: Known, action: Action, because: Because) -> Forgotten:
-    value = each.value
-    return Forgotten(each.link, action, because, value.text[:200], value.importance)
+    return Forgotten(each.link, action, because, each.text[:200], each.importance)
 
 
-def archived(value: Memory) -> Memory:
-    """The memory, out of recall."""
-    return value.evolve(tags=value.tags | {ARCHIVED})
+def archived(each: Known) -> Aggregate:
+    """The aggregate, out of recall."""
+    return each.value.evolve(tags=(each.tags or frozenset()) | {ARCHIVED})
 
 
 Summariser = Callable[[Sequence[Memory]], str]

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from cas.errors import NotAsExpected
+from cas.errors import Invalid, NotAsExpected
 from cas.model.ids import BlobId
 from cas.recall.database import Database
 from cas.recall.forget import (
@@ -30,10 +30,10 @@ from cas.recall.recall import AsOf, Recall
 from cas.recall.recalled import time_of
 from cas.recall.receipts import write
 from cas.recall.score import Scoring
-from cas.workspace.codec import from_record
+from cas.workspace.artifacts import Artifact
 from cas.workspace.links import Link, new_id
 from cas.workspace.memories import Memory
-from cas.workspace.registry import Aggregate
+from cas.workspace.registry import Aggregate, type_named
 
 NEAR: Final = 0.9
 """Two memories whose vectors are nearer than this probably say the same."""
@@ -41,7 +41,7 @@ RECEIPT: Final = "receipt"
 
 _KNOWN: Final = (
     "SELECT i.id, i.blob, i.time_us FROM @item i JOIN @name n ON n.code = i.type WHERE "
-    "n.name = 'memory' AND i.since <= ? AND coalesce(i.until, ?) > ? ORDER BY i.id"
+    "n.name = ? AND i.since <= ? AND coalesce(i.until, ?) > ? ORDER BY i.id"
 )
 
 
@@ -66,31 +66,37 @@ class Duplicate:
     exact: bool
 
 
-def known_memories(recall: Recall, seq: int) -> list[Known]:
-    """All memories of a state, with what protects each."""
+def known_of(recall: Recall, seq: int, type: str = "memory") -> list[Known]:
+    """All aggregates of a type in a state, with what protects each. Raises `UnknownType`, and
+    `Invalid` for a type whose state only events change.
+    """
+    if type_named(type).event_sourced:
+        raise Invalid(f"A {type} is what its events say, and is not forgotten by policy.")
     projection = recall.projection
-    rows = projection.read(lambda db: db.rows(_KNOWN, (seq, seq + 1, seq)))
+    rows = projection.read(lambda db: db.rows(_KNOWN, (type, seq, seq + 1, seq)))
     contents = recall.store.get_many([BlobId(blob) for _, blob, _ in rows])
-    protected = projection.read(lambda db: _protected(db, seq))
+    protected = projection.read(lambda db: _protected(db, seq, type))
     found = []
     for (id, blob, time_us), data in zip(rows, contents, strict=True):
-        value = from_record(data)
-        assert isinstance(value, Memory)
-        tag = next((tag for tag in (HELD, PINNED) if tag in value.tags), None)
+        text, value = projection.shown(type, data)
+        tags = getattr(value, "tags", ())
+        tag = next((tag for tag in (HELD, PINNED) if tag in tags), None)
         why = tag or protected.get(id)
-        found.append(Known(value, Link("memory", id, BlobId(blob)), int(time_us), why))
+        size = value.size_bytes if isinstance(value, Artifact) else len(text.encode())
+        link = Link(type, id, BlobId(blob))
+        found.append(Known(value, link, int(time_us), why, text, size))
     return found
 
 
-def _protected(db: Database, seq: int) -> dict[str, str]:
-    """Memories to which something links that is pinned to the version: its evidence."""
+def _protected(db: Database, seq: int, type: str) -> dict[str, str]:
+    """Those to which something links that is pinned to the version: its evidence."""
     rows = db.rows(
         "SELECT l.id, n.name, i.id FROM @link l JOIN @item i ON i.doc = l.doc JOIN @name n ON "
-        "n.code = i.type WHERE l.type = 'memory' AND l.pin IS NOT NULL AND n.name <> ? AND "
+        "n.code = i.type WHERE l.type = ? AND l.pin IS NOT NULL AND n.name <> ? AND "
         "i.since <= ? AND coalesce(i.until, ?) > ?",
-        (RECEIPT, seq, seq + 1, seq),
+        (type, RECEIPT, seq, seq + 1, seq),
     )
-    return {target: f"linked by {type}:{id}" for target, type, id in rows}
+    return {target: f"linked by {by}:{id}" for target, by, id in rows}
 
 
 # -- forgetting --------------------------------------------------------------------------------
@@ -100,13 +106,13 @@ def plan_forget(recall: Recall, policy: Policy, *, as_of: AsOf = None) -> Forget
     """What a policy would do; changes nothing. Times are compared with that of the entry."""
     seq = recall.position(as_of)
     now_us = recall.store.entry(seq).time_us if seq else 0
-    return decide(policy, known_memories(recall, seq), now_us, seq)
+    return decide(policy, known_of(recall, seq, policy.type), now_us, seq)
 
 
 def apply_forget(recall: Recall, plan: ForgetPlan, *, actor: str) -> Applied:
     """Do what a plan says, as one entry, with what has not changed since."""
     seq = recall.position()
-    now = {each.link.id: each for each in known_memories(recall, seq)}
+    now = {each.link.id: each for each in known_of(recall, seq, plan.policy.type)}
     values: list[Aggregate] = []
     gone: list[Link] = []
     skipped: list[Link] = []
@@ -120,7 +126,7 @@ def apply_forget(recall: Recall, plan: ForgetPlan, *, actor: str) -> Applied:
         if each.action == "remove":
             gone.append(each.link)
         else:
-            values.append(archived(found.value))
+            values.append(archived(found))
     entry = write_entry(recall, values, gone, actor, f"forget: {plan.summary}")
     return Applied(entry, tuple(done), tuple(skipped))
 
@@ -133,7 +139,7 @@ def consolidate(
     Raises `Invalid`, `NotAsExpected` where one of them is not there.
     """
     seq = recall.position()
-    known = {each.link.id: each for each in known_memories(recall, seq)}
+    known = {each.link.id: each for each in known_of(recall, seq)}
     missing = [str(link) for link in links if link.id not in known]
     if missing:
         raise NotAsExpected(
@@ -142,9 +148,9 @@ def consolidate(
             expected="a memory",
             actual=None,
         )
-    group = [known[link.id].value for link in links]
+    group = [value for link in links if isinstance(value := known[link.id].value, Memory)]
     made = consolidated(group, summarise, new_id(recall.store.objects.clock))
-    parts = [archived(each) for each in group if known[each.id].protected is None]
+    parts = [archived(known[each.id]) for each in group if known[each.id].protected is None]
     write_entry(recall, [made, *parts], [], actor, f"consolidate {len(group)} memories")
     return made.link
 

@@ -8,7 +8,7 @@ import pytest
 from attrs import evolve
 
 import cas
-from cas.errors import Corrupt, Invalid, NotAsExpected
+from cas.errors import Corrupt, Invalid, NotAsExpected, UnknownType
 from cas.history.store import Store
 from cas.recall.forget import Policy
 from cas.recall.recall import Recall
@@ -102,6 +102,33 @@ def test_the_least_important_go_first_and_never_below_the_floor(
     assert floored.forgotten == ()
     large = plan_forget(recall, Policy(bytes_max=21))
     assert len(large.forgotten) == 7
+
+
+def test_a_policy_is_for_any_type(store: Store, recall: Recall) -> None:
+    """Receipts, which have no tags, are removed by age and number; artifacts are archived by the
+    bytes of their content; holds win; what events make is refused.
+    """
+    commit(store, memory("a", "Releases are shipped on Tuesdays."))
+    for _ in range(3):
+        recall.recall("releases", agent="planner", receipt=True)
+    plan = plan_forget(recall, Policy(type="receipt", count_max=1))
+    assert [(each.action, each.because) for each in plan.forgotten] == [("remove", "too-many")] * 2
+    done = apply_forget(recall, plan, actor="janitor")
+    assert recall.count(Receipt) == 1
+    assert recall.count(Memory) == 1
+    assert done.seq is not None
+    store.undo(done.seq)
+    assert recall.count(Receipt) == 3
+    assert plan_forget(recall, Policy(type="receipt", older_than_days=1)).forgotten == ()
+    with cas.Workspace(store).unit_of_work("planner") as uow:
+        uow.artifacts.put("long.txt", b"x" * 900)
+        uow.artifacts.put("held.txt", b"x" * 900, tags=["held"])
+        uow.commit()
+    apply_forget(recall, plan_forget(recall, Policy(type="artifact", bytes_max=10)), actor="j")
+    assert [value.id for value in recall.find(cas.Artifact).items] == ["held.txt"]
+    assert recall.count(cas.Artifact, archived=True) == 2
+    with pytest.raises(UnknownType):
+        plan_forget(recall, Policy(type="nothing"))
 
 
 def test_what_changed_since_the_plan_is_left_alone(store: Store, recall: Recall) -> None:
