@@ -182,13 +182,17 @@ def duplicates(
     """
     how = Scoring(floor=0, alike=2, links=0, recency=0, importance=0, feedback=0, candidates=20)
     found = recall.recall(text, agent=agent, budget_tokens=1_000_000, scoring=how, margin=0)
-    plain = " ".join(text.split()).casefold()
     same = []
     for item in found.items:
-        exact = " ".join(item.text.split()).casefold() == plain
+        exact = is_same(item.text, text)
         if exact or item.parts.meaning >= near:
             same.append(Duplicate(item.link, item.text, item.parts.meaning, exact))
     return sorted(same, key=lambda each: (not each.exact, -each.nearness, each.link.id))
+
+
+def is_same(one: str, other: str) -> bool:
+    """Whether texts are equal but for case and blanks."""
+    return " ".join(one.split()).casefold() == " ".join(other.split()).casefold()
 
 
 def preview(each: Forgotten) -> str:

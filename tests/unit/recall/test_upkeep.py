@@ -8,9 +8,10 @@ import pytest
 from attrs import evolve
 
 import cas
-from cas.errors import Corrupt, Invalid, NotAsExpected, UnknownType
+from cas.errors import AggregateExists, Corrupt, Invalid, NotAsExpected, UnknownType
 from cas.history.store import Store
 from cas.recall.forget import Policy
+from cas.recall.noting import Noting
 from cas.recall.recall import Recall
 from cas.recall.receipts import Receipt
 from cas.recall.taint import apply_taint, plan_taint
@@ -188,6 +189,37 @@ def test_duplicates_are_told_before_they_are_written(store: Store, recall: Recal
     assert (near.link.id, near.exact) == ("m0", False)
     with Recall(store, embedder=None) as words:
         assert [d.exact for d in duplicates(words, SENTENCES[0])] == [True]
+
+
+def test_duplicates_are_told_or_refused_when_they_are_written(store: Store, recall: Recall) -> None:
+    """Equal and nearly equal memories of the agent, saved or noted in the same unit of work, are a
+    warning, or by rule an error that names them; nothing is dropped.
+    """
+    space = cas.Workspace(store)
+    warning, refusing = Noting(recall), Noting(recall, rule="refuse")
+    with space.unit_of_work("planner") as uow:
+        assert warning.note(uow, SENTENCES[0]).duplicates == ()
+        first = warning.note(uow, SENTENCES[1])
+        again = warning.note(uow, SENTENCES[1].upper() + " ")
+        assert [(d.link.id, d.exact) for d in again.duplicates] == [(first.memory.id, True)]
+        near = warning.note(uow, SENTENCES[0].replace("small", "tiny"))
+        assert [d.exact for d in near.duplicates] == [False]
+        refusing.note(uow, SENTENCES[2])
+        with pytest.raises(AggregateExists):
+            refusing.note(uow, SENTENCES[2])
+        uow.commit()
+    assert recall.count(Memory) == 5
+    with space.unit_of_work("planner") as uow:
+        with pytest.raises(AggregateExists, match="says the same") as error:
+            refusing.note(uow, SENTENCES[2])
+        assert error.value.fields["type"] == "memory"
+        refusing.note(uow, SENTENCES[3])
+        refusing.note(uow, SENTENCES[2], agent="scribe")
+        assert len(warning.note(uow, SENTENCES[1]).duplicates) == 2
+        uow.commit()
+    assert recall.count(Memory) == 8
+    with pytest.raises(Invalid, match="one of"):
+        Noting(recall, rule="drop")  # type: ignore[arg-type]
 
 
 def test_taint_finds_all_that_came_of_a_source_and_takes_it_back(
