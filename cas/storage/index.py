@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Final, NamedTuple, Protocol
 
-from cas.model.ids import blob_hasher, digest_parts
+from cas.model.ids import blob_hasher, body_hasher
 from cas.storage.pack import Footer
 from cas.storage.slots import beginnings
 
@@ -40,6 +40,9 @@ _PLACE_BITS_MAX: Final = 36
 _STRETCH_BITS: Final = 3
 """Entries between two fences, as a power of two: 8, half a byte of fences for each entry."""
 
+
+_THREADED_BYTES: Final = 8 << 20
+"""A shorter run is hashed by one thread: to start more takes longer."""
 
 _COPIED_MAX: Final = 1 << 18
 """Entries of a run that are searched in memory, 2 MiB: an array is quicker than what is mapped."""
@@ -112,8 +115,10 @@ class Run:
         """Whether the run is what was written: its digest is checked once, 8 bytes an entry."""
         if not self._whole and self._map is not None:
             with memoryview(self._map) as view:
-                parts = (view[_BODY_AT:], view[: _HEAD.size])
-                self._whole = digest_parts(parts) == bytes(view[_HEAD.size : _BODY_AT])
+                hasher = blob_hasher() if len(view) > _THREADED_BYTES else body_hasher()
+                hasher.update(view[_BODY_AT:])
+                hasher.update(view[: _HEAD.size])
+                self._whole = hasher.digest() == bytes(view[_HEAD.size : _BODY_AT])
         return self._whole
 
     def search(self) -> Search:

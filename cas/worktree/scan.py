@@ -129,6 +129,7 @@ class Walk:
         self._started_ns = started_ns
         self._old = old or Picture()
         self._changed: list[int] = []
+        self._changed_too: frozenset[int] = frozenset()  # the same, to ask for one
         self._rule_files = (GITIGNORE, CASIGNORE) if options.gitignore else (CASIGNORE,)
         self._device = -1
         self._file_count = 0
@@ -174,7 +175,8 @@ class Walk:
             top = self._folder + b"/"
             stale = {top + prefix for prefix in old.rules if not self._same_rules(prefix)}
             changed += [i for i, path in enumerate(old.paths) if path + b"/" in stale]
-        self._changed = sorted(set(changed))
+        self._changed_too = frozenset(changed)
+        self._changed = sorted(self._changed_too)
 
     def _same_rules(self, prefix: bytes) -> bool:
         """Whether the ignore files of a directory are those that were met before."""
@@ -203,7 +205,7 @@ class Walk:
         old, picture = self._old, self.picture
         index = picture.add(place.path, _NO_STATUS, _NO_ID, 0)
         try:
-            if at >= 0 and not relist and not self._is_changed(at):
+            if at >= 0 and not relist and at not in self._changed_too:
                 status = old.status_of(at)
                 names = self._names_before(place, at)
             else:
@@ -245,11 +247,6 @@ class Walk:
             status = unsettled(status)  # so that the next walk tells it again
         picture.finish(index, status, done.root, done.number)
         return _TREE, done.root, done.number
-
-    def _is_changed(self, at: int) -> bool:
-        changed = self._changed
-        found = bisect_left(changed, at)
-        return found < len(changed) and changed[found] == at
 
     def _names_before(self, place: Place, at: int) -> list[tuple[bytes, int, int]]:
         """(name, kind, index in the old picture) of what a directory has, as it had it."""
@@ -336,7 +333,7 @@ class Walk:
     def _leaf(self, place: Place, name: bytes, kind: int, at: int) -> Value | None:
         """Save a file or link; None: left out with a notice."""
         old = self._old
-        if at >= 0 and not self._is_changed(at):
+        if at >= 0 and at not in self._changed_too:
             id = old.id(at)
             if self._sink.kept(id):
                 self.picture.copy(old, at, at + 1)
