@@ -23,6 +23,7 @@ from cas.history.timeline import Timeline
 from cas.history.tombstones import follow
 from cas.history.verbs import HistoryVerbs
 from cas.history.watch import Hooks, Watching
+from cas.interrupts import deferred
 from cas.later import Later
 from cas.limits import GC_GRACE_US, MAINTAIN_BUDGET_MS
 from cas.model.entry import Entry, txid_from_key
@@ -329,7 +330,12 @@ class Store(HistoryVerbs, Keeping, Watching):
     def _after_write(self) -> None:
         """What a write leaves to be done once it was acknowledged."""
         self._grew = True
-        if self._spill_is_due and self._spill_lock.acquire(blocking=False):
+        if self._spill_is_due:
+            with deferred():  # a slice takes some milliseconds, and another thread waits for none
+                self._spill_a_slice()
+
+    def _spill_a_slice(self) -> None:
+        if self._spill_lock.acquire(blocking=False):
             try:
                 self._spill.step()
             except CasError as error:

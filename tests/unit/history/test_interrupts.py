@@ -18,10 +18,12 @@ from typing import Any
 import pytest
 
 import cas
+from cas.clock import SystemClock
 from cas.history.store import Store
 from cas.interrupts import STATE, deferred, wait_for
 from cas.maintenance.findings import Severity
 from cas.maintenance.fsck.check import fsck
+from cas.testing.stores import SMALL, build, create
 from tests.unit.kit import write
 
 ROOMS = ("cas/objects/committer.py", "cas/catalog/", "cas/interrupts.py")
@@ -178,6 +180,31 @@ def test_an_interrupt_of_taking_in_what_came_takes_nothing_in_twice(tmp_path: Pa
             store.objects.lookup.refresh()
             assert store.snapshot("main")["f"] == content
         assert injector.count > 20
+
+
+@pytest.mark.slow
+def test_an_interrupted_spill_can_go_on(tmp_path: Path) -> None:
+    """Wherever it comes behind a commit, the lock of the handle's spills is free again."""
+    create(str(tmp_path / "store"), clock=SystemClock())
+    # Not closed where this fails: that would wait for the lock.
+    store = build(str(tmp_path / "store"), clock=SystemClock(), thresholds=SMALL)
+
+    def spill(injector: Injector) -> None:
+        for _ in range(SMALL.spill_packs):
+            write(store, "main", {"f": os.urandom(9)})
+        with injector.at_work():
+            store._after_write()
+
+    rooms = ("cas/history/store.py", "cas/interrupts.py")
+    spill(Injector(-1))
+    spill(injector := Injector(-1, rooms))
+    assert injector.count > 5
+    for at in range(injector.count + 5):
+        with suppress(KeyboardInterrupt):
+            spill(Injector(at, rooms))
+        assert not store._spill_lock.locked()
+    assert_whole(store)
+    store.close()
 
 
 @pytest.mark.slow
