@@ -182,6 +182,8 @@ class WriteBlock:
             writer.mark = connections.gate.after_commit()
             connections.unpark()
         connections.known = writer.mark, writer.found
+        if connection.txn_state():  # as in `give`
+            connections.drop_writer()
         return changed
 
     def _roll_back(self) -> None:

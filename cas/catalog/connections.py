@@ -111,7 +111,12 @@ class Connections:
         return self._writing
 
     def give(self, connection: apsw.Connection) -> None:
-        """Back to the pool."""
+        """Back to the pool; not one on which a statement is still open, because somebody keeps a
+        traceback: all that it read from now on would be of this state.
+        """
+        if connection.txn_state():
+            self.discard(connection)
+            return
         self._pool.append(connection)
         if self.closed:
             self._empty()

@@ -1,4 +1,4 @@
-"""Closing a catalog in one thread while others take connections and give them back."""
+"""Connections that are given back: while another thread closes, or with a statement left open."""
 
 from __future__ import annotations
 
@@ -81,3 +81,30 @@ def test_a_reader_that_outlives_its_handle_copies_no_log_that_is_in_doubt(tmp_pa
     assert is_closed(lent)
     assert (tmp_path / "store" / "catalog.sqlite-wal").stat().st_size
     assert (tmp_path / "store" / "catalog.sqlite").stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_a_statement_that_is_left_open_keeps_nobody_in_the_past(tmp_path: Path) -> None:
+    """Whoever keeps the traceback of an error keeps its frames, and cursors in these; who reads or
+    writes next by this handle sees what is committed by then all the same.
+    """
+    with (
+        cas.open(tmp_path / "store", create=True) as store,
+        cas.open(tmp_path / "store") as other,
+    ):
+        catalog: Any = store.objects.catalog
+        kept = []
+        for at in range(3):
+            write(other, files={"f": b"%d" % at})
+        with catalog.read() as reader:
+            kept.append(reader._run("SELECT seq FROM journal"))
+            next(kept[0])
+        with catalog.write() as writer:
+            writer.set_cursor("x", 1)
+            kept.append(writer._run("SELECT seq FROM journal"))
+            next(kept[1])
+        write(other, files={"f": b"later"})
+        with catalog.read() as reader:
+            assert reader.head().seq == 4
+        assert store.snapshot("main")["f"] == b"later"
+        write(store, files={"g": b"1"})
+        assert store.view().seq == 5

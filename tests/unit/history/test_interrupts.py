@@ -40,29 +40,36 @@ class Injector:
 
     def __init__(self, at: int, rooms: tuple[str, ...] = ROOMS) -> None:
         self.at = at
-        self._rooms = rooms
         self.count = 0
-        self._behind: dict[CodeType, frozenset[int]] = {}
-        self._last: dict[FrameType, int] = {}
-
-    def _calls(self, code: CodeType) -> frozenset[int]:
-        found = self._behind.get(code)
-        if found is None:
-            found = self._behind[code] = frozenset(
-                one.offset for one in dis.get_instructions(code) if one.opname.startswith("CALL")
-            )
-        return found
+        self._rooms = rooms
+        self._calls: dict[CodeType, frozenset[int]] = {}
 
     def __call__(self, frame: FrameType, event: str, argument: Any) -> Any:
-        if not any(room in frame.f_code.co_filename for room in self._rooms):
+        code = frame.f_code
+        if not any(room in code.co_filename for room in self._rooms):
             return None
+        calls = self._calls.get(code)
+        if calls is None:
+            calls = self._calls[code] = frozenset(
+                one.offset for one in dis.get_instructions(code) if one.opname.startswith("CALL")
+            )
         frame.f_trace_opcodes = True
-        if event == "call" or (
-            event == "opcode" and self._last.get(frame) in self._calls(frame.f_code)
-        ):
-            self._point(frame)
-        self._last[frame] = frame.f_lasti if event == "opcode" else -1
-        return self
+        self._point(frame)
+        return self._following(calls)
+
+    def _following(self, calls: frozenset[int]) -> Callable[[FrameType, str, Any], Any]:
+        last = -1
+
+        # Of each frame one of its own: a table of frames would keep all of them, and cursors.
+        def follow(frame: FrameType, event: str, argument: Any) -> Any:
+            nonlocal last
+            if event == "opcode":
+                if last in calls:
+                    self._point(frame)
+                last = frame.f_lasti
+            return follow
+
+        return follow
 
     def _point(self, frame: FrameType) -> None:
         self.count += 1
@@ -79,7 +86,6 @@ class Injector:
             yield
         finally:
             sys.settrace(before)
-            self._last.clear()
 
 
 def commits(store: Store, branch: str) -> bool:
