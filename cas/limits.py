@@ -106,6 +106,13 @@ PACK_SLOTS_MAX: Final = 1 << 20
 PACK_BYTES_TARGET: Final = 64 * MIB
 """A pack file is ended after the record that reaches this size."""
 
+SENT_BYTES: Final = 10 * MIB
+"""In an object store the first two pack files of a batch end here, the next two at twice as much,
+and so on up to the target: what is sent while the rest is made is not waited for."""
+
+SENDING_BYTES_MAX: Final = 64 * MIB
+"""Pack files of a batch that are on their way at once."""
+
 INLINE_OBJECT_BYTES_MAX: Final = 64 * KIB
 INLINE_TRANSACTION_BYTES_MAX: Final = 1 * MIB
 """Above either, stored bytes, a transaction writes pack files and not an inline pack."""

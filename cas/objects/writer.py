@@ -14,12 +14,13 @@ from typing import Final, NamedTuple
 from blake3 import blake3
 
 from cas.errors import Closed, CorruptPack
-from cas.limits import FOOTER_CACHE_BYTES, ID_BYTES
+from cas.limits import FOOTER_CACHE_BYTES, ID_BYTES, SENT_BYTES
 from cas.model.ids import body_hasher
 from cas.objects.packs import file_name
 from cas.objects.parts import Parts
 from cas.objects.pipeline import Beside, Pipeline, Submitted
 from cas.objects.sealed import StoredFooter
+from cas.objects.sending import Sending
 from cas.storage.bucket import Bucket, Upload
 from cas.storage.codec import DELTA, DICTIONARY, RAW
 from cas.storage.header import PackHeader
@@ -71,6 +72,7 @@ class FileWriter:
         self._pipeline = Pipeline(parts, hints, beside)
         self._in_flight: set[bytes] = set()
         self._sealed: list[SealedPack] = []
+        self._sending = Sending()
         self._runs: list[Run] = []
         # Of all sealed packs; what is beyond the bound is read again when it is asked for.
         self._footer_bytes = 0
@@ -186,12 +188,17 @@ class FileWriter:
         return id in self._in_flight or not self.holds(id)
 
     def _roll_if_full(self, builder: PackBuilder) -> None:
-        full = builder.body_bytes >= self._parts.thresholds.pack_bytes
-        if full or len(builder) >= _SLOTS_MAX:
+        most = self._parts.thresholds.pack_bytes
+        if self._parts.bucket.far:
+            # The first ones are short, so that they travel while the rest is made.
+            most = min(most, SENT_BYTES << len(self._sealed) // 2)
+        if builder.body_bytes >= most or len(builder) >= _SLOTS_MAX:
             self._roll()
 
     def _roll(self) -> None:
-        """Seal the pack at hand: durable under its final name, its footer read back."""
+        """Seal the pack at hand: durable under its final name, its footer read back; where that
+        takes requests, once `_sending` says so.
+        """
         upload, builder = self._upload, self._builder
         if upload is None or builder is None:
             return
@@ -199,16 +206,24 @@ class FileWriter:
         upload.write(footer_bytes)
         name = self._parts.clock.random(16)
         file = file_name(name)
-        upload.seal(file)
+        bucket, body_bytes = self._parts.bucket, builder.body_bytes
+
+        def seal() -> Footer:
+            upload.seal(file)
+            return read_back(bucket, file, builder.header, body_bytes, footer_bytes)
+
+        if bucket.far:
+            self._sending.begin(seal, body_bytes + len(footer_bytes))
+            footer = decode_footer(builder.header, footer_bytes, file)
+        else:
+            footer = seal()
         self._upload = self._builder = None
-        footer = read_back(
-            self._parts.bucket, file, builder.header, builder.body_bytes, footer_bytes
-        )
         self._runs.append(run_of(len(self._sealed), name, footer))
         self._footer_bytes += footer.memory_bytes
         if self._footer_bytes > FOOTER_CACHE_BYTES:
-            footer = StoredFooter(footer, partial(self._parts.bucket.read, file))
-        self._sealed.append(SealedPack(name, builder.body_bytes, footer, None, None))
+            self._sending.wait()
+            footer = StoredFooter(footer, partial(bucket.read, file))
+        self._sealed.append(SealedPack(name, body_bytes, footer, None, None))
         self._numbers.clear()
         if due := due_merge(self._runs):
             merged = merge_runs(due, range(len(self._sealed)))
@@ -218,6 +233,7 @@ class FileWriter:
         """Write and seal what is left; every file is durable when this returns."""
         self._drain(everything=True)
         self._roll()
+        self._sending.wait()
         self._parts.bucket.sync()
         # A list of its own: the batch adds the inline pack of a checkpoint to it.
         return list(self._sealed)
@@ -267,6 +283,7 @@ class FileWriter:
             return slot.kind, slot.codec, payload, slot.raw_bytes
         for pack, slot in self._rolled(id):
             assert pack.name is not None
+            self._sending.wait()
             payload = self._parts.bucket.read(
                 file_name(pack.name), slot.payload_offset, slot.stored_bytes
             )
@@ -290,6 +307,8 @@ class FileWriter:
         if self._upload is not None:
             self._upload.abort()
             self._upload = None
+        # What arrived behind its removal would stay.
+        self._sending.settle()
         for pack in self._sealed if sealed else ():
             assert pack.name is not None
             self._parts.bucket.delete(file_name(pack.name))
