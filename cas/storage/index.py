@@ -154,20 +154,18 @@ class Run:
 
     def among(self, prefixes: Iterable[int]) -> set[int]:
         """Those of `prefixes` of which `find` may give a place, in one go."""
-        keys, bits, shift, fences = self.keys, self.bits, self._shift, self._fences
-        count = self.count
-        find = bisect_left
+        keys, shift, fences, find = self.keys, self._shift, self._fences, bisect_left
+        mask = (1 << self.bits) - 1
+        clear = TOP ^ mask
         try:
             return {
-                prefix
-                for prefix in prefixes
-                if (stretch := prefix >> shift) >= 0
-                and (at := find(keys, prefix >> bits << bits, fences[stretch], fences[stretch + 1]))
-                < count
-                and keys[at] >> bits == prefix >> bits
+                p
+                for p in prefixes
+                if keys[find(keys, (q := p & clear), fences[(at := p >> shift)], fences[at + 1])]
+                <= q | mask
             }
         except (IndexError, ValueError):
-            # Damaged fences: each is asked for by itself, and has its own answer.
+            # One is behind the last entry, or fences are damaged: each has its own answer.
             return {prefix for prefix in prefixes if self.find(prefix)}
 
     def find_range(self, low: int, high: int) -> Iterable[tuple[int, int]]:
