@@ -34,6 +34,8 @@ from cas.storage.place import address_in, bucket_in, folder_of
 from cas.storage.reserve import Reserve
 
 if TYPE_CHECKING:
+    import tomllib
+
     from cas.catalog import adopt as adopting
     from cas.catalog import postgres_place as servers
     from cas.history.core import Core
@@ -62,6 +64,11 @@ else:
     salvages = Later("cas.maintenance.repair.salvage")
     remote = Later("cas.storage.remote")
     servers = Later("cas.catalog.postgres_place")
+    tomllib = Later("tomllib")
+
+
+_NAMING_BYTES_MAX = 4096
+"""Of a file that names a store."""
 
 
 def is_hosted(place: str) -> bool:
@@ -387,16 +394,45 @@ def adopt(path: str | os.PathLike[str], *, fork: bool, clock: Clock | None = Non
     return adopting.adopt_catalog(catalog, os.path.join(folder, LOCKS), lineage_id)
 
 
-def discover(start: str, environ: str | None) -> str:
-    """The store of a command line: `environ` (CAS_STORE), else the nearest `.cas` upwards.
+def named_by(path: str) -> str:
+    """The store that a file names: TOML with one key, `store`, a URL or a path from the file's
+    folder. Any other path is a store's own. Raises `NotAStore` for a file that names none.
+    """
+    if not os.path.isfile(path):
+        return path
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            text = os.read(fd, _NAMING_BYTES_MAX + 1)
+        finally:
+            os.close(fd)
+        said = tomllib.loads(text.decode()) if len(text) <= _NAMING_BYTES_MAX else {}
+    except PermissionError as error:
+        raise NotAllowed(f"{path} may not be read by this user.", path=path) from error
+    except (OSError, ValueError):
+        said = {}
+    store = said.get("store")
+    if set(said) != {"store"} or not isinstance(store, str) or not store:
+        raise NotAStore(
+            f'{path} is a file and names no store; one that does is a line: store = "URL or path".',
+            path=path,
+        )
+    return store if "://" in store else os.path.join(os.path.dirname(path), store)
 
-    Raises `StoreNotFound` with the three ways to name one.
+
+def discover(start: str, environ: str | None) -> str:
+    """The store of a command line: `environ` (CAS_STORE), else the nearest `.cas` upwards: its
+    folder, or a file that names one.
+
+    Raises `StoreNotFound` with the three ways to name one, and what `named_by` raises.
     """
     if environ:
         return environ
     folder = os.path.abspath(start)
     while True:
         candidate = os.path.join(folder, STORE_FOLDER)
+        if os.path.isfile(candidate):
+            return named_by(candidate)
         try:
             found = _has_catalog(candidate) or _is_bereft(candidate)
         except NotAllowed:
@@ -406,7 +442,7 @@ def discover(start: str, environ: str | None) -> str:
         above = os.path.dirname(folder)
         if above == folder:
             raise StoreNotFound(
-                "No store was named and there is no .cas folder here or above. Make one with "
+                "No store was named and there is no .cas here or above. Make one with "
                 "`cas init`, or name one with --store or CAS_STORE.",
                 path=start,
             )

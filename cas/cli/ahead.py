@@ -52,8 +52,8 @@ def cache_of(store: str | None) -> str:
 
 
 def _nearest(folder: str) -> str:
-    """The first store folder here or above, by its name alone."""
-    while not os.path.isdir(os.path.join(folder, STORE_FOLDER)):
+    """The first store folder here or above, or file that names one, by its name alone."""
+    while not os.path.exists(os.path.join(folder, STORE_FOLDER)):
         if folder == os.path.dirname(folder):
             return ""
         folder = os.path.dirname(folder)

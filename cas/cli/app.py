@@ -154,7 +154,7 @@ class LazyGroup(WithCommon, click.Group):
 def cli(ctx: click.Context, version: bool) -> None:
     """A versioned, content-addressed store for the workspaces of AI agents.
 
-    The store is named by --store, by CAS_STORE, or is the nearest .cas folder here or above.
+    The store is named by --store, by CAS_STORE, or is the nearest .cas here or above.
     """
     if version:
         from cas.cli.about import print_versions

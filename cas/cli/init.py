@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from cas.assembly import STORE_FOLDER, adopt, init, shown_place
+from cas.assembly import STORE_FOLDER, adopt, init, named_by, shown_place
 from cas.cli.front import Front, pass_front
 from cas.cli.options import CasCommand
 from cas.cli.progress import telling
@@ -43,11 +43,12 @@ def init_command(
     """Make a store.
 
     PATH itself becomes the store: a folder that is missing or empty. Without it the store is
-    made where --store or CAS_STORE says, else in .cas. A store that is there already is left
-    as it is. With --bucket the packs lie in an object store, whose server is tried out first;
-    credentials come from AWS_PROFILE, AWS_ACCESS_KEY_ID and the like. With --fork or --moved no
-    store is made: they say what happened to one that is refused because its folder was copied or
-    moved. A store on a server that lacks what was seen of it from here goes on with --moved.
+    made where --store or CAS_STORE says, else in .cas, or where a file of that name says. A
+    store that is there already is left as it is. With --bucket the packs lie in an object store,
+    whose server is tried out first; credentials come from AWS_PROFILE, AWS_ACCESS_KEY_ID and the
+    like. With --fork or --moved no store is made: they say what happened to one that is refused
+    because its folder was copied or moved. A store on a server that lacks what was seen of it from
+    here goes on with --moved.
     """
     if fork and moved:
         raise click.UsageError("Say --fork or --moved, not both.")
@@ -57,7 +58,9 @@ def init_command(
     place = path
     if place is None:
         named = front.settings.store
-        place = named if named is not None else os.environ.get("CAS_STORE") or STORE_FOLDER
+        place = (
+            named if named is not None else os.environ.get("CAS_STORE") or named_by(STORE_FOLDER)
+        )
     if place in ("", ":memory:"):
         raise click.UsageError(f"A store is a folder, not {place!r}; name one.")
     with telling(front.out, f"trying out {_shown(bucket)}") if bucket else nullcontext():

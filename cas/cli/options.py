@@ -51,7 +51,7 @@ COMMON: tuple[click.Option, ...] = (
     _common(
         "--store",
         metavar="PATH",
-        help="The store; else CAS_STORE, else the nearest .cas folder here or above.",
+        help="The store; else CAS_STORE, else the nearest .cas here or above.",
     ),
     _common("--json", is_flag=True, flag_value=True, help="Give the result as one JSON document."),
     _common("-q", "--quiet", is_flag=True, flag_value=True, help="No notes and no progress."),

@@ -143,3 +143,40 @@ def test_the_store_is_found_by_option_variable_or_upwards(shell: Shell, tmp_path
     place = str(tmp_path / "option")
     assert below("get", ids["option"], "--store", place, CAS_STORE=variable).out == b"option"
     below("get", ids[".cas"], "--store", place, expect=3)
+
+
+def test_a_file_names_the_store_of_the_folders_below(shell: Shell, tmp_path: Path) -> None:
+    """`.cas` may be a file that names the store, by a path from its own folder; `init` makes it."""
+    (tmp_path / "project" / "a").mkdir(parents=True)
+    (tmp_path / "project" / ".cas").write_text('store = "../kept/team"  # by all of us\n')
+    (tmp_path / "kept").mkdir()
+    project, below = Shell(tmp_path / "project"), Shell(tmp_path / "project" / "a")
+    assert "cas init" in below("log", expect=3).err
+    project("init")
+    assert (tmp_path / "kept" / "team" / "catalog.sqlite").is_file()
+    id = below("put", "-", stdin=b"one").out.decode().strip()
+    assert shell("get", id, "--store", "kept/team").out == b"one"
+    project.write("work/plan", b"# Plan\n")
+    project("snapshot", "work")
+    project("snapshot", "work")
+    assert b"plan" in below("ls", "main").out
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"not toml",
+        b"\xff",
+        b"store = 3",
+        b'store = ""',
+        b'store = "x"\nbucket = "y"',
+        b'store = "' + b"x" * 5_000 + b'"',
+    ],
+)
+def test_a_file_that_names_no_store_is_told(shell: Shell, text: bytes) -> None:
+    """A `.cas` file of another form is refused with the form it should have, and stays as it is."""
+    shell.write(".cas", text)
+    for command in (["log"], ["init"]):
+        assert 'store = "URL or path"' in shell(*command, expect=2).err
+    assert (shell.folder / ".cas").read_bytes() == text
