@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from cas.catalog.postgres_place import search_schema
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 # Many stores in one database are many rows, not many tables: ten thousand schemas would be some
 # four hundred thousand relations. Numbers are all `bigint`: next to others they cost no more.
@@ -81,7 +81,13 @@ STORE_TABLES: Final = (
 )
 """Tables whose rows belong to one store each."""
 
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_TABLES, _ARCHIVE)
+# The number of a store that was removed is not given again: a handle of it may still be open.
+_NUMBERS: Final = (
+    "ALTER TABLE @schema_version ADD COLUMN last_store bigint NOT NULL DEFAULT 0",
+    "UPDATE @schema_version SET last_store = (SELECT coalesce(max(no), 0) FROM @store)",
+)
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_TABLES, _ARCHIVE, _NUMBERS)
 """What makes version n+1 of version n; nothing is ever taken back."""
 
 assert len(MIGRATIONS) == SCHEMA_VERSION
@@ -282,9 +288,10 @@ class Statements(NamedTuple):
         " pg_is_in_recovery() FROM @head h WHERE h.store = $1"
     )
     add_store: str = (
-        "INSERT INTO @store (no, name, store_id, lineage_id, format, features, created_us,"
-        " ancestry, bucket) SELECT coalesce(max(no), 0) + 1, $1, $2, $3, $4, $5, $6, $7, $8"
-        " FROM @store RETURNING no"
+        "WITH given AS (UPDATE @schema_version SET last_store = last_store + 1"
+        " RETURNING last_store) INSERT INTO @store (no, name, store_id, lineage_id, format,"
+        " features, created_us, ancestry, bucket)"
+        " SELECT last_store, $1, $2, $3, $4, $5, $6, $7, $8 FROM given RETURNING no"
     )
     add_head: str = (
         "INSERT INTO @head (store, seq, hash, version, removal_version, condemn_seq, told_seq)"

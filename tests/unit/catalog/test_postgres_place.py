@@ -7,7 +7,7 @@ import traceback
 import pytest
 
 from cas.catalog.postgres import create_store, open_postgres
-from cas.catalog.postgres_dialect import ROLES
+from cas.catalog.postgres_dialect import MIGRATIONS, ROLES
 from cas.catalog.postgres_place import parse
 from cas.catalog.postgres_schema import grants, migrate
 from cas.errors import (
@@ -144,9 +144,10 @@ def test_a_schema_goes_forward_under_a_lock_and_never_back(postgres: PostgresSer
     assert migrate(place, [first]) == 0
     assert migrate(place, [first, second]) == 1
     third = ("CREATE TABLE @more (n bigint)",)
-    assert migrate(place, [first, second, third]) == 2
-    assert migrate(place, [first, second, third]) == 3
-    assert postgres.run("SELECT version FROM stepping.schema_version") == [(3,)]
+    steps = [first, second, third, *[()] * (len(MIGRATIONS) - 2)]
+    assert migrate(place, steps) == 2
+    assert migrate(place, steps) == len(steps) == len(MIGRATIONS) + 1
+    assert postgres.run("SELECT version FROM stepping.schema_version") == [(len(steps),)]
     assert postgres.run("SELECT count(*) FROM stepping.extra") == [(0,)]
     with pytest.raises(NewerFormat):
         migrate(place, [first])

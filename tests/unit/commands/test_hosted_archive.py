@@ -9,7 +9,7 @@ import pytest
 import cas
 from cas.catalog.postgres_dialect import MIGRATIONS
 from cas.catalog.postgres_place import parse
-from cas.catalog.postgres_schema import grants, migrate
+from cas.catalog.postgres_schema import drop, grants, migrate
 from cas.clock import SystemClock
 from cas.errors import AccessDenied
 from cas.history.store import Store
@@ -100,6 +100,29 @@ def test_the_owner_moves_old_entries_and_everybody_reads_them(
     with cas.open(url, read_only=True) as fresh:
         assert "archive" in fresh.objects.meta.features
         assert list(fresh.journal()) == before[:COUNT]
+
+
+def test_the_number_of_a_store_is_never_given_again(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    """A store that was removed leaves its number to nobody: a handle of it writes into no other,
+    in a schema that was brought forward too.
+    """
+    place = parse(postgres.url(schema="numbers"))
+    migrate(place, MIGRATIONS[:1])
+    postgres.run("INSERT INTO numbers.store VALUES (4, 'old', '', '', 1, '', 0, '', '')")
+    migrate(place)
+    urls = [postgres.url(schema="numbers", store=name) for name in ("one", "two")]
+    with cas.open(urls[0], create=True, bucket=tmp_path / "one") as store:
+        drop(parse(urls[0]))
+        with cas.open(urls[1], create=True, bucket=tmp_path / "two") as other:
+            assert postgres.run("SELECT no, name FROM numbers.store ORDER BY no") == [
+                (4, "old"),
+                (6, "two"),
+            ]
+            with pytest.raises(cas.CasError):
+                store.put(b"nobody's")
+            assert list(other.objects.catalog.check()) == []
 
 
 def test_who_could_read_the_journal_can_read_the_archive(postgres: PostgresServer) -> None:
