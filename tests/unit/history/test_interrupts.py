@@ -33,6 +33,14 @@ TABLES = ("cas/objects/lookup.py", "cas/objects/places.py", "cas/history/timelin
 """Where what others have committed is taken in."""
 
 
+@pytest.fixture(autouse=True)
+def _as_in_a_terminal() -> Iterator[None]:
+    """Ctrl-C raises here, also where the tests were started in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Injector:
     """Runs the handler of SIGINT in the main thread where Python may: at the beginning of a
     function, and behind a call. Once, at the point of this number.
