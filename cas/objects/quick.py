@@ -174,7 +174,10 @@ class QuickReader:
         return dictionary.decode_sized(payload, raw)
 
     def has(self, id: bytes) -> bool:
-        """Whether there is a copy of an object; False where that is not to be told here."""
+        """Whether there is a copy of an object; False where that is not to be told here.
+
+        The way to the slot is that of `get`, inline as there: both are what most calls come to.
+        """
         plan = self._lookup.plan or self._lookup.make_plan()
         if id in plan.young:
             return self._lookup.has(id)
