@@ -12,6 +12,9 @@ from typing import Final, NamedTuple
 
 from tests.counts import Table
 
+EVERY: Final = 0
+"""As the bar of a soak: everything there is, which one round goes through."""
+
 
 class Measure(NamedTuple):
     """One row: its bars, the tables that count towards it, and the columns of them that do."""
@@ -54,7 +57,13 @@ MEASURES: Final = (
         ("transactions",),
         but=("entries",),
     ),
-    Measure("gc/commit interleavings", 50_000, 500_000, ("interleavings of gc",), ("runs",)),
+    Measure(
+        "gc/commit interleavings",
+        50_000,
+        EVERY,
+        ("interleavings of gc", "interleavings of gc that believes counts"),
+        ("runs",),
+    ),
     Measure(
         "crash images of real file systems, 0 violations",
         300,
