@@ -22,7 +22,8 @@ from cas.errors import EntryNotFound, Invalid
 _STEP: Final = re.compile(r"([~^])([0-9]{0,9})")
 _PEEL: Final = re.compile(r"\^\{(commit)?\}")
 _WHEN: Final = re.compile(r"@\{([^{}]*)\}")
-_TARGET: Final = re.compile(r"((?:[^:{]|\{[^{}]*\}?)*):(.*)", re.DOTALL)
+_TARGET: Final = re.compile(r"((?:[^:{]|\{[^{}]*+\}?)*+):(.*)", re.DOTALL)
+"""Possessive (`*+`): a colon between braces belongs to a time, also where no path follows."""
 _RANGE: Final = re.compile(r"(?s)(.*?)(\.\.\.?)(.*)")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _DIGITS: Final = 19

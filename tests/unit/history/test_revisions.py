@@ -75,6 +75,8 @@ def test_targets_and_ranges_come_apart() -> None:
         "main@{2026-10-01T10:00:00Z}",
         "a/b:c",
     )
+    for whole in ("main@{2026-10-01T10:00:00Z}", "v1@{2026-10-01T10:00+02:00}~1^2"):
+        assert split_path(whole) == (whole, "")
     assert split_path("main:/a/") == ("main", "a")
     assert parse_range("main") is None
     assert parse_range("a..b~1") == Range("a", "b~1", False)
