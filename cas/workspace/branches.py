@@ -214,7 +214,8 @@ def _merge_context(
     if store.view().ref(HEADS + target) is None:
         tx.move(HEADS + target, theirs.target)
         return 0
-    plan = store.plan_merge(target, theirs.target, on_conflict="ours")
+    # A context that began on both branches has no common past: its base is empty.
+    plan = store.plan_merge(target, theirs.target, on_conflict="ours", allow_unrelated=True)
     if plan.up_to_date:
         return None
     edit = tx.branch(target, on_move="conflict")
@@ -248,11 +249,12 @@ def _settle_equal(store: Store, settler: Settler, plan: MergePlan) -> int:
     """Merge aggregates whose records both sides made equal, where equal edits count twice; how
     many there were. To a merge of trees they look settled.
     """
-    if len(plan.bases) != 1 or not any(each.sums for each in types()):
+    if len(plan.bases) > 1 or not any(each.sums for each in types()):
         return 0
+    base = plan.bases[0] if plan.bases else None
     ours = snapshot_of(store.core, plan.ours)
     count = 0
-    for change in changed_records(store.core, plan.into, plan.bases[0], plan.theirs):
+    for change in changed_records(store.core, plan.into, base, plan.theirs):
         if change.type is None or change.new is None or not change.type.sums:
             continue
         entry = ours.entry(record_path(change.type, change.id))

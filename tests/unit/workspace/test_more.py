@@ -535,6 +535,35 @@ def test_a_branch_is_dropped(space: Workspace) -> None:
         space.merge("main", actor="x")
 
 
+@aggregate("tally_of_branches", context="tallies")
+class Tally(cas.Aggregate):
+    """A sum."""
+
+    count: int = part(default=0, rule="counter")
+
+
+def test_a_context_that_began_on_both_branches_is_merged(space: Workspace) -> None:
+    """A context that was empty when a branch was made, and has been begun on both since, merges:
+    what one side has comes, and one aggregate that both made goes by the rules of its type.
+    """
+    put_sprint(space)
+    branch = space.branch("b", actor="x")
+    for each, text in ((space, "ours"), (branch, "theirs")):
+        with each.unit_of_work("a") as uow:
+            uow.memories.note(text, id=text)
+            uow.save(Tally(id="t", count=2))
+            uow.commit()
+    space.merge("b", actor="x")
+    assert sorted(space.memories.ids()) == ["ours", "theirs"]
+    assert space.collection(Tally).get("t").count == 4
+    assert space.merge("b", actor="x").entry is None
+    with branch.unit_of_work("a") as uow:
+        uow.memories.remove("theirs")
+        uow.commit()
+    space.merge("b", actor="x")
+    assert list(space.memories.ids()) == ["ours"]
+
+
 def test_one_text_is_no_set_of_letters(space: Workspace) -> None:
     """Nothing is converted: a text where a set of texts belongs, and a memory without a text, are
     refused by the name of the field.
