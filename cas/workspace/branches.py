@@ -33,6 +33,7 @@ from cas.workspace.layout import (
     changed_records,
     context_branch,
     context_of,
+    no_branch,
     place_of,
     record_path,
     snapshot_of,
@@ -58,13 +59,6 @@ def branch_refs(view: View, branch: str) -> dict[str, Ref]:
     """The branches of contexts that a branch of the workspace is made of, by context."""
     found = ((context_of(ref.name), ref) for ref in view.refs(HEADS))
     return {where[0]: ref for where, ref in found if where is not None and where[1] == branch}
-
-
-def branch_names(view: View, contexts: Collection[str] | None = None) -> list[str]:
-    """All branches of the workspace, or of some of its contexts, ascending."""
-    found = (context_of(ref.name) for ref in view.refs(HEADS))
-    every = (where for where in found if where is not None)
-    return sorted({branch for context, branch in every if contexts is None or context in contexts})
 
 
 Elsewhere = tuple[tuple[Store, Collection[str]], ...]
@@ -133,15 +127,6 @@ def drop(store: Store, name: str, actor: str, elsewhere: Elsewhere = ()) -> Entr
                     tx.delete(ref.name)
                 entry = tx.commit()
     return entry
-
-
-def no_branch(name: str) -> RefNotFound:
-    """The error for a branch that is not there."""
-    return RefNotFound(
-        f"The workspace has no branch {name!r}; `cas workspace branches` lists them, and `cas "
-        "workspace branch` makes one.",
-        ref=name,
-    )
 
 
 def merge(

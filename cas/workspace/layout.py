@@ -8,13 +8,15 @@ difference of two trees says which aggregates changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final, Literal, NamedTuple
 
 from attrs import frozen
 
+from cas.errors import RefNotFound
 from cas.history.core import Core
 from cas.history.snapshot import Snapshot
+from cas.history.view import View
 from cas.model.entry import Entry
 from cas.model.ids import BlobId, CommitId, TreeId
 from cas.model.names import HEADS, check_ref_name, split_path, to_text
@@ -125,6 +127,22 @@ def place_of(path: str) -> Place:
     if first.startswith("."):
         return Place("other", "", path)
     return Place("record", first, rest)
+
+
+def branch_names(view: View, contexts: Collection[str] | None = None) -> list[str]:
+    """All branches of the workspace, or of some of its contexts, ascending."""
+    found = (context_of(ref.name) for ref in view.refs(HEADS))
+    every = (where for where in found if where is not None)
+    return sorted({branch for context, branch in every if contexts is None or context in contexts})
+
+
+def no_branch(name: str) -> RefNotFound:
+    """The error for a branch that is not there."""
+    return RefNotFound(
+        f"The workspace has no branch {name!r}; `cas workspace branches` lists them, and `cas "
+        "workspace branch` makes one.",
+        ref=name,
+    )
 
 
 def snapshot_of(core: Core, commit: CommitId | None) -> Snapshot:

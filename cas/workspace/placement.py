@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from cas.errors import AcrossStores, Invalid, NotAsExpected, StoreNotFound
 from cas.history.store import Store
 from cas.workspace.contexts import Context
+from cas.workspace.layout import branch_names, no_branch
 
 Given = Callable[[str], Store] | Mapping[str, Store] | None
 """How a workspace comes to other stores: a function that opens an address, such as `cas.open`, or
@@ -87,6 +88,16 @@ class Places:
             "`cas.Workspace(store, places=cas.open)`, or with a map of addresses to open stores.",
             path=place,
         )
+
+    def check_branch(self, name: str, contexts: Iterable[Context]) -> None:
+        """Refuse a branch of the workspace that nobody has made: `space.branch` does, writing to
+        a name does not. Raises `RefNotFound`, and what `store_of` does.
+        """
+        placed = (context for context in contexts if context.place)
+        if name not in branch_names(self.home.view()) and not any(
+            name in branch_names(self.store_of(each).view(), (each.id,)) for each in placed
+        ):
+            raise no_branch(name)
 
     def close(self) -> None:
         """Close what was opened here; what is needed again is opened again."""

@@ -30,6 +30,7 @@ from cas.workspace.codec import from_record, to_record, typed
 from cas.workspace.contexts import HOME, Context
 from cas.workspace.events import encode_event
 from cas.workspace.layout import (
+    MAIN,
     context_branch,
     file_path,
     record_parts,
@@ -180,6 +181,8 @@ class UnitCore:
         if found is None:
             self._enter(context)
             edit = self._tx.branch(context_branch(context, self._asked.branch))
+            if edit.base is None and self._asked.branch != MAIN:
+                self._places.check_branch(self._asked.branch, self._declared.values())
             settler = Settler(self._store, self._tx, edit, self._asked.on_conflict)
             edit.settle = settler
             edit.check = quota(self._store.core, self._declared.get(context))

@@ -23,7 +23,7 @@ from cas.workspace import branches, declaring
 from cas.workspace.branches import BranchMerge
 from cas.workspace.contexts import HOME, Context, Declared, visible
 from cas.workspace.events import CAUSE, CORRELATION, DomainEvent, Position, read_events
-from cas.workspace.layout import MAIN, context_branch
+from cas.workspace.layout import MAIN, branch_names, context_branch, no_branch
 from cas.workspace.placement import Given, Places
 from cas.workspace.reading import Reader
 from cas.workspace.streams import Sourced
@@ -280,7 +280,7 @@ class Workspace(Reading, WorkingFolders):
         if not branches.branch_refs(self.store.view(), name):
             if not create:
                 if name not in self.branches():
-                    raise branches.no_branch(name)
+                    raise no_branch(name)
                 return Workspace(self.store, branch=name, places=self._places)
             branches.create(self.store, name, self.branch_name, actor, self._elsewhere())
         return Workspace(self.store, branch=name, places=self._places)
@@ -290,13 +290,13 @@ class Workspace(Reading, WorkingFolders):
         is, though nothing be in it.
         """
         if self.branch_name != MAIN and self.branch_name not in self.branches():
-            raise branches.no_branch(self.branch_name)
+            raise no_branch(self.branch_name)
 
     def branches(self) -> list[str]:
         """All branches of the workspace."""
-        found = set(branches.branch_names(self.store.view()))
+        found = set(branch_names(self.store.view()))
         for store, contexts in self._elsewhere():
-            found |= set(branches.branch_names(store.view(), contexts))
+            found |= set(branch_names(store.view(), contexts))
         return sorted(found)
 
     def merge(

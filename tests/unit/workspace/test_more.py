@@ -564,6 +564,20 @@ def test_a_context_that_began_on_both_branches_is_merged(space: Workspace) -> No
     assert list(space.memories.ids()) == ["ours"]
 
 
+def test_a_branch_that_is_gone_is_not_begun_anew(space: Workspace) -> None:
+    """Who still works on a branch that was dropped, or on a name that nobody made a branch of, is
+    told; nothing appears that could not be merged.
+    """
+    put_sprint(space)
+    stale = space.branch("b", actor="x")
+    space.drop_branch("b", actor="x")
+    for each in (stale, Workspace(space.store, branch="typo")):
+        with pytest.raises(RefNotFound, match="has no branch"), each.unit_of_work("a") as uow:
+            uow.memories.note("late")
+    assert space.branches() == ["main"]
+    assert Workspace(space.store).branch("b", actor="x").sprints.get("s1").name == "One"
+
+
 def test_one_text_is_no_set_of_letters(space: Workspace) -> None:
     """Nothing is converted: a text where a set of texts belongs, and a memory without a text, are
     refused by the name of the field.
