@@ -7,6 +7,7 @@ left out; `rebuild` gives the same from the first event on.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from copy import deepcopy
 from typing import Any
 
 from cas.workspace.contexts import HOME
@@ -46,6 +47,10 @@ class Projection:
         self._types = types
         self.name = name
 
+    def _start(self) -> Any:
+        """The state before the first event: a copy, which a fold may change in place."""
+        return deepcopy(self._initial)
+
     @property
     def value(self) -> Any:
         """The state as it was saved last."""
@@ -59,14 +64,14 @@ class Projection:
 
     def _saved(self) -> Projected:
         found = self._space.collection(Projected).find_one(self.name)
-        return found or Projected(id=self.name, state=self._initial)
+        return found or Projected(id=self.name, state=self._start())
 
     def catch_up(self) -> Any:
         """Fold what has come since, save, and give the state."""
 
         def work(uow: UnitOfWork) -> Any:
             saved = uow.find_one(Projected, self.name)
-            old = saved or Projected(id=self.name, state=self._initial)
+            old = saved or Projected(id=self.name, state=self._start())
             state, position = old.state, Position(old.seq, old.index)
             for event in self._space.events(position, self._types):
                 state, position = self._fold(state, event), event.position
@@ -80,7 +85,7 @@ class Projection:
         """The state from the first event on, up to a position (an entry: to its end); nothing is
         saved. Raises `Invalid`.
         """
-        state = self._initial
+        state = self._start()
         upto = None if as_of is None else to_position(as_of)
         for event in self._space.events(0, self._types):
             if upto is not None and not upto.covers(event.position):

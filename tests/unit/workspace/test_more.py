@@ -254,6 +254,23 @@ def test_a_projection_is_a_function_and_a_position(space: Workspace) -> None:
         projection.rebuild(as_of=-1)
 
 
+def test_a_fold_may_change_its_state_in_place(space: Workspace) -> None:
+    """A projection that began with a list or a map begins with the same one each time, though its
+    function changes what it is given.
+    """
+
+    def collect(state, event):
+        state.append(event.type)
+        return state
+
+    said: list[str] = []
+    projection = Projection(space, "said", collect, said)
+    say(space, "a", "b")
+    assert projection.catch_up() == ["a", "b"]
+    assert projection.rebuild() == projection.rebuild() == ["a", "b"]
+    assert said == []
+
+
 # -- streams -------------------------------------------------------------------------------------
 
 
