@@ -110,11 +110,11 @@ def _plain(value: Any) -> Any:
 
 
 def _union(base: Any, current: Any, incoming: Any, _contents: Contents) -> Any:
-    if current is None or incoming is None:
+    start = [] if base is ABSENT or base is None else base
+    if any(type(side) is not list for side in (start, current, incoming)):
         return CLASH
     old, mine, other = (
-        {} if side is ABSENT or side is None else {encode(each): each for each in side}
-        for side in (base, current, incoming)
+        {encode(each): each for each in side} for side in (start, current, incoming)
     )
     gone = (old.keys() - mine.keys()) | (old.keys() - other.keys())
     kept = {key: each for key, each in {**old, **mine, **other}.items() if key not in gone}
@@ -140,10 +140,15 @@ def _append(base: Any, current: Any, incoming: Any, _contents: Contents) -> Any:
     return [*current, *incoming[count:]]
 
 
+_ORDERED: Final = (int, float, str, bytes)
+"""Plain values of which one is the greater; lists may hold what cannot be compared."""
+
+
 def _greatest(_base: Any, current: Any, incoming: Any, _contents: Contents) -> Any:
     if current is None or incoming is None:
         return incoming if current is None else current
-    return max(current, incoming) if type(current) is type(incoming) else CLASH
+    ordered = type(current) is type(incoming) and isinstance(current, _ORDERED)
+    return max(current, incoming) if ordered else CLASH
 
 
 def _text(base: Any, current: Any, incoming: Any, _contents: Contents) -> Any:

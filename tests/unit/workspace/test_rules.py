@@ -57,6 +57,24 @@ def test_every_rule_is_tried() -> None:
     assert set(VALUES) == set(RULES)
 
 
+ODD = [0, 1.5, True, "a", b"a", [1, "a"], ["a", 1], {"a": 1}, {"b": [2]}, ABSENT, None]
+
+
+@pytest.mark.parametrize("rule", RULES)
+@given(st.sampled_from(ODD), st.sampled_from(ODD), st.sampled_from(ODD))
+def test_a_rule_that_does_not_fit_the_values_is_a_conflict(
+    rule: str, base: Any, current: Any, incoming: Any
+) -> None:
+    """A field whose values its rule can do nothing with is a conflict, or takes a side: a rule
+    never fails in the middle of a commit.
+    """
+    if rule == "content":
+        sides = [make(side) if type(side) is bytes else side for side in (base, current, incoming)]
+        base, current, incoming = sides
+    found = merged(rule, base, current, incoming)
+    assert found is CLASH or found is ABSENT or encode(found) is not None
+
+
 @pytest.mark.parametrize("rule", RULES)
 @given(data=st.data())
 def test_one_side_alone_is_taken(rule: str, data: st.DataObject) -> None:
