@@ -16,6 +16,7 @@ from attrs import field, frozen
 
 from cas.errors import Invalid, InvalidRecord, UnknownType
 from cas.model.ids import BlobId
+from cas.model.names import HEADS, check_ref_name
 from cas.workspace.links import Link, check_id
 from cas.workspace.parts import Rule, Searchable, Unknown, part, rule_of, searchable_of
 
@@ -168,6 +169,9 @@ def _check(type: AggregateType) -> None:
                 f"{name!r} cannot name a {what}: small letters, digits and _, at most 63, "
                 "beginning with a letter."
             )
+    if "/" in type.context:
+        raise Invalid(f"{type.context!r} cannot name a context: it is one name, without a slash.")
+    check_ref_name(f"{HEADS}{type.context}/x")
     if type.collection in _RESERVED:
         raise Invalid(f"The collection {type.collection!r} is the workspace's own; name another.")
     if type.unknown not in ("keep", "refuse"):

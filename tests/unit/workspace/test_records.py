@@ -419,6 +419,9 @@ def test_a_type_that_cannot_be_is_refused() -> None:
     """Bad names, missing upcasters, clashes and fields that no record holds are told at once."""
     with pytest.raises(Invalid, match="cannot name a type"):
         aggregate("Bad Name")(type("A", (Aggregate,), {}))
+    for context in ("a/b", "a b", "-x", "a..b"):
+        with pytest.raises(Invalid, match="cannot"):
+            aggregate("t_x", context=context)(type("A", (Aggregate,), {}))
     with pytest.raises(Invalid, match="workspace's own"):
         aggregate("t_x", collection="files")(type("A", (Aggregate,), {}))
     with pytest.raises(Invalid, match="needs one upcaster from each"):
