@@ -157,6 +157,11 @@ def two_kinds(id: bytes) -> BadArchive:
     return _missing(f"object {id.hex()} is of another kind than it is used as", id.hex())
 
 
+def no_parent(id: bytes) -> BadArchive:
+    """The error for a history that ends before its first commit, as in a shallow clone."""
+    return _missing(f"commit {id.hex()}, a parent of another, is not there", id.hex())
+
+
 def _missing(text: str, path: str) -> BadArchive:
     return BadArchive(
         f"The git folder cannot be taken in: {text}. Check it with `git fsck`; a shallow or "

@@ -29,7 +29,7 @@ from cas.trees import paths
 from cas.trees.build import Columns, build_columns
 from cas.trees.node import DIRECTORY, Node, id_of
 from cas.worktree import git
-from cas.worktree.git import GitFolder, two_kinds
+from cas.worktree.git import GitFolder, no_parent, two_kinds
 from cas.worktree.gitvalues import (
     KEY,
     GitCommit,
@@ -131,8 +131,11 @@ class GitImport:
         folder = self._folder
         found = [(id, data := folder.read(id, git.COMMIT), parse_commit(id, data)) for id in ids]
         self._made.update(ids)
-        around = {parent for _, _, commit in found for parent in commit.parents}
-        self._learn_trees(around - self._made)
+        around = {parent for _, _, commit in found for parent in commit.parents} - self._made
+        if absent := around - self.commits.keys():
+            # The library takes the edge of a shallow clone for the beginning.
+            raise no_parent(min(absent))
+        self._learn_trees(around)
         order, files = self._discover([commit.tree for _, _, commit in found])
         self._take_files(batch, files)
         nodes = _Nodes(batch, self)

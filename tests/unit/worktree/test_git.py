@@ -442,6 +442,23 @@ def test_a_damaged_folder_brings_nothing(store: Store, git: Git, kind: str, data
     assert store.view().refs() == []
 
 
+def test_a_shallow_clone_is_refused_until_it_is_whole(
+    store: Store, git: Git, tmp_path: Path
+) -> None:
+    """A history that ends before its first commit is told as such, and nothing comes of it."""
+    part = tmp_path / "shallow"
+    git("clone", "-q", "--depth", "1", f"file://{git.folder}", str(part))
+    with pytest.raises(BadArchive, match="a shallow or partial clone has to be completed"):
+        import_git(store, str(part))
+    assert store.branches() == []
+    git("-C", str(part), "fetch", "-q", "--unshallow")
+    import_git(store, str(part))
+    assert [commit.message.strip() for _id, commit in store.log("main", limit=2)] == [
+        "a wide directory",
+        "empty commit",
+    ]
+
+
 def test_a_changed_object_is_found(store: Store, git: Git) -> None:
     """Bytes that do not hash to their name are refused, though the library would give them."""
     id = git("rev-parse", "HEAD:README").decode()
