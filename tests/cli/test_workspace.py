@@ -526,18 +526,24 @@ def test_an_event_of_a_wrong_clock_is_shown(shell: Shell) -> None:
 def test_a_memory_is_removed_and_told_by_how_its_id_begins(shell: Shell) -> None:
     """`rm` removes one memory with an event; its history stays; 8 characters of an id will do."""
     shell("init")
-    first, second = (shell("memory", "add", text).lines[0] for text in ("one", "two"))
-    start = next(n for n in range(8, 27) if first[:n] != second[:n])
-    assert "one" in shell("memory", "show", first[:start]).text
+    first, second = "begin-all-alike-1", "begin-all-alike-2"
+    with cas.open(shell.folder / ".cas") as store, cas.Workspace(store).unit_of_work("a") as uow:
+        for id, text in ((first, "one"), (second, "two")):
+            uow.memories.note(text, id=id)
+        uow.commit()
+    made = shell("memory", "add", "three").lines[0]
+    assert "three" in shell("memory", "show", made[:8]).text
     assert "begin with" in shell("memory", "show", first[:8], expect=2).err
-    shell("memory", "rm", first[:start])
+    shell("memory", "rm", made)
+    shell("memory", "rm", first)
     assert [line.split()[0] for line in shell("memory", "list").lines] == [second]
     assert "removed" in shell("memory", "history", first).lines[0]
     told = shell("memory", "rm", first, expect=3).err
     assert "`cas memory list`" in told
     assert "`cas memory history`" in told
-    (event,) = shell("events", "--type", "memory.removed", "--json").document["events"]
-    assert event["headers"] == {"about": f"memory:{first}", "context": "memory"}
+    events = shell("events", "--type", "memory.removed", "--json").document["events"]
+    assert [event["headers"]["about"] for event in events] == [f"memory:{made}", f"memory:{first}"]
+    assert events[1]["headers"] == {"about": f"memory:{first}", "context": "memory"}
 
 
 def test_the_event_of_a_removed_artifact_says_what_it_is_about(shell: Shell) -> None:
