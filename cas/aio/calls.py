@@ -249,7 +249,8 @@ class StoreCalls(Face[Store]):
         author: str = "",
         message: str = "",
     ) -> Undone:
-        """Put a branch or tag, one path (`BRANCH:PATH`) or all refs back to what they were.
+        """Put a branch or tag, one path (`BRANCH:PATH`) or all refs back to what they were: pins
+        and rules of protection and retention too, legal holds and the horizon never.
 
         The moment is that after entry `seq`, or a time (µs since 1970 UTC). A path comes back
         in a new commit of its branch; refs that did not exist then are deleted. Raises

@@ -9,7 +9,7 @@ import click
 
 from cas.cli.form import named
 from cas.cli.front import Front, pass_front
-from cas.cli.options import TARGET, CasCommand, default_author
+from cas.cli.options import TARGET, CasCommand, default_author, raw_option
 from cas.cli.values import entry_fields
 from cas.errors import Conflict
 from cas.history.revision import parse_when
@@ -113,18 +113,22 @@ def _clash_fields(clash: RefClash) -> dict[str, Any]:
 @click.option("--to", "when", metavar="WHEN", required=True, help="An entry's number, or a time.")
 @click.option("-m", "--message", metavar="TEXT", default="", help="What the entry says.")
 @click.option("-n", "--dry-run", is_flag=True, help="Tell what would be done and do nothing.")
+@raw_option
 @pass_front
 def rewind(front: Front, target: str | None, when: str, message: str, dry_run: bool) -> None:
     """Put a branch, a path or everything back to what it was.
 
     WHEN is the number of a journal entry, or a time like 2026-10-01T12:30:00Z. A path comes back
-    in a new commit of its branch; without a target all branches and tags go back. It is a new
-    entry, which `cas undo` takes back.
+    in a new commit of its branch; without a target all branches, tags, pins and rules go back.
+    It is a new entry, which `cas undo` takes back.
     """
     moment = parse_when(when)
     author = default_author()
     with front.store(write=not dry_run) as store:
         plan = store.plan_restore(target, seq=moment.seq, time_us=moment.time_us)
+        if plan.branch is not None:
+            # One path of a context: a record without its file, or a file without its record.
+            front.check_branches(store, plan.branch)
         done = Undone(plan.seq, None, plan.moves)
         if not dry_run:
             done = store.apply(plan, author=author, message=message)

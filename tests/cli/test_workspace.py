@@ -352,6 +352,7 @@ def test_branches_of_the_workspace_are_not_written_past_it(shell: Shell) -> None
         ("branch", "artifacts/main", "artifacts/leak", "-f"),
         ("branch", "-d", "artifacts/main"),
         ("merge", "artifacts/leak", "-b", "artifacts/main", "--allow-unrelated"),
+        ("rewind", "--to", "1", "artifacts/main:files/d/x"),
     ):
         refused = shell(*words, expect=6)
         assert "the context 'artifacts'" in refused.err, words
@@ -362,6 +363,9 @@ def test_branches_of_the_workspace_are_not_written_past_it(shell: Shell) -> None
     shell("write", "artifacts/leak:more", "w/hack")
     shell("write", "feature/memory:more", "w/hack")
     shell("cp", "artifacts/main:files/d/x", "main:x")
+    shell("rewind", "--to", "2", "artifacts/main", "-n")
+    shell("write", "artifacts/main:files/hack", "w/hack", "--raw")
+    shell("rewind", "--to", "2", "artifacts/main:files/hack", "--raw")
     shell("write", "artifacts/main:files/hack", "w/hack", "--raw")
     assert "files/hack" in shell("ls", "-R", "artifacts/main").text
 
