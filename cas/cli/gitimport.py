@@ -8,7 +8,7 @@ import click
 
 from cas.cli.form import count, named, size
 from cas.cli.front import Front, pass_front
-from cas.cli.options import FOLDER, CasCommand, default_author
+from cas.cli.options import FOLDER, CasCommand, default_author, raw_option
 from cas.commands.gitimport import GitRequest, import_history
 from cas.model.names import printable
 from cas.worktree.gitrefs import GitOptions, GitReport
@@ -24,6 +24,7 @@ from cas.worktree.values import Problem
 @click.option("-f", "--force", is_flag=True, help="Move branches that do not lead forward, too.")
 @click.option("-m", "--message", metavar="TEXT", default="", help="What the journal entry says.")
 @click.option("--author", metavar="NAME", help="Else CAS_AUTHOR, else user@host.")
+@raw_option
 @pass_front
 def import_git_command(
     front: Front,
@@ -43,7 +44,7 @@ def import_git_command(
     options = GitOptions(branches, prefix, force)
     request = GitRequest(path, author or default_author(), message, options)
     with front.store(write=True) as store:
-        report = import_history(store, request)
+        report = import_history(store, request, raw=front.raw)
     front.exit_code = 1 if report.problems else 0
     if front.out.json:
         front.out.document("import-git", **_fields(report))

@@ -5,8 +5,11 @@ Floor 8. Invariant: what a result calls imported is durable, and all refs moved 
 
 from __future__ import annotations
 
+from functools import partial
+
 from attrs import frozen
 
+from cas.commands.raw import check_branches
 from cas.history.store import Store
 from cas.worktree.gitrefs import ALL_REFS, GitOptions, GitReport, OnCommits, import_git
 
@@ -21,8 +24,13 @@ class GitRequest:
     options: GitOptions = ALL_REFS
 
 
-def import_history(store: Store, request: GitRequest, progress: OnCommits = None) -> GitReport:
-    """Import branches and tags with all that they reach. Raises as `import_git` does."""
+def import_history(
+    store: Store, request: GitRequest, progress: OnCommits = None, *, raw: bool = False
+) -> GitReport:
+    """Import branches and tags with all that they reach; with `raw` also to branches of contexts.
+
+    Raises `NotAllowed` for these, and as `import_git` does.
+    """
     return import_git(
         store,
         request.path,
@@ -30,4 +38,5 @@ def import_history(store: Store, request: GitRequest, progress: OnCommits = None
         message=request.message or "import from git",
         options=request.options,
         progress=progress,
+        check=None if raw else partial(check_branches, store),
     )

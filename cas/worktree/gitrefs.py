@@ -102,18 +102,22 @@ def import_git(
     message: str = "",
     options: GitOptions = ALL_REFS,
     progress: OnCommits = None,
+    check: Callable[[Sequence[str]], None] | None = None,
 ) -> GitReport:
     """Import branches and tags of the git folder at `path`, with every commit that they reach.
 
     Ids of git, authors, committers, times and zones are kept in each commit. What an import has
     brought before is not read again. Raises `NotFound`, `Invalid` for a path that is no folder of
     git, `Unsupported` without the library, `BadArchive` for damage, `RefNotFound` for a branch
-    that git does not have, and what a commit raises.
+    that git does not have, and what a commit raises. `check` is given the branches that will be
+    made or moved here, before anything is read, and may refuse them by raising.
     """
     problems: list[Problem] = []
     with open_git(path) as folder:
         view = store.view()
         wanted = _wanted(folder, options, problems)
+        if check is not None:
+            check([ref.ref for ref in wanted if ref.ref.startswith(HEADS)])
         work = GitImport(store, folder)
         targets: dict[str, ObjectId] = {}
         if any(not _is_here(store, view, ref) for ref in wanted):

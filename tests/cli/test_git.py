@@ -50,3 +50,18 @@ def test_what_is_left_out_ends_with_code_1(theirs: Shell) -> None:
     theirs("import-git", "missing", expect=3)
     theirs("import-git", "work", expect=2)
     theirs("import-git", "theirs", "-b", "none", expect=3)
+
+
+def test_branches_of_the_workspace_are_not_made_of_branches_of_git(theirs: Shell) -> None:
+    """A prefix, or a branch of git, that falls among the branches of a context is refused before
+    anything is taken in, unless --raw says so.
+    """
+    theirs("artifact", "put", "a", stdin=b"1")
+    before = theirs("journal").text
+    git(theirs, "branch", "artifacts/draft")
+    for words in (("--prefix", "artifacts"), ()):
+        refused = theirs("import-git", "theirs", *words, expect=6)
+        assert "the context 'artifacts'" in refused.err
+    assert theirs("journal").text == before
+    theirs("import-git", "theirs", "-b", "trunk")
+    theirs("import-git", "theirs", "--raw")
