@@ -98,7 +98,7 @@ def _sentence(found: GcPlan | GcResult) -> str:
 
 _WHY: Final = {
     "newest": "files that branches and tags point at now",
-    "hold": "covered by legal holds; `cas release` ends one",
+    "hold": "covered by legal holds; `cas hold -d` ends one",
     "pin": "pinned; `cas unpin` ends that",
     "history": "older commits of branches and tags; `cas retain` gives some up",
     "horizon": "earlier states inside the horizon, and events; `cas retain --horizon` moves it",

@@ -56,6 +56,13 @@ def test_every_command_and_option_is_documented(name: str) -> None:
                 assert re.search(rf"`(?:[^`]* )?{re.escape(form)}\b", text), form
 
 
+def test_no_message_names_a_command_that_is_not_there() -> None:
+    """Commands that messages and docstrings tell to run can be run."""
+    for source in sorted((ROOT / "cas").rglob("*.py")):
+        named = re.findall(r"`cas ([a-z][a-z-]*)", source.read_text())
+        assert set(named) <= set(COMMANDS), source
+
+
 def test_the_documentation_names_no_command_that_is_not_there() -> None:
     """Sections and schemas of docs/cli.md belong to commands that exist."""
     assert sorted(re.findall(r"^### cas ([\w-]+)$", PAGE, re.MULTILINE)) == NAMES
