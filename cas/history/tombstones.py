@@ -111,7 +111,15 @@ def root_at(core: Core, moment: Moment) -> bytes:
 
 def tombstones(core: Core, moment: Moment) -> Iterator[Tombstone]:
     """All tombstones of a state, ascending by id. Raises `Corrupt`."""
-    root = root_at(core, moment)
+    return _stones(core, root_at(core, moment))
+
+
+def tombstones_below(core: Core, target: bytes) -> Iterator[Tombstone]:
+    """All tombstones where `policy/purged` points at this, ascending by id. Raises `Corrupt`."""
+    return _stones(core, _root(core, None, target))
+
+
+def _stones(core: Core, root: bytes) -> Iterator[Tombstone]:
     if root != DIRECTORY.empty:
         for name, value in scan(DIRECTORY, root, core.objects.tree_nodes(DIRECTORY)):
             id = _id_of(name)

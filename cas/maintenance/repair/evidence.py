@@ -99,6 +99,7 @@ class Evidence:
     objects: ObjectStore
     found: Survey
     live: set[bytes] | None = field(default=None)
+    dead: set[bytes] = field(factory=set)
 
 
 def stamp_of(folder: Folder, bucket: Bucket) -> Stamp:
@@ -183,7 +184,7 @@ def gather(
         provisional.made,
         provisional.objects,
         found,
-        _live(remains, good),
+        *_told(remains, good),
     )
 
 
@@ -213,12 +214,16 @@ def _meta(remains: Remains, store_id: bytes, good: list[PackFile], clock: Clock)
     return Meta(store_id, clock.random(16), 1, names, created_us)
 
 
-def _live(remains: Remains, good: list[PackFile]) -> set[bytes] | None:
-    """Ids that the old catalog names with a clear bit; None where its tables have holes."""
+def _told(remains: Remains, good: list[PackFile]) -> tuple[set[bytes] | None, set[bytes]]:
+    """Ids that the old catalog names with a clear bit, None where its tables have holes; and
+    those that it names with set bits alone, where it could be looked into every pack.
+    """
     if not (remains.is_store and remains.packs_whole and remains.vectors_whole):
-        return None
+        return None, set()
     footers = {pack_name(pack.file): pack.footer for pack in good}
     live: set[bytes] = set()
+    dead: set[bytes] = set()
+    whole = True
     for row in remains.packs:
         footer = footers.get(row.name) if row.name is not None else None
         if row.name is None and row.footer is not None and row.body is not None:
@@ -227,10 +232,12 @@ def _live(remains: Remains, good: list[PackFile]) -> set[bytes] | None:
             except CasError:
                 footer = None
         if footer is None:
+            whole = False
             continue
         bits = remains.vectors.get(row.number)
-        live.update(id for at, id in enumerate(footer.ids()) if not bit_is_set(bits, at))
-    return live
+        for at, id in enumerate(footer.ids()):
+            (dead if bit_is_set(bits, at) else live).add(id)
+    return live, dead - live if whole else set()
 
 
 class _Provisional:

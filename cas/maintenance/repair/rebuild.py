@@ -298,8 +298,7 @@ def thinned_by(evidence: Evidence, refs: Refs) -> Callable[[bytes], bool]:
         return lambda _id: False
     objects = evidence.objects
     try:
-        core = Core(objects, Timeline(objects), CommitCache(objects))
-        horizon = read_horizon(core, None, value[1])
+        horizon = read_horizon(core_of(evidence), None, value[1])
         names = {
             name for name, _v in scan(DIRECTORY, horizon.thinned, objects.tree_nodes(DIRECTORY))
         }
@@ -313,12 +312,16 @@ def purged_by(evidence: Evidence, refs: Refs) -> frozenset[bytes]:
     value = refs.state.get(PURGED_REF)
     if value is None:
         return frozenset()
-    objects = evidence.objects
     try:
-        core = Core(objects, Timeline(objects), CommitCache(objects))
-        return ids_below(core, value[1])
+        return ids_below(core_of(evidence), value[1])
     except CasError:
         return frozenset()
+
+
+def core_of(evidence: Evidence) -> Core:
+    """What reads commits, horizons and tombstones out of what was gathered."""
+    objects = evidence.objects
+    return Core(objects, Timeline(objects), CommitCache(objects))
 
 
 def _is_among(names: frozenset[bytes], id: bytes) -> bool:

@@ -2,12 +2,13 @@
 
 Floor 5; implements docs/design/015. Invariant: the source is read and never written; what is copied
 was hashed, and in the new store everything that exists is whole. What could not be copied is told.
+What was purged or thinned on purpose is so there too, for the same reason, and not lost.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Final
 
@@ -15,14 +16,24 @@ from attrs import frozen
 
 from cas.clock import Clock
 from cas.errors import CannotRepair, CasError, StoreNotFound
+from cas.history.horizon import Thinning, read_horizon, thinned_commits, thinning_of
+from cas.history.retain import stage_raise
 from cas.history.store import Store
+from cas.history.tombstones import Tombstone, stage_tombstones, tombstones_below
+from cas.history.transaction import Transaction
 from cas.limits import ID_BYTES
 from cas.maintenance.newstore import refuse_taken
 from cas.maintenance.repair.admission import admit
 from cas.maintenance.repair.evidence import Evidence, Folder, gather
-from cas.maintenance.repair.rebuild import Rebuild, plan_rebuild, purged_by, thinned_by
-from cas.model.ids import Kind, ObjectId, TreeId
-from cas.model.names import short_ref
+from cas.maintenance.repair.rebuild import (
+    Rebuild,
+    core_of,
+    plan_rebuild,
+    purged_by,
+    thinned_by,
+)
+from cas.model.ids import CommitId, Kind, ObjectId, TreeId
+from cas.model.names import HORIZON_REF, PURGED_REF, short_ref
 from cas.model.objects import Commit, EntryKind, Tag
 from cas.objects.batch import Batch
 from cas.storage.codec import RECIPE
@@ -75,7 +86,6 @@ def salvage(
     if evidence is None:
         raise StoreNotFound(f"There is nothing of a store at {folder.path}.", path=folder.path)
     try:
-        # What a readable catalog says was given up is not copied.
         loose = True if evidence.live is None else None
         plan = plan_rebuild(evidence, prefer=prefer, keep_loose=loose, accept_loss=True)
         if plan.refs is None:
@@ -100,16 +110,19 @@ class _Copy:
         self._lost_paths: list[str] = []
         self._count = 0
         self._admitted = plan.admission.admitted
+        assert plan.refs is not None
+        self._state = plan.refs.state
+        # What a readable catalog says was given up is not copied, nor what was purged.
+        self._unwanted = evidence.dead | purged_by(evidence, plan.refs)
 
     def run(self) -> SalvageReport:
         """Objects first, then the refs that lead to them in one transaction."""
-        assert self._plan.refs is not None
         with self._target.objects.batch() as batch:
             self._copy_objects(batch)
         admitted = self._admitted
         whole: dict[str, ObjectId] = {}
         broken: dict[str, tuple[int, bytes]] = {}
-        for ref, (kind, id, _seq) in sorted(self._plan.refs.state.items()):
+        for ref, (kind, id, _seq) in sorted(self._state.items()):
             if not ref.startswith(("heads/", "tags/")):
                 continue
             if id in admitted and self._target.has(ObjectId(id)):
@@ -117,10 +130,15 @@ class _Copy:
             else:
                 broken[ref] = kind, id
         partial = [ref for ref, value in broken.items() if self._files_of(ref, *value)]
-        if whole:
+        stones, thinnings = self._tombstones(), self._thinnings()
+        if whole or stones:
             with self._target.begin(author="cas salvage", message="what could be read") as tx:
                 for ref, target in whole.items():
                     tx.move(ref, target)
+                if stones:
+                    self._bury(tx, stones)
+                if thinnings:
+                    stage_raise(self._target.core, tx, 0, thinnings)
                 tx.commit()
         return SalvageReport(
             self._count,
@@ -153,7 +171,7 @@ class _Copy:
                 id = slot.id
                 if (slot.kind == Kind.BLOB) != blobs or slot.kind in _SKIPPED:
                     continue
-                if id in done or id not in admitted:
+                if id in done or id in self._unwanted or id not in admitted:
                     continue
                 done.add(id)
                 try:
@@ -166,6 +184,41 @@ class _Copy:
                     self._count += 1
                 except CasError:
                     self._lost.add(id)
+
+    # -- what was given up -----------------------------------------------------------------------
+
+    def _tombstones(self) -> dict[bytes, Tombstone]:
+        """What was purged, as far as it can be read."""
+        found: dict[bytes, Tombstone] = {}
+        value = self._state.get(PURGED_REF)
+        with suppress(CasError):
+            if value is not None:
+                for stone in tombstones_below(core_of(self._evidence), value[1]):
+                    found[bytes(stone.id)] = stone
+        return found
+
+    def _bury(self, tx: Transaction, stones: Mapping[bytes, Tombstone]) -> None:
+        core = self._target.core
+        moment = core.timeline.now()
+
+        def stage(batch: Batch) -> ObjectId:
+            return stage_tombstones(core, batch, moment, stones, tx.author, tx.message)
+
+        tx.move(PURGED_REF, tx.stage(stage))
+
+    def _thinnings(self) -> dict[CommitId, Thinning]:
+        """Which of the commits that were copied are thinned, as far as it can be read."""
+        found: dict[CommitId, Thinning] = {}
+        value = self._state.get(HORIZON_REF)
+        with suppress(CasError):
+            if value is not None:
+                core = core_of(self._evidence)
+                horizon = read_horizon(core, None, value[1])
+                for id in thinned_commits(core, horizon):
+                    thinning = thinning_of(core, horizon, id)
+                    if thinning is not None and self._target.has(id):
+                        found[id] = thinning
+        return found
 
     # -- refs that are not whole -----------------------------------------------------------------
 

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import cas
-from cas.errors import CasError, NotAStore, ObjectNotFound
+from cas import HorizonRule, KeepRule, RetentionPolicy, Span
+from cas.errors import CasError, NotAStore, ObjectNotFound, WasPurged
 from cas.history.store import Store
 from cas.maintenance.fsck.check import fsck
 from cas.model.ids import BlobId, Kind, digest_of
@@ -304,6 +305,38 @@ def test_salvage_takes_what_can_be_read(store: Store, tmp_path: Path) -> None:
         assert fsck(new).ok
         with pytest.raises(ObjectNotFound):
             new.get(BlobId(bytes(32)))
+
+
+def test_salvage_tells_what_was_given_up_on_purpose(store: Store, tmp_path: Path) -> None:
+    """What was purged or thinned is so in the new store too, and is not lost there."""
+    for step in range(6):
+        write(store, "main", {"plan": b"%d" % step, f"n{step}": b"x" * step})
+    write(store, "main", {"key": b"hunter2"})
+    leak = BlobId(store.snapshot("main").entry("key").id)
+    cas.purge(store, leak, reason="credentials", author="security")
+    write(store, "main", {"plan": b"last"})
+    policy = RetentionPolicy((KeepRule("heads/*", last=2),), HorizonRule(Span(), entries=2))
+    store.apply(store.plan_retention(policy), author="keeper")
+    store.gc(grace_us=0)
+    old = store.resolve("main~5")
+    gone = digest_of(Kind.BLOB, b"2")
+    ids = [id for id, _commit in store.log("main")]
+    told = [store.view().thinning(id) for id in ids]
+    assert told[5] is not None
+    store.close()
+    report = cas.salvage(store.location, tmp_path / "new")
+    assert report.ok
+    assert report.refs == ("main",)
+    with cas.open(tmp_path / "new") as new:
+        assert [new.view().thinning(id) for id in ids] == told
+        with pytest.raises(cas.Gone, match="keeps last 2"):
+            new.snapshot(old)
+        assert not new.has(BlobId(gone))
+        with pytest.raises(cas.Gone, match="by security: credentials"):
+            new.snapshot("main")["key"]
+        with pytest.raises(WasPurged):
+            new.put(b"hunter2")
+        assert fsck(new).ok
 
 
 def test_salvage_never_goes_into_a_store_that_is_there(store: Store, tmp_path: Path) -> None:
