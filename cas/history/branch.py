@@ -77,6 +77,8 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
             self._parent = commit
         self._base_tree = self.tree
         self._replaced = False
+        # Whether the base is known to survive a crash, so that what it holds may be told.
+        self._stands = False
         self.staged: dict[Path, Value | None] = {}
         # Directories in which something is or was staged.
         self._above: set[Path] = set()
@@ -298,7 +300,7 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
             self.settle(clashes)
         if self.base is not None and self._based_on is None:
             self._based_on = bytes(self.base.target)
-        self.base = actual
+        self.base, self._stands = actual, False
         self.parents = (CommitId(actual.target),)
         self.tree = self._base_tree = commit.tree
         self._parent = commit
@@ -360,13 +362,13 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
 
     def entry(self, path: str | bytes) -> TreeEntry | None:
         """What lies at `path`, staged edits included."""
-        self._core.objects.catalog.harden(reading=True)
-        value = self._find(split_path(path))
-        return None if value is None else paths.to_entry(value)
+        return None if (value := self.find(split_path(path))) is None else paths.to_entry(value)
 
     def find(self, parts: Path) -> Value | None:
         """`entry` by the names of a path, as the tree has it: kind, id and bytes."""
-        self._core.objects.catalog.harden(reading=True)
+        if not self._stands:
+            self._core.objects.catalog.harden(reading=True)
+            self._stands = True
         return self._find(parts)
 
     def look(self, parts: Path) -> Value | None:

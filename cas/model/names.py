@@ -47,6 +47,7 @@ HORIZON_REF: Final = "policy/horizon"
 _REF_BAD = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|@\{|\.\.")
 # Most names, told in one call; the others are looked at one rule at a time.
 _PLAIN_NAME = re.compile(rb"[^/\0.][^/\0]{0,254}").fullmatch
+_PLAIN_PATH = re.compile(rb"(?:[^/\0.][^/\0]{0,254}/){1,15}[^/\0.][^/\0]{0,254}").fullmatch
 _KEPT = re.compile(r"(?:pins|holds)/[0-9a-f]{64}")
 _POLICY_REFS: Final = frozenset((POLICY_REF, RETENTION_REF, HORIZON_REF, PURGED_REF))
 _LOOKS_LIKE_ID = re.compile(r"(?=.*[a-fA-F])[0-9a-fA-F]{8,64}")
@@ -85,6 +86,8 @@ def split_path(path: str | bytes) -> tuple[bytes, ...]:
     raw = path.encode() if type(path) is str and path.isascii() else to_bytes(path)
     if _PLAIN_NAME(raw):
         return (raw,)
+    if _PLAIN_PATH(raw):
+        return tuple(raw.split(b"/"))
     if len(raw) > PATH_BYTES_MAX:
         raise LimitExceeded(
             f"A path of {len(raw)} bytes is too long; at most {PATH_BYTES_MAX} are allowed.",

@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from cas.model.ids import BlobId
-from cas.model.objects import TreeEntry
+from cas.trees.node import Value
 from cas.workspace.links import Link
 from cas.workspace.parts import part
 from cas.workspace.registry import Aggregate, aggregate, not_valid
@@ -50,11 +50,12 @@ class Artifact(Aggregate):
         return self.id
 
 
-def check_content(value: Artifact, file: TreeEntry | None) -> None:
+def check_content(value: Artifact, file: Value | None) -> None:
     """Refuse a record that names another content than the file of its name has, which only putting
-    content changes. Raises `InvalidRecord`.
+    content changes; `file` is what the tree has there. Raises `InvalidRecord`.
     """
-    if file is None or file.is_tree or file.id != value.content or file.size != value.size_bytes:
-        name = "size_bytes" if file is not None and file.id == value.content else "content"
+    # The ids of directories are those of no blob.
+    if file is None or file[1] != value.content or file[2] != value.size_bytes:
+        name = "size_bytes" if file is not None and file[1] == value.content else "content"
         reason = "is not that of its file; put content with `uow.artifacts.put`"
         raise not_valid("artifact", value.id, name, reason)

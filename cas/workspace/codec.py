@@ -48,13 +48,19 @@ class Record(NamedTuple):
 
 def to_record(value: Aggregate) -> bytes:
     """The bytes of an aggregate's record. Raises `InvalidRecord`, `LimitExceeded`."""
-    type, fields = type_of(value.__class__), to_fields(value)
+    type = type_of(value.__class__)
     if value.unknown:
-        return encode_record(Record(type.name, type.version, fields))
+        return encode_record(Record(type.name, type.version, to_fields(value)))
     make = _ENCODERS.get(type.cls)
     if make is None:
+        check_type(type)
         make = _ENCODERS[type.cls] = encoder_of(type)
-    return _bounded(make(fields), type.name, fields)
+    try:
+        data = make(value)
+    except Exception:
+        # Something is wrong with it, or of a class below the one that is expected.
+        return encode_record(Record(type.name, type.version, to_fields(value)))
+    return _bounded(data, type.name, value.id)
 
 
 def to_fields(value: Aggregate) -> Fields:
@@ -150,7 +156,7 @@ def upcast(type: AggregateType, record: Record) -> Fields:
 
 _WRITERS: Final[dict[type, Callable[[Any], Fields]]] = {}
 _READERS: Final[dict[type, Callable[[Any, Any], Aggregate]]] = {}
-_ENCODERS: Final[dict[type, Callable[[Fields], bytes]]] = {}
+_ENCODERS: Final[dict[type, Callable[[Any], bytes]]] = {}
 """What was made for each class, most of it by cattrs; two threads may write one twice."""
 
 
@@ -176,13 +182,12 @@ def _reader(cls: type[Aggregate]) -> Callable[[Any, Any], Aggregate]:
 def encode_record(record: Record) -> bytes:
     """The canonical bytes of a record. Raises `InvalidRecord`."""
     data = encode([record.type, record.version, record.fields, {}])
-    return _bounded(data, record.type, record.fields)
+    return _bounded(data, record.type, _id_of(record.fields))
 
 
-def _bounded(data: bytes, type: str, fields: Fields) -> bytes:
+def _bounded(data: bytes, type: str, id: str | None) -> bytes:
     """`data` itself when a record may be so long. Raises `InvalidRecord`."""
     if len(data) > RECORD_BYTES_MAX:
-        id = _id_of(fields)
         raise InvalidRecord(
             f"The record of {type} {id!r} has {len(data):,} bytes, more than "
             f"{RECORD_BYTES_MAX:,}; keep long content as an artifact and link it.",

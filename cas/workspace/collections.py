@@ -12,13 +12,12 @@ from typing import Generic, TypeVar
 
 from cas.errors import Invalid, InvalidRecord
 from cas.model.ids import BlobId
-from cas.model.names import split_path
 from cas.model.objects import EntryKind, TreeEntry
 from cas.objects.content import Readable
 from cas.trees.node import Value
 from cas.workspace.artifacts import Artifact, ArtifactKind
 from cas.workspace.codec import pinned
-from cas.workspace.layout import file_path
+from cas.workspace.layout import file_parts, file_path
 from cas.workspace.links import Link
 from cas.workspace.memories import Memory, Trust
 from cas.workspace.quotas import bounded
@@ -129,6 +128,8 @@ class UnitMemories(UnitCollection[Memory]):
 
 def _ends_before(start: datetime | None, end: datetime | None) -> bool:
     """Whether a time is before another; what is none that can be stored is told elsewhere."""
+    if start is None or end is None:
+        return False
     times = [each for each in (start, end) if isinstance(each, datetime) and each.tzinfo]
     return len(times) == 2 and times[1] < times[0]
 
@@ -141,6 +142,8 @@ def _texts(values: Iterable[str], type: str, id: str, field: str) -> frozenset[s
 
 
 def _trust(value: Trust | str) -> Trust:
+    if isinstance(value, Trust):
+        return value
     try:
         return Trust(value)
     except ValueError as error:
@@ -186,7 +189,7 @@ class UnitArtifacts(UnitCollection[Artifact]):
         origins = frozenset(link_to(each) for each in (*made_from, *cites))
         self._unit.check_room(self.type, name)
         edit = self._unit.edit(self.type.context)
-        place = split_path(file_path(name))
+        place = file_parts(name)
         before = edit.find(place)
         executable = before is not None and before[0] == EntryKind.EXECUTABLE
         mode = EntryKind.EXECUTABLE if executable else EntryKind.FILE
@@ -215,7 +218,7 @@ class UnitArtifacts(UnitCollection[Artifact]):
             declared.check_content(name, entry.size)
         edit = self._unit.edit(self.type.context)
         edit.put_entry(file_path(name), entry)
-        file = edit.find(split_path(file_path(name)))
+        file = edit.find(file_parts(name))
         assert file is not None
         return self._record(name, file)
 

@@ -98,6 +98,11 @@ def file_path(name: str) -> str:
     return f"{FILES}/{name}"
 
 
+def file_parts(name: str) -> tuple[bytes, ...]:
+    """`file_path` as the names on the way. Raises `InvalidName`."""
+    return split_path(file_path(name))
+
+
 def conflict_path(id: str) -> str:
     """Where an open conflict lies; its id begins with those of what it is about."""
     return f"{CONFLICTS}/{id}"

@@ -7,7 +7,6 @@ names the record that it was made against, by its blob id.
 from __future__ import annotations
 
 import re
-from base64 import b32encode
 from typing import Final
 
 from attrs import field, frozen
@@ -18,12 +17,16 @@ from cas.limits import AGGREGATE_ID_BYTES_MAX
 from cas.model.ids import BlobId
 from cas.model.names import quoted, split_path, to_bytes
 
-_TO_CROCKFORD: Final = bytes.maketrans(
-    b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", b"0123456789abcdefghjkmnpqrstvwxyz"
-)
+_DIGITS: Final = b"0123456789abcdefghjkmnpqrstvwxyz"
+"""Those of Crockford, of five bits each."""
+_PAIRS: Final = tuple(bytes((a, b)).decode() for a in _DIGITS for b in _DIGITS)
+_LOW_BITS: Final = bytes(_DIGITS[byte & 31] for byte in range(256))
 is_plain: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}").fullmatch
 """Whether an id is one of the simple ones, which are one name of a path; most are."""
-_RANDOM_BYTES: Final = 10
+_is_plain_path: Final = re.compile(
+    r"(?=.{1,200}\Z)[A-Za-z0-9_][A-Za-z0-9._-]*(?:/[A-Za-z0-9_][A-Za-z0-9._-]*)*"
+).fullmatch
+_RANDOM_DIGITS: Final = 16
 
 
 @frozen(order=True)
@@ -63,7 +66,7 @@ def check_id(id: object, *, path: bool = False) -> str:
     """
     if not isinstance(id, str):
         raise InvalidName(f"An id is text, not {id!r}.", name=repr(id), reason="is no text")
-    if is_plain(id):
+    if is_plain(id) or (path and _is_plain_path(id)):
         return id
     reason = _fault(id, path)
     if reason:
@@ -94,7 +97,7 @@ def new_id(clock: Clock) -> str:
     """A fresh id of 26 letters and digits; later ones sort later, so that a collection grows at
     its end, where a commit writes fewest nodes.
     """
-    # 26 digits of 5 bits are those of 20 bytes without the first six.
-    stamp = (clock.wall_us() // 1000).to_bytes(6, "big") + clock.random(_RANDOM_BYTES)
-    digits = b32encode(stamp.rjust(20, b"\0"))[6:]
-    return digits.translate(_TO_CROCKFORD).decode()
+    ms = clock.wall_us() // 1000
+    stamp = "".join([_PAIRS[ms >> shift & 1023] for shift in (40, 30, 20, 10, 0)])
+    # Of each byte five bits: the others are as random, and not needed.
+    return stamp + clock.random(_RANDOM_DIGITS).translate(_LOW_BITS).decode()

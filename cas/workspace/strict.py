@@ -34,7 +34,7 @@ else:
     gen = Later("cattrs.gen")
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
+MICROSECOND: Final = timedelta(microseconds=1)
 _INT_MAX: Final = 1 << 63
 
 
@@ -87,7 +87,7 @@ def _time_out(value: Any) -> int:
         raise Invalid(f"is a datetime, not {_shown(value)}")
     if value.tzinfo is None:
         raise Invalid("is a time without a zone; give it one, as datetime.now(UTC) has")
-    return (value - EPOCH) // _MICROSECOND
+    return (value - EPOCH) // MICROSECOND
 
 
 def moment(time_us: int) -> datetime:
@@ -262,9 +262,9 @@ def _in(kind: Any) -> Callable[[Any, Any], Any]:
     if kind in _PLAIN:
         read = _PLAIN[kind][0]
         return (lambda value, _type: _id_in(value, kind)) if read is _id_in else read
-    if _is_enum(kind):
+    if is_enum(kind):
         return _member_in(kind)
-    if _is_optional(kind):
+    if is_optional(kind):
         return _optional_in(kind)
     if _is_many(kind):
         return _many_in(kind)
@@ -279,9 +279,9 @@ def _out(kind: Any) -> Callable[[Any], Any]:
     """How a value of this type is written."""
     if kind in _PLAIN:
         return _PLAIN[kind][1]
-    if _is_enum(kind):
+    if is_enum(kind):
         return lambda value: _enum_out(value, kind)
-    if _is_optional(kind):
+    if is_optional(kind):
         return _optional_out(kind)
     if _is_many(kind):
         return _many_out(kind)
@@ -301,40 +301,42 @@ def _id_out(kind: type[ObjectId]) -> Callable[[Any], bytes]:
     return unstructure
 
 
-def _is_enum(kind: Any) -> bool:
+def is_enum(kind: Any) -> bool:
+    """Whether a type is an enum."""
     return isinstance(kind, type) and issubclass(kind, Enum)
 
 
-def _is_optional(kind: Any) -> bool:
+def is_optional(kind: Any) -> bool:
+    """Whether a type is another one or None."""
     if get_origin(kind) not in (Union, pytypes.UnionType):
         return False
     return len(get_args(kind)) == 2 and type(None) in get_args(kind)
 
 
-def _inner(kind: Any) -> Any:
+def optional_of(kind: Any) -> Any:
+    """The type that one which `is_optional` is beside None."""
     return next(each for each in get_args(kind) if each is not type(None))
 
 
 def _optional_in(kind: Any) -> Callable[[Any, Any], Any]:
-    inner = _inner(kind)
+    inner = optional_of(kind)
     hook = _in(inner)
     return lambda value, _type: None if value is None else hook(value, inner)
 
 
 def _optional_out(kind: Any) -> Callable[[Any], Any]:
-    inner = _inner(kind)
+    inner = optional_of(kind)
     hook = _out(inner)
     return lambda value: None if value is None else hook(value)
 
 
-_SETS: Final = (frozenset,)
 _FLAT: Final = (str, int, bool, bytes)
 
 
 def _is_many(kind: Any) -> bool:
     """A frozenset of one type, or a tuple of one type and any length."""
     origin, arguments = get_origin(kind), get_args(kind)
-    return origin in _SETS or (origin is tuple and len(arguments) == 2 and arguments[1] is ...)
+    return origin is frozenset or (origin is tuple and len(arguments) == 2 and arguments[1] is ...)
 
 
 def _many_in(kind: Any) -> Callable[[Any, Any], Any]:
@@ -344,7 +346,8 @@ def _many_in(kind: Any) -> Callable[[Any, Any], Any]:
     def structure(value: Any, _type: Any) -> Any:
         if value.__class__ is not list:
             raise Invalid(f"is a list, not {_shown(value)}")
-        found = origin([hook(each, inner) for each in value])
+        plain = inner is str and set(map(type, value)) == {str} and "".join(value).isascii()
+        found = origin(value if plain else [hook(each, inner) for each in value])
         if len(found) != len(value):
             raise Invalid("is a set in which something stands twice")
         return found
@@ -354,8 +357,7 @@ def _many_in(kind: Any) -> Callable[[Any, Any], Any]:
 
 def _many_out(kind: Any) -> Callable[[Any], Any]:
     origin, inner = get_origin(kind), get_args(kind)[0]
-    hook = _out(inner)
-    is_set = origin in _SETS
+    hook, is_set = _out(inner), origin is frozenset
     order: Callable[[Any], Any] = text_order if inner is str else encode
 
     def unstructure(value: Any) -> list[Any]:
@@ -412,10 +414,10 @@ def is_flat(kind: Any) -> bool:
     """Whether the plain form of every value of this type holds neither floats nor maps."""
     if kind in _PLAIN:
         return kind not in (float, Any)
-    if _is_enum(kind):
+    if is_enum(kind):
         return all(each.value.__class__ in _FLAT for each in kind)
-    if _is_optional(kind):
-        return is_flat(_inner(kind))
+    if is_optional(kind):
+        return is_flat(optional_of(kind))
     return _is_many(kind) and is_flat(get_args(kind)[0])
 
 

@@ -32,6 +32,7 @@ from cas.workspace.events import encode_event
 from cas.workspace.layout import (
     MAIN,
     context_branch,
+    file_parts,
     file_path,
     record_parts,
     record_path,
@@ -363,7 +364,7 @@ class UnitCore:
         if type.path_ids:
             self.check_room(type, value.id)
         if isinstance(value, Artifact):
-            check_content(value, self.edit(type.context).entry(file_path(value.id)))
+            check_content(value, self.edit(type.context).find(file_parts(value.id)))
         self.edit(type.context).put_at(record_parts(type, value.id), record, EntryKind.FILE)
         self._staged[type.name, value.id] = value
         return value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
@@ -17,7 +17,7 @@ from cas.errors import Invalid, InvalidName, InvalidRecord, NewerSchema, Unknown
 from cas.limits import RECORD_BYTES_MAX, RECORD_DEPTH_MAX
 from cas.model.encoding import decode, encode, text_order
 from cas.model.ids import BlobId
-from cas.workspace import artifacts, planning
+from cas.workspace import artifacts, links, planning
 from cas.workspace.codec import (
     Record,
     encode_record,
@@ -163,6 +163,21 @@ def test_a_record_has_the_bytes_of_its_fields(name: str, data: st.DataObject) ->
     general = encode_record(Record(type.name, type.version, to_fields(value)))
     assert to_record(value) == general == encode([type.name, type.version, to_fields(value), {}])
     assert from_record(general) == value
+
+
+def test_a_value_of_a_class_below_is_stored_as_ever() -> None:
+    """A time of a class below `datetime`, as other libraries have, is a time; and of two zeros,
+    which are equal, each keeps its own bytes.
+    """
+
+    class Stamp(datetime):
+        """Somebody else's time."""
+
+    at = Stamp(2026, 12, 1, 10, 30, tzinfo=UTC)
+    plain = Memory(id="m", agent="a", text="t", at=datetime(2026, 12, 1, 10, 30, tzinfo=UTC))
+    assert to_record(plain.evolve(at=at)) == to_record(plain)
+    records = [to_record(plain.evolve(importance=zero)) for zero in (0.0, -0.0, 0.0, -0.0)]
+    assert records[0] == records[2] != records[1] == records[3]
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=("Cs",)), max_size=300)))
@@ -334,6 +349,18 @@ def test_ids_of_artifacts_are_paths() -> None:
             check_id(id, path=True)
 
 
+@given(st.text("aZ0_.-/ ", max_size=8), st.integers(0, 210))
+def test_simple_ids_are_told_by_the_same_rules(id: str, more: int) -> None:
+    """What the short look takes for an id passes every rule, whatever its length."""
+    for each in (id, id + "a" * more):
+        for path in (False, True):
+            try:
+                allowed = check_id(each, path=path) == each
+            except InvalidName:
+                allowed = False
+            assert allowed == (not links._fault(each, path))
+
+
 def test_generated_ids_sort_by_time() -> None:
     """Ids made later sort later, and all are valid."""
     clock = ManualClock()
@@ -343,6 +370,8 @@ def test_generated_ids_sort_by_time() -> None:
         ids.append(check_id(new_id(clock)))
     assert ids == sorted(set(ids))
     assert {len(id) for id in ids} == {26}
+    clock.now_us = ((1 << 48) - 1) * 1000
+    assert new_id(clock).startswith("7zzzzzzzzz")
     assert new_id(SystemClock()) != new_id(SystemClock())
 
 
