@@ -1,8 +1,8 @@
 """When to look at the journal again, for an event loop.
 
 Floor 9. Invariant: nothing holds a thread while nothing comes; a commit of this handle wakes at
-once, those of others are told by the catalog where it can, and else looked for at intervals that
-grow from 5 to 250 ms.
+once, those of others are told by the catalog where it can, seen by a mark within 15 ms on one host,
+and else looked for at intervals that grow from 5 to 250 ms.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import Final
 
 from cas.aio.threads import Threads
+from cas.errors import CasError
 from cas.history.store import Store
-from cas.history.watch import Subscription
+from cas.history.watch import GLANCE_MS, Subscription
 
 _PAUSE_MIN_S: Final = 0.005
 _PAUSE_MAX_S: Final = 0.25
@@ -36,6 +37,8 @@ class Moves:
         self._moved = asyncio.Event()
         self._closed = False
         self._pause_s = _PAUSE_MIN_S
+        # The catalog's mark at the last look.
+        self._mark = 0
         self._subscription: Subscription | None = None
         self._told: Callable[[], None] | None = None
 
@@ -63,17 +66,31 @@ class Moves:
     def look(self) -> None:
         """What comes from now on is perhaps not seen by the look that follows."""
         self._moved.clear()
+        self._mark = self._glance()
+
+    def _glance(self) -> int:
+        try:
+            return self._store.objects.catalog.mark()
+        except CasError:
+            # Who looks will be told.
+            return 0
 
     async def wait(self) -> None:
         """Until there may be more, or it is time to look, or `close`."""
         if self._closed:
             return
         pause_s = self._pause_s if self._told is None else _TOLD_S
-        try:
-            async with asyncio.timeout(pause_s):
-                await self._moved.wait()
-        except TimeoutError:
-            self._pause_s = min(2 * self._pause_s, _PAUSE_MAX_S)
+        step_s = pause_s if self._store.objects.catalog.is_distant else GLANCE_MS / 1000
+        while pause_s > 0:
+            try:
+                async with asyncio.timeout(min(step_s, pause_s)):
+                    await self._moved.wait()
+                return
+            except TimeoutError:
+                pause_s -= step_s
+            if self._glance() != self._mark:
+                return
+        self._pause_s = min(2 * self._pause_s, _PAUSE_MAX_S)
 
     def close(self) -> None:
         """Be told no more; a wait ends."""

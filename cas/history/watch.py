@@ -20,6 +20,9 @@ OnCommit = Callable[[Entry], object]
 _POLL_MIN_MS = 5
 _POLL_MAX_MS = 250
 
+GLANCE_MS = 15
+"""How often the mark of a catalog on this host is looked at meanwhile: a word in memory."""
+
 _TOLD_MS = 10_000
 """How long one that is told of commits goes without looking: what tells it may be lost."""
 
@@ -112,8 +115,8 @@ class Follower(Iterator[Entry]):
 
     Iteration waits for the next entry, and ends when the follower or its store is closed (by any
     thread). One thread iterates. An entry of this handle wakes it at once; those of other handles
-    and processes are told by the catalog where it can (PostgreSQL), and else asked for at intervals
-    that grow from 5 to 250 ms while nothing comes.
+    and processes are told by the catalog where it can (PostgreSQL), seen by a mark within
+    15 ms on one host (SQLite), and else asked for at intervals that grow from 5 to 250 ms.
     """
 
     def __init__(self, core: Core, hooks: Hooks, after: int) -> None:
@@ -141,7 +144,7 @@ class Follower(Iterator[Entry]):
         end_ms = None if timeout_ms is None else clock.monotonic_ms() + timeout_ms
         pause_ms = float(_POLL_MIN_MS)
         while not self._is_over():
-            count = self._hooks.count
+            count, mark = self._hooks.count, self._core.objects.catalog.mark()
             entry = self._next()
             if entry is not None:
                 return entry
@@ -156,9 +159,21 @@ class Follower(Iterator[Entry]):
             if self._told is not None:
                 pause_ms = _TOLD_MS
             wait_ms = pause_ms if left_ms is None else min(pause_ms, left_ms)
-            self._hooks.wait(count, wait_ms)
+            self._wait(count, mark, wait_ms)
             pause_ms = min(2 * pause_ms, _POLL_MAX_MS)
         return None
+
+    def _wait(self, count: int, mark: int, wait_ms: float) -> None:
+        """Return when somebody has committed since `count` and `mark`, or after that long."""
+        hooks, catalog = self._hooks, self._core.objects.catalog
+        if catalog.is_distant:
+            hooks.wait(count, wait_ms)
+            return
+        while wait_ms > 0:
+            hooks.wait(count, min(wait_ms, GLANCE_MS))
+            if hooks.count != count or self._is_over() or catalog.mark() != mark:
+                return
+            wait_ms -= GLANCE_MS
 
     def _next(self) -> Entry | None:
         entry = next(self._ready, None)

@@ -11,6 +11,7 @@ import pytest
 
 import cas
 from cas.errors import Closed, Invalid, RefConflict
+from cas.history import watch
 from cas.history.store import Store
 from cas.model.entry import Entry
 from tests.tidy.source import ROOT
@@ -147,6 +148,28 @@ def test_a_follower_wakes_for_this_handle_and_for_others(store: Store) -> None:
     thread.join(30)
     assert not thread.is_alive()
     assert got == [1, 2, 3]
+
+
+def test_a_mark_is_seen_without_a_query(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another handle commits is given although the next query is hours away."""
+    monkeypatch.setattr(watch, "_POLL_MIN_MS", 10_000_000)
+    monkeypatch.setattr(watch, "_POLL_MAX_MS", 10_000_000)
+    waiting = threading.Event()
+    real = watch.Hooks.wait
+
+    def wait(self: watch.Hooks, seen: int, wait_ms: float) -> None:
+        waiting.set()
+        real(self, seen, wait_ms)
+
+    monkeypatch.setattr(watch.Hooks, "wait", wait)
+    got: list[int] = []
+    with store.follow() as follower, reopened(store) as other:
+        thread = threading.Thread(target=lambda: got.append(next(follower).seq), daemon=True)
+        thread.start()
+        assert waiting.wait(60)
+        write(other)
+        thread.join(60)
+        assert got == [1]
 
 
 def test_closing_the_store_ends_its_followers(tmp_path: object) -> None:
