@@ -17,6 +17,9 @@ TITLE = "Workspace"
 ROWS: dict[str, Callable[[Context], None]] = {
     "folder-status": rows_workspace.row_folder_status,
     "units": rows_workspace.row_units,
+    "units-syncs": rows_workspace.row_units_syncs,
+    "units-together": rows_workspace.row_units_together,
+    "follow": rows_workspace.row_follow,
     "aggregates": rows_workspace.row_aggregates,
     "sourced": rows_workspace.row_sourced,
 }
@@ -24,6 +27,8 @@ ROWS: dict[str, Callable[[Context], None]] = {
 _S = f"folder-status-{rows_workspace.FILES}"
 _U = f"units-{rows_workspace.UNITS}"
 _A = f"aggregates-{rows_workspace.MEMORIES}"
+_Y = f"units-syncs-{rows_workspace.TRACED_UNITS}"
+_T = "units-together"
 _E = f"sourced-{rows_workspace.EVENTS}"
 
 BARS: tuple[Bar, ...] = (
@@ -44,4 +49,19 @@ BARS: tuple[Bar, ...] = (
     Bar("Z6", "commit, last against first tenth", "<=", 1.5, f"{_A}/cas/last", f"{_A}/cas/first"),
     Bar("Z7", "size of 1,000,000 memories", "<=", 0.4, f"{_A}/cas/bytes", f"{_A}/langgraph/bytes"),
     Bar("Z8", "10,000 events folded", "<=", 1, f"{_E}/cas/seconds", f"{_E}/eventsourcing/seconds"),
+    Bar(
+        "Z9",
+        "state after 10,000 events, against a get",
+        "<=",
+        2,
+        f"{_E}/cas/snapshot",
+        f"{_E}/cas/plain",
+    ),
+    Bar("Z10", "syncs a unit of work, over 5,000", "<=", 1.02, f"{_Y}/cas/syncs", show="ratio"),
+    Bar("Z11", "4 processes, against one", ">=", 0.8, f"{_T}/four/units", f"{_T}/one/units"),
+    Bar("Z12", "4 processes, the least", ">=", 0.8, f"{_T}/four/least", show="ratio"),
+    Bar("Z13", "4 processes, conflicts", "<=", 0, f"{_T}/four/conflicts", show="count"),
+    Bar(
+        "Z14", "follow, 95 of 100", "<=", 0.02, f"follow/{rows_workspace.FOLLOWED}/late", show="ms"
+    ),
 )

@@ -7,12 +7,14 @@ git is the command, which has no call.
 from __future__ import annotations
 
 import shutil
+import statistics
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
-from bench import harness
+from bench import harness, trace
 from bench.context import Context, Worker
 from bench.harness import Contender, Series, Step
 
@@ -20,6 +22,11 @@ PROGRAM = Path(__file__).resolve().parent / "workers_workspace.py"
 FILES = 10_000
 UNITS = 1_000
 BLOCK = 50
+TRACED_UNITS = 5_000
+RACERS = 4
+RACE_SECONDS = 2.0
+FOLLOWED = 200
+PAUSE_SECONDS = (0.01, 0.3)
 MEMORIES = 1_000_000
 A_TIME = 10_000
 GETS = 5_000
@@ -97,6 +104,89 @@ def row_units(ctx: Context) -> None:
         ctx.run.add(f"units-{count}/{name}/seconds", Series(tuple(seconds), "s"))
 
 
+def row_units_syncs(ctx: Context) -> None:
+    """Syncs a unit of work over 5,000 of them, counted from system calls."""
+    if not ctx.has_api() or not ctx.has_strace():
+        return
+    count = TRACED_UNITS // 10 if ctx.quick else TRACED_UNITS
+    folder = ctx.fresh("units-syncs")
+    log, mark = folder / "trace.txt", folder / "mark"
+    path = str(folder / "agents.cas")
+    with ctx.worker("cas", trace.command(log), program=PROGRAM, path=path) as worker:
+        worker.ask("units", count=BLOCK)
+        worker.ask("mark", file=str(mark))
+        worker.ask("units", count=count)
+        worker.ask("mark", file=str(mark))
+    found = trace.read(log, mark)
+    note = f"{found.checkpoint_syncs} syncs of WAL checkpoints apart"
+    if found.other_syncs:
+        note += f"; {found.other_syncs} of pack files and folders (spill) included"
+    ctx.run.one(f"units-syncs-{count}/cas/syncs", found.counted_syncs / count, "/unit", note)
+
+
+def row_units_together(ctx: Context) -> None:
+    """The same unit by four processes on one store, each with aggregates of its own, and by one."""
+    if not ctx.has_api():
+        return
+    folder = ctx.fresh("units-together")
+    groups: dict[str, list[Worker]] = {}
+    with ExitStack() as stack:
+        for name, count in (("one", 1), ("four", RACERS)):
+            path = str(folder / f"{name}.cas")
+            groups[name] = [
+                stack.enter_context(
+                    ctx.worker("cas", program=PROGRAM, path=path, writer=f"w{number}-")
+                )
+                for number in range(count)
+            ]
+            for worker in groups[name]:
+                worker.ask("sprints")
+        ctx.probe_flush("units-together")
+        races: dict[str, list[list[dict[str, int]]]] = {name: [] for name in groups}
+        for turn in range(ctx.rounds + 1):
+            for name, workers in groups.items():
+                found = _race(workers)
+                races[name] += [found] if turn else []
+    for name, rounds in races.items():
+        done = [[answer["units"] for answer in race] for race in rounds]
+        totals = tuple(float(sum(race)) for race in done)
+        fairness = tuple(min(race) / statistics.mean(race) for race in done)
+        conflicts = sum(answer["conflicts"] for race in rounds for answer in race)
+        ctx.run.add(f"units-together/{name}/units", Series(totals, "a race"))
+        ctx.run.add(f"units-together/{name}/least", Series(fairness, "of mean", min(fairness)))
+        ctx.run.one(f"units-together/{name}/conflicts", conflicts, "conflicts")
+
+
+def _race(workers: list[Worker]) -> list[dict[str, int]]:
+    start = time.monotonic() + 0.2
+    for worker in workers:
+        worker.send("race_units", start=start, stop=start + RACE_SECONDS)
+    answers = [worker.receive() for worker in workers]
+    if not all(answer["valid"] for answer in answers):
+        raise RuntimeError("a writer started late; the race says nothing")
+    return answers
+
+
+def row_follow(ctx: Context) -> None:
+    """From the return of a commit to its event in another process that follows the log."""
+    if not ctx.has_api():
+        return
+    count = FOLLOWED // 10 if ctx.quick else FOLLOWED
+    path = str(ctx.fresh("follow") / "agents.cas")
+    with (
+        ctx.worker("cas", program=PROGRAM, path=path) as writer,
+        ctx.worker("cas", program=PROGRAM, path=path) as reader,
+    ):
+        reader.ask("stand")
+        reader.send("follow", count=count)
+        done = writer.ask("emit", count=count, pause=PAUSE_SECONDS)["at"]
+        seen = reader.receive()["at"]
+    late = [max(0.0, there - here) for here, there in zip(done, seen, strict=True)]
+    worst = sorted(late)[int(0.95 * len(late))]
+    note = f"{count} events, {PAUSE_SECONDS[0]} to {PAUSE_SECONDS[1]} s apart"
+    ctx.run.add(f"follow/{count}/late", Series(tuple(late), "s", worst), note)
+
+
 def row_aggregates(ctx: Context) -> None:
     """1,000,000 memories in 10,000 commits: their cost, size, one of them by id, all events."""
     if not ctx.has_api():
@@ -143,12 +233,15 @@ def _store_bytes(store: Path) -> float:
 
 
 def row_sourced(ctx: Context) -> None:
-    """An event-sourced aggregate of 10,000 events, folded anew, and as it was saved."""
+    """An event-sourced aggregate of 10,000 events, folded anew, and as it was saved, beside one
+    that has no events.
+    """
     if not ctx.has_api() or not ctx.has_module("eventsourcing"):
         return
     count = EVENTS // 10 if ctx.quick else EVENTS
     folder = ctx.fresh("sourced")
-    times: dict[str, list[float]] = {"cas/seconds": [], "cas/get": [], "eventsourcing/seconds": []}
+    kept = ("cas/seconds", "cas/snapshot", "cas/plain", "eventsourcing/seconds")
+    times: dict[str, list[float]] = {name: [] for name in kept}
     with (
         ctx.worker("cas", program=PROGRAM, path=str(folder / "agents.cas")) as product,
         ctx.worker("eventsourcing", program=PROGRAM, peer=True, path=str(folder / "e.db")) as peer,
@@ -158,7 +251,7 @@ def row_sourced(ctx: Context) -> None:
         for turn in range(ctx.rounds + 1):
             for name, worker in (("cas", product), ("eventsourcing", peer)):
                 answer = worker.ask("rebuild", count=count)
-                for what in ("seconds", "get"):
+                for what in ("seconds", "snapshot", "plain"):
                     if turn and what in answer:
                         times[f"{name}/{what}"].append(answer[what])
     for name, seconds in times.items():

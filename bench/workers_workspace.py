@@ -26,6 +26,7 @@ EVENTS = 3
 NOTES = 5
 SPRINTS = 100
 A_COMMIT = 100
+STATES = 1_000
 
 
 def memory(number: int) -> dict[str, Any]:
@@ -52,6 +53,8 @@ class Space(Cas):
         super().__init__(request)
         self.space = self.cas.Workspace(self.store)
         self.units = 0
+        # What tells apart the names of those who write to one store.
+        self.writer: str = request.get("writer", "")
         events = importlib.import_module("cas.workspace.parts")
 
         @self.cas.aggregate("bench_budget", context="planning", event_sourced=True)  # type: ignore[untyped-decorator]
@@ -66,23 +69,41 @@ class Space(Cas):
     def do_units(self, request: Request) -> dict[str, Any]:
         """Seconds of each unit: an artifact, five memories, a sprint change, three events."""
         if not self.units:
-            with self.space.unit_of_work("bench") as uow:
-                for number in range(SPRINTS):
-                    uow.sprints.add(self.cas.Sprint(id=f"s{number}", name="One"))
-                uow.commit()
+            self.do_sprints(request)
         return {"seconds": [self._unit() for _ in range(request["count"])]}
+
+    def do_sprints(self, request: Request) -> dict[str, Any]:
+        """The sprints that units change: of each writer some of its own."""
+        with self.space.unit_of_work("bench") as uow:
+            for number in range(SPRINTS):
+                uow.sprints.add(self.cas.Sprint(id=f"s{self.writer}{number}", name="One"))
+            uow.commit()
+        return {}
+
+    def do_race_units(self, request: Request) -> dict[str, Any]:
+        """Units from `start` to `stop` (monotonic seconds), and how many were shown a conflict."""
+        ahead = request["start"] - time.monotonic()
+        time.sleep(max(0.0, ahead))
+        units = conflicts = 0
+        while time.monotonic() < request["stop"]:
+            try:
+                self._unit()
+                units += 1
+            except (self.cas.AggregateConflict, self.cas.RefConflict):
+                conflicts += 1
+        return {"units": units, "conflicts": conflicts, "valid": ahead >= 0}
 
     def _unit(self) -> float:
         self.units += 1
         number = self.units
         started = time.perf_counter()
         with self.space.unit_of_work("bench", "a unit") as uow:
-            uow.artifacts.put(f"reports/{number}.md", b"# Report %d\n" % number)
+            uow.artifacts.put(f"reports/{self.writer}{number}.md", b"# Report %d\n" % number)
             for turn in range(NOTES):
                 fields = memory(number * NOTES + turn)
                 uow.memories.note(fields["text"], agent=fields["agent"], tags=fields["tags"])
             # A sprint has tens of notes, not thousands: each is changed by a hundred units.
-            sprint = uow.sprints.get(f"s{number // 100 % SPRINTS}")
+            sprint = uow.sprints.get(f"s{self.writer}{number // 100 % SPRINTS}")
             uow.sprints.save(
                 sprint.note(f"report {number}")
                 if number % 2
@@ -131,8 +152,40 @@ class Space(Cas):
         count = sum(1 for _ in self.space.events())
         return {"seconds": time.perf_counter() - started, "count": count}
 
+    def do_emit(self, request: Request) -> dict[str, Any]:
+        """Events with pauses between; when (monotonic seconds) the commit of each returned."""
+        done = []
+        for number in range(request["count"]):
+            time.sleep(self.rng.uniform(*request["pause"]))
+            with self.space.unit_of_work("bench") as uow:
+                uow.event("report.made", {"number": number})
+                uow.commit()
+            done.append(time.monotonic())
+        return {"at": done}
+
+    def do_follow(self, request: Request) -> dict[str, Any]:
+        """When each of so many events, of somebody else, was there to be read."""
+        seen: list[float] = []
+        with self.store.follow(self.follow_from) as entries:
+            for entry in entries:
+                for event in self.space.events(entry.seq - 1, limit=len(entry.events)):
+                    if event.data["number"] != len(seen):
+                        raise AssertionError(f"event {event.data} after {len(seen)}")
+                    seen.append(time.monotonic())
+                if len(seen) >= request["count"]:
+                    return {"at": seen}
+        raise AssertionError("the follower ended")
+
+    def do_stand(self, request: Request) -> dict[str, Any]:
+        """Follow from here on."""
+        self.follow_from = self.store.view().seq
+        return {}
+
     def do_source(self, request: Request) -> dict[str, Any]:
-        """An event-sourced aggregate of so many events."""
+        """An event-sourced aggregate of so many events, and one of which the state is all."""
+        with self.space.unit_of_work("bench") as uow:
+            uow.sprints.add(self.cas.Sprint(id="plain", name="One"))
+            uow.commit()
         value = self.budget.begin("b1")
         for first in range(0, request["count"], 500):
             with self.space.unit_of_work("bench") as uow:
@@ -143,15 +196,24 @@ class Space(Cas):
         return {}
 
     def do_rebuild(self, request: Request) -> dict[str, Any]:
-        """Seconds of the fold of all events, and of the plain get of the state."""
+        """Seconds of the fold of all events, of the state as it was saved (the snapshot), and of
+        an aggregate that has no events.
+        """
         started = time.perf_counter()
         value = self.space.rebuild(self.budget, "b1")
-        middle = time.perf_counter()
-        state = self.space.collection(self.budget).get("b1")
-        end = time.perf_counter()
+        seconds = time.perf_counter() - started
+        now = self.space.now()
+        state, snapshot = self._timed_gets(now.collection(self.budget), "b1")
+        _sprint, plain = self._timed_gets(now.sprints, "plain")
         if not value.left == state.left == request["count"]:
             raise AssertionError(f"{value.left} and {state.left} of {request['count']}")
-        return {"seconds": middle - started, "get": end - middle}
+        return {"seconds": seconds, "snapshot": snapshot, "plain": plain}
+
+    def _timed_gets(self, collection: Any, id: str) -> tuple[Any, float]:
+        started = time.perf_counter()
+        for _ in range(STATES):
+            found = collection.get(id)
+        return found, (time.perf_counter() - started) / STATES
 
     def do_folder(self, request: Request) -> dict[str, Any]:
         """Artifacts, a hundred in a folder, checked out."""
