@@ -356,6 +356,9 @@ SUBSCRIPTION_LAG_MAX: Final = 1024
 """Entries of no interest that a subscription reads again before it saves a position behind them."""
 
 NODE_CACHE_BYTES: Final = 32 * MIB
+LEAF_CACHE_BYTES: Final = 72 * MIB
+"""Leaves that are only looked into, as their bytes: those of a million names. A process that does
+not look names up at random in that many never fills it."""
 FOOTER_CACHE_BYTES: Final = 8 * MIB
 
 CATALOG_CACHE_KIB: Final = 4096

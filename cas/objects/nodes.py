@@ -10,9 +10,10 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cas.errors import WrongKind
+from cas.limits import LEAF_CACHE_BYTES
 from cas.model.ids import Kind, digest_of
 from cas.objects.quick import Loaded
 from cas.trees.node import Flavour, Node, decode_node
@@ -29,37 +30,51 @@ _KEPT_BYTES: Final = 250
 
 
 class NodeCache:
-    """Nodes by id, least recently used out first; decoded, or as their bytes, of which four times
-    as many have room. Thread-safe.
+    """Nodes by id, least recently used out first; decoded, and others as their bytes, which take a
+    fourth and have a room of their own. Thread-safe.
     """
 
-    def __init__(self, bytes_max: int) -> None:
+    def __init__(self, bytes_max: int, kept_bytes_max: int = LEAF_CACHE_BYTES) -> None:
         self._bytes_max = bytes_max
-        self._bytes = 0
-        self._nodes: OrderedDict[bytes, Node | bytes] = OrderedDict()
+        self._kept_bytes_max = kept_bytes_max
+        self._bytes = self._kept_bytes = 0
+        self._nodes: OrderedDict[bytes, Node] = OrderedDict()
+        # Never one that is decoded as well.
+        self._kept: OrderedDict[bytes, bytes] = OrderedDict()
         self._lock = threading.Lock()
 
     @property
     def has_room(self) -> bool:
-        """Whether half of it is free."""
+        """Whether half of the room for decoded ones is free."""
         return 2 * self._bytes < self._bytes_max
 
     def find(self, id: bytes) -> Node | bytes | None:
         """The node, or its bytes, if it is here."""
-        found = self._nodes.get(id)
+        found: Node | bytes | None = self._nodes.get(id)
+        room: OrderedDict[bytes, Any] = self._nodes
+        if found is None:
+            room, found = self._kept, self._kept.get(id)
         if found is not None:
             try:  # noqa: SIM105 - suppress() costs a commit three microseconds
-                self._nodes.move_to_end(id)
+                room.move_to_end(id)
             except KeyError:
                 pass  # another thread dropped it between the two lines
         return found
 
     def get(self, id: bytes) -> Node | None:
         """The node, if it is here; decoded now if it was not."""
-        found = self.find(id)
-        if not isinstance(found, bytes):
-            return found
-        node = decode_node(found, 0, verified=True)
+        node = self._nodes.get(id)
+        if node is not None:
+            try:  # noqa: SIM105 - as in `find`
+                self._nodes.move_to_end(id)
+            except KeyError:
+                pass
+            return node
+        data = self._kept.get(id)
+        if data is None:
+            # Perhaps another thread has decoded it between the two lines.
+            return self._nodes.get(id)
+        node = decode_node(data, 0, verified=True)
         node.id = id
         self.put(id, node)
         return node
@@ -81,15 +96,22 @@ class NodeCache:
                 self._put(id, node)
 
     def _put(self, id: bytes, node: Node | bytes) -> None:
-        before = self._nodes.get(id)
-        if before is not None:
-            if isinstance(before, Node) or isinstance(node, bytes):
-                return
-            self._bytes -= _weight_of(before)
-        self._nodes[id] = node
-        self._bytes += _weight_of(node)
-        while self._bytes > self._bytes_max and len(self._nodes) > 1:
-            self._bytes -= _weight_of(self._nodes.popitem(last=False)[1])
+        nodes, kept = self._nodes, self._kept
+        if id in nodes:
+            return
+        if isinstance(node, bytes):
+            if id not in kept:
+                kept[id] = node
+                self._kept_bytes += len(node) + _KEPT_BYTES
+                while self._kept_bytes > self._kept_bytes_max and len(kept) > 1:
+                    self._kept_bytes -= len(kept.popitem(last=False)[1]) + _KEPT_BYTES
+            return
+        if (before := kept.pop(id, None)) is not None:
+            self._kept_bytes -= len(before) + _KEPT_BYTES
+        nodes[id] = node
+        self._bytes += node.weight_bytes
+        while self._bytes > self._bytes_max and len(nodes) > 1:
+            self._bytes -= nodes.popitem(last=False)[1].weight_bytes
 
     def lacking(self, ids: Sequence[bytes]) -> list[bytes]:
         """Which of these are not here; those that are count as used."""
@@ -99,7 +121,8 @@ class NodeCache:
             try:
                 nodes.move_to_end(id)
             except KeyError:
-                lacking.append(id)
+                if id not in self._kept:
+                    lacking.append(id)
         return lacking
 
     def demote(self, ids: Sequence[bytes]) -> None:
@@ -110,10 +133,6 @@ class NodeCache:
                 nodes.move_to_end(id, last=False)
             except KeyError:
                 pass
-
-
-def _weight_of(node: Node | bytes) -> int:
-    return node.weight_bytes if isinstance(node, Node) else len(node) + _KEPT_BYTES
 
 
 class TreeNodes:

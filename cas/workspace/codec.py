@@ -109,12 +109,14 @@ def pinned(value: Aggregate) -> Link:
 
 def from_fields(type: AggregateType, fields: Fields) -> Aggregate:
     """The aggregate of plain fields of the newest version. Raises `InvalidRecord`."""
-    extra = () if fields.keys() <= type.fields.keys() else fields.keys() - type.fields.keys()
-    if extra and type.unknown == "refuse":
-        name = min(extra)
-        raise not_valid(type.name, _id_of(fields), name, "is not known to its type, which refuses")
-    kept = {name: fields[name] for name in sorted(extra)}
-    known = {name: fields[name] for name in fields if name not in kept} if extra else fields
+    known, kept = fields, {}
+    if not fields.keys() <= type.fields.keys():
+        extra = fields.keys() - type.fields.keys()
+        if type.unknown == "refuse":
+            reason = "is not known to its type, which refuses"
+            raise not_valid(type.name, _id_of(fields), min(extra), reason)
+        kept = {name: fields[name] for name in sorted(extra)}
+        known = {name: fields[name] for name in fields if name not in kept}
     read = _reader(type.cls)
     try:
         value = read(known, type.cls)

@@ -15,7 +15,7 @@ from cas.errors import AggregateNotFound
 from cas.history.core import Core
 from cas.history.snapshot import Snapshot
 from cas.history.view import View
-from cas.model.ids import BlobId, CommitId, Kind
+from cas.model.ids import BlobId, CommitId, Kind, as_blob_id
 from cas.model.names import split_path
 from cas.model.objects import Commit, EntryKind
 from cas.trees import paths
@@ -31,6 +31,7 @@ Where = Callable[[Any], bool]
 """A predicate over aggregates."""
 
 _GROUP: Final = 1024
+_TREE: Final = int(EntryKind.TREE)
 
 
 @frozen
@@ -96,7 +97,7 @@ class Reader:
             value = find(DIRECTORY, root, id.encode(), self._nodes)
         else:
             value = paths.value_at(root, split_path(id), self._nodes)
-        return None if value is None or value[0] == EntryKind.TREE else BlobId(value[1])
+        return None if value is None or value[0] == _TREE else as_blob_id(value[1])
 
     def load(self, type: AggregateType, record: BlobId) -> Aggregate:
         """The aggregate of a record."""

@@ -25,14 +25,14 @@ STEPS = st.lists(
 )
 
 
-@given(STEPS, st.integers(0, 12_000))
-def test_a_cache_gives_nodes_and_stays_within_its_bound(
-    steps: list[tuple[str, int]], bytes_max: int
+@given(STEPS, st.integers(0, 12_000), st.integers(0, 4_000))
+def test_a_cache_gives_nodes_and_stays_within_its_bounds(
+    steps: list[tuple[str, int]], bytes_max: int, kept_max: int
 ) -> None:
-    """However nodes came in, each is given whole, as a node where one is asked for; and all that
-    is kept weighs no more than the bound, but for a single one.
+    """However nodes came in, each is given whole, as a node where one is asked for; and what is
+    kept decoded, or as bytes, weighs no more than the bound of each, but for a single one.
     """
-    cache = NodeCache(bytes_max)
+    cache = NodeCache(bytes_max, kept_max)
     for what, number in steps:
         node = NODES[number]
         if what == "node":
@@ -49,11 +49,11 @@ def test_a_cache_gives_nodes_and_stays_within_its_bound(
         else:
             assert cache.data_of(node.id) in (None, node.data)
         kept = [each for node in NODES if (each := cache.find(node.id)) is not None]
-        weight = sum(
-            each.weight_bytes if isinstance(each, Node) else len(each) + 250 for each in kept
-        )
-        assert weight <= bytes_max or len(kept) == 1
-        assert cache.has_room == (2 * weight < bytes_max)
+        decoded = [each.weight_bytes for each in kept if isinstance(each, Node)]
+        undecoded = [len(each) + 250 for each in kept if isinstance(each, bytes)]
+        assert sum(decoded) <= bytes_max or len(decoded) == 1
+        assert sum(undecoded) <= kept_max or len(undecoded) == 1
+        assert cache.has_room == (2 * sum(decoded) < bytes_max)
 
 
 def test_bytes_take_a_part_of_the_room_of_nodes() -> None:
@@ -61,7 +61,7 @@ def test_bytes_take_a_part_of_the_room_of_nodes() -> None:
     leaves = [node_of(number, 32) for number in range(400)]
     counts = []
     for form in (list(leaves), [each.data for each in leaves]):
-        cache = NodeCache(200_000)
+        cache = NodeCache(200_000, 200_000)
         for leaf, each in zip(leaves, form, strict=True):
             cache.put(leaf.id, each)
         counts.append(sum(cache.find(leaf.id) is not None for leaf in leaves))
@@ -73,7 +73,7 @@ def test_peeking_decodes_while_there_is_room() -> None:
     full; loading it decodes it in either.
     """
     contents = {node.id: node.data for node in NODES}
-    cache = NodeCache(6_000)
+    cache = NodeCache(6_000, 6_000)
     nodes = TreeNodes(cache, lambda _batch, id: (int(Kind.TREE), contents[id]), DIRECTORY)
     first = nodes.peek(NODES[8].id)
     assert isinstance(first, Node)
