@@ -2,10 +2,11 @@
 that finds nothing; commits beside gc; a catalog made again from its packs.
 
 Product and peers work on copies of one home each, made before the clock starts. What is measured is
-all that a user has to type: `cas retain` and `cas gc`, `borg prune` and `borg compact`, `restic
-forget --prune`, and for git the shallow boundary, `reflog expire` and `gc --prune=now`. Files that
-the product removes are counted by their names. Invariant: what was kept is compared with its state
-after the row, and homes of peers with a thousand snapshots are kept for later runs.
+all that a user has to type, in as few commands as a tool has for it: `cas retain --gc`, `restic
+forget --prune`, `borg prune` and `borg compact` (no option of borg joins them), and for git the
+shallow boundary, `reflog expire` and `gc --prune=now`. Files that the product removes are counted
+by their names. Invariant: what was kept is compared with its state after the row, and homes of
+peers with a thousand snapshots are kept for later runs.
 """
 
 from __future__ import annotations
@@ -135,8 +136,8 @@ def reclaiming(tool: Tool, home: Path, kept: int) -> Step:
     if isinstance(tool, Cas):
         store = str(tool.store(home))
         rules = ("--keep-last", str(kept), "--horizon", "0h", "--horizon-entries", "0")
-        retain = tool.command("retain", *rules, "--quiet", "--store", store)
-        return Step((retain, tool.command("gc", "--store", store)), home, tool.environment)
+        retain = tool.command("retain", *rules, "--gc", "--quiet", "--store", store)
+        return Step((retain,), home, tool.environment)
     if isinstance(tool, Borg):
         place = str(home / "repo")
         prune = (str(tool.program), "prune", "--keep-last", str(kept), place)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from cas.catalog import adopt as adopting
     from cas.catalog import postgres_place as servers
     from cas.history.core import Core
+    from cas.history.retain import RetentionPlan
     from cas.history.upkeep import BackupReport, Chore, GcPlan, GcResult, MaintenanceReport
     from cas.maintenance import hosted, newstore
     from cas.maintenance import maintain as maintaining
@@ -226,9 +227,9 @@ class LaterUpkeep:
         assert isinstance(store, Store)
         return maintaining.Maintenance(store, self._load()).run(budget_ms, stopping)
 
-    def plan_gc(self, core: Core, grace_us: int, full: bool) -> GcPlan:
+    def plan_gc(self, core: Core, grace_us: int, full: bool, after: RetentionPlan | None) -> GcPlan:
         """`Collector.plan_gc`."""
-        return self._load().plan_gc(core, grace_us, full)
+        return self._load().plan_gc(core, grace_us, full, after)
 
     def collect(
         self,

@@ -217,9 +217,8 @@ class StoreCalls(Face[Store]):
 
         Where a ref has moved since, nothing is done and the result names it with both sides.
         Undoing again goes further back: entries that were undone, and undos, are passed over.
-        What the entry recorded (events, objects, the entry itself) stays. Raises
-        `EntryNotFound`, `Invalid` for an entry that moved no ref, `RefConflict`, and what a
-        commit raises.
+        What the entry recorded (events, objects, itself) stays. Raises `EntryNotFound`,
+        `Invalid` for an entry that moved no ref, `RefConflict`, and what a commit raises.
         """
         return await self._run(lambda: self.sync.undo(seq, author=author, message=message))
 
@@ -253,9 +252,8 @@ class StoreCalls(Face[Store]):
         and rules of protection and retention too, legal holds and the horizon never.
 
         The moment is that after entry `seq`, or a time (µs since 1970 UTC). A path comes back
-        in a new commit of its branch; refs that did not exist then are deleted. Raises
-        `EntryNotFound`, `RevisionNotFound`, `AmbiguousRevision`, `PathNotFound`, `RefConflict`,
-        and what a commit raises.
+        in a new commit of its branch; refs that did not exist then go. Raises `EntryNotFound`,
+        `RevisionNotFound`, `AmbiguousRevision`, `PathNotFound`, and what a commit raises.
         """
         return await self._run(
             lambda: self.sync.restore(
@@ -267,8 +265,7 @@ class StoreCalls(Face[Store]):
         """What a retention policy would give up, and what keeps the rest; writes nothing.
 
         Without `policy` that of the store. Commits that go keep their record; what a ref, a pin
-        or a legal hold keeps in any state behind the horizon stays. Raises `Invalid` when the
-        store has no policy, and what reading raises.
+        or a legal hold keeps behind the horizon stays. Raises `Invalid` without a policy.
         """
         return await self._run(lambda: self.sync.plan_retention(policy))
 
@@ -377,10 +374,8 @@ class StoreCalls(Face[Store]):
         return await self._run(lambda: self.sync.entry(seq))
 
     async def outcome(self, transaction: bytes | str) -> Entry | None:
-        """What became of a transaction, by its txid (bytes) or its caller's key (text).
-
-        Its entry, or None when it never committed. Raises `ReadOnly` where only the primary of a
-        server could say that, and this handle is not on it.
+        """What became of a transaction, by its txid (bytes) or its caller's key (text): its entry,
+        or None when it never committed. Raises `ReadOnly` where only the primary can say it.
         """
         return await self._run(lambda: self.sync.outcome(transaction))
 
@@ -393,12 +388,17 @@ class StoreCalls(Face[Store]):
         """
         return await self._run(lambda: self.sync.mirror())
 
-    async def plan_gc(self, *, grace_us: int = 1209600000000, full: bool = False) -> GcPlan:
-        """What `gc` would do; removes nothing. `grace_us` and `full` as there.
-
-        Raises `Corrupt` where the store is not whole: damage is never taken for garbage.
+    async def plan_gc(
+        self,
+        *,
+        grace_us: int = 1209600000000,
+        full: bool = False,
+        after: RetentionPlan | None = None,
+    ) -> GcPlan:
+        """What `gc` would do; removes nothing. `grace_us` and `full` as there; `after`: as if that
+        had been applied. Raises `Corrupt` where the store is not whole: that is no garbage.
         """
-        return await self._run(lambda: self.sync.plan_gc(grace_us=grace_us, full=full))
+        return await self._run(lambda: self.sync.plan_gc(grace_us=grace_us, full=full, after=after))
 
     async def apply_gc(self, plan: GcPlan) -> GcResult:
         """Do what a plan of this handle says, as far as it still holds: what anything leads to
@@ -440,9 +440,8 @@ class StoreCalls(Face[Store]):
 
         One moment of the store, whoever writes meanwhile; verified on its way. Damage in the
         store is told as `CorruptPack` and nothing is recorded, unless it is accepted. What was
-        purged since goes from the backup too. Raises `BackupMismatch`, `NotABackup`, `Busy`,
-        `Invalid`, and what a write raises. With progress: `cas.backup`; the way back:
-        `cas.restore_store`.
+        purged since goes from the backup too. Raises `BackupMismatch`, `NotABackup`, `Busy`, and
+        what a write raises. With progress: `cas.backup`; the way back: `cas.restore_store`.
         """
         return await self._run(lambda: self.sync.backup(place, accept_damage=accept_damage))
 

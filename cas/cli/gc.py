@@ -68,8 +68,13 @@ def gc_command(front: Front, dry_run: bool, grace: int, full: bool) -> None:
             else store.gc(grace_us=grace, full=full)
         )
     if front.out.json:
-        front.out.document("gc", **_fields(found))
-        return
+        front.out.document("gc", **fields(found))
+    else:
+        tell(front, found)
+
+
+def tell(front: Front, found: GcPlan | GcResult) -> None:
+    """What went, or would go, for people."""
     front.out.lines(columns([_row(row) for row in found.rows], frozenset((2, 3))))
     front.out.note(_sentence(found))
     if found.marked.reason:
@@ -116,7 +121,8 @@ def _why(found: GcPlan | GcResult) -> list[str]:
     return ["kept:", *columns(rows, frozenset((0, 1)))] if rows else []
 
 
-def _fields(found: GcPlan | GcResult) -> dict[str, Any]:
+def fields(found: GcPlan | GcResult) -> dict[str, Any]:
+    """The same as keys of a document."""
     return {
         "dry_run": isinstance(found, GcPlan),
         "entry": found.seq,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from attrs import evolve
@@ -24,7 +24,14 @@ from cas.history.retention import (
 )
 from cas.history.revision import when
 from cas.history.store import Store
+from cas.later import Later
 from cas.model.names import printable
+
+if TYPE_CHECKING:
+    from cas.cli import gc as collecting
+    from cas.history.upkeep import GcPlan, GcResult
+else:
+    collecting = Later("cas.cli.gc")
 
 
 def _number(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
@@ -68,6 +75,7 @@ def keep_options(function: Any) -> Any:
 @click.option("-n", "--dry-run", is_flag=True, help="Tell what would go and do nothing.")
 @click.option("--paths", is_flag=True, help="Tell the versions of files that go, too.")
 @click.option("--kept", is_flag=True, help="Tell what stays, and why, too.")
+@click.option("--gc", "collect", is_flag=True, help="And give back the space, as `cas gc` does.")
 @click.option("--save", is_flag=True, help="Keep the rule in the store, and do nothing else.")
 @click.option("--list", "listed", is_flag=True, help="List the rules of the store.")
 @click.option("-d", "--delete", metavar="PATTERN", help="Take the rule of PATTERN out.")
@@ -83,6 +91,7 @@ def retain(
     dry_run: bool,
     paths: bool,
     kept: bool,
+    collect: bool,
     save: bool,
     listed: bool,
     delete: str | None,
@@ -92,16 +101,17 @@ def retain(
     """Give up the content of old commits, by rules.
 
     A commit that no rule keeps is thinned: its record stays in the log, its files cannot be read
-    any more, and the next `cas gc` makes room. What a branch, tag or pin points at now, or did
-    since the horizon, stays. Without rules those go that the store has.
+    any more, and the next `cas gc` makes room, or --gc at once. What a branch, tag or pin points
+    at now, or did since the horizon, stays. Without rules those go that the store has.
     """
     rule = _rule(pattern, keep_within, counts)
     far = _horizon(horizon, horizon_entries)
-    if (listed or delete) and (rule or far or dry_run or paths or kept or save or message):
+    doing = dry_run or paths or kept or collect
+    if (listed or delete) and (rule or far or doing or save or message):
         raise click.UsageError("--list and --delete go alone.")
     if listed and delete:
         raise click.UsageError("--list and --delete go alone.")
-    if save and (dry_run or paths or kept or not (rule or far)):
+    if save and (doing or not (rule or far)):
         raise click.UsageError("--save takes rules, and does nothing with them yet.")
     if listed or delete or save:
         _policy(front, rule, far, delete, write=not listed)
@@ -113,7 +123,16 @@ def retain(
         done = Retained(plan, None)
         if not dry_run:
             done = store.apply(plan, author=author, message=message)
-    _tell(front, done, dry_run, versions if paths else None, kept=kept)
+        if not front.out.json:
+            _tell(front, done, dry_run, versions if paths else None, kept=kept)
+        found: GcPlan | GcResult | None = None
+        if collect:
+            found = store.plan_gc(after=plan) if dry_run else store.gc()
+    if front.out.json:
+        more = {} if found is None else {"gc": collecting.fields(found)}
+        _document(front, done, dry_run, versions if paths else None, kept=kept, more=more)
+    elif found is not None:
+        collecting.tell(front, found)
 
 
 def _rule(
@@ -210,46 +229,55 @@ def _policy_fields(policy: RetentionPolicy | None) -> dict[str, Any]:
 # -- what goes -------------------------------------------------------------------------------------
 
 
+def _document(
+    front: Front,
+    done: Retained,
+    dry_run: bool,
+    versions: list[GivenUp] | None,
+    *,
+    kept: bool,
+    more: dict[str, Any],
+) -> None:
+    plan = done.plan
+    if versions is not None:
+        more["paths"] = [
+            {
+                "commit": str(found.id),
+                **named("path", found.path),
+                "id": str(found.entry.id),
+                "size": found.entry.size,
+            }
+            for found in versions
+        ]
+    if kept:
+        more["kept"] = [
+            {"commit": str(item.id), "reasons": list(map(printable, item.reasons))}
+            for item in plan.kept
+        ]
+    front.out.document(
+        "retain",
+        entry=None if done.entry is None else done.entry.seq,
+        dry_run=dry_run,
+        horizon={"before": plan.horizon_before, "after": plan.horizon},
+        going=[
+            {
+                "commit": str(item.id),
+                "refs": list(item.refs),
+                "reason": printable(item.reason),
+                "author": printable(item.commit.author),
+                "message": item.commit.message,
+                "time": when(item.commit.time_us, exact=True),
+            }
+            for item in plan.going
+        ],
+        **more,
+    )
+
+
 def _tell(
     front: Front, done: Retained, dry_run: bool, versions: list[GivenUp] | None, *, kept: bool
 ) -> None:
     plan, out = done.plan, front.out
-    if out.json:
-        more: dict[str, Any] = {}
-        if versions is not None:
-            more["paths"] = [
-                {
-                    "commit": str(found.id),
-                    **named("path", found.path),
-                    "id": str(found.entry.id),
-                    "size": found.entry.size,
-                }
-                for found in versions
-            ]
-        if kept:
-            more["kept"] = [
-                {"commit": str(item.id), "reasons": list(map(printable, item.reasons))}
-                for item in plan.kept
-            ]
-        out.document(
-            "retain",
-            entry=None if done.entry is None else done.entry.seq,
-            dry_run=dry_run,
-            horizon={"before": plan.horizon_before, "after": plan.horizon},
-            going=[
-                {
-                    "commit": str(item.id),
-                    "refs": list(item.refs),
-                    "reason": printable(item.reason),
-                    "author": printable(item.commit.author),
-                    "message": item.commit.message,
-                    "time": when(item.commit.time_us, exact=True),
-                }
-                for item in plan.going
-            ],
-            **more,
-        )
-        return
     out.lines(_lines(plan, versions or [], kept=kept, thin=out.paint("thin", "red")))
     out.note(_summary(done, dry_run, versions))
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from cas.history import revision as revisions
     from cas.history import transaction as transactions
     from cas.history import view as views
+    from cas.history.retain import RetentionPlan
     from cas.history.revision import AsOf
     from cas.history.snapshot import Change, Snapshot
     from cas.history.transaction import Transaction
@@ -293,10 +294,8 @@ class Store(HistoryVerbs, Keeping, Watching):
         return entry
 
     def outcome(self, transaction: bytes | str) -> Entry | None:
-        """What became of a transaction, by its txid (bytes) or its caller's key (text).
-
-        Its entry, or None when it never committed. Raises `ReadOnly` where only the primary of a
-        server could say that, and this handle is not on it.
+        """What became of a transaction, by its txid (bytes) or its caller's key (text): its entry,
+        or None when it never committed. Raises `ReadOnly` where only the primary can say it.
         """
         txid = txid_from_key(transaction) if isinstance(transaction, str) else transaction
         return self.core.outcome(txid)
@@ -368,12 +367,13 @@ class Store(HistoryVerbs, Keeping, Watching):
         with self._spill_lock:
             return self._spill.mirror()
 
-    def plan_gc(self, *, grace_us: int = GC_GRACE_US, full: bool = False) -> GcPlan:
-        """What `gc` would do; removes nothing. `grace_us` and `full` as there.
-
-        Raises `Corrupt` where the store is not whole: damage is never taken for garbage.
+    def plan_gc(
+        self, *, grace_us: int = GC_GRACE_US, full: bool = False, after: RetentionPlan | None = None
+    ) -> GcPlan:
+        """What `gc` would do; removes nothing. `grace_us` and `full` as there; `after`: as if that
+        had been applied. Raises `Corrupt` where the store is not whole: that is no garbage.
         """
-        return self._keeper().plan_gc(self.core, grace_us, full)
+        return self._keeper().plan_gc(self.core, grace_us, full, after)
 
     def apply_gc(self, plan: GcPlan) -> GcResult:
         """Do what a plan of this handle says, as far as it still holds: what anything leads to
@@ -427,9 +427,8 @@ class Store(HistoryVerbs, Keeping, Watching):
 
         One moment of the store, whoever writes meanwhile; verified on its way. Damage in the
         store is told as `CorruptPack` and nothing is recorded, unless it is accepted. What was
-        purged since goes from the backup too. Raises `BackupMismatch`, `NotABackup`, `Busy`,
-        `Invalid`, and what a write raises. With progress: `cas.backup`; the way back:
-        `cas.restore_store`.
+        purged since goes from the backup too. Raises `BackupMismatch`, `NotABackup`, `Busy`, and
+        what a write raises. With progress: `cas.backup`; the way back: `cas.restore_store`.
         """
         return self._keeper().backup(self, fspath(place), accept_damage)
 

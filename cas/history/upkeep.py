@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
-from attrs import field, frozen
+from attrs import field
 
 from cas.model.ids import Kind
 from cas.model.names import count
+from cas.model.values import frozen
 
 if TYPE_CHECKING:
     from cas.history.core import Core
+    from cas.history.retain import RetentionPlan
 
 
 @frozen
@@ -231,8 +233,8 @@ class Upkeep(Protocol):
         so.
         """
 
-    def plan_gc(self, core: Core, grace_us: int, full: bool) -> GcPlan:
-        """What `collect` would do."""
+    def plan_gc(self, core: Core, grace_us: int, full: bool, after: RetentionPlan | None) -> GcPlan:
+        """What `collect` would do, once `after` was applied."""
 
     def collect(
         self,

@@ -37,6 +37,29 @@ def test_retain_shows_what_goes_and_then_does_it(stocked: Shell) -> None:
     assert "nothing to do\n" in stocked("retain", "--keep-last", "2").err
 
 
+def test_retain_gives_the_space_back_at_once(stocked: Shell) -> None:
+    """--gc collects what was given up by then; a dry run tells both, and does neither."""
+    grow(stocked, 3)
+    words = ("retain", "--keep-last", "1", *NOW, "--gc")
+    shown = stocked(*words, "--dry-run")
+    assert "4 commits would give up content" in shown.err
+    assert "would go: " in shown.err
+    gone = [line for line in shown.lines if line.startswith("dropped ")]
+    assert gone
+    document = stocked(*words, "--dry-run", "--json").document
+    assert (document["entry"], document["gc"]["dry_run"]) == (None, True)
+    assert "would go: 0 objects" in stocked("gc", "--dry-run").err
+    done = stocked(*words)
+    assert "4 commits gave up content" in done.err
+    assert "removed: " in done.err
+    assert [line for line in done.lines if line.startswith("dropped ")] == gone
+    again = stocked(*words, "--json").document
+    assert (again["going"], again["gc"]["dry_run"]) == ([], False)
+    stocked("fsck")
+    stocked("retain", "--gc", "--list", expect=2)
+    stocked("retain", "--gc", "--keep-last", "1", "--save", expect=2)
+
+
 def test_thinned_commits_are_told_wherever_they_are_shown(stocked: Shell) -> None:
     """log, log --long, log --graph, show and their JSON say thinned, by whom and why."""
     grow(stocked, 2)

@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import compress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from cas.errors import Invalid, StorageFull
 from cas.history.core import Core
@@ -35,11 +35,15 @@ from cas.maintenance.gc.reencode import reencode
 from cas.maintenance.gc.roots import Roots, read_roots
 from cas.maintenance.gc.scarce import Scarce
 from cas.model.ids import Kind
+from cas.model.values import frozen
 from cas.objects.promises import MARKING
 from cas.objects.store import ObjectStore
 from cas.objects.unlink import remove_unlinked
 from cas.trees.cursor import nodes_of
 from cas.trees.node import EMPTY_DATA, REFS
+
+if TYPE_CHECKING:
+    from cas.history.retain import RetentionPlan
 
 _REASONS = {FREE: "loose", DROPPED: "dropped"}
 
@@ -67,9 +71,13 @@ class Collector:
         self._ages = Ages(objects.cache)
         self._doubles = Doubles(objects)
 
-    def plan_gc(self, core: Core, grace_us: int, full: bool) -> GcPlan:
-        """Mark, and say what nothing leads to. Raises `Corrupt` where the store is not whole."""
-        return self._plan(self._mark(core, grace_us, full))
+    def plan_gc(
+        self, core: Core, grace_us: int, full: bool, after: RetentionPlan | None = None
+    ) -> GcPlan:
+        """Mark, and say what nothing leads to, or would once `after` was applied. Raises `Corrupt`
+        where the store is not whole.
+        """
+        return self._plan(self._mark(core, grace_us, full, saving=after is None, after=after))
 
     def collect(
         self,
@@ -211,12 +219,13 @@ class Collector:
         version: int | None = None,
         *,
         saving: bool = True,
+        after: RetentionPlan | None = None,
     ) -> _Mark:
         """`version`: what was installed behind it counts as newer than the mark."""
         objects = self._objects
         leftovers = find_leftovers(objects)
         with objects.catalog.read() as reader:
-            roots = read_roots(core, reader)
+            roots = read_roots(core, reader, planned=after)
         if version is not None:
             roots = evolve(roots, version=min(version, roots.version))
         objects.catalog.harden(reading=True)
@@ -239,7 +248,9 @@ class Collector:
         keep_cheap_bases(marks, Chains(marks), kept_bytes)
         if shares is not None:
             shares.note("base")
-            rows = self._ages.kept = shares.rows
+            rows = shares.rows
+            if after is None:
+                self._ages.kept = rows
         return _Mark(
             objects, roots, marks, leftovers, grace_us, waiting, waiting_packs, rows, colored.marked
         )

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from attrs import frozen
-
 from cas.errors import Uncounted
 from cas.history.core import Core
 from cas.history.upkeep import COUNTED, FULL, KeptRow, Marked
@@ -21,6 +19,7 @@ from cas.maintenance.gc.forward import Forward, check_place
 from cas.maintenance.gc.kept import Shares, keep_refs
 from cas.maintenance.gc.reach import Marks
 from cas.maintenance.gc.roots import Roots
+from cas.model.values import frozen
 from cas.objects.store import ObjectStore
 
 

@@ -14,8 +14,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from attrs import frozen
-
 from cas.catalog.catalog import CatalogReader, CatalogWriter, Head
 from cas.errors import Unavailable
 from cas.limits import GC_LATE_SLOTS_MAX
@@ -23,6 +21,7 @@ from cas.maintenance.gc.colors import DROPPED, FREE, GONE, KEEPING, KEPT, REPLAC
 from cas.maintenance.gc.reach import Marks
 from cas.maintenance.gc.roots import Roots, entries
 from cas.maintenance.gc.told import named_in
+from cas.model.values import frozen
 from cas.objects.packs import PackInfo, pack_name
 from cas.objects.store import ObjectStore
 from cas.trees.node import REFS

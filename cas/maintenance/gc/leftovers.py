@@ -12,13 +12,12 @@ if one of them holds entries that are not in the journal, whatever clocks say.
 
 from __future__ import annotations
 
-from attrs import frozen
-
 from cas.catalog.catalog import CatalogReader, SessionRow
 from cas.errors import CasError
 from cas.model.entry import Entry
 from cas.model.ids import Kind
 from cas.model.segment import Segment
+from cas.model.values import frozen
 from cas.objects.packs import Copy, PackInfo, file_name, read_footer
 from cas.objects.store import ObjectStore
 from cas.objects.unlink import SLICE_FILES

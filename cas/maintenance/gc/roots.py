@@ -14,9 +14,7 @@ named is `dropped`: it may be missing already, and it waits for no grace.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
-
-from attrs import frozen
+from typing import TYPE_CHECKING, Final
 
 from cas.catalog.catalog import CatalogReader
 from cas.errors import CorruptJournal
@@ -27,7 +25,11 @@ from cas.maintenance.gc.told import SegmentsTold, Told, named_in
 from cas.model.entry import Entry
 from cas.model.ids import CommitId, Kind
 from cas.model.objects import Commit
+from cas.model.values import frozen
 from cas.trees.node import REFS
+
+if TYPE_CHECKING:
+    from cas.history.retain import RetentionPlan
 
 _ENTRIES: Final = 1024
 
@@ -59,20 +61,26 @@ class Roots:
         return self.kept.union(target for _name, _kind, target in self.refs)
 
 
-def read_roots(core: Core, reader: CatalogReader, after: int = 0) -> Roots:
+def read_roots(
+    core: Core, reader: CatalogReader, after: int = 0, planned: RetentionPlan | None = None
+) -> Roots:
     """All roots of this state; of the journal only what entries behind `after` have added.
 
+    With `planned` those that there would be if that was applied, but for what says so itself.
     Raises `CorruptJournal`, `CorruptCatalog`.
     """
     head = reader.head()
     begun = [session.base_seq for session in reader.sessions()]
     now = core.timeline.now(reader, head)
     told = horizon_at(core, now)
-    horizon = min(told.seq, head.seq, *begun)
+    oldest = told.seq if planned is None else max(told.seq, planned.horizon)
+    horizon = min(oldest, head.seq, *begun)
     # While a session looks back further, what it sees is whole, but for what was thinned by then.
-    then = now if horizon == told.seq else core.timeline.at(reader, horizon)
+    then = now if horizon == oldest else core.timeline.at(reader, horizon)
     thinned = set(thinned_commits(core, horizon_at(core, then)))
-    if then is not now:
+    if then is now:
+        thinned.update([item.id for item in planned.going] if planned else ())
+    else:
         late = set(thinned_commits(core, told)) - thinned
         thinned.update(id for id in late if _is_hollow(core, id))
     kept: set[bytes] = set()

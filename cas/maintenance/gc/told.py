@@ -17,12 +17,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from attrs import frozen
-
 from cas.limits import ID_BYTES, KIB
 from cas.model.entry import Entry
 from cas.model.ids import Kind, digest_blob
 from cas.model.segment import Segment
+from cas.model.values import frozen
 from cas.objects.store import ObjectStore
 
 _FOLDER: Final = "segments"

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import cas
+from cas.history.retention import HorizonRule, KeepRule, RetentionPolicy, Span
 from cas.history.store import Store
 from cas.history.upkeep import COUNTED, FULL
 from cas.maintenance.findings import Severity
@@ -56,6 +57,25 @@ def test_a_thinned_commit_is_taken_by_counts(store: Store, seen: Seen, rng: Rand
     assert {path: store.snapshot("main")[path] for path in files if "d1/" not in path} == {
         path: content for path, content in files.items() if "d1/" not in path
     }
+
+
+def test_what_retention_would_leave_is_not_remembered(store: Store, seen: Seen) -> None:
+    """A plan of what would go after retention goes by counts, and leaves them as they were."""
+    for at in range(4):
+        write(store, "main", {"f": b"%d" % at * 3_000, f"g{at}": b"%d" % at})
+    run(store, FULL)
+    before = {path.name: path.read_bytes() for path in Path(store.objects.cache).glob("gc-*")}
+    wanted = store.plan_retention(
+        RetentionPolicy((KeepRule("heads/*", last=1),), HorizonRule(Span(), 0))
+    )
+    plan = store.plan_gc(after=wanted)
+    assert plan.marked.how == COUNTED
+    assert {
+        path.name: path.read_bytes() for path in Path(store.objects.cache).glob("gc-*")
+    } == before
+    store.apply(wanted)
+    assert run(store, COUNTED).rows == plan.rows
+    assert seen.compared >= 2
 
 
 # -- any history -----------------------------------------------------------------------------------

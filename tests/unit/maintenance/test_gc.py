@@ -472,6 +472,46 @@ def test_a_writer_that_looks_back_behind_the_horizon_stops_no_run(store: Store) 
     assert exists(store, *contents) == [False, False, False, False, False, True]
 
 
+def test_a_plan_says_what_would_go_after_retention(store: Store, rng: Random) -> None:
+    """`plan_gc(after=...)` tells what retention and gc take together, and changes nothing."""
+    policy = RetentionPolicy((KeepRule("heads/*", last=2),), HorizonRule(Span(), 0))
+    contents = [rng.randbytes(3_000) for _ in range(6)]
+    for at, content in enumerate(contents):
+        write(
+            store, "main", {f"d{at}/f": content, f"d{at - 1}/f": None} if at else {"d0/f": content}
+        )
+    store.hold(store.resolve("main~4"), reason="case 7")
+    wanted = store.plan_retention(policy)
+    kept = store.gc().kept
+    plan = store.plan_gc(after=wanted)
+    going = {(row.reason, row.kind): row.object_count for row in plan.rows}
+    assert going[("dropped", Kind.BLOB)] == 2
+    assert store.plan_gc().is_empty
+    done = store.gc()
+    assert (done.rows, done.kept) == ((), kept)
+    assert exists(store, *contents) == [True] * 6
+    store.apply(wanted)
+    done = store.apply_gc(plan)
+    assert {(row.reason, row.kind): row.object_count for row in done.rows} == going
+    assert exists(store, *contents) == [True, True, False, False, True, True]
+
+
+def test_a_plan_after_retention_minds_who_looks_back(store: Store) -> None:
+    """While a writer that began earlier is at work, what retention would give up would not go."""
+    policy = RetentionPolicy((KeepRule("heads/*", last=1),), HorizonRule(Span(), 0))
+    write(store, "main", {"f": b"1" * 3_000})
+    with reopened(store) as other:
+        batch = other.objects.new_batch()
+        batch.put(Kind.BLOB, os.urandom(90_000))
+        batch.seal()
+        write(store, "main", {"f": b"2" * 3_000})
+        wanted = store.plan_retention(policy)
+        assert len(wanted.going) == 1
+        assert store.plan_gc(after=wanted).rows == ()
+        other.objects.commit(batch)
+    assert store.plan_gc(after=wanted).object_count
+
+
 def test_a_file_of_a_newer_catalog_stays(store: Store, tmp_path: Path) -> None:
     """Where an old catalog was put back, the files that only the newer one knew stay."""
     write(store, "main", {"a": b"1"})
