@@ -371,9 +371,11 @@ RESERVE_STORE_BYTES_MIN: Final = 8 * MIB
 RESERVE_SHARE: Final = 32
 RESERVE_BYTES_MIN: Final = 1 * MIB
 RESERVE_BYTES_MAX: Final = 8 * MIB
+RESERVE_FREE_BYTES_MAX: Final = 16 << 30
 """Room on the disk that is kept for a collection when there is no other, of stores from 8 MiB on:
 a thirty-second of the packs and half of what lies in the catalog, for that has to go into a pack
-before a file may go; what gathers there before a spill is 8 MiB at the most.
+before a file may go; what gathers there before a spill is 8 MiB at the most. It is kept while less
+than the last number is free: a disk that has more will not be full before a writer looks again.
 """
 
 GREP_CPU_S: Final = 10.0

@@ -337,6 +337,8 @@ class Store(HistoryVerbs, Keeping, Watching):
         if self._spill_lock.acquire(blocking=False):
             try:
                 self._spill.step()
+                if not self._spill_is_due:  # a handle that stays open for months sees to it too
+                    self.objects.room.keep()
             except CasError as error:
                 # The commit before it was acknowledged and stands, so this is not its error.
                 warn(f"a spill was put off: {error}")

@@ -1,7 +1,7 @@
 """Room that is kept for when there is none: a file that is given up where the disk is full.
 
 Floor 2. Invariant: it is a file of the cache, which may be deleted at any time; nothing fails for
-want of it, and it is never made of the last room that there is.
+want of it, and it is never made of the last room that there is, nor while there is much of it.
 
 Its bytes are random, because a file system may store none of those that it can compress.
 """
@@ -12,6 +12,8 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
+
+from cas.limits import RESERVE_FREE_BYTES_MAX
 
 NAME: Final = "reserve"
 LENT_BYTES: Final = 64 << 10
@@ -29,7 +31,9 @@ class Reserve:
         self._path: Final = None if folder is None else os.path.join(folder, NAME)
 
     def keep(self, size_bytes: int, random: Callable[[int], bytes]) -> None:
-        """See to it that it has so many bytes, if there is plenty of room. Never raises."""
+        """See to it that it has so many bytes, where a full disk is not far and there is room for
+        them. Never raises.
+        """
         with suppress(OSError):
             self._keep(size_bytes, random)
 
@@ -40,7 +44,9 @@ class Reserve:
             have = os.stat(self._path).st_size
         except FileNotFoundError:
             have = 0
-        if have >= size_bytes or self.free_bytes() < _PLENTY * (size_bytes - have):
+        if have >= size_bytes:
+            return
+        if not _PLENTY * (size_bytes - have) <= self.free_bytes() < RESERVE_FREE_BYTES_MAX:
             return
         fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:

@@ -37,8 +37,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 24 MiB, likewise: room for a store that keeps a reserve."""
-    with _mounted(tmp_path / "disk", "24m") as place:
+    """A file system of 32 MiB, likewise: room for a store that keeps a reserve."""
+    with _mounted(tmp_path / "disk", "32m") as place:
         yield place
 
 
