@@ -27,7 +27,8 @@ from cas.storage.record import COMMON_GROUP, NO_GROUP, TAG_BYTES
 
 GROUP_BYTES: Final = 1 << 20
 GROUP_COUNT_MAX: Final = 512
-_WORKERS: Final = min(4, os.cpu_count() or 1)
+_WORKERS: Final = max(1, min(4, (os.cpu_count() or 1) - 1))
+"""The caller is busy too, and compresses whenever it would have to wait."""
 IN_FLIGHT_BYTES_MAX: Final = 16 << 20
 _ITEM_BYTES: Final = 256
 """About what an object takes beside its content: else 800,000 tiny ones would be in flight."""
@@ -212,6 +213,8 @@ class Pipeline:
             everything or waiting[0].done.is_set() or self._in_flight_bytes > IN_FLIGHT_BYTES_MAX
         ):
             group = waiting.popleft()
+            while not group.done.is_set() and self._work_once():
+                pass
             group.done.wait()
             self._in_flight_bytes -= group.size_bytes
             if group.error is not None:
@@ -239,13 +242,17 @@ class Pipeline:
     def _work(self) -> None:
         while True:
             self._ready.acquire()
-            try:
-                group = self._queue.popleft()
-            except IndexError:
-                if self._closed:
-                    return
-                continue
-            self._encode(group)
+            if not self._work_once() and self._closed:
+                return
+
+    def _work_once(self) -> bool:
+        """Encode the group that waits longest; False when none does."""
+        try:
+            group = self._queue.popleft()
+        except IndexError:
+            return False
+        self._encode(group)
+        return True
 
     def _encode(self, group: _Group) -> None:
         try:
