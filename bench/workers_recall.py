@@ -205,11 +205,12 @@ class Product(Contender):
         shares = []
         self.answer(request["questions"][0], 100)  # reads what is new
         arena = self.recall._engine.arena
-        every = np.flatnonzero(arena.held_at(self.recall.position()))
+        held = arena.held_at(self.recall.position())
+        every = np.flatnonzero(held)
         for vector in self.embedder.embed(request["questions"]):
             (packed,) = vectors.unpack(vectors.pack_vectors([vector], len(vector), 1), len(vector))
             least = np.partition(arena.nearness(packed, every), -10)[-10]
-            _, near = arena.nearest(packed, every, 10)
+            _, near = arena.nearest(packed, held, 10)
             shares.append(float(np.count_nonzero(near >= least)) / 10)
         return {"shares": shares}
 

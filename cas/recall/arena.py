@@ -7,12 +7,13 @@ that a store stopped at that state would give. One thread at a time, under the o
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+import functools
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from cas.later import Later
 from cas.recall.database import Chooser, Database, vector_place
+from cas.recall.fit import Fit, Places, Remembered, State, Sums, Term
 from cas.recall.text import Clause
 from cas.recall.vectors import (
     EXACT_ROWS_MAX,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    Docs = NDArray[np.int64]
+    Docs = NDArray[np.integer[Any]]
     Mask = NDArray[np.bool_]
     Numbers = NDArray[np.float64]
 else:
@@ -38,8 +39,6 @@ else:
 
 FOREVER: Final = 1 << 62
 _NEVER: Final = 1 << 62
-_POSTINGS_MAX: Final = 8_000_000
-"""Places of words that are remembered: 128 MB."""
 _COLUMNS: Final = (
     ("type", "int16", -1),
     ("since", "int64", _NEVER),
@@ -54,8 +53,6 @@ _COLUMNS: Final = (
     ("trust", "int8", 1),
     ("flags", "int8", 0),
 )
-_K1: Final = 1.2
-_B: Final = 0.75
 
 
 class Arena:
@@ -66,8 +63,9 @@ class Arena:
         self.seq = -1
         self.model = 0
         self._columns: dict[str, Any] = {}
-        self._postings: OrderedDict[Any, tuple[int, Docs, Docs]] = OrderedDict()
-        self._held = 0
+        self._remembered = Remembered()
+        self._state: State | None = None
+        self._sums = Sums()
         self._dimensions = 0
         self._vectors: Any = None
         self._lengths: Any = None
@@ -77,7 +75,6 @@ class Arena:
         self._vectors_to = 0
         # Set while vectors are read as they are needed, and those to compare are chosen there.
         self._chooser: Chooser | None = None
-        self._weighed: tuple[Mask, int, Numbers, bool] | None = None
 
     def __getattr__(self, name: str) -> Any:
         columns = self.__dict__.get("_columns", {})
@@ -175,139 +172,68 @@ class Arena:
 
     def with_value(self, db: Database, field: int, value: Any) -> Docs:
         """Rows that have a value in a field, in any state."""
-        docs, _ = self._remembered(
-            ("value", field, value),
-            lambda after: _pairs(
-                db.rows(
-                    "SELECT doc, 1 FROM @value WHERE field = ? AND value = ? AND doc >= ?",
-                    (field, db.key(value), after),
-                )
-            ),
-        )
-        return docs
+        return self._with(db, "SELECT", field, "value = ?", (value,))
 
     def with_test(self, db: Database, field: int, test: str, values: tuple[Any, ...]) -> Docs:
         """Rows, of any state, with a value in a field that passes a test in SQL."""
-        keys = [db.key(value) for value in values]
-        docs, _ = self._remembered(
-            ("test", field, test, values),
-            lambda after: _pairs(
-                db.rows(
-                    f"SELECT DISTINCT doc, 1 FROM @value WHERE field = ? AND {test} AND doc >= ?",
-                    (field, *keys, after),
-                )
-            ),
-        )
-        return docs
+        return self._with(db, "SELECT DISTINCT", field, test, values)
 
-    def postings(self, db: Database, clause: Clause) -> tuple[Docs, Docs]:
-        """Rows, of any state, that match a clause, and how often it stands in each."""
-        term = db.term(clause.text) if clause.kind == "word" else None
+    def _with(
+        self, db: Database, select: str, field: int, test: str, values: tuple[Any, ...]
+    ) -> Docs:
+        sql = f"{select} doc, 1 FROM @value WHERE field = ? AND {test} AND doc >= ?"
+        keys = field, *map(db.key, values)
+        return self._remembered.of(
+            (test, field, values), self.size, lambda after: _pairs(db.rows(sql, (*keys, after)))
+        ).docs
 
-        # Forms of a word are one term, and read once.
-        return self._remembered(
-            ("text", clause if term is None else term),
-            lambda after: db.postings(clause, term, after),
-        )
+    def fit(self, db: Database, clauses: list[Clause], held: Mask) -> Fit:
+        """How well rows of a state fit some words."""
+        if self._state is None or self._state.held is not held:
+            self._state = State(held, self.words)
+        state = self._state
+        terms = []
+        for clause in clauses:
+            key, places = self._places(db, clause)
+            terms.append(Term(places, state.rarity(key, places.docs)))
+        return Fit(state, terms, self._sums.room_for(self.size))
 
     def warm(self, db: Database, words: Iterable[str]) -> None:
         """Read the rows of words before somebody asks for them."""
         for word in words:
-            self.postings(db, Clause("word", word))
+            self._places(db, Clause("word", word))
 
-    def _remembered(self, key: Any, ask: Callable[[int], tuple[Docs, Docs]]) -> tuple[Docs, Docs]:
-        def read(after: int) -> tuple[Docs, Docs]:
-            docs, counts = ask(after)
-            if len(docs) and docs.max() >= self.size:
-                # Taken in by another handle since: they are of no state that is asked about.
-                here = docs < self.size
-                docs, counts = docs[here], counts[here]
-            return docs, counts
-
-        known = self._postings.pop(key, None)
-        if known is None:
-            docs, counts = read(0)
-            self._held += len(docs)
-        else:
-            upto, docs, counts = known
-            if upto < self.size:
-                more, more_counts = read(upto)
-                self._held += len(more)
-                docs = np.concatenate([docs, more])
-                counts = np.concatenate([counts, more_counts])
-        self._postings[key] = (self.size, docs, counts)
-        while self._held > _POSTINGS_MAX and len(self._postings) > 1:
-            _, (_, dropped, _) = self._postings.popitem(last=False)
-            self._held -= len(dropped)
-        return docs, counts
+    def _places(self, db: Database, clause: Clause) -> tuple[Any, Places]:
+        """Rows, of any state, that match a clause, and how often it stands in each."""
+        term = db.term(clause.text) if clause.kind == "word" else None
+        # Forms of a word are one term, and read once.
+        key = "text", clause if term is None else term
+        ask = functools.partial(db.postings, clause, term)
+        return key, self._remembered.of(key, self.size, ask)
 
     # -- scores ------------------------------------------------------------------------------
 
-    def text_scores(
-        self, db: Database, clauses: list[Clause], held: Mask
-    ) -> tuple[Docs, Numbers, Numbers]:
-        """(rows, how well their words fit, what share of the query they have) of one state.
-
-        The fit is BM25 by the most that any row could have, times the share; a share counts each
-        word by how rare it is. How rare a word is and how long texts are is counted among the rows
-        of that state alone.
-        """
-        scores = np.zeros(self.size, np.float64)
-        shares = np.zeros(self.size, np.float64)
-        count, lengths, every = self._weigh(held)
-        whole = 0.0
-        for clause in clauses:
-            docs, times = self.postings(db, clause)
-            if not every:
-                here = held[docs]
-                docs, times = docs[here], times[here]
-            rarity = float(np.log1p((count - len(docs) + 0.5) / (len(docs) + 0.5)))
-            whole += rarity
-            fits: Numbers = times.astype(np.float64)
-            weights = lengths[docs]
-            weights += fits
-            fits *= rarity
-            fits /= weights
-            scores[docs] += fits
-            shares[docs] += rarity
-        # Of bools: of floats it takes seven times as long.
-        found = np.flatnonzero(scores != 0)
-        share = np.minimum(shares[found] / max(whole, 1e-9), 1.0)
-        return found, scores[found] / max(whole, 1e-9) * share, share
-
-    def _weigh(self, held: Mask) -> tuple[int, Numbers, bool]:
-        """How many rows a state has, what the length of each row counts in it, and whether every
-        row holds; remembered of the last state, whose mask is known by being the same.
-        """
-        if self._weighed is None or self._weighed[0] is not held:
-            count = int(np.count_nonzero(held))
-            words = self.words
-            mean = float(words[held].sum()) / count if count else 1.0
-            lengths = _K1 * (1 - _B + _B * words / max(mean, 1.0))
-            self._weighed = held, count, lengths, count == len(held) - 1 and not held[0]
-        return self._weighed[1:]
-
-    def nearest(self, query: Any, allowed: Docs, count: int) -> tuple[Docs, Numbers]:
+    def nearest(self, query: Any, allowed: Mask, count: int) -> tuple[Docs, Numbers]:
         """The rows of `allowed` nearest to a packed vector, and how near each is."""
         rows = self.near(query, allowed)
         nearness = self.nearness(query, rows)
         order = np.lexsort((rows, -nearness))[:count]
         return rows[order], nearness[order]
 
-    def near(self, query: Any, allowed: Docs) -> Docs:
+    def near(self, query: Any, allowed: Mask) -> Docs:
         """Rows worth comparing with the query: all of few, those nearest by bits of many."""
         if self._vectors is None:
             return np.zeros(0, np.int64)
-        rows = allowed if self._lacking is None else allowed[self._has_vector[allowed]]
-        if len(rows) > EXACT_ROWS_MAX:
-            bits, count = probe(query), nearest_count(len(rows))
-            if self._chooser:
-                mask = np.zeros(self.size, np.bool_)
-                mask[rows] = True
-                near = self._chooser.nearest(self.model, bits, mask, count)
-                return np.array(near, np.int64)
-            rows = nearest_bits(self._sketches[:, : self.size].T, bits, rows, count)
-        return rows
+        if self._lacking is not None:
+            allowed = allowed & self._has_vector[: self.size]
+        many = int(np.count_nonzero(allowed))
+        if many <= EXACT_ROWS_MAX:
+            return np.flatnonzero(allowed)
+        bits, count = probe(query), nearest_count(many)
+        if self._chooser:
+            near = self._chooser.nearest(self.model, bits, allowed, count)
+            return np.array(near, np.int64)
+        return nearest_bits(self._sketches[:, : self.size], bits, allowed, count)
 
     def nearness(self, query: Any, rows: Docs) -> Numbers:
         """How near each row is to a packed vector; 0 for one without a vector."""
@@ -340,11 +266,11 @@ class Arena:
         if self._chooser is None:
             self._sketches[:, docs] = sketch(values).T
 
-    def without_vector(self, rows: Docs) -> int:
+    def without_vector(self, allowed: Mask) -> int:
         """How many rows have no vector yet."""
-        if self._has_vector is None:
-            return len(rows)
-        return 0 if self._lacking is None else int(np.count_nonzero(self._lacking[rows]))
+        if self._has_vector is not None and self._lacking is None:
+            return 0
+        return int(np.count_nonzero(allowed if self._lacking is None else allowed & self._lacking))
 
 
 def _pairs(rows: list[tuple[Any, ...]]) -> tuple[Docs, Docs]:

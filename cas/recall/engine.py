@@ -155,34 +155,34 @@ class Engine:
     ) -> Ranked:
         arena, scoring = self._arena, request.scoring
         clauses = clauses_of(request.query)
-        among: Docs = np.flatnonzero(allowed)
-        words = np.zeros(arena.size, np.float64)
+        fit = arena.fit(db, clauses, held) if clauses and scoring.text else None
         share = 0.0
-        found: Docs = among[:0]
-        if clauses and scoring.text:
-            found, fits, shares = arena.text_scores(db, clauses, held)
-            words[found] = fits
-            here = allowed[found]
-            share = float(shares[here].max(initial=0.0))
-            found = _best(found[here], words, scoring.candidates)
-        query = self._query_vector(request, among, notices)
+        found: Docs = np.zeros(0, np.int64)
+        if fit is not None:
+            found, share = fit.best(allowed, scoring.candidates)
+        query = self._query_vector(request, allowed, notices)
         if query is not None:
-            near, _ = arena.nearest(query, among, scoring.candidates)
+            near, _ = arena.nearest(query, allowed, scoring.candidates)
             found = np.union1d(found, near)
         if not clauses and query is None:
             # Nothing to go by: what is newest and weighs most.
-            found = among[-scoring.candidates :]
-            words[found] = 1.0 / max(scoring.text, 1e-9)
+            found = np.flatnonzero(allowed)[-scoring.candidates :]
+            words = np.full(len(found), 1.0 / max(scoring.text, 1e-9))
+        else:
+            words = np.zeros(len(found)) if fit is None else fit.of(found)[0]
         nearness = (
             np.zeros(len(found)) if query is None else np.maximum(arena.nearness(query, found), 0)
         )
-        fits = relevance(scoring, words[found], nearness, share)
+        fits = relevance(scoring, words, nearness, share)
+        linked = np.zeros(len(found))
         if scoring.links:
+            ranked = len(found)
             found, fits, linked = self._linked(db, found, fits, allowed, scoring)
-        else:
-            linked = np.zeros(len(found))
-        nearness = np.concatenate([nearness, np.zeros(len(found) - len(nearness))])
-        return self._scored(db, request, found, fits, (words[found], nearness, linked), now_us)
+            more = found[ranked:]
+            also = np.zeros(len(more)) if fit is None else fit.of(more)[0]
+            words = np.concatenate([words, also])
+            nearness = np.concatenate([nearness, np.zeros(len(more))])
+        return self._scored(db, request, found, fits, (words, nearness, linked), now_us)
 
     def _scored(
         self,
@@ -205,14 +205,15 @@ class Engine:
         every = (*parts, recent, important, liked, trust)
         return Ranked(found[order], scores[order], [part[order] for part in every])
 
-    def _query_vector(self, request: Request, among: Docs, notices: list[str]) -> Any:
+    def _query_vector(self, request: Request, allowed: Any, notices: list[str]) -> Any:
         if self._model is None or not request.scoring.meaning or not request.query.strip():
             return None
         embedder = self._model.embedder
-        missing = self._arena.without_vector(among)
+        missing = self._arena.without_vector(allowed)
         if missing:
+            every = np.count_nonzero(allowed)
             notices.append(
-                f"{missing} of {len(among)} have no vector of {embedder.identity} yet and are "
+                f"{missing} of {every} have no vector of {embedder.identity} yet and are "
                 "found by their words alone"
             )
         packed = pack_vectors(embedder.embed([request.query]), embedder.dimensions, 1)
@@ -324,11 +325,3 @@ class Engine:
     def projection(self) -> Projection:
         """What is searched."""
         return self._projection
-
-
-def _best(docs: Docs, worth: Numbers, count: int) -> Docs:
-    """The `count` rows that are worth most, best first; of equals those that came first."""
-    if 0 < count < len(docs):
-        least = np.partition(worth[docs], len(docs) - count)[len(docs) - count]
-        docs = docs[worth[docs] >= least]
-    return docs[np.lexsort((docs, -worth[docs]))][:count]

@@ -397,10 +397,15 @@ class Projection:
         return at
 
     def _drop_before(self, database: Database, horizon: int) -> None:
-        """Rows that no state inside the horizon has."""
+        """Rows that no state inside the horizon has. The last one stays: the next would get its
+        number, which handles that have read it take for the row that it was.
+        """
         if horizon <= 0:
             return
-        gone = database.rows("SELECT doc FROM @item WHERE until <= ?", (horizon,))
+        gone = database.rows(
+            "SELECT doc FROM @item WHERE until <= ? AND doc < (SELECT max(doc) FROM @item)",
+            (horizon,),
+        )
         if not gone:
             return
         for table in ("item", "link"):

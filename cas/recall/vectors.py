@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     Bits = NDArray[np.uint64]
     Numbers = NDArray[np.float64]
     Rows = NDArray[np.int64]
+    Mask = NDArray[np.bool_]
 else:
     np = Later("numpy", keep=True)
 
@@ -28,6 +29,8 @@ EXACT_ROWS_MAX: Final = 4_096
 NEAREST_BITS: Final = 2_000
 """Rows that are compared, of those that the bits would allow; of very many one of `_NEAREST_OF`."""
 _NEAREST_OF: Final = 250
+_SCAN: Final = 1 << 16
+"""Rows whose bits are compared at once."""
 _SCALE: Final = 127
 _PRODUCT_MAX: Final = 400_000
 """Multiplications that numpy's library does on the thread that asks."""
@@ -141,24 +144,43 @@ def _signs(dimensions: int) -> Any:
     return np.where(state >> np.uint64(63), 1, -1).astype(np.int32)
 
 
-def nearest_bits(sketches: Bits, query: Bits, among: Rows, count: int) -> Rows:
-    """The `count` rows of `among`, which ascend, whose bits differ least from those of a probe."""
-    if len(among) <= count:
-        return among
-    whole = len(among) * 2 > len(sketches)
-    words = sketches if whole else sketches[among]
-    apart = np.zeros(len(words), np.uint16)
-    signs, once, twice = query
-    for word in range(words.shape[1]):
-        differ = words[:, word] ^ signs[word]
-        apart += np.bitwise_count(differ & once[word])
-        apart += np.bitwise_count(differ & twice[word]) * np.uint16(2)
-    if whole:
-        apart = apart[among]
+def nearest_bits(sketches: Bits, query: Bits, allowed: Mask, count: int) -> Rows:
+    """The `count` rows of a mask whose bits differ least from those of a probe; of equals those
+    that came first. Sketches are told word by word.
+    """
+    many = int(np.count_nonzero(allowed))
+    rows = np.flatnonzero(allowed) if many * 2 <= len(allowed) or many <= count else None
+    if rows is not None and many <= count:
+        return rows
+    apart = _apart(sketches if rows is None else sketches[:, rows], query)
+    if rows is None:
+        # Farther than any row.
+        np.putmask(apart, ~allowed, 3 * 64 * len(sketches) + 1)
     # Counted, not sorted: a distance is one of few numbers. Of those at the last one that is taken
     # the earlier rows are, so that which of equals does not depend on the rest.
     limit = int(np.searchsorted(np.cumsum(np.bincount(apart)), count))
     near = np.flatnonzero(apart < limit)
     last = np.flatnonzero(apart == limit)[: count - len(near)]
-    found: Rows = np.sort(among[np.concatenate([near, last])])
-    return found
+    found: Rows = np.sort(np.concatenate([near, last]))
+    return found if rows is None else rows[found]
+
+
+def _apart(sketches: Bits, query: Bits) -> Any:
+    """How much the bits of each row differ from those of a probe."""
+    signs, once, twice = query
+    apart = np.zeros(sketches.shape[1], np.uint16)
+    step = min(len(apart), _SCAN)
+    differ, part = np.empty((2, step), np.uint64)
+    ones = np.empty(step, np.uint8)
+    for start in range(0, len(apart), step):
+        # Room that is used again stays in the processor's caches.
+        some = apart[start : start + step]
+        size = len(some)
+        for word, bits in enumerate(sketches[:, start : start + step]):
+            np.bitwise_xor(bits, signs[word], out=differ[:size])
+            for weight, worth in ((once[word], 1), (twice[word], 2)):
+                np.bitwise_and(differ[:size], weight, out=part[:size])
+                np.bitwise_count(part[:size], out=ones[:size])
+                for _ in range(worth):
+                    some += ones[:size]
+    return apart

@@ -306,11 +306,11 @@ def test_bits_choose_almost_all_of_the_nearest() -> None:
     vectors = centres[numbers.integers(0, 200, 20_000)] + 2 * numbers.normal(size=(20_000, 256))
     rows = unpack(pack_vectors(vectors, 256, 20_000), 256)
     lengths, sketches = lengths_of(rows), sketch(rows)
-    everyone = np.arange(20_000)
+    everyone = np.ones(20_000, np.bool_)
     hits = 0
     for query in rows[:50]:
         exact = np.argsort(-cosines(rows, lengths, query), kind="stable")[:10]
-        chosen = nearest_bits(sketches, probe(query), everyone, 1_000)
+        chosen = nearest_bits(sketches.T, probe(query), everyone, 1_000)
         hits += len(np.intersect1d(exact, chosen))
     assert hits >= 490
 
@@ -378,13 +378,18 @@ def test_products_in_parts_are_exact(rng: random.Random) -> None:
 
 def test_of_rows_whose_bits_are_equally_far_the_first_are_taken() -> None:
     """The choice by bits takes the nearest, and of equals those that came first."""
-    sketches = np.array([[0b111], [0b1], [0b11], [0b10], [0], [0b100]], np.uint64)
+    sketches = np.array([[0b111, 0b1, 0b11, 0b10, 0, 0b100]], np.uint64)
     query = np.array([[0], [0b111], [0]], np.uint64)
-    every = np.arange(6)
-    assert nearest_bits(sketches, query, every, 3).tolist() == [1, 3, 4]
-    assert nearest_bits(sketches, query, every[1:], 2).tolist() == [1, 4]
-    assert nearest_bits(sketches, query, every, 5).tolist() == [1, 2, 3, 4, 5]
-    assert nearest_bits(sketches, query, every[4:], 5).tolist() == [4, 5]
     heavy = np.array([[0], [0b110], [0b101]], np.uint64)
-    assert nearest_bits(sketches, heavy, every, 3).tolist() == [1, 3, 4]
-    assert nearest_bits(sketches, heavy, every[[1, 2, 5]], 2).tolist() == [1, 2]
+
+    def chosen(query: Any, rows: list[int], count: int) -> list[int]:
+        allowed = np.isin(np.arange(6), rows)
+        return nearest_bits(sketches, query, allowed, count).tolist()
+
+    every = list(range(6))
+    assert chosen(query, every, 3) == [1, 3, 4]
+    assert chosen(query, every[1:], 2) == [1, 4]
+    assert chosen(query, every, 5) == [1, 2, 3, 4, 5]
+    assert chosen(query, every[4:], 5) == [4, 5]
+    assert chosen(heavy, every, 3) == [1, 3, 4]
+    assert chosen(heavy, [1, 2, 5], 2) == [1, 2]

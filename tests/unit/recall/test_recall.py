@@ -250,6 +250,18 @@ def test_a_state_that_there_is_not_is_an_error(store: Store, recall: Recall) -> 
     assert recall.recall("later", as_of=seq).items[0].link.id == "z"
 
 
+def test_a_row_that_was_dropped_gives_its_number_to_nobody(store: Store, recall: Recall) -> None:
+    """What comes after the newest row was given up is found by a handle that had read that row."""
+    gone = memory("gone", "A word that is forgotten.")
+    commit(store, memory("stays", "A word that stays."), gone)
+    assert len(recall.recall("word").items) == 2
+    commit(store, gone=[gone])
+    thin(store, store.view().seq)
+    recall.follow()
+    commit(store, memory("late", "A word that came late."))
+    assert {item.link.id for item in recall.recall("word").items} == {"stays", "late"}
+
+
 @given(st.binary(max_size=60) | st.text(max_size=60))
 def test_any_bytes_are_a_query(query: bytes | str) -> None:
     """No query is a syntax error: it finds something or nothing."""
@@ -336,7 +348,7 @@ def test_words_that_were_read_before_change_no_answer(
             expected = cold.recall(question)
             monkeypatch.setattr(engine, "_WARM_ROWS", 1)
             assert recall.recall(question) == expected
-    assert len(recall._engine.arena._postings) > len(cold._engine.arena._postings)
-    assert ("text", "request") in recall._engine.arena._postings
+    assert len(recall._engine.arena._remembered) > len(cold._engine.arena._remembered)
+    assert ("text", "request") in recall._engine.arena._remembered
     commit(store, memory("late", "A late request of the team."))
     assert "late" in [item.link.id for item in recall.recall("request").items]
