@@ -5,8 +5,9 @@ other, each against the state that the member before has left; one that is refus
 nothing and costs the others nothing; what the engine says of the whole, every member is told.
 
 The first to come leads: it enters the gate, installs itself and all that have queued up behind
-it meanwhile, hands the lead on, and commits. So the others sleep instead of waking at every call
-of the leader that lets go of the interpreter's lock; one thread alone pays for two locks.
+it meanwhile, commits, and hands the lead on once that is durable. So the others sleep instead of
+waking at every call of the leader that lets go of the interpreter's lock, and all that come while
+it commits and syncs share the next transaction; one thread alone pays for two locks.
 """
 
 from __future__ import annotations
@@ -146,14 +147,13 @@ class Committer:
     def _try(self, own: _Member) -> bool:
         """One transaction; False when it ended because of another member than `own`."""
         group: list[_Member] = [own]
-        handed_on = again = False
+        installed = again = False
         try:
             with self._catalog.write() as writer:
                 self._install(own, writer, group)
-                self._hand_on()
-                handed_on = True
+                installed = True
         except BaseException as error:
-            if handed_on:
+            if installed:
                 self._tell(group, own, error)
                 raise
             culprit = group[-1]
@@ -165,7 +165,9 @@ class Committer:
             if not again:
                 raise
         finally:
-            if not handed_on and not again:
+            # Not before COMMIT, though the next one could make itself ready during the sync: most
+            # transactions then had one member, and no sync was spared (docs/design/011).
+            if not again:
                 self._hand_on()
         if again:
             return False
@@ -199,7 +201,7 @@ class Committer:
                         member = self._queue.popleft()
 
     def _hand_on(self) -> None:
-        """The next in the queue leads the next transaction; it waits at the gate for this one."""
+        """The next in the queue leads the next transaction."""
         with self._lock:
             if not self._queue:
                 self._led = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,40 @@ def test_a_crowd_commits_in_two_transactions(
         assert len({pack.number for pack in store.objects.lookup.state.packs.values()}) == 13
     with cas.open(tmp_path / "s") as store:
         assert [bytes(store.snapshot(f"b{n}")["f"]) for n in range(12)] == [b"f"] * 12
+
+
+def test_all_who_come_during_a_sync_share_the_next_transaction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lead stays with a commit until it is durable; who comes meanwhile is in one with all."""
+    with cas.open(tmp_path / "s", create=True) as store:
+        _commit(store, "main", "first")()
+        works = [_commit(store, f"b{n}", "f") for n in range(7)]
+        queue = store.objects.committer._queue
+        syncs: list[int] = []
+        sync, begun, everyone = log.sync_data, threading.Event(), threading.Event()
+
+        def slow(fd: int) -> None:
+            syncs.append(len(queue))
+            begun.set()
+            everyone.wait(60)
+            sync(fd)
+
+        monkeypatch.setattr(log, "sync_data", slow)
+        threads = [threading.Thread(target=work, daemon=True) for work in works]
+        threads[0].start()
+        assert begun.wait(60)
+        for thread in threads[1:]:
+            thread.start()
+        end = time.monotonic() + 10
+        while len(queue) < 6 and time.monotonic() < end:
+            time.sleep(0.001)
+        queued = len(queue)
+        everyone.set()
+        for thread in threads:
+            thread.join(60)
+        assert (queued, syncs) == (6, [0, 0])
+        assert [entry.seq for entry in store.journal()] == list(range(1, 9))
 
 
 def test_who_is_refused_costs_the_others_nothing(store: Store) -> None:
