@@ -183,10 +183,12 @@ class Fit:
         terms = sorted(self._terms, key=lambda term: -term.rarity)
         bounds = _Bounds(terms, count)
         with self._sums as sums:
+            is_long = False
             while terms and not bounds.settle:
+                was_long = is_long
                 docs, counts = terms[0].places
                 is_long = len(docs) > _LONG
-                if is_long and len(sums) >= count:
+                if is_long and not was_long and len(sums) >= count:
                     self._look_ahead(bounds, *sums.all())
                     if bounds.settle:
                         break
@@ -214,7 +216,8 @@ class Fit:
     def _look_ahead(self, bounds: _Bounds, docs: Docs, fits: Rough, shares: Rough) -> None:
         """What the best so far come to in the end tells which rows need not be walked, or kept."""
         leading = best(docs, fits * shares, 2 * bounds.count)
-        bounds.reached(*self._sums_of(leading))
+        # Rows in their order are found side by side.
+        bounds.reached(*self._sums_of(np.sort(leading)))
 
 
 class _Bounds:

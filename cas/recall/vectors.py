@@ -29,8 +29,12 @@ EXACT_ROWS_MAX: Final = 4_096
 NEAREST_BITS: Final = 2_000
 """Rows that are compared, of those that the bits would allow; of very many one of `_NEAREST_OF`."""
 _NEAREST_OF: Final = 250
+ROUGH_ROWS_MIN: Final = 200_000
+"""Of more rows those whose weighty bits are nearest, one of `_ROUGH_OF`, have all looked at."""
+_ROUGH_OF: Final = 16
 _SCAN: Final = 1 << 16
 """Rows whose bits are compared at once."""
+_SAMPLED: Final = 16
 _SCALE: Final = 127
 _PRODUCT_MAX: Final = 400_000
 """Multiplications that numpy's library does on the thread that asks."""
@@ -113,6 +117,13 @@ def nearest_count(rows: int) -> int:
     return max(NEAREST_BITS, rows // _NEAREST_OF)
 
 
+def rough_count(rows: int) -> int:
+    """How many of so many rows are chosen first, by those bits alone that count 2 or 3 (as many as
+    the second row of weights says); 0 where all bits of each are looked at.
+    """
+    return rows // _ROUGH_OF if rows > ROUGH_ROWS_MIN else 0
+
+
 def _packed(bits: Any) -> Bits:
     whole = np.ascontiguousarray(np.packbits(bits, axis=1, bitorder="little"))
     return whole.view(np.uint64)
@@ -149,25 +160,50 @@ def nearest_bits(sketches: Bits, query: Bits, allowed: Mask, count: int) -> Rows
     that came first. Sketches are told word by word.
     """
     many = int(np.count_nonzero(allowed))
-    rows = np.flatnonzero(allowed) if many * 2 <= len(allowed) or many <= count else None
-    if rows is not None and many <= count:
-        return rows
-    apart = _apart(sketches if rows is None else sketches[:, rows], query)
-    if rows is None:
-        # Farther than any row.
-        np.putmask(apart, ~allowed, 3 * 64 * len(sketches) + 1)
-    # Counted, not sorted: a distance is one of few numbers. Of those at the last one that is taken
-    # the earlier rows are, so that which of equals does not depend on the rest.
-    limit = int(np.searchsorted(np.cumsum(np.bincount(apart)), count))
-    near = np.flatnonzero(apart < limit)
-    last = np.flatnonzero(apart == limit)[: count - len(near)]
-    found: Rows = np.sort(np.concatenate([near, last]))
-    return found if rows is None else rows[found]
+    if many <= count:
+        return np.flatnonzero(allowed)
+    signs, weights = query[0], query[1:]
+    rough = rough_count(many)
+    if rough > count:
+        rows = _least(_apart(sketches, signs, weights[1:]), allowed, rough)
+    elif many * 2 <= len(allowed):
+        rows = np.flatnonzero(allowed)
+    else:
+        return _least(_apart(sketches, signs, weights), allowed, count)
+    apart = _apart(sketches[:, rows], signs, weights)
+    return rows[_least(apart, np.ones(len(rows), np.bool_), count)]
 
 
-def _apart(sketches: Bits, query: Bits) -> Any:
-    """How much the bits of each row differ from those of a probe."""
-    signs, once, twice = query
+def _least(numbers: Any, allowed: Mask, count: int) -> Rows:
+    """Where the `count` least numbers behind a mask stand, in this order; of equals the first."""
+    # A sample tells a number that so many are not above, or nearly all would be looked at.
+    step = _SAMPLED if len(numbers) > _SCAN else 1
+    some = numbers[::step][allowed[::step]]
+    rows = np.flatnonzero(numbers <= _limit(some, count // step * 5 // 4 + _SAMPLED))
+    rows = rows[allowed[rows]]
+    if len(rows) < count:
+        rows = np.flatnonzero(allowed)
+    numbers = numbers[rows]
+    limit = _limit(numbers, count)
+    # Of those at the limit the earlier rows are taken, so that which of equals does not depend on
+    # the rest.
+    last = np.flatnonzero(numbers == limit)
+    below = int(np.count_nonzero(numbers < limit))
+    here = numbers <= limit
+    here[last[max(0, count - below) :]] = False
+    found: Rows = rows[here]
+    return found
+
+
+def _limit(numbers: Any, count: int) -> int:
+    """The number that `count` are not above. Counted, not sorted: a distance is one of few."""
+    return int(np.searchsorted(np.cumsum(np.bincount(numbers)), count))
+
+
+def _apart(sketches: Bits, signs: Any, weights: Any) -> Any:
+    """How much the bits of each row differ from signs, by rows of bits that say which ones count:
+    those of the first row once, those of the second twice as much.
+    """
     apart = np.zeros(sketches.shape[1], np.uint16)
     step = min(len(apart), _SCAN)
     differ, part = np.empty((2, step), np.uint64)
@@ -178,9 +214,9 @@ def _apart(sketches: Bits, query: Bits) -> Any:
         size = len(some)
         for word, bits in enumerate(sketches[:, start : start + step]):
             np.bitwise_xor(bits, signs[word], out=differ[:size])
-            for weight, worth in ((once[word], 1), (twice[word], 2)):
-                np.bitwise_and(differ[:size], weight, out=part[:size])
+            for place, weight in enumerate(weights):
+                np.bitwise_and(differ[:size], weight[word], out=part[:size])
                 np.bitwise_count(part[:size], out=ones[:size])
-                for _ in range(worth):
+                for _ in range(1 << place):
                     some += ones[:size]
     return apart
