@@ -7,20 +7,27 @@ full mark does not agree with, decide nothing: what the full mark says is taken.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from cas.errors import Uncounted
 from cas.history.core import Core
 from cas.history.upkeep import COUNTED, FULL, KeptRow, Marked
+from cas.later import Later
 from cas.limits import GC_COUNTED_RUNS_MAX
-from cas.maintenance.gc.agreement import differences
 from cas.maintenance.gc.counting import Tally, tally_for
 from cas.maintenance.gc.counts import Counts, discard, load
-from cas.maintenance.gc.forward import Forward, check_place
 from cas.maintenance.gc.kept import Shares, keep_refs
 from cas.maintenance.gc.reach import Marks
 from cas.maintenance.gc.roots import Roots
 from cas.model.values import frozen
 from cas.objects.store import ObjectStore
+
+if TYPE_CHECKING:
+    from cas.maintenance.gc import agreement, forward
+else:
+    # A small store is not counted, and compared is seldom.
+    agreement = Later("cas.maintenance.gc.agreement")
+    forward = Later("cas.maintenance.gc.forward")
 
 
 @frozen
@@ -77,11 +84,11 @@ def _counted(objects: ObjectStore, roots: Roots, kept: Sequence[KeptRow]) -> tup
         if not kept:
             raise Uncounted("what keeps the rest is not known")
         with objects.catalog.read() as reader:
-            check_place(counts, roots, reader)
+            forward.check_place(counts, roots, reader)
         marks = Marks(objects, roots.thinned)
         marks.deferring = True
         marks.begin_kept()
-        Forward(objects, counts, roots, marks).run()
+        forward.Forward(objects, counts, roots, marks).run()
     except BaseException:
         counts.close()
         raise
@@ -111,7 +118,7 @@ def _marked(
         marks.tally = None
         finding = ""
         if counts is not None and before is not None:
-            finding = differences(counts, before, marks)
+            finding = agreement.differences(counts, before, marks)
             if finding:
                 discard(objects)
         if tally is not None:

@@ -13,11 +13,17 @@ from bisect import bisect_left, bisect_right
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from tempfile import TemporaryFile
-from typing import IO, Final
+from typing import IO, TYPE_CHECKING, Final
 
 from cas.errors import Uncounted
+from cas.later import Later
 from cas.model.ids import digest_blob
+
+if TYPE_CHECKING:
+    import tempfile
+else:
+    # Of what is counted at once, little is put aside.
+    tempfile = Later("tempfile")
 
 KEY_BYTES: Final = 16
 """Of an id: nobody finds two contents of which so much is alike."""
@@ -207,7 +213,7 @@ class Gathering:
 
     def _put_aside(self) -> None:
         if self._file is None:
-            self._file = TemporaryFile(dir=self._folder)  # noqa: SIM115
+            self._file = tempfile.TemporaryFile(dir=self._folder)
         at = self._file.seek(0, os.SEEK_END)
         for number, part in enumerate(self._by_part()):
             data = b"".join(part)

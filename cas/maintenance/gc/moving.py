@@ -19,7 +19,7 @@ from cas.catalog.catalog import CatalogReader, CatalogWriter
 from cas.errors import Unavailable
 from cas.objects.batch import Batch
 from cas.objects.gather import stand
-from cas.objects.packs import PackInfo, State, bit_is_set, flags_of, pack_name
+from cas.objects.packs import PackInfo, State, bit_is_set, pack_name
 from cas.objects.segments import homes
 from cas.objects.store import ObjectStore
 from cas.storage.codec import RECIPE
@@ -114,13 +114,14 @@ def _strike_baseless(
     The snapshot is that of the transaction without the outputs: what these hold themselves is
     known from their footers.
     """
+    bases = {id for footer in footers for _at, role, id in footer.edge_rows() if role == EDGE_BASE}
     lowest: dict[bytes, int] = {}
     for footer, bits in zip(footers, dead, strict=True):
         depths, codecs = column(footer.table, DEPTH_AT), column(footer.table, CODEC_AT)
-        gone = flags_of(bits, footer.count)
-        for id, depth, codec, is_gone in zip(footer.ids(), depths, codecs, gone, strict=True):
-            if not is_gone and codec != RECIPE and depth < lowest.get(id, _TOO_DEEP):
-                lowest[id] = depth
+        ids = footer.ids()
+        for at in [at for at, id in enumerate(ids) if id in bases] if bases else ():
+            if codecs[at] != RECIPE and not bit_is_set(bits, at):
+                lowest[ids[at]] = min(depths[at], lowest.get(ids[at], _TOO_DEEP))
     found = False
     for footer, bits in zip(footers, dead, strict=True):
         depths = column(footer.table, DEPTH_AT)

@@ -32,9 +32,11 @@ _AHEAD: Final = 2
 """Groups that are read before they are asked for."""
 
 _READ_AHEAD_BYTES_MAX: Final = 32 * MIB
-"""Directories that are read at once: what they name takes about as much again."""
+"""Directories and commits that are read at once: what they name takes about as much again."""
 
 _TREES: Final = frozenset((Kind.TREE, Kind.REFS))
+_COMMIT: Final = int(Kind.COMMIT)
+_AT_ONCE: Final = _TREES | {_COMMIT}
 _SEGMENT: Final = int(Kind.SEGMENT)
 _OFFSET: Final = itemgetter(1)
 
@@ -49,29 +51,31 @@ class Names:
         self._told = SegmentsTold(objects)
         self.known: dict[bytes, Sequence[bytes]] = {}
         """What objects name that were read ahead; each of them exists."""
+        # Thinned commits that were read ahead: their parents, and their directories.
+        self._hollow: dict[bytes, tuple[Sequence[bytes], bytes]] = {}
         self._ahead: list[tuple[list[bytes], list[Place]]] = []
         self._ahead_bytes = 0
         self.given_up: list[tuple[bytes, bytes]] = []
         """Thinned commits that were read, and their directories."""
 
     def note(self, pack: PackInfo, footer: Footer, colors: bytearray) -> None:
-        """Take in the directories of a pack that exist, for `read_ahead`."""
+        """Take in the directories and commits of a pack that exist, for `read_ahead`."""
         if self._ahead_bytes > _READ_AHEAD_BYTES_MAX:
             return
         kinds, codecs = column(footer.table, KIND_AT), column(footer.table, CODEC_AT)
-        trees = [
+        wanted = [
             at
             for at, kind in enumerate(kinds)
-            if kind in _TREES and codecs[at] != RECIPE and colors[at] != GONE
+            if kind in _AT_ONCE and codecs[at] != RECIPE and colors[at] != GONE
         ]
-        ids, places = places_in(pack, footer, trees)
+        ids, places = places_in(pack, footer, wanted)
         self._ahead_bytes += sum([place.raw_bytes for place in places])
         self._ahead.append((ids, places))
 
     def read_ahead(self) -> None:
-        """Read the directories that were noted, in the order in which they lie, where all of them
-        are few: a mark would ask for them level by level. One that cannot be read is left to
-        whoever asks for it.
+        """Read what was noted, in the order in which it lies, where that is little: a mark would
+        ask for directories level by level, and for commits one by one. One that cannot be read is
+        left to whoever asks for it.
         """
         noted, self._ahead = self._ahead, []
         if self._ahead_bytes > _READ_AHEAD_BYTES_MAX:
@@ -79,8 +83,24 @@ class Names:
         ids = [id for some, _places in noted for id in some]
         places = [place for _ids, some in noted for place in some]
         for group in self._groups(ids, places):
-            there = [(id, kind, bytes(got)) for id, kind, got in group if got is not None]
+            there = []
+            for id, kind, got in group:
+                if got is not None and kind == _COMMIT and id in self._thinned:
+                    with suppress(NotCanonical):
+                        commit = Commit.decode(bytes(got), verified=True)
+                        self._hollow[id] = commit.parents, commit.tree
+                elif got is not None:
+                    there.append((id, kind, bytes(got)))
             self.known.update(_named_by(there))
+
+    def at_hand(self, ids: set[bytes], *, strict: bool) -> dict[bytes, Sequence[bytes]]:
+        """What those of these name that were read ahead; thinned commits only when `strict`."""
+        known = self.known
+        found = {id: known[id] for id in ids if id in known}
+        for id in ids & self._hollow.keys() if strict else ():
+            found[id], tree = self._hollow[id]
+            self.given_up.append((id, tree))
+        return found
 
     def of(
         self, ids: Sequence[bytes], places: Sequence[Place], *, strict: bool
@@ -158,8 +178,8 @@ def places_in(
 
 
 def _named_by(trees: Sequence[tuple[bytes, int, bytes]]) -> dict[bytes, Sequence[bytes]]:
-    """What nodes of trees name, by their ids, all decoded in one go where that is possible; those
-    that are none are left out.
+    """What nodes of trees and commits name, by their ids, decoded in one go where that is
+    possible; those that are none are left out.
     """
     contents = [content for _id, _kind, content in trees]
     decoded = decode_many(contents, verified=True) or [None] * len(trees)

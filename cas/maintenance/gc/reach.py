@@ -12,7 +12,9 @@ or more are marked together, which keeps too much and never too little.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
+from itertools import compress
 from typing import Final
 
 from cas.catalog.catalog import CatalogReader, PackRow
@@ -46,6 +48,7 @@ _AT_ONCE: Final = 1 << 15
 
 _WORTH_KEEPING: Final = frozenset((FREE, DROPPED, DROPPING))
 _WORTH_DROPPING: Final = frozenset((FREE,))
+_IS_KEPT: Final = bytes(int(color == KEPT) for color in range(256))
 
 
 class Marks:
@@ -64,7 +67,7 @@ class Marks:
         self._where = Whereabouts()
         self.places = self._where.places
         self._waiting: set[int] = set()
-        self._spread = Spread(self._where, self._names.known, self.colors, self._waiting)
+        self._spread = Spread(self._where, self._names, self.colors, self._waiting)
         self._traits: dict[int, Traits] = {}
         self.given_up = self._names.given_up
         """Thinned commits that are kept, and their directories: what only these lead to was given
@@ -102,7 +105,7 @@ class Marks:
                     self._where.add(pack, footer)
                 self._traits[number] = traits_of(footer)
             self._admit(pack, count, FREE, state.vectors.get(number))
-            if footer is not None and is_small and pack.file is not None:
+            if footer is not None and is_small:
                 self._names.note(pack, footer, self.colors[number])
         self._names.read_ahead()
 
@@ -241,7 +244,7 @@ class Marks:
     def lost_bases(self) -> list[Lost]:
         """Deltas that are kept while no copy of their base is."""
         found = []
-        known: dict[bytes, bool] = {}
+        is_kept = self._kept_now()
         for number, colors in list(self.colors.items()):
             if self.bases_in is not None and number not in self.bases_in:
                 continue
@@ -249,20 +252,26 @@ class Marks:
             footer = self.footer(number) if traits and traits.has_edges else None
             if footer is None:
                 continue
-            lost: list[tuple[int, bytes]] = []
-            for at, role, base in footer.edge_rows():
-                if role == EDGE_BASE and colors[at] == KEPT:
-                    is_kept = known.get(base)
-                    if is_kept is None:
-                        is_kept = known[base] = self._is_kept(base)
-                    if not is_kept:
-                        lost.append((at, base))
+            lost = [
+                (at, base)
+                for at, role, base in footer.edge_rows()
+                if role == EDGE_BASE and colors[at] == KEPT and not is_kept(base)
+            ]
             rows = footer.pick([at for at, _base in lost])
             for (at, base), (id, offset, stored, raw, kind, _c, _d, _f, group) in zip(
                 lost, rows, strict=True
             ):
                 found.append(Lost(number, at, id, base, kind, group, offset, stored, raw))
         return found
+
+    def _kept_now(self) -> Callable[[bytes], bool]:
+        """Whether a copy of an object is kept, for many of them, while no color changes."""
+        if not self.has_table:
+            return cache(self._is_kept)
+        kept: set[bytes] = set()
+        for number, colors in self.colors.items():
+            kept.update(compress(self._where.ids[number], colors.translate(_IS_KEPT)))
+        return kept.__contains__
 
     def _is_kept(self, id: bytes) -> bool:
         all_colors = self.colors

@@ -1,7 +1,7 @@
-"""Coloring many ids at once, with all that directories at hand lead to, where a table has them all.
+"""Coloring many ids at once, with all that objects at hand lead to, where a table has them all.
 
 Floor 5; part of docs/design/001, rule E3. Invariant: slots get the colors that they would get if
-each id were looked up, and each directory traced, by itself; what has no copy is told.
+each id were looked up, and each directory and commit traced, by itself; what has no copy is told.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Final
 
 from cas.maintenance.gc.colors import DROPPING, GONE, KEEPING
 from cas.maintenance.gc.counting import Tally
+from cas.maintenance.gc.names import Names
 from cas.maintenance.gc.whereabouts import Spot, Whereabouts
 
 _COLORS: Final = 8
@@ -20,19 +21,19 @@ _SHARE: Final = 8
 
 
 class Spread:
-    """Shared by one mark: `colors` and `waiting` are its own, `known` is what ids name whose
-    objects were read, each of which has a copy. One thread.
+    """Shared by one mark: `colors` and `waiting` are its own, and `names` has what was read ahead,
+    each of which has a copy. One thread.
     """
 
     def __init__(
         self,
         where: Whereabouts,
-        known: Mapping[bytes, Sequence[bytes]],
+        names: Names,
         colors: dict[int, bytearray],
         waiting: set[int],
     ) -> None:
         self._where = where
-        self._known = known
+        self._names = names
         self._colors = colors
         self._waiting = waiting
         # Ids all of whose copies were colored, by color.
@@ -44,7 +45,7 @@ class Spread:
         self, ids: set[bytes], color: int, wanted: frozenset[int], tally: Tally | None
     ) -> list[bytes]:
         """Color every copy of these, and of what they lead to, whose color is `wanted`; the ids
-        that have no copy. `tally` counts what directories name on the way.
+        that have no copy. `tally` counts what they name on the way.
         """
         # What was kept is not looked at again, and what was kept or dropped is not dropped.
         seen = self._seen[color]
@@ -62,19 +63,18 @@ class Spread:
         return [id for id in fresh if not self._one(table.get(id, ()), color, wanted)]
 
     def _below(self, ids: set[bytes], color: int, tally: Tally | None) -> set[bytes]:
-        """What directories lead to that are at hand, but for what was seen."""
-        known, closed = self._known, self.closed[color]
-        passed = self._seen[color] | ids
-        if color == DROPPING:
-            passed |= self._seen[KEEPING]
+        """What objects at hand lead to, but for what was seen."""
+        closed, strict = self.closed[color], color == KEEPING
+        # Taken off by what is new, which is little at each step of a long history.
+        passed = [self._seen[color], ids] if strict else [*self._seen.values(), ids]
         found: set[bytes] = set()
         new = ids
-        while named := {id: known[id] for id in new if id in known and id not in closed}:
+        while named := self._names.at_hand(new - closed, strict=strict):
             closed.update(named)
             if tally is not None:
                 tally.named(named, self._where.places)
-            new = set(chain.from_iterable(named.values())) - passed
-            passed |= new
+            new = set(chain.from_iterable(named.values()))
+            new = new.difference(*passed) - found
             found |= new
         return found
 

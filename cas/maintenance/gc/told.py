@@ -14,7 +14,6 @@ import os
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
 from cas.limits import ID_BYTES, KIB
@@ -53,17 +52,17 @@ class SegmentsTold:
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
         cache = objects.cache
-        self._folder: Final = None if cache is None else Path(cache, _FOLDER)
+        self._folder: Final = None if cache is None else os.path.join(cache, _FOLDER)
 
     def known(self, id: bytes) -> Told | None:
         """What is known of a segment without reading it."""
         if self._folder is None:
             return None
         try:
-            data = (self._folder / id.hex()).read_bytes()
+            with open(os.path.join(self._folder, id.hex()), "rb") as file:
+                return _decode(id, file.read())
         except OSError:
             return None
-        return _decode(id, data)
 
     def of(self, id: bytes) -> Told:
         """What a segment tells. Raises what a read of an object raises."""
@@ -75,11 +74,14 @@ class SegmentsTold:
         told = read_told(content)
         worth = len(content) >= _CONTENT_BYTES_MIN
         if worth and self._folder is not None and not self._objects.catalog.read_only:
-            part = self._folder / f"{id.hex()}.{os.getpid()}.tmp"
+            path = os.path.join(self._folder, id.hex())
+            part = f"{path}.{os.getpid()}.tmp"
             with suppress(OSError):
-                self._folder.mkdir(exist_ok=True)
-                part.write_bytes(_encode(id, told))
-                part.replace(self._folder / id.hex())
+                if not os.path.isdir(self._folder):
+                    os.mkdir(self._folder)
+                with open(part, "wb") as file:
+                    file.write(_encode(id, told))
+                os.replace(part, path)
         return told
 
 
