@@ -31,8 +31,8 @@ from cas.storage.pack import Footer, Slot, decode_inline
 from cas.storage.record import RECIPE_PAYLOAD_BYTES
 
 _PART_BYTES: Final = 1 * MIB
-_WORKERS: Final = 2
-"""Files under way at once: one is hashed while another is synced."""
+_WORKERS: Final = 4
+"""Files under way at once: some are hashed while others wait for the disk."""
 
 
 @frozen
