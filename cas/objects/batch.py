@@ -107,7 +107,7 @@ class Batch:
         if id in self._small or (self._file is not None and self._file.holds(id)):
             return False
         # What was just made is there by chance only: a second copy is cheaper than to seek it.
-        if (made is None or id in self._recent) and self._lookup.has(id) and self.finder.has(id):
+        if (made is None or id in self._recent) and self.finder.has(id):
             self._hits.add(id)
             return False
         size_bytes = len(content)

@@ -116,10 +116,10 @@ class Lookup:
             number = place >> SLOT_BITS
             if number in state.packs and not self.is_gone(number, place & SLOT_MASK, state):
                 return True
-        runs = self._runs
-        if runs is None:
-            runs = self._load_index()
-        if runs:
+        plan = self.plan
+        if plan is not None and (told := plan.tells(id, self.slots)) is not None:
+            return told
+        if runs := self._runs or self._load_index():
             prefix = prefix_of(id)
             for run in runs:
                 if run.find(prefix):

@@ -7,14 +7,27 @@ finds, `Lookup.find` finds too; what it does not find is asked there. Any thread
 
 from __future__ import annotations
 
+import struct
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from cas.objects.packs import PackInfo, State
+from cas.errors import Corrupt, NotFound
+from cas.model.ids import Kind
+from cas.objects.packs import PackInfo, State, bit_is_set
 from cas.objects.places import Place
+from cas.objects.slots import SlotTables
 from cas.storage.dictionary import Dictionary
 from cas.storage.index import Run
-from cas.storage.pack import Footer
+from cas.storage.pack import SLOT_BYTES, Footer
+from cas.storage.slots import KIND_AT
+
+KINDS: Final = frozenset(map(int, Kind))
+
+ODD: Final = (IndexError, ValueError, struct.error, Corrupt, NotFound)
+"""What a damaged index or pack leads to; the long way finds out which."""
+
+_from_bytes = int.from_bytes
 
 
 class Shelf(NamedTuple):
@@ -74,3 +87,31 @@ class Plan:
             found = Shelf(pack.file, b"", self._state.vectors.get(number), {}, pack)
             self._bare[number] = found
         return found
+
+    def tells(self, id: bytes, slots: SlotTables) -> bool | None:
+        """Whether there is a copy of an object that is not young; None: to be asked elsewhere.
+
+        The way to the slot is that of `QuickReader.get`, inline as there.
+        """
+        prefix = _from_bytes(id[:8], "big")
+        try:
+            for keys, fences, shift, clear, mask, bounds, shelves, run in self.views:
+                sought, at = prefix & clear, prefix >> shift
+                number = keys[bisect_left(keys, sought, fences[at], fences[at + 1])] - sought
+                if number > mask:
+                    continue
+                at = bisect_right(bounds, number) - 1
+                number -= bounds[at]
+                shelf = shelves[at] or self.shelf(run, shelves, at) or self.bare(run, at)
+                if shelf is None:
+                    return None
+                _file, table, vector, _beside, pack = shelf
+                if table:
+                    row = table[number * SLOT_BYTES : (number + 1) * SLOT_BYTES]
+                else:
+                    row = slots.row(pack, number)
+                there = row.startswith(id) and row[KIND_AT] in KINDS
+                return True if there and not (vector and bit_is_set(vector, number)) else None
+        except ODD:
+            return None
+        return False

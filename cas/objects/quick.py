@@ -15,13 +15,12 @@ from itertools import repeat
 from operator import add, sub
 from typing import Final, NamedTuple
 
-from cas.errors import Corrupt, NotFound
 from cas.limits import DELTA_DEPTH_MAX, ID_BYTES
-from cas.model.ids import Kind, blob_digests, digest_blob, digest_of, digests_of
+from cas.model.ids import blob_digests, digest_blob, digest_of, digests_of
 from cas.objects.dictionaries import Dictionaries
 from cas.objects.lookup import Lookup
 from cas.objects.packs import PackInfo, bit_is_set
-from cas.objects.plan import Shelf
+from cas.objects.plan import KINDS, ODD, Shelf
 from cas.storage.bucket import Bucket, Part
 from cas.storage.codec import (
     DELTA,
@@ -39,7 +38,7 @@ from cas.storage.dictionary import Dictionary
 from cas.storage.index import prefixes_of
 from cas.storage.pack import SLOT_BYTES
 from cas.storage.record import COMMON_GROUP, RECORD_HEADER_BYTES, TAG_BYTES
-from cas.storage.slots import KIND_AT, SLOT
+from cas.storage.slots import SLOT
 
 GROUP_COUNT: Final = 1024
 _GROUP_BYTES: Final = 16 << 20
@@ -69,13 +68,8 @@ number, and group.
 _Lot = tuple[Shelf, list[_Place]]
 """What is wanted of one pack."""
 
-_KINDS: Final = frozenset(map(int, Kind))
-
 Loaded = tuple[list[int], list[bytes | None]]
 """Kinds and contents."""
-
-_ODD: Final = (IndexError, ValueError, struct.error, Corrupt, NotFound)
-"""What a damaged index or pack leads to; the long way finds out which."""
 
 _from_bytes = int.from_bytes
 _slot_at = SLOT.unpack_from
@@ -155,7 +149,7 @@ class QuickReader:
                         return None
                 digest = digest_blob(content) if kind == 1 else digest_of(kind, content)
                 return content if digest == id else None
-        except _ODD:
+        except ODD:
             pass
         return None
 
@@ -174,35 +168,11 @@ class QuickReader:
         return dictionary.decode_sized(payload, raw)
 
     def has(self, id: bytes) -> bool:
-        """Whether there is a copy of an object; False where that is not to be told here.
-
-        The way to the slot is that of `get`, inline as there: both are what most calls come to.
-        """
+        """Whether there is a copy of an object; False where that is not to be told here."""
         plan = self._lookup.plan or self._lookup.make_plan()
         if id in plan.young:
             return self._lookup.has(id)
-        prefix = _from_bytes(id[:8], "big")
-        try:
-            for keys, fences, shift, clear, mask, bounds, shelves, run in plan.views:
-                sought, at = prefix & clear, prefix >> shift
-                number = keys[bisect_left(keys, sought, fences[at], fences[at + 1])] - sought
-                if number > mask:
-                    continue
-                at = bisect_right(bounds, number) - 1
-                number -= bounds[at]
-                shelf = shelves[at] or plan.shelf(run, shelves, at) or plan.bare(run, at)
-                if shelf is None:
-                    return False
-                _file, table, vector, _beside, pack = shelf
-                if table:
-                    row = table[number * SLOT_BYTES : (number + 1) * SLOT_BYTES]
-                else:
-                    row = self._lookup.slots.row(pack, number)
-                there = row.startswith(id) and row[KIND_AT] in _KINDS
-                return there and not (vector and bit_is_set(vector, number))
-        except _ODD:
-            pass
-        return False
+        return plan.tells(id, self._lookup.slots) is True
 
     def _base(self, payload: bytes, kind: int, depth: int) -> bytes | None:
         """What a delta is made of, from memory or from a copy of less depth; or None."""
@@ -250,7 +220,7 @@ class QuickReader:
                     (_file, table, vector, _beside, _pack), places = lot
                     number -= bounds[which]
                     id, offset, stored, raw, word, group = place_at(table, number * SLOT_BYTES)
-                except _ODD:
+                except ODD:
                     left.append(at)
                     continue
                 if id != ids[at] or (vector and bit_is_set(vector, number)):
@@ -298,10 +268,10 @@ class QuickReader:
             digests = blob_digests(found)
         else:
             # No hash is known of a kind that there is not: what it is has to be said elsewhere.
-            digests = digests_of([kinds[at] if kinds[at] in _KINDS else 1 for at in numbers], found)
+            digests = digests_of([kinds[at] if kinds[at] in KINDS else 1 for at in numbers], found)
         contents: list[bytes | None] = [None] * len(ids)
         for at, content, digest in zip(numbers, found, digests, strict=True):
-            if digest == ids[at] and kinds[at] in _KINDS:
+            if digest == ids[at] and kinds[at] in KINDS:
                 contents[at] = content
         return kinds, contents
 
@@ -346,7 +316,7 @@ class QuickReader:
                         found.append(content)
                     continue
                 frame = (heads.get(raw) or sized_head(raw)) + payload[SIZED_FROM:]
-            except _ODD:
+            except ODD:
                 continue
             into[0].append(frame)
             into[1].append(raw)
@@ -374,7 +344,7 @@ class QuickReader:
                 [size_bytes - SIZED_FROM for size_bytes in stored],
             )
             heads = [SIZED_HEADS.get(raw) or sized_head(raw) for raw in raws]
-        except _ODD:
+        except ODD:
             return False
         into = frames.setdefault(beside, _Frames([], [], []))
         into[0].extend(map(add, heads, payloads))

@@ -24,6 +24,10 @@ ANY: Final = PLAIN + 1
 """Rank that every copy is below."""
 
 
+_PLANNED_FROM: Final = 256
+"""Ids that are asked for one by one before a plan of the look-up pays for being made."""
+
+
 class Finder:
     """What the store has, for one batch. One thread.
 
@@ -34,10 +38,14 @@ class Finder:
     def __init__(self, lookup: Lookup) -> None:
         self._lookup = lookup
         self._kept_up = False
+        self._asked_count = 0
 
     def has(self, id: bytes) -> bool:
         """Whether the store has `id`, as far as the index knows."""
         has = self._lookup.has
+        self._asked_count += 1
+        if self._asked_count > _PLANNED_FROM and self._lookup.plan is None:
+            self._lookup.make_plan()
         return has(id) and (not self._moved() or has(id))
 
     def known(self, ids: Sequence[bytes]) -> set[bytes]:

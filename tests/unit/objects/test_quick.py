@@ -143,6 +143,34 @@ def test_what_was_condemned_is_not_given(
         assert list(store.get_many(ids)) == contents
 
 
+@pytest.mark.parametrize("room", [0, 1 << 20], ids=["no room for slots", "room"])
+def test_a_batch_that_asks_often_is_told_the_same(
+    tmp_path: Path, rng: random.Random, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is there in files and in the catalog, what is not, and what was condemned while the
+    batch was asking.
+    """
+    monkeypatch.setattr(slots, "FOOTER_CACHE_BYTES", room)
+    contents = memories_of(rng, 900)
+    ids = [digest_blob(content) for content in contents]
+    missing = [rng.randbytes(32) for _ in range(100)]
+    # Some begin like others: only the whole id tells them apart.
+    missing += [id[:8] + rng.randbytes(24) for id in ids[::9]]
+    with _filled(tmp_path / "s", contents) as store:
+        lookup = store.objects.lookup
+        with store.objects.batch() as batch:
+            for turn in range(3):
+                assert (lookup.plan is not None) == (turn > 0)
+                assert all(map(batch.finder.has, ids))
+                assert not any(map(batch.finder.has, missing))
+        with store.objects.batch() as batch:
+            assert all(map(batch.finder.has, ids))
+            condemn(store, [BlobId(id) for id in ids[:10]])
+            assert [batch.finder.has(id) for id in ids] == [False] * 10 + [True] * 890
+            assert all(batch.put(Kind.BLOB, content) for content in contents)
+            assert batch.written_count == 10
+
+
 def test_packs_that_come_and_go_are_seen(tmp_path: Path, rng: random.Random) -> None:
     """A reader finds what another handle puts, spills and gathers between its reads."""
     with cas.open(tmp_path / "s", create=True) as reader, cas.open(tmp_path / "s") as writer:
