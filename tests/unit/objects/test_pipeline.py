@@ -110,6 +110,27 @@ def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline.close()
 
 
+def test_who_would_wait_compresses() -> None:
+    """While every worker is busy with an earlier group, the caller does the next ones; they come
+    out in order all the same.
+    """
+    caller, helped = threading.get_ident(), threading.Event()
+
+    def beside(_group: int) -> None:
+        if threading.get_ident() == caller:
+            helped.set()
+        else:
+            assert helped.wait(60), "nobody else compresses"
+
+    pipeline = Pipeline(NOWHERE, beside=beside)
+    items = items_of([1 << 20] * 12)
+    for item in items:
+        pipeline.submit(item)
+    records = [record for group, _needs in pipeline.drain(everything=True) for record in group]
+    assert [record[0] for record in records] == [item.id for item in items]
+    pipeline.close()
+
+
 def test_an_error_of_a_worker_comes_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a worker raises reaches the caller; the threads end all the same."""
 
