@@ -15,7 +15,7 @@ from queue import Empty, Queue
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from cas.errors import CasError, Corrupt, NotFound
-from cas.limits import KIB, MIB
+from cas.limits import ID_BYTES, KIB, MIB
 from cas.model.ids import digests_of
 from cas.objects.chains import Link, Place, link_of, resolve
 from cas.objects.dictionaries import Dictionaries
@@ -23,7 +23,7 @@ from cas.objects.lookup import Lookup
 from cas.objects.packs import Copy, PackInfo, bit_is_set
 from cas.storage.codec import DELTA, DICTIONARY, RAW, RECIPE, ZSTD, decode_frames
 from cas.storage.dictionary import Dictionary
-from cas.storage.pack import Footer
+from cas.storage.pack import EDGE_BASE, Footer
 from cas.storage.record import RECORD_HEADER_BYTES
 
 _T = TypeVar("_T")
@@ -80,6 +80,8 @@ class _Table:
         self.footer = footer
         ids = footer.ids()
         self.numbers = dict(zip(ids, range(len(ids)), strict=True))
+        # What its deltas are made of, by the number of their slot.
+        self.bases = {number: id for number, role, id in footer.edge_rows() if role == EDGE_BASE}
 
 
 class BulkReader:
@@ -125,6 +127,13 @@ class BulkReader:
         except (Corrupt, NotFound):
             return None
         return place_of(copy)
+
+    def base_of(self, id: bytes, place: Place) -> bytes:
+        """What a delta that lies there names as its base. Raises `CasError`."""
+        for table in self._tables:
+            if table.pack is place.pack and (base := table.bases.get(table.numbers.get(id, -1))):
+                return base
+        return self._objects.stored(place.pack, place.offset + RECORD_HEADER_BYTES, ID_BYTES)
 
     def _note(self, pack: PackInfo) -> None:
         """Count what a pack gives; one that gives much is taken into a table."""

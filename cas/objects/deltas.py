@@ -6,14 +6,15 @@ from, and at most `DELTA_DEPTH_WRITTEN`. Any thread may ask: bases are located b
 and compressed beside each other (two that meet in the reader's tables cost time at most).
 
 The cost is bounded: one base is read for an object, and one frame made of it; a second frame,
-the whole one, only where the delta might not be worth it.
+the whole one, only where the delta is not worth it. How long that would be, the older version
+tells by its own.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from cas.errors import CasError
@@ -27,10 +28,17 @@ from cas.limits import (
 )
 from cas.objects.bulk import BulkReader, Source
 from cas.objects.chains import Place
-from cas.storage.codec import DELTA, RECIPE, compressed_sizes, encode_payloads
+from cas.storage.codec import (
+    DELTA,
+    DICTIONARY,
+    RECIPE,
+    ZSTD,
+    compressed_sizes,
+    encode_payloads,
+)
 from cas.storage.delta import encode_deltas
 from cas.storage.pack import Made
-from cas.storage.record import DELTA_KINDS, NO_GROUP, RECORD_HEADER_BYTES
+from cas.storage.record import DELTA_KINDS, NO_GROUP
 
 TARGET_BYTES_MIN: Final = 192
 """Content below this is stored whole: a delta pays 72 bytes to name its base twice."""
@@ -46,6 +54,10 @@ _READ_BYTES: Final = 256 * KIB
 
 _SURE: Final = 16
 """A delta of less than a sixteenth of the content is taken without making the whole frame."""
+
+_DRIFTED: Final = 16
+"""A version that is a shorter part than this of its content, as a delta, is near enough to what it
+is made of for the next one to be made of that too: there is less to read, now and ever after."""
 
 _SAMPLE_BYTES: Final = 16 * KIB
 _SAMPLED_FROM: Final = 64 * KIB
@@ -66,12 +78,15 @@ class Target(NamedTuple):
 
 
 class _Base(NamedTuple):
-    """A copy that a delta is made from."""
+    """A copy that a delta is made from. `frame_bytes` is how long its frame is, 0 where it is none
+    of its own.
+    """
 
     id: bytes
     kind: int
     depth: int
     content: bytes
+    frame_bytes: int
 
 
 def may_have_base(kind: int, size_bytes: int) -> bool:
@@ -83,7 +98,6 @@ class Deltas:
     """Makes deltas for one writer of pack files."""
 
     def __init__(self, source: Source) -> None:
-        self._source = source
         self._reader = BulkReader(source)
         self._lock = threading.Lock()
         self._used: Counter[bytes] = Counter()
@@ -96,7 +110,7 @@ class Deltas:
         """
         made: list[Made | None] = [None] * len(targets)
         second: list[Made] = []
-        doubtful: list[int] = []
+        doubtful: list[tuple[int, int]] = []
         near = [
             (at, target, base)
             for at, (target, base) in enumerate(zip(targets, self._bases(targets), strict=True))
@@ -122,20 +136,28 @@ class Deltas:
                 target.group,
             )
             if len(frame) + EDGE_BYTES > size_bytes // _SURE:
-                doubtful.append(at)
+                # An older version shows how far this one can be compressed.
+                doubtful.append((at, base.frame_bytes * size_bytes // len(base.content)))
             elif self._wants_second(target, base):
                 second.append(_whole(base, target.group))
-        # Beside what the whole frame takes it shows whether the delta is at most half of it.
-        samples = [_sample(targets[at].content) for at in doubtful]
-        for at, sample, sample_bytes in zip(
-            doubtful, samples, compressed_sizes(samples), strict=True
-        ):
+        for at, whole_bytes in self._estimated(targets, doubtful):
             delta = made[at]
             assert delta is not None
-            whole_bytes = sample_bytes * len(targets[at].content) // len(sample)
-            if len(delta[3]) + EDGE_BYTES - ID_BYTES > whole_bytes // 2:
+            if len(delta[3]) + EDGE_BYTES - ID_BYTES > whole_bytes * 2 // 3:
                 made[at] = None
         return made, second
+
+    def _estimated(
+        self, targets: Sequence[Target], doubtful: Sequence[tuple[int, int]]
+    ) -> Iterator[tuple[int, int]]:
+        """What the whole frames would take: where no frame of the base says so, samples do."""
+        unknown = [at for at, whole_bytes in doubtful if not whole_bytes]
+        samples = [_sample(targets[at].content) for at in unknown]
+        for at, sample, sample_bytes in zip(
+            unknown, samples, compressed_sizes(samples), strict=True
+        ):
+            yield at, sample_bytes * len(targets[at].content) // len(sample)
+        yield from [each for each in doubtful if each[1]]
 
     def _wants_second(self, target: Target, base: _Base) -> bool:
         """Whether this delta is one too many for the copies that its base has.
@@ -169,14 +191,21 @@ class Deltas:
                 ):
                     held = places[number]
                     if held is not None and found.content is not None:
+                        own = held.codec in (ZSTD, DICTIONARY)
                         bases[number] = _Base(
-                            found.id, found.kind, held.depth, bytes(found.content)
+                            found.id,
+                            found.kind,
+                            held.depth,
+                            bytes(found.content),
+                            held.stored_bytes if own else 0,
                         )
                 first, size_bytes = at + 1, 0
         return bases
 
     def _locate(self, target: Target) -> tuple[bytes, Place | None]:
-        """(id, place) of the base to use; no place when there is none that may be one."""
+        """(id, place) of the base to use, the older version or what that is made of; no place when
+        there is none that may be one.
+        """
         id = target.base
         for _ in range(DELTA_DEPTH_MAX + 1):
             place = self._reader.find(id)
@@ -189,10 +218,11 @@ class Deltas:
                 or place.raw_bytes > _BASE_FACTOR * len(target.content) + _BASE_SLACK_BYTES
             ):
                 break
-            if place.depth == 0 or (id == target.base and place.depth < DELTA_DEPTH_WRITTEN):
+            deeper = id == target.base and place.depth < DELTA_DEPTH_WRITTEN
+            if place.depth == 0 or (deeper and place.stored_bytes * _DRIFTED > place.raw_bytes):
                 return id, place
             try:
-                id = self._source.stored(place.pack, place.offset + RECORD_HEADER_BYTES, ID_BYTES)
+                id = self._reader.base_of(id, place)
             except CasError:
                 break
         return target.base, None

@@ -17,10 +17,10 @@ from cas.limits import DELTA_DEPENDANTS_MAX, DELTA_DEPTH_MAX
 from cas.maintenance.fsck.check import fsck
 from cas.model.ids import Kind, digest_of
 from cas.objects import deltas as chooser
-from cas.objects.bulk import BulkReader
+from cas.objects.bulk import _TABLE_FROM, BulkReader
 from cas.objects.packs import Copy
 from cas.objects.pipeline import Submitted
-from cas.storage.codec import DELTA, RAW
+from cas.storage.codec import DELTA, RAW, compressed_sizes
 from cas.storage.delta import encode_delta
 from cas.storage.pack import EDGE_BASE, Slot
 from tests.unit.maintenance.plant import Made, flip, install
@@ -65,6 +65,12 @@ def versions(store: Store, count: int, rng: random.Random) -> list[bytes]:
     return contents
 
 
+def allow_chains(monkeypatch: pytest.MonkeyPatch, depth_max: int) -> None:
+    """Have deltas made of deltas, however short these are."""
+    monkeypatch.setattr(chooser, "DELTA_DEPTH_WRITTEN", depth_max)
+    monkeypatch.setattr(chooser, "_DRIFTED", 1 << 30)
+
+
 def slots(store: Store, content: bytes, kind: Kind = Kind.BLOB) -> list[Slot]:
     """The copies of an object."""
     return [copy.slot for copy in store.objects.lookup.copies(digest_of(kind, content))]
@@ -75,7 +81,7 @@ def test_versions_are_deltas_and_read_back(
     store: Store, rng: random.Random, depth_max: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Depths rise to the limit and begin anew; every way of reading gives every version."""
-    monkeypatch.setattr(chooser, "DELTA_DEPTH_WRITTEN", depth_max)
+    allow_chains(monkeypatch, depth_max)
     contents = versions(store, 12, rng)
     depths = [slots(store, content)[0].depth for content in contents]
     assert depths == [0, *[number % depth_max + 1 for number in range(11)]]
@@ -93,6 +99,28 @@ def test_versions_are_deltas_and_read_back(
     assert report.object_count == len(contents)
 
 
+def test_a_version_that_has_hardly_changed_is_no_base(store: Store, rng: random.Random) -> None:
+    """While the delta before is short the next one is made of the same whole object; of a version
+    that has drifted away it is made of that, at depth 2, and the one after it goes back.
+    """
+    old = [b"%050x\n" % rng.getrandbits(200) for _ in range(200)]
+    versions = [old]
+    for number in range(8):
+        first = 6 * number
+        new = [b"%050x\n" % rng.getrandbits(200) for _ in range(6)]
+        versions.append(versions[-1][:first] + new + versions[-1][first + 6 :])
+    contents = [b"".join(version) for version in versions]
+    store.put(contents[0])
+    for below, content in pairwise(contents):
+        put_on(store, [(content, digest_of(Kind.BLOB, below))])
+    made = [slots(store, content)[0] for content in contents]
+    assert [slot.depth for slot in made[:3]] == [0, 1, 1]
+    assert max(slot.depth for slot in made) == 2
+    for slot, after in pairwise(made[1:]):
+        drifted = slot.depth == 1 and slot.stored_bytes * 16 > slot.raw_bytes
+        assert after.depth == 1 + drifted
+
+
 def test_the_edge_of_a_delta_is_its_base(store: Store, rng: random.Random) -> None:
     """The footer says what the payload says."""
     first, second = versions(store, 2, rng)
@@ -101,6 +129,23 @@ def test_the_edge_of_a_delta_is_its_base(store: Store, rng: random.Random) -> No
     ((number, role, target),) = footer.edges()
     assert (role, target) == (EDGE_BASE, digest_of(Kind.BLOB, first))
     assert footer.id_at(number) == digest_of(Kind.BLOB, second)
+
+
+def test_what_a_delta_is_made_of_is_told_with_and_without_a_table(
+    store: Store, rng: random.Random
+) -> None:
+    """A pack that is asked often is asked once for all edges of its footer."""
+    first = text(rng)
+    base = store.put(first)
+    later = [changed(first, number) for number in range(2 * _TABLE_FROM)]
+    put_on(store, [(content, base) for content in later])
+    reader = BulkReader(store.objects)
+    for content in later:
+        id = digest_of(Kind.BLOB, content)
+        place = reader.find(id)
+        assert place is not None
+        assert reader.base_of(id, place) == base
+    assert [set(table.bases.values()) for table in reader._tables] == [{base}]
 
 
 def test_what_would_not_pay_is_stored_whole(store: Store, rng: random.Random) -> None:
@@ -116,6 +161,31 @@ def test_what_would_not_pay_is_stored_whole(store: Store, rng: random.Random) ->
     put_on(store, [(others[3], digest_of(Kind.BLOB, huge))])
     assert {slots(store, content)[0].codec == DELTA for content in others} == {False}
     assert [get(store, digest_of(Kind.BLOB, content)) for content in others] == others
+
+
+@pytest.mark.parametrize("new_share", [0.1, 0.9])
+@pytest.mark.parametrize("is_digits", [True, False])
+def test_a_delta_is_two_thirds_of_the_whole_at_most(
+    store: Store, rng: random.Random, is_digits: bool, new_share: float
+) -> None:
+    """However far both can be compressed, which the frame of the older version tells, or samples
+    where it has none.
+    """
+
+    def lines(count: int) -> list[bytes]:
+        if is_digits:
+            return [b"%0100d" % rng.randrange(10**100) for _ in range(count)]
+        return [rng.randbytes(100) for _ in range(count)]
+
+    old = lines(400)
+    kept_count = round(len(old) * (1 - new_share))
+    content = b"".join(old[:kept_count] + lines(len(old) - kept_count))
+    store.put(b"".join(old))
+    put_on(store, [(content, digest_of(Kind.BLOB, b"".join(old)))])
+    (slot,) = slots(store, content)
+    (whole_bytes,) = compressed_sizes([content])
+    assert (slot.codec == DELTA) == (new_share < 0.5)
+    assert slot.stored_bytes < 0.6 * whole_bytes or slot.codec != DELTA
 
 
 def test_a_base_of_another_kind_or_group_is_none(store: Store, rng: random.Random) -> None:
@@ -181,7 +251,7 @@ def test_damage_to_a_base_is_told_for_all_that_hangs_on_it(
     store: Store, rng: random.Random, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every version above it is an error, every one below it stays; fsck counts them."""
-    monkeypatch.setattr(chooser, "DELTA_DEPTH_WRITTEN", DELTA_DEPTH_MAX)
+    allow_chains(monkeypatch, DELTA_DEPTH_MAX)
     contents = versions(store, 5, rng)
     (copy,) = store.objects.lookup.copies(digest_of(Kind.BLOB, contents[2]))
     assert copy.pack.file is not None
@@ -304,8 +374,11 @@ def test_a_spill_moves_deltas_as_they_are(store: Store, rng: random.Random) -> N
     assert fsck(store).findings == ()
 
 
-def test_a_spill_keeps_the_copy_that_others_hang_on(store: Store, rng: random.Random) -> None:
+def test_a_spill_keeps_the_copy_that_others_hang_on(
+    store: Store, rng: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of two copies of a base the lower one is not given up for the deeper one."""
+    allow_chains(monkeypatch, 2)
     base, other, above = versions(store, 3, rng)[0], text(rng), b""
     chain = [other, changed(other, 1), changed(changed(other, 1), 2)]
     store.put(chain[0])
