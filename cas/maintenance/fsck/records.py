@@ -36,7 +36,7 @@ from cas.storage.record import RECORD_HEADER_BYTES, TAG_BYTES
 Named = tuple[bytes, int, bytes]
 """An object that names others: id, kind, content."""
 
-_AHEAD: Final = 4
+_AHEAD: Final = 12
 """Groups that are read before the first of them is judged: about as many MiB of memory."""
 
 
