@@ -4,7 +4,8 @@ Floor 6. The old kind is a folder with artifacts/, data/, code/ and docs/, JSON 
 they describe, and memories, sprints and projects as JSON. Invariant: nothing is lost and nothing
 is guessed silently: every file becomes an artifact with its bytes under its own path, what was
 understood of a JSON file becomes an aggregate besides, and what was not is told. The import is
-one unit of work a store; doing it again changes only what differs.
+one unit of work a store; doing it again changes only what differs. A store that lies in the folder
+is no work of anybody and stays out.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from cas.workspace.planning import Project, ProjectState, Sprint, SprintState
 from cas.workspace.registry import Aggregate
 from cas.workspace.views import Artifacts
 from cas.workspace.workspace import Workspace
+from cas.worktree.importer import own_folder
+from cas.worktree.names import MARKER, STORE_FOLDER, is_store
 
 A = TypeVar("A", bound=Aggregate)
 
@@ -83,7 +86,11 @@ class _Import:
                 items = sorted(os.scandir(folder), key=lambda each: each.name)
             except OSError as error:
                 raise _failed(folder, error) from error
+            if self._is_store(folder, items):
+                continue
             for item in items:
+                if os.fsencode(item.name).lower() in (STORE_FOLDER, MARKER):
+                    continue
                 place = Path(item.path)
                 path = place.relative_to(self.root).as_posix()
                 if item.is_symlink():
@@ -95,6 +102,16 @@ class _Import:
                 elif self._may_be(path):
                     yield path, place
             stack += reversed(below)
+
+    def _is_store(self, folder: Path, items: list[os.DirEntry[str]]) -> bool:
+        """Whether a folder is that of a store. Another one than that of this workspace is told."""
+        if not is_store({os.fsencode(item.name) for item in items}):
+            return False
+        status = os.stat(folder)
+        if own_folder(self.arrivals.on(Artifact).store) != (status.st_dev, status.st_ino):
+            path = folder.relative_to(self.root).as_posix()
+            self.tell(path, "is the folder of a store; left out", kept=False)
+        return True
 
     def _may_be(self, path: str) -> bool:
         try:

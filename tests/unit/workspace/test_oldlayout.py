@@ -121,6 +121,21 @@ def test_what_goes_out_is_what_came_in(
         export_folder(space, tmp_path / "out")
 
 
+def test_a_store_in_the_folder_stays_out(space: Workspace, tmp_path: Path) -> None:
+    """The store itself, wherever it lies in the folder, and any `.cas`, are not taken in; another
+    store is told.
+    """
+    plant(tmp_path, {"docs/a.md": b"a", ".cas/x": b"1", "docs/.cas-checkout": b"marker"})
+    for _ in range(2):
+        report = import_folder(space, tmp_path, actor="ada")
+        assert [artifact.name for artifact in space.artifacts] == ["docs/a.md"]
+        assert report.not_understood == ()
+    assert report.entry is None
+    cas.open(tmp_path / "docs" / "other", create=True).close()
+    (told,) = import_folder(space, tmp_path, actor="ada").left_out
+    assert (told.path, told.reason) == ("docs/other", "is the folder of a store; left out")
+
+
 def test_a_name_that_cannot_be_is_told(space: Workspace, tmp_path: Path) -> None:
     """A file whose name no artifact can have is told, and the others come in."""
     old = plant(tmp_path / "old", {"docs/a\nb": b"x", "docs/ok": b"y"})
