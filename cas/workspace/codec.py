@@ -50,6 +50,7 @@ def to_record(value: Aggregate) -> bytes:
     """The bytes of an aggregate's record. Raises `InvalidRecord`, `LimitExceeded`."""
     type = type_of(value.__class__)
     if value.unknown:
+        _check_unknown(type, value)
         return encode_record(Record(type.name, type.version, to_fields(value)))
     make = _ENCODERS.get(type.cls)
     if make is None:
@@ -75,6 +76,17 @@ def to_fields(value: Aggregate) -> Fields:
     except Exception as error:
         raise _bad_value(type, value, error) from error
     return {**value.unknown, **fields} if value.unknown else fields
+
+
+def _check_unknown(type: AggregateType, value: Aggregate) -> None:
+    """Refuse what no decoder would give back: of these fields no type says what they may hold."""
+    for name, each in value.unknown.items():
+        try:
+            # As deep as it lies in the record.
+            decode(encode([[each]]), verified=True)
+        except (CasError, RecursionError) as error:
+            reason = "is too long a number, too deep, or something else that no record gives back"
+            raise not_valid(type.name, value.id, name, reason) from error
 
 
 def from_record(

@@ -268,6 +268,22 @@ def test_a_record_of_another_type_is_refused_by_field(name: str, value: Any) -> 
     assert caught.value.field == name
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [1 << 64, -(1 << 70), 10**400, "\ud800", [[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]], {1}],
+    ids=["64 bits", "less", "long", "surrogate", "deep", "set"],
+)
+def test_an_unknown_field_that_would_not_be_read_again_is_refused(odd: Any) -> None:
+    """What a type does not know is kept only in a form that a record gives back: a record that
+    nobody can read would stand in the way of its whole collection.
+    """
+    memory = Memory(id="m", agent="a", text="t")
+    with pytest.raises(InvalidRecord, match="'old' of memory 'm'"):
+        to_record(memory.evolve(unknown={"old": odd}))
+    kept = memory.evolve(unknown={"old": [1, {"a": [None, -1.5, b"x"]}]})
+    assert from_record(to_record(kept)) == kept
+
+
 def test_a_missing_field_is_named() -> None:
     """A record without a field that has no default is an error that names it."""
     with pytest.raises(InvalidRecord, match="'text' of memory 'm' is missing"):
