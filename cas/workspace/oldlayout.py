@@ -62,6 +62,8 @@ class _Import:
         self.root = root
         self.arrivals = arrivals
         self.tell = arrivals.tell
+        # Aggregates made by this import, and where each was said.
+        self._made: dict[tuple[type[Aggregate], str], tuple[Aggregate, str]] = {}
 
     def run(self) -> None:
         names = set()
@@ -202,9 +204,18 @@ class _Import:
             try:
                 if not isinstance(row, dict):
                     raise Invalid("is no JSON object.")
-                self.arrivals.save(make(place, row))
+                self._save(make(place, row), place)
             except CasError as error:
                 self.tell(place, f"was kept as JSON only: {error}")
+
+
+    def _save(self, value: Aggregate, place: str) -> None:
+        key = (value.__class__, value.id)
+        made, where = self._made.setdefault(key, (value, place))
+        if made is value:
+            self.arrivals.save(value)
+        elif made != value:
+            raise Invalid(f"has the id {value.id!r}, as {where} has, and says something else.")
 
 
 class _Said:
@@ -220,6 +231,15 @@ class _Said:
             if name in self._found:
                 self._used.add(name)
                 return self._found[name]
+        return None
+
+    def number(self, *names: str) -> float | None:
+        """A number; what is none counts as not asked for."""
+        for name in names:
+            value = self._found.get(name)
+            if type(value) is float or (type(value) is int and abs(value) < 1 << 53):
+                self._used.add(name)
+                return float(value)
         return None
 
     def text(self, *names: str) -> str:
@@ -276,13 +296,13 @@ def _memory(place: str, row: dict[str, Any]) -> Memory:
     text = said.text("text", "content", "memory")
     if not text:
         raise Invalid("has no text.")
-    importance = said.get("importance")
+    importance = said.number("importance")
     made = Memory(
         id=_id(said, place),
         agent=said.text("agent", "agent_id", "author") or "unknown",
         text=text,
         kind=said.text("kind", "type") or "note",
-        importance=float(importance) if isinstance(importance, int | float) else 0.5,
+        importance=0.5 if importance is None else importance,
         tags=said.texts("tags"),
         at=said.time("at", "created_at", "timestamp"),
     )
@@ -310,12 +330,14 @@ def _sprint(place: str, row: dict[str, Any]) -> Sprint:
 def _project(place: str, row: dict[str, Any]) -> Project:
     said = _Said(row)
     state = said.text("state", "status").lower() or "active"
+    if state not in set(ProjectState):
+        raise Invalid(f"has the state {state!r}, which no project has.")
     id = _id(said, place)
     made = Project(
         id=id,
         name=said.text("name", "title") or id,
         description=said.text("description"),
-        state=ProjectState(state) if state in set(ProjectState) else ProjectState.ACTIVE,
+        state=ProjectState(state),
         tags=said.texts("tags"),
     )
     return _with_rest(made, said)

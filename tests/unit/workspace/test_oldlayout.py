@@ -136,6 +136,50 @@ def test_a_store_in_the_folder_stays_out(space: Workspace, tmp_path: Path) -> No
     assert (told.path, told.reason) == ("docs/other", "is the folder of a store; left out")
 
 
+def test_what_is_said_twice_or_oddly_is_told(space: Workspace, tmp_path: Path) -> None:
+    """Two memories of one id: the first is taken, the second told, in each import alike. An
+    importance that is no number is kept beside, a state that no project has is told.
+    """
+    old = plant(
+        tmp_path / "old",
+        {
+            "memories/a.json": {"id": "m", "text": "first", "importance": "high"},
+            "memories/b.json": {"id": "m", "text": "second"},
+            "memories/c.json": {"id": "m", "text": "first", "importance": "high"},
+            "memories/d.json": {"id": "n", "text": "huge", "importance": 10**400},
+            "projects/p.json": {"id": "p", "name": "P", "status": "exploded"},
+            "projects/q.json": {"id": "q", "name": "Q", "status": "active"},
+        },
+    )
+    for entries in (1, 1):
+        told = import_folder(space, old, actor="ada").not_understood
+        assert [(each.path, each.reason) for each in told] == [
+            (
+                "memories/b.json",
+                "was kept as JSON only: has the id 'm', as memories/a.json has, and says "
+                "something else.",
+            ),
+            (
+                "memories/d.json",
+                "was kept as JSON only: The field 'old_importance' of memory 'n' is too long a "
+                "number, too deep, or something else that no record gives back. Nothing was "
+                "stored.",
+            ),
+            (
+                "projects/p.json",
+                "was kept as JSON only: has the state 'exploded', which no project has.",
+            ),
+        ]
+        assert space.store.view().seq == entries
+    memory = space.memories.get("m")
+    assert (memory.text, memory.importance, memory.unknown) == (
+        "first",
+        0.5,
+        {"old_importance": "high"},
+    )
+    assert [project.id for project in space.projects] == ["q"]
+
+
 def test_a_name_that_cannot_be_is_told(space: Workspace, tmp_path: Path) -> None:
     """A file whose name no artifact can have is told, and the others come in."""
     old = plant(tmp_path / "old", {"docs/a\nb": b"x", "docs/ok": b"y"})
