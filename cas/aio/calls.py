@@ -248,8 +248,7 @@ class StoreCalls(Face[Store]):
         author: str = "",
         message: str = "",
     ) -> Undone:
-        """Put a branch or tag, one path (`BRANCH:PATH`) or all refs back to what they were: pins
-        and rules of protection and retention too, legal holds and the horizon never.
+        """Put a branch or tag, one path (`BRANCH:PATH`) or all refs (pins and rules too) back.
 
         The moment is that after entry `seq`, or a time (µs since 1970 UTC). A path comes back
         in a new commit of its branch; refs that did not exist then go. Raises `EntryNotFound`,
