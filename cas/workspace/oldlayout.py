@@ -17,7 +17,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
-from cas.errors import CasError, Invalid, InvalidName, Purged, StorageFailed, WouldOverwrite
+from cas.errors import (
+    CasError,
+    Invalid,
+    InvalidName,
+    Purged,
+    StorageFailed,
+    UnsafePath,
+    WouldOverwrite,
+)
 from cas.limits import RECORD_BYTES_MAX
 from cas.model.ids import digest_blob
 from cas.workspace.arrivals import Arrivals, ImportReport
@@ -29,7 +37,7 @@ from cas.workspace.registry import Aggregate
 from cas.workspace.views import Artifacts
 from cas.workspace.workspace import Workspace
 from cas.worktree.importer import own_folder
-from cas.worktree.names import MARKER, STORE_FOLDER, is_store
+from cas.worktree.names import MARKER, STORE_FOLDER, is_store, is_store_name
 
 A = TypeVar("A", bound=Aggregate)
 
@@ -208,7 +216,6 @@ class _Import:
             except CasError as error:
                 self.tell(place, f"was kept as JSON only: {error}")
 
-
     def _save(self, value: Aggregate, place: str) -> None:
         key = (value.__class__, value.id)
         made, where = self._made.setdefault(key, (value, place))
@@ -377,7 +384,8 @@ def export_folder(
     """Write the contents of all artifacts into a folder that is empty or not there; how many.
 
     What `import_folder` took in comes out as it was. Names of artifacts whose content was purged
-    are added to `left_out`; without such a list they raise `Purged`. Raises `WouldOverwrite`.
+    are added to `left_out`; without such a list they raise `Purged`. Raises `WouldOverwrite`, and
+    `UnsafePath` for a name that makes a store, or the way to one, of the folder.
     """
     root = Path(folder)
     if root.exists() and (not root.is_dir() or any(os.scandir(root))):
@@ -386,6 +394,14 @@ def export_folder(
             paths=[str(root)],
         )
     artifacts = space.now().artifacts
+    for name in artifacts.ids():
+        if any(is_store_name(os.fsencode(part)) for part in name.split("/")):
+            raise UnsafePath(
+                f"{name} would be taken for a store's own; nothing was written. Remove this "
+                "artifact, or put it under another name.",
+                path=name,
+                reason="is the name of a store",
+            )
     count = 0
     for artifact in artifacts:
         try:

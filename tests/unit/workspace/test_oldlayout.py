@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import cas
-from cas.errors import Invalid, WouldOverwrite
+from cas.errors import Invalid, UnsafePath, WouldOverwrite
 from cas.workspace.oldlayout import export_folder, import_folder
 from cas.workspace.planning import SprintState
 from cas.workspace.workspace import Workspace
@@ -134,6 +134,23 @@ def test_a_store_in_the_folder_stays_out(space: Workspace, tmp_path: Path) -> No
     cas.open(tmp_path / "docs" / "other", create=True).close()
     (told,) = import_folder(space, tmp_path, actor="ada").left_out
     assert (told.path, told.reason) == ("docs/other", "is the folder of a store; left out")
+
+
+@pytest.mark.parametrize("name", [".cas", "d/.CAS/catalog.sqlite", ".cas-checkout"])
+def test_nothing_goes_out_that_would_be_a_store(
+    space: Workspace, tmp_path: Path, name: str
+) -> None:
+    """A file `.cas` would say to the next command in that folder which store is meant: an artifact
+    of such a name is told, and nothing is written.
+    """
+    with space.unit_of_work("a") as uow:
+        uow.artifacts.put("a", b"1")
+        uow.artifacts.put(name, b'store = "/elsewhere"\n')
+        uow.commit()
+    with pytest.raises(UnsafePath) as told:
+        export_folder(space, tmp_path / "out")
+    assert told.value.fields["path"] == name
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_said_twice_or_oddly_is_told(space: Workspace, tmp_path: Path) -> None:
