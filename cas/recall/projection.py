@@ -100,7 +100,7 @@ class Projection:
 
     def _place(self, index: str | None) -> Home:
         if index not in (None, _BESIDE, _CACHE):
-            return FileHome(index)
+            return FileHome(index, named=True)
         catalog = self.store.objects.catalog
         if index != _CACHE and catalog.is_distant:
             home = postgres.home_beside(catalog, self.identity)

@@ -1,7 +1,8 @@
 """The search database in a file of SQLite: its tables, full text, and how damage in it is told.
 
 Floor 7. Invariant: it holds nothing that the store does not give again; whatever the engine finds
-wrong with it is `CorruptIndex`, and then it is thrown away and made anew.
+wrong with it is `CorruptIndex`, and then it is thrown away and made anew. A file that somebody
+named is opened and thrown away only if it bears the mark of an index, or is empty.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from attrs import frozen
 
 from cas.catalog.engine import is_full
-from cas.errors import Busy, CorruptIndex, StorageFailed, StorageFull
+from cas.errors import Busy, CorruptIndex, Invalid, StorageFailed, StorageFull
 from cas.later import Later
 from cas.recall.database import VERSION, Database, Match, Rows
 from cas.recall.fulltext import TOKENIZER, Words
 from cas.recall.text import Clause
+from cas.storage.files import translate_read
 
 if TYPE_CHECKING:
     import apsw
@@ -34,6 +36,11 @@ else:
     np = Later("numpy", keep=True)
 
 BUSY_MS: Final = 30_000
+
+MARK: Final = b"casr"
+"""`application_id` of an index, which SQLite keeps at `_MARK_AT` of the file."""
+_MARK_AT: Final = 68
+_MAGIC: Final = b"SQLite format 3\0"
 
 # The last line: words of a transaction stay in memory until its end, so that the index has one
 # part a transaction; parts of a megabyte take a fifth more room.
@@ -67,9 +74,12 @@ INSERT INTO text(text, rank) VALUES ('hashsize', 16777216);
 
 @frozen
 class FileHome:
-    """A file, ":memory:" for none."""
+    """A file, ":memory:" for none. `named` is one that the caller chose: what lies there may be
+    anything.
+    """
 
     path: str
+    named: bool = False
 
     @property
     def is_there(self) -> bool:
@@ -77,15 +87,36 @@ class FileHome:
         return self.path != ":memory:" and os.path.exists(self.path)
 
     def open(self) -> Database:
-        """Open the file, and make it where there is none."""
+        """Open the file, and make it where there is none. Raises `Invalid` for another's."""
+        self._refuse_others()
         return SqliteDatabase(self.path)
 
     def remove(self, seen: Database | None) -> None:
         """Remove the file and those beside it. Who has it open goes on with what it was."""
         if self.path != ":memory:":
+            self._refuse_others()
             for name in (self.path, self.path + "-wal", self.path + "-shm"):
                 with suppress(FileNotFoundError):
                     os.unlink(name)
+
+    def _refuse_others(self) -> None:
+        """Raise `Invalid` where a file that was named is none of ours."""
+        if not self.named or self.path == ":memory:":
+            return
+        try:
+            if not os.path.getsize(self.path):
+                return
+            with open(self.path, "rb") as file:
+                start = file.read(_MARK_AT + len(MARK))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            translate_read(error, self.path)
+        if not start.startswith(_MAGIC) or start[_MARK_AT:] != MARK:
+            raise Invalid(
+                f"{self.path} is no search index, and stays as it is; name another file, or "
+                "remove this one if nobody needs it."
+            )
 
 
 class SqliteDatabase:
@@ -110,6 +141,9 @@ class SqliteDatabase:
         run("PRAGMA secure_delete=ON")
         run("PRAGMA cache_size=-32768")
         run("PRAGMA temp_store=MEMORY")
+        if not self.connection.pragma("page_count"):
+            # Before there is a log, so that the file itself says from the start what it is.
+            run(f"PRAGMA application_id={int.from_bytes(MARK, 'big')}")
         run("PRAGMA journal_mode=WAL")
         # A power failure may take the newest rows, which the store gives again.
         run("PRAGMA synchronous=NORMAL")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,44 @@ def test_it_is_made_anew_for_another_store(store: Store, tmp_path: Path) -> None
     with cas.open(":memory:") as other, Recall(other, index=place) as recall:
         assert recall.count(Memory) == 0
         assert "another store" in recall.projection.notices[0]
+
+
+@pytest.mark.parametrize("version", [None, 0, 7])
+def test_a_file_that_is_no_index_stays_as_it_is(
+    store: Store, tmp_path: Path, version: int | None
+) -> None:
+    """Whoever names a file by mistake keeps it: a text, or a database of something else."""
+    place = tmp_path / "app.db"
+    if version is None:
+        place.write_text("precious\n" * 100)
+    else:
+        with closing(sqlite3.connect(place)) as app:
+            app.execute("CREATE TABLE users(name)")
+            app.execute(f"PRAGMA user_version={version}")
+    before = place.read_bytes()
+    with Recall(store, index=str(place)) as recall:
+        for ask in (lambda: recall.count(Memory), recall.projection.rebuild):
+            with pytest.raises(Invalid, match="stays as it is"):
+                ask()
+    assert place.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir() if "app" in path.name) == ["app.db"]
+
+
+def test_an_index_that_was_named_is_made_anew_where_it_is_damaged(
+    store: Store, tmp_path: Path
+) -> None:
+    """The mark of an index is enough; an empty file is one to be."""
+    place = tmp_path / "index.db"
+    place.touch()
+    commit(store, memory("a", "mine"))
+    with Recall(store, index=str(place)) as recall:
+        assert recall.count(Memory) == 1
+    data = bytearray(place.read_bytes())
+    data[100:] = bytes(len(data) - 100)
+    place.write_bytes(data)
+    with Recall(store, index=str(place)) as recall:
+        assert recall.count(Memory) == 1
+        assert "made anew" in recall.projection.notices[0]
 
 
 def test_two_handles_follow_one_database(store: Store) -> None:
