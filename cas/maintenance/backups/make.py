@@ -135,6 +135,12 @@ class _Backup:
         found = vault.newest()
         self._newest_id: bytes | None = None if found is None else found[0]
         self._newest: Index | None = None if found is None else found[1]
+        if self._newest is not None:
+            # On top of a gap an increment would be as lost as what is behind the gap already.
+            chain = [number for number in vault.numbers() if number >= self._newest.base]
+            for due, number in enumerate(chain, self._newest.base):
+                if due != number:
+                    vault.reader(due)
         # The newest increment may only carry a part of a journal: the state is that before it.
         self._known = self._newest
         if self._known is not None and self._known.state is None:

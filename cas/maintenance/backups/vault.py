@@ -54,6 +54,12 @@ _INCREMENT = re.compile(r"([0-9a-f]{32})\.pack")
 _NO_SESSION: Final = bytes(16)
 
 
+_WITHOUT: Final = (
+    "; what came behind it cannot be read without it. Back up to another folder while there is a "
+    "store; `cas restore-store --accept-damage` makes one of what is before it."
+)
+
+
 def increment_file(number: int) -> str:
     """File of an increment."""
     return f"{number:032x}.pack"
@@ -69,13 +75,13 @@ class IncrementReader:
             _header, self.footer = read_footer(bucket, self.file)
         except MissingPack as error:
             raise CorruptBackup(
-                f"The increment {number} of the backup is missing ({self.file}); what came behind "
-                "it cannot be read without it.",
+                f"The increment {number} of the backup is missing ({self.file}){_WITHOUT}",
                 path=self.file,
             ) from error
         except Corrupt as error:
             raise CorruptBackup(
-                f"The increment {number} of the backup is damaged: {error}", path=self.file
+                f"The increment {number} of the backup is damaged ({self.file}){_WITHOUT}",
+                path=self.file,
             ) from error
 
     def _at(self, number: int) -> tuple[int, bytes]:

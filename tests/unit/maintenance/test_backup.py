@@ -459,6 +459,30 @@ def test_one_backup_at_a_time(store: Store, place: Path) -> None:
 # -- places ----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_backup_that_lacks_an_increment_does_not_go_on(
+    store: Store, place: Path, tmp_path: Path, number: int
+) -> None:
+    """Nothing that is behind the gap can be had, so the backup is not told as good; it says what
+    to do, and both of that work.
+    """
+    for step in range(3):
+        write(store, "main", {"a": b"%d" % step})
+        store.backup(place)
+    (place / "increments" / vaults.increment_file(number)).unlink()
+    for _ in range(2):
+        with pytest.raises(CorruptBackup, match=f"increment {number} .* to another folder"):
+            store.backup(place)
+        write(store, "main", {"b": b"new"})
+    store.backup(tmp_path / "other")
+    report, _file = cas.prove(tmp_path / "other")
+    assert report.ok
+    if number == 2:
+        cas.restore_store(place, tmp_path / "old", accept_damage=True)
+        with cas.open(tmp_path / "old") as old:
+            assert old.snapshot("main")["a"] == b"0"
+
+
 def test_places_that_are_no_backup_are_refused(store: Store, tmp_path: Path) -> None:
     """A store, a folder of something else, a file, a folder inside the store."""
     commits(store, 1)
