@@ -7,7 +7,7 @@ removed is one entry of the journal, which `undo` takes back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, Literal
 
 from attrs import field, frozen
@@ -140,9 +140,11 @@ def decide(policy: Policy, known: Iterable[Known], now_us: int, seq: int) -> For
             kept.append((each.link, each.protected))
         else:
             forgotten.append(_forgotten(each, *found))
-    for each in _beyond(policy, rest, now_us):
-        because: Because = "too-many" if policy.count_max is not None else "too-large"
-        forgotten.append(_forgotten(each, _way(each), because))
+    for each, because in _beyond(policy, rest, now_us):
+        if each.protected is not None:
+            kept.append((each.link, each.protected))
+        else:
+            forgotten.append(_forgotten(each, _way(each), because))
     forgotten.sort(key=lambda one: (one.link.type, one.link.id))
     return ForgetPlan(policy, seq, tuple(forgotten), tuple(kept))
 
@@ -186,9 +188,10 @@ def _born_us(each: Known) -> int:
     return each.written_us if at is None else int(at.timestamp() * 1_000_000)
 
 
-def _beyond(policy: Policy, rest: Sequence[Known], now_us: int) -> list[Known]:
-    """The least important beyond the most that an agent may have; what is protected counts too."""
-    found: list[Known] = []
+def _beyond(policy: Policy, rest: Sequence[Known], now_us: int) -> Iterator[tuple[Known, Because]]:
+    """The least important beyond the most that an agent may have, and which limit that is; what is
+    protected counts too, before all else.
+    """
     by_agent: dict[str, list[Known]] = {}
     for each in rest:
         by_agent.setdefault(each.agent, []).append(each)
@@ -204,11 +207,10 @@ def _beyond(policy: Policy, rest: Sequence[Known], now_us: int) -> list[Known]:
         size_bytes = 0
         for number, each in enumerate(every):
             size_bytes += each.size_bytes
-            many = policy.count_max is not None and number >= policy.count_max
-            large = policy.bytes_max is not None and size_bytes > policy.bytes_max
-            if (many or large) and each.protected is None:
-                found.append(each)
-    return found
+            if policy.count_max is not None and number >= policy.count_max:
+                yield each, "too-many"
+            elif policy.bytes_max is not None and size_bytes > policy.bytes_max:
+                yield each, "too-large"
 
 
 def _forgotten(each: Known, action: Action, because: Because) -> Forgotten:

@@ -105,6 +105,30 @@ def test_the_least_important_go_first_and_never_below_the_floor(
     assert len(large.forgotten) == 7
 
 
+def test_what_a_limit_names_and_protection_keeps_is_told(store: Store, recall: Recall) -> None:
+    """Beyond a count or a size as by any other rule; and each is told by the limit that it is
+    beyond, where there are two.
+    """
+    commit(
+        store,
+        memory("held", "a" * 30, tags=frozenset({"held"})),
+        memory("pinned", "b" * 30, tags=frozenset({"pinned"})),
+        memory("first", "c" * 30, importance=0.9),
+        memory("last", "d" * 30, importance=0.1),
+    )
+    plan = plan_forget(recall, Policy(count_max=1))
+    assert {link.id for link, _why in plan.kept} == {"pinned"}
+    assert plan.summary == "2 archive (too-many); 1 protected"
+    plan = plan_forget(recall, Policy(bytes_max=10))
+    assert {link.id for link, _why in plan.kept} == {"held", "pinned"}
+    plan = plan_forget(recall, Policy(count_max=3, bytes_max=70))
+    assert {each.link.id: each.because for each in plan.forgotten} == {
+        "first": "too-large",
+        "last": "too-many",
+    }
+    assert plan.kept == ()
+
+
 def test_a_policy_is_for_any_type(store: Store, recall: Recall) -> None:
     """Receipts, which have no tags, are removed by age and number; artifacts are archived by the
     bytes of their content; holds win; what events make is refused.
