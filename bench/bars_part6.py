@@ -58,7 +58,7 @@ BARS: tuple[Bar, ...] = (
         f"{_E}/cas/plain",
     ),
     Bar("Z10", "syncs a unit of work, over 5,000", "<=", 1.02, f"{_Y}/cas/syncs", show="ratio"),
-    Bar("Z11", "4 processes, against one", ">=", 0.8, f"{_T}/four/units", f"{_T}/one/units"),
+    Bar("Z11", "4 processes, against one", ">=", 0.8, f"{_T}/four/rate", f"{_T}/one/rate", "rate"),
     Bar("Z12", "4 processes, the least", ">=", 0.8, f"{_T}/four/least", show="ratio"),
     Bar("Z13", "4 processes, conflicts", "<=", 0, f"{_T}/four/conflicts", show="count"),
     Bar(

@@ -149,10 +149,10 @@ def row_units_together(ctx: Context) -> None:
                 races[name] += [found] if turn else []
     for name, rounds in races.items():
         done = [[answer["units"] for answer in race] for race in rounds]
-        totals = tuple(float(sum(race)) for race in done)
+        totals = tuple(sum(race) / RACE_SECONDS for race in done)
         fairness = tuple(min(race) / statistics.mean(race) for race in done)
         conflicts = sum(answer["conflicts"] for race in rounds for answer in race)
-        ctx.run.add(f"units-together/{name}/units", Series(totals, "a race"))
+        ctx.run.add(f"units-together/{name}/rate", Series(totals, "/s"))
         ctx.run.add(f"units-together/{name}/least", Series(fairness, "of mean", min(fairness)))
         ctx.run.one(f"units-together/{name}/conflicts", conflicts, "conflicts")
 
