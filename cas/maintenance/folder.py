@@ -17,6 +17,10 @@ from cas.storage import place
 CATALOG: Final = "catalog.sqlite"
 PACKS: Final = place.PACKS
 LOCKS: Final = "locks"
+ASIDE: Final = "catalog.damaged-"
+"""What the name of a catalog begins with that a repair put aside. It may be deleted when nobody
+misses anything; until then it holds what it held.
+"""
 
 _PACK = re.compile(r"[0-9a-f]{32}\.pack")
 _TEMPORARY: Final = ".tmp"

@@ -11,6 +11,7 @@ the old files; the catalog file, written anew, and its log, emptied; a look at e
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
 from attrs import frozen
@@ -31,6 +32,7 @@ from cas.history.timeline import Moment
 from cas.history.tombstones import Tombstone, purged_ids, stage_tombstones, tombstone_of
 from cas.limits import PURGE_TRIES, PURGE_WAIT_MS
 from cas.maintenance.entangled import dictionaries_of, parts_of, used_elsewhere
+from cas.maintenance.folder import ASIDE
 from cas.maintenance.gc.leftovers import find_leftovers, remove_leftovers
 from cas.maintenance.takeout import survey, take_out
 from cas.maintenance.why import held
@@ -117,7 +119,7 @@ def purge(store: Store, id: ObjectId, *, reason: str, author: str = "") -> Purge
     When this returns no file of the store holds it. Run it again after an error: it goes on.
     Raises `Invalid` without a reason, what `plan_purge` and a commit raise, `Busy` where a reader
     of an older state keeps the log for too long, and `Unavailable` where others write faster, or
-    still write what has to go.
+    still write what has to go, or where an old catalog that a repair put aside may hold it.
     """
     if not reason.strip():
         raise Invalid("A purge needs a reason; say why the content has to go.")
@@ -162,6 +164,7 @@ def _remove(store: Store, goes: set[bytes]) -> None:
     _unlink(store)
     _scrub(objects)
     _prove(objects, goes)
+    _refuse_aside(store)
 
 
 def _bury(store: Store, stone: Tombstone) -> Entry:
@@ -240,6 +243,20 @@ def _scrub(objects: ObjectStore) -> None:
             )
         clock.sleep_ms(20)
         done = objects.catalog.scrub(rewrite=False)
+
+
+def _refuse_aside(store: Store) -> None:
+    """Raise `Unavailable` where old catalogs lie that a repair put aside. They may hold it in any
+    page, and may be all that is left of something else: whoever kept them decides.
+    """
+    if os.path.isdir(store.location):
+        aside = sorted(name for name in os.listdir(store.location) if name.startswith(ASIDE))
+        if aside:
+            raise Unavailable(
+                "The content is gone from the store, but may be in the old catalog that a repair "
+                f"put aside in {store.location}. Delete {', '.join(aside)} if nobody needs it, and "
+                "run this purge again."
+            )
 
 
 def _prove(objects: ObjectStore, goes: set[bytes]) -> None:

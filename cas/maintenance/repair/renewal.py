@@ -23,6 +23,7 @@ from cas.catalog.sqlite import SqliteCatalog, create_catalog
 from cas.catalog.statements import SqliteWriter
 from cas.clock import Clock
 from cas.errors import NotAsExpected
+from cas.maintenance.folder import ASIDE
 from cas.maintenance.repair.evidence import Folder, stamp_of
 from cas.maintenance.repair.rebuild import Rebuild, Refs, vectors
 from cas.maintenance.repair.rescue import build_pack
@@ -44,11 +45,6 @@ from cas.storage.record import COMMON_GROUP
 
 REBUILT: Final = "catalog.rebuilt"
 """A catalog that is whole, and waits for the name of the old one."""
-
-ASIDE: Final = "catalog.damaged-"
-"""What the name of a catalog begins with that was put aside. It may be deleted when nobody misses
-anything.
-"""
 
 _SUFFIXES: Final = ("", "-wal")
 

@@ -22,6 +22,7 @@ from cas.errors import (
     ObjectNotFound,
     OnHold,
     Purged,
+    Unavailable,
     WasPurged,
     WrongKind,
 )
@@ -547,6 +548,35 @@ def test_a_rebuilt_catalog_knows_what_was_purged(store: Store, rng: random.Rando
         with pytest.raises(WasPurged):
             rebuilt.put(secret)
         check(rebuilt)
+
+
+def test_a_catalog_that_a_repair_put_aside_is_no_place_to_keep_it(
+    store: Store, rng: random.Random
+) -> None:
+    """The old catalog has small content in its pages: a purge is not told as done beside it, and
+    deletes nothing that may be the last of something else.
+    """
+    secret = secret_of(rng)
+    inline(store, secret)
+    id = digest_of(Kind.BLOB, secret)
+    store.mirror()
+    place = Path(store.location)
+    store.close()
+    with cas.plan_repair(place, rebuild=True) as plan:
+        plan.apply()
+    aside = sorted(path.name for path in place.glob("catalog.damaged-*"))
+    assert aside
+    with cas.open(place) as rebuilt:
+        with pytest.raises(Unavailable, match=", ".join(aside)):
+            purge(rebuilt, BlobId(id), reason="leaked")
+        with pytest.raises(Purged):
+            rebuilt.get(BlobId(id))
+        assert sorted(path.name for path in place.glob("catalog.damaged-*")) == aside
+        for name in aside:
+            (place / name).unlink()
+        purge(rebuilt, BlobId(id), reason="leaked")
+        check(rebuilt)
+    assert not [path for path in place.rglob("*") if path.is_file() and secret in path.read_bytes()]
 
 
 def test_a_repair_does_not_miss_what_was_purged(
