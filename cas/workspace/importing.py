@@ -34,6 +34,8 @@ def import_path(space: Workspace, path: str | os.PathLike[str], *, actor: str) -
     in what differs. Raises `NotFound`, `Invalid` for what is none of the known kinds, `BadArchive`
     for what is damaged, `StorageFailed`, `Busy`, and what a commit raises.
     """
+    if not os.fspath(path):
+        raise Invalid("The name of what is to be imported is empty (the folder here is .).")
     place = os.path.abspath(os.fspath(path))
     if os.path.isdir(place):
         return (

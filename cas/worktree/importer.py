@@ -235,7 +235,11 @@ def picture_key(store: Store, folder: bytes, options: ImportOptions, mark: bytes
 
 
 def folder_to_read(store: Store, folder: str | os.PathLike[str]) -> bytes:
-    """The real path of a folder. Raises `Invalid` when it lies in the store's own folder."""
+    """The real path of a folder. Raises `Invalid` when its name is empty, or when it lies in the
+    store's own folder.
+    """
+    if not os.fspath(folder):
+        raise Invalid("The name of the folder is empty (the one you stand in is .).")
     place, own = os.path.realpath(folder), os.path.realpath(store.location)
     if own_folder(store) is not None and (place == own or place.startswith(own + os.sep)):
         raise Invalid(f"{printable(place)} lies in the store's own folder; save another one.")

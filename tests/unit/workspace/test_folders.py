@@ -19,9 +19,11 @@ from cas.model.objects import EntryKind
 from cas.workspace.checkouts import folder_branch
 from cas.workspace.clashes import Take
 from cas.workspace.folders import FolderReport
+from cas.workspace.importing import import_path
 from cas.workspace.planning import Sprint
 from cas.workspace.workspace import Workspace
 from cas.worktree.files import read_file
+from cas.worktree.importer import import_folder
 from tests.unit.workspace.test_together import child
 
 
@@ -840,6 +842,25 @@ def test_a_branch_that_is_not_there_changes_nothing(space: Workspace, folder: Pa
     assert space.store.view().seq == seq
     assert [each.branch for each in space.checkouts()] == ["main"]
     assert in_step(space, folder)
+
+
+def test_an_empty_name_is_no_folder(
+    space: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that a program left empty is not the folder that it stands in: nothing there is taken
+    in, and it becomes no working folder.
+    """
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_bytes(b"1")
+    for call in (
+        lambda: space.checkout("", actor="ada"),
+        lambda: import_path(space, "", actor="ada"),
+        lambda: import_folder(space.store, "", branch="main", author="ada", message=""),
+    ):
+        with pytest.raises(Invalid, match="is empty"):
+            call()
+    assert "file" not in space.artifacts
+    assert not (tmp_path / ".cas-checkout").exists()
 
 
 def test_a_working_folder_is_in_no_other(space: Workspace, folder: Path, tmp_path: Path) -> None:
