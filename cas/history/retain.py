@@ -19,7 +19,7 @@ from cas.history.core import Core
 from cas.history.horizon import Horizon, Thinning, horizon_at, thinned_commits
 from cas.history.live import live_targets
 from cas.history.policy import retention_at
-from cas.history.retention import Candidate, KeepRule, RetentionPolicy, decide
+from cas.history.retention import Candidate, KeepRule, RetentionPolicy, check_policy, decide
 from cas.history.thinning import commit_of, examine, stage_horizon
 from cas.history.timeline import Moment
 from cas.history.transaction import Begin, Transaction
@@ -170,7 +170,8 @@ def _forks(nodes: Mapping[CommitId, _Node], heads: Mapping[str, CommitId]) -> se
 def plan_retention(core: Core, view: View, policy: RetentionPolicy | None) -> RetentionPlan:
     """What a policy, or that of the store, would give up, as of a view. Writes nothing.
 
-    Raises `Invalid` where the store has none, and what reading raises.
+    Raises `Invalid` where the store has none, for one that no branch can be like, and what reading
+    raises.
     """
     if policy is None:
         policy = retention_at(core, view.moment)
@@ -179,6 +180,7 @@ def plan_retention(core: Core, view: View, policy: RetentionPolicy | None) -> Re
                 "The store has no retention policy; give rules (`cas retain --keep-daily 7`), and "
                 "keep them in the store with `--save` (`store.set_retention`)."
             )
+    check_policy(policy)
     before = horizon_at(core, view.moment)
     horizon = max(before.seq, _horizon_seq(core, view.moment, policy))
     refs = view.refs()

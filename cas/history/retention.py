@@ -198,6 +198,25 @@ class RetentionPolicy:
         return evolve(self, rules=ordered)
 
 
+def check_policy(policy: RetentionPolicy) -> None:
+    """Refuse a policy that does not say what it seems to: rules of one pattern, and a pattern that
+    no full name of a branch or tag can be like. Raises `Invalid`.
+    """
+    seen: set[str] = set()
+    for rule in policy.rules:
+        if not rule.pattern.startswith((HEADS, TAGS, "*", "?", "[")):
+            raise Invalid(
+                f"No branch is like {rule.pattern!r}: a rule goes by full names; write "
+                f"{branch_pattern(rule.pattern)!r}."
+            )
+        if rule.pattern in seen:
+            raise Invalid(
+                f"Two rules have the pattern {rule.pattern!r}; join them, since a branch goes by "
+                "one."
+            )
+        seen.add(rule.pattern)
+
+
 def branch_pattern(pattern: str) -> str:
     """A pattern of full names of branches or tags; one that says neither is of branches.
 
@@ -270,7 +289,10 @@ def _standing(ordered: Sequence[Candidate], name: str, count: int) -> Iterable[C
 
 
 def encode_retention(policy: RetentionPolicy) -> bytes:
-    """Canonical bytes of a policy. Raises `Invalid` for one with too many rules."""
+    """Canonical bytes of a policy. Raises `Invalid` for one with too many rules, and what
+    `check_policy` raises.
+    """
+    check_policy(policy)
     if len(policy.rules) > RETENTION_RULES_MAX:
         raise Invalid(f"A policy has at most {RETENTION_RULES_MAX} rules.")
     rows: list[list[Any]] = []

@@ -41,6 +41,21 @@ def ids_of(store: Store, revision: str = "main") -> list[CommitId]:
     return [id for id, _commit in store.log(revision)]
 
 
+def test_a_policy_that_says_nothing_is_refused(store: Store) -> None:
+    """A short name, which no branch is like, and two rules of one pattern: when a plan is made, and
+    when the policy is to be kept.
+    """
+    commits(store, 3)
+    twice = RetentionPolicy((KeepRule("heads/*", last=1), KeepRule("heads/*", daily=2)), NOW)
+    for policy, told in ((keep("main", last=1), "'heads/main'"), (twice, "join them")):
+        with pytest.raises(Invalid, match=told):
+            store.plan_retention(policy)
+        with pytest.raises(Invalid, match=told):
+            store.set_retention(policy)
+    for pattern in ("heads/main", "*", "?eads/*", "[ht]*"):
+        assert store.plan_retention(keep(pattern, last=1)).going
+
+
 def test_a_plan_says_what_goes_and_what_stays(store: Store) -> None:
     """Each commit of a ruled branch is in one of two lists, with the reason; nothing is written."""
     commits(store, 6)
