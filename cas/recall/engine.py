@@ -49,7 +49,7 @@ _WARM_ROWS: Final = 20_000
 """Of so many rows the words that stand in many of them are read before somebody asks."""
 _SAMPLE: Final = 256
 """Texts that tell which words these are: those in one of `_COMMON` of them."""
-_COMMON: Final = 50
+_COMMON: Final = 100
 
 
 class Engine:

@@ -59,7 +59,7 @@ class Remembered:
 
     def of(self, key: Any, size: int, ask: Callable[[int], tuple[Any, Any]]) -> Places:
         """The places among the first `size` rows; `ask` reads those from a row on."""
-        upto, known = self._held.pop(key, (0, None))
+        upto, known = self._held.get(key, (0, None))
         if known is None or upto < size:
             more = _places(*ask(upto), size)
             if known is not None:
@@ -69,6 +69,7 @@ class Remembered:
             known = more
             self._bytes += _bytes_of(known)
         self._held[key] = (size, known)
+        self._held.move_to_end(key)
         while self._bytes > _BYTES_MAX and len(self._held) > 1:
             _, (_, dropped) = self._held.popitem(last=False)
             self._bytes -= _bytes_of(dropped)

@@ -31,7 +31,6 @@ from cas.recall import postgres_dialect as dialect
 from cas.recall.database import VERSION, Chooser, Database, Match, Rows, vector_place
 from cas.recall.postgres_texts import Texts
 from cas.recall.text import Clause
-from cas.recall.vectors import rough_count
 
 if TYPE_CHECKING:
     import numpy as np
@@ -357,21 +356,16 @@ class PostgresDatabase:
         """`Chooser.nearest`: the mask goes as a bit a row, and filters before rows are ranked."""
         base = vector_place(model, 0)
         signs, once, twice = dialect.bit_texts(bits)
-        source = (
-            "SELECT place, bits FROM @vector WHERE place >= ? AND place < ?"
-            " AND get_bit(?::bytea, place - ?) = 1"
-        )
-        mask = np.packbits(allowed, bitorder="little").tobytes()
-        values = [base, base + len(allowed), mask, base]
-        rough = rough_count(int(np.count_nonzero(allowed)))
-        if rough > count:
-            source += " ORDER BY bit_count((bits # ?::varbit) & ?::varbit), place LIMIT ?"
-            values += [signs, twice, rough]
         rows = self.rows(
-            f"SELECT place - ? FROM ({source}) near"
+            "SELECT place - ? FROM @vector WHERE place >= ? AND place < ?"
+            " AND get_bit(?::bytea, place - ?) = 1"
             " ORDER BY bit_count((bits # ?::varbit) & ?::varbit)"
             " + 2 * bit_count((bits # ?::varbit) & ?::varbit), place LIMIT ?",
-            (base, *values, signs, once, signs, twice, count),
+            (
+                *(base, base, base + len(allowed)),
+                *(np.packbits(allowed, bitorder="little").tobytes(), base),
+                *(signs, once, signs, twice, count),
+            ),
         )
         return sorted(int(doc) for (doc,) in rows)
 

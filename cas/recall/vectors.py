@@ -28,10 +28,7 @@ EXACT_ROWS_MAX: Final = 4_096
 """So many rows are all compared; of more, those whose bits are nearest."""
 NEAREST_BITS: Final = 2_000
 """Rows that are compared, of those that the bits would allow; of very many one of `_NEAREST_OF`."""
-_NEAREST_OF: Final = 250
-ROUGH_ROWS_MIN: Final = 200_000
-"""Of more rows those whose weighty bits are nearest, one of `_ROUGH_OF`, have all looked at."""
-_ROUGH_OF: Final = 16
+_NEAREST_OF: Final = 200
 _SCAN: Final = 1 << 16
 """Rows whose bits are compared at once."""
 _SAMPLED: Final = 16
@@ -117,13 +114,6 @@ def nearest_count(rows: int) -> int:
     return max(NEAREST_BITS, rows // _NEAREST_OF)
 
 
-def rough_count(rows: int) -> int:
-    """How many of so many rows are chosen first, by those bits alone that count 2 or 3 (as many as
-    the second row of weights says); 0 where all bits of each are looked at.
-    """
-    return rows // _ROUGH_OF if rows > ROUGH_ROWS_MIN else 0
-
-
 def _packed(bits: Any) -> Bits:
     whole = np.ascontiguousarray(np.packbits(bits, axis=1, bitorder="little"))
     return whole.view(np.uint64)
@@ -162,15 +152,10 @@ def nearest_bits(sketches: Bits, query: Bits, allowed: Mask, count: int) -> Rows
     many = int(np.count_nonzero(allowed))
     if many <= count:
         return np.flatnonzero(allowed)
-    signs, weights = query[0], query[1:]
-    rough = rough_count(many)
-    if rough > count:
-        rows = _least(_apart(sketches, signs, weights[1:]), allowed, rough)
-    elif many * 2 <= len(allowed):
-        rows = np.flatnonzero(allowed)
-    else:
-        return _least(_apart(sketches, signs, weights), allowed, count)
-    apart = _apart(sketches[:, rows], signs, weights)
+    if many * 2 > len(allowed):
+        return _least(_apart(sketches, query), allowed, count)
+    rows = np.flatnonzero(allowed)
+    apart = _apart(sketches[:, rows], query)
     return rows[_least(apart, np.ones(len(rows), np.bool_), count)]
 
 
@@ -200,10 +185,9 @@ def _limit(numbers: Any, count: int) -> int:
     return int(np.searchsorted(np.cumsum(np.bincount(numbers)), count))
 
 
-def _apart(sketches: Bits, signs: Any, weights: Any) -> Any:
-    """How much the bits of each row differ from signs, by rows of bits that say which ones count:
-    those of the first row once, those of the second twice as much.
-    """
+def _apart(sketches: Bits, query: Bits) -> Any:
+    """How much the bits of each row differ from those of a probe."""
+    signs, once, twice = query
     apart = np.zeros(sketches.shape[1], np.uint16)
     step = min(len(apart), _SCAN)
     differ, part = np.empty((2, step), np.uint64)
@@ -214,9 +198,9 @@ def _apart(sketches: Bits, signs: Any, weights: Any) -> Any:
         size = len(some)
         for word, bits in enumerate(sketches[:, start : start + step]):
             np.bitwise_xor(bits, signs[word], out=differ[:size])
-            for place, weight in enumerate(weights):
-                np.bitwise_and(differ[:size], weight[word], out=part[:size])
+            for weight, worth in ((once[word], 1), (twice[word], 2)):
+                np.bitwise_and(differ[:size], weight, out=part[:size])
                 np.bitwise_count(part[:size], out=ones[:size])
-                for _ in range(1 << place):
+                for _ in range(worth):
                     some += ones[:size]
     return apart

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 import cas
-import cas.recall.vectors as vectors_module
 from cas.errors import Invalid, Unsupported
 from cas.history.store import Store
 from cas.recall import models
@@ -434,35 +433,3 @@ def test_of_rows_whose_bits_are_equally_far_the_first_are_taken() -> None:
     assert chosen(query, every[4:], 5) == [4, 5]
     assert chosen(heavy, every, 3) == [1, 3, 4]
     assert chosen(heavy, [1, 2, 5], 2) == [1, 2]
-
-
-def test_of_very_many_rows_weighty_bits_choose_whose_others_are_looked_at(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Of 20,000 vectors the nearest ten are among the 500 so chosen 97 in 100 times, behind a
-    mask too; what is chosen are the nearest by all bits of those that are nearest by some.
-    """
-    numbers = np.random.default_rng(20261201)
-    centres = numbers.normal(size=(200, 256))
-    vectors = centres[numbers.integers(0, 200, 20_000)] + 2 * numbers.normal(size=(20_000, 256))
-    rows = unpack(pack_vectors(vectors, 256, 20_000), 256)
-    lengths, sketches = lengths_of(rows), np.ascontiguousarray(sketch(rows).T)
-    some = numbers.random(20_000) < 0.6
-    hits = 0
-    for query in rows[:40]:
-        for allowed in (some, np.ones(20_000, np.bool_)):
-            among = np.flatnonzero(allowed)
-            near = cosines(rows[among], lengths[among], query)
-            exact = among[np.argsort(-near, kind="stable")[:10]]
-            signs, once, twice = probe(query)
-            rough = probe(query)
-            rough[1] = 0
-            monkeypatch.setattr(vectors_module, "ROUGH_ROWS_MIN", 1 << 30)
-            first = nearest_bits(sketches, rough, allowed, len(among) // 16)
-            mask = np.isin(np.arange(20_000), first)
-            expected = nearest_bits(sketches, np.stack([signs, once, twice]), mask, 500)
-            monkeypatch.setattr(vectors_module, "ROUGH_ROWS_MIN", 1_000)
-            chosen = nearest_bits(sketches, probe(query), allowed, 500)
-            assert chosen.tolist() == expected.tolist()
-            hits += len(np.intersect1d(exact, chosen))
-    assert hits >= 776

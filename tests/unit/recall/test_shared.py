@@ -211,18 +211,15 @@ def test_a_long_value_is_compared_by_its_beginning(hosted: Store) -> None:
         assert recall.count(Memory, field("agent").begins("nn")) == 2
 
 
-@pytest.mark.parametrize("rough", [100, 1 << 30])
 @pytest.mark.parametrize("where", [None, {"agent": "scribe"}, {"agent": "nobody"}])
 def test_who_asks_once_reads_few_vectors(
-    hosted: Store, rng: random.Random, monkeypatch: pytest.MonkeyPatch, where: Any, rough: int
+    hosted: Store, rng: random.Random, monkeypatch: pytest.MonkeyPatch, where: Any
 ) -> None:
     """The first question of a handle has the nearest of many chosen by the server, behind its
     filters, and the next one reads all vectors; both answers are those of a file.
     """
     monkeypatch.setattr(arena, "EXACT_ROWS_MAX", 20)
     monkeypatch.setattr(vectors, "NEAREST_BITS", 10)
-    monkeypatch.setattr(vectors, "ROUGH_ROWS_MIN", rough)
-    monkeypatch.setattr(vectors, "_ROUGH_OF", 8)
     agents = {0: "scribe", 1: "planner"}
     commit(
         hosted,
