@@ -1,7 +1,7 @@
 """What a store holds and what it weighs, from footers and file sizes alone.
 
 Floor 5. Invariant: no payload is read, and two calls on the same state give the same answer.
-Memory is that of `Known`: 24 bytes an object once there are many.
+Memory is that of `Known`: 20 bytes an object once there are many.
 """
 
 from __future__ import annotations
