@@ -43,7 +43,7 @@ def main() -> int:
     if options.list:
         print(
             "\n".join(
-                f"{name:14}{(row.__doc__ or '').splitlines()[0]}" for name, row in ROWS.items()
+                f"{name:15}{(row.__doc__ or '').splitlines()[0]}" for name, row in ROWS.items()
             )
         )
         return 0
