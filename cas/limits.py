@@ -313,7 +313,7 @@ GC_WASTE_SURE: Final = 0.5
 GC_WASTE_MAX: Final = 0.01
 """The part of all pack files that nobody needs and that may stay, in those that waste least."""
 
-GC_BASE_WASTE_MAX: Final = 0.07
+GC_BASE_WASTE_MAX: Final = 0.06
 """The part of a fresh store that a store may take more than that, so that what goes can stay
 where others are deltas of it, and these need not be written anew."""
 
