@@ -119,12 +119,12 @@ class Lookup:
         plan = self.plan
         if plan is not None and (told := plan.tells(id, self.slots)) is not None:
             return told
-        if runs := self._runs or self._load_index():
-            prefix = prefix_of(id)
-            for run in runs:
-                if run.find(prefix):
-                    # Only now does the full id have to be read.
-                    return self.find(id) is not None
+        runs = self._load_index() if self._runs is None else self._runs
+        prefix = prefix_of(id)
+        for run in runs:
+            if run.find(prefix):
+                # Only now does the full id have to be read.
+                return self.find(id) is not None
         return False
 
     def known(self, ids: Sequence[bytes]) -> set[bytes]:

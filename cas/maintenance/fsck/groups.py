@@ -14,7 +14,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Final
-from zlib import crc32
 
 from cas.errors import CasError
 from cas.maintenance.fsck.packs import Pack, PackBytes
@@ -23,7 +22,7 @@ from cas.objects.store import ObjectStore
 from cas.storage.codec import DELTA, DICTIONARY, RAW, RECIPE, ZSTD, decode_frames
 from cas.storage.dictionary import Dictionary
 from cas.storage.pack import Footer
-from cas.storage.record import MAGIC, RECORD_HEADER_BYTES, put_crc, put_fields
+from cas.storage.record import RECORD_HEADER_BYTES, encode_record_header
 
 GROUP_BYTES: Final = 1 << 20
 _ROWS_MAX: Final = 1 << 15
@@ -130,9 +129,8 @@ class Group:
         for row in piece.rows:
             _id, offset, stored, raw, kind, codec, depth, _flags, group = row
             body = offset - start + RECORD_HEADER_BYTES
-            # As `encode_record_header` does it: a call for each record is a tenth of this loop.
-            said = put_fields(MAGIC, kind, codec, depth, kind != 1, group, stored, raw)
-            if buffer[offset - start : body] != said + put_crc(crc32(said)):
+            said = encode_record_header(kind, codec, depth, group, stored, raw)
+            if buffer[offset - start : body] != said:
                 piece.faults.append(_header_fault(piece.pack, row))
             payload = view[body : body + stored]
             if codec == RAW:
