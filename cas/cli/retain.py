@@ -124,13 +124,13 @@ def retain(
         if not dry_run:
             done = store.apply(plan, author=author, message=message)
         if not front.out.json:
+            # Before the collection, which may fail where this was done.
             _tell(front, done, dry_run, versions if paths else None, kept=kept)
         found: GcPlan | GcResult | None = None
         if collect:
             found = store.plan_gc(after=plan) if dry_run else store.gc()
     if front.out.json:
-        more = {} if found is None else {"gc": collecting.fields(found)}
-        _document(front, done, dry_run, versions if paths else None, kept=kept, more=more)
+        _document(front, done, dry_run, versions if paths else None, found, kept=kept)
     elif found is not None:
         collecting.tell(front, found)
 
@@ -234,11 +234,14 @@ def _document(
     done: Retained,
     dry_run: bool,
     versions: list[GivenUp] | None,
+    collected: GcPlan | GcResult | None,
     *,
     kept: bool,
-    more: dict[str, Any],
 ) -> None:
     plan = done.plan
+    more: dict[str, Any] = {}
+    if collected is not None:
+        more["gc"] = collecting.fields(collected)
     if versions is not None:
         more["paths"] = [
             {
