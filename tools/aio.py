@@ -17,6 +17,8 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cas.history.verbs import HistoryVerbs
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
@@ -61,6 +63,18 @@ class File(NamedTuple):
     """The module that has those parts of its classes which are written by hand."""
 
 
+def public(cls: type) -> dict[str, Any]:
+    """Public names that a class and its bases in the package define, in their order."""
+    found: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        if base.__module__.startswith("cas."):
+            for name, value in vars(base).items():
+                if not name.startswith("_"):
+                    found[name] = value
+    abstract: frozenset[str] = getattr(cls, "__abstractmethods__", frozenset())
+    return {name: value for name, value in found.items() if name not in abstract}
+
+
 READING = File(
     "reading",
     "Views and snapshots for an event loop.",
@@ -89,16 +103,24 @@ WRITING = File(
     ),
     {"AsyncSnapshot": "reading"},
 )  # fmt: skip
+VERBS = File(
+    "verbcalls",
+    "Merging, undoing, tags and what is kept, for an event loop.",
+    (Class("cas.history.verbs", "HistoryVerbs", "VerbCalls", "Face[Store]"),),
+    {"AsyncSnapshot": "reading", "AsyncView": "reading"},
+)
 CALLS = File(
     "calls",
     "Calls of a store for an event loop.",
     (
         Class(
-            "cas.history.store", "Store", "StoreCalls", "Face[Store]",
-            frozenset(("begin", "batch", "close", "on_commit", "follow", "id", "read_only")),
+            "cas.history.store", "Store", "StoreCalls", "VerbCalls",
+            frozenset(("begin", "batch", "close", "on_commit", "follow", "id", "read_only"))
+            | frozenset(public(HistoryVerbs)),
         ),
     ),
     {"AsyncSnapshot": "reading", "AsyncView": "reading"},
+    ("from cas.aio.verbcalls import VerbCalls",),
 )  # fmt: skip
 _BY_HAND = frozenset(("collection",))
 _MEMORY, _ARTIFACT = (("T", "Memory"),), (("T", "Artifact"),)
@@ -149,19 +171,7 @@ SPACES = File(
     ),
     "spaceparts",
 )  # fmt: skip
-FILES = (READING, WRITING, CALLS, UNITS, SPACES)
-
-
-def public(cls: type) -> dict[str, Any]:
-    """Public names that a class and its bases in the package define, in their order."""
-    found: dict[str, Any] = {}
-    for base in reversed(cls.__mro__):
-        if base.__module__.startswith("cas."):
-            for name, value in vars(base).items():
-                if not name.startswith("_"):
-                    found[name] = value
-    abstract: frozenset[str] = getattr(cls, "__abstractmethods__", frozenset())
-    return {name: value for name, value in found.items() if name not in abstract}
+FILES = (READING, WRITING, VERBS, CALLS, UNITS, SPACES)
 
 
 def imports_of(module: str) -> dict[str, str]:

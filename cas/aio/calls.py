@@ -10,25 +10,20 @@ from typing import TYPE_CHECKING
 
 from cas.aio.reading import AsyncSnapshot, AsyncView
 from cas.aio.streams import AsyncReader, Items, bridged
-from cas.aio.threads import Face
-from cas.history.store import Store
+from cas.aio.verbcalls import VerbCalls
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from os import PathLike
 
     from cas.aio.streams import AsyncSource
-    from cas.history.blame import BlamedEntry, BlamedLine
-    from cas.history.conflicts import MergeConflict
     from cas.history.kept import Hold, Pin
-    from cas.history.merge import MergePlan, MergeResult, OnConflict
     from cas.history.policy import Protection, RefRule
-    from cas.history.retain import GivenUp, Retained, RetentionPlan
+    from cas.history.retain import RetentionPlan
     from cas.history.retention import RetentionPolicy
     from cas.history.revision import AsOf
     from cas.history.snapshot import Change, Snapshot
     from cas.history.tombstones import Tombstone
-    from cas.history.undo import RestorePlan, Undone, UndoPlan
     from cas.history.upkeep import BackupReport, Chore, GcPlan, GcResult, MaintenanceReport
     from cas.history.view import Ref
     from cas.model.entry import Entry
@@ -37,7 +32,7 @@ if TYPE_CHECKING:
     from cas.objects.content import Readable
 
 
-class StoreCalls(Face[Store]):
+class StoreCalls(VerbCalls):
     """`Store` for an event loop."""
 
     async def view(self) -> AsyncView:
@@ -132,145 +127,6 @@ class StoreCalls(Face[Store]):
         """
         made = await self._run(lambda: self.sync.at(seq, time_us=time_us))
         return AsyncView(made, self._threads, self._lock)
-
-    async def apply(
-        self,
-        plan: MergePlan | UndoPlan | RestorePlan | RetentionPlan,
-        *,
-        author: str = "",
-        message: str = "",
-    ) -> MergeResult | Undone | Retained:
-        """Do what a plan says, as one entry. Raises `RefConflict` when a ref moved since."""
-        return await self._run(lambda: self.sync.apply(plan, author=author, message=message))
-
-    async def plan_merge(
-        self,
-        into: str,
-        revision: str | ObjectId,
-        *,
-        on_conflict: OnConflict = "report",
-        allow_unrelated: bool = False,
-        fast_forward: bool = True,
-    ) -> MergePlan:
-        """What `merge` would do; writes nothing. Raises as `merge` does, but for `RefConflict`."""
-        return await self._run(
-            lambda: self.sync.plan_merge(
-                into,
-                revision,
-                on_conflict=on_conflict,
-                allow_unrelated=allow_unrelated,
-                fast_forward=fast_forward,
-            )
-        )
-
-    async def merge(
-        self,
-        into: str,
-        revision: str | ObjectId,
-        *,
-        author: str = "",
-        message: str = "",
-        on_conflict: OnConflict = "report",
-        allow_unrelated: bool = False,
-        fast_forward: bool = True,
-    ) -> MergeResult:
-        """Merge a revision into a branch: all changes since their common ancestor.
-
-        Conflicts are values of the result. With `on_conflict="report"` they mean that nothing
-        was done; `"commit"` commits them, to be settled later with `tx.branch(into).resolve`;
-        `"ours"` and `"theirs"` settle each for the branch or for what comes in. Where the branch
-        is an ancestor of the revision it moves there, unless `fast_forward` is False.
-
-        Raises `RefNotFound`, `UnrelatedHistories`, `RefConflict` when others kept moving the
-        branch, and what resolving a revision and committing raise.
-        """
-        return await self._run(
-            lambda: self.sync.merge(
-                into,
-                revision,
-                author=author,
-                message=message,
-                on_conflict=on_conflict,
-                allow_unrelated=allow_unrelated,
-                fast_forward=fast_forward,
-            )
-        )
-
-    async def conflicts(self, revision: str | ObjectId) -> tuple[MergeConflict, ...]:
-        """Conflicts that a commit holds and that are still to be settled, ascending by path."""
-        return await self._run(lambda: self.sync.conflicts(revision))
-
-    async def blame(self, revision: str | ObjectId, path: str | bytes) -> list[BlamedLine]:
-        """The lines of a text file, each with the commit that brought it. See `View.blame`."""
-        return await self._run(lambda: self.sync.blame(revision, path))
-
-    def blame_entries(self, revision: str | ObjectId, path: str | bytes = "") -> Items[BlamedEntry]:
-        """The entries of a directory, each with the commit that made it what it is."""
-        return Items(self._threads, lambda: self.sync.blame_entries(revision, path))
-
-    async def plan_undo(self, seq: int | None = None) -> UndoPlan:
-        """What `undo` would do; writes nothing. Raises as `undo` does, but for `RefConflict`."""
-        return await self._run(lambda: self.sync.plan_undo(seq))
-
-    async def undo(self, seq: int | None = None, *, author: str = "", message: str = "") -> Undone:
-        """Take back what entry `seq` did to refs, by a new entry; without `seq` the newest.
-
-        Where a ref has moved since, nothing is done and the result names it with both sides.
-        Undoing again goes further back: entries that were undone, and undos, are passed over.
-        What the entry recorded (events, objects, itself) stays. Raises `EntryNotFound`,
-        `Invalid` for an entry that moved no ref, `RefConflict`, and what a commit raises.
-        """
-        return await self._run(lambda: self.sync.undo(seq, author=author, message=message))
-
-    async def plan_redo(self, seq: int | None = None) -> UndoPlan:
-        """What `redo` would do; writes nothing. Raises as `redo` does, but for `RefConflict`."""
-        return await self._run(lambda: self.sync.plan_redo(seq))
-
-    async def redo(self, seq: int | None = None, *, author: str = "", message: str = "") -> Undone:
-        """Take back an undo, by a new entry: that of entry `seq`, or the newest one.
-
-        Raises as `undo` does, and `Invalid` when entry `seq` is no undo.
-        """
-        return await self._run(lambda: self.sync.redo(seq, author=author, message=message))
-
-    async def plan_restore(
-        self, target: str | None = None, *, seq: int | None = None, time_us: int | None = None
-    ) -> RestorePlan:
-        """What `restore` would do; writes nothing. Raises as `restore`, but for `RefConflict`."""
-        return await self._run(lambda: self.sync.plan_restore(target, seq=seq, time_us=time_us))
-
-    async def restore(
-        self,
-        target: str | None = None,
-        *,
-        seq: int | None = None,
-        time_us: int | None = None,
-        author: str = "",
-        message: str = "",
-    ) -> Undone:
-        """Put a branch or tag, one path (`BRANCH:PATH`) or all refs (pins and rules too) back.
-
-        The moment is that after entry `seq`, or a time (µs since 1970 UTC). A path comes back
-        in a new commit of its branch; refs that did not exist then go. Raises `EntryNotFound`,
-        `RevisionNotFound`, `AmbiguousRevision`, `PathNotFound`, and what a commit raises.
-        """
-        return await self._run(
-            lambda: self.sync.restore(
-                target, seq=seq, time_us=time_us, author=author, message=message
-            )
-        )
-
-    async def plan_retention(self, policy: RetentionPolicy | None = None) -> RetentionPlan:
-        """What a retention policy would give up, and what keeps the rest; writes nothing.
-
-        Without `policy` that of the store. Commits that go keep their record; what a ref, a pin
-        or a legal hold keeps behind the horizon stays. Raises `Invalid` without a policy.
-        """
-        return await self._run(lambda: self.sync.plan_retention(policy))
-
-    def given_up(self, plan: RetentionPlan) -> Items[GivenUp]:
-        """The versions of paths that applying a plan gives up, newest first, lazily."""
-        return Items(self._threads, lambda: self.sync.given_up(plan))
 
     async def put(
         self, content: bytes | Readable | AsyncSource, *, allow_purged: bool = False
@@ -373,8 +229,10 @@ class StoreCalls(Face[Store]):
         return await self._run(lambda: self.sync.entry(seq))
 
     async def outcome(self, transaction: bytes | str) -> Entry | None:
-        """What became of a transaction, by its txid (bytes) or its caller's key (text): its entry,
-        or None when it never committed. Raises `ReadOnly` where only the primary can say it.
+        """What became of a transaction, by its txid (bytes) or its caller's key (text).
+
+        Its entry, or None when it never committed. Raises `ReadOnly` where only the primary of a
+        server could say that, and this handle is not on it.
         """
         return await self._run(lambda: self.sync.outcome(transaction))
 
@@ -394,8 +252,8 @@ class StoreCalls(Face[Store]):
         full: bool = False,
         after: RetentionPlan | None = None,
     ) -> GcPlan:
-        """What `gc` would do; removes nothing. `grace_us` and `full` as there; `after`: as if that
-        had been applied. Raises `Corrupt` where the store is not whole: that is no garbage.
+        """What `gc` (whose words these are) would do, once `after` is applied; removes nothing.
+        Raises `Corrupt` where the store is not whole: damage is never taken for garbage.
         """
         return await self._run(lambda: self.sync.plan_gc(grace_us=grace_us, full=full, after=after))
 
@@ -439,8 +297,9 @@ class StoreCalls(Face[Store]):
 
         One moment of the store, whoever writes meanwhile; verified on its way. Damage in the
         store is told as `CorruptPack` and nothing is recorded, unless it is accepted. What was
-        purged since goes from the backup too. Raises `BackupMismatch`, `NotABackup`, `Busy`, and
-        what a write raises. With progress: `cas.backup`; the way back: `cas.restore_store`.
+        purged since goes from the backup too. Raises `BackupMismatch`, `NotABackup`, `Busy`,
+        `Invalid`, `CorruptBackup` where an increment is missing, and what a write raises. With
+        progress: `cas.backup`; the way back: `cas.restore_store`.
         """
         return await self._run(lambda: self.sync.backup(place, accept_damage=accept_damage))
 

@@ -294,8 +294,10 @@ class Store(HistoryVerbs, Keeping, Watching):
         return entry
 
     def outcome(self, transaction: bytes | str) -> Entry | None:
-        """What became of a transaction, by its txid (bytes) or its caller's key (text): its entry,
-        or None when it never committed. Raises `ReadOnly` where only the primary can say it.
+        """What became of a transaction, by its txid (bytes) or its caller's key (text).
+
+        Its entry, or None when it never committed. Raises `ReadOnly` where only the primary of a
+        server could say that, and this handle is not on it.
         """
         txid = txid_from_key(transaction) if isinstance(transaction, str) else transaction
         return self.core.outcome(txid)
@@ -372,8 +374,8 @@ class Store(HistoryVerbs, Keeping, Watching):
     def plan_gc(
         self, *, grace_us: int = GC_GRACE_US, full: bool = False, after: RetentionPlan | None = None
     ) -> GcPlan:
-        """What `gc` would do; removes nothing. `grace_us` and `full` as there; `after`: as if that
-        had been applied. Raises `Corrupt` where the store is not whole: that is no garbage.
+        """What `gc` (whose words these are) would do, once `after` is applied; removes nothing.
+        Raises `Corrupt` where the store is not whole: damage is never taken for garbage.
         """
         return self._keeper().plan_gc(self.core, grace_us, full, after)
 
@@ -429,8 +431,9 @@ class Store(HistoryVerbs, Keeping, Watching):
 
         One moment of the store, whoever writes meanwhile; verified on its way. Damage in the
         store is told as `CorruptPack` and nothing is recorded, unless it is accepted. What was
-        purged since goes from the backup too. Raises `BackupMismatch`, `NotABackup`, `Busy`, and
-        what a write raises. With progress: `cas.backup`; the way back: `cas.restore_store`.
+        purged since goes from the backup too. Raises `BackupMismatch`, `NotABackup`, `Busy`,
+        `Invalid`, `CorruptBackup` where an increment is missing, and what a write raises. With
+        progress: `cas.backup`; the way back: `cas.restore_store`.
         """
         return self._keeper().backup(self, fspath(place), accept_damage)
 

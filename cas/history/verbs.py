@@ -166,8 +166,9 @@ class HistoryVerbs(ABC):
 
         Where a ref has moved since, nothing is done and the result names it with both sides.
         Undoing again goes further back: entries that were undone, and undos, are passed over.
-        What the entry recorded (events, objects, itself) stays. Raises `EntryNotFound`,
-        `Invalid` for an entry that moved no ref, `RefConflict`, and what a commit raises.
+        What the entry recorded (events, objects, the entry itself) stays. Raises
+        `EntryNotFound`, `Invalid` for an entry that moved no ref, `RefConflict`, and what a
+        commit raises.
         """
         return self.apply(self.plan_undo(seq), author=author, message=message)
 
@@ -202,11 +203,13 @@ class HistoryVerbs(ABC):
         author: str = "",
         message: str = "",
     ) -> Undone:
-        """Put a branch or tag, one path (`BRANCH:PATH`) or all refs (pins and rules too) back.
+        """Put a branch or tag, one path (`BRANCH:PATH`) or all refs back to what they were, pins
+        and rules too.
 
         The moment is that after entry `seq`, or a time (µs since 1970 UTC). A path comes back
-        in a new commit of its branch; refs that did not exist then go. Raises `EntryNotFound`,
-        `RevisionNotFound`, `AmbiguousRevision`, `PathNotFound`, and what a commit raises.
+        in a new commit of its branch; refs that did not exist then are deleted. Raises
+        `EntryNotFound`, `RevisionNotFound`, `AmbiguousRevision`, `PathNotFound`, `RefConflict`,
+        and what a commit raises.
         """
         plan = self.plan_restore(target, seq=seq, time_us=time_us)
         return self.apply(plan, author=author, message=message)
@@ -217,7 +220,8 @@ class HistoryVerbs(ABC):
         """What a retention policy would give up, and what keeps the rest; writes nothing.
 
         Without `policy` that of the store. Commits that go keep their record; what a ref, a pin
-        or a legal hold keeps behind the horizon stays. Raises `Invalid` without a policy.
+        or a legal hold keeps in any state behind the horizon stays. Raises `Invalid` when the
+        store has no policy, or for one that no branch can be like, and what reading raises.
         """
         return retaining.plan_retention(self.core, self.view(), policy)
 

@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 generator = importlib.import_module("aio")
 HELD = {
     "Store": "AsyncStore",
+    "HistoryVerbs": "AsyncStore",
     "UnitOfWork": "AsyncUnitOfWork",
     "WorkspaceView": "AsyncWorkspaceView",
     "Workspace": "AsyncWorkspace",
