@@ -66,6 +66,30 @@ class Worker:
         self.process.wait()
 
 
+def run_race(
+    workers: Sequence[Worker], op: str, seconds: float, *, ahead_seconds: float = 0.2
+) -> list[dict[str, Any]]:
+    """Have all do the same from one moment to another, and give what they answer.
+
+    An answer may say whether its race was `valid`: RuntimeError where one was not.
+    """
+    start = time.monotonic() + ahead_seconds
+    for worker in workers:
+        worker.send(op, start=start, stop=start + seconds)
+    answers = [worker.receive() for worker in workers]
+    if not all(answer.get("valid", True) for answer in answers):
+        raise RuntimeError("a writer started late or ran out of work; the race says nothing")
+    return answers
+
+
+def ask_all(workers: Sequence[Worker], op: str, **request: Any) -> None:
+    """One request to all, which they answer beside each other."""
+    for worker in workers:
+        worker.send(op, **request)
+    for worker in workers:
+        worker.receive()
+
+
 @attrs.define
 class Context:
     """One run of the bench."""

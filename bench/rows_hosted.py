@@ -8,13 +8,12 @@ and peer race by turns for the same time.
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench.context import Context, Worker
+from bench.context import Context, Worker, run_race
 from bench.harness import Series
 from tools.postgres_server import NoServer, PostgresServer, serving
 
@@ -56,13 +55,6 @@ def _urls(ctx: Context, server: PostgresServer, name: str, count: int) -> list[s
     for url in urls:
         cas.init(url)
     return urls
-
-
-def _race(workers: list[Worker]) -> list[dict[str, Any]]:
-    start = time.monotonic() + 0.3
-    for worker in workers:
-        worker.send("race", start=start, stop=start + RACE_SECONDS)
-    return [worker.receive() for worker in workers]
 
 
 def _record(ctx: Context, name: str, races: list[list[dict[str, Any]]]) -> None:
@@ -132,7 +124,7 @@ def _by_turns(ctx: Context, row: str, groups: dict[str, list[Worker]]) -> None:
     races: dict[str, list[list[dict[str, Any]]]] = {name: [] for name in groups}
     for _ in range(ctx.rounds):
         for name, workers in groups.items():
-            races[name].append(_race(workers))
+            races[name].append(run_race(workers, "race", RACE_SECONDS, ahead_seconds=0.3))
     for name, found in races.items():
         _record(ctx, f"{row}/{name}", found)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from bench import harness, trace
-from bench.context import THOUSAND, Context, Worker
+from bench.context import THOUSAND, Context, Worker, ask_all, run_race
 from bench.harness import Contender, Series, Step
 from bench.record import REPOSITORY_ROOT
 
@@ -131,9 +131,7 @@ def row_wal(ctx: Context) -> None:
             worker.ask("commits", count=count)
             worker.ask("mark", file=str(mark))
         found = trace.read(log, mark)
-        note = f"{count} commits; {found.checkpoint_syncs} syncs of WAL checkpoints apart"
-        if found.other_syncs:
-            note += f"; {found.other_syncs} of pack files and folders (spill) included"
+        note = f"{count} commits; {found.what_counts}"
         ctx.run.one(f"wal/{name}/syncs", found.counted_syncs / count, "/commit", note)
         groups = sorted(found.groups)
         written = ", ".join(f"{label} {size:,} B" for label, size in found.written.most_common())
@@ -165,7 +163,9 @@ def row_writers(ctx: Context) -> None:
         races: dict[str, list[list[list[float]]]] = {name: [] for name in groups}
         for _ in range(ctx.rounds):
             for name, workers in groups.items():
-                races[name].append(_race(workers))
+                ask_all(workers, "prepare", count=RACE_COMMITS_MAX)
+                answers = run_race(workers, "race", RACE_SECONDS)
+                races[name].append([answer["seconds"] for answer in answers])
     for name, found in races.items():
         totals = tuple(sum(map(len, race)) / RACE_SECONDS for race in found)
         fairness = tuple(min(map(len, race)) / statistics.mean(map(len, race)) for race in found)
@@ -173,20 +173,6 @@ def row_writers(ctx: Context) -> None:
         ctx.run.add(f"writers/{name}/rate", Series(totals, "/s"))
         ctx.run.add(f"writers/{name}/least", Series(fairness, "of mean", min(fairness)))
         ctx.run.add(f"writers/{name}/longest", Series(longest, "s", max(longest)))
-
-
-def _race(workers: list[Worker]) -> list[list[float]]:
-    for worker in workers:
-        worker.send("prepare", count=RACE_COMMITS_MAX)
-    for worker in workers:
-        worker.receive()
-    start = time.monotonic() + 0.2
-    for worker in workers:
-        worker.send("race", start=start, stop=start + RACE_SECONDS)
-    answers = [worker.receive() for worker in workers]
-    if not all(answer["valid"] for answer in answers):
-        raise RuntimeError("a writer started late or ran out of work; the race says nothing")
-    return [answer["seconds"] for answer in answers]
 
 
 def row_cost(ctx: Context) -> None:

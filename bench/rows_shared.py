@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench.context import THOUSAND, Context, Worker
+from bench.context import THOUSAND, Context, Worker, ask_all, run_race
 from bench.harness import Series
 from bench.rows_history import PROGRAM
 
@@ -53,7 +53,8 @@ def row_one_branch(ctx: Context) -> None:
         races: dict[str, list[list[dict[str, int]]]] = {name: [] for name in groups}
         for _ in range(ctx.rounds):
             for name, workers in groups.items():
-                races[name].append(_race(workers))
+                ask_all(workers, "prepare_room", count=RACE_COMMITS_MAX)
+                races[name].append(run_race(workers, "race_room", RACE_SECONDS))
     for name, found in races.items():
         done = [[answer["commits"] for answer in race] for race in found]
         totals = tuple(sum(race) / RACE_SECONDS for race in done)
@@ -62,20 +63,6 @@ def row_one_branch(ctx: Context) -> None:
         ctx.run.add(f"one-branch/{name}/rate", Series(totals, "/s"))
         ctx.run.add(f"one-branch/{name}/least", Series(fairness, "of mean", min(fairness)))
         ctx.run.one(f"one-branch/{name}/conflicts", conflicts, "conflicts")
-
-
-def _race(workers: list[Worker]) -> list[dict[str, int]]:
-    for worker in workers:
-        worker.send("prepare_room", count=RACE_COMMITS_MAX)
-    for worker in workers:
-        worker.receive()
-    start = time.monotonic() + 0.2
-    for worker in workers:
-        worker.send("race_room", start=start, stop=start + RACE_SECONDS)
-    answers = [worker.receive() for worker in workers]
-    if not all(answer["valid"] for answer in answers):
-        raise RuntimeError("a writer started late or ran out of work; the race says nothing")
-    return answers
 
 
 def row_import_git(ctx: Context) -> None:

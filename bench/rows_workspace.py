@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bench import harness, trace
-from bench.context import Context, Worker
+from bench.context import Context, Worker, run_race
 from bench.harness import Contender, Series, Step
 
 PROGRAM = Path(__file__).resolve().parent / "workers_workspace.py"
@@ -118,10 +118,8 @@ def row_units_syncs(ctx: Context) -> None:
         worker.ask("units", count=count)
         worker.ask("mark", file=str(mark))
     found = trace.read(log, mark)
-    note = f"{found.checkpoint_syncs} syncs of WAL checkpoints apart"
-    if found.other_syncs:
-        note += f"; {found.other_syncs} of pack files and folders (spill) included"
-    ctx.run.one(f"units-syncs-{count}/cas/syncs", found.counted_syncs / count, "/unit", note)
+    syncs = found.counted_syncs / count
+    ctx.run.one(f"units-syncs-{count}/cas/syncs", syncs, "/unit", found.what_counts)
 
 
 def row_units_together(ctx: Context) -> None:
@@ -145,7 +143,7 @@ def row_units_together(ctx: Context) -> None:
         races: dict[str, list[list[dict[str, int]]]] = {name: [] for name in groups}
         for turn in range(ctx.rounds + 1):
             for name, workers in groups.items():
-                found = _race(workers)
+                found = run_race(workers, "race_units", RACE_SECONDS)
                 races[name] += [found] if turn else []
     for name, rounds in races.items():
         done = [[answer["units"] for answer in race] for race in rounds]
@@ -155,16 +153,6 @@ def row_units_together(ctx: Context) -> None:
         ctx.run.add(f"units-together/{name}/rate", Series(totals, "/s"))
         ctx.run.add(f"units-together/{name}/least", Series(fairness, "of mean", min(fairness)))
         ctx.run.one(f"units-together/{name}/conflicts", conflicts, "conflicts")
-
-
-def _race(workers: list[Worker]) -> list[dict[str, int]]:
-    start = time.monotonic() + 0.2
-    for worker in workers:
-        worker.send("race_units", start=start, stop=start + RACE_SECONDS)
-    answers = [worker.receive() for worker in workers]
-    if not all(answer["valid"] for answer in answers):
-        raise RuntimeError("a writer started late; the race says nothing")
-    return answers
 
 
 def row_follow(ctx: Context) -> None:

@@ -44,6 +44,14 @@ class Trace:
         """All syncs but those of WAL checkpoints."""
         return self.commit_syncs + self.other_syncs
 
+    @property
+    def what_counts(self) -> str:
+        """Which syncs these are, as a note."""
+        note = f"{self.checkpoint_syncs} syncs of WAL checkpoints apart"
+        if self.other_syncs:
+            note += f"; {self.other_syncs} of pack files and folders (spill) included"
+        return note
+
 
 def command(log: Path) -> tuple[str, ...]:
     """What to put before a command so that `read` understands the log."""
