@@ -12,6 +12,7 @@ from pathlib import Path
 from bench import corpus, harness, trace
 from bench.harness import Step
 from bench.rows_folder import differing
+from tools import releases
 
 SYNCS = """
 import os, subprocess, sys
@@ -98,7 +99,7 @@ def _ten(folder: Path) -> str:
     found = differing(*trees)
     if len(found) != 10 or found != wanted:
         raise InstrumentError(f"ten files were to change, these differ: {found}")
-    grown = corpus.count(trees[1]).file_bytes - corpus.count(trees[0]).file_bytes
+    grown = releases.count(trees[1]).file_bytes - releases.count(trees[0]).file_bytes
     return f"10 differ, {grown} bytes longer"
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import attrs
 
 from bench import corpus, harness, setup_peers
+from bench.harness import Series
 from bench.peers import Borg, Git, Restic, Tool, copy_step
 from bench.product import Cas
 from bench.record import Run
@@ -28,6 +30,7 @@ WORKERS = Path(__file__).resolve().parent / "workers.py"
 BATCH_WORKERS = Path(__file__).resolve().parent / "workers_batch.py"
 MILLION = 1_000_000
 THOUSAND = 1_000
+RACE_SECONDS = 2.0
 
 
 class WorkerFailed(RuntimeError):
@@ -67,15 +70,15 @@ class Worker:
 
 
 def run_race(
-    workers: Sequence[Worker], op: str, seconds: float, *, ahead_seconds: float = 0.2
+    workers: Sequence[Worker], op: str, *, ahead_seconds: float = 0.2
 ) -> list[dict[str, Any]]:
-    """Have all do the same from one moment to another, and give what they answer.
+    """Have all do the same for `RACE_SECONDS` from one moment on, and give what they answer.
 
     An answer may say whether its race was `valid`: RuntimeError where one was not.
     """
     start = time.monotonic() + ahead_seconds
     for worker in workers:
-        worker.send(op, start=start, stop=start + seconds)
+        worker.send(op, start=start, stop=start + RACE_SECONDS)
     answers = [worker.receive() for worker in workers]
     if not all(answer.get("valid", True) for answer in answers):
         raise RuntimeError("a writer started late or ran out of work; the race says nothing")
@@ -88,6 +91,23 @@ def ask_all(workers: Sequence[Worker], op: str, **request: Any) -> None:
         worker.send(op, **request)
     for worker in workers:
         worker.receive()
+
+
+def note_races(
+    run: Run, row: str, races: Mapping[str, Sequence[Sequence[dict[str, Any]]]], done: str
+) -> None:
+    """Of each group of writers: how much it did, its slowest against the mean, its conflicts.
+
+    `done` is the key under which an answer tells how many its writer did.
+    """
+    for name, found in races.items():
+        counts = [[answer[done] for answer in race] for race in found]
+        totals = tuple(sum(race) / RACE_SECONDS for race in counts)
+        fairness = tuple(min(race) / statistics.mean(race) for race in counts)
+        conflicts = sum(answer["conflicts"] for race in found for answer in race)
+        run.add(f"{row}/{name}/rate", Series(totals, "/s"))
+        run.add(f"{row}/{name}/least", Series(fairness, "of mean", min(fairness)))
+        run.one(f"{row}/{name}/conflicts", conflicts, "conflicts")
 
 
 @attrs.define

@@ -32,7 +32,8 @@ from typing import Final
 if __package__ in (None, ""):  # started as a file: the folder above holds the package
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from bench.corpus import Archive, CorpusError, download, ready, releases_of
+from bench.corpus import releases_of
+from tools.releases import Archive, CorpusError, download, ready
 
 COUNT: Final = 100_000
 SEED: Final = 20_261_123

@@ -26,7 +26,7 @@ if __package__ in (None, ""):  # started as a file: the folder above holds the p
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from bench import corpus, corpus_b
-from bench.corpus import CorpusError, ready
+from tools.releases import CorpusError, ready
 
 SEED: Final = 20_261_124
 

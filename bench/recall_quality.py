@@ -35,8 +35,9 @@ if __package__ in (None, ""):  # started as a file: the folder above holds the p
 import attrs
 
 import cas
-from bench import corpus, corpus_b
+from bench import corpus_b
 from bench.recall_queries import QUESTIONS
+from tools import releases
 
 _MODULE = re.compile(r"ansible_collections/([^/]+/[^/]+)/plugins/modules/([a-z0-9_]+)\.py$")
 _SHORT = re.compile(r"^short_description:\s*(.+?)\s*$", re.MULTILINE)
@@ -161,7 +162,7 @@ def of_half(kinds: Kinds, half: int) -> Kinds:
 
 def main() -> int:
     """Print a table; 1 where hybrid does not beat both of its parts on every kind."""
-    texts, kinds = questions_of(corpus.ready(None))
+    texts, kinds = questions_of(releases.ready(None))
     kinds = of_half(kinds, 0 if "--chosen" in sys.argv else 1)
     counts = ", ".join(f"{len(cases)} {kind}" for kind, cases in kinds.items())
     print(f"{len(texts)} memories; questions: {counts}")

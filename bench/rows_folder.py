@@ -14,6 +14,7 @@ from bench import corpus, harness
 from bench.context import Context, Worker
 from bench.harness import Contender, Series, Step
 from bench.peers import Git, Tool, copy_step, tar_step
+from tools import releases
 
 MEMORY_RUNS = 3
 
@@ -136,7 +137,7 @@ def row_restore(ctx: Context) -> None:
             return step(targets[name])
 
         def check(turn: int) -> None:
-            if turn == 0 and corpus.count(targets[name]) != expected:
+            if turn == 0 and releases.count(targets[name]) != expected:
                 wrong[name] = differing(source, targets[name])
 
         return Contender(name, prepare, check)

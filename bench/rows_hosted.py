@@ -13,12 +13,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench.context import Context, Worker, run_race
+from bench.context import RACE_SECONDS, Context, Worker, run_race
 from bench.harness import Series
 from tools.postgres_server import NoServer, PostgresServer, serving
 
 PROGRAM = Path(__file__).with_name("workers_hosted.py")
-RACE_SECONDS = 2.0
 PROCESSES, WRITERS = 4, 16
 MANY, FEW = 10_000, 10
 OBJECTS = 1_000_000
@@ -124,7 +123,7 @@ def _by_turns(ctx: Context, row: str, groups: dict[str, list[Worker]]) -> None:
     races: dict[str, list[list[dict[str, Any]]]] = {name: [] for name in groups}
     for _ in range(ctx.rounds):
         for name, workers in groups.items():
-            races[name].append(run_race(workers, "race", RACE_SECONDS, ahead_seconds=0.3))
+            races[name].append(run_race(workers, "race", ahead_seconds=0.3))
     for name, found in races.items():
         _record(ctx, f"{row}/{name}", found)
 

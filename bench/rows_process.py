@@ -18,7 +18,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from bench import harness, trace
-from bench.context import THOUSAND, Context, Worker, ask_all, run_race
+from bench.context import RACE_SECONDS, THOUSAND, Context, Worker, ask_all, run_race
 from bench.harness import Contender, Series, Step
 from bench.record import REPOSITORY_ROOT
 
@@ -26,7 +26,6 @@ BLOCK = 150
 BLOCKS = 20
 TRACED_COMMITS = 5_000
 RACERS = 4
-RACE_SECONDS = 2.0
 RACE_COMMITS_MAX = 40_000
 PEERS = Path(__file__).resolve().parent / "workers_peers.py"
 MEMORY_FOLDER = Path("/dev/shm")
@@ -164,7 +163,7 @@ def row_writers(ctx: Context) -> None:
         for _ in range(ctx.rounds):
             for name, workers in groups.items():
                 ask_all(workers, "prepare", count=RACE_COMMITS_MAX)
-                answers = run_race(workers, "race", RACE_SECONDS)
+                answers = run_race(workers, "race")
                 races[name].append([answer["seconds"] for answer in answers])
     for name, found in races.items():
         totals = tuple(sum(map(len, race)) / RACE_SECONDS for race in found)

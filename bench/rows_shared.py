@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import os
 import random
-import statistics
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench.context import THOUSAND, Context, Worker, ask_all, run_race
+from bench.context import THOUSAND, Context, Worker, ask_all, note_races, run_race
 from bench.harness import Series
 from bench.rows_history import PROGRAM
 
 WRITERS = 8
-RACE_SECONDS = 2.0
 RACE_COMMITS_MAX = 20_000
 GIT_COMMITS = 6_000
 GIT_FILES = 400
@@ -54,15 +52,8 @@ def row_one_branch(ctx: Context) -> None:
         for _ in range(ctx.rounds):
             for name, workers in groups.items():
                 ask_all(workers, "prepare_room", count=RACE_COMMITS_MAX)
-                races[name].append(run_race(workers, "race_room", RACE_SECONDS))
-    for name, found in races.items():
-        done = [[answer["commits"] for answer in race] for race in found]
-        totals = tuple(sum(race) / RACE_SECONDS for race in done)
-        fairness = tuple(min(race) / statistics.mean(race) for race in done)
-        conflicts = sum(answer["conflicts"] for race in found for answer in race)
-        ctx.run.add(f"one-branch/{name}/rate", Series(totals, "/s"))
-        ctx.run.add(f"one-branch/{name}/least", Series(fairness, "of mean", min(fairness)))
-        ctx.run.one(f"one-branch/{name}/conflicts", conflicts, "conflicts")
+                races[name].append(run_race(workers, "race_room"))
+    note_races(ctx.run, "one-branch", races, "commits")
 
 
 def row_import_git(ctx: Context) -> None:

@@ -20,6 +20,7 @@ from bench.harness import Contender, Series, Step
 from bench.peers import Git, Tool, output_of
 from bench.product import Cas
 from bench.rows_folder import differing
+from tools import releases
 
 MEMORY_FOLDER = Path("/dev/shm")
 
@@ -134,7 +135,7 @@ def _restore(ctx: Context, row: str, six: Six, which: str, number: int) -> None:
             return tool.restore(home, targets[name], f"s{number}", back)
 
         def check(turn: int) -> None:
-            if turn == 0 and corpus.count(targets[name]) != corpus.PINNED[number]:
+            if turn == 0 and releases.count(targets[name]) != corpus.PINNED[number]:
                 wrong[name] = differing(state, targets[name])
 
         return Contender(name, prepare, check)

@@ -7,7 +7,6 @@ git is the command, which has no call.
 from __future__ import annotations
 
 import shutil
-import statistics
 import subprocess
 import time
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bench import harness, trace
-from bench.context import Context, Worker, run_race
+from bench.context import Context, Worker, note_races, run_race
 from bench.harness import Contender, Series, Step
 
 PROGRAM = Path(__file__).resolve().parent / "workers_workspace.py"
@@ -24,7 +23,6 @@ UNITS = 1_000
 BLOCK = 50
 TRACED_UNITS = 5_000
 RACERS = 4
-RACE_SECONDS = 2.0
 FOLLOWED = 200
 PAUSE_SECONDS = (0.01, 0.3)
 MEMORIES = 1_000_000
@@ -143,16 +141,9 @@ def row_units_together(ctx: Context) -> None:
         races: dict[str, list[list[dict[str, int]]]] = {name: [] for name in groups}
         for turn in range(ctx.rounds + 1):
             for name, workers in groups.items():
-                found = run_race(workers, "race_units", RACE_SECONDS)
+                found = run_race(workers, "race_units")
                 races[name] += [found] if turn else []
-    for name, rounds in races.items():
-        done = [[answer["units"] for answer in race] for race in rounds]
-        totals = tuple(sum(race) / RACE_SECONDS for race in done)
-        fairness = tuple(min(race) / statistics.mean(race) for race in done)
-        conflicts = sum(answer["conflicts"] for race in rounds for answer in race)
-        ctx.run.add(f"units-together/{name}/rate", Series(totals, "/s"))
-        ctx.run.add(f"units-together/{name}/least", Series(fairness, "of mean", min(fairness)))
-        ctx.run.one(f"units-together/{name}/conflicts", conflicts, "conflicts")
+    note_races(ctx.run, "units-together", races, "units")
 
 
 def row_follow(ctx: Context) -> None:

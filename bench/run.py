@@ -22,6 +22,7 @@ from bench.calibrate import calibrate
 from bench.context import Context, clean
 from bench.product import Cas, freeze
 from bench.record import new_run, note_load
+from tools import releases
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -32,14 +33,14 @@ def main() -> int:
     parser.add_argument("--rows", help="comma-separated; all by default")
     parser.add_argument("--rounds", type=int, default=5, help="rounds a row (default 5)")
     parser.add_argument("--quick", action="store_true", help="small sizes: not the bars' own")
-    parser.add_argument("--root", type=Path, help=f"bench folder (${corpus.ROOT_VARIABLE})")
+    parser.add_argument("--root", type=Path, help=f"bench folder (${releases.ROOT_VARIABLE})")
     parser.add_argument("--note", default="", help="what else ran on the machine; kept in the file")
     parser.add_argument("--commit", help="measure the package as of this commit, not as it lies")
     parser.add_argument("--setup", action="store_true", help="install peers and strace")
     parser.add_argument("--clean", action="store_true", help="delete folders of earlier runs")
     parser.add_argument("--list", action="store_true", help="name the rows")
     options = parser.parse_args()
-    root = (options.root or corpus.default_root()).resolve()
+    root = (options.root or releases.default_root()).resolve()
     if options.list:
         print(
             "\n".join(

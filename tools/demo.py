@@ -24,9 +24,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import cas  # noqa: E402 - the checkout, wherever this is started
-from bench.corpus import CorpusError, demo_releases  # noqa: E402
 from cas.cli.form import size  # noqa: E402
 from tools.demo_team import sprints  # noqa: E402
+from tools.releases import CorpusError, demo_releases  # noqa: E402
 from tools.stage import ProofFailed, note, paint, proved, run, title  # noqa: E402
 
 
