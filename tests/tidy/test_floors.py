@@ -88,6 +88,32 @@ def check_cycles(root: Path) -> list[str]:
     return findings
 
 
+def check_outside(root: Path) -> list[str]:
+    """What the package imports of the folders around it, and what those import of each other.
+
+    Tools may use the package, the bench both of them; a soak counts what the tests say they count.
+    """
+    above = {"cas": {"tools", "bench", "tests"}, "tools": {"bench"}}
+    return [
+        module.at(item.line, f"{folder}/ imports {item.target}")
+        for folder, refused in above.items()
+        for module in read_package(root, folder)
+        for item in imports_of(module, set())
+        if item.target.split(".")[0] in refused
+    ]
+
+
+def test_nothing_below_imports_the_bench_or_the_tools() -> None:
+    """The package stands alone, tools stand on it, the bench on both."""
+    assert_clean(check_outside(ROOT))
+
+
+def test_an_import_that_points_back_is_found(tmp_path: Path) -> None:
+    """A tool that imports the bench, or a room of the package a tool."""
+    plant(tmp_path, {"tools/a.py": "from bench import corpus\n", "cas/a.py": "import tools.dev\n"})
+    assert len(check_outside(tmp_path)) == 2
+
+
 def test_imports_go_strictly_down() -> None:
     """Each room imports only rooms on lower floors, and never inside a function."""
     assert_clean(check_floors(ROOT))
