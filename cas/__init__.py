@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from cas.history.blame import BlamedEntry, BlamedLine
     from cas.history.conflicts import MergeConflict
+    from cas.history.following import Followed
     from cas.history.merge import MergePlan, MergeResult
     from cas.history.retain import GivenUp, Retained, RetentionPlan
     from cas.history.retention import HorizonRule, KeepRule, RetentionPolicy, Span
@@ -109,6 +110,7 @@ _ROOMS = {
     ),
     "cas.history.blame": ("BlamedEntry", "BlamedLine"),
     "cas.history.conflicts": ("MergeConflict",),
+    "cas.history.following": ("Followed",),
     "cas.history.merge": ("MergePlan", "MergeResult"),
     "cas.history.retain": ("GivenUp", "Retained", "RetentionPlan"),
     "cas.history.retention": ("HorizonRule", "KeepRule", "RetentionPolicy", "Span"),
@@ -181,6 +183,7 @@ __all__ = [
     "Finding",
     "FolderReport",
     "FolderStatus",
+    "Followed",
     "FsckExtent",
     "FsckLevel",
     "FsckReport",

@@ -36,6 +36,7 @@ _POLICIES: Final = ("report", "commit", "ours", "theirs")
 )
 @click.option("--no-ff", is_flag=True, help="Make a commit even where the branch could move.")
 @click.option("--allow-unrelated", is_flag=True, help="Merge what has no commit in common.")
+@click.option("--no-renames", is_flag=True, help="Do not merge files at new paths they were given.")
 @click.option("-n", "--dry-run", is_flag=True, help="Tell what would be done and do nothing.")
 @raw_option
 @pass_front
@@ -47,6 +48,7 @@ def merge(
     on_conflict: OnConflict,
     no_ff: bool,
     allow_unrelated: bool,
+    no_renames: bool,
     dry_run: bool,
 ) -> None:
     """Merge a revision into a branch.
@@ -59,6 +61,7 @@ def merge(
         "on_conflict": on_conflict,
         "allow_unrelated": allow_unrelated,
         "fast_forward": not no_ff,
+        "renames": not no_renames,
     }
     if dry_run:
         with front.store() as store:
@@ -127,6 +130,9 @@ def _tell(front: Front, done: MergeResult, revision: str) -> None:
 
 
 def _note_others(out: Output, done: MergePlan | MergeResult) -> None:
+    out.note_each(
+        [f"renamed: {printable(f.origin)} is merged at {printable(f.path)}" for f in done.followed]
+    )
     out.note_each([f"settled: {printable(c.path)} ({c.reason})" for c in done.settled])
     out.note_each([f"still open: {printable(c.path)} ({c.reason})" for c in done.carried])
 
@@ -136,6 +142,9 @@ def _all_fields(done: MergePlan | MergeResult) -> dict[str, Any]:
         "conflicts": [_fields(conflict) for conflict in done.conflicts],
         "settled": [_fields(conflict) for conflict in done.settled],
         "carried": [_fields(conflict) for conflict in done.carried],
+        "followed": [
+            {**named("path", each.path), **named("origin", each.origin)} for each in done.followed
+        ],
     }
 
 

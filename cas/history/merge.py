@@ -11,7 +11,7 @@ it is no text, the ids of the sides), which equals no side, so that the clash is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal, TypeVar
 
 from attrs import field, frozen
@@ -26,6 +26,7 @@ from cas.history.conflicts import (
     to_conflict,
 )
 from cas.history.core import Core
+from cas.history.following import Followed, Sides, follow
 from cas.history.graph import merge_bases
 from cas.history.horizon import check_content
 from cas.history.text import merge_contents, merge_text, with_markers
@@ -38,7 +39,15 @@ from cas.model.ids import CommitId, Kind, ObjectId, TreeId, digest_of
 from cas.model.names import branch_ref, short_ref
 from cas.model.objects import Commit, EntryKind
 from cas.objects.batch import Batch
-from cas.trees.merge import Path, Reason, TreeConflict, is_file, merge_trees, merged_tag
+from cas.trees.merge import (
+    Path,
+    Reason,
+    TreeConflict,
+    is_file,
+    merge_trees,
+    merged_tag,
+    merged_value,
+)
 from cas.trees.node import DIRECTORY, Node, Value, id_of
 from cas.trees.paths import edit_paths
 
@@ -56,7 +65,8 @@ class MergePlan:
 
     `tree` is the directory that would result; in it each of `conflicts` stands as ours has it.
     `settled` are conflicts that `on_conflict` has decided; `carried` are those that the two
-    sides have committed before and nobody has settled.
+    sides have committed before and nobody has settled. `followed` are files that one side renamed
+    and the other changed, merged at the new path.
     """
 
     into: str
@@ -70,6 +80,7 @@ class MergePlan:
     conflicts: tuple[MergeConflict, ...] = ()
     settled: tuple[MergeConflict, ...] = ()
     carried: tuple[MergeConflict, ...] = ()
+    followed: tuple[Followed, ...] = ()
     fast_forward: bool = False
     up_to_date: bool = False
     edit_count: int = 0
@@ -109,6 +120,7 @@ class MergeResult:
     conflicts: tuple[MergeConflict, ...]
     settled: tuple[MergeConflict, ...]
     carried: tuple[MergeConflict, ...]
+    followed: tuple[Followed, ...]
     fast_forward: bool
     up_to_date: bool
 
@@ -122,37 +134,29 @@ class MergeResult:
 
 
 class _Scratch:
-    """A `NodeStore` that keeps what a plan makes in memory, and reads the rest from the store.
-
-    `saved` is what the run since `begin` has made; what runs before it made (the virtual base)
-    can be read still.
-    """
+    """A `NodeStore` that keeps what a plan makes in memory, and reads the rest from the store."""
 
     def __init__(self, core: Core) -> None:
         self._objects = core.objects
         self._stored = core.objects.tree_nodes(DIRECTORY)
-        self._all: dict[bytes, bytes | Node] = {}
-        self.saved: dict[bytes, bytes | Node] = {}
-
-    def begin(self) -> None:
-        self.saved = {}
+        self._made: dict[bytes, bytes | Node] = {}
 
     def load(self, node_id: bytes) -> Node:
-        made = self._all.get(node_id)
+        made = self._made.get(node_id)
         return made if isinstance(made, Node) else self._stored.load(node_id)
 
     def save(self, node: Node) -> bytes:
         id = id_of(DIRECTORY, node)
-        self._all[id] = self.saved[id] = node
+        self._made[id] = node
         return id
 
     def blob(self, id: bytes) -> bytes:
-        made = self._all.get(id)
+        made = self._made.get(id)
         return made if isinstance(made, bytes) else self._objects.get(id, Kind.BLOB)
 
     def put(self, content: bytes) -> tuple[bytes, int]:
         id = digest_of(Kind.BLOB, content)
-        self._all[id] = self.saved[id] = content
+        self._made[id] = content
         return id, len(content)
 
     def below(self, ids: list[bytes]) -> dict[bytes, bytes | Node]:
@@ -160,7 +164,7 @@ class _Scratch:
         found: dict[bytes, bytes | Node] = {}
         while ids:
             id = ids.pop()
-            made = self._all.get(id)
+            made = self._made.get(id)
             if made is not None and id not in found:
                 found[id] = made
                 if isinstance(made, Node):
@@ -177,6 +181,7 @@ def plan_merge(
     on_conflict: OnConflict,
     allow_unrelated: bool,
     fast_forward: bool,
+    renames: bool,
 ) -> MergePlan:
     """What merging a revision into a branch would do, as of one view. Writes nothing.
 
@@ -207,25 +212,23 @@ def plan_merge(
             theirs=theirs,
         )
     scratch = _Scratch(core)
-    base = _base_tree(core, bases, scratch, VIRTUAL_BASES_MAX)
-    scratch.begin()
-    ours_tree, theirs_tree = commits.get(ours).tree, commits.get(theirs).tree
-    edits, clashes = _merge(base, ours_tree, theirs_tree, scratch)
-    for clash in clashes if on_conflict == "theirs" else ():
-        edits[clash.path] = clash.theirs
-    tree = edit_paths(ours_tree, edits, scratch).root if edits else ours_tree
+    base = _base_tree(core, bases, scratch, VIRTUAL_BASES_MAX, renames)
+    merged = _merge(base, commits.get(ours).tree, commits.get(theirs).tree, scratch, renames)
+    clashes = merged.clashes
+    settle = {clash.path: clash.theirs for clash in clashes if on_conflict == "theirs"}
+    tree = _edited(merged.tree, settle, scratch)
     conflicts = tuple(to_conflict(c.path, c.reason, c.base, c.ours, c.theirs) for c in clashes)
     settled = conflicts if on_conflict in ("ours", "theirs") else ()
-    made = dict(scratch.saved)
-    # What a conflict names of a virtual base is stored with it.
-    made |= scratch.below([clash.base[1] for clash in clashes if clash.base is not None])
+    # What a conflict names of a virtual base is stored with the tree.
+    bases_made = [clash.base[1] for clash in clashes if clash.base is not None]
     return plan(
         TreeId(tree),
         conflicts=() if settled else conflicts,
         settled=settled,
         carried=_carried(core, bases, ours, theirs, conflicts),
-        edit_count=len(edits),
-        made=made,
+        followed=merged.followed,
+        edit_count=len(merged.paths.union(settle)),
+        made=scratch.below([tree, *bases_made]),
     )
 
 
@@ -257,31 +260,57 @@ def _carried(
     return tuple(c for path, c in merged(old, mine, other).items() if path not in new)
 
 
-def _merge(
-    base: bytes, ours: bytes, theirs: bytes, scratch: _Scratch
-) -> tuple[dict[Path, Value | None], list[TreeConflict]]:
-    """Edits of ours and what clashes, after files that both changed were merged as text."""
+@frozen
+class _Merged:
+    """Ours with the changes of theirs: the tree, the paths that differ, and what clashes."""
+
+    tree: bytes
+    paths: frozenset[Path]
+    clashes: list[TreeConflict]
+    followed: tuple[Followed, ...] = ()
+
+
+def _merge(base: bytes, ours: bytes, theirs: bytes, scratch: _Scratch, renames: bool) -> _Merged:
+    """Merge three directories; files that both changed as text, and at their new path where they
+    were renamed.
+    """
     found = merge_trees(base, ours, theirs, scratch)
     edits, clashes = found.edits, []
     for clash in found.conflicts:
-        content = _text(clash, scratch)
-        if content is None:
+        value = _settled(clash, scratch)
+        if value is None:
             clashes.append(clash)
         else:
-            assert clash.base is not None
-            assert clash.ours is not None
-            assert clash.theirs is not None
-            tag = merged_tag(clash.base, clash.ours, clash.theirs)
-            edits[clash.path] = (tag, *scratch.put(content))
-    return edits, clashes
+            edits[clash.path] = value
+    tree = _edited(ours, edits, scratch)
+    if not renames or not clashes:
+        return _Merged(tree, frozenset(edits), clashes)
+    more = follow(
+        Sides(base, ours, theirs, tree),
+        clashes,
+        scratch,
+        scratch.blob,
+        lambda clash: _settled(clash, scratch),
+    )
+    tree = _edited(tree, more.edits, scratch)
+    paths = frozenset(edits).union(more.edits)
+    return _Merged(tree, paths, more.clashes, tuple(more.followed))
 
 
-def _text(clash: TreeConflict, scratch: _Scratch) -> bytes | None:
-    """The clean merge of a file that both sides changed, or None."""
-    if clash.reason != Reason.BOTH_CHANGED:
+def _edited(tree: bytes, edits: Mapping[Path, Value | None], scratch: _Scratch) -> bytes:
+    return edit_paths(tree, edits, scratch).root if edits else tree
+
+
+def _settled(clash: TreeConflict, scratch: _Scratch) -> Value | None:
+    """What becomes of a file that both sides changed, where that goes together."""
+    base, ours, theirs = clash.base, clash.ours, clash.theirs
+    if clash.reason != Reason.BOTH_CHANGED or base is None or ours is None or theirs is None:
         return None
-    contents = _contents(clash, scratch)
-    return None if contents is None else merge_text(*contents)
+    value = merged_value(base, ours, theirs)
+    if value is None and (contents := _contents(clash, scratch)) is not None:
+        text = merge_text(*contents)
+        value = None if text is None else (merged_tag(base, ours, theirs), *scratch.put(text))
+    return value
 
 
 def _contents(clash: TreeConflict, scratch: _Scratch) -> tuple[bytes, bytes, bytes] | None:
@@ -296,7 +325,9 @@ def _contents(clash: TreeConflict, scratch: _Scratch) -> tuple[bytes, bytes, byt
     return base, ours, theirs
 
 
-def _base_tree(core: Core, bases: Sequence[CommitId], scratch: _Scratch, depth: int) -> bytes:
+def _base_tree(
+    core: Core, bases: Sequence[CommitId], scratch: _Scratch, depth: int, renames: bool
+) -> bytes:
     """Directory to merge from: that of the one base, or of a virtual merge of several.
 
     Beyond VIRTUAL_BASES_MAX levels of crossed merges the newest base is taken as it is.
@@ -311,11 +342,13 @@ def _base_tree(core: Core, bases: Sequence[CommitId], scratch: _Scratch, depth: 
         return tree
     for number, other in enumerate(bases[1:], 1):
         below = merge_bases(commits, bases[:number], [other])
-        start = _base_tree(core, below, scratch, depth - 1)
-        edits, clashes = _merge(start, tree, commits.get(other).tree, scratch)
-        for clash in clashes:
-            edits[clash.path] = (_FILE, *scratch.put(_all_sides(clash, scratch)))
-        tree = edit_paths(tree, edits, scratch).root if edits else tree
+        start = _base_tree(core, below, scratch, depth - 1, renames)
+        merged = _merge(start, tree, commits.get(other).tree, scratch, renames)
+        stand_ins = {
+            clash.path: (_FILE, *scratch.put(_all_sides(clash, scratch)))
+            for clash in merged.clashes
+        }
+        tree = _edited(merged.tree, stand_ins, scratch)
     return tree
 
 
@@ -389,6 +422,7 @@ def _result(plan: MergePlan, commit: CommitId | None, entry: Entry | None) -> Me
         plan.conflicts,
         plan.settled,
         plan.carried,
+        plan.followed,
         plan.fast_forward,
         plan.up_to_date,
     )

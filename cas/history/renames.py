@@ -16,6 +16,7 @@ from typing import Final
 
 from attrs import frozen
 
+from cas.errors import Purged
 from cas.history.snapshot import Change, ChangeKind
 from cas.limits import RENAME_BYTES_MAX, RENAME_FILE_BYTES_MAX, RENAME_PAIRS_MAX, RENAME_STEPS_MAX
 from cas.model.ids import ObjectId
@@ -154,12 +155,17 @@ class _Search:
         return 100 * shared // long
 
     def _pieces(self, id: ObjectId) -> Counter[bytes] | None:
-        """The lines of a blob, long ones cut; None when as much was read as is allowed."""
+        """The lines of a blob, long ones cut; None when as much was read as is allowed, or
+        it was purged.
+        """
         found = self.pieces.get(id)
         if found is None:
             if self.budget_bytes <= 0:
                 return None
-            content = self.read(id)
+            try:
+                content = self.read(id)
+            except Purged:
+                return None
             self.budget_bytes -= len(content)
             found = self.pieces[id] = Counter(
                 line[at : at + _PIECE_BYTES]

@@ -97,6 +97,7 @@ class HistoryVerbs(ABC):
         on_conflict: OnConflict = "report",
         allow_unrelated: bool = False,
         fast_forward: bool = True,
+        renames: bool = True,
     ) -> MergePlan:
         """What `merge` would do; writes nothing. Raises as `merge` does, but for `RefConflict`."""
         return merging.plan_merge(
@@ -107,6 +108,7 @@ class HistoryVerbs(ABC):
             on_conflict=on_conflict,
             allow_unrelated=allow_unrelated,
             fast_forward=fast_forward,
+            renames=renames,
         )
 
     def merge(
@@ -119,13 +121,16 @@ class HistoryVerbs(ABC):
         on_conflict: OnConflict = "report",
         allow_unrelated: bool = False,
         fast_forward: bool = True,
+        renames: bool = True,
     ) -> MergeResult:
         """Merge a revision into a branch: all changes since their common ancestor.
 
         Conflicts are values of the result. With `on_conflict="report"` they mean that nothing
         was done; `"commit"` commits them, to be settled later with `tx.branch(into).resolve`;
         `"ours"` and `"theirs"` settle each for the branch or for what comes in. Where the branch
-        is an ancestor of the revision it moves there, unless `fast_forward` is False.
+        is an ancestor of the revision it moves there, unless `fast_forward` is False. A file that
+        one side changed and the other renamed is merged at its new path (`followed` of the result
+        names it), unless `renames` is False.
 
         Raises `RefNotFound`, `UnrelatedHistories`, `RefConflict` when others kept moving the
         branch, and what resolving a revision and committing raise.
@@ -137,6 +142,7 @@ class HistoryVerbs(ABC):
                 on_conflict=on_conflict,
                 allow_unrelated=allow_unrelated,
                 fast_forward=fast_forward,
+                renames=renames,
             ),
             lambda plan: self.apply(plan, author=author, message=message),
         )

@@ -83,6 +83,17 @@ def merged_tag(base: Value, ours: Value, theirs: Value) -> int:
     return theirs[0] if ours[0] == base[0] else ours[0]
 
 
+def merged_value(base: Value, ours: Value, theirs: Value) -> Value | None:
+    """One entry of three of a kind, where no more than one side changed the content; else None."""
+    if ours[1:] == theirs[1:] or base[1:] == theirs[1:]:
+        content = ours[1:]
+    elif base[1:] == ours[1:]:
+        content = theirs[1:]
+    else:
+        return None
+    return (merged_tag(base, ours, theirs), *content)
+
+
 def is_file(value: Value | None) -> bool:
     """Whether this is a file, executable or not."""
     return value is not None and value[0] in _FILES
@@ -184,15 +195,10 @@ class _Merge:
         if len(tags) > 1 and not tags <= _FILES:
             self._clash(path, base, ours, theirs, Reason.MODE)
             return
-        if ours[1:] == theirs[1:] or base[1:] == theirs[1:]:
-            content = ours[1:]
-        elif base[1:] == ours[1:]:
-            content = theirs[1:]
-        else:
+        value = merged_value(base, ours, theirs)
+        if value is None:
             self._clash(path, base, ours, theirs, Reason.BOTH_CHANGED)
-            return
-        value = (merged_tag(base, ours, theirs), *content)
-        if value != ours:
+        elif value != ours:
             self.edits[path] = value
 
     def _clash(

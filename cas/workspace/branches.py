@@ -200,7 +200,10 @@ def _merge_context(
         tx.move(HEADS + target, theirs.target)
         return 0
     # A context that began on both branches has no common past: its base is empty.
-    plan = store.plan_merge(target, theirs.target, on_conflict="ours", allow_unrelated=True)
+    # Records are what their id says, however alike two of them are: none is a renamed one.
+    plan = store.plan_merge(
+        target, theirs.target, on_conflict="ours", allow_unrelated=True, renames=False
+    )
     if plan.up_to_date:
         return None
     edit = tx.branch(target, on_move="conflict")

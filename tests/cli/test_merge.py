@@ -147,6 +147,20 @@ def test_a_renamed_file_is_one_line(forked: Shell) -> None:
     forked("diff", "main", "-M", "--folder", "ours", expect=2)
 
 
+def test_a_merge_tells_which_renames_it_followed(forked: Shell) -> None:
+    """What the other side did to a renamed file is at its new path; or a conflict, if so wanted."""
+    forked.write("ours/moved", b"1\n")
+    (forked.folder / "ours" / "c").unlink()
+    forked("snapshot", "ours")
+    told = forked("merge", "side", "-n", "--json", expect=4).document
+    assert told["followed"] == [{"path": "moved", "origin": "c"}]
+    alone = forked("merge", "side", "-n", "--no-renames", expect=4)
+    assert alone.lines == ["both-changed    a", "changed-deleted c"]
+    done = forked("merge", "side", "--on-conflict", "ours")
+    assert "renamed: c is merged at moved" in done.err
+    assert forked("cat", "main:moved").out == b"3\n"
+
+
 def test_an_annotated_tag_shows_its_message(forked: Shell) -> None:
     """The list of tags has the tag's own text and author; `^{}` is the commit."""
     forked("tag", "v1", "-m", "the first release")
