@@ -530,6 +530,24 @@ def test_a_merge_that_clashes_is_refused_or_kept(space: Workspace) -> None:
     assert conflict.taking("incoming") == {"name": "B"}
 
 
+def test_no_aggregate_is_a_renamed_one(space: Workspace) -> None:
+    """A sprint that a branch removed, beside a new one that is like it: a change of the first is a
+    conflict, and never goes to the second.
+    """
+    notes = tuple(f"a long note, number {number}" for number in range(20))
+    put_sprint(space, notes=notes)
+    branch = space.branch("b", actor="x")
+    with branch.unit_of_work("x") as uow:
+        old = uow.sprints.get("s1")
+        uow.sprints.add(cas.Sprint(id="s2", name=old.name, notes=notes))
+        uow.sprints.remove(old)
+        uow.commit()
+    put_sprint(space, notes=(*notes, "done"))
+    with pytest.raises(AggregateConflict, match="'s1'"):
+        space.merge("b", actor="x")
+    assert space.store.plan_merge("planning/main", "planning/b").followed  # as files they are
+
+
 def test_a_branch_is_dropped(space: Workspace) -> None:
     """A dropped branch is gone as a whole, the main one stays, and wrong names are told."""
     with pytest.raises(RefNotFound, match="nothing is in it"):
