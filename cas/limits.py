@@ -241,7 +241,7 @@ RENAME_PAIRS_MAX: Final = 40_000
 """Pairs of a removed and an added file that are compared; beyond, only files of one name."""
 
 RENAME_CANDIDATES_MAX: Final = 50_000
-"""Files that one side of a merge added and removed; beyond, it follows no rename of that side."""
+"""Files that came and went from one directory to another; beyond, no rename is followed."""
 
 RENAME_STEPS_MAX: Final = 3_000_000
 """Lines that are compared in one search for renames: about two seconds."""

@@ -206,12 +206,6 @@ class StoreCalls(VerbCalls):
             ),
         )
 
-    def log(
-        self, revision: str | ObjectId, *, limit: int | None = None, path: str | bytes = ""
-    ) -> Items[tuple[CommitId, Commit]]:
-        """Commits reachable from a revision or in a range, newest first."""
-        return Items(self._threads, lambda: self.sync.log(revision, limit=limit, path=path))
-
     async def branches(self) -> list[Ref]:
         """All branches, ascending by name."""
         return await self._run(lambda: self.sync.branches())

@@ -147,17 +147,25 @@ class AsyncView(ViewParts):
         return Items(self._threads, lambda: self.sync.blame_entries(revision, path))
 
     def log(
-        self, revision: str | ObjectId, *, limit: int | None = None, path: str | bytes = ""
+        self,
+        revision: str | ObjectId,
+        *,
+        limit: int | None = None,
+        path: str | bytes = "",
+        follow: bool = False,
     ) -> Items[tuple[CommitId, Commit]]:
         """Commits reachable from a revision, newest first, read as they are asked for.
 
         A commit comes behind the child through which it was met, and behind all of its children
         where no commit is dated before its parent. `A..B` gives what B has and A has not,
         `A...B` what only one of them has. With `path` only commits that changed what lies
-        there; of a merge that took it from one parent, only that parent is followed. Raises as
-        `resolve` does, at once.
+        there; of a merge that took it from one parent, only that parent is followed. With
+        `follow` the history of a file that was renamed goes on under its older name. Raises as
+        `resolve` does, and `Invalid` for `follow` without a path, at once.
         """
-        return Items(self._threads, lambda: self.sync.log(revision, limit=limit, path=path))
+        return Items(
+            self._threads, lambda: self.sync.log(revision, limit=limit, path=path, follow=follow)
+        )
 
     async def annotation(self, ref: Ref) -> Tag | None:
         """The annotated tag that a ref points at; None for a branch or a plain tag."""

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from cas.history.retain import GivenUp, Retained, RetentionPlan
     from cas.history.retention import RetentionPolicy
     from cas.history.undo import RestorePlan, Undone, UndoPlan
-    from cas.model.ids import ObjectId
+    from cas.model.ids import CommitId, ObjectId
+    from cas.model.objects import Commit
 
 
 class VerbCalls(Face[Store]):
@@ -97,6 +98,19 @@ class VerbCalls(Face[Store]):
     async def conflicts(self, revision: str | ObjectId) -> tuple[MergeConflict, ...]:
         """Conflicts that a commit holds and that are still to be settled, ascending by path."""
         return await self._run(lambda: self.sync.conflicts(revision))
+
+    def log(
+        self,
+        revision: str | ObjectId,
+        *,
+        limit: int | None = None,
+        path: str | bytes = "",
+        follow: bool = False,
+    ) -> Items[tuple[CommitId, Commit]]:
+        """Commits reachable from a revision or in a range, newest first."""
+        return Items(
+            self._threads, lambda: self.sync.log(revision, limit=limit, path=path, follow=follow)
+        )
 
     async def blame(self, revision: str | ObjectId, path: str | bytes) -> list[BlamedLine]:
         """The lines of a text file, each with the commit that brought it. See `View.blame`."""

@@ -53,7 +53,8 @@ def _origin(found: BlamedLine | BlamedEntry) -> dict[str, Any]:
 
 
 def _line_fields(line: BlamedLine) -> dict[str, Any]:
-    return {"number": line.number, "text": line.content.decode(), **_origin(line)}
+    text = line.content.decode()
+    return {"number": line.number, "text": text, **named("path", line.path), **_origin(line)}
 
 
 def _entry_fields(found: BlamedEntry) -> dict[str, Any]:

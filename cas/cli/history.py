@@ -25,6 +25,7 @@ _COUNT = click.IntRange(min=0)
 @click.option("-n", "--limit", metavar="N", type=_COUNT, help="At most so many commits.")
 @click.option("-l", "--long", "long_form", is_flag=True, help="Whole ids, parents and messages.")
 @click.option("--path", metavar="PATH", default="", help="Only commits that changed this path.")
+@click.option("--follow", is_flag=True, help="Go on under older names of the file at --path.")
 @click.option("--graph", is_flag=True, help="Draw how the commits follow each other.")
 @pass_front
 def log_command(
@@ -33,6 +34,7 @@ def log_command(
     limit: int | None,
     long_form: bool,
     path: str,
+    follow: bool,
     graph: bool,
 ) -> None:
     """Show the commits that led to a revision.
@@ -42,9 +44,11 @@ def log_command(
     """
     if graph and (long_form or path):
         raise click.UsageError("--graph draws all commits in short; leave out --long and --path.")
+    if follow and not path:
+        raise click.UsageError("--follow needs --path: it is a file that is followed.")
     out = front.out
     with front.store(remember=bool(path)) as store:
-        commits = log(store, revision, limit=limit, path=path)
+        commits = log(store, revision, limit=limit, path=path, follow=follow)
         if out.json:
             rows = [
                 {**commit_fields(c.id, c.commit, c.thinned), "names": list(c.names)}

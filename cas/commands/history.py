@@ -30,12 +30,17 @@ class Logged:
 
 
 def log(
-    store: Store, revision: str | None, *, limit: int | None = None, path: str = ""
+    store: Store,
+    revision: str | None,
+    *,
+    limit: int | None = None,
+    path: str = "",
+    follow: bool = False,
 ) -> Iterator[Logged]:
     """Commits reachable from a revision (the branch `main`) or in a range, newest first, lazily.
 
-    With `path` only those that changed what lies there. Raises `RevisionNotFound`,
-    `AmbiguousRevision`, `Invalid` at once.
+    With `path` only those that changed what lies there, with `follow` under older names of a file
+    too. Raises `RevisionNotFound`, `AmbiguousRevision`, `Invalid` at once.
     """
     view = store.view()
     if revision is None and view.ref("heads/" + MAIN) is None:
@@ -43,7 +48,7 @@ def log(
     names: dict[bytes, list[str]] = {}
     for ref in view.refs():
         names.setdefault(ref.target, []).append(ref.short)
-    commits = view.log(revision or MAIN, limit=limit, path=path)
+    commits = view.log(revision or MAIN, limit=limit, path=path, follow=follow)
     core, horizon = store.core, horizon_now(store.core)
     return (
         Logged(id, commit, tuple(names.get(id, ())), thinning_of(core, horizon, id))

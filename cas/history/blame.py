@@ -5,8 +5,9 @@ of whose parents, as far as it was followed, does. Cost follows the changes: a d
 commit has in common with its parent is passed on without being read.
 
 Lines and entries are handed from a commit to its parents, newest commit first; a parent takes
-over what it has too, and what no parent takes is the commit's own. Commits that were thinned
-are passed over.
+over what it has too, and what no parent takes is the commit's own. A file that a parent does not
+have is looked for there under the name from which it was renamed. Commits that were thinned are
+passed over.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from attrs import frozen
 from cas.errors import Invalid, PathNotFound, Purged, WrongKind
 from cas.history.core import Core
 from cas.history.lasting import Commits, lasting
-from cas.history.log import PathFinder
+from cas.history.log import PathFinder, renamed_from
 from cas.history.text import common, lines_of
 from cas.model.ids import CommitId, Kind
 from cas.model.names import to_text
@@ -37,12 +38,16 @@ _T = TypeVar("_T")
 
 @frozen
 class BlamedLine:
-    """Line `number` (from 1) of a text, its end included, and the commit that brought it."""
+    """Line `number` (from 1) of a text, its end included, and the commit that brought it.
+
+    `path` is that of the file in this commit: another one where it was renamed since.
+    """
 
     number: int
     content: bytes
     id: CommitId
     commit: Commit
+    path: str
 
 
 @frozen
@@ -56,25 +61,26 @@ class BlamedEntry:
 
 
 class _Pending(Generic[_T]):
-    """What waits at which commit; the newest commit is next."""
+    """What waits at a path of which commit; the newest commit is next."""
 
     def __init__(self, commits: Commits) -> None:
         self._commits = commits
-        self._waiting: dict[CommitId, _T] = {}
-        self._heap: list[tuple[int, CommitId]] = []
+        self._waiting: dict[tuple[CommitId, Path], _T] = {}
+        self._heap: list[tuple[int, tuple[CommitId, Path]]] = []
 
-    def add(self, id: CommitId, load: _T, join: Callable[[_T, _T], _T]) -> None:
+    def add(self, id: CommitId, path: Path, load: _T, join: Callable[[_T, _T], _T]) -> None:
         """Leave something at a commit, beside what waits there."""
-        if id in self._waiting:
-            self._waiting[id] = join(self._waiting[id], load)
+        place = id, path
+        if place in self._waiting:
+            self._waiting[place] = join(self._waiting[place], load)
         else:
-            self._waiting[id] = load
-            heappush(self._heap, (-self._commits.get(id).time_us, id))
+            self._waiting[place] = load
+            heappush(self._heap, (-self._commits.get(id).time_us, place))
 
-    def __iter__(self) -> Iterator[tuple[CommitId, _T]]:
+    def __iter__(self) -> Iterator[tuple[CommitId, Path, _T]]:
         while self._heap:
-            id = heappop(self._heap)[1]
-            yield id, self._waiting.pop(id)
+            place = heappop(self._heap)[1]
+            yield *place, self._waiting.pop(place)
 
 
 def blame_lines(core: Core, start: CommitId, parts: Path) -> list[BlamedLine]:
@@ -83,9 +89,9 @@ def blame_lines(core: Core, start: CommitId, parts: Path) -> list[BlamedLine]:
     Raises `PathNotFound`, `WrongKind` for a directory or link, `Invalid` for what is no text of
     at most TEXT_MERGE_BYTES_MAX, and what reading commits raises.
     """
-    commits = lasting(core)
-    finder, texts = PathFinder(core, parts), _Texts(core)
-    value = finder.find(commits.get(start).tree)
+    commits, texts = lasting(core), _Texts(core)
+    files = _Files(core, commits)
+    value = files.at(start, parts)
     if value is None:
         raise _missing(parts)
     if not is_file(value):
@@ -101,37 +107,66 @@ def blame_lines(core: Core, start: CommitId, parts: Path) -> list[BlamedLine]:
             f"{_text(parts)!r} is no text, or too long to compare line by line; `cas log --path` "
             "tells which commits changed it."
         )
-    origin: dict[int, CommitId] = {}
+    origin: dict[int, tuple[CommitId, Path]] = {}
     pending: _Pending[list[tuple[int, int]]] = _Pending(commits)
-    pending.add(start, [(at, at) for at in range(len(lines))], list.__add__)
-    for id, load in pending:
-        commit = commits.get(id)
-        own = finder.find(commit.tree)
+    pending.add(start, parts, [(at, at) for at in range(len(lines))], list.__add__)
+    for id, path, rest in pending:
+        own = files.at(id, path)
         assert own is not None
-        rest = load
-        values = [(parent, finder.find(commits.get(parent).tree)) for parent in commit.parents]
-        # A parent that has the same file takes all.
-        values.sort(key=lambda pair: pair[1] is None or pair[1][1] != own[1])
-        for parent, other in values:
-            if not rest:
-                break
-            if other is None or not is_file(other):
-                continue
+        for parent, before, other in files.sources(id, path, own):
             if other[1] == own[1]:
-                pending.add(parent, rest, list.__add__)
+                # A parent that has the same file takes all.
+                pending.add(parent, before, rest, list.__add__)
                 rest = []
                 break
             known = texts.same(other, own)
             taken = [(final, known[at]) for final, at in rest if at in known]
             if taken:
-                pending.add(parent, taken, list.__add__)
+                pending.add(parent, before, taken, list.__add__)
             rest = [pair for pair in rest if pair[1] not in known]
+            if not rest:
+                break
         for final, _at in rest:
-            origin[final] = id
+            origin[final] = id, path
     return [
-        BlamedLine(at + 1, line, origin[at], commits.get(origin[at]))
+        BlamedLine(at + 1, line, id, commits.get(id), _text(path))
         for at, line in enumerate(lines)
+        for id, path in (origin[at],)
     ]
+
+
+class _Files:
+    """What lies at paths of commits, and where it lay in the commits before."""
+
+    def __init__(self, core: Core, commits: Commits) -> None:
+        self._core = core
+        self._commits = commits
+        self._finders: dict[Path, PathFinder] = {}
+
+    def at(self, id: CommitId, path: Path) -> Value | None:
+        """The entry at a path of a commit."""
+        finder = self._finders.get(path)
+        if finder is None:
+            finder = self._finders[path] = PathFinder(self._core, path)
+        return finder.find(self._commits.get(id).tree)
+
+    def sources(
+        self, id: CommitId, path: Path, own: Value
+    ) -> Iterator[tuple[CommitId, Path, Value]]:
+        """The file at a path of a commit as its parents have it: (parent, path there, entry).
+
+        The same content comes first; names from which it was renamed come last, and are looked
+        for when they are asked for.
+        """
+        tree, parents = self._commits.get(id).tree, self._commits.get(id).parents
+        values = [(parent, self.at(parent, path)) for parent in parents]
+        found = [(parent, path, value) for parent, value in values if value and is_file(value)]
+        yield from sorted(found, key=lambda each: each[2][1] != own[1])
+        for parent in (parent for parent, value in values if value is None):
+            origin = renamed_from(self._core, self._commits.get(parent).tree, tree, path)
+            value = None if origin is None else self.at(parent, origin)
+            if origin is not None and value is not None:
+                yield parent, origin, value
 
 
 class _Texts:
@@ -195,8 +230,8 @@ def blame_entries(core: Core, start: CommitId, parts: Path) -> Iterator[BlamedEn
     whole = bytes(entry.id)
     origin: dict[bytes, CommitId] = {}
     pending: _Pending[set[bytes]] = _Pending(commits)
-    pending.add(start, {name for name, _value in scan(DIRECTORY, whole, nodes)}, set.__or__)
-    for id, rest in pending:
+    pending.add(start, parts, {name for name, _value in scan(DIRECTORY, whole, nodes)}, set.__or__)
+    for id, _path, rest in pending:
         own = root_at(id)
         parents = sorted(commits.get(id).parents, key=lambda parent: root_at(parent) != own)
         for parent in parents:
@@ -204,7 +239,7 @@ def blame_entries(core: Core, start: CommitId, parts: Path) -> Iterator[BlamedEn
             kept = {name for name in changed if name in rest}
             rest -= kept
             if rest:
-                pending.add(parent, rest, set.__or__)
+                pending.add(parent, parts, rest, set.__or__)
             rest = kept
         _settle(origin, rest, id)
     return (

@@ -12,17 +12,14 @@ other renamed stays where it was put.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from itertools import islice
 
 from attrs import field, frozen
 
-from cas.history.renames import Read, with_renames
-from cas.history.snapshot import Change, ChangeKind, classify
-from cas.limits import RENAME_CANDIDATES_MAX
-from cas.model.names import split_path, to_text
+from cas.history.renames import Read, origins
+from cas.model.names import to_text
 from cas.trees.merge import Path, Reason, TreeConflict, is_file
 from cas.trees.node import NodeStore, Value
-from cas.trees.paths import diff_paths, value_at
+from cas.trees.paths import value_at
 
 Settle = Callable[[TreeConflict], Value | None]
 """What becomes of a file that both sides changed; None where that cannot be decided."""
@@ -135,23 +132,9 @@ class _Search:
         """Files that the side renamed: old path to new path."""
         found = self._moves.get(side)
         if found is None:
-            found = self._moves[side] = self._look(side)
+            back = origins(self._sides.base, side, self._nodes, self._read)
+            found = self._moves[side] = {old: new for new, old in back.items()}
         return found
-
-    def _look(self, side: bytes) -> Mapping[Path, Path]:
-        every = (
-            classify(_text(path), old, new)
-            for path, old, new in diff_paths(self._sides.base, side, self._nodes)
-            if old is None or new is None
-        )
-        changes: list[Change] = list(islice(every, RENAME_CANDIDATES_MAX + 1))
-        if len(changes) > RENAME_CANDIDATES_MAX:
-            return {}
-        return {
-            split_path(change.origin): split_path(change.path)
-            for change in with_renames(changes, self._read)
-            if change.kind == ChangeKind.RENAMED and change.origin is not None
-        }
 
 
 def _text(path: Path) -> str:

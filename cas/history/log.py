@@ -16,43 +16,52 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from heapq import heappop, heappush
 
 from cas.history.core import CommitCache, Core
-from cas.history.lasting import lasting
+from cas.history.lasting import Commits, lasting
+from cas.history.renames import origins
 from cas.history.trails import Trails, mark_of
-from cas.model.ids import CommitId
+from cas.model.ids import CommitId, Kind
 from cas.model.objects import Commit, EntryKind
 from cas.trees.cursor import get
+from cas.trees.merge import is_file
 from cas.trees.node import DIRECTORY, Value
+from cas.trees.paths import Path
 
 
 class _Queue:
-    """Commits that were met and not given yet; each is met once."""
+    """Commits that were met and not given yet, each with the path that is looked for in it; each
+    is met once for a path.
+    """
 
     def __init__(
         self,
         time_us: Callable[[CommitId], int],
         starts: Iterable[CommitId],
         within: Collection[CommitId] | None,
+        path: Path = (),
     ) -> None:
         self._time_us = time_us
         self._within = within
-        self.met: set[CommitId] = set()
+        self.met: dict[Path, set[CommitId]] = {}
         # The number keeps the order in which commits of one time were met.
-        self._ready: list[tuple[int, int, CommitId]] = []
-        self.meet(starts)
+        self._ready: list[tuple[int, int, CommitId, Path]] = []
+        self._count = 0
+        self.meet(starts, path)
 
     def __bool__(self) -> bool:
         return bool(self._ready)
 
-    def meet(self, ids: Iterable[CommitId]) -> None:
+    def meet(self, ids: Iterable[CommitId], path: Path = ()) -> None:
         """Add commits that were not met before."""
+        met = self.met.setdefault(path, set())
         for id in ids:
-            if id not in self.met and (self._within is None or id in self._within):
-                self.met.add(id)
-                heappush(self._ready, (-self._time_us(id), len(self.met), id))
+            if id not in met and (self._within is None or id in self._within):
+                met.add(id)
+                self._count += 1
+                heappush(self._ready, (-self._time_us(id), self._count, id, path))
 
-    def take(self) -> CommitId:
+    def take(self) -> tuple[CommitId, Path]:
         """The newest, then the first met."""
-        return heappop(self._ready)[2]
+        return heappop(self._ready)[2:]
 
 
 def newest_first(
@@ -69,7 +78,7 @@ def newest_first(
     queue = _Queue(lambda id: commits.get(id).time_us, starts, within)
     given = 0
     while queue and (limit is None or given < limit):
-        id = queue.take()
+        id, _path = queue.take()
         commit = commits.get(id)
         yield id, commit
         given += 1
@@ -104,53 +113,79 @@ class PathFinder:
         return value
 
 
+def renamed_from(core: Core, old: bytes, new: bytes, path: Path) -> Path | None:
+    """The path from which a file that is new in a directory was renamed; None where it was not."""
+    nodes = core.objects.tree_nodes(DIRECTORY)
+    return origins(old, new, nodes, lambda id: core.objects.get(id, Kind.BLOB)).get(path)
+
+
+class _Track:
+    """A path whose history is looked for: how it is found in trees, and in trails."""
+
+    def __init__(self, core: Core, path: Path) -> None:
+        self.find = PathFinder(core, path).find
+        self.mark = mark_of(path)
+
+
 def path_log(
     core: Core,
     starts: Iterable[CommitId],
-    parts: tuple[bytes, ...],
+    parts: Path,
     *,
     within: Collection[CommitId] | None = None,
     limit: int | None = None,
+    follow: bool = False,
 ) -> Iterator[tuple[CommitId, Commit]]:
     """Commits that changed what lies at a path, in the order of `newest_first`.
 
     A commit changed it when it has another entry there than each of its parents; one without
-    parents when it has any. Commits that were thinned are passed over. Raises what reading
-    commits and directories does.
+    parents when it has any. With `follow` the history of a file goes on, behind a commit that
+    brought it, under the name that it had before. Commits that were thinned are passed over.
+    Raises what reading commits and directories does.
     """
     commits = lasting(core)
-    finder, trails = PathFinder(core, parts), Trails(core, commits)
-    mark = mark_of(parts)
-    queue = _Queue(trails.time_us, starts, within)
-    given = 0
+    trails = Trails(core, commits)
+    tracks: dict[Path, _Track] = {}
+    queue = _Queue(trails.time_us, starts, within, parts)
+    given: set[CommitId] = set()
     try:
-        while queue and (limit is None or given < limit):
-            id = queue.take()
+        while queue and (limit is None or len(given) < limit):
+            id, path = queue.take()
+            track = tracks.get(path) or tracks.setdefault(path, _Track(core, path))
             if not queue:
                 # One line of work, as most histories are: no order has to be kept.
-                changed = trails.skip(id, mark, queue.met, within)
+                changed = trails.skip(id, track.mark, queue.met[path], within)
                 if changed is None:
                     continue
                 id = changed
-            elif not trails.differs(id, mark):
-                queue.meet((trails.first_parent(id),))
+            elif not trails.differs(id, track.mark):
+                queue.meet((trails.first_parent(id),), path)
                 continue
             commit = commits.get(id)
-            if trails.changed(id, mark):
+            if not trails.changed(id, track.mark):
+                own = track.find(commit.tree)
+                before = ((p, track.find(commits.get(p).tree)) for p in commit.parents)
+                same = next((parent for parent, value in before if value == own), None)
+                if same is not None:
+                    queue.meet((same,), path)
+                    continue
+                if own is None and not commit.parents:
+                    continue
+            if id not in given:
+                given.add(id)
                 yield id, commit
-                given += 1
-                queue.meet(commit.parents)
-                continue
-            own = finder.find(commit.tree)
-            same = next(
-                (p for p in commit.parents if finder.find(commits.get(p).tree) == own), None
-            )
-            if same is not None:
-                queue.meet((same,))
-                continue
-            if own is not None or commit.parents:
-                yield id, commit
-                given += 1
-            queue.meet(commit.parents)
+            for parent in commit.parents:
+                origin = _origin(core, commits, track, commit, parent, path) if follow else None
+                queue.meet((parent,), origin or path)
     finally:
         trails.save()
+
+
+def _origin(
+    core: Core, commits: Commits, track: _Track, commit: Commit, parent: CommitId, path: Path
+) -> Path | None:
+    """The path in a parent from which a commit renamed the file that is at `path`, if it did."""
+    tree = commits.get(parent).tree
+    if not is_file(track.find(commit.tree)) or track.find(tree) is not None:
+        return None
+    return renamed_from(core, tree, commit.tree, path)

@@ -11,16 +11,26 @@ they share (long lines and binary content in pieces of 64 bytes), as git does it
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Final
 
 from attrs import frozen
 
 from cas.errors import Purged
-from cas.history.snapshot import Change, ChangeKind
-from cas.limits import RENAME_BYTES_MAX, RENAME_FILE_BYTES_MAX, RENAME_PAIRS_MAX, RENAME_STEPS_MAX
+from cas.history.snapshot import Change, ChangeKind, classify
+from cas.limits import (
+    RENAME_BYTES_MAX,
+    RENAME_CANDIDATES_MAX,
+    RENAME_FILE_BYTES_MAX,
+    RENAME_PAIRS_MAX,
+    RENAME_STEPS_MAX,
+)
 from cas.model.ids import ObjectId
+from cas.model.names import split_path, to_text
 from cas.model.objects import EntryKind
+from cas.trees.node import NodeStore
+from cas.trees.paths import Path, diff_paths
 
 Read = Callable[[ObjectId], bytes]
 """Content of a blob."""
@@ -60,6 +70,26 @@ def with_renames(
             )
         elif change.kind != ChangeKind.REMOVED or change.path not in gone:
             yield change
+
+
+def origins(old: bytes, new: bytes, nodes: NodeStore, read: Read) -> Mapping[Path, Path]:
+    """Where the renamed files of a directory were in an older one: new path to old path.
+
+    None is found where more than RENAME_CANDIDATES_MAX files went and came.
+    """
+    every = (
+        classify(to_text(b"/".join(path)), before, after)
+        for path, before, after in diff_paths(old, new, nodes)
+        if before is None or after is None
+    )
+    changes = list(islice(every, RENAME_CANDIDATES_MAX + 1))
+    if len(changes) > RENAME_CANDIDATES_MAX:
+        return {}
+    return {
+        split_path(change.path): split_path(change.origin)
+        for change in with_renames(changes, read)
+        if change.origin is not None
+    }
 
 
 @frozen

@@ -266,12 +266,6 @@ class Store(HistoryVerbs, Keeping, Watching):
         """
         return self.view().diff(old, new, renames=renames)
 
-    def log(
-        self, revision: str | ObjectId, *, limit: int | None = None, path: str | bytes = ""
-    ) -> Iterator[tuple[CommitId, Commit]]:
-        """Commits reachable from a revision or in a range, newest first."""
-        return self.view().log(revision, limit=limit, path=path)
-
     def branches(self) -> list[Ref]:
         """All branches, ascending by name."""
         return self.view().branches()

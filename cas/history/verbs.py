@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, overload
 
 from cas.later import Later
-from cas.model.ids import ObjectId
+from cas.model.ids import CommitId, ObjectId
 
 if TYPE_CHECKING:
     from cas.history import conflicts as conflicting
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from cas.history.transaction import Transaction
     from cas.history.undo import RestorePlan, Undone, UndoPlan
     from cas.history.view import View
+    from cas.model.objects import Commit
 else:
     # A tenth of the start of every command, which few commands need.
     conflicting = Later("cas.history.conflicts")
@@ -150,6 +151,17 @@ class HistoryVerbs(ABC):
     def conflicts(self, revision: str | ObjectId) -> tuple[MergeConflict, ...]:
         """Conflicts that a commit holds and that are still to be settled, ascending by path."""
         return conflicting.read_conflicts(self.core, self.view().commit(revision))
+
+    def log(
+        self,
+        revision: str | ObjectId,
+        *,
+        limit: int | None = None,
+        path: str | bytes = "",
+        follow: bool = False,
+    ) -> Iterator[tuple[CommitId, Commit]]:
+        """Commits reachable from a revision or in a range, newest first."""
+        return self.view().log(revision, limit=limit, path=path, follow=follow)
 
     def blame(self, revision: str | ObjectId, path: str | bytes) -> list[BlamedLine]:
         """The lines of a text file, each with the commit that brought it. See `View.blame`."""

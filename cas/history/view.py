@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from cas.errors import (
     AmbiguousRevision,
     EntryNotFound,
+    Invalid,
     InvalidId,
     ObjectNotFound,
     RefNotFound,
@@ -287,20 +288,30 @@ class View:
         return blaming.blame_entries(self._core, self.resolve(revision), parts)
 
     def log(
-        self, revision: str | ObjectId, *, limit: int | None = None, path: str | bytes = ""
+        self,
+        revision: str | ObjectId,
+        *,
+        limit: int | None = None,
+        path: str | bytes = "",
+        follow: bool = False,
     ) -> Iterator[tuple[CommitId, Commit]]:
         """Commits reachable from a revision, newest first, read as they are asked for.
 
         A commit comes behind the child through which it was met, and behind all of its children
         where no commit is dated before its parent. `A..B` gives what B has and A has not,
         `A...B` what only one of them has. With `path` only commits that changed what lies
-        there; of a merge that took it from one parent, only that parent is followed. Raises as
-        `resolve` does, at once.
+        there; of a merge that took it from one parent, only that parent is followed. With
+        `follow` the history of a file that was renamed goes on under its older name. Raises as
+        `resolve` does, and `Invalid` for `follow` without a path, at once.
         """
+        if follow and not path:
+            raise Invalid("Only the history of a path can be followed; name it.")
         starts, within = self._ends(revision)
         if path:
             parts = split_path(path)
-            return logging.path_log(self._core, starts, parts, within=within, limit=limit)
+            return logging.path_log(
+                self._core, starts, parts, within=within, limit=limit, follow=follow
+            )
         return logging.newest_first(self._commits, starts, limit, within)
 
     def _ends(self, revision: str | ObjectId) -> tuple[list[CommitId], set[CommitId] | None]:

@@ -144,6 +144,11 @@ def test_a_renamed_file_is_one_line(forked: Shell) -> None:
     assert forked("diff", "main~1", "main", "-M").lines == ["R c -> moved"]
     row = forked("diff", "main~1", "main", "-M", "--json").document["changes"][0]
     assert (row["origin"], row["path"], row["similarity"]) == ("c", "moved", 100)
+    assert len(forked("log", "--path", "moved").lines) == 1
+    assert len(forked("log", "--path", "moved", "--follow").lines) == 2
+    forked("log", "--follow", expect=2)
+    (line,) = forked("blame", "main:moved", "--json").document["lines"]
+    assert (line["path"], line["message"]) == ("c", "base")
     forked("diff", "main", "-M", "--folder", "ours", expect=2)
 
 

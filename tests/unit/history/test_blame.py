@@ -57,6 +57,63 @@ def test_a_merge_takes_lines_from_both_parents(memory: Store) -> None:
     assert entries(memory) == {"t": "merge"}
 
 
+LONG = b"".join(b"line %d of a long text\n" % at for at in range(9))
+
+
+def renamed(store: Store) -> None:
+    """A text that is written, edited on a branch, renamed on main, merged, and renamed again."""
+    write(store, "main", {"t": LONG, "k": b""}, message="first")
+    with store.begin() as tx:
+        tx.move("heads/side", store.resolve("main"))
+        tx.commit()
+    write(store, "main", {"t": None, "d/u": LONG.replace(b"1 of", b"one of")}, message="moved")
+    write(store, "side", {"t": LONG.replace(b"7 of", b"seven of")}, message="side")
+    store.merge("main", "side", message="merge")
+    content = store.snapshot("main")["d/u"]
+    write(store, "main", {"d/u": None, "v": content + b"more\n"}, message="moved again")
+
+
+def test_lines_are_followed_through_renames(memory: Store) -> None:
+    """A line that a file had before it was renamed is of the commit that wrote it, at that path."""
+    renamed(memory)
+    found = [(line.commit.message, line.path) for line in memory.blame("main", "v")]
+    whole = [("first", "t")] * 9
+    whole[1], whole[7] = ("moved", "d/u"), ("side", "t")
+    assert found == [*whole, ("moved again", "v")]
+
+
+def test_a_log_follows_a_file_through_renames(memory: Store) -> None:
+    """With `follow` each commit that changed the file under any of its names, once; without it
+    those of the one name; what is no file, or was not renamed, has one history either way.
+    """
+    renamed(memory)
+    write(memory, "main", {"k": b"changed"}, message="beside")
+
+    def told(path: str, **how: bool) -> list[str]:
+        return [commit.message for _id, commit in memory.log("main", path=path, **how)]  # type: ignore[arg-type]
+
+    assert told("v") == ["moved again"]
+    assert told("v", follow=True) == ["moved again", "merge", "side", "moved", "first"]
+    for path in ("k", "d", "none"):
+        assert told(path, follow=True) == told(path)
+    short = [commit.message for _id, commit in memory.log("main", path="v", follow=True, limit=2)]
+    assert short == ["moved again", "merge"]
+    with pytest.raises(Invalid, match="path"):
+        memory.log("main", follow=True)
+
+
+def test_a_name_that_comes_back_has_its_own_past_too(memory: Store) -> None:
+    """A path was removed and written again: its log has both lives."""
+    write(memory, "main", {"a": LONG}, message="one")
+    write(memory, "main", {"a": None, "b": LONG}, message="two")
+    write(memory, "main", {"a": b"other"}, message="three")
+    write(memory, "main", {"b": None, "c": LONG}, message="four")
+    followed = memory.log("main", path="c", follow=True)
+    assert [commit.message for _id, commit in followed] == ["four", "two", "one"]
+    kept = memory.log("main", path="a", follow=True)
+    assert [commit.message for _id, commit in kept] == ["three", "two", "one"]
+
+
 def test_entries_name_the_commit_that_made_them(memory: Store) -> None:
     """Files and directories of a folder each have the commit that changed them last."""
     write(memory, "main", {"a": b"1", "d/x": b"1", "d/y": b"1"}, message="first")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cas
-from cas.history import following
+from cas.history import renames
 from cas.history.store import Store
 from cas.maintenance.fsck.check import fsck
 from cas.maintenance.purge import purge
@@ -129,7 +129,7 @@ def test_a_merge_need_not_follow(memory: Store) -> None:
 
 def test_the_search_is_bounded(memory: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A side that added and removed more than is looked through is not followed."""
-    monkeypatch.setattr(following, "RENAME_CANDIDATES_MAX", 1)
+    monkeypatch.setattr(renames, "RENAME_CANDIDATES_MAX", 1)
     fork(memory, {"a": TEXT}, {"a": changed(1)}, {"a": None, "b": TEXT})
     assert paths_of(memory.merge("main", "side").conflicts) == [("a", "changed-deleted")]
 
