@@ -8,15 +8,18 @@ that folders without one never pay for it.
 `pathspec` answers for a path alone, as if nobody had looked at the directories above it. A walk
 has: only what a pattern says of the entry itself counts here, not what it says of a directory
 on the way to it. That is what git does, and a differential test holds the two together.
+
+Git compares bytes, so text here is Latin-1: one character a byte. What `pathspec` reads otherwise
+than git, brackets and blanks, it never sees: a sign stands there, and what git means by them is
+put into the expression that it gives.
 """
 
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Sequence
 from typing import Final, NamedTuple
-
-from cas.model.names import to_text
 
 CASIGNORE: Final = b".casignore"
 GITIGNORE: Final = b".gitignore"
@@ -27,6 +30,30 @@ _DIRECTORY_MARK: Final = "(?P<ps_d>/)"
 
 _STARS: Final = re.compile(r"\*{3,}")
 """To git any run of stars longer than one is two."""
+
+_SIGN: Final = 0xF0000
+"""The first sign; no byte is one."""
+
+_CLASSES: Final = {
+    "alnum": string.ascii_letters + string.digits,
+    "alpha": string.ascii_letters,
+    "blank": " \t",
+    "cntrl": "".join(map(chr, range(1, 32))) + "\x7f",
+    "digit": string.digits,
+    "graph": string.ascii_letters + string.digits + string.punctuation,
+    "lower": string.ascii_lowercase,
+    "print": string.ascii_letters + string.digits + string.punctuation + " ",
+    "punct": string.punctuation,
+    "space": " \t\n\r",
+    "upper": string.ascii_uppercase,
+    "xdigit": string.hexdigits,
+}
+"""What is in `[:alpha:]` and the others, to git wherever it runs."""
+
+_CLASS: Final = re.compile(r"\[:([^\]]*):\]")
+
+_BYTES: Final = frozenset(map(chr, range(1, 256))) - {"/"}
+"""What may stand in a name."""
 
 
 class _Pattern(NamedTuple):
@@ -59,11 +86,11 @@ class Rules:
         patterns = tuple(p for p in map(_compile, reversed(lines)) if p is not None)
         if not patterns:
             return self
-        return Rules(((len(to_text(directory)), patterns), *self._files))
+        return Rules(((len(directory), patterns), *self._files))
 
     def leaves_out(self, path: bytes, is_directory: bool) -> bool:
         """Whether the entry at a path relative to the top is ignored."""
-        text = to_text(path)
+        text = path.decode("latin-1")
         for start, patterns in self._files:
             plain = text[start:]
             slashed = plain + "/" if is_directory else plain
@@ -78,22 +105,90 @@ def _compile(line: str) -> _Pattern | None:
     from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
     try:
-        pattern = GitIgnoreSpecPattern(_plain(line))
+        text, meant = _signed(_trim(line))
+        regex, include = GitIgnoreSpecPattern.pattern_to_regex(_plain(text))
     except ValueError:
         return None
-    if pattern.include is None or pattern.regex is None:
+    if include is None or regex is None:
         return None
-    source = pattern.regex.pattern
+    source = "".join([meant.get(char, char) for char in regex])
     slash = _DIRECTORY_MARK in source
     # Without a mark a pattern speaks of what lies below (`a/**`), with one of the entry itself.
-    return _Pattern(
-        re.compile(source + r"\Z" if slash else source, re.DOTALL), pattern.include, slash
-    )
+    return _Pattern(re.compile(source + r"\Z" if slash else source, re.DOTALL), include, slash)
+
+
+def _signed(text: str) -> tuple[str, dict[str, str]]:
+    """A line with a sign in place of each bracket and blank, and the expression each stands for.
+
+    Raises `ValueError` for brackets that do not end.
+    """
+    parts: list[str] = []
+    meant: dict[str, str] = {}
+    anchored = False
+    at = 0
+    while at < len(text):
+        char = text[at]
+        end = at + 1
+        if char == "\\":
+            # What follows is itself, a blank too, which would be taken for the end of the line.
+            char, end = text[at : at + 2], at + 2
+            if char[1:].isspace():
+                char = "\\" + _stand_in(re.escape(char[1:]), meant)
+        elif char == "[":
+            found, end = _bracket(text, at + 1)
+            # A slash in brackets matches nothing, but ties the pattern to its folder all the same.
+            anchored = anchored or "/" in text[at:end]
+            char = _stand_in(
+                f"[{''.join(map(re.escape, sorted(found)))}]" if found else "(?!)", meant
+            )
+        elif char.isspace():
+            char = _stand_in(re.escape(char), meant)
+        parts.append(char)
+        at = end
+    pattern = "".join(parts)
+    if anchored:
+        mark = "!" if pattern.startswith("!") else ""
+        pattern = mark + "/" + pattern.removeprefix(mark).removeprefix("/")
+    return pattern, meant
+
+
+def _stand_in(expression: str, meant: dict[str, str]) -> str:
+    sign = chr(_SIGN + len(meant))
+    meant[sign] = expression
+    return sign
+
+
+def _bracket(text: str, at: int) -> tuple[frozenset[str], int]:
+    """What brackets match, read as git reads them (wildmatch.c), and where the pattern goes on.
+
+    `at` is behind the opening one. Raises `ValueError` where they do not end.
+    """
+    negated = text[at : at + 1] in ("!", "^")
+    start = at = at + negated
+    found: set[str] = set()
+    before = ""
+    while text[at : at + 1] != "]" or at == start:
+        named = _CLASS.match(text, at)
+        ranged = before and text[at : at + 1] == "-" and text[at + 1 : at + 2] != "]"
+        at += bool(ranged)
+        at += text[at : at + 1] == "\\" and not named
+        if at >= len(text) or (named and named[1] not in _CLASSES):
+            raise ValueError(text)
+        if named:
+            found.update(_CLASSES[named[1]])
+        elif ranged:
+            # From more to less is nothing.
+            found.update(map(chr, range(ord(before), ord(text[at]) + 1)))
+        else:
+            found.add(text[at])
+        before = "" if named or ranged else text[at]
+        at = named.end() if named else at + 1
+    return (_BYTES - found if negated else _BYTES & found), at + 1
 
 
 def _plain(line: str) -> str:
     """A line in a form that git and `pathspec` read alike."""
-    text = _STARS.sub("**", _trim(line))
+    text = _STARS.sub("**", line)
     # "a/**/" is every directory below "a", and not "a" itself.
     return text + "*/" if text.endswith("/**/") else text
 
@@ -107,5 +202,5 @@ def _trim(line: str) -> str:
 
 def _lines(content: bytes) -> list[str]:
     """Lines as git reads them: ended by LF or CRLF and by nothing else."""
-    text = to_text(content.removeprefix(b"\xef\xbb\xbf"))
+    text = content.removeprefix(b"\xef\xbb\xbf").decode("latin-1")
     return [line.removesuffix("\r") for line in text.split("\n")]

@@ -48,6 +48,24 @@ def left_out(lines: bytes, path: bytes, is_directory: bool = False) -> bool:
         (b"caf\xc3\xa9", b"caf\xc3\xa9", False, True),
         (b"caf\xe9", b"caf\xe9", False, True),
         (b"a\x0bb", b"a", False, False),
+        (b"[c-a]", b"b", False, False),
+        (b"[c-ax]", b"x", False, True),
+        (b"[[:alpha:]]", b"q", False, True),
+        (b"[[:alpha:]]", b"1", False, False),
+        (b"[![:digit:]_]", b"_", False, False),
+        (b"[[:nothing:]]", b"n", False, False),
+        (b"[[:]", b":", False, True),
+        (b"[\\]]", b"]", False, True),
+        (b"[a-\\c]", b"b", False, True),
+        (b"[a&&b||--~]", b"&", False, True),
+        (b"[", b"a", False, False),
+        (b"[a-\\", b"a", False, False),
+        (b"a[/x]b", b"axb", False, True),
+        (b"a[/x]b", b"d/axb", False, False),
+        (b"a\t", b"a", False, False),
+        (b"a\t", b"a\t", False, True),
+        (b"a\xc3\xa0", b"a\xc3\xa0", False, True),
+        (b"?.txt", b"\xc3\xbc.txt", False, False),
         (b"", b"a", False, False),
     ],
 )
@@ -126,12 +144,14 @@ def test_the_library_is_loaded_only_where_there_are_ignore_files(tmp_path: Path)
 
 NAMES = (
     "a", "b", "foo", "foo.txt", "bar.log", "x y", "#h", "!n", "build", "d1", "d2", ".hid", "A",
-    "fo[o", "tr ", "ü.txt", "a*b",
+    "fo[o", "tr ", "ü.txt", "a*b", "a\t", "à", "[",
 )  # fmt: skip
 ATOMS = (
     "a", "b", "foo", "*", "*.txt", "*.log", "foo*", "**", "?", "[ab]", "[!a]", "build", "d1", "d2",
     ".*", "\\#h", "\\!n", "x\\ y", "A", "fo\\[o", "tr\\ ", "tr ", "ü.txt", "[a-c]*", "a\\*b", "*o*",
-    "d?", "[]a]", "[^b]", "\\a", "***", "a**b",
+    "d?", "[]a]", "[^b]", "\\a", "***", "a**b", "[c-a]", "[[:alpha:]]*", "[^[:lower:]]*", "[[:x:]]",
+    "[[:lower:]-z]", "[[:]", "[\\]]", "[a-\\c]", "a[/b]", "a[/]b", "a\t", "[a-", "[!]a]?",
+    "[à]*", "a\\\t",
 )  # fmt: skip
 
 
