@@ -31,6 +31,10 @@ _DIRECTORY_MARK: Final = "(?P<ps_d>/)"
 _STARS: Final = re.compile(r"\*{3,}")
 """To git any run of stars longer than one is two."""
 
+_ANY_LETTERS: Final = "[^/]*"
+_ANY_FOLDERS: Final = re.compile(r"(\(\?:\.\+/\)\?|\(\?:/\.\+\)\?)")
+"""What `pathspec` makes of `*` and of `**`."""
+
 _SIGN: Final = 0xF0000
 """The first sign; no byte is one."""
 
@@ -111,10 +115,40 @@ def _compile(line: str) -> _Pattern | None:
         return None
     if include is None or regex is None:
         return None
-    source = "".join([meant.get(char, char) for char in regex])
+    source = "".join([meant.get(char, char) for char in _steady(regex)])
     slash = _DIRECTORY_MARK in source
     # Without a mark a pattern speaks of what lies below (`a/**`), with one of the entry itself.
     return _Pattern(re.compile(source + r"\Z" if slash else source, re.DOTALL), include, slash)
+
+
+def _steady(regex: str) -> str:
+    """The same expression, which never goes back behind a wildcard once the next one is reached.
+
+    What stands between two wildcards is taken where it is first found: a later place would let
+    the rest match nothing that this one does not. Else a line of ten stars, in a folder that
+    somebody sent, is work for years.
+    """
+    first, *others = _ANY_FOLDERS.split(regex)
+    steady = _steady_names(first, last=not others)
+    for at in range(0, len(others), 2):
+        last = at + 2 == len(others)
+        names = _steady_names(others[at + 1], last=last)
+        # With fewest folders first.
+        folders = others[at] if last else others[at].replace(".+", ".+?") + "?"
+        steady += folders + names if last else f"(?>{folders}{names}(?=/))"
+    return steady
+
+
+def _steady_names(regex: str, *, last: bool) -> str:
+    """`_steady` of what has wildcards within names; where it is not the `last`, `/` follows."""
+    steady, *others = regex.split(_ANY_LETTERS)
+    for count, fixed in enumerate(others, 1):
+        final = count == len(others)
+        if final and last:
+            steady += _ANY_LETTERS + fixed
+        else:
+            steady += f"(?>{_ANY_LETTERS}?{fixed}{'(?=/)' if final else ''})"
+    return steady
 
 
 def _signed(text: str) -> tuple[str, dict[str, str]]:

@@ -74,6 +74,21 @@ def test_patterns(lines: bytes, path: bytes, directory: bool, expected: bool) ->
     assert left_out(lines, path, directory) == expected
 
 
+@pytest.mark.parametrize(
+    ("line", "path"),
+    [
+        (b"*a" * 20 + b"b", b"a" * 200),
+        (b"**/a" * 20 + b"/b", b"/".join([b"a"] * 120)),
+        (b"**/*a*a" * 9 + b"/**/b", b"/".join([b"aaaaaaaa"] * 60)),
+        (b"[a-c]*?*[!b]" * 8 + b"d", b"abc" * 60),
+    ],
+)
+def test_no_pattern_explodes(line: bytes, path: bytes) -> None:
+    """A pattern of many wildcards that almost matches is answered; it was work for years."""
+    assert not left_out(line, path)
+    assert left_out(line, path + (b"/" if b"/" in path else b"") + line[-1:])
+
+
 def test_a_deeper_file_stands_above_a_higher_one(store: Store, tmp_path: Path) -> None:
     """It may take in again what the higher one leaves out, but not below a left-out directory."""
     tree: Tree = {
@@ -151,7 +166,7 @@ ATOMS = (
     ".*", "\\#h", "\\!n", "x\\ y", "A", "fo\\[o", "tr\\ ", "tr ", "ü.txt", "[a-c]*", "a\\*b", "*o*",
     "d?", "[]a]", "[^b]", "\\a", "***", "a**b", "[c-a]", "[[:alpha:]]*", "[^[:lower:]]*", "[[:x:]]",
     "[[:lower:]-z]", "[[:]", "[\\]]", "[a-\\c]", "a[/b]", "a[/]b", "a\t", "[a-", "[!]a]?",
-    "[à]*", "a\\\t",
+    "[à]*", "*a*o*", "*o*o", "*b*a*b", "a\\\t",
 )  # fmt: skip
 
 
