@@ -113,6 +113,10 @@ class FileGate:
         self._number = 0
         _GATES.add(self)
 
+    def __del__(self) -> None:
+        # Of a handle that nobody closed: an open file, and a lock that it has, has no other end.
+        self.close()
+
     def enter(self) -> None:
         """Wait for this process's turn, however long; Ctrl-C interrupts the wait.
 

@@ -43,15 +43,19 @@ class Log:
         self._path: Final = path + "-wal"
         self._gate = gate
         self._vfs = vfs
+        self._fd = -1
         # Whoever has the turn syncs, and lets go those whose work that has done. A condition
         # costs each commit six calls more.
         self._turns: Final = Turns()
-        self._fd = -1
         self._stale = False
         self._closed = False
         # Without a log all is in the file itself, synced by whoever took the log away. With one
         # nobody knows what the process before has synced: a killed one may not have come to it.
         self._known = not os.path.exists(self._path)
+
+    def __del__(self) -> None:
+        # Of a handle that nobody closed.
+        self._drop()
 
     def is_durable(self, marks: Marks) -> bool:
         """Whether everything that can be seen is known to be durable."""

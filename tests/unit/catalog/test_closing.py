@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +110,24 @@ def test_a_statement_that_is_left_open_keeps_nobody_in_the_past(tmp_path: Path) 
         assert store.snapshot("main")["f"] == b"later"
         write(store, files={"g": b"1"})
         assert store.view().seq == 5
+
+
+def test_a_handle_that_nobody_closes_gives_back_its_files(tmp_path: Path) -> None:
+    """A program that opens a store for each request, and forgets to close it, can go on."""
+    path = tmp_path / "store"
+    cas.open(path, create=True).close()
+
+    def use_once() -> None:
+        store = cas.open(path)
+        write(store, "main", {"a": b"1"})
+        assert store.snapshot("main")["a"] == b"1"
+
+    def open_files() -> int:
+        gc.collect()
+        return sum(str(path) in os.path.realpath(fd) for fd in Path("/proc/self/fd").iterdir())
+
+    use_once()
+    before = open_files()
+    for _ in range(5):
+        use_once()
+    assert open_files() <= before == 0
