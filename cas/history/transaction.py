@@ -226,7 +226,7 @@ class Transaction:
                 maximum=EVENTS_MAX,
             )
         if len(body) > EVENT_INLINE_BYTES_MAX:
-            blob = ObjectId(self._batch.put(Kind.BLOB, body))
+            blob = ObjectId(self._core.put_content(self._batch, body)[0])
             self._staged.events.append(Event(type, None, dict(headers or {}), blob))
         else:
             self._staged.events.append(Event(type, body, dict(headers or {})))

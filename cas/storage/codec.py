@@ -15,7 +15,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from cas.errors import CorruptObject
+from cas.errors import CorruptObject, LimitExceeded
 from cas.limits import STRUCTURED_BYTES_MAX, ZSTD_LEVEL, ZSTD_WINDOW_LOG_MAX
 
 if TYPE_CHECKING:
@@ -90,11 +90,12 @@ def encode_payload(content: bytes, level: int = ZSTD_LEVEL) -> tuple[int, bytes]
     """(codec, payload) for `content`: zstd when that is smaller and decodes to the same.
 
     Releases the GIL while it compresses. A frame that does not decode to `content` (it would be
-    a bug of the library; other stores met one) is not used.
+    a bug of the library; other stores met one) is not used. Raises `LimitExceeded`.
     """
     size_bytes = len(content)
     if size_bytes <= _SMALL_BYTES:
         return RAW, content
+    _check_size(size_bytes)
     frame = _compressor(level).compress(content)
     if len(frame) >= size_bytes - size_bytes // 64:
         return RAW, content
@@ -103,11 +104,24 @@ def encode_payload(content: bytes, level: int = ZSTD_LEVEL) -> tuple[int, bytes]
     return ZSTD, frame
 
 
+def _check_size(size_bytes: int) -> None:
+    """Refuse what no reader takes from one record: its whole pack would count as damaged."""
+    if size_bytes > STRUCTURED_BYTES_MAX:
+        raise LimitExceeded(
+            f"{size_bytes:,} bytes are more than one record holds; put content as a blob, which "
+            "is cut into chunks.",
+            limit="STRUCTURED_BYTES_MAX",
+            value=size_bytes,
+            maximum=STRUCTURED_BYTES_MAX,
+        )
+
+
 def encode_payloads(contents: Sequence[bytes], level: int = ZSTD_LEVEL) -> list[tuple[int, bytes]]:
     """`encode_payload` of each, in two calls that hold no GIL instead of two for each."""
     worth = [content for content in contents if len(content) > _SMALL_BYTES]
     if not worth:
         return [(RAW, content) for content in contents]
+    _check_size(max(map(len, worth)))
     # The stubs of zstandard know neither list[bytes] as input nor the result as iterable.
     compressor: Any = _compressor(level)
     multiple: Any = decompressor()

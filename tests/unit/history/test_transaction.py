@@ -26,6 +26,7 @@ from cas.errors import (
 from cas.history import publication
 from cas.history import transaction as module
 from cas.history.store import Store
+from cas.limits import STRUCTURED_BYTES_MAX
 from cas.model.ids import CommitId, ObjectId
 from cas.model.objects import Recipe
 from tests.unit.kit import commits, reopened, write
@@ -314,6 +315,26 @@ def test_limits_of_one_entry(store: Store, monkeypatch: pytest.MonkeyPatch) -> N
         with pytest.raises(LimitExceeded, match="entry"):
             tx.commit()
     assert list(store.journal()) == []
+
+
+def test_a_long_event_is_cut_into_chunks(tmp_path: Path) -> None:
+    """A body longer than a record may be harms nothing beside it: all is read again, also after
+    a spill. It lay in one record, and its whole pack counted as damaged.
+    """
+    body = bytes(STRUCTURED_BYTES_MAX + 1)
+    with cas.open(tmp_path / "store", create=True) as store:
+        with store.begin() as tx:
+            tx.branch("main")["a"] = b"1"
+            tx.event("long", body)
+            tx.commit()
+        for _ in range(2):
+            with reopened(store) as again:
+                assert again.snapshot("main")["a"] == b"1"
+                blob = again.entry(1).events[0].blob
+                assert blob is not None
+                assert again.get(blob) == body
+                assert cas.fsck(again).ok
+            store.spill()
 
 
 @pytest.mark.parametrize("wrong", [{"author": "x" * 1025}, {"message": "x" * 65537}])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cas.errors import CorruptObject
+from cas.errors import CorruptObject, LimitExceeded
 from cas.limits import STRUCTURED_BYTES_MAX
 from cas.storage.codec import (
     SIZED_BYTES_MAX,
@@ -13,6 +13,7 @@ from cas.storage.codec import (
     decode_sized,
     decode_sized_many,
     encode_payload,
+    encode_payloads,
     sized_frame,
 )
 
@@ -24,6 +25,16 @@ def test_a_length_beyond_the_limit_is_damage(raw_bytes: int) -> None:
     assert codec == ZSTD
     with pytest.raises(CorruptObject, match="says that it holds"):
         decode_payload(codec, frame, raw_bytes)
+
+
+def test_nothing_is_encoded_that_no_reader_takes() -> None:
+    """What is longer than a record may be is refused before it is in a pack."""
+    content = bytes(STRUCTURED_BYTES_MAX + 1)
+    with pytest.raises(LimitExceeded):
+        encode_payload(content)
+    with pytest.raises(LimitExceeded):
+        encode_payloads([b"x" * 100, content])
+    assert encode_payload(content[1:])[0] == ZSTD
 
 
 @pytest.mark.parametrize("size_bytes", [70, 255, 256, 257, 65_791, 65_792, SIZED_BYTES_MAX])
