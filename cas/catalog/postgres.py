@@ -47,7 +47,7 @@ class PostgresCatalog:
             translate(error, place.shown)
         check_features(found.meta, place.shown)
         self.meta: Meta = found.meta
-        self.bucket = found.bucket
+        self.bucket, self.claim = found.bucket, found.claim
         link.store = found.number
         link.genesis = genesis_hash(found.meta.store_id)
         link.saw(found.seq, found.hash)

@@ -280,8 +280,9 @@ class Statements(NamedTuple):
     schema_version: str = "SELECT version FROM @schema_version"
     find_store: str = (
         "SELECT s.no, s.store_id, s.lineage_id, s.format, s.features, s.created_us,"
-        " s.ancestry, s.bucket, h.seq, h.hash FROM @store s JOIN @head h ON h.store = s.no"
-        " WHERE s.name = $1"
+        " s.ancestry, s.bucket, h.seq, h.hash,"
+        " (SELECT note FROM @note n WHERE n.store = s.no AND n.task = 'bucket')"
+        " FROM @store s JOIN @head h ON h.store = s.no WHERE s.name = $1"
     )
     seen: str = (
         "SELECT h.seq, (SELECT hash FROM @journal j WHERE j.store = $1 AND j.seq = $2),"

@@ -37,11 +37,15 @@ _UNDEFINED: Final = ("42P01", "3F000")
 
 @frozen
 class Found:
-    """A store in the schema, and the newest entry of it."""
+    """A store in the schema, and the newest entry of it.
+
+    `claim` is the mark by which its bucket is known; None in stores that were made without.
+    """
 
     number: int
     meta: Meta
     bucket: str
+    claim: str | None
     seq: int
     hash: bytes
 
@@ -133,9 +137,10 @@ def find(connection: Connection, place: PostgresPlace, sql: Statements) -> Found
     found = connection.execute(sql.find_store, (place.store,), binary=True).fetchone()
     if found is None:
         raise no_store(place)
-    number, store_id, lineage_id, format, features, created_us, ancestry, bucket, seq, hash = found
+    number, store_id, lineage_id, format, features, created_us, ancestry, *rest = found
     meta = Meta(store_id, lineage_id, format, tuple(features.split()), created_us, ancestry)
-    return Found(number, meta, bucket, seq, hash)
+    bucket, seq, hash, claim = rest
+    return Found(number, meta, bucket, claim and claim.decode(errors="replace"), seq, hash)
 
 
 def no_store(place: PostgresPlace) -> StoreNotFound:
@@ -146,8 +151,9 @@ def no_store(place: PostgresPlace) -> StoreNotFound:
     )
 
 
-def add(place: PostgresPlace, meta: Meta, bucket: str) -> bool:
-    """Add a store to a schema that is there; False when it has one of this name.
+def add(place: PostgresPlace, meta: Meta, bucket: str, claim: str = "") -> bool:
+    """Add a store to a schema that is there; False when it has one of this name. `claim` is the
+    mark that its bucket has, by which it is known wherever it is found.
 
     Raises `AccessDenied`, and what a connection raises.
     """
@@ -174,6 +180,8 @@ def add(place: PostgresPlace, meta: Meta, bucket: str) -> bool:
                 ),
             ).fetchone()
             connection.execute(sql.add_head, (row[0], genesis_hash(meta.store_id)))
+            if claim:
+                connection.execute(sql.leave_note, (row[0], "bucket", claim.encode()))
         return True
     except Exception as error:
         translate(error, place.shown)

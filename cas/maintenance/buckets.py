@@ -65,11 +65,16 @@ class Begun:
     def _is_ours(self) -> bool:
         if self.record is not None:
             return False
-        try:
-            with open(os.path.join(self.where, CLAIM), "rb") as file:
-                return bool(json.loads(file.read())["claim"] == self.mark)
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
+        return claim_of(self.where) == self.mark
+
+
+def claim_of(folder: str) -> str | None:
+    """The mark of the claim in a folder; None where there is none that can be read."""
+    try:
+        with open(os.path.join(folder, CLAIM), "rb") as file:
+            return str(json.loads(file.read())["claim"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def begin(where: str, clock: Clock) -> Begun:

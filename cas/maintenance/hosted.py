@@ -18,10 +18,10 @@ from cas.catalog.postgres import PostgresCatalog, open_postgres
 from cas.catalog.postgres_place import PostgresPlace, parse
 from cas.catalog.postgres_schema import add, drop, exists, migrate, rename
 from cas.clock import Clock
-from cas.errors import BucketTaken, CasError, Invalid, NotAStore
-from cas.maintenance.buckets import Begun, begin
+from cas.errors import BucketTaken, CasError, Invalid, NotAStore, StorageFailed
+from cas.maintenance.buckets import CLAIM, Begun, begin, claim_of
 from cas.objects.store import ObjectStore
-from cas.storage.address import is_address
+from cas.storage.address import is_address, parse_address
 from cas.storage.bucket import Bucket
 from cas.storage.place import bucket_at
 
@@ -50,7 +50,7 @@ def open_hosted(
     """
     catalog = open_postgres(place, read_only=read_only)
     try:
-        where = _named(bucket or place.bucket) or catalog.bucket
+        where = _bucket_of(catalog, _named(bucket or place.bucket))
         cache = None if caches is None else _cache_of(catalog, caches)
         if cache is not None:
             catalog.remember(cache)
@@ -58,6 +58,39 @@ def open_hosted(
     except BaseException:
         catalog.close()
         raise
+
+
+def _bucket_of(catalog: PostgresCatalog, named: str | None) -> str:
+    """Where the bucket of a store is found from here, which has to be the one it was made with:
+    packs that go elsewhere are lost to all others, and those of another store would be taken for
+    leftovers. Raises `Invalid` for another one that was named, `StorageFailed` for a folder that
+    is not there, as a mount that is missing.
+    """
+    made, where = catalog.bucket, named or catalog.bucket
+    far = is_address(where)
+    if far != is_address(made) or (far and parse_address(where).label != parse_address(made).label):
+        raise _another(catalog, where)
+    if far or catalog.claim is None or (named is None and catalog.read_only):
+        return where
+    found = claim_of(where)
+    if found == catalog.claim:
+        return where
+    if found is not None and named is not None:
+        raise _another(catalog, where)
+    raise StorageFailed(
+        f"The folder {where} is not the bucket of {catalog.place.shown}: {CLAIM} is missing there, "
+        f"or has not the claim {catalog.claim}. Mount it, or say with `bucket=` where it is.",
+        path=where,
+        errno=None,
+    )
+
+
+def _another(catalog: PostgresCatalog, where: str) -> Invalid:
+    shown = parse_address(where).label if is_address(where) else where
+    return Invalid(
+        f"The packs of {catalog.place.shown} lie in {catalog.bucket}, and {shown} is another "
+        "place; where they lie is settled when a store is made. Copy it to have them elsewhere."
+    )
 
 
 def accept_hosted(place: PostgresPlace, caches: str | None) -> bool:
@@ -102,11 +135,13 @@ def make_hosted(place: PostgresPlace, bucket: str | None, meta: Meta, clock: Clo
     """Make an empty store, and the schema where there is none, or bring that forward; False
     when there is a store of this name.
 
-    Raises `Invalid` without a bucket, `NotAStore` for one that is not empty, `BucketTaken`,
+    Raises `Invalid` without a bucket, or where the store has another, `NotAStore` for one that is not empty, `BucketTaken`,
     `AccessDenied`, `StorageFailed`, `NewerFormat`.
     """
     migrate(place)
     if exists(place):
+        if bucket or place.bucket:
+            open_hosted(place, bucket, clock, read_only=True).close()
         return False
     try:
         begun = _begin_bucket(bucket or place.bucket, clock)
@@ -115,7 +150,7 @@ def make_hosted(place: PostgresPlace, bucket: str | None, meta: Meta, clock: Clo
             return False
         raise
     try:
-        made = add(place, meta, begun.where)
+        made = add(place, meta, begun.where, begun.mark)
     except BaseException:
         # The answer may be lost, and the store be there: only the claim of an empty place goes.
         with suppress(CasError):
@@ -164,7 +199,7 @@ def fill_hosted(
     building = evolve(place, store=f".{place.store}.{clock.random(8).hex()}{_BUILDING}")
 
     def open_new(filled: Meta) -> ObjectStore:
-        add(building, filled, named)
+        add(building, filled, named, begun.mark)
         return ObjectStore(open_postgres(building), bucket_at(named, clock), clock)
 
     try:

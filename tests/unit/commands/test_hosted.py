@@ -10,6 +10,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -298,6 +299,64 @@ def test_a_bucket_is_found_where_it_is_from_here(store: Store, url: str, tmp_pat
         assert len(other.get(id)) == 600_000
     with cas.open(f"{url}&bucket={tmp_path / 'mounted'}") as other:
         assert len(other.get(id)) == 600_000
+
+
+def test_another_bucket_than_its_own_is_refused(
+    store: Store, url: str, postgres: PostgresServer, tmp_path: Path
+) -> None:
+    """Neither a store that is opened nor one that is made again takes the folder of another store,
+    an empty one, or a prefix of an object store: what it put there nobody else would find.
+    """
+    id = store.put(os.urandom(300_000))
+    store.close()
+    other = tmp_path / "other"
+    cas.init(fresh_url(postgres), bucket=other)
+    (tmp_path / "empty").mkdir()
+    kinds = ((other, Invalid), (tmp_path / "empty", StorageFailed), ("s3://b/p", Invalid))
+    for place, kind in kinds:
+        for make in (
+            lambda place=place: cas.open(url, bucket=place),
+            lambda place=place: cas.open(url, bucket=place, read_only=True),
+            lambda place=place: cas.open(f"{url}&bucket={quote(str(place), safe='')}"),
+            lambda place=place: cas.init(url, bucket=place),
+        ):
+            with pytest.raises(kind, match="packs|bucket"):
+                make()
+    assert os.listdir(other) == ["cas-store.json"]
+    assert os.listdir(tmp_path / "empty") == []
+    with cas.open(url, bucket=tmp_path / "packs") as again:
+        assert len(again.get(id)) == 300_000
+
+
+def test_a_folder_that_is_not_mounted_is_not_written_to(
+    store: Store, url: str, tmp_path: Path
+) -> None:
+    """Where the folder of a store is not what it was, as a mount that is missing, nothing is put
+    there; what lies in the catalog can be read.
+    """
+    write(store, files={"f": b"young"})
+    store.close()
+    (tmp_path / "packs").rename(tmp_path / "gone")
+    (tmp_path / "packs").mkdir()
+    with pytest.raises(StorageFailed, match="Mount it"):
+        cas.open(url)
+    with cas.open(url, read_only=True) as reader:
+        assert reader.snapshot("main")["f"] == b"young"
+    assert os.listdir(tmp_path / "packs") == []
+
+
+def test_another_prefix_than_its_own_is_refused(
+    url: str, s3_server: S3Server, s3_url: Callable[[str], str]
+) -> None:
+    """A store in a bucket of an object store is not opened with another prefix of it."""
+    bucket = f"{s3_url('mine')}?endpoint={s3_server.endpoint}"
+    with cas.open(url, create=True, bucket=bucket):
+        pass
+    for call in (cas.open, cas.init):
+        with pytest.raises(Invalid, match="another place"):
+            call(url, bucket=bucket.replace("?", "-not?"))
+    with cas.open(url, bucket=s3_url("mine")) as store:
+        assert sound(store)
 
 
 def test_folder_verbs_refuse_a_server(url: str, tmp_path: Path) -> None:
