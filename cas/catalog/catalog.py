@@ -345,6 +345,9 @@ class Catalog(Protocol):
         again without `rewrite`. Writers wait meanwhile. Raises as `write` does.
         """
 
+    def refuse_scrub(self) -> None:
+        """Raise `AccessDenied` where this handle has not the rights that `scrub` takes."""
+
     def check(self) -> Iterator[str]:
         """What the engine itself finds wrong with its file, one sentence each."""
 

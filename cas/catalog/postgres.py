@@ -24,7 +24,7 @@ from cas.catalog.postgres_locks import Attendance
 from cas.catalog.postgres_notices import Notices
 from cas.catalog.postgres_place import PostgresPlace
 from cas.catalog.postgres_schema import add, find, key_of, migrate
-from cas.catalog.postgres_scrub import scrub
+from cas.catalog.postgres_scrub import refuse_scrub, scrub
 from cas.catalog.postgres_seen import Seen, seen_in
 from cas.catalog.schema import check_features
 from cas.errors import CasError
@@ -166,6 +166,9 @@ class PostgresCatalog:
 
     def scrub(self, *, rewrite: bool) -> bool:
         return scrub(self._link)
+
+    def refuse_scrub(self) -> None:
+        refuse_scrub(self._link)
 
     def check(self) -> Iterator[str]:
         try:

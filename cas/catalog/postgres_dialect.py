@@ -113,7 +113,7 @@ COLLECTOR_ROLE: Final = (
     *WRITER_ROLE,
     "GRANT DELETE ON @checkpoint TO {role}",
 )
-"""What who runs gc, purge and compaction may do."""
+"""What who runs gc, retain and compaction may do; a purge needs the owner of the tables."""
 
 SEARCHER_ROLE: Final = (
     # Tables there are made by whoever is first, and open to all who may use the schema.

@@ -25,8 +25,9 @@ _TABLES: Final = ("@pack", "@vector", "@session", "@position", "@note")
 _MAY_SEE: Final = (
     "SELECT pg_has_role(current_user, 'pg_read_all_stats', 'USAGE')"
     " AND (SELECT bool_and(pg_has_role(current_user, relowner, 'USAGE')) FROM pg_class"
-    " WHERE oid = ANY($1::regclass[])), pg_current_xact_id()::xid::text"
+    " WHERE oid = ANY($1::regclass[]))"
 )
+_NOW: Final = "SELECT pg_current_xact_id()::xid::text"
 _HOLDERS: Final = (
     "SELECT (SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND ("
     " age(backend_xmin) >= age($1::text::xid) OR age(backend_xid) >= age($1::text::xid)))"
@@ -35,24 +36,34 @@ _HOLDERS: Final = (
 )
 
 
+def refuse_scrub(link: Link) -> None:
+    """Raise `AccessDenied` for a user who does not own the tables or cannot see who is at work."""
+    row = link.row(_MAY_SEE, _tables(link))
+    if row is None or not row[0]:
+        raise AccessDenied(
+            f"{link.path}: a purge has to see who reads an older state; grant its user the role "
+            "pg_read_all_stats, and make it the owner of the tables.",
+            path=link.path,
+        )
+
+
+def _tables(link: Link) -> list[str]:
+    return [qualified(table, link.place.schema) for table in _TABLES]
+
+
 def scrub(link: Link) -> bool:
     """Rewrite the tables; false while somebody holds an older state, and nothing was done.
 
     Raises `AccessDenied` for a user who does not own them or cannot see who is at work.
     """
+    refuse_scrub(link)
     try:
         connection = link.take()
         try:
-            tables = [qualified(table, link.place.schema) for table in _TABLES]
-            row = connection.execute(_MAY_SEE, (tables,)).fetchone()
+            tables = _tables(link)
+            row = connection.execute(_NOW).fetchone()
             assert row is not None
-            sees, now = row
-            if not sees:
-                raise AccessDenied(
-                    f"{link.path}: a purge has to see who reads an older state; grant its user "
-                    "the role pg_read_all_stats, and make it the owner of the tables.",
-                    path=link.path,
-                )
+            (now,) = row
             held = connection.execute(_HOLDERS, (now,)).fetchone()
             if held is None or held[0]:
                 link.give(connection)

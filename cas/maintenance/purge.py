@@ -117,9 +117,10 @@ def purge(store: Store, id: ObjectId, *, reason: str, author: str = "") -> Purge
     """Remove content from all history. Hashes and journal still verify; reads raise `Purged`.
 
     When this returns no file of the store holds it. Run it again after an error: it goes on.
-    Raises `Invalid` without a reason, what `plan_purge` and a commit raise, `Busy` where a reader
-    of an older state keeps the log for too long, and `Unavailable` where others write faster, or
-    still write what has to go, or where an old catalog that a repair put aside may hold it.
+    Raises `Invalid` without a reason, `AccessDenied` without the rights for all of it (nothing was
+    done then), what `plan_purge` and a commit raise, `Busy` where a reader of an older state keeps
+    the log for too long, and `Unavailable` where others write faster, or still write what has to
+    go, or where an old catalog that a repair put aside may hold it.
     """
     if not reason.strip():
         raise Invalid("A purge needs a reason; say why the content has to go.")
@@ -127,6 +128,8 @@ def purge(store: Store, id: ObjectId, *, reason: str, author: str = "") -> Purge
     plan = plan_purge(store, id)
     stone = tombstone_of(core, store.view().moment, id)
     entry = None
+    # Before anything is gone: who may not end it does not begin it.
+    objects.catalog.refuse_scrub()
     if stone is None:
         clock = objects.clock
         stone = Tombstone(id, Kind.BLOB, plan.size_bytes, reason, author, clock.wall_us())

@@ -18,9 +18,11 @@ import cas
 from cas.catalog import postgres_notices
 from cas.catalog.postgres_schema import grants
 from cas.errors import (
+    AccessDenied,
     BucketTaken,
     Invalid,
     NotAStore,
+    Purged,
     StorageFailed,
     StoreNotFound,
     Unsupported,
@@ -551,6 +553,28 @@ def test_a_reader_without_rights_asks_as_before(
         commits(store, 2, "more")
         found = [follower.poll(30_000) for _ in range(2)]
         assert [entry.seq for entry in found if entry is not None] == [2, 3]
+
+
+def test_who_may_not_purge_purges_nothing(
+    store: Store, url: str, postgres: PostgresServer
+) -> None:
+    """A collector's role, which cannot write the tables anew, is refused before a tombstone stands:
+    the content is there as it was.
+    """
+    write(store, files={"f": b"stays"})
+    id = store.snapshot("main").entry("f").id
+    postgres.run("CREATE ROLE collects LOGIN")
+    for statement in grants("cas", "collector", "collects"):
+        postgres.run(statement)
+    with cas.open(url.replace("postgres@", "collects@")) as other:
+        seq = other.view().seq
+        with pytest.raises(AccessDenied, match="owner"):
+            cas.purge(other, id, reason="r")
+        assert other.view().seq == seq
+        assert other.snapshot("main")["f"] == b"stays"
+    cas.purge(store, id, reason="r")
+    with pytest.raises(Purged):
+        store.get(id)
 
 
 def test_a_context_lives_on_a_server(
