@@ -166,18 +166,16 @@ def _seaweed(weed: str, folder: Path) -> Iterator[S3Server]:
             "AWS_ACCESS_KEY_ID": server.access_key,
             "AWS_SECRET_ACCESS_KEY": server.secret_key,
         }
-        # The bucket is made last: what answers for it serves.
-        where = f"{server.endpoint}/{server.bucket}"
-        with started(command, folder, lambda: _bucket_stands(where), env):
+        # The bucket is made last, as a folder of the filer; who may not read it is refused before.
+        where = f"http://127.0.0.1:{ports[2]}/buckets/{server.bucket}/"
+        with started(command, folder, lambda: _is_there(where) and answers(server.endpoint), env):
             yield server
 
 
-def _bucket_stands(url: str) -> bool:
-    """Whether a bucket exists for who may not read it: 403 where a missing one would be 404."""
+def _is_there(url: str) -> bool:
+    """Whether a server has what an address names."""
     try:
         urllib.request.urlopen(url, timeout=2).close()
-    except urllib.error.HTTPError as error:
-        return error.code == 403
     except OSError:
         return False
     return True

@@ -158,13 +158,15 @@ class S3Bucket:
         return int(found.meta["size"]), str(found.attributes.get(_MARK, ""))
 
     def ask(self, name: str) -> None:
-        """Whether anybody answers: one question, whatever the answer is. Raises `StorageFailed`
-        where nobody does, `AccessDenied`.
+        """Whether anybody answers, and the bucket is there: some servers make one that a put names.
+        Raises `StorageFailed` where not, `AccessDenied`.
         """
         try:
             self._obstore.head(self._store, name)
-        except FileNotFoundError:
-            return
+        except FileNotFoundError as error:
+            missing = self._missing(name, error)
+            if not isinstance(missing, MissingPack):
+                raise missing from error
         except Exception as error:
             self._refuse_denied(error)
             if _ANSWERED in str(error):

@@ -245,6 +245,17 @@ def test_an_address_where_nobody_answers_is_given_up_soon(
     assert os.listdir(tmp_path) == []
 
 
+def test_a_bucket_that_is_not_there_is_not_made(
+    real: str, s3_server: S3Server, tmp_path: Path
+) -> None:
+    """A mistyped bucket is told, also by a server that makes one where a put names it."""
+    missing = real.replace(s3_server.bucket, "mistyped")
+    for _ in range(2):
+        with pytest.raises(StorageFailed, match="NoSuchBucket"):
+            cas.init(tmp_path / "store", bucket=missing)
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_refused_key_is_no_damage(
     real: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
