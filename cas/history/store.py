@@ -116,9 +116,7 @@ class Store(HistoryVerbs, Keeping, Watching):
                 # A forked child could wait for a lock or a thread that only its parent has.
                 if self._spilling is None or not self._spilling.inherited:
                     with self._spill_lock:
-                        if self._spilling is not None:
-                            self._spilling.close()
-                        self._mirror_if_due()
+                        self._tidy()
                     if self._grew:
                         self.objects.room.keep()
             finally:
@@ -345,15 +343,17 @@ class Store(HistoryVerbs, Keeping, Watching):
         if self._upkeep is not None:
             self._upkeep.maintain(self, budget_ms, stopping)
 
-    def _mirror_if_due(self) -> None:
-        """At a close: put the journal into packs if much of it is in none."""
+    def _tidy(self) -> None:
+        """At a close: end a spill that was begun; mirror the journal if much of it is in no pack."""
         objects = self.objects
         try:
+            if self._spilling is not None:
+                self._spilling.close()
             if self._wrote and mirrors.is_due(objects.catalog, objects.thresholds):
                 self._spill.mirror()
         except CasError as error:
-            # All that was acknowledged stands in the catalog.
-            warn(f"the journal was not mirrored: {error}")
+            # All that was acknowledged stands in the catalog: no error of whoever closes.
+            warn(f"a spill was put off, or the journal was not mirrored: {error}")
 
     def mirror(self) -> int:
         """Put the journal so far into packs, with all that it names; the seq that packs reach.

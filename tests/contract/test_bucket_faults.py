@@ -18,8 +18,10 @@ from cas.storage.bucket import BucketFile
 from cas.storage.connect import connect
 from cas.storage.s3 import S3Bucket
 from cas.testing.bucket_contract import pack_name, put
+from cas.testing.stores import SMALL, build
 from tests.databases import fresh_url
 from tests.servers.proxy import FAULTS, FaultProxy, faulty
+from tests.unit.kit import write
 from tools.services import S3Server
 
 pytest.importorskip("obstore")
@@ -204,3 +206,25 @@ def test_a_commit_survives_every_fault_at_every_request(
         store.gc()
         assert {finding.code for finding in fsck(store).findings} <= {"pack-unnamed"}
         assert all(store.snapshot("main")[path] == content for path, content in committed.items())
+
+
+def test_a_commit_that_stands_is_no_failure_where_its_spill_fails(
+    proxy: FaultProxy, s3_server: S3Server, tmp_path: Path, rng: random.Random
+) -> None:
+    """With the server away while a spill is due, commits of small things stand and the handle
+    closes without an error; the spill is made up for when the server is back.
+    """
+    url, place = address_of(proxy, s3_server, tmp_path).url, str(tmp_path / "store")
+    cas.init(place, bucket=url)
+    proxy.reset(lambda _number, _request: "dropped")
+    contents: dict[str, bytes] = {}
+    for count in range(1, 8):  # a spill that has begun, or is about to be sealed, or was put off
+        with build(place, clock=Hasty(), thresholds=SMALL) as store:
+            for _ in range(count):
+                contents[f"f{len(contents)}"] = content = rng.randbytes(300)
+                write(store, files={f"f{len(contents) - 1}": content})
+    assert {method for method, _path in proxy.seen} >= {"PUT"}
+    proxy.reset()
+    with cas.open(place) as store:
+        assert store.spill() > 0
+        assert all(store.snapshot("main")[path] == content for path, content in contents.items())

@@ -555,9 +555,7 @@ def test_a_reader_without_rights_asks_as_before(
         assert [entry.seq for entry in found if entry is not None] == [2, 3]
 
 
-def test_who_may_not_purge_purges_nothing(
-    store: Store, url: str, postgres: PostgresServer
-) -> None:
+def test_who_may_not_purge_purges_nothing(store: Store, url: str, postgres: PostgresServer) -> None:
     """A collector's role, which cannot write the tables anew, is refused before a tombstone stands:
     the content is there as it was.
     """
