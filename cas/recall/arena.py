@@ -8,7 +8,7 @@ that a store stopped at that state would give. One thread at a time, under the o
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from cas.later import Later
@@ -39,6 +39,8 @@ else:
 
 FOREVER: Final = 1 << 62
 _NEVER: Final = 1 << 62
+_READ: Final = 8_192
+"""Rows that are read at once, and vectors: as tuples they take ten times the room."""
 _COLUMNS: Final = (
     ("type", "int16", -1),
     ("since", "int64", _NEVER),
@@ -53,6 +55,7 @@ _COLUMNS: Final = (
     ("trust", "int8", 1),
     ("flags", "int8", 0),
 )
+_ROW: Final = [("doc", "int64"), *((name, kind) for name, kind, _ in _COLUMNS)]
 
 
 class Arena:
@@ -95,14 +98,15 @@ class Arena:
             name if missing != missing else f"coalesce({name}, {missing})"
             for name, _, missing in _COLUMNS
         )
-        fresh = db.rows(f"SELECT doc, {names} FROM @item WHERE doc >= ? ORDER BY doc", (self.size,))
-        if fresh:
-            numbers, *columns = zip(*fresh, strict=True)
-            self._grow(numbers[-1] + 1)
-            docs = np.array(numbers, np.int64)
-            for (name, kind, _), values in zip(_COLUMNS, columns, strict=True):
-                # What is none becomes "no number" where the column has floats.
-                self._columns[name][docs] = np.array(values, kind)
+        fresh = f"SELECT doc, {names} FROM @item WHERE doc >= ? ORDER BY doc LIMIT {_READ}"
+        while rows := db.rows(fresh, (self.size,)):
+            # What is none becomes "no number" where the column has floats.
+            made = np.array(rows, _ROW)
+            docs = made["doc"]
+            self._grow(int(docs[-1]) + 1)
+            places = _span(docs)
+            for name, _, _ in _COLUMNS:
+                self._columns[name][places] = made[name]
         if closed and self.size:
             docs = np.array([row[0] for row in closed], np.int64)
             self._columns["until"][docs] = np.array([row[1] for row in closed], np.int64)
@@ -138,12 +142,12 @@ class Arena:
                     return
         # Later rows may have got theirs before earlier ones, where a model is new.
         first = self._vectors_to if self._lacking is None else int(np.argmax(self._lacking))
-        ends = vector_place(model, first), vector_place(model + 1, 0)
         base = vector_place(model, 0)
-        rows = db.rows("SELECT place, data FROM @vector WHERE place >= ? AND place < ?", ends)
-        rows = [(place - base, data) for place, data in rows if place - base < self.size]
-        for start in range(0, len(rows), 8_192):
-            self._put(rows[start : start + 8_192])
+        for start in range(base + first, base + self.size, _READ):
+            ends = base, start, min(start + _READ, base + self.size)
+            self._put(
+                db.rows("SELECT place - ?, data FROM @vector WHERE place >= ? AND place < ?", ends)
+            )
         self._vectors_to = self.size
         self._lacking = ~self._has_vector[: self.size] & (self.since != _NEVER)
         if not self._lacking.any():
@@ -197,11 +201,6 @@ class Arena:
             key, places = self._places(db, clause)
             terms.append(Term(places, state.rarity(key, places.docs)))
         return Fit(state, terms, self._sums.room_for(self.size))
-
-    def warm(self, db: Database, words: Iterable[str]) -> None:
-        """Read the rows of words before somebody asks for them."""
-        for word in words:
-            self._places(db, Clause("word", word))
 
     def _places(self, db: Database, clause: Clause) -> tuple[Any, Places]:
         """Rows, of any state, that match a clause, and how often it stands in each."""
@@ -258,19 +257,29 @@ class Arena:
             self._put(self._chooser.vectors(self.model, missing.tolist()))
 
     def _put(self, found: Sequence[tuple[Any, ...]]) -> None:
-        docs = np.array([doc for doc, _ in found], np.int64)
-        values = unpack([data for _, data in found], self._dimensions)
-        self._vectors[docs] = values
-        self._lengths[docs] = lengths_of(values)
-        self._has_vector[docs] = True
+        if not found:
+            return
+        numbers, data = zip(*found, strict=True)
+        places = _span(np.array(numbers, np.int64))
+        values = unpack(data, self._dimensions)
+        self._vectors[places] = values
+        self._lengths[places] = lengths_of(values)
+        self._has_vector[places] = True
         if self._chooser is None:
-            self._sketches[:, docs] = sketch(values).T
+            self._sketches[:, places] = sketch(values).T
 
     def without_vector(self, allowed: Mask) -> int:
         """How many rows have no vector yet."""
         if self._has_vector is not None and self._lacking is None:
             return 0
         return int(np.count_nonzero(allowed if self._lacking is None else allowed & self._lacking))
+
+
+def _span(docs: Docs) -> Any:
+    """Rows as an index of arrays: a slice where they stand side by side, as most do."""
+    first, last = int(docs[0]), int(docs[-1])
+    beside = last - first + 1 == len(docs) and bool((np.diff(docs) == 1).all())
+    return slice(first, last + 1) if beside else docs
 
 
 def _pairs(rows: list[tuple[Any, ...]]) -> tuple[Docs, Docs]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Sequence
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -32,6 +33,7 @@ else:
 MODEL: Final = Path(__file__).parent / "data" / "minilm-256.npz"
 MODEL_SHA256: Final = "6d8724cd0fc09cb1f5848b6a0567cf1fd28b81801b0a5e52e61da1284448a5fe"
 NAME: Final = "minilm-static-256"
+_DIMENSIONS: Final = 256
 
 _CHARS_MAX: Final = 32_768
 """Of a longer text this much is embedded: the mean of so many words hardly moves any more."""
@@ -82,33 +84,46 @@ class StaticEmbedder:
     """The model that comes with the package: 256 dimensions, offline, numpy only."""
 
     def __init__(self, path: Path = MODEL, sha256: str = MODEL_SHA256) -> None:
-        need_numpy()
-        data = path.read_bytes()
-        digest = hashlib.sha256(data).hexdigest()
-        if digest != sha256:
-            raise Corrupt(
-                f"{path} is not the model that this version was made with (SHA-256 {digest}, not "
-                f"{sha256}); install the package again.",
-                path=str(path),
-            )
-        with np.load(BytesIO(data), allow_pickle=False) as model:
-            self._rows = model["rows"].astype(np.float32)
-            self._pieces = WordPieces(pieces_of(model))
-        self._identity = f"{NAME}:{digest[:16]}"
+        if find_spec("numpy") is None:
+            need_numpy()
+        self._path, self._sha256 = path, sha256
+        self._lock = threading.Lock()
+        self._model: tuple[Any, WordPieces] | None = None
 
     @property
     def identity(self) -> str:
         """The model and its data."""
-        return self._identity
+        return f"{NAME}:{self._sha256[:16]}"
 
     @property
     def dimensions(self) -> int:
         """Numbers in a vector."""
-        return int(self._rows.shape[1])
+        return _DIMENSIONS
+
+    def _loaded(self) -> tuple[Any, WordPieces]:
+        """The table and the vocabulary, read when the first text comes: a handle that only finds,
+        and whose index is up to date, needs neither them nor numpy.
+        """
+        with self._lock:
+            if self._model is None:
+                data = self._path.read_bytes()
+                digest = hashlib.sha256(data).hexdigest()
+                if digest != self._sha256:
+                    raise Corrupt(
+                        f"{self._path} is not the model that this version was made with (SHA-256 "
+                        f"{digest}, not {self._sha256}); install the package again.",
+                        path=str(self._path),
+                    )
+                with np.load(BytesIO(data), allow_pickle=False) as model:
+                    rows = model["rows"].astype(np.float32)
+                    self._model = rows, WordPieces(pieces_of(model))
+            return self._model
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        """One vector of length one a text; that of a text without words is all zeros."""
-        rows, pieces = self._rows, self._pieces
+        """One vector of length one a text; that of a text without words is all zeros. Raises
+        `Corrupt` where the model's data is not that of the package.
+        """
+        rows, pieces = self._loaded()
         sums = np.zeros((len(texts), self.dimensions), np.float32)
         # First all words, then all sums: taken in turns, dictionary and table push each other out
         # of the processor's caches, and both cost twice as much.
@@ -136,7 +151,7 @@ _default_lock = threading.Lock()
 
 
 def default_embedder() -> StaticEmbedder:
-    """The model of the package, loaded once a process. Raises `Unsupported` without numpy."""
+    """The model of the package, one of a process. Raises `Unsupported` without numpy."""
     global _default
     with _default_lock:
         if _default is None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import evolve
 
-from cas.errors import CasError, Invalid, ModelUnavailable, Unsupported
+from cas.errors import Invalid, ModelUnavailable, Unsupported
 from cas.later import Later
 from cas.model.ids import BlobId
 from cas.recall.arena import Arena
@@ -29,7 +29,7 @@ from cas.recall.score import (
     relevance,
     score,
 )
-from cas.recall.text import STOP_WORDS, WORDS, clauses_of
+from cas.recall.text import clauses_of
 from cas.recall.tokens import Counter
 from cas.recall.vectors import pack_vectors, unpack
 from cas.workspace.links import Link
@@ -45,11 +45,6 @@ else:
 
 _LEADING: Final = 10
 """Best rows whose links are followed."""
-_WARM_ROWS: Final = 20_000
-"""Of so many rows the words that stand in many of them are read before somebody asks."""
-_SAMPLE: Final = 256
-"""Texts that tell which words these are: those in one of `_COMMON` of them."""
-_COMMON: Final = 100
 
 
 class Engine:
@@ -60,7 +55,7 @@ class Engine:
         self._counter = counter
         self._arena = Arena()
         self._made = -1
-        self._asked = 0
+        self._asked = False
         self._masks: Masks | None = None
         self._model: Model | None = None
 
@@ -99,11 +94,7 @@ class Engine:
                 model=request.model,
             )
         masks = self.masks(db)
-        self._asked += 1
-        if self._asked == 2 and self._arena.size >= _WARM_ROWS:
-            # Who asks a second time asks more often: a word that stands in a quarter of 100,000
-            # rows takes as long to read as the whole rest of an answer.
-            self._warm(db)
+        self._asked = True
         held = masks.held(request.seq, request.types)
         counts: Counts[str] = Counts()
         allowed = masks.allowed(request, held, now_us, counts)
@@ -117,30 +108,12 @@ class Engine:
         """
         projection = self._projection
         if self._made != projection.made or self._masks is None:
-            self._arena, self._made, self._asked = Arena(), projection.made, 0
+            self._arena, self._made, self._asked = Arena(), projection.made, False
             self._masks = Masks(self._arena, projection)
         model = 0 if self._model is None else self._model.code
         self._arena.refresh(db, projection.seq, model, once=not self._asked)
         self._masks.database = db
         return self._masks
-
-    def _warm(self, db: Database) -> None:
-        """Read the rows of common words. Which words these are changes no answer."""
-        projection = self._projection
-        docs = range(1, self._arena.size, max(1, self._arena.size // _SAMPLE))
-        rows = self.links_of(db, docs).values()
-        try:
-            contents = list(projection.store.get_many([row.pin for row in rows if row.pin]))
-            texts = [
-                projection.text_of(row.type, data) for row, data in zip(rows, contents, strict=True)
-            ]
-        except CasError:
-            # A question that needs what cannot be read will say so.
-            return
-        met = Counts(word for text in texts for word in frozenset(WORDS.findall(text.lower())))
-        least = len(texts) / _COMMON
-        common = [word for word, count in met.items() if count >= least]
-        self._arena.warm(db, sorted(set(common) - STOP_WORDS))
 
     # -- ranking -----------------------------------------------------------------------------
 
@@ -163,7 +136,7 @@ class Engine:
         query = self._query_vector(request, allowed, notices)
         if query is not None:
             near, _ = arena.nearest(query, allowed, scoring.candidates)
-            found = np.union1d(found, near)
+            found = _together(found, near)
         if not clauses and query is None:
             # Nothing to go by: what is newest and weighs most.
             found = np.flatnonzero(allowed)[-scoring.candidates :]
@@ -325,3 +298,11 @@ class Engine:
     def projection(self) -> Projection:
         """What is searched."""
         return self._projection
+
+
+def _together(one: Any, other: Any) -> Docs:
+    """Rows of both, ascending, each once. numpy's own `union1d` loads a room of numpy that nothing
+    else here needs, for as long as ten answers take.
+    """
+    found: Docs = np.sort(np.concatenate([one, other]))
+    return found[np.diff(found, prepend=-1) > 0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,15 @@ def test_the_model_is_the_one_that_is_pinned(tmp_path: Path) -> None:
     damaged = tmp_path / "model.npz"
     damaged.write_bytes(data)
     with pytest.raises(Corrupt, match="install the package again"):
-        StaticEmbedder(damaged)
+        StaticEmbedder(damaged).embed(["a text"])
+
+
+def test_what_the_model_says_of_itself_is_what_it_does() -> None:
+    """Its identity and dimensions are told before its data is read, and are those of the data."""
+    model = StaticEmbedder()
+    told = model.identity, model.dimensions
+    assert model.embed(["a text"]).shape == (1, model.dimensions)
+    assert told == (f"minilm-static-256:{sha256(MODEL.read_bytes()).hexdigest()[:16]}", 256)
 
 
 def test_a_text_has_one_vector_alone_and_in_a_batch(rng: random.Random) -> None:
