@@ -216,15 +216,21 @@ def sized_head(raw_bytes: int) -> bytes:
     """What stands in front of a sized frame. Raises `CorruptObject`."""
     if not 0 < raw_bytes <= SIZED_BYTES_MAX:
         raise CorruptObject(f"A frame of {raw_bytes} bytes is not decoded in one step.")
-    if raw_bytes < 256:
-        head = _FRAME_MAGIC + b"\x20" + raw_bytes.to_bytes(1, "little")
-    elif raw_bytes < 256 + (1 << 16):
-        head = _FRAME_MAGIC + b"\x60" + (raw_bytes - 256).to_bytes(2, "little")
-    else:
-        head = _FRAME_MAGIC + b"\xa0" + raw_bytes.to_bytes(4, "little")
+    head = frame_head(raw_bytes)
     if len(SIZED_HEADS) < _HEADS_MAX:
         SIZED_HEADS[raw_bytes] = head
     return head
+
+
+def frame_head(content_bytes: int) -> bytes:
+    """The head of one frame that states the length of its content, below 4 GiB, and no window
+    beside it (RFC 8878 section 3.1.1).
+    """
+    if content_bytes < 256:
+        return _FRAME_MAGIC + b"\x20" + content_bytes.to_bytes(1, "little")
+    if content_bytes < 256 + (1 << 16):
+        return _FRAME_MAGIC + b"\x60" + (content_bytes - 256).to_bytes(2, "little")
+    return _FRAME_MAGIC + b"\xa0" + content_bytes.to_bytes(4, "little")
 
 
 def decode_sized(payload: bytes, raw_bytes: int) -> bytes:
