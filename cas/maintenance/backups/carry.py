@@ -20,14 +20,14 @@ from cas.catalog.catalog import PackRow
 from cas.errors import CasError, Corrupt, MissingPack
 from cas.history.upkeep import Damage as Damage
 from cas.limits import ID_BYTES, MIB
-from cas.maintenance.fsck.groups import Group, Piece, Row, beside_of, parts
+from cas.maintenance.fsck.groups import Group, Piece, beside_of, parts
 from cas.maintenance.fsck.packs import Pack, PackBytes
 from cas.model.ids import body_hasher, digest_blob, digest_of
 from cas.objects.packs import Copy, PackInfo, bit_is_set, file_name, read_footer
 from cas.objects.store import ObjectStore
 from cas.storage.bucket import Bucket
 from cas.storage.codec import RAW, RECIPE, ZSTD, decode_payload
-from cas.storage.pack import Footer, Slot, decode_inline
+from cas.storage.pack import Footer, Row, Slot, decode_inline
 from cas.storage.record import RECIPE_PAYLOAD_BYTES
 
 _PART_BYTES: Final = 1 * MIB
@@ -159,7 +159,6 @@ def damaged_in(
         group = Group()
         group.take(piece, source)
         group.decode()
-        group.place()
         found = zip(piece.rows, piece.contents, strict=True)
         odd = [row for row, content in found if not _hashes(row, content)]
         for row in (*odd, *(row for row, _payload in (*piece.copies, *piece.deltas))):

@@ -106,6 +106,7 @@ class _Check:
     ) -> None:
         self._store = store
         self._level = extent.level
+        self._is_narrowed = extent.is_narrowed
         self._executor = executor if os.path.isdir(store.location) else None
         self._ledger = Ledger(store.objects.cache)
         self._selection = Selection(extent, self._ledger, store.objects.clock)
@@ -266,10 +267,11 @@ class _Check:
             return
         self._records.structured_only = self._level is FsckLevel.CLOSURE
         if self._executor is None or self._level is FsckLevel.CLOSURE:
-            chosen = (
-                self._selection.chosen(packs) if self._level is FsckLevel.BYTES else iter(packs)
-            )
-            run(chosen, learn)
+            if self._level is FsckLevel.CLOSURE:
+                run(packs, learn)
+            else:
+                chosen = self._selection.chosen(packs)
+                run(chosen, learn, () if self._is_narrowed else packs)
             return
         run([pack for pack in packs if pack.file is None], learn)
         self._records.structured_only = True

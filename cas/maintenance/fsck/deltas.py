@@ -14,14 +14,15 @@ from typing import Final, NamedTuple
 
 from cas.errors import CasError
 from cas.limits import DELTA_DEPTH_MAX, MIB
-from cas.maintenance.fsck.groups import Group, Piece, Row
+from cas.maintenance.fsck.groups import Group, Piece
+from cas.maintenance.fsck.hanging import place_in
 from cas.maintenance.fsck.packs import Pack, PackBytes, PackSurvey
 from cas.objects.bulk import Ahead, BulkReader
-from cas.objects.chains import Link, Place, link_of, resolve
+from cas.objects.chains import Link, link_of, resolve
 from cas.objects.packs import Copy, PackInfo
 from cas.objects.store import ObjectStore
 from cas.storage.codec import DICTIONARY
-from cas.storage.pack import EDGE_BASE, Slot
+from cas.storage.pack import EDGE_BASE, Row, Slot
 from cas.storage.record import TAG_BYTES
 
 _WAITING_MAX: Final = 1 << 14
@@ -61,8 +62,9 @@ class DeltaCheck:
     def take(self, piece: Piece) -> None:
         """Set the deltas of a piece aside. It is not kept: it holds contents of neighbours."""
         kept = Piece(piece.pack, [], {}, piece.gone)
+        info = _info(piece.pack)
         for row, payload in piece.deltas:
-            link = link_of(_place(piece.pack, row), payload)
+            link = link_of(place_in(info, row), payload)
             if link is None:
                 self._fault(kept, row, b"", "it is too short to name a base")
                 continue
@@ -148,11 +150,6 @@ def _by_chain(waiting: Sequence[_Waiting]) -> list[_Waiting]:
 
 def _info(pack: Pack) -> PackInfo:
     return PackInfo(pack.number, pack.file, pack.body_bytes, None)
-
-
-def _place(pack: Pack, row: Row) -> Place:
-    _id, offset, stored, raw, kind, codec, depth, _flags, group = row
-    return Place(_info(pack), offset, stored, raw, kind, codec, depth, group)
 
 
 def _copy(pack: Pack, row: Row) -> Copy:

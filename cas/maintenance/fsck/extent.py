@@ -42,6 +42,11 @@ class FsckExtent:
     budget_ms: float | None = None
     oldest_first: bool = False
 
+    @property
+    def is_narrowed(self) -> bool:
+        """Whether packs may be left out."""
+        return self.sample is not None or self.budget_ms is not None
+
     def check(self) -> None:
         """Raise `Invalid` where it asks for what cannot be."""
         if self.sample is not None and not 0 < self.sample <= 1:
@@ -50,8 +55,7 @@ class FsckExtent:
             )
         if self.budget_ms is not None and self.budget_ms < 0:
             raise Invalid("A check cannot take less than no time.")
-        narrowed = self.sample is not None or self.budget_ms is not None
-        if narrowed and self.level is not FsckLevel.BYTES:
+        if self.is_narrowed and self.level is not FsckLevel.BYTES:
             raise Invalid("A sample and a time budget are for checks of every byte.")
 
 

@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from cas.errors import CasError
+from cas.maintenance.fsck.hanging import Delta, Hanging
 from cas.maintenance.fsck.packs import Pack, PackBytes
 from cas.objects.packs import PackInfo
 from cas.objects.store import ObjectStore
 from cas.storage.codec import DELTA, DICTIONARY, RAW, RECIPE, ZSTD, decode_frames
 from cas.storage.dictionary import Dictionary
-from cas.storage.pack import Footer
+from cas.storage.pack import Footer, Row
 from cas.storage.record import RECORD_HEADER_BYTES, encode_record_header
 
 GROUP_BYTES: Final = 1 << 20
@@ -30,10 +31,6 @@ _ROW_BYTES: Final = 512
 """About what a row and a view of its payload take: what bounds a group of tiny objects."""
 
 _FRAMED: Final = frozenset((ZSTD, DICTIONARY))
-
-Row = tuple[bytes, int, int, int, int, int, int, int, int]
-"""A slot: id, offset, stored, raw, kind, codec, depth, flags, group."""
-
 
 DictionaryOf = Callable[[bytes, int], "Dictionary | None"]
 """The dictionary of a payload of codec 4 and of a group; None where it cannot be had."""
@@ -99,11 +96,15 @@ class Group:
         self.pieces: list[Piece] = []
         self.size_bytes = 0
         self.done = threading.Event()
+        self.made: list[tuple[Delta, Any]] = []
+        """Deltas of objects of this group with their contents, as far as these could be made."""
+        self._hanging: Hanging | None = None
+        self._deltas: list[Delta] = []
         # By what they stand beside; None: by themselves.
         self._frames: dict[Dictionary | None, _Frames] = {}
 
     def take(self, piece: Piece, source: PackBytes) -> None:
-        """Read the records of a piece; frames among them wait for `place`."""
+        """Read the records of a piece; frames among them wait for `decode`."""
         self.pieces.append(piece)
         rows = piece.rows
         if not rows:
@@ -117,6 +118,12 @@ class Group:
             piece.contents = [None] * len(rows)
             return
         self.size_bytes += len(buffer) + _ROW_BYTES * len(rows) + self._cut(piece, buffer, start)
+
+    def hang(self, hanging: Hanging, deltas: Sequence[Delta]) -> None:
+        """Make these deltas too: of what was taken, or of each other."""
+        self._hanging = hanging
+        self._deltas += deltas
+        self.size_bytes += sum([delta.place.raw_bytes for delta in deltas])
 
     def _cut(self, piece: Piece, buffer: bytes, start: int) -> int:
         """Part a buffer into payloads, and compare the bytes before each with what the footer
@@ -170,11 +177,23 @@ class Group:
                 else:
                     payloads = [bytes(payload) for payload in frames.payloads]
                     frames.decoded = dictionary.decode_many(payloads, frames.sizes)
+            self._place()
+            if self._hanging is not None:
+                self.made = self._hanging.make(self._deltas, self._bases())
         finally:
             # What did not decode, for whatever reason, is tried alone by the caller.
             self.done.set()
 
-    def place(self) -> None:
+    def _bases(self) -> dict[bytes, Any]:
+        wanted = {delta.base for delta in self._deltas}
+        return {
+            row[0]: content
+            for piece in self.pieces
+            for row, content in zip(piece.rows, piece.contents, strict=True)
+            if content is not None and row[0] in wanted
+        }
+
+    def _place(self) -> None:
         """Put decoded contents beside their rows; where one failed, all of them stay None."""
         for frames in self._frames.values():
             if frames.decoded is not None:

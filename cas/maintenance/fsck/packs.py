@@ -305,6 +305,10 @@ class PackSurvey:
                 self.hidden[id] = pack.label
         return found, whole
 
+    def footer_at_hand(self, pack: Pack) -> Footer | None:
+        """A footer that was kept in memory."""
+        return self._footers.get(pack.number)
+
     def footer(self, pack: Pack, source: PackBytes) -> Footer:
         """A footer that `survey` found good. Raises `CasError` when it is not there any more."""
         footer = self._footers.get(pack.number)

@@ -17,7 +17,8 @@ from cas.errors import CasError
 from cas.limits import ID_BYTES
 from cas.maintenance.findings import Findings
 from cas.maintenance.fsck.deltas import DeltaCheck, dependants
-from cas.maintenance.fsck.groups import GROUP_BYTES, Decoder, Group, Piece, Row, beside_of, parts
+from cas.maintenance.fsck.groups import GROUP_BYTES, Decoder, Group, Piece, beside_of, parts
+from cas.maintenance.fsck.hanging import Hanging
 from cas.maintenance.fsck.packs import (
     IDS_KEPT_MAX,
     Pack,
@@ -30,13 +31,13 @@ from cas.objects.packs import PackInfo
 from cas.objects.store import ObjectStore
 from cas.storage.codec import DELTA, DICTIONARY, RECIPE, decode_payload
 from cas.storage.header import PACK_HEADER_BYTES
-from cas.storage.pack import EDGE_BASE, EDGE_RECIPE, Footer
+from cas.storage.pack import EDGE_BASE, EDGE_RECIPE, Footer, Row
 from cas.storage.record import RECORD_HEADER_BYTES, TAG_BYTES
 
 Named = tuple[bytes, int, bytes]
 """An object that names others: id, kind, content."""
 
-_AHEAD: Final = 12
+_AHEAD: Final = 6
 """Groups that are read before the first of them is judged: about as many MiB of memory."""
 
 
@@ -66,6 +67,7 @@ class RecordCheck:
         self._bad: dict[bytes, list[tuple[str, str]]] = {}
         self.bases: list[tuple[bytes, int, str]] = []
         """(base id, depth of the copy that needs it, its pack) of deltas that do not decode."""
+        self._hanging = Hanging(objects, survey)
         self._deltas = DeltaCheck(objects, self._delta_fault, self._edge_differs)
         self.content_bytes = 0
         self.lost: set[bytes] = set()
@@ -75,10 +77,17 @@ class RecordCheck:
         self.moved = False
         """Whether a pack was gone between the survey and the reading of it."""
 
-    def run(self, packs: Iterable[Pack], meanwhile: Callable[[], None]) -> None:
+    def run(
+        self,
+        packs: Iterable[Pack],
+        meanwhile: Callable[[], None],
+        certain: Iterable[Pack] = (),
+    ) -> None:
         """Check the records of packs. `meanwhile` is called once, before the first is judged and
-        while the first are being decoded.
+        while the first are being decoded. Deltas in those that are `certain` to be read are made
+        as soon as their bases are.
         """
+        self._hanging.learn(certain)
         waiting: deque[Group] = deque()
         with Decoder() as decoder:
             groups = self._groups(packs)
@@ -98,8 +107,10 @@ class RecordCheck:
             self._check_group(deltas)
 
     def _check_group(self, group: Group) -> None:
-        group.place()
-        count = stored = 0
+        good = self._hanging.judge(group.made)
+        self.content_bytes += sum([delta.place.raw_bytes for delta in good])
+        count = len(good)
+        stored = sum([delta.place.stored_bytes for delta in good])
         named: list[Named] = []
         for piece in group.pieces:
             for code, message in piece.faults:
@@ -108,12 +119,25 @@ class RecordCheck:
             count += len(piece.rows) + len(piece.copies)
             stored += sum([row[2] for row in piece.rows])
             if piece.deltas:
-                self._deltas.take(piece)
+                self._meet(piece, named)
         if named:
             self._structured(named)
         self._on_group(count, stored)
         for deltas in self._deltas.groups(everything=False):
             self._check_group(deltas)
+
+    def _meet(self, piece: Piece, named: list[Named]) -> None:
+        """Deltas in the order in which they lie: those that are not judged yet wait for bases."""
+        left = []
+        for row, payload in piece.deltas:
+            content = self._hanging.judged(piece.pack, row[0])
+            if content is None:
+                left.append((row, payload))
+            elif content:
+                named.append((row[0], row[4], content))
+        if left:
+            piece.deltas = left
+            self._deltas.take(piece)
 
     def _check(self, piece: Piece, named: list[Named]) -> None:
         """Judge the records of a piece; what names other objects goes to `named`."""
@@ -272,6 +296,8 @@ class RecordCheck:
         for pack in packs:
             for piece in self._pieces(pack):
                 group.take(piece, self._bytes)
+                if hanging := self._hanging.take(piece.rows, piece.gone):
+                    group.hang(self._hanging, hanging)
                 if group.size_bytes >= GROUP_BYTES:
                     yield group
                     group = Group()
@@ -292,6 +318,7 @@ class RecordCheck:
                     f"{pack.label} could not be read again ({error}); check the disk.",
                 )
             return
+        self._hanging.begin(pack)
         recipes, bases = self._edges(footer)
         needs = recipes | bases
         gone: set[bytes] = set()

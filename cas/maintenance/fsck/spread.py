@@ -60,7 +60,7 @@ def verify(location: str, names: Sequence[str]) -> Verdict:
         records = RecordCheck(
             objects, survey, findings, _nothing, _nothing_of_recipe, lambda _objects, _bytes: None
         )
-        records.run(survey.packs, survey.learn)
+        records.run(survey.packs, survey.learn, survey.packs)
         bad = [(id, label, why) for id, found in records.bad.items() for label, why in found]
         return Verdict(tuple(bad), tuple(findings.plain()), records.content_bytes)
     finally:
