@@ -1,4 +1,4 @@
-"""Deltas that a check makes beside their bases: the report is that of a check that makes none so."""
+"""Deltas that a check makes beside their bases: its report is that of a check that does not."""
 
 from __future__ import annotations
 
