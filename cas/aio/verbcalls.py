@@ -15,9 +15,10 @@ from cas.history.store import Store
 if TYPE_CHECKING:
     from cas.history.blame import BlamedEntry, BlamedLine
     from cas.history.conflicts import MergeConflict
-    from cas.history.merge import MergePlan, MergeResult, OnConflict
+    from cas.history.merge import MergePlan, MergeResult
     from cas.history.retain import GivenUp, Retained, RetentionPlan
     from cas.history.retention import RetentionPolicy
+    from cas.history.threeway import OnConflict
     from cas.history.undo import RestorePlan, Undone, UndoPlan
     from cas.model.ids import CommitId, ObjectId
     from cas.model.objects import Commit
@@ -91,6 +92,96 @@ class VerbCalls(Face[Store]):
                 on_conflict=on_conflict,
                 allow_unrelated=allow_unrelated,
                 fast_forward=fast_forward,
+                renames=renames,
+            )
+        )
+
+    async def plan_cherry_pick(
+        self,
+        into: str,
+        revision: str | ObjectId,
+        *,
+        mainline: int | None = None,
+        on_conflict: OnConflict = "report",
+        renames: bool = True,
+    ) -> MergePlan:
+        """What `cherry_pick` would do; writes nothing. Raises as it does, but `RefConflict`."""
+        return await self._run(
+            lambda: self.sync.plan_cherry_pick(
+                into, revision, mainline=mainline, on_conflict=on_conflict, renames=renames
+            )
+        )
+
+    async def cherry_pick(
+        self,
+        into: str,
+        revision: str | ObjectId,
+        *,
+        author: str = "",
+        message: str = "",
+        mainline: int | None = None,
+        on_conflict: OnConflict = "report",
+        renames: bool = True,
+    ) -> MergeResult:
+        """Make the change of one commit once more, on a branch, as a commit of its own.
+
+        The change is what differs from the commit's parent; of a merge `mainline` says from which
+        (1 is the first). Conflicts and renames are as in `merge`; without `message` the commit
+        says what that one said. Raises `RefNotFound`, `Invalid`, `Thinned`, `RefConflict` when
+        others kept moving the branch, and what resolving a revision and committing raise.
+        """
+        return await self._run(
+            lambda: self.sync.cherry_pick(
+                into,
+                revision,
+                author=author,
+                message=message,
+                mainline=mainline,
+                on_conflict=on_conflict,
+                renames=renames,
+            )
+        )
+
+    async def plan_revert(
+        self,
+        into: str,
+        revision: str | ObjectId,
+        *,
+        mainline: int | None = None,
+        on_conflict: OnConflict = "report",
+        renames: bool = True,
+    ) -> MergePlan:
+        """What `revert` would do; writes nothing. Raises as `revert` does, but `RefConflict`."""
+        return await self._run(
+            lambda: self.sync.plan_revert(
+                into, revision, mainline=mainline, on_conflict=on_conflict, renames=renames
+            )
+        )
+
+    async def revert(
+        self,
+        into: str,
+        revision: str | ObjectId,
+        *,
+        author: str = "",
+        message: str = "",
+        mainline: int | None = None,
+        on_conflict: OnConflict = "report",
+        renames: bool = True,
+    ) -> MergeResult:
+        """Take back on a branch what one commit changed, and leave what came since.
+
+        Where `undo` puts a branch back to where it was, this makes a commit with the opposite
+        change; all else is as in `cherry_pick`. Raises as that does.
+        """
+        return await self._run(
+            lambda: self.sync.revert(
+                into,
+                revision,
+                author=author,
+                message=message,
+                mainline=mainline,
+                on_conflict=on_conflict,
                 renames=renames,
             )
         )

@@ -43,6 +43,8 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "log": ("history", "Show the commits that led to a revision."),
     "blame": ("blame", "Show which commit each line or entry comes from."),
     "merge": ("merge", "Merge a revision into a branch."),
+    "cherry-pick": ("picking", "Make the change of a commit once more, on a branch."),
+    "revert": ("picking", "Take back what a commit changed, and leave what came since."),
     "conflicts": ("merge", "List conflicts that a commit holds."),
     "resolve": ("merge", "Settle conflicts of a branch."),
     "undo": ("undo", "Take back what a journal entry did."),

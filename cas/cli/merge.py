@@ -15,13 +15,12 @@ from cas.cli.values import entry_fields
 from cas.commands.merge import conflicted, resolve_paths
 from cas.errors import Conflict
 from cas.history.conflicts import SIDES, MergeConflict
-from cas.history.merge import MergePlan, MergeResult, OnConflict
+from cas.history.merge import MergePlan, MergeResult
+from cas.history.threeway import POLICIES, OnConflict
 from cas.model.names import MAIN, printable, short_ref
 
 if TYPE_CHECKING:
     from cas.history.branch import Side
-
-_POLICIES: Final = ("report", "commit", "ours", "theirs")
 
 
 @click.command("merge", cls=CasCommand)
@@ -30,7 +29,7 @@ _POLICIES: Final = ("report", "commit", "ours", "theirs")
 @click.option("-m", "--message", metavar="TEXT", default="", help="What the commit says.")
 @click.option(
     "--on-conflict",
-    type=click.Choice(_POLICIES),
+    type=click.Choice(POLICIES),
     default="report",
     help="Only tell conflicts, commit them as such, or settle each for a side.",
 )
@@ -66,21 +65,22 @@ def merge(
     if dry_run:
         with front.store() as store:
             plan = store.plan_merge(branch, revision, **how)
-        _tell_plan(front, plan)
+        tell_plan(front, plan)
         return
     author = default_author()
     with front.store(write=True) as store:
         front.check_branches(store, branch)
         done = store.merge(branch, revision, author=author, message=message, **how)
-    _tell(front, done, revision)
+    tell(front, done)
 
 
-def _tell_plan(front: Front, plan: MergePlan) -> None:
+def tell_plan(front: Front, plan: MergePlan, document: str = "merge-plan") -> None:
+    """Say what a merge, a cherry-pick or a revert would do."""
     out = front.out
     refused = bool(plan.conflicts) and plan.on_conflict == "report"
     if out.json:
         out.document(
-            "merge-plan",
+            document,
             branch=short_ref(plan.into),
             ours=str(plan.ours),
             theirs=str(plan.theirs),
@@ -99,11 +99,12 @@ def _tell_plan(front: Front, plan: MergePlan) -> None:
     front.exit_code = Conflict.exit_code if refused else 0
 
 
-def _tell(front: Front, done: MergeResult, revision: str) -> None:
+def tell(front: Front, done: MergeResult, document: str = "merge") -> None:
+    """Say what a merge, a cherry-pick or a revert did."""
     out, branch = front.out, short_ref(done.into)
     if out.json:
         out.document(
-            "merge",
+            document,
             branch=branch,
             commit=None if done.commit is None else str(done.commit),
             entry=None if done.entry is None else done.entry.seq,
@@ -118,7 +119,7 @@ def _tell(front: Front, done: MergeResult, revision: str) -> None:
             out.line(str(done.commit))
         _conflict_lines(out, done.conflicts)
         if done.up_to_date:
-            out.note(f"{branch} has all of {revision} already")
+            out.note(f"{branch} has all of it already")
         elif done.fast_forward:
             out.note(f"{branch} moved forward")
         elif done.commit is None:

@@ -17,15 +17,17 @@ from cas.model.ids import CommitId, ObjectId
 if TYPE_CHECKING:
     from cas.history import conflicts as conflicting
     from cas.history import merge as merging
+    from cas.history import picking
     from cas.history import retain as retaining
     from cas.history import undo as undoing
     from cas.history.blame import BlamedEntry, BlamedLine
     from cas.history.conflicts import MergeConflict
     from cas.history.core import Core
-    from cas.history.merge import MergePlan, MergeResult, OnConflict
+    from cas.history.merge import MergePlan, MergeResult
     from cas.history.retain import GivenUp, Retained, RetentionPlan
     from cas.history.retention import RetentionPolicy
     from cas.history.revision import AsOf
+    from cas.history.threeway import OnConflict
     from cas.history.transaction import Transaction
     from cas.history.undo import RestorePlan, Undone, UndoPlan
     from cas.history.view import View
@@ -34,6 +36,7 @@ else:
     # A tenth of the start of every command, which few commands need.
     conflicting = Later("cas.history.conflicts")
     merging = Later("cas.history.merge")
+    picking = Later("cas.history.picking")
     retaining = Later("cas.history.retain")
     undoing = Later("cas.history.undo")
 
@@ -144,6 +147,96 @@ class HistoryVerbs(ABC):
                 allow_unrelated=allow_unrelated,
                 fast_forward=fast_forward,
                 renames=renames,
+            ),
+            lambda plan: self.apply(plan, author=author, message=message),
+        )
+
+    def plan_cherry_pick(
+        self,
+        into: str,
+        revision: str | ObjectId,
+        *,
+        mainline: int | None = None,
+        on_conflict: OnConflict = "report",
+        renames: bool = True,
+    ) -> MergePlan:
+        """What `cherry_pick` would do; writes nothing. Raises as it does, but `RefConflict`."""
+        return picking.plan_pick(
+            self.core,
+            self.view(),
+            into,
+            revision,
+            back=False,
+            mainline=mainline,
+            on_conflict=on_conflict,
+            renames=renames,
+        )
+
+    def cherry_pick(
+        self,
+        into: str,
+        revision: str | ObjectId,
+        *,
+        author: str = "",
+        message: str = "",
+        mainline: int | None = None,
+        on_conflict: OnConflict = "report",
+        renames: bool = True,
+    ) -> MergeResult:
+        """Make the change of one commit once more, on a branch, as a commit of its own.
+
+        The change is what differs from the commit's parent; of a merge `mainline` says from which
+        (1 is the first). Conflicts and renames are as in `merge`; without `message` the commit
+        says what that one said. Raises `RefNotFound`, `Invalid`, `Thinned`, `RefConflict` when
+        others kept moving the branch, and what resolving a revision and committing raise.
+        """
+        return merging.merge(
+            lambda: self.plan_cherry_pick(
+                into, revision, mainline=mainline, on_conflict=on_conflict, renames=renames
+            ),
+            lambda plan: self.apply(plan, author=author, message=message),
+        )
+
+    def plan_revert(
+        self,
+        into: str,
+        revision: str | ObjectId,
+        *,
+        mainline: int | None = None,
+        on_conflict: OnConflict = "report",
+        renames: bool = True,
+    ) -> MergePlan:
+        """What `revert` would do; writes nothing. Raises as `revert` does, but `RefConflict`."""
+        return picking.plan_pick(
+            self.core,
+            self.view(),
+            into,
+            revision,
+            back=True,
+            mainline=mainline,
+            on_conflict=on_conflict,
+            renames=renames,
+        )
+
+    def revert(
+        self,
+        into: str,
+        revision: str | ObjectId,
+        *,
+        author: str = "",
+        message: str = "",
+        mainline: int | None = None,
+        on_conflict: OnConflict = "report",
+        renames: bool = True,
+    ) -> MergeResult:
+        """Take back on a branch what one commit changed, and leave what came since.
+
+        Where `undo` puts a branch back to where it was, this makes a commit with the opposite
+        change; all else is as in `cherry_pick`. Raises as that does.
+        """
+        return merging.merge(
+            lambda: self.plan_revert(
+                into, revision, mainline=mainline, on_conflict=on_conflict, renames=renames
             ),
             lambda plan: self.apply(plan, author=author, message=message),
         )

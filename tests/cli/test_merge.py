@@ -152,6 +152,26 @@ def test_a_renamed_file_is_one_line(forked: Shell) -> None:
     forked("diff", "main", "-M", "--folder", "ours", expect=2)
 
 
+def test_one_change_is_taken_over_or_taken_back(forked: Shell) -> None:
+    """`revert` leaves what came since, `cherry-pick` takes no history along; both plan first."""
+    forked.write("ours/late", b"1\n")
+    forked("snapshot", "ours", "-m", "late")
+    plan = forked("revert", "main~1", "-n", "--json").document
+    assert (plan["edits"], plan["conflicts"], plan["up_to_date"]) == (2, [], False)
+    commit = forked("revert", "main~1").lines[0]
+    assert forked("show", "--json", commit).document["message"].endswith(": ours")
+    assert forked("ls", "main").lines == ["a", "b", "c", "late"]
+    assert forked("cat", "main:b").out == b"1\n"
+    picked = forked("cherry-pick", "side", "-m", "taken").lines[0]
+    assert forked("show", "--json", picked).document["parents"] == [commit]
+    assert forked("cat", "main:c").out == b"3\n"
+    done = forked("cherry-pick", "side", "--json").document
+    assert (done["up_to_date"], done["entry"]) == (True, None)
+    forked("revert", "side~1", "--mainline", "2", expect=2)
+    assert forked("cherry-pick", "main~2", "-b", "side", expect=0).lines
+    assert forked("revert", "side~2", "-b", "main", expect=4).lines
+
+
 def test_a_merge_tells_which_renames_it_followed(forked: Shell) -> None:
     """What the other side did to a renamed file is at its new path; or a conflict, if so wanted."""
     forked.write("ours/moved", b"1\n")

@@ -20,9 +20,10 @@ from cas.errors import (
 )
 from cas.history.conflicts import MergeConflict, read_conflicts
 from cas.history.graph import is_ancestor, merge_bases, only_in
-from cas.history.merge import MergeResult, OnConflict
+from cas.history.merge import MergeResult
 from cas.history.snapshot import Snapshot
 from cas.history.store import Store
+from cas.history.threeway import OnConflict
 from cas.maintenance.fsck.check import fsck
 from cas.model.ids import CommitId, TreeId
 from cas.model.objects import Commit, EntryKind
