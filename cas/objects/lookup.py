@@ -316,7 +316,7 @@ class Lookup:
             return old
         packs = dict(old.packs)
         # All is read before anything is changed: a read that fails leaves the snapshot whole.
-        moved = head.removal_version != old.removal_version
+        moved = bool(packs) and head.removal_version != old.removal_version
         alive = set(reader.pack_numbers()) if moved else packs.keys()
         added = reader.packs(old.version)
         changed = reader.vectors(old.version)
