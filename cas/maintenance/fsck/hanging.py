@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from cas.maintenance.fsck.packs import Pack, PackSurvey
 from cas.model.ids import digests_of
-from cas.objects.bulk import BulkReader
+from cas.objects.bulk import GROUP_COUNT, BulkReader
 from cas.objects.chains import Link, Place, link_of, may_be_base, resolve
 from cas.objects.packs import PackInfo
 from cas.objects.store import ObjectStore
@@ -26,6 +26,9 @@ from cas.storage.pack import EDGE_BASE, Footer, Row
 _BLOB: Final = 1
 _BYTES_MAX: Final = 3 << 20
 """Contents that are made beside the bases of one part of a pack: several times what these hold."""
+
+_COUNT_MAX: Final = GROUP_COUNT
+"""Deltas of one part: they are read in runs that span what lies between them."""
 
 _KEPT_BYTES_MAX: Final = 8 << 20
 """Contents that name others and wait for their place in the order."""
@@ -85,7 +88,9 @@ class Hanging:
             id, _offset, _stored, _raw, kind, codec, depth, _flags, group = waiting.pop()
             for pack, footer, number in self._on.pop(id, ()):
                 row = next(footer.pick((number,)))
-                if pack.number in self._begun or row[5] != DELTA or row[3] > room:
+                if pack.number in self._begun or row[5] != DELTA:
+                    continue
+                if row[3] > room or len(found) == _COUNT_MAX:
                     continue
                 if not may_be_base(codec, depth, kind, group, (row[6], row[4], row[8])):
                     continue

@@ -93,13 +93,15 @@ def test_deltas_of_later_packs_are_made_with_their_bases(states: Store) -> None:
     assert not list(findings.plain())
 
 
-@pytest.mark.parametrize("room", ["_BYTES_MAX", "_KEPT_BYTES_MAX"])
+@pytest.mark.parametrize(
+    ("room", "most"), [("_BYTES_MAX", 2_000), ("_KEPT_BYTES_MAX", 2_000), ("_COUNT_MAX", 3)]
+)
 def test_what_finds_no_room_is_judged_where_it_lies(
-    states: Store, monkeypatch: pytest.MonkeyPatch, room: str
+    states: Store, monkeypatch: pytest.MonkeyPatch, room: str, most: int
 ) -> None:
     """Nothing is left out, and nothing counts twice."""
     full = fsck(states)
-    monkeypatch.setattr(hanging, room, 2_000)
+    monkeypatch.setattr(hanging, room, most)
     assert fsck(states) == full
     assert full.findings == ()
 
