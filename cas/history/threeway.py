@@ -58,10 +58,12 @@ class Scratch:
         return id
 
     def blob(self, id: bytes) -> bytes:
+        """A content, made here or stored."""
         made = self._made.get(id)
         return made if isinstance(made, bytes) else self._objects.get(id, Kind.BLOB)
 
     def put(self, content: bytes) -> tuple[bytes, int]:
+        """Keep a content here; its id and size."""
         id = digest_of(Kind.BLOB, content)
         self._made[id] = content
         return id, len(content)
