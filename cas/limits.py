@@ -27,6 +27,9 @@ PATH_BYTES_MAX: Final = 4096
 PATH_DEPTH_MAX: Final = 256
 """Directories below each other; bounds every walk and every nested edit."""
 
+LINK_TARGET_BYTES_MAX: Final = 4095
+"""Of a symbolic link: what Linux takes, its NUL left out."""
+
 REF_NAME_BYTES_MAX: Final = 255
 """A ref name is one key of the refs tree."""
 

@@ -119,8 +119,8 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
     def put_at(self, parts: Path, content: bytes | Readable, kind: EntryKind) -> BlobId:
         """`put` at a path that was taken apart, and so checked, before."""
         self._batch.check_open()
-        if kind == EntryKind.TREE:
-            raise Invalid("A directory appears with the files in it; use `put_entry` for a tree.")
+        if kind > EntryKind.EXECUTABLE:
+            content = self._core.target_of(content, kind)
         refuse_both(self.staged, self._above, parts, int(kind))
         id, size_bytes = self._core.put_content(self._batch, content)
         self._stage(parts, (int(kind), id, size_bytes))

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Final
 from cas.catalog.catalog import CatalogReader, EntryRow
 from cas.errors import CasError, Invalid, ReadOnly
 from cas.history.timeline import Moment, Timeline
-from cas.limits import KIB, MIB, WHOLE_BLOB_BYTES_MAX
+from cas.limits import KIB, LINK_TARGET_BYTES_MAX, MIB, WHOLE_BLOB_BYTES_MAX
 from cas.model.entry import Entry, txid_floor, txid_from_key
 from cas.model.ids import Kind, digest_blob
+from cas.model.names import quoted
 from cas.model.objects import Commit, EntryKind
 from cas.model.values import frozen
-from cas.objects.content import Readable, put_stream
+from cas.objects.content import Readable, put_stream, read_exactly
 from cas.objects.store import ObjectStore, wrong_kind
 from cas.trees.node import DIRECTORY
 
@@ -162,6 +163,25 @@ class Core:
             f"Content is bytes, a pathlib.Path or a readable stream, not "
             f"{type(content).__name__}; {hint}."
         )
+
+    def target_of(self, content: object, kind: EntryKind) -> bytes:
+        """Where a link of this content leads. Raises `Invalid` for other kinds, and for what no
+        link can hold: nothing of a branch could be restored then.
+        """
+        if kind != EntryKind.LINK:
+            raise Invalid("A directory appears with the files in it; use `put_entry` for a tree.")
+        target = content
+        if not isinstance(content, _BUFFERS) and hasattr(content, "read"):
+            target = read_exactly(content, LINK_TARGET_BYTES_MAX + 1)
+        if not isinstance(target, _BUFFERS):
+            raise Invalid(f"The target of a link is bytes, not {type(target).__name__}; encode it.")
+        target = bytes(target)
+        if not target or b"\0" in target or len(target) > LINK_TARGET_BYTES_MAX:
+            raise Invalid(
+                f"A link cannot lead to {quoted(target[:40])}: a target has 1 to "
+                f"{LINK_TARGET_BYTES_MAX:,} bytes, and no NUL among them."
+            )
+        return target
 
     def put_contents(self, batch: Batch, contents: Iterable[object]) -> list[bytes]:
         """`put_content` of each; small bytes go in groups. Ids in the order given."""

@@ -18,6 +18,7 @@ from cas.errors import LimitExceeded, PathNotFound, StorageFull, UnsafePath
 from cas.history.snapshot import Snapshot
 from cas.limits import (
     ID_BYTES,
+    LINK_TARGET_BYTES_MAX,
     PATH_DEPTH_MAX,
     RESTORE_ENTRIES_MAX,
     RESTORE_ENTRIES_UNCOUNTED,
@@ -45,8 +46,6 @@ _EXECUTABLE: Final = int(EntryKind.EXECUTABLE)
 _LINK: Final = int(EntryKind.LINK)
 _TREE: Final = int(EntryKind.TREE)
 
-_LINK_BYTES_MAX: Final = 4095
-"""PATH_MAX without its NUL: no link can hold more."""
 _NODES_AT_ONCE: Final = 512
 
 
@@ -298,11 +297,11 @@ class _Wanted:
                 kind, content = self._objects.read(id)
             if kind != Kind.BLOB:
                 raise wrong_kind(id, Kind.BLOB, kind)
-            targets[id] = bytes(memoryview(content)[: _LINK_BYTES_MAX + 1])
+            targets[id] = bytes(memoryview(content)[: LINK_TARGET_BYTES_MAX + 1])
         for directory in self.top.walk() if targets else ():
             for name, value in directory.links:
                 path, target = directory.path + name, targets[value[1]]
-                if not target or b"\0" in target or len(target) > _LINK_BYTES_MAX:
+                if not target or b"\0" in target or len(target) > LINK_TARGET_BYTES_MAX:
                     raise _refuse(path, "is a link with a target that no link can have")
                 if leads_outside(path, target):
                     self.outside.append(path)

@@ -24,7 +24,7 @@ from typing import Final
 from attrs import frozen
 
 from cas.errors import Corrupt, NotFound
-from cas.limits import WHOLE_BLOB_BYTES_MAX
+from cas.limits import LINK_TARGET_BYTES_MAX, WHOLE_BLOB_BYTES_MAX
 from cas.model.ids import Kind
 from cas.model.names import printable, to_text
 from cas.model.objects import EntryKind, TreeEntry
@@ -39,7 +39,6 @@ from cas.worktree.values import Problem
 
 _FATAL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE)
 _NO_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
-_LINK_BYTES_MAX: Final = 4095
 _EACH_MAX: Final = 128
 """Steps of which each is synced by itself; for more the whole system is, once."""
 
@@ -121,7 +120,7 @@ class _Update:
         try:
             if step.new is not None and step.new.kind == EntryKind.LINK:
                 target = self._objects.get(step.new.id, Kind.BLOB)
-                if not target or b"\0" in target or len(target) > _LINK_BYTES_MAX:
+                if not target or b"\0" in target or len(target) > LINK_TARGET_BYTES_MAX:
                     return _left(step, "link", "no link can have this target")
             is_done = self._remove(step) if step.new is None else self._write(step, step.new)
         except OSError as error:

@@ -407,3 +407,18 @@ def test_deleting_many_paths_looks_at_each_once(memory: Store) -> None:
         tx.commit()
     kept = set(files) - set(gone) - {path for path in files if path.startswith("d3/")}
     assert set(memory.snapshot("main")) == kept
+
+
+@pytest.mark.parametrize(
+    "target",
+    [b"", b"a\0b", b"x" * 4096, "text", Path("x"), io.BytesIO(), io.BytesIO(b"x" * 4096)],
+)
+def test_a_link_that_no_folder_can_have_is_refused(store: Store, target: Any) -> None:
+    """It is said when it is written: nothing of the branch could be restored with it."""
+    with store.begin() as tx, pytest.raises(Invalid):
+        tx.branch("main").put("l", target, kind=EntryKind.LINK)
+    for longest in (b"x" * 4095, io.BytesIO(b"x" * 4095)):
+        with store.begin() as tx:
+            id = tx.branch("main").put("l", longest, kind=EntryKind.LINK)
+            tx.commit()
+        assert store.get(id) == b"x" * 4095
