@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Final
 
 from cas.catalog.trim import Trims
-from cas.errors import CasError, StorageFull, Unavailable
+from cas.errors import AccessDenied, CasError, StorageFull, Unavailable
 from cas.history.automatic import MAINTAINED
 from cas.history.store import Store
 from cas.history.upkeep import Chore, ChoreRow, MaintenanceReport
@@ -29,6 +29,7 @@ from cas.maintenance.fsck.check import fsck
 from cas.maintenance.fsck.extent import FsckExtent, Ledger
 from cas.maintenance.gc.collect import Collector
 from cas.maintenance.gc.compact import compact, worth_moving
+from cas.maintenance.purge import finish_purges, unfinished_purges
 from cas.maintenance.remembered import Remembered
 from cas.model.names import count
 from cas.objects.archive import archive_some, lacking, old_entries, renew_homes
@@ -37,6 +38,11 @@ from cas.objects.mirror import MIRRORED, is_due
 _TIMES_FILE: Final = "maintain.json"
 _SHARE: Final = 8
 """A spill is due at an eighth of what makes a commit begin one."""
+
+_FOR_PEOPLE: Final = ("purge", "check")
+"""What a run by itself leaves: one holds others up, the other reads everything."""
+
+_IN_THE_WAY: Final = "damage or a purge that was cut short is in the way (`cas fsck` tells)"
 
 Done = tuple[str, int]
 """What was done, in words, and bytes."""
@@ -55,6 +61,7 @@ class Maintenance:
         cache = store.objects.cache
         self._file = Remembered(cache, _TIMES_FILE)
         self._chores: dict[str, tuple[Callable[[], str], Callable[[], Done]]] = {
+            "purge": (self._purge_due, self._purge),
             "spill": (self._spill_due, self._spill),
             "retain": (self._retain_due, self._retain),
             "mirror": (self._mirror_due, self._mirror),
@@ -90,7 +97,7 @@ class Maintenance:
         times = self._times()
         self._by_itself = stopping is not None
         for name, (due, do) in self._chores.items():
-            if stopping is not None and (stopping() or name == "check"):
+            if stopping is not None and (stopping() or name in _FOR_PEOPLE):
                 continue
             started_ms = self._objects.clock.monotonic_ms()
             try:
@@ -123,6 +130,20 @@ class Maintenance:
 
     # -- chores: why one is due, "" where it is not; and doing it ------------------------------
 
+    def _purge_due(self) -> str:
+        """A purge that was cut short: while what it names is there, nothing can be gathered."""
+        there = len(unfinished_purges(self._store))
+        if there:
+            try:
+                self._catalog.refuse_scrub()
+            except AccessDenied:
+                return ""  # for the owner of the tables; what it stands in the way of says so
+        return f"content that was purged is still there: {count(there, 'object')}" if there else ""
+
+    def _purge(self) -> Done:
+        done = finish_purges(self._store)
+        return f"took out what was left of {count(len(done), 'purged object')}", 0
+
     def _spill_due(self) -> str:
         lookup, limits = self._objects.lookup, self._objects.thresholds
         lookup.refresh()
@@ -132,7 +153,10 @@ class Maintenance:
 
     def _spill(self) -> Done:
         size_bytes = self._objects.lookup.inline_bytes
-        return f"gathered {count(self._store.spill(), 'pack')}", size_bytes
+        gathered = self._store.spill()
+        if not gathered and unfinished_purges(self._store):
+            raise Unavailable(f"nothing could be gathered: {_IN_THE_WAY}")
+        return f"gathered {count(gathered, 'pack')}", size_bytes
 
     def _mirror_due(self) -> str:
         """After commits only where much is in no pack: it is a file a time."""
@@ -144,7 +168,11 @@ class Maintenance:
         return f"entries that are in no pack: {count}" if count else ""
 
     def _mirror(self) -> Done:
-        return f"packs hold the journal up to entry {self._store.mirror()}", 0
+        seq, reached = self._store.view().seq, self._store.mirror()
+        text = f"packs hold the journal up to entry {reached}"
+        if reached < seq:
+            raise Unavailable(f"{text}: {_IN_THE_WAY}")
+        return text, 0
 
     def _archive_due(self) -> str:
         objects = self._objects

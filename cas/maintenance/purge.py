@@ -139,6 +139,12 @@ def purge(store: Store, id: ObjectId, *, reason: str, author: str = "") -> Purge
     return PurgeResult(plan, stone, entry)
 
 
+def unfinished_purges(store: Store) -> frozenset[bytes]:
+    """Ids that have a tombstone and are there all the same. Raises `Corrupt`."""
+    core = store.core
+    return frozenset(id for id in purged_ids(core) if core.objects.has(id))
+
+
 def finish_purges(store: Store) -> frozenset[bytes]:
     """Remove what has a tombstone and is there all the same; the ids of it.
 
@@ -146,7 +152,7 @@ def finish_purges(store: Store) -> frozenset[bytes]:
     what `purge` raises.
     """
     core = store.core
-    found = frozenset(id for id in purged_ids(core) if core.objects.has(id))
+    found = unfinished_purges(store)
     goes = set(found)
     for id in found:
         goes.update(_parts(core, ObjectId(id))[0])

@@ -10,11 +10,13 @@ from random import Random
 import pytest
 
 import cas
-from cas.errors import StorageFailed
+from cas.catalog.sqlite import SqliteCatalog
+from cas.errors import AccessDenied, StorageFailed
 from cas.history.retention import HorizonRule, KeepRule, RetentionPolicy, Span
 from cas.history.store import Store
 from cas.limits import DAY_US
 from cas.maintenance import maintain
+from cas.maintenance import purge as purging
 from cas.maintenance.fsck.check import fsck
 from cas.maintenance.stats import stats
 from tests.unit.kit import ManualClock, reopened, write
@@ -91,6 +93,42 @@ def test_a_chore_that_fails_is_told_and_the_others_are_done(
     assert outcomes["spill"].outcome == "failed"
     assert "storage-failed" in outcomes["spill"].detail
     assert outcomes["retain"].outcome == outcomes["gc"].outcome == "done"
+
+
+def test_a_purge_that_was_cut_short_is_ended_first(
+    store: Store, rng: Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Content that has a tombstone and is there stands in the way of everything that gathers: it
+    is taken out, and where this handle may not do that, nothing is told as done that was not.
+    """
+    for at in range(40):
+        write(store, "main", {f"f{at}": rng.randbytes(30_000)})
+    entry = store.snapshot("main").entry("f3")
+    assert entry is not None
+
+    def stop(*_words: object) -> None:
+        raise StorageFailed("no", path="x", errno=None)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(purging, "take_out", stop)
+        with pytest.raises(StorageFailed):
+            cas.purge(store, entry.id, reason="r")
+
+    def refuse(_self: object) -> None:
+        raise AccessDenied("no", path="x")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SqliteCatalog, "refuse_scrub", refuse)
+        rows = {row.name: row for row in store.maintain().rows}
+        assert "purge" not in rows
+        assert {rows["spill"].outcome, rows["mirror"].outcome} == {"left"}
+        assert "fsck" in rows["spill"].detail
+    assert store.plan_maintenance()[0].name == "purge"
+    rows = {row.name: row for row in store.maintain().rows}
+    assert {rows["purge"].outcome, rows["spill"].outcome} == {"done"}
+    assert store.plan_maintenance() == ()
+    assert fsck(store).ok
+    assert not store.objects.has(entry.id)
 
 
 def test_one_at_a_time(store: Store) -> None:
