@@ -15,7 +15,7 @@ from cas.errors import CasError, Invalid, ReadOnly
 from cas.history.timeline import Moment, Timeline
 from cas.limits import KIB, LINK_TARGET_BYTES_MAX, MIB, WHOLE_BLOB_BYTES_MAX
 from cas.model.entry import Entry, txid_floor, txid_from_key
-from cas.model.ids import Kind, digest_blob
+from cas.model.ids import Kind, ObjectId, digest_blob
 from cas.model.names import quoted
 from cas.model.objects import Commit, EntryKind
 from cas.model.values import frozen
@@ -131,6 +131,11 @@ class Core:
     def put_content(self, batch: Batch, content: object) -> tuple[bytes, int]:
         """Stage bytes, a path or a readable stream; (blob id, bytes). Raises `Invalid`."""
         if type(content) is bytes or isinstance(content, _BUFFERS):
+            if isinstance(content, ObjectId):
+                raise Invalid(
+                    f"{content.short} is the id of an object, not content; put what `get` gives "
+                    "for it, or name it in a branch with `put_entry`."
+                )
             # Bytes stay the same ones; of anything else a copy is kept.
             data = bytes(content)
             size_bytes = len(data)

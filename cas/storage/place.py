@@ -39,6 +39,8 @@ def folder_of(place: str | os.PathLike[str], what: str) -> str:
     text = os.fspath(place)
     if not text:
         raise Invalid(f"{what} is a folder, and its name is empty; name it (. is the one here).")
+    if "\0" in text:
+        raise Invalid(f"{what} is a folder, and no name of one has a NUL byte; name another.")
     scheme, colon, _ = text.partition("://")
     if colon and "/" not in scheme:
         raise Invalid(

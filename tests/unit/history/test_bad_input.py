@@ -32,6 +32,19 @@ def test_what_is_no_content_is_refused(store: Store, content: object) -> None:
     assert store.objects.lookup.refresh().version == 0
 
 
+def test_an_id_is_no_content(store: Store) -> None:
+    """An id is bytes to Python; who writes `branch[path] = id` means what it names, and would
+    have got a file of the 32 bytes of the id itself.
+    """
+    id = store.put(b"content")
+    for put in (store.put, lambda wrong: store.put_many([wrong])):
+        with pytest.raises(Invalid, match="put_entry"):
+            put(id)
+    with store.begin() as tx, pytest.raises(Invalid, match="put_entry"):
+        tx.branch("main")["a"] = id
+    assert store.get(store.put(bytes(id))) == bytes(id)
+
+
 def test_streams_that_give_no_bytes(store: Store, tmp_path: Path) -> None:
     """Text files, closed streams, and streams that are not ready are Invalid."""
     file = tmp_path / "file"

@@ -20,6 +20,7 @@ from cas.errors import (
     CasError,
     CorruptCatalog,
     ForkedStore,
+    Invalid,
     NewerFormat,
     NotAStore,
     ReadOnly,
@@ -52,6 +53,9 @@ def test_places_that_are_no_stores(tmp_path: Path) -> None:
     for name in ("full", "file", "file/below"):
         with pytest.raises((NotAStore, StorageFailed)):
             cas.open(tmp_path / name, create=True)
+    for create in (False, True):
+        with pytest.raises(Invalid, match="NUL"):
+            cas.open("a\0b", create=create)
     with pytest.raises(StoreNotFound):
         cas.open(tmp_path / "absent", create=True, read_only=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["empty", "file", "full"]
