@@ -61,9 +61,9 @@ class Comparison:
         before, after = change.old, change.new
         if _long(before) or _long(after):
             return None
-        old = b"" if before is None else self._stored(change.path, before)
-        new = b"" if after is None else self._new_side(change.path, after)
-        return text_diff(old, new, change.path)
+        old = None if before is None else self._stored(change.path, before)
+        new = None if after is None else self._new_side(change.path, after)
+        return text_diff(old, new, change.path, origin=change.origin)
 
     def _stored(self, path: str, entry: TreeEntry) -> bytes:
         try:

@@ -14,6 +14,7 @@ from attrs import frozen
 
 from cas.history.snapshot import Change, Snapshot, classify
 from cas.history.store import Store
+from cas.history.text import Block, common
 from cas.limits import WHOLE_BLOB_BYTES_MAX
 from cas.model.ids import Kind, digest_of, digest_parts
 from cas.model.names import printable, to_text
@@ -146,35 +147,69 @@ def diff_folder(
         yield classify(to_text(b"/".join(parts)), old, new)
 
 
-def text_diff(old: bytes, new: bytes, path: str, context: int = 3) -> str | None:
+def text_diff(
+    old: bytes | None, new: bytes | None, path: str, context: int = 3, *, origin: str | None = None
+) -> str | None:
     """Unified diff of two contents, "" when they are equal, None when one is binary or too long.
 
-    Content is binary when it has a NUL byte in its first 8,000 or is not UTF-8.
+    A content that is None stands for no file at all; `origin` is the path that the old one had,
+    where it had another. Content is binary when it has a NUL byte in its first 8,000 or is not
+    UTF-8.
     """
-    if old == new:
-        return ""
-    before, after = _lines(old), _lines(new)
+    before, after = _lines(old or b""), _lines(new or b"")
     if before is None or after is None:
         return None
-    import difflib
-
-    shown = printable(path)
-    out: list[str] = []
-    for line in difflib.unified_diff(before, after, f"a/{shown}", f"b/{shown}", n=context):
+    out: list[bytes] = []
+    for line in _unified(before, after, context):
         out.append(line)
-        if not line.endswith("\n"):
-            out.append("\n\\ No newline at end of file\n")
-    return "".join(out)
+        if not line.endswith(b"\n"):
+            out.append(b"\n\\ No newline at end of file\n")
+    if not out:
+        return ""
+    left = "/dev/null" if old is None else f"a/{printable(path if origin is None else origin)}"
+    right = "/dev/null" if new is None else f"b/{printable(path)}"
+    return f"--- {left}\n+++ {right}\n" + b"".join(out).decode()
 
 
-def _lines(content: bytes) -> list[str] | None:
+def _unified(before: list[bytes], after: list[bytes], context: int) -> Iterator[bytes]:
+    """The hunks of a unified diff. Common lines are searched for within bounds: what difflib
+    does with lines of a hundred sorts takes hours for a file of some MiB.
+    """
+    groups: list[list[tuple[int, int, int, int]]] = []
+    start = other = 0
+    for block in (*common(before, after), Block(len(before), len(after), 0)):
+        if (start, other) != (block.old, block.new):
+            if not groups or start - groups[-1][-1][1] > 2 * context:
+                groups.append([])
+            groups[-1].append((start, block.old, other, block.new))
+        start, other = block.old + block.size, block.new + block.size
+    for group in groups:
+        lead = min(context, group[0][0])
+        at = group[0][0] - lead
+        end = min(group[-1][1] + context, len(before))
+        last = group[-1][3] + end - group[-1][1]
+        yield b"@@ -%s +%s @@\n" % (_extent(at, end), _extent(group[0][2] - lead, last))
+        for a, b, c, d in group:
+            yield from (b" " + line for line in before[at:a])
+            yield from (b"-" + line for line in before[a:b])
+            yield from (b"+" + line for line in after[c:d])
+            at = b
+        yield from (b" " + line for line in before[at:end])
+
+
+def _extent(start: int, stop: int) -> bytes:
+    if stop - start == 1:
+        return b"%d" % (start + 1)
+    return b"%d,%d" % (start + (stop > start), stop - start)
+
+
+def _lines(content: bytes) -> list[bytes] | None:
     if len(content) > TEXT_BYTES_MAX or b"\0" in content[:_NUL_WITHIN]:
         return None
     try:
-        text = content.decode()
+        content.decode()
     except UnicodeDecodeError:
         return None
-    # Only "\n" ends a line: str.splitlines would break at form feeds and separators, too.
-    return [line + "\n" for line in text.split("\n")[:-1]] + [
-        line for line in text.split("\n")[-1:] if line
-    ]
+    # Only "\n" ends a line: `splitlines` would break at other bytes, too.
+    *whole, rest = content.split(b"\n")
+    return [line + b"\n" for line in whole] + ([rest] if rest else [])
