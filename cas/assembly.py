@@ -268,7 +268,7 @@ def plan_repair(
     good, and keeps what can be read. Raises `StoreNotFound`, `NotAStore`, `NewerFormat`,
     `StorageFailed`.
     """
-    _refuse_hosted(path, "is not repaired by this command: restore its database")
+    _refuse_hosted(path, "is not repaired here; docs/how-to/postgres.md says what helps")
     wishes = repairs.Wishes(
         tuple(os.fspath(source) for source in sources),
         prefer,

@@ -184,9 +184,18 @@ class Findings:
         """Objects that some finding says cannot be read."""
         return {id for draft in self._drafts for id in draft.ids}
 
-    def finish(self, places: Mapping[bytes, Iterable[str]]) -> tuple[Finding, ...]:
-        """All findings, the worst first; `places` tells which refs and paths need an object."""
+    def finish(
+        self, places: Mapping[bytes, Iterable[str]], *, hosted: bool = False
+    ) -> tuple[Finding, ...]:
+        """All findings, the worst first; `places` tells which refs and paths need an object. In a
+        store on a server (`hosted`) there is nothing that `cas repair` would do.
+        """
         order = list(Severity)
+        repairs = {
+            code: command
+            for code, command in REPAIRS.items()
+            if not (hosted and command.startswith(_MEND))
+        }
         found = [
             Finding(
                 CODES[d.code][0],
@@ -194,7 +203,7 @@ class Findings:
                 d.message,
                 d.subject,
                 _affected(d.ids, places),
-                REPAIRS.get(d.code, ""),
+                repairs.get(d.code, ""),
             )
             for d in self._drafts
         ]

@@ -177,7 +177,7 @@ class _Check:
         lost = self._findings.lost_ids()
         places = affected.places_of(lost, self._journal.refs, self._objects.read) if lost else {}
         return FsckReport(
-            self._findings.finish(places),
+            self._findings.finish(places, hosted=self._catalog.is_distant),
             len(self._known),
             self._records.content_bytes,
             len(self._survey.packs),

@@ -361,6 +361,35 @@ def test_another_prefix_than_its_own_is_refused(
         assert sound(store)
 
 
+def test_a_check_names_no_command_that_a_server_refuses(store: Store, tmp_path: Path) -> None:
+    """Of what is lost with a pack it says what it is, and not to run `cas repair`."""
+    store.put(os.urandom(300_000))
+    for path in (tmp_path / "packs").glob("*.pack"):
+        path.unlink()
+    found = fsck(store).findings
+    assert "pack-missing" in {finding.code for finding in found}
+    assert not [finding for finding in found if "cas repair" in finding.repair]
+
+
+def test_a_lost_database_is_made_good_from_its_packs(
+    store: Store, postgres: PostgresServer, tmp_path: Path
+) -> None:
+    """The bucket of a store whose rows are gone gives a folder store, and that a new one."""
+    write(store, files={"f": os.urandom(300_000), "g": b"young"})
+    store.maintain()
+    store.close()
+    rescue = tmp_path / "rescue"
+    shutil.copytree(tmp_path / "packs", rescue / "packs")
+    (rescue / "locks").mkdir()
+    cas.plan_repair(rescue).apply()
+    with cas.open(rescue) as found:
+        target = f"{fresh_url(postgres)}&bucket={tmp_path / 'new'}"
+        cas.copy(found, target)
+    with cas.open(target) as again:
+        assert again.snapshot("main")["g"] == b"young"
+        assert sound(again)
+
+
 def test_folder_verbs_refuse_a_server(url: str, tmp_path: Path) -> None:
     """Repair, salvage and adoption are of folders, and say what to do instead."""
     for call in (
