@@ -69,7 +69,7 @@ def parse(url: str) -> PostgresPlace:
     """
     load_driver()
     # Loaded here: every start of the command line comes by this file.
-    from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+    from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
     from psycopg import Error
     from psycopg.conninfo import conninfo_to_dict
@@ -82,7 +82,9 @@ def parse(url: str) -> PostgresPlace:
     own = {name: value for name, value in pairs if name in ("store", "schema", "bucket")}
     rest = urlencode([pair for pair in pairs if pair[0] not in own], quote_via=quote)
     try:
-        parameters = dict(conninfo_to_dict(urlunsplit(parts._replace(query=rest, fragment=""))))
+        # Put together by hand: `urlunsplit` leaves the slashes out before an empty host.
+        plain = f"{parts.scheme}://{parts.netloc}{parts.path}?{rest}"
+        parameters = dict(conninfo_to_dict(plain))
     except Error:
         # libpq repeats what it does not understand, and that may be a password.
         raise _unclear() from None
@@ -120,16 +122,25 @@ def _show(parameters: dict[str, Any], schema: str, store: str) -> str:
     from urllib.parse import quote, urlencode
 
     told = {name: str(parameters[name]) for name in _SHOWN if parameters.get(name)}
-    user, host = told.get("user", ""), told.get("host", "")
-    query = {}
-    if host.startswith("/"):
-        query["host"], host = host, ""
-    if told.get("port") and not host:
+    hosts, ports = told.get("host", "").split(","), told.get("port", "").split(",")
+    query, where = {}, ""
+    if any(host.startswith("/") for host in hosts):
+        query["host"] = told["host"]
+    elif len(hosts) == len(ports):
+        where = ",".join(map(_address, hosts, ports))
+    else:
+        where = ",".join(_address(host, "") for host in hosts)
+    if told.get("port") and not where.endswith(f":{ports[-1]}"):
         query["port"] = told["port"]
     if schema != DEFAULT_SCHEMA:
         query["schema"] = schema
     query["store"] = store
-    at = f"{quote(user)}@" if user else ""
-    port = f":{told['port']}" if told.get("port") and host and "," not in host else ""
-    database = quote(told.get("dbname", ""))
-    return f"postgresql://{at}{host}{port}/{database}?{urlencode(query, safe='/')}"
+    at = f"{quote(told['user'], safe='')}@" if "user" in told else ""
+    database = quote(told.get("dbname", ""), safe="")
+    return f"postgresql://{at}{where}/{database}?{urlencode(query, safe='/,')}"
+
+
+def _address(host: str, port: str) -> str:
+    """A host as it stands in a URL."""
+    name = f"[{host}]" if ":" in host else host
+    return f"{name}:{port}" if host and port else name

@@ -34,13 +34,26 @@ from tools.postgres_server import PASSWORD, PostgresServer
             "postgresql://u:hush@/d?host=/run&port=1&password=hush&sslpassword=hush",
             "postgresql://u@/d?host=/run&port=1&store=main",
         ),
-        ("postgresql://a:1,b:2/d?store=x", "postgresql://a,b/d?store=x"),
+        ("postgresql://a:1,b:2/d?store=x", "postgresql://a:1,b:2/d?store=x"),
+        ("postgresql://a,b/d?port=1", "postgresql://a,b/d?port=1&store=main"),
+        ("postgresql://[::1]:1/d", "postgresql://[::1]:1/d?store=main"),
+        ("postgresql:///d?host=/run", "postgresql:///d?host=/run&store=main"),
+        ("postgresql://", "postgresql:///?store=main"),
+        ("postgresql://a%2Fb%40c:hush@h/d%2Fe", "postgresql://a%2Fb%40c@h/d%2Fe?store=main"),
+        (
+            "postgresql://h1,h2/d?host=/a,/b&port=1,2",
+            "postgresql:///d?host=/a,/b&port=1,2&store=main",
+        ),
     ],
 )
 def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
     """What is shown of a place names server, database and store, and no password."""
     place = parse(url)
     assert place.shown == shown
+    assert parse(shown).shown == shown
+    secrets = ("password", "sslpassword")
+    told = {name: value for name, value in place.parameters.items() if name not in secrets}
+    assert parse(shown).parameters == told
     assert "hush" not in repr(place) + str(place)
 
 
