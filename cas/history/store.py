@@ -344,7 +344,7 @@ class Store(HistoryVerbs, Keeping, Watching):
             self._upkeep.maintain(self, budget_ms, stopping)
 
     def _tidy(self) -> None:
-        """At a close: end a spill that was begun; mirror the journal if much of it is in no pack."""
+        """At a close: end a spill that was begun; mirror the journal if much is in no pack."""
         objects = self.objects
         try:
             if self._spilling is not None:

@@ -135,8 +135,8 @@ def make_hosted(place: PostgresPlace, bucket: str | None, meta: Meta, clock: Clo
     """Make an empty store, and the schema where there is none, or bring that forward; False
     when there is a store of this name.
 
-    Raises `Invalid` without a bucket, or where the store has another, `NotAStore` for one that is not empty, `BucketTaken`,
-    `AccessDenied`, `StorageFailed`, `NewerFormat`.
+    Raises `Invalid` without a bucket, or where the store has another, `NotAStore` for one that is
+    not empty, `BucketTaken`, `AccessDenied`, `StorageFailed`, `NewerFormat`.
     """
     migrate(place)
     if exists(place):

@@ -322,7 +322,7 @@ def test_another_bucket_than_its_own_is_refused(
             lambda place=place: cas.open(f"{url}&bucket={quote(str(place), safe='')}"),
             lambda place=place: cas.init(url, bucket=place),
         ):
-            with pytest.raises(kind, match="packs|bucket"):
+            with pytest.raises(kind, match=r"packs|bucket"):
                 make()
     assert os.listdir(other) == ["cas-store.json"]
     assert os.listdir(tmp_path / "empty") == []
