@@ -103,8 +103,10 @@ class Database(Protocol):
     def many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         """A statement for each row of values."""
 
-    def insert(self, table: str, rows: Sequence[Sequence[Any]], conflict: str = "") -> None:
-        """Rows of all columns of a table; `conflict` is SQL for those that are there."""
+    def insert(self, table: str, rows: Iterable[Sequence[Any]], conflict: str = "") -> None:
+        """Rows of all columns of a table; `conflict` is SQL for those that are there. Nothing else
+        is asked of the database while `rows` are told.
+        """
 
     def plan(self, sql: str, values: Any) -> list[str]:
         """How a statement would be answered, in the database's words."""
@@ -140,7 +142,7 @@ class Database(Protocol):
 
     # -- full text ---------------------------------------------------------------------------
 
-    def add_texts(self, texts: Sequence[tuple[int, str]]) -> None:
+    def add_texts(self, texts: Iterable[tuple[int, str]]) -> None:
         """Texts of new rows, in their order."""
 
     def drop_texts(self, docs: Sequence[tuple[int]]) -> None:

@@ -222,8 +222,9 @@ class PostgresDatabase:
         if found:
             self._ask(lambda connection: connection.cursor().executemany(text, found))
 
-    def insert(self, table: str, rows: Sequence[Sequence[Any]], conflict: str = "") -> None:
+    def insert(self, table: str, rows: Iterable[Sequence[Any]], conflict: str = "") -> None:
         """`Database.insert`."""
+        rows = list(rows)
         if not rows:
             return
         self.run(*dialect.insertion(table, rows, conflict))
@@ -379,9 +380,9 @@ class PostgresDatabase:
 
     # -- full text ---------------------------------------------------------------------------
 
-    def add_texts(self, texts: Sequence[tuple[int, str]]) -> None:
+    def add_texts(self, texts: Iterable[tuple[int, str]]) -> None:
         """`Database.add_texts`."""
-        rows = self._texts.rows_of(texts)
+        rows = self._texts.rows_of(list(texts))
         if rows:
             self.run(
                 "INSERT INTO @text SELECT doc, part, body::tsvector FROM"

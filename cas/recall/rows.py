@@ -53,7 +53,9 @@ class Row(NamedTuple):
     """An aggregate's version, as the search database takes it. A plain tuple: made for each."""
 
     text: str
-    values: list[tuple[str, Any]]
+    values: dict[str, Any]
+    """By field: a text or a number, or a tuple of several. A dict of plain values is nothing that
+    Python's collector has to look at."""
     links: tuple[tuple[str, Link], ...]
     importance: float | None
     at_us: int | None
@@ -104,20 +106,21 @@ def row_of(shape: Shape, data: bytes) -> Row:
             links += tuple(found)
             if found:
                 linked.add(name)
-    values: list[tuple[str, Any]] = []
+    values: dict[str, Any] = {}
     for name, _how in shape.plain:
         value = get(name)
         kind = type(value)
-        if value is None or (kind is list and not value):
+        if kind in _PLAIN:
+            values[name] = value
+        elif value is None or (kind is list and not value):
             continue
-        if name in linked:
-            values += dict.fromkeys((name, link.id) for of, link in links if of == name)
-        elif kind in _PLAIN:
-            values.append((name, value))
-        elif kind is dict:
-            values += dict.fromkeys(_in_map(name, value))
-        else:
-            values += dict.fromkeys((name, each) for each in _values(value))
+        elif name in linked:
+            values[name] = tuple(dict.fromkeys(link.id for of, link in links if of == name))
+        elif isinstance(value, dict):
+            for place, each in dict.fromkeys(_in_map(name, value)):
+                values[place] = (*values.get(place, ()), each)
+        elif several := tuple(dict.fromkeys(_values(value))):
+            values[name] = several
     text = _text_of(shape, fields)
     tags = get("tags")
     archived = FLAG_ARCHIVED if isinstance(tags, list) and ARCHIVED in tags else 0

@@ -13,6 +13,7 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from attrs import frozen
@@ -198,11 +199,12 @@ class SqliteDatabase:
             except apsw.Error as error:
                 self._tell(error)
 
-    def insert(self, table: str, rows: Sequence[Sequence[Any]], conflict: str = "") -> None:
+    def insert(self, table: str, rows: Iterable[Sequence[Any]], conflict: str = "") -> None:
         """`Database.insert`."""
-        if rows:
-            marks = ", ".join("?" * len(rows[0]))
-            self.many(f"INSERT INTO {table} VALUES ({marks}) {conflict}", rows)
+        rows = iter(rows)
+        for first in rows:
+            marks = ", ".join("?" * len(first))
+            self.many(f"INSERT INTO {table} VALUES ({marks}) {conflict}", chain([first], rows))
 
     def plan(self, sql: str, values: Any) -> list[str]:
         """`Database.plan`."""
@@ -248,7 +250,7 @@ class SqliteDatabase:
 
     # -- full text ---------------------------------------------------------------------------
 
-    def add_texts(self, texts: Sequence[tuple[int, str]]) -> None:
+    def add_texts(self, texts: Iterable[tuple[int, str]]) -> None:
         """`Database.add_texts`."""
         self.many("INSERT INTO text(rowid, body) VALUES (?, ?)", texts)
 

@@ -105,8 +105,7 @@ class Taker:
                 self._doc += 1
                 group.add(self._doc, known, change, row, next(measures), (seq, time_us))
         group.write(self.database)
-        docs = [doc for doc, _ in group.texts]
-        self._projection.models.add(self.database, docs, [text for _, text in group.texts])
+        self._projection.models.add(self.database, group.docs, group.texts)
 
     def _known(self, change: RecordChange) -> _Known:
         """The numbers of a type and its fields."""
@@ -177,7 +176,7 @@ class _Known(NamedTuple):
     """The numbers that a type and its fields have in the database."""
 
     code: int
-    fields: dict[str, int]
+    fields: _Fields
 
 
 _UNTIL: Final = 5
@@ -185,12 +184,18 @@ _UNTIL: Final = 5
 
 
 class _Group:
-    """Rows that are written together, table by table."""
+    """Rows that are written together, table by table.
+
+    Of each as few objects as will do: what is held until all are written costs Python's collector
+    as much as writing it.
+    """
 
     def __init__(self) -> None:
-        self.texts: list[tuple[int, str]] = []
+        self.docs: list[int] = []
+        self.texts: list[str] = []
         self.items: list[list[Any]] = []
-        self.values: list[tuple[int, Any, int]] = []
+        self.fields: list[_Fields] = []
+        self.values: list[dict[str, Any]] = []
         self.links: list[tuple[Any, ...]] = []
         self.open: dict[tuple[int, str], int] = {}
         self.closed: list[tuple[int, str, int]] = []
@@ -218,14 +223,20 @@ class _Group:
         tokens, words = measure
         seq, time_us = when
         self.open[type, change.id] = len(self.items)
-        self.texts.append((doc, text))
+        self.docs.append(doc)
+        self.texts.append(text)
         self.items.append(
             [
                 *(doc, type, change.id, change.new, seq, None, time_us, words, tokens),
                 *(importance, at_us, from_us, to_us, trust, flags),
             ]
         )
-        self.values += [(fields[name], value, doc) for name, value in values]
+        if not values.keys() <= fields.keys():
+            # Places in maps that are met for the first time.
+            for name in values:
+                fields[name]
+        self.fields.append(fields)
+        self.values.append(values)
         if links:
             self.links += [(doc, fields[of], link.type, link.id, link.pin) for of, link in links]
 
@@ -235,6 +246,17 @@ class _Group:
             "UPDATE @item SET until = ? WHERE id = ? AND type = ? AND until IS NULL", self.closed
         )
         db.insert("item", self.items)
-        db.add_texts(self.texts)
-        db.insert("value", self.values, "ON CONFLICT DO NOTHING")
+        db.add_texts(zip(self.docs, self.texts, strict=True))
+        db.insert("value", self._values(), "ON CONFLICT DO NOTHING")
         db.insert("link", self.links, "ON CONFLICT DO NOTHING")
+
+    def _values(self) -> Iterator[tuple[int, Any, int]]:
+        """Rows of `value`, one after the other."""
+        for doc, fields, values in zip(self.docs, self.fields, self.values, strict=True):
+            for name, value in values.items():
+                code = fields[name]
+                if type(value) is tuple:
+                    for each in value:
+                        yield code, each, doc
+                else:
+                    yield code, value, doc

@@ -363,6 +363,7 @@ class Machine(Aggregate):
     """Something with a map."""
 
     data: dict[str, Any] = part(factory=dict, searchable="keyword")
+    is_on: bool = part(default=False, searchable="keyword")
 
 
 def test_a_place_in_a_map_is_a_field(store: Store, recall: Recall) -> None:
@@ -381,6 +382,7 @@ def test_a_place_in_a_map_is_a_field(store: Store, recall: Recall) -> None:
     assert ids(field("data.env.cores") > 4) == ["b"]
     assert ids(field("data.env.name").begins("l") | field("data.tags").has("y")) == ["a", "b"]
     assert ids({"data.is_old": True}) == ["b"]
+    assert (ids({"is_on": False}), ids({"is_on": True})) == (["a", "b", "c"], [])
     assert ids(~field("data.env.name").is_set()) == ["c"]
     assert ids(field("data.nowhere") == 1) == []
     assert ids(order="-data.env.cores") == ["b", "a", "c"]
