@@ -37,6 +37,8 @@ _ANY_FOLDERS: Final = re.compile(r"(\(\?:\.\+/\)\?|\(\?:/\.\+\)\?)")
 
 _SIGN: Final = 0xF0000
 """The first sign; no byte is one."""
+_LINE_BYTES_MAX: Final = 1 << 16
+"""As many signs there are. A longer line, many times as long as any path, matches nothing."""
 
 _CLASSES: Final = {
     "alnum": string.ascii_letters + string.digits,
@@ -108,8 +110,11 @@ def _compile(line: str) -> _Pattern | None:
     """The pattern of a line; None for comments, empty lines and, as in git, broken patterns."""
     from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
+    signed = _signed(_trim(line)) if len(line) <= _LINE_BYTES_MAX else None
+    if signed is None:
+        return None
+    text, meant = signed
     try:
-        text, meant = _signed(_trim(line))
         regex, include = GitIgnoreSpecPattern.pattern_to_regex(_plain(text))
     except ValueError:
         return None
@@ -151,10 +156,10 @@ def _steady_names(regex: str, *, last: bool) -> str:
     return steady
 
 
-def _signed(text: str) -> tuple[str, dict[str, str]]:
+def _signed(text: str) -> tuple[str, dict[str, str]] | None:
     """A line with a sign in place of each bracket and blank, and the expression each stands for.
 
-    Raises `ValueError` for brackets that do not end.
+    None where brackets do not end.
     """
     parts: list[str] = []
     meant: dict[str, str] = {}
@@ -169,7 +174,10 @@ def _signed(text: str) -> tuple[str, dict[str, str]]:
             if char[1:].isspace():
                 char = "\\" + _stand_in(re.escape(char[1:]), meant)
         elif char == "[":
-            found, end = _bracket(text, at + 1)
+            bracket = _bracket(text, at + 1)
+            if bracket is None:
+                return None
+            found, end = bracket
             # A slash in brackets matches nothing, but ties the pattern to its folder all the same.
             anchored = anchored or "/" in text[at:end]
             char = _stand_in(
@@ -192,10 +200,10 @@ def _stand_in(expression: str, meant: dict[str, str]) -> str:
     return sign
 
 
-def _bracket(text: str, at: int) -> tuple[frozenset[str], int]:
+def _bracket(text: str, at: int) -> tuple[frozenset[str], int] | None:
     """What brackets match, read as git reads them (wildmatch.c), and where the pattern goes on.
 
-    `at` is behind the opening one. Raises `ValueError` where they do not end.
+    `at` is behind the opening one. None where they do not end, or name a class that is none.
     """
     negated = text[at : at + 1] in ("!", "^")
     start = at = at + negated
@@ -207,7 +215,7 @@ def _bracket(text: str, at: int) -> tuple[frozenset[str], int]:
         at += bool(ranged)
         at += text[at : at + 1] == "\\" and not named
         if at >= len(text) or (named and named[1] not in _CLASSES):
-            raise ValueError(text)
+            return None
         if named:
             found.update(_CLASSES[named[1]])
         elif ranged:

@@ -140,7 +140,7 @@ def test_a_patch_says_which_side_is_no_file() -> None:
 
 
 def test_texts_of_a_hundred_lines_in_many_orders_are_compared(rng: random.Random) -> None:
-    """A table of few different lines is work for seconds; it was work for an hour."""
+    """A table of few different lines is work for seconds; it was work for minutes."""
     old, new = (b"".join(b"%d\n" % rng.randrange(110) for _ in range(400_000)) for _ in range(2))
     found = text_diff(old, new, "f")
     assert found is not None

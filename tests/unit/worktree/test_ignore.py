@@ -89,6 +89,13 @@ def test_no_pattern_explodes(line: bytes, path: bytes) -> None:
     assert left_out(line, path + (b"/" if b"/" in path else b"") + line[-1:])
 
 
+@pytest.mark.parametrize("line", [b"[a]" * 40_000, b"\t" * 70_000, b"*a" * 20_000, b"[" * 70_000])
+def test_lines_of_any_length_are_read(line: bytes) -> None:
+    """A line longer than any path leaves nothing out, and ends nothing."""
+    assert not left_out(line, b"a")
+    assert left_out(line + b"\na", b"a")
+
+
 def test_a_deeper_file_stands_above_a_higher_one(store: Store, tmp_path: Path) -> None:
     """It may take in again what the higher one leaves out, but not below a left-out directory."""
     tree: Tree = {
