@@ -54,10 +54,12 @@ class Begun:
                     bucket.delete(packed.name)
                 for begun in list(bucket.unfinished()):
                     bucket.discard(begun.name)
-            self.let_go()
+            self.let_go(clock)
 
-    def let_go(self) -> None:
-        """Take the claim of a folder back, if nothing else is there. Never raises."""
+    def let_go(self, clock: Clock) -> None:
+        """Take the claim back, if nothing else is there. Never raises."""
+        if self.record is not None:
+            remote.release(self.record, clock, packs=False)
         with suppress(OSError):
             if self._is_ours() and os.listdir(self.where) == [CLAIM]:
                 OS_FILES.unlink(os.path.join(self.where, CLAIM))

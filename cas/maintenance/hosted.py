@@ -155,7 +155,7 @@ def make_hosted(place: PostgresPlace, bucket: str | None, meta: Meta, clock: Clo
         # The answer may be lost, and the store be there: only the claim of an empty place goes.
         with suppress(CasError):
             if not exists(place):
-                begun.let_go()
+                begun.let_go(clock)
         raise
     if not made:
         begun.release(clock)
@@ -205,9 +205,10 @@ def fill_hosted(
     try:
         fill(bucket_at(named, clock), open_new)
     except BaseException:
+        # Nobody knows of it by the name that it has yet, also where that cannot be taken back.
         with suppress(CasError):
             drop(building)
-            begun.release(clock)
+        begun.release(clock)
         raise
     try:
         made = rename(building, place)
@@ -219,5 +220,5 @@ def fill_hosted(
     if not made:
         with suppress(CasError):
             drop(building)
-            begun.release(clock)
+        begun.release(clock)
     return made

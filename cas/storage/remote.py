@@ -139,13 +139,17 @@ def _claim(bucket: S3Bucket) -> str:
     return mark
 
 
-def release(record: BucketRecord, clock: Clock) -> None:
-    """Clear a prefix that was claimed for a store that never came to be. Never raises."""
+def release(record: BucketRecord, clock: Clock, *, packs: bool = True) -> None:
+    """Clear a prefix that was claimed for a store that never came to be; without `packs` only one
+    that holds nothing but the claim. Never raises.
+    """
     with suppress(CasError):
         bucket = connect(record.address, clock)
         found = bucket.mark_of(CLAIM)
         if found is not None and found[1] == record.claim:
             for file in bucket.list():
+                if not packs:
+                    return
                 bucket.delete(file.name)
             bucket.delete(CLAIM)
         bucket.close()

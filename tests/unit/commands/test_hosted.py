@@ -273,6 +273,35 @@ def test_a_store_that_never_came_to_be_gives_its_folder_back(
         assert cas.copy(source, url, bucket=str(tmp_path / "other")).created
 
 
+@pytest.mark.parametrize("where", ["folder", "prefix"])
+def test_who_may_make_no_store_leaves_its_place_as_it_was(
+    where: str,
+    store: Store,
+    postgres: PostgresServer,
+    tmp_path: Path,
+    s3_server: S3Server,
+    s3_url: Callable[[str], str],
+) -> None:
+    """A writer, who may not make stores, is refused to make or to fill one; who may then makes it
+    in the same folder, or below the same prefix.
+    """
+    role = f"makes_{where}"
+    postgres.run(f"CREATE ROLE {role} LOGIN")
+    for statement in grants("cas", "writer", role):
+        postgres.run(statement)
+    at = f"{s3_url('packs')}?endpoint={s3_server.endpoint}"
+    bucket = str(tmp_path / "place") if where == "folder" else at
+    write(store, files={"f": os.urandom(300_000)})
+    url = fresh_url(postgres)
+    for act in (
+        lambda place: cas.init(place, bucket=bucket),
+        lambda place: cas.copy(store, place, bucket=bucket),
+    ):
+        with pytest.raises(AccessDenied, match="permission"):
+            act(url.replace("postgres@", f"{role}@"))
+    assert cas.copy(store, url, bucket=bucket).created
+
+
 def test_many_that_make_one_store_share_its_folder(url: str, tmp_path: Path) -> None:
     """One makes it, and the others find it, although the folder is claimed before the row is
     there.
