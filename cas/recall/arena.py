@@ -202,6 +202,12 @@ class Arena:
             terms.append(Term(places, state.rarity(key, places.docs)))
         return Fit(state, terms, self._sums.room_for(self.size))
 
+    def remember(self, term: str, size: int, places: Places) -> None:
+        """Rows of a term among the first `size`, which somebody else has read."""
+        key = "text", term
+        if key not in self._remembered:
+            self._remembered.of(key, size, lambda _: places)
+
     def _places(self, db: Database, clause: Clause) -> tuple[Any, Places]:
         """Rows, of any state, that match a clause, and how often it stands in each."""
         term = db.term(clause.text) if clause.kind == "word" else None

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections import Counter as Counts
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import evolve
 
-from cas.errors import Invalid, ModelUnavailable, Unsupported
+from cas.errors import CasError, Invalid, ModelUnavailable, Unsupported
 from cas.later import Later
 from cas.model.ids import BlobId
 from cas.recall.arena import Arena
+from cas.recall.beforehand import WARM_ROWS, Beforehand
 from cas.recall.database import Database
 from cas.recall.masks import Masks
 from cas.recall.models import Model
@@ -56,6 +58,7 @@ class Engine:
         self._arena = Arena()
         self._made = -1
         self._asked = False
+        self._beforehand: Beforehand | None = None
         self._masks: Masks | None = None
         self._model: Model | None = None
 
@@ -94,6 +97,7 @@ class Engine:
                 model=request.model,
             )
         masks = self.masks(db)
+        self._read_beforehand()
         self._asked = True
         held = masks.held(request.seq, request.types)
         counts: Counts[str] = Counts()
@@ -108,12 +112,37 @@ class Engine:
         """
         projection = self._projection
         if self._made != projection.made or self._masks is None:
+            self.close()
             self._arena, self._made, self._asked = Arena(), projection.made, False
             self._masks = Masks(self._arena, projection)
         model = 0 if self._model is None else self._model.code
         self._arena.refresh(db, projection.seq, model, once=not self._asked)
         self._masks.database = db
         return self._masks
+
+    def _read_beforehand(self) -> None:
+        """From the second question on common words are read beside: a command asks only one."""
+        connect = self._projection.beside()
+        if self._beforehand is not None:
+            for term, size, places in self._beforehand.take():
+                self._arena.remember(term, size, places)
+        elif self._asked and self._arena.size >= WARM_ROWS and connect is not None:
+            with suppress(CasError):
+                self._beforehand = Beforehand(connect(), self._texts_of, self._arena.size)
+
+    def _texts_of(self, db: Database, docs: Sequence[int]) -> list[str]:
+        projection = self._projection
+        rows = self.links_of(db, docs).values()
+        contents = projection.store.get_many([row.pin for row in rows if row.pin])
+        return [
+            projection.text_of(row.type, data) for row, data in zip(rows, contents, strict=True)
+        ]
+
+    def close(self) -> None:
+        """End what goes on beside questions."""
+        beforehand, self._beforehand = self._beforehand, None
+        if beforehand is not None:
+            beforehand.close()
 
     # -- ranking -----------------------------------------------------------------------------
 

@@ -61,7 +61,7 @@ class Remembered:
         """The places among the first `size` rows; `ask` reads those from a row on."""
         upto, known = self._held.get(key, (0, None))
         if known is None or upto < size:
-            more = _places(*ask(upto), size)
+            more = places_of(*ask(upto), size)
             if known is not None:
                 self._bytes -= _bytes_of(known)
                 docs, counts = (np.concatenate(pair) for pair in zip(known, more, strict=True))
@@ -76,7 +76,8 @@ class Remembered:
         return known
 
 
-def _places(docs: Any, counts: Any, size: int) -> Places:
+def places_of(docs: Any, counts: Any, size: int) -> Places:
+    """Places among the first `size` rows, in as few bytes as they need."""
     if len(docs) and docs.max() >= size:
         # Taken in by another handle since: they are of no state that is asked about.
         here = docs < size

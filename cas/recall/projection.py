@@ -131,6 +131,12 @@ class Projection:
         """Where the database lies; ":memory:" where the store has no place for one."""
         return self._home.path
 
+    def beside(self) -> Callable[[], Database] | None:
+        """What makes another connection to the database, which lies near; else None."""
+        database = self._database
+        is_near = database is not None and database.chooser is None and self.path != ":memory:"
+        return self._home.open if is_near else None
+
     def close(self) -> None:
         """Give up the database; the next use opens it again."""
         with self._lock:

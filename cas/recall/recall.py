@@ -104,6 +104,8 @@ class Recall:
             keeping, self._keeping = self._keeping, None
         if keeping is not None:
             keeping.close()
+        with self._lock:
+            self._engine.close()
         self.projection.close()
 
     def models(self) -> list[ModelState]:

@@ -16,6 +16,8 @@ CLAUSES_MAX: Final = 32
 
 _PART: Final = re.compile(r'"([^"]*)"(\*?)|(\w[\w\']*)(\*?)')
 _WORD: Final = re.compile(r"\w")
+WORDS: Final = re.compile(r"\w[\w\']*")
+"""A word as a query has it."""
 STOP_WORDS: Final = frozenset(
     [
         "a",
