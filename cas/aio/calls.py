@@ -149,7 +149,7 @@ class StoreCalls(VerbCalls):
         """Content of a blob, verified. Raises `ObjectNotFound`, `WrongKind`, `Corrupt`."""
         return await self._run(lambda: self.sync.get(id))
 
-    def get_many(self, ids: Iterable[ObjectId]) -> Items[bytes]:
+    def get_many(self, ids: Iterable[ObjectId | str]) -> Items[bytes]:
         """Contents of blobs in the order given, read in the order in which they lie."""
         return Items(self._threads, lambda: self.sync.get_many(ids))
 
@@ -158,8 +158,8 @@ class StoreCalls(VerbCalls):
         made = await self._run(lambda: self.sync.open(id))
         return AsyncReader(made, self._threads, self._lock)
 
-    async def has(self, id: ObjectId) -> bool:
-        """Whether the store holds the object."""
+    async def has(self, id: ObjectId | str) -> bool:
+        """Whether the store holds the object. Raises `InvalidId`, `AmbiguousRevision`."""
         return await self._run(lambda: self.sync.has(id))
 
     async def size(self, id: ObjectId | str) -> int:

@@ -13,8 +13,8 @@ from typing import Protocol, Self, TypeVar
 from cas.aio.streams import Items
 from cas.aio.threads import Face, Threads, to_the_end
 from cas.history.branch import BranchEdit
+from cas.history.core import PutBatch
 from cas.history.snapshot import Snapshot
-from cas.history.store import PutBatch
 from cas.history.transaction import Transaction
 from cas.history.view import View
 from cas.model.entry import Entry

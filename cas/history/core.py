@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Final
 
 from cas.catalog.catalog import CatalogReader, EntryRow
@@ -15,7 +16,7 @@ from cas.errors import CasError, Invalid, ReadOnly
 from cas.history.timeline import Moment, Timeline
 from cas.limits import KIB, LINK_TARGET_BYTES_MAX, MIB, WHOLE_BLOB_BYTES_MAX
 from cas.model.entry import Entry, txid_floor, txid_from_key
-from cas.model.ids import Kind, ObjectId, digest_blob
+from cas.model.ids import BlobId, Kind, ObjectId, digest_blob
 from cas.model.names import quoted
 from cas.model.objects import Commit, EntryKind
 from cas.model.values import frozen
@@ -257,3 +258,40 @@ class Core:
             row = reader.entry(seq)
         self.objects.catalog.harden(reading=True)
         return None if row is None else self.timeline.decode(row)
+
+
+class PutBatch:
+    """`with store.batch() as batch`: puts that become durable together at its end."""
+
+    def __init__(self, core: Core, batch: Batch) -> None:
+        self._core = core
+        self._batch = batch
+
+    def put(self, content: bytes | Readable) -> BlobId:
+        """Stage a blob; it exists when the block has ended normally."""
+        id = self._core.put_content(self._batch, content)[0]
+        self._batch.promise((id,))
+        return BlobId(id)
+
+    def get(self, id: ObjectId) -> bytes:
+        """Content of a blob, those staged here included."""
+        return self._core.staged_blob(self._batch, id)
+
+
+_IDS: Final = frozenset((ObjectId, *ObjectId.__subclasses__()))
+_GROUP: Final = 1024
+
+
+def named_ids(
+    ids: Iterable[ObjectId | str], find: Callable[[ObjectId | str], ObjectId]
+) -> Iterator[ObjectId]:
+    """Ids as such, those that are told as text found; looked at in groups, as most are ids."""
+    return chain.from_iterable(_groups(ids, find))
+
+
+def _groups(
+    ids: Iterable[ObjectId | str], find: Callable[[ObjectId | str], ObjectId]
+) -> Iterator[Iterable[ObjectId]]:
+    waiting = iter(ids)
+    while group := list(islice(waiting, _GROUP)):
+        yield group if _IDS.issuperset(map(type, group)) else map(find, group)  # type: ignore[misc]

@@ -14,9 +14,16 @@ from os import PathLike, fspath
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from cas.errors import CasError, EntryNotFound, Invalid, Unavailable, Unsupported
+from cas.errors import (
+    CasError,
+    EntryNotFound,
+    Invalid,
+    ObjectNotFound,
+    Unavailable,
+    Unsupported,
+)
 from cas.history.automatic import AUTOMATIC, Automatic
-from cas.history.core import CommitCache, Core, warn
+from cas.history.core import CommitCache, Core, PutBatch, named_ids, warn
 from cas.history.horizon import check_seq, horizon_now
 from cas.history.keeping import Keeping
 from cas.history.timeline import Timeline
@@ -43,7 +50,6 @@ if TYPE_CHECKING:
     from cas.model.objects import Commit
     from cas.objects import mirror as mirrors
     from cas.objects import spill as spills
-    from cas.objects.batch import Batch
     from cas.objects.content import BlobReader, Readable
     from cas.objects.spill import Spill
 else:
@@ -54,24 +60,6 @@ else:
     spills = Later("cas.objects.spill")
     transactions = Later("cas.history.transaction", keep=True)
     views = Later("cas.history.view")
-
-
-class PutBatch:
-    """`with store.batch() as batch`: puts that become durable together at its end."""
-
-    def __init__(self, core: Core, batch: Batch) -> None:
-        self._core = core
-        self._batch = batch
-
-    def put(self, content: bytes | Readable) -> BlobId:
-        """Stage a blob; it exists when the block has ended normally."""
-        id = self._core.put_content(self._batch, content)[0]
-        self._batch.promise((id,))
-        return BlobId(id)
-
-    def get(self, id: ObjectId) -> bytes:
-        """Content of a blob, those staged here included."""
-        return self._core.staged_blob(self._batch, id)
 
 
 class Store(HistoryVerbs, Keeping, Watching):
@@ -172,16 +160,21 @@ class Store(HistoryVerbs, Keeping, Watching):
         content = self._get(id)
         return self.objects.get(id, Kind.BLOB) if content is None else content
 
-    def get_many(self, ids: Iterable[ObjectId]) -> Iterator[bytes]:
+    def get_many(self, ids: Iterable[ObjectId | str]) -> Iterator[bytes]:
         """Contents of blobs in the order given, read in the order in which they lie."""
-        return self.objects.blobs(ids)
+        return self.objects.blobs(named_ids(ids, self.find))
 
     def open(self, id: ObjectId | str) -> BlobReader:
         """A blob as a readable, seekable stream in bounded memory."""
         return self.objects.open(self.find(id))
 
-    def has(self, id: ObjectId) -> bool:
-        """Whether the store holds the object."""
+    def has(self, id: ObjectId | str) -> bool:
+        """Whether the store holds the object. Raises `InvalidId`, `AmbiguousRevision`."""
+        if not isinstance(id, ObjectId):
+            try:
+                id = self.find(id)
+            except ObjectNotFound:
+                return False
         return self.objects.has(id)
 
     def size(self, id: ObjectId | str) -> int:

@@ -12,6 +12,7 @@ import cas
 from cas.errors import (
     CasError,
     Invalid,
+    InvalidId,
     RevisionNotFound,
     UnknownType,
 )
@@ -162,6 +163,21 @@ def test_ids_of_absent_objects(store: Store) -> None:
     with pytest.raises(cas.NotFound):
         store.snapshot(CommitId(bytes(32)))
     assert not store.has(BlobId(bytes(32)))
+
+
+def test_ids_may_be_text_wherever_one_is_taken(store: Store) -> None:
+    """`has` and `get_many` take what `get` takes; what spells no id is told, and no puzzle."""
+    id = store.put(b"x")
+    for text in (id, str(id), id.short):
+        assert store.has(text)
+        assert list(store.get_many([id, text])) == [b"x", b"x"]
+    assert not store.has("0" * 64)
+    assert not store.has("0" * 8)
+    for wrong in ("zz", b"abc", bytes(id), 5, None):
+        with pytest.raises(InvalidId):
+            store.has(wrong)  # type: ignore[arg-type]
+        with pytest.raises(InvalidId):
+            list(store.get_many([id, wrong]))  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize("wrong", [None, 5, "a/store"])
