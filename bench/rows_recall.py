@@ -74,8 +74,8 @@ def row_recall(ctx: Context) -> None:
 def ask_by_turns(
     ctx: Context, questions: list[str], asked: Mapping[str, tuple[Worker, str]]
 ) -> None:
-    """Ask all, a block each by turns, and record median and p99 by key; the first block, which
-    reads what is read once, does not count.
+    """Ask all, a block each by turns, and record median and p99 by key; the first block does not
+    count, which reads what is read once, and what goes on being read beside it is waited for.
     """
     seconds: dict[str, list[float]] = {key: [] for key in asked}
     used: dict[str, list[float]] = {key: [] for key in asked}
@@ -85,6 +85,8 @@ def ask_by_turns(
             answer = worker.ask(how, questions=block, budget=BUDGET)
             if not answer["given"]:
                 raise AssertionError(f"{key}: nothing was found")
+            if not start:
+                worker.ask("settle")
             seconds[key] += answer["seconds"] if start else []
             used[key] += answer["processor"] if start else []
     for key, found in seconds.items():

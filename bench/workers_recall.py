@@ -11,6 +11,7 @@ import itertools
 import json
 import sqlite3
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -79,6 +80,13 @@ class Contender:
 
     def do_ask(self, request: Request) -> dict[str, Any]:
         return self.timed(lambda text: self.answer(text, request["budget"]), request["questions"])
+
+    def do_settle(self, request: Request) -> dict[str, Any]:
+        """Wait for what is read beside the first questions."""
+        for thread in threading.enumerate():
+            if thread.name == "cas-recall-words":
+                thread.join()
+        return {}
 
     def answer(self, question: str, budget: int) -> int:
         raise NotImplementedError
