@@ -1,17 +1,18 @@
-"""Plots of a run as SVG: one file a family of rows, a panel a quantity, a bar a contender.
+"""Plots of runs as SVG: one file a family of rows, a panel a quantity, a bar a contender.
 
-Invariant: a plot shows what `report.py` prints of the same run, and nothing else: the bar ends at
-the headline, the thin line goes from the least sample to the greatest. Written by hand, because a
-bar is a rectangle and a library would be the largest thing that the bench installs.
+Invariant: a plot shows what one run has of its family, the newest of those given that has it, and
+nothing else: the bar ends at the headline, the thin line goes from the least sample to the
+greatest. Written by hand, because a bar is a rectangle and a library would be the largest thing
+that the bench installs.
 
-    python bench/plots.py bench/results/RUN.json FOLDER
+    python bench/plots.py bench/results/*.json bench/plots
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 
@@ -102,24 +103,27 @@ def _text(x: float, y: float, text: str, anchor: str, *, bold: bool = False) -> 
     return f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}"{weight}>{escape(text)}</text>'
 
 
-def write(run: Run, folder: Path) -> list[Path]:
-    """A file for each family of a run."""
+def write(runs: Sequence[Run], folder: Path) -> list[Path]:
+    """A file for each family of runs, oldest first."""
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for row, panels in families(run).items():
-        path = folder / f"{row}.svg"
-        path.write_text(draw(f"{row}, commit {run.commit}, {run.started}", panels))
-        written.append(path)
+    newest = {
+        row: draw(f"{row}, commit {run.commit}, {run.started}", panels)
+        for run in runs
+        for row, panels in families(run).items()
+    }
+    written = [folder / f"{row}.svg" for row in sorted(newest)]
+    for path in written:
+        path.write_text(newest[path.stem])
     return written
 
 
 def main() -> None:
-    """Write the plots of one run into a folder."""
+    """Write the plots of runs, oldest first, into a folder."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("run", type=Path)
+    parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("folder", type=Path)
     options = parser.parse_args()
-    for path in write(load(options.run), options.folder):
+    for path in write([load(path) for path in options.runs], options.folder):
         print(path)
 
 

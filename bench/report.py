@@ -54,7 +54,8 @@ _LEGEND = (
     "Written by `bench/report.py` from the JSON files of `bench/run.py`; method in "
     "[README.md](README.md). A figure is the median of its samples unless the README says "
     "otherwise (worst: memory, fairness, longest wait, bytes added); in brackets least and "
-    "greatest sample. Ratio = product / peer of the same run."
+    "greatest sample. Ratio = product / peer of the same run. Of each family of rows there is a "
+    "[plot](plots)."
 )
 
 
