@@ -17,10 +17,10 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cas.history.verbs import HistoryVerbs
-
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+from cas.history.verbs import HistoryVerbs  # noqa: E402 - the checkout, wherever this is started
 
 WRAPPED = {
     "Transaction": "AsyncTransaction",

@@ -96,19 +96,27 @@ class VerbCalls(Face[Store]):
             )
         )
 
-    async def plan_cherry_pick(
+    async def plan_pick(
         self,
         into: str,
         revision: str | ObjectId,
         *,
+        back: bool = False,
         mainline: int | None = None,
         on_conflict: OnConflict = "report",
         renames: bool = True,
     ) -> MergePlan:
-        """What `cherry_pick` would do; writes nothing. Raises as it does, but `RefConflict`."""
+        """What `cherry_pick` would do, or with `back` what `revert` would; writes nothing. Raises
+        as these do, but for `RefConflict`.
+        """
         return await self._run(
-            lambda: self.sync.plan_cherry_pick(
-                into, revision, mainline=mainline, on_conflict=on_conflict, renames=renames
+            lambda: self.sync.plan_pick(
+                into,
+                revision,
+                back=back,
+                mainline=mainline,
+                on_conflict=on_conflict,
+                renames=renames,
             )
         )
 
@@ -139,22 +147,6 @@ class VerbCalls(Face[Store]):
                 mainline=mainline,
                 on_conflict=on_conflict,
                 renames=renames,
-            )
-        )
-
-    async def plan_revert(
-        self,
-        into: str,
-        revision: str | ObjectId,
-        *,
-        mainline: int | None = None,
-        on_conflict: OnConflict = "report",
-        renames: bool = True,
-    ) -> MergePlan:
-        """What `revert` would do; writes nothing. Raises as `revert` does, but `RefConflict`."""
-        return await self._run(
-            lambda: self.sync.plan_revert(
-                into, revision, mainline=mainline, on_conflict=on_conflict, renames=renames
             )
         )
 

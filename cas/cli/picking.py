@@ -52,7 +52,7 @@ def cherry_pick(front: Front, /, **words: Any) -> None:
     The branch (main unless said) gets what REV changed of its parent, as a commit of its own, and
     nothing else of REV's history. Prints the commit. Conflicts are told as by `cas merge`.
     """
-    _run(front, "cherry_pick", **words)
+    _run(front, back=False, **words)
 
 
 @click.command("revert", cls=CasCommand)
@@ -65,13 +65,13 @@ def revert(front: Front, /, **words: Any) -> None:
     parent. Prints the commit. Conflicts are told as by `cas merge`. To put a branch back to where
     it was, use `cas undo` or `cas rewind`.
     """
-    _run(front, "revert", **words)
+    _run(front, back=True, **words)
 
 
 def _run(
     front: Front,
-    verb: str,
     *,
+    back: bool,
     revision: str,
     branch: str,
     message: str,
@@ -80,21 +80,22 @@ def _run(
     no_renames: bool,
     dry_run: bool,
 ) -> None:
+    document = "revert" if back else "cherry-pick"
     how: dict[str, Any] = {
         "mainline": mainline,
         "on_conflict": on_conflict,
         "renames": not no_renames,
     }
-    document = verb.replace("_", "-")
     if dry_run:
         with front.store() as store:
-            plan = getattr(store, f"plan_{verb}")(branch, revision, **how)
+            plan = store.plan_pick(branch, revision, back=back, **how)
         tell_plan(front, plan, f"{document}-plan")
         return
     author = default_author()
     with front.store(write=True) as store:
         front.check_branches(store, branch)
-        done = getattr(store, verb)(branch, revision, author=author, message=message, **how)
+        do = store.revert if back else store.cherry_pick
+        done = do(branch, revision, author=author, message=message, **how)
     tell(front, done, document)
 
 

@@ -11,9 +11,9 @@ other renamed stays where it was put.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from attrs import field, frozen
+from attrs import frozen
 
 from cas.history.renames import Read, origins
 from cas.model.names import to_text
@@ -37,9 +37,9 @@ class Followed:
 class Following:
     """What following renames adds to a merge: more edits, and the conflicts that are left."""
 
-    edits: dict[Path, Value | None] = field(factory=dict)
-    clashes: list[TreeConflict] = field(factory=list)
-    followed: list[Followed] = field(factory=list)
+    edits: Mapping[Path, Value | None]
+    clashes: tuple[TreeConflict, ...]
+    followed: tuple[Followed, ...]
 
 
 @frozen
@@ -53,30 +53,28 @@ class Sides:
 
 
 def follow(
-    sides: Sides, clashes: Iterable[TreeConflict], nodes: NodeStore, read: Read, settle: Settle
+    sides: Sides, clashes: Sequence[TreeConflict], nodes: NodeStore, read: Read, settle: Settle
 ) -> Following:
     """Merge at its new path what was renamed, of the conflicts that a merge has found."""
-    found = Following(clashes=list(clashes))
-    wanted = [clash for clash in found.clashes if _is_lost(clash) or _is_new(clash)]
-    if not wanted:
-        return found
-    search = _Search(sides, nodes, read)
-    taken = {clash.path for clash in found.clashes}
-    for clash in wanted:
-        at = search.alike(clash) if _is_new(clash) else search.moved(clash, taken)
+    search = _Search(sides, clashes, nodes, read)
+    edits: dict[Path, Value | None] = {}
+    left: list[TreeConflict] = []
+    followed: list[Followed] = []
+    for clash in clashes:
+        at = search.find(clash)
         if at is None:
+            left.append(clash)
             continue
         origin, moved = at
-        found.clashes.remove(clash)
         if clash.ours is not None and origin == clash.path:
-            found.edits[origin] = None
+            edits[origin] = None
         value = settle(moved)
         if value is None:
-            found.clashes.append(moved)
-        found.edits[moved.path] = moved.ours if value is None else value
-        found.followed.append(Followed(_text(origin), _text(moved.path)))
-    found.clashes.sort(key=lambda clash: clash.path)
-    return found
+            left.append(moved)
+        edits[moved.path] = moved.ours if value is None else value
+        followed.append(Followed(_text(origin), _text(moved.path)))
+    left.sort(key=lambda clash: clash.path)
+    return Following(edits, tuple(left), tuple(followed))
 
 
 def _is_lost(clash: TreeConflict) -> bool:
@@ -94,21 +92,29 @@ def _is_new(clash: TreeConflict) -> bool:
 class _Search:
     """Where the files of the base went on either side; looked for once a side, when needed."""
 
-    def __init__(self, sides: Sides, nodes: NodeStore, read: Read) -> None:
+    def __init__(
+        self, sides: Sides, clashes: Iterable[TreeConflict], nodes: NodeStore, read: Read
+    ) -> None:
         self._sides = sides
+        self._taken = {clash.path for clash in clashes}
         self._nodes = nodes
         self._read = read
-        self._moves: dict[bytes, Mapping[Path, Path]] = {}
+        # By side: new path -> old path, and the way back.
+        self._moves: dict[bytes, tuple[Mapping[Path, Path], Mapping[Path, Path]]] = {}
 
-    def moved(self, clash: TreeConflict, taken: set[Path]) -> tuple[Path, TreeConflict] | None:
-        """The conflict of a file that one side renamed, at its new path; None: it did not, or
-        something of the other side is in the way there.
-        """
+    def find(self, clash: TreeConflict) -> tuple[Path, TreeConflict] | None:
+        """The old path of a file that was renamed, and the conflict at its new one; else None."""
+        if _is_new(clash):
+            return self._alike(clash)
+        return self._moved(clash) if _is_lost(clash) else None
+
+    def _moved(self, clash: TreeConflict) -> tuple[Path, TreeConflict] | None:
+        """Of a file that one side renamed; None where something of the other side is in the way."""
         sides = self._sides
         by_ours = clash.ours is None
         there, other = (sides.ours, sides.theirs) if by_ours else (sides.theirs, sides.ours)
-        path = self._of(there).get(clash.path)
-        if path is None or any(path[:end] in taken for end in range(1, len(path) + 1)):
+        path = self._of(there)[1].get(clash.path)
+        if path is None or any(path[:end] in self._taken for end in range(1, len(path) + 1)):
             return None
         value = value_at(there, path, self._nodes)
         if value_at(other, path, self._nodes) or value_at(sides.merged, path, self._nodes) != value:
@@ -116,24 +122,21 @@ class _Search:
         ours, theirs = (value, clash.theirs) if by_ours else (clash.ours, value)
         return clash.path, TreeConflict(path, clash.base, ours, theirs, Reason.BOTH_CHANGED)
 
-    def alike(self, clash: TreeConflict) -> tuple[Path, TreeConflict] | None:
-        """The conflict of a file that both sides renamed to one path, with what it was."""
-        ours, theirs = (
-            next((old for old, new in self._of(side).items() if new == clash.path), None)
-            for side in (self._sides.ours, self._sides.theirs)
-        )
-        if ours is None or ours != theirs:
+    def _alike(self, clash: TreeConflict) -> tuple[Path, TreeConflict] | None:
+        """Of a file that both sides renamed to one path, with what it was."""
+        sides = self._sides
+        origin = self._of(sides.ours)[0].get(clash.path)
+        if origin is None or self._of(sides.theirs)[0].get(clash.path) != origin:
             return None
-        base = value_at(self._sides.base, ours, self._nodes)
+        base = value_at(sides.base, origin, self._nodes)
         at = TreeConflict(clash.path, base, clash.ours, clash.theirs, Reason.BOTH_CHANGED)
-        return ours, at
+        return origin, at
 
-    def _of(self, side: bytes) -> Mapping[Path, Path]:
-        """Files that the side renamed: old path to new path."""
+    def _of(self, side: bytes) -> tuple[Mapping[Path, Path], Mapping[Path, Path]]:
         found = self._moves.get(side)
         if found is None:
             back = origins(self._sides.base, side, self._nodes, self._read)
-            found = self._moves[side] = {old: new for new, old in back.items()}
+            found = self._moves[side] = back, {old: new for new, old in back.items()}
         return found
 
 

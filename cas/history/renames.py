@@ -10,7 +10,7 @@ they share (long lines and binary content in pieces of 64 bytes), as git does it
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Final
@@ -133,16 +133,20 @@ class _Search:
 
     def equal(self) -> None:
         """Pair files of equal content; those that kept their name first."""
-        by_id: dict[ObjectId, list[Change]] = {}
-        for change in self.gone.values():
-            assert change.old is not None
-            by_id.setdefault(change.old.id, []).append(change)
-        for change in list(self.came.values()):
-            assert change.new is not None
-            olds = [old for old in by_id.get(change.new.id, ()) if old.path in self.gone]
-            if olds:
-                best = min(olds, key=lambda old: _Pair(100, old, change).order)
-                self._pair(_Pair(100, best, change))
+        self._pair_by(lambda path, id: (id, _name_of(path)))
+        self._pair_by(lambda _path, id: id)
+
+    def _pair_by(self, key: Callable[[str, ObjectId], object]) -> None:
+        """Pair what is alike by a key, in order of path: a walk, however many are alike."""
+        olds: dict[object, deque[Change]] = {}
+        for old in list(self.gone.values()):
+            assert old.old is not None
+            olds.setdefault(key(old.path, old.old.id), deque()).append(old)
+        for new in list(self.came.values()):
+            assert new.new is not None
+            waiting = olds.get(key(new.path, new.new.id))
+            if waiting:
+                self._pair(_Pair(100, waiting.popleft(), new))
 
     def alike(self) -> None:
         """Pair files of similar content, the most similar first, within the bounds."""
@@ -206,4 +210,8 @@ class _Search:
 
 
 def _name(change: Change) -> str:
-    return change.path.rpartition("/")[2]
+    return _name_of(change.path)
+
+
+def _name_of(path: str) -> str:
+    return path.rpartition("/")[2]

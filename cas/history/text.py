@@ -53,13 +53,13 @@ class Part(NamedTuple):
         return self.theirs if self.base == self.ours else None
 
 
-def lines_of(content: bytes) -> list[bytes] | None:
-    """Lines with their ends; None when this is no text, or too long to merge.
+def lines_of(content: bytes, bytes_max: int = TEXT_MERGE_BYTES_MAX) -> list[bytes] | None:
+    """Lines with their ends; None when this is no text, or too long (unless said, to merge).
 
-    Text is UTF-8 of at most TEXT_MERGE_BYTES_MAX without a NUL byte in its first 8,000. Only a
-    newline ends a line.
+    Text is UTF-8 of at most `bytes_max` without a NUL byte in its first 8,000. Only a newline ends
+    a line.
     """
-    if len(content) > TEXT_MERGE_BYTES_MAX or b"\0" in content[:_NUL_WITHIN]:
+    if len(content) > bytes_max or b"\0" in content[:_NUL_WITHIN]:
         return None
     try:
         content.decode()

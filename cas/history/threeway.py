@@ -7,7 +7,7 @@ the other side renamed goes to its new path (`following`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
 from attrs import frozen
@@ -87,7 +87,7 @@ class Merged:
 
     tree: bytes
     paths: frozenset[Path]
-    clashes: list[TreeConflict]
+    clashes: Sequence[TreeConflict]
     followed: tuple[Followed, ...] = ()
 
 
@@ -117,7 +117,7 @@ def merge_directories(
     )
     tree = edited(tree, more.edits, scratch)
     paths = frozenset(edits).union(more.edits)
-    return Merged(tree, paths, more.clashes, tuple(more.followed))
+    return Merged(tree, paths, more.clashes, more.followed)
 
 
 def edited(tree: bytes, edits: Mapping[Path, Value | None], scratch: Scratch) -> bytes:

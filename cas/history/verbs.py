@@ -151,22 +151,25 @@ class HistoryVerbs(ABC):
             lambda plan: self.apply(plan, author=author, message=message),
         )
 
-    def plan_cherry_pick(
+    def plan_pick(
         self,
         into: str,
         revision: str | ObjectId,
         *,
+        back: bool = False,
         mainline: int | None = None,
         on_conflict: OnConflict = "report",
         renames: bool = True,
     ) -> MergePlan:
-        """What `cherry_pick` would do; writes nothing. Raises as it does, but `RefConflict`."""
+        """What `cherry_pick` would do, or with `back` what `revert` would; writes nothing. Raises
+        as these do, but for `RefConflict`.
+        """
         return picking.plan_pick(
             self.core,
             self.view(),
             into,
             revision,
-            back=False,
+            back=back,
             mainline=mainline,
             on_conflict=on_conflict,
             renames=renames,
@@ -191,31 +194,10 @@ class HistoryVerbs(ABC):
         others kept moving the branch, and what resolving a revision and committing raise.
         """
         return merging.merge(
-            lambda: self.plan_cherry_pick(
+            lambda: self.plan_pick(
                 into, revision, mainline=mainline, on_conflict=on_conflict, renames=renames
             ),
             lambda plan: self.apply(plan, author=author, message=message),
-        )
-
-    def plan_revert(
-        self,
-        into: str,
-        revision: str | ObjectId,
-        *,
-        mainline: int | None = None,
-        on_conflict: OnConflict = "report",
-        renames: bool = True,
-    ) -> MergePlan:
-        """What `revert` would do; writes nothing. Raises as `revert` does, but `RefConflict`."""
-        return picking.plan_pick(
-            self.core,
-            self.view(),
-            into,
-            revision,
-            back=True,
-            mainline=mainline,
-            on_conflict=on_conflict,
-            renames=renames,
         )
 
     def revert(
@@ -235,8 +217,13 @@ class HistoryVerbs(ABC):
         change; all else is as in `cherry_pick`. Raises as that does.
         """
         return merging.merge(
-            lambda: self.plan_revert(
-                into, revision, mainline=mainline, on_conflict=on_conflict, renames=renames
+            lambda: self.plan_pick(
+                into,
+                revision,
+                back=True,
+                mainline=mainline,
+                on_conflict=on_conflict,
+                renames=renames,
             ),
             lambda plan: self.apply(plan, author=author, message=message),
         )

@@ -14,7 +14,7 @@ from attrs import frozen
 
 from cas.history.snapshot import Change, Snapshot, classify
 from cas.history.store import Store
-from cas.history.text import Block, common
+from cas.history.text import Block, common, lines_of
 from cas.limits import WHOLE_BLOB_BYTES_MAX
 from cas.model.ids import Kind, digest_of, digest_parts
 from cas.model.names import printable, to_text
@@ -31,7 +31,6 @@ _DEFAULTS = ImportOptions()
 _READ_BYTES: Final = 1 << 20
 TEXT_BYTES_MAX: Final = WHOLE_BLOB_BYTES_MAX
 """A text diff of more than this takes minutes in any pure Python algorithm."""
-_NUL_WITHIN: Final = 8000
 
 
 class _HashSink:
@@ -156,7 +155,7 @@ def text_diff(
     where it had another. Content is binary when it has a NUL byte in its first 8,000 or is not
     UTF-8.
     """
-    before, after = _lines(old or b""), _lines(new or b"")
+    before, after = (lines_of(side or b"", TEXT_BYTES_MAX) for side in (old, new))
     if before is None or after is None:
         return None
     out: list[bytes] = []
@@ -201,15 +200,3 @@ def _extent(start: int, stop: int) -> bytes:
     if stop - start == 1:
         return b"%d" % (start + 1)
     return b"%d,%d" % (start + (stop > start), stop - start)
-
-
-def _lines(content: bytes) -> list[bytes] | None:
-    if len(content) > TEXT_BYTES_MAX or b"\0" in content[:_NUL_WITHIN]:
-        return None
-    try:
-        content.decode()
-    except UnicodeDecodeError:
-        return None
-    # Only "\n" ends a line: `splitlines` would break at other bytes, too.
-    *whole, rest = content.split(b"\n")
-    return [line + b"\n" for line in whole] + ([rest] if rest else [])

@@ -80,7 +80,7 @@ def test_of_a_merge_the_parent_must_be_named(memory: Store) -> None:
     with pytest.raises(Invalid, match="merge of 2"):
         memory.revert("main", "main")
     with pytest.raises(Invalid, match="none of number 3"):
-        memory.plan_cherry_pick("main", "main", mainline=3)
+        memory.plan_pick("main", "main", mainline=3)
     memory.revert("main", "main", mainline=1)
     assert files(memory) == {"a": b"1", "b": b"1"}
 
@@ -100,7 +100,7 @@ def test_a_plan_writes_nothing_and_is_bound_to_its_state(store: Store) -> None:
     write(store, "main", {"a": b"1"})
     write(store, "main", {"a": b"2"})
     before = store.view().seq
-    plan = store.plan_revert("main", "main")
+    plan = store.plan_pick("main", "main", back=True)
     assert (plan.edit_count, plan.parents) == (1, (store.resolve("main"),))
     assert store.view().seq == before
     write(store, "main", {"b": b""})

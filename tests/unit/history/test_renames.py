@@ -57,6 +57,13 @@ def test_what_kept_its_name_is_preferred(memory: Store) -> None:
     assert sorted(row[0] for row in told(memory)) == ["removed", "removed", "renamed"]
 
 
+def test_a_stranger_takes_no_file_from_its_name(memory: Store) -> None:
+    """Of many equal files those that kept their name are paired first, whoever comes before."""
+    write(memory, "main", {"p/a": b"content", "q/b": b"content"})
+    write(memory, "main", {"p/a": None, "q/b": None, "m/new": b"content", "z/a": b"content"})
+    assert told(memory) == [("renamed", "q/b", "m/new", 100), ("renamed", "p/a", "z/a", 100)]
+
+
 def test_empty_files_and_strangers_are_not_renames(memory: Store) -> None:
     """Two empty files, or two that share little, are an addition and a removal."""
     write(memory, "main", {"empty": b"", "one": b"some words\n" * 30})
