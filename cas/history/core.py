@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import chain, islice
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from cas.catalog.catalog import CatalogReader, EntryRow
@@ -279,19 +278,10 @@ class PutBatch:
 
 
 _IDS: Final = frozenset((ObjectId, *ObjectId.__subclasses__()))
-_GROUP: Final = 1024
 
 
 def named_ids(
-    ids: Iterable[ObjectId | str], find: Callable[[ObjectId | str], ObjectId]
-) -> Iterator[ObjectId]:
-    """Ids as such, those that are told as text found; looked at in groups, as most are ids."""
-    return chain.from_iterable(_groups(ids, find))
-
-
-def _groups(
-    ids: Iterable[ObjectId | str], find: Callable[[ObjectId | str], ObjectId]
-) -> Iterator[Iterable[ObjectId]]:
-    waiting = iter(ids)
-    while group := list(islice(waiting, _GROUP)):
-        yield group if _IDS.issuperset(map(type, group)) else map(find, group)  # type: ignore[misc]
+    asked: list[ObjectId | str], find: Callable[[ObjectId | str], ObjectId]
+) -> Sequence[ObjectId]:
+    """Ids as such, those that are told as text found; looked at together, as most are ids."""
+    return asked if _IDS.issuperset(map(type, asked)) else [*map(find, asked)]  # type: ignore[return-value]

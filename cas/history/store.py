@@ -162,7 +162,7 @@ class Store(HistoryVerbs, Keeping, Watching):
 
     def get_many(self, ids: Iterable[ObjectId | str]) -> Iterator[bytes]:
         """Contents of blobs in the order given, read in the order in which they lie."""
-        return self.objects.blobs(named_ids(ids, self.find))
+        return self.objects.blobs(ids, lambda asked: named_ids(asked, self.find))
 
     def open(self, id: ObjectId | str) -> BlobReader:
         """A blob as a readable, seekable stream in bounded memory."""

@@ -9,7 +9,7 @@ Any thread may read and begin batches; a batch belongs to one thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -127,12 +127,15 @@ class ObjectStore:
             raise wrong_kind(id, kind, found)
         return content
 
-    def blobs(self, ids: Iterable[bytes]) -> Iterator[bytes]:
+    def blobs(
+        self, ids: Iterable[_T], named: Callable[[list[_T]], Sequence[bytes]]
+    ) -> Iterator[bytes]:
         """`get` of each blob, in the order given; reads lie in pack order.
 
-        Raises as `get` does, when it comes to the id. Groups bound memory.
+        Raises as `get` does, when it comes to the id. Groups bound memory, and no more is taken
+        of `ids` than the next group; `named` gives the ids that a group of what is asked for has.
         """
-        for group, kinds, contents in self._groups(ids):
+        for group, kinds, contents in self._groups(ids, named):
             if None not in contents and kinds.count(1) == len(kinds):
                 yield from contents  # type: ignore[misc]
                 continue
@@ -141,16 +144,19 @@ class ObjectStore:
 
     def get_many(self, ids: Iterable[bytes]) -> Iterator[tuple[bytes, int, bytes]]:
         """(id, kind, content) of each id, as `blobs` gives them, of any kind."""
-        for group, kinds, contents in self._groups(ids):
+        for group, kinds, contents in self._groups(ids, list):
             for id, kind, content in zip(group, kinds, contents, strict=True):
                 if content is None:
                     yield id, *self._read_again(id)
                 else:
                     yield id, kind, content
 
-    def _groups(self, ids: Iterable[bytes]) -> Iterator[tuple[list[bytes], *Loaded]]:
+    def _groups(
+        self, ids: Iterable[_T], named: Callable[[list[_T]], Sequence[bytes]]
+    ) -> Iterator[tuple[Sequence[bytes], *Loaded]]:
         waiting = iter(ids)
-        while group := list(islice(waiting, GROUP_COUNT)):
+        while asked := list(islice(waiting, GROUP_COUNT)):
+            group = named(asked)
             start = 0
             for kinds, contents in self.quick.get_many(group):
                 yield group[start : start + len(kinds)], kinds, contents
