@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 from cas.catalog.sqlite import memory_catalog, open_catalog
 from cas.clock import Clock, SystemClock
 from cas.errors import (
-    CasError,
-    CorruptCatalog,
     Invalid,
     NotAllowed,
     NotAStore,
@@ -28,6 +26,7 @@ from cas.maintenance.folder import CACHE as CACHE
 from cas.maintenance.folder import CATALOG as CATALOG
 from cas.maintenance.folder import LOCKS as LOCKS
 from cas.maintenance.folder import PACKS as PACKS
+from cas.maintenance.folder import has_catalog, is_bereft, no_store
 from cas.model.names import STORE_FOLDER as STORE_FOLDER
 from cas.objects.store import ObjectStore
 from cas.storage.place import address_in, bucket_in, folder_of
@@ -123,9 +122,9 @@ def open(
             objects = hosted.open_hosted(server, where, clock, read_only, cache_root())
         return assemble(objects, server.shown)
     folder = folder_of(place, "A store")
-    if not _has_catalog(folder):
-        if not create or read_only or _is_bereft(folder):
-            raise _no_store(folder)
+    if not has_catalog(folder):
+        if not create or read_only or is_bereft(folder):
+            raise no_store(folder)
         init(folder, deltas=deltas, dictionaries=dictionaries, bucket=where, clock=clock)
     if where is not None:
         _refuse_other_bucket(folder, where)
@@ -144,19 +143,6 @@ def open(
         catalog.close()
         raise
     return assemble(ObjectStore(catalog, packs, clock, cache), folder)
-
-
-def _has_catalog(folder: str) -> bool:
-    """Whether a folder holds a catalog. Raises `NotAllowed` where this user may not look."""
-    try:
-        os.stat(os.path.join(folder, CATALOG))
-    except PermissionError as error:
-        raise NotAllowed(
-            f"The store at {folder} may not be opened by this user.", path=folder
-        ) from error
-    except OSError:
-        return False
-    return True
 
 
 def _refuse_other_bucket(folder: str, bucket: str) -> None:
@@ -305,29 +291,6 @@ def _refuse_hosted(path: str | os.PathLike[str], why: str) -> None:
         raise Unsupported(f"The store at {hosted.parse_hosted(place).shown} {why}.")
 
 
-def _is_bereft(folder: str) -> bool:
-    """Whether a folder is a store but for its catalog."""
-    return all(os.path.exists(os.path.join(folder, name)) for name in (PACKS, LOCKS))
-
-
-def _no_store(folder: str) -> CasError:
-    if _is_bereft(folder):
-        return CorruptCatalog(
-            f"The catalog of the store at {folder} is missing; put it back, or let `cas repair` "
-            "make it from the packs.",
-            detail="missing",
-        )
-    if os.path.isdir(folder) and os.listdir(folder):
-        return NotAStore(
-            f"{folder} is not a store; make one elsewhere with `cas init PATH`.", path=folder
-        )
-    if os.path.exists(folder) and not os.path.isdir(folder):
-        return StoreNotFound(f"{folder} is a file, and a store is a folder; name one.", path=folder)
-    return StoreNotFound(
-        f"There is no store at {folder}; make one with `cas init {folder}`.", path=folder
-    )
-
-
 def init(
     path: str | os.PathLike[str],
     *,
@@ -360,8 +323,8 @@ def init(
             _refuse_other_bucket(folder, where)
         open(folder, read_only=True).close()
         return False
-    if _is_bereft(folder):
-        raise _no_store(folder)
+    if is_bereft(folder):
+        raise no_store(folder)
     return newstore.build(folder, clock, deltas=deltas, dictionaries=dictionaries, bucket=where)
 
 
@@ -385,7 +348,7 @@ def adopt(path: str | os.PathLike[str], *, fork: bool, clock: Clock | None = Non
     folder = os.path.abspath(os.fspath(path))
     catalog = os.path.join(folder, CATALOG)
     if not os.path.exists(catalog):
-        raise _no_store(folder)
+        raise no_store(folder)
     if fork and (there := address_in(folder)) is not None:
         raise Invalid(
             f"The copy at {folder} and its original have their packs in one place, {there}; two "
@@ -435,7 +398,7 @@ def discover(start: str, environ: str | None) -> str:
         if os.path.isfile(candidate):
             return named_by(candidate)
         try:
-            found = _has_catalog(candidate) or _is_bereft(candidate)
+            found = has_catalog(candidate) or is_bereft(candidate)
         except NotAllowed:
             found = True  # who opens it is told
         if found:

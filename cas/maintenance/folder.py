@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator
 from typing import Final
 
+from cas.errors import CasError, CorruptCatalog, NotAllowed, NotAStore, StoreNotFound
 from cas.model.names import CACHE as CACHE
 from cas.storage import place
 
@@ -59,3 +61,45 @@ def strangers(location: str) -> list[tuple[str, bool]]:
         elif name not in (CATALOG, CATALOG + "-wal", CATALOG + "-shm", PACKS):
             found.append((name, False))
     return sorted(found)
+
+
+def has_catalog(folder: str) -> bool:
+    """Whether a folder holds a catalog. Raises `NotAllowed` where this user may not look, and
+    `NotAStore` where it is no file: to open a pipe would wait for who writes into it.
+    """
+    path = os.path.join(folder, CATALOG)
+    try:
+        mode = os.stat(path).st_mode
+    except PermissionError as error:
+        raise NotAllowed(
+            f"The store at {folder} may not be opened by this user.", path=folder
+        ) from error
+    except OSError:
+        return False
+    if not stat.S_ISREG(mode):
+        raise NotAStore(f"{path} is no file, so that {folder} is no store.", path=folder)
+    return True
+
+
+def is_bereft(folder: str) -> bool:
+    """Whether a folder is a store but for its catalog."""
+    return all(os.path.exists(os.path.join(folder, name)) for name in (PACKS, LOCKS))
+
+
+def no_store(folder: str) -> CasError:
+    """The error for a folder that holds no catalog: what it is, and what to do about it."""
+    if is_bereft(folder):
+        return CorruptCatalog(
+            f"The catalog of the store at {folder} is missing; put it back, or let `cas repair` "
+            "make it from the packs.",
+            detail="missing",
+        )
+    if os.path.isdir(folder) and os.listdir(folder):
+        return NotAStore(
+            f"{folder} is not a store; make one elsewhere with `cas init PATH`.", path=folder
+        )
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        return StoreNotFound(f"{folder} is a file, and a store is a folder; name one.", path=folder)
+    return StoreNotFound(
+        f"There is no store at {folder}; make one with `cas init {folder}`.", path=folder
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from cas.errors import CorruptPack
+from cas.errors import CorruptObject, CorruptPack
 from cas.limits import DICTIONARIES_A_PACK_MAX
 from cas.storage.bucket import Bucket
 from cas.storage.codec import RECIPE
@@ -54,6 +54,14 @@ class Copy(NamedTuple):
 
     pack: PackInfo
     slot: Slot
+
+    def damaged(self) -> CorruptObject:
+        """The error for a copy that is not what its slot says."""
+        return CorruptObject(
+            f"Object {self.slot.id.hex()} in {self.pack.label} is damaged; run `cas fsck`.",
+            id=self.slot.id,
+            pack=self.pack.label,
+        )
 
 
 class State(NamedTuple):

@@ -223,13 +223,13 @@ class ObjectStore:
         else:
             content = decode_payload(slot.codec, payload, slot.raw_bytes)
         if slot.kind not in _KINDS or digest_of(slot.kind, content) != slot.id:
-            raise _damaged(copy)
+            raise copy.damaged()
         return slot.kind, content
 
     def _recipe(self, copy: Copy, payload: bytes) -> bytes:
         """Id of the recipe of a recipe copy. Raises `CorruptObject`."""
         if len(payload) != RECIPE_PAYLOAD_BYTES or payload[:ID_BYTES] != copy.slot.id:
-            raise _damaged(copy)
+            raise copy.damaged()
         return payload[ID_BYTES:]
 
     def _part(self, id: bytes, kind: Kind) -> bytes:
@@ -247,7 +247,7 @@ class ObjectStore:
 
     def _load_whole(self, copy: Copy) -> tuple[int, bytes]:
         if copy.slot.codec == RECIPE:
-            raise _damaged(copy)
+            raise copy.damaged()
         return self._load(copy)
 
     def verified(self, copy: Copy) -> tuple[int, bytes]:
@@ -328,7 +328,7 @@ class ObjectStore:
         _id, offset, stored, raw, kind, codec, depth, _flags, group = copy.slot
         head = self.stored(copy.pack, offset, RECORD_HEADER_BYTES)
         if head != encode_record_header(kind, codec, depth, group, stored, raw):
-            raise _damaged(copy)
+            raise copy.damaged()
         return kind, raw
 
     def has(self, id: bytes) -> bool:
@@ -445,12 +445,4 @@ def wrong_kind(id: bytes, expected: Kind, actual: int) -> WrongKind:
         id=id,
         expected=expected,
         actual=Kind(actual),
-    )
-
-
-def _damaged(copy: Copy) -> CorruptObject:
-    return CorruptObject(
-        f"Object {copy.slot.id.hex()} in {copy.pack.label} is damaged; run `cas fsck`.",
-        id=copy.slot.id,
-        pack=copy.pack.label,
     )

@@ -84,6 +84,22 @@ def test_a_catalog_that_is_none(store: Store, content: bytes) -> None:
         assert dict(again.snapshot("main")) == {"file": b"1"}
 
 
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+def test_a_catalog_that_is_no_file(store: Store, kind: str) -> None:
+    """A pipe or a folder by the name of the catalog is refused at once, not waited for."""
+    store.close()
+    path = Path(store.location) / "catalog.sqlite"
+    path.unlink()
+    os.mkfifo(path) if kind == "pipe" else path.mkdir()
+    for ask in (
+        lambda: cas.open(store.location, read_only=True),
+        lambda: cas.open(store.location, create=True),
+        lambda: cas.init(store.location),
+    ):
+        with pytest.raises(NotAStore, match="is no file"):
+            ask()
+
+
 @pytest.mark.parametrize("table", ["pack", "journal", "checkpoint", "meta"])
 def test_a_catalog_that_lacks_a_table(store: Store, table: str) -> None:
     """A catalog without one of its tables is damaged, whatever is asked of it."""
