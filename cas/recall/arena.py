@@ -8,24 +8,16 @@ that a store stopped at that state would give. One thread at a time, under the o
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from cas.later import Later
 from cas.recall.database import Chooser, Database, vector_place
 from cas.recall.fit import Fit, Places, Remembered, State, Sums, Term
+from cas.recall.sketches import choosing, nearest_count, probe, sketch
 from cas.recall.text import Clause
-from cas.recall.vectors import (
-    EXACT_ROWS_MAX,
-    cosines,
-    lengths_of,
-    nearest_bits,
-    nearest_count,
-    nearness_of_all,
-    probe,
-    sketch,
-    unpack,
-)
+from cas.recall.vectors import EXACT_ROWS_MAX, cosines, lengths_of, nearness_of_all, unpack
 
 if TYPE_CHECKING:
     import numpy as np
@@ -218,27 +210,33 @@ class Arena:
 
     # -- scores ------------------------------------------------------------------------------
 
-    def nearest(self, query: Any, allowed: Mask, count: int) -> tuple[Docs, Numbers]:
-        """The rows of `allowed` nearest to a packed vector, and how near each is."""
-        rows = self.near(query, allowed)
-        nearness = self.nearness(query, rows)
-        order = np.lexsort((rows, -nearness))[:count]
-        return rows[order], nearness[order]
-
-    def near(self, query: Any, allowed: Mask) -> Docs:
-        """Rows worth comparing with the query: all of few, those nearest by bits of many."""
-        if self._vectors is None:
-            return np.zeros(0, np.int64)
+    @contextmanager
+    def choosing(self, query: Any, allowed: Mask) -> Iterator[Callable[[], Docs]]:
+        """Rows of `allowed` worth comparing with a packed vector, once they are asked for: all of
+        few, those nearest by bits of many. Bits of very many are compared beside the caller.
+        """
+        if self._vectors is None or query is None:
+            yield lambda: np.zeros(0, np.int64)
+            return
         if self._lacking is not None:
             allowed = allowed & self._has_vector[: self.size]
         many = int(np.count_nonzero(allowed))
         if many <= EXACT_ROWS_MAX:
-            return np.flatnonzero(allowed)
+            yield lambda: np.flatnonzero(allowed)
+            return
         bits, count = probe(query), nearest_count(many)
-        if self._chooser:
-            near = self._chooser.nearest(self.model, bits, allowed, count)
-            return np.array(near, np.int64)
-        return nearest_bits(self._sketches[:, : self.size], bits, allowed, count)
+        if chooser := self._chooser:
+            near = chooser.nearest(self.model, bits, allowed, count)
+            yield lambda: np.array(near, np.int64)
+            return
+        with choosing(self._sketches[:, : self.size], bits, allowed, count) as chosen:
+            yield chosen
+
+    def nearest(self, query: Any, rows: Docs, count: int) -> tuple[Docs, Numbers]:
+        """Those of some rows that are nearest to a packed vector, and how near each is."""
+        nearness = self.nearness(query, rows)
+        order = np.lexsort((rows, -nearness))[:count]
+        return rows[order], nearness[order]
 
     def nearness(self, query: Any, rows: Docs) -> Numbers:
         """How near each row is to a packed vector; 0 for one without a vector."""

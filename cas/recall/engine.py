@@ -157,15 +157,17 @@ class Engine:
     ) -> Ranked:
         arena, scoring = self._arena, request.scoring
         clauses = clauses_of(request.query)
-        fit = arena.fit(db, clauses, held) if clauses and scoring.text else None
-        share = 0.0
-        found: Docs = np.zeros(0, np.int64)
-        if fit is not None:
-            found, share = fit.best(allowed, scoring.candidates)
         query = self._query_vector(request, allowed, notices)
-        if query is not None:
-            near, _ = arena.nearest(query, allowed, scoring.candidates)
-            found = _together(found, near)
+        fit, share = None, 0.0
+        found: Docs = np.zeros(0, np.int64)
+        # Of very many rows words take as long as bits.
+        with arena.choosing(query, allowed) as chosen:
+            if clauses and scoring.text:
+                fit = arena.fit(db, clauses, held)
+                found, share = fit.best(allowed, scoring.candidates)
+            if query is not None:
+                near, _ = arena.nearest(query, chosen(), scoring.candidates)
+                found = _together(found, near)
         if not clauses and query is None:
             # Nothing to go by: what is newest and weighs most.
             found = np.flatnonzero(allowed)[-scoring.candidates :]

@@ -30,6 +30,8 @@ _K1: Final = 1.2
 _B: Final = 0.75
 _LONG: Final = 8_192
 """Rows of a word beyond which it pays to look at few rows first."""
+_SPARSE: Final = 24
+"""So many times fewer rows than a word has are searched for in its list one by one."""
 _SLACK: Final = 1 + 1e-4
 """Bounds are sums of float32, which are off by less than this."""
 
@@ -111,7 +113,10 @@ class State:
 
     def lengths(self, docs: Docs) -> Numbers:
         """What the length of each row counts."""
-        found: Numbers = _K1 * (1 - _B + _B * self.words[docs] / self.mean)
+        found: Numbers = _B * self.words[docs]
+        found /= self.mean
+        found += 1 - _B
+        found *= _K1
         return found
 
 
@@ -170,10 +175,18 @@ class Fit:
     def _sums_of(self, docs: Docs) -> tuple[Numbers, Numbers]:
         fits, shares = np.zeros(len(docs)), np.zeros(len(docs))
         for term in self._terms:
-            here, counts = term.among(docs)
+            here, counts = self._among(term, docs)
             fits[here] += term.fits(docs[here], counts, self._state)
             shares[here] += term.rarity
         return fits, shares
+
+    def _among(self, term: Term, docs: Docs) -> tuple[Any, Counts]:
+        """Which of these rows have a word, as places among them, and how often."""
+        rows, counts = term.places
+        if len(docs) < _LONG or len(docs) * _SPARSE < len(rows):
+            return term.among(docs)
+        here, at = self._sums.both(docs, rows)
+        return here, counts[at]
 
     def best(self, allowed: Mask, count: int) -> tuple[Any, float]:
         """The `count` allowed rows that fit best, best first, of equals the first ones; and the
@@ -207,7 +220,7 @@ class Fit:
         for term in terms:
             here = bounds.open(fits, shares)
             docs, fits, shares = docs[here], fits[here], shares[here]
-            has, counts = term.among(docs)
+            has, counts = self._among(term, docs)
             fits[has] += term.fits(docs[has], counts, self._state)
             shares[has] += term.rarity
             bounds.behind(term)
@@ -266,6 +279,8 @@ class Sums:
     def __init__(self) -> None:
         self._fits: Any = ()
         self._shares: Any = ()
+        self._places: Any = ()
+        self._marks: Any = ()
         self._met: list[Docs] = []
 
     def room_for(self, size: int) -> Sums:
@@ -297,6 +312,19 @@ class Sums:
         docs = docs[here]
         self._met.append(docs[self._shares[docs] == 0])
         self._fits[docs], self._shares[docs] = fits[here], shares[here]
+
+    def both(self, docs: Docs, rows: Docs) -> tuple[Docs, Any]:
+        """Where the rows that are in both lists stand in each."""
+        if len(self._places) < len(self._fits):
+            self._places = np.zeros(len(self._fits), np.int32)
+            self._marks = np.zeros(len(self._fits), np.bool_)
+        self._places[docs] = np.arange(len(docs), dtype=np.int32)
+        try:
+            self._marks[docs] = True
+            at = np.flatnonzero(self._marks.take(rows))
+        finally:
+            self._marks[docs] = False
+        return self._places[rows[at]], at
 
     def all(self) -> tuple[Docs, Rough, Rough]:
         """Rows that were met, each once, and their sums."""

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cas.later import Later
 from cas.recall.database import VERSION
-from cas.recall.vectors import sketch, unpack
+from cas.recall.sketches import sketch
+from cas.recall.vectors import unpack
 
 if TYPE_CHECKING:
     import numpy as np

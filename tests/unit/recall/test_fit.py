@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -61,6 +62,19 @@ def test_the_best_are_those_of_all_rows_added_up(
     assert share == shares.max(initial=0.0)
     assert not SUMS._fits.any()
     assert not SUMS._shares.any()
+    assert not np.any(SUMS._marks)
+
+
+@given(st.sets(st.integers(0, 60)), st.sets(st.integers(0, 60)), st.randoms())
+def test_rows_of_both_lists_are_those_that_a_search_finds(
+    these: set[int], those: set[int], rng: random.Random
+) -> None:
+    """Marking many rows finds what looking them up one by one does, whatever their order."""
+    docs = np.array(rng.sample(sorted(these), len(these)), np.int32)
+    rows = np.array(sorted(those), np.int32)
+    here, at = SUMS.room_for(61).both(docs, rows)
+    assert sorted(docs[here].tolist()) == rows[at].tolist() == sorted(these & those)
+    assert not SUMS._marks.any()
 
 
 def test_a_common_word_is_not_walked() -> None:

@@ -23,12 +23,8 @@ from cas.recall.text import Clause
 from cas.recall.vectors import (
     cosines,
     lengths_of,
-    nearest_bits,
     nearness_of_all,
     pack_vectors,
-    probe,
-    sketch,
-    unpack,
 )
 from cas.workspace.memories import Memory
 from tests.unit.recall.kit import SENTENCES, commit, memory
@@ -337,24 +333,6 @@ def test_vectors_of_a_wrong_size_are_refused(store: Store) -> None:
         pack_vectors([[float("nan"), 1.0]], 2, 1)
 
 
-def test_bits_choose_almost_all_of_the_nearest() -> None:
-    """Of 20,000 vectors, of which many are about as near, the nearest ten are among the 1,000 that
-    the bits choose, 98 in 100 times: bits that all count the same find 92.
-    """
-    numbers = np.random.default_rng(20261130)
-    centres = numbers.normal(size=(200, 256))
-    vectors = centres[numbers.integers(0, 200, 20_000)] + 2 * numbers.normal(size=(20_000, 256))
-    rows = unpack(pack_vectors(vectors, 256, 20_000), 256)
-    lengths, sketches = lengths_of(rows), sketch(rows)
-    everyone = np.ones(20_000, np.bool_)
-    hits = 0
-    for query in rows[:50]:
-        exact = np.argsort(-cosines(rows, lengths, query), kind="stable")[:10]
-        chosen = nearest_bits(sketches.T, probe(query), everyone, 1_000)
-        hits += len(np.intersect1d(exact, chosen))
-    assert hits >= 490
-
-
 def test_arrays_that_grew_equal_arrays_read_at_once(
     store: Store, recall: Recall, rng: random.Random
 ) -> None:
@@ -414,22 +392,3 @@ def test_products_in_parts_are_exact(rng: random.Random) -> None:
     for at in (0, 7, 8, 149):
         assert (every[at] == cosines(rows, lengths, rows[at])).all()
     assert nearness_of_all(rows[:0], lengths[:0]).shape == (0, 0)
-
-
-def test_of_rows_whose_bits_are_equally_far_the_first_are_taken() -> None:
-    """The choice by bits takes the nearest, and of equals those that came first."""
-    sketches = np.array([[0b111, 0b1, 0b11, 0b10, 0, 0b100]], np.uint64)
-    query = np.array([[0], [0b111], [0]], np.uint64)
-    heavy = np.array([[0], [0b110], [0b101]], np.uint64)
-
-    def chosen(query: Any, rows: list[int], count: int) -> list[int]:
-        allowed = np.isin(np.arange(6), rows)
-        return nearest_bits(sketches, query, allowed, count).tolist()
-
-    every = list(range(6))
-    assert chosen(query, every, 3) == [1, 3, 4]
-    assert chosen(query, every[1:], 2) == [1, 4]
-    assert chosen(query, every, 5) == [1, 2, 3, 4, 5]
-    assert chosen(query, every[4:], 5) == [4, 5]
-    assert chosen(heavy, every, 3) == [1, 3, 4]
-    assert chosen(heavy, [1, 2, 5], 2) == [1, 2]

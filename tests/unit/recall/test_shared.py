@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import cas
 from cas.history.store import Store
-from cas.recall import arena, vectors
+from cas.recall import arena, sketches
 from cas.recall import postgres_dialect as dialect
 from cas.recall.fulltext import Words
 from cas.recall.recall import Recall
@@ -219,7 +219,7 @@ def test_who_asks_once_reads_few_vectors(
     filters, and the next one reads all vectors; both answers are those of a file.
     """
     monkeypatch.setattr(arena, "EXACT_ROWS_MAX", 20)
-    monkeypatch.setattr(vectors, "NEAREST_BITS", 10)
+    monkeypatch.setattr(sketches, "NEAREST", 10)
     agents = {0: "scribe", 1: "planner"}
     commit(
         hosted,
