@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from cas.catalog.catalog import Fetch, Head
-from cas.catalog.engine import Seal, connect, seal_of, translate, typed
+from cas.catalog.engine import BUSY_MS, Seal, connect, seal_of, translate, typed
 from cas.catalog.gate import Gate, Marks
 from cas.catalog.log import Log
 from cas.clock import PROCESS
@@ -128,8 +128,6 @@ class Connections:
     def discard(self, connection: apsw.Connection) -> None:
         """Close one that nobody is to use again."""
         self._seals.pop(connection, None)
-        if self.closed and self._log is not None and self.gate.marks().doubt:
-            _leave_the_log(connection)
         try:
             connection.close(True)
         except Exception:  # nothing more can be done for a broken connection
@@ -282,24 +280,56 @@ class Connections:
             self.closed = True
             wait_for(self.writer_lock.acquire)
             try:
-                self.drop_writer()
+                self._leave()
             finally:
                 self.writer_lock.release()
-            self._empty()
-            self.unpark()
             if self._anchor is not None:
                 self.discard(self._anchor)
             if self._log is not None:
                 self._log.close()
             self.gate.close()
 
+    def _leave(self) -> None:
+        """Close every connection, the last one so that the engine takes the log away if no other
+        handle has the file open. Where that cannot be, the log stays for the next to open.
+        """
+        last, self._writing = self._writing or self._pooled(), None
+        self._empty()
+        self.unpark()
+        if last is None:
+            return
+        is_alone = self._log is not None and self.gate.try_enter()
+        try:
+            if is_alone:
+                with suppress(Exception):
+                    self._give_up_the_log(last)
+            self.discard(last)
+        finally:
+            if is_alone:
+                self.gate.leave()
 
-def _leave_the_log(connection: apsw.Connection) -> None:
-    """Keep the engine from copying a log that is in doubt into the file as it closes."""
-    import apsw
+    def _give_up_the_log(self, last: apsw.Connection) -> None:
+        import apsw
 
-    with suppress(apsw.Error):
-        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        # A log in doubt is copied nowhere.
+        if not self.gate.marks().doubt and self.empty_log(last):
+            last.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
+
+    def empty_log(self, connection: apsw.Connection) -> bool:
+        """Inside the gate: copy the log into the file and have it begin with nothing; False while
+        a reader of an older state needs it, for whom nobody waits. Raises the engine's errors.
+        """
+        log = self._log
+        if log is None or log.is_empty:
+            return True
+        connection.set_busy_timeout(0)
+        # Behind it nobody reads the log, and the next to write begins it anew.
+        row = connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+        connection.set_busy_timeout(BUSY_MS)
+        if row is not None and row[0]:
+            return False
+        log.blank()
+        return True
 
 
 def _inode(path: str) -> int:

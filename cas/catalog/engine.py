@@ -96,6 +96,8 @@ def _configure(connection: apsw.Connection, read_only: bool) -> None:
     connection.set_busy_timeout(BUSY_MS)
     connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
     connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
+    # The last connection to close would take the log away as it is (`cas.catalog.log`).
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     # In one call: each of its own costs as much again as what it does.
     connection.execute(_PRAGMAS if read_only else _PRAGMAS + _WRITING).fetchall()
 

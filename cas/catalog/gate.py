@@ -131,6 +131,14 @@ class FileGate:
         finally:
             fcntl.flock(self._next, fcntl.LOCK_UN)
 
+    def try_enter(self) -> bool:
+        """`enter` if nobody is in; whether this process is now."""
+        try:
+            fcntl.flock(self._main, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
     def leave(self) -> None:
         """Let the next one in."""
         fcntl.flock(self._main, fcntl.LOCK_UN)
@@ -304,6 +312,10 @@ class NoGate:
 
     def enter(self) -> None:
         """Nobody waits."""
+
+    def try_enter(self) -> bool:
+        """Nobody is in."""
+        return True
 
     def leave(self) -> None:
         """Nobody waits."""

@@ -9,6 +9,11 @@ log is synced afterwards, outside the gate, so that other writers go on meanwhil
 all that was written before it durable, so that threads and processes share them. SQLite itself
 syncs the log before it copies from it, and the file before it uses the log again, so that a
 power failure leaves all commits up to some point, and that point is never before a sync.
+
+Nor may a log be taken away as it is. The removal is durable some time later, and the room of the
+file may be given to another one before (ext4 with data=writeback): a crash then brings back a log
+of which only the beginning is still there, and SQLite would read its old pages over a newer file.
+So its header is overwritten and synced first (`blank`).
 """
 
 from __future__ import annotations
@@ -29,6 +34,7 @@ if TYPE_CHECKING:
 
 _FULL_SYNC: Final[int | None] = getattr(fcntl, "F_FULLFSYNC", None)
 
+_HEADER_BYTES: Final = 32
 _PIECE_BYTES: Final = 1 << 20
 _VFS_PIECE_BYTES: Final = 1 << 16
 """Of the log, through a VFS: SQLite's own takes a write of a multiple of 128 KiB for a full disk
@@ -114,6 +120,28 @@ class Log:
             self._gate.publish(number)
             self._gate.doubt(False)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it is not there, or holds nothing."""
+        try:
+            return os.path.getsize(self._path) == 0
+        except OSError:
+            return True
+
+    def blank(self) -> None:
+        """Inside the gate, when all of it was copied and nobody reads it: have it begin with
+        nothing, durably. The next to write begins it anew.
+        """
+        with self._turns.taken():
+            if self._vfs is not None:
+                self._blank_through(self._vfs)
+                return
+            self._drop()
+            fd = self._fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+            if os.pwrite(fd, bytes(_HEADER_BYTES), 0) != _HEADER_BYTES:
+                raise self._failure("its header was not written in full")
+            sync_data(fd)
+
     def _failure(self, reason: str) -> StorageFailed:
         return StorageFailed(f"{self._path}: {reason}.", path=self._path, errno=None)
 
@@ -190,6 +218,14 @@ class Log:
                 for offset in range(0, size, _VFS_PIECE_BYTES):
                     length = min(_VFS_PIECE_BYTES, size - offset)
                     file.xWrite(file.xRead(length, offset), offset)
+                file.xSync(apsw.SQLITE_SYNC_NORMAL)
+
+    def _blank_through(self, vfs: str) -> None:
+        import apsw
+
+        with self._opened(vfs) as file:
+            if file is not None:
+                file.xWrite(bytes(_HEADER_BYTES), 0)
                 file.xSync(apsw.SQLITE_SYNC_NORMAL)
 
     @contextmanager

@@ -3,7 +3,9 @@
 Invariant: an operation has reached the disk for certain when a later sync of its file (for bytes)
 or of its folder (for names) returned; until then it may have, alone or with any others, whole or,
 for the last one, torn. A sync that failed makes nothing certain, then or later (Linux marks the
-lost pages clean), so what it should have covered stays in doubt until it is written again.
+lost pages clean), so what it should have covered stays in doubt until it is written again. The
+room of a file that was removed or cut belongs to nobody from then on, although a crash may bring
+the file back: what then stands there may be somebody else's (ext4 with data=writeback).
 
 Left out: reordering within one write other than the torn last one, and disks that lie.
 """
@@ -22,17 +24,22 @@ from cas.testing.recorder import ROOT, Image, Mark, Names, Op, Recorder, Sync, T
 SECTOR_BYTES: Final = 512
 TEARS: Final = 8
 """At about how many sector edges a write is torn."""
+BLOCK_BYTES: Final = 4096
+REUSES: Final = 4
+"""In about how many blocks of what was given up something else may stand."""
 
 
 @attrs.frozen
 class Cut:
     """A crash: the operations before `prefix` were issued; of those that no sync covers, `kept`
-    reached the disk, and of the last of them only `torn` bytes when that is not None.
+    reached the disk, and of the last of them only `torn` bytes when that is not None. In the room
+    of `reused`, a file and a block of it, other bytes were written meanwhile.
     """
 
     prefix: int
     kept: tuple[int, ...]
     torn: int | None = None
+    reused: tuple[int, int] | None = None
 
 
 @attrs.define
@@ -184,6 +191,9 @@ class Replay:
             elif number not in files and node is not None:
                 torn = cut.torn if last in indices else None
                 files[number], hashed = self._data_of(number, indices, torn)
+                if cut.reused is not None and cut.reused[0] == number:
+                    files[number] = _reused(files[number], cut.reused[1])
+                    hashed = blake3(files[number]).digest()
                 digest.update(b"%d %s\n" % (number, hashed))
         return Image(folders, files), digest.digest()
 
@@ -193,7 +203,8 @@ class Replay:
         last = cut.prefix - 1
         while last >= 0 and (last in missing or isinstance(self._ops[last], Sync | Mark)):
             last -= 1
-        return last, tuple(sorted(index for index in missing if index < last)), cut.torn
+        missed = tuple(sorted(index for index in missing if index < last))
+        return last, missed, cut.torn, cut.reused
 
     # -- the crashes -------------------------------------------------------------------------
 
@@ -232,6 +243,32 @@ class Replay:
                 yield Cut(at, pending, torn)
                 yield Cut(at, (last,), torn)
 
+        for index in some:
+            for reused in self._given_up(index):
+                yield Cut(at, tuple(i for i in pending if i != index), reused=reused)
+
+    def _given_up(self, index: int) -> list[tuple[int, int]]:
+        """Some blocks of files whose room is free once this operation is done."""
+        op = self._ops[index]
+        found: list[tuple[int, int]] = []
+        if isinstance(op, Truncate):
+            found += self._blocks(op.file, op.size, index)
+        elif isinstance(op, Names):
+            tail = self._node(op.folder).tail
+            before = self._names_of(op.folder, tuple(i for i in tail if i < index))
+            after = self._names_of(op.folder, tuple(i for i in tail if i <= index))
+            for number in set(before.values()).difference(after.values(), self._folders):
+                found += self._blocks(number, 0, index)
+        return sorted(self._random.sample(found, min(REUSES, len(found))))
+
+    def _blocks(self, number: int, start: int, index: int) -> list[tuple[int, int]]:
+        """Blocks of a file behind `start`, as it was before an operation."""
+        done = tuple(i for i in self._node(number).tail if i < index)
+        size = len(self._data_of(number, done, None)[0])
+        return [
+            (number, block) for block in range(-(-start // BLOCK_BYTES), -(-size // BLOCK_BYTES))
+        ]
+
     def _some(self, pending: tuple[int, ...]) -> list[int]:
         """All of them, or the first, the last and a sample where there are many."""
         if len(pending) <= self._each_max:
@@ -251,3 +288,12 @@ class Replay:
         edges = {1, size // 2, SECTOR_BYTES, sectors * SECTOR_BYTES}
         edges.update(number * SECTOR_BYTES for number in range(every, sectors, every))
         return sorted(edge for edge in edges if 0 < edge < size)
+
+
+def _reused(data: bytes, block: int) -> bytes:
+    """A file in one block of which the bytes of another one stand."""
+    start, stop = block * BLOCK_BYTES, min(len(data), (block + 1) * BLOCK_BYTES)
+    if start >= stop:
+        return data
+    other = blake3(b"%d" % block).digest(length=stop - start)
+    return data[:start] + other + data[stop:]

@@ -82,7 +82,9 @@ class Failure:
 
 
 def _cut(fields: dict[str, Any]) -> Cut:
-    return Cut(fields["prefix"], tuple(fields["kept"]), fields["torn"])
+    reused = fields.get("reused")
+    kept, torn = tuple(fields["kept"]), fields["torn"]
+    return Cut(fields["prefix"], kept, torn, None if reused is None else tuple(reused))
 
 
 @attrs.define

@@ -8,11 +8,12 @@ ordinary way, and every copy of every object is verified, not only those that re
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import attrs
 
 from cas.catalog.catalog import CatalogReader
-from cas.errors import CasError, NotFound
+from cas.errors import CasError, CorruptPack, NotFound
 from cas.history.horizon import horizon_at, horizon_now
 from cas.history.store import Store
 from cas.limits import ID_BYTES
@@ -110,7 +111,8 @@ def check_mirror(store: Store) -> Iterator[str]:
     # What was condemned is in no vector that a lost catalog leaves: it counts while it lies there.
     lying = set(there)
     for file in objects.bucket.list():
-        lying.update(read_footer(objects.bucket, file.name)[1].ids())
+        with suppress(CorruptPack):  # one that was given up holds what it likes
+            lying.update(read_footer(objects.bucket, file.name)[1].ids())
     with objects.catalog.read() as reader:
         rows = {row.seq: row.entry for row in reader.entries(0)}
         reached = reader.cursor(MIRRORED) or 0

@@ -129,12 +129,12 @@ def parts(
     return catalog, bucket_in(folder, clock, files)
 
 
-def checkpoint(folder: str, vfs: str | None, mode: str) -> None:
-    """Let SQLite write the log of a catalog into its file; one that fails, or is busy, is none."""
+def checkpoint(folder: str, vfs: str | None) -> None:
+    """Let SQLite copy the log of a catalog into its file; one that fails, or is busy, is none."""
     with suppress(apsw.Error):
         connection = connect(os.path.join(folder, assembly.CATALOG), vfs=vfs)
         try:
-            connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         finally:
             connection.close(True)
 

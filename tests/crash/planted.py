@@ -14,7 +14,7 @@ from typing import Any, Final
 import attrs
 import pytest
 
-from cas.catalog import blocks, connections, engine, sqlite
+from cas.catalog import blocks, connections, engine, sqlite, trim
 from cas.catalog.connections import Connections
 from cas.catalog.log import Log
 from cas.catalog.sqlite import SqliteCatalog
@@ -126,6 +126,22 @@ def _late_seal(patch: pytest.MonkeyPatch) -> None:
 @_bug("a commit is acknowledged before the log is synced", "crash: inline commits")
 def _unsynced(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Connections, "cover", _nothing)
+
+
+@_bug("the log is taken away as it is", "crash: inline commits")
+def _not_blank(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Log, "blank", _nothing)
+
+
+@_bug("the log is cut as it is", "crash: a log that is cut")
+def _cut_as_it_is(patch: pytest.MonkeyPatch) -> None:
+    # Those who close it blank it themselves: only what cuts it is wrong.
+    patch.setattr(trim, "truncate", _truncated)
+
+
+def _truncated(connections: Connections) -> bool:
+    connections.writer().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    return True
 
 
 @_bug("synchronous=OFF", "crash: inline commits")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -355,23 +354,24 @@ def _forked_and_opened() -> list[str]:
         store = open_store()
         _commit(store, "parent", b"1")
         go, went = os.pipe()
+        heard, said_so = os.pipe()
 
         def use() -> str:
             own = build(place, clock=SteppedClock("probe child"))
             _commit(own, "child", b"2")
+            os.write(said_so, b"x")  # and is at no gate any more, where a close would leave the log
             os.read(go, 1)
             _commit(own, "child again", b"3")
             own.close()
             return "done"
 
         with started(use) as answer:
-            while store.view().seq < 2:
-                time.sleep(0.001)
+            os.read(heard, 1)
             store.close()
             os.write(went, b"x")
             said = answer()
-        os.close(go)
-        os.close(went)
+        for end in (go, went, heard, said_so):
+            os.close(end)
         seq = open_store().view().seq
         findings = [] if said == "done" else [f"child: {said}"]
         return (
@@ -386,6 +386,7 @@ PROBES: Final[dict[str, Probe]] = {
     "crash: an archive": _crash("archive", "archive", tail=1),
     "crash: a spill behind an archive": _crash("archive", "archive", "put file", "spill", tail=1),
     "an archive ahead of the mirror": _archive_ahead,
+    "crash: a log that is cut": _crash("commit", "multi", "commit", "wal", "put", tail=2),
     "crash: checkpoints of refs": _crash("commit", "commit", "commit", "commit"),
     "crash: making a store": _crash("init", "put"),
     "kill, retry, power cut": _retry,

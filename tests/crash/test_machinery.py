@@ -132,6 +132,38 @@ def test_a_name_needs_a_sync_of_its_folder(watched: Recorder) -> None:
     assert names() == {True}
 
 
+def test_what_was_given_up_may_hold_the_bytes_of_another(watched: Recorder) -> None:
+    """Until its removal is durable a file may come back with anything in it; one that has got
+    another name may not, nor what is left of one that was cut.
+    """
+    path = watched.root + "/file"
+    file = watched.file_at(path)
+    assert file is not None
+    watched.renamed(path, watched.root + "/other")
+    assert {_contents(image).popitem()[1] for image in _images(watched)} == {b"old"}
+    watched.renamed(watched.root + "/other", path)
+    watched.synced(watched.folder_of(path))
+    watched.written(file, 0, b"a" * 4096 + b"b" * 4096)
+    watched.synced(file)
+    watched.truncated(file, 4096)
+    found = {_contents(image)["file"] for image in _images(watched)}
+    assert {data[:4096] for data in found} == {b"a" * 4096}
+    assert len({data[4096:] for data in found}) == 3
+    watched.synced(file)
+    watched.unlinked(path)
+    found = {_contents(image).get("file", b"") for image in _images(watched)}
+    assert len(found - {b"", b"a" * 4096}) == 1
+    watched.synced(watched.folder_of(path))
+    assert [_contents(image) for image in _images(watched)] == [{}]
+
+
+def _images(recorder: Recorder) -> list[Image]:
+    replay = Replay(recorder)
+    while replay.prefix < len(recorder.ops):
+        replay.step()
+    return [replay.image(cut)[0] for cut in replay.cuts()]
+
+
 def test_a_failed_crash_state_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
     """A failure that was written down fails again, and passes once the bug is gone."""
     with monkeypatch.context() as patch:
