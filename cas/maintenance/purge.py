@@ -6,12 +6,14 @@ before stopped. All else that the packs concerned held exists throughout.
 
 In this order: an entry with the tombstone, from which on nobody puts the content again; one
 transaction that installs new copies of everything else and takes the old packs out; the mirror;
-the old files; the catalog file, written anew, and its log, emptied; a look at every file.
+the old files; search indexes; the catalog file, written anew, and its log, emptied; a look at every
+file.
 """
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import Final
 
 from attrs import frozen
@@ -38,11 +40,12 @@ from cas.maintenance.takeout import survey, take_out
 from cas.maintenance.why import held
 from cas.model.entry import Entry
 from cas.model.ids import Kind, ObjectId
-from cas.model.names import HOLDS, PURGED_REF
+from cas.model.names import HOLDS, INDEXES, PURGED_REF
 from cas.objects.batch import Batch
 from cas.objects.packs import read_footer
 from cas.objects.store import ObjectStore
 from cas.objects.unlink import remove_unlinked
+from cas.storage.files import translate
 
 EVENT: Final = "cas.purge"
 """Type of the event in the entry of a purge; its headers are `id` and `reason`."""
@@ -171,6 +174,7 @@ def _remove(store: Store, goes: set[bytes]) -> None:
     else:
         raise Unavailable("The store is written to faster than purge can follow; run it again.")
     _unlink(store)
+    _drop_indexes(objects.cache)
     _scrub(objects)
     _prove(objects, goes)
     _refuse_aside(store)
@@ -236,6 +240,22 @@ def _unlink(store: Store) -> None:
         )
     remove_unlinked(objects.catalog, objects.bucket)
     remove_leftovers(objects, find_leftovers(objects))
+
+
+def _drop_indexes(cache: str | None) -> None:
+    """Remove the search indexes, which hold texts. They are made again; who has one open goes on
+    with what it has, until it comes to the entry of the purge.
+    """
+    folder = os.path.join(cache or "", INDEXES)
+    if cache is None or not os.path.isdir(folder):
+        return
+    try:
+        # A log goes before what it belongs to.
+        for name in sorted(os.listdir(folder), reverse=True):
+            with suppress(FileNotFoundError):
+                os.unlink(os.path.join(folder, name))
+    except OSError as error:
+        translate(error, folder)
 
 
 def _scrub(objects: ObjectStore) -> None:

@@ -23,6 +23,8 @@ STORE_FOLDER: Final = ".cas"
 """The folder of a store that lies in the folder that it keeps."""
 CACHE: Final = "cache"
 """What may be deleted at any time, in the folder of a store."""
+INDEXES: Final = "recall"
+"""Where search indexes lie, in the cache: the one thing there that has texts in it."""
 
 MAIN: Final = "main"
 """The branch that is meant where none is named."""

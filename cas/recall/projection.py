@@ -29,7 +29,7 @@ from cas.history.horizon import horizon_now
 from cas.history.store import Store
 from cas.later import Later
 from cas.model.entry import Entry
-from cas.model.names import PURGED_REF
+from cas.model.names import INDEXES, PURGED_REF
 from cas.recall.database import Database, Home, vector_place
 from cas.recall.embed import Embedder
 from cas.recall.models import Models
@@ -118,7 +118,7 @@ class Projection:
         cache = self.store.objects.cache
         if cache is None or self.store.read_only:
             return FileHome(":memory:")
-        folder = os.path.join(cache, "recall")
+        folder = os.path.join(cache, INDEXES)
         try:
             os.makedirs(folder, exist_ok=True)
         except OSError as error:

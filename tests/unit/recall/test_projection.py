@@ -185,6 +185,27 @@ def test_purged_content_leaves_the_database(store: Store, recall: Recall) -> Non
         assert b"passphras" not in file.read_bytes()
 
 
+def test_a_purge_that_has_ended_leaves_no_index(folder: Store) -> None:
+    """No file of the store holds the text then, not that of an index which nobody asks any more;
+    who has one open goes on, without what was purged.
+    """
+    commit(folder, memory("a", "geheime schluessel"), memory("b", "staging is pink"))
+    with Recall(folder, embedder=None) as former:
+        assert former.find(Memory, match="schluessel").items
+        path = Path(former.projection.path)
+    path.rename(path.with_stem("0123456789abcdef"))  # as that of a program with other types
+    with Recall(folder, embedder=None) as recall:
+        (found,) = recall.find(Memory, match="schluessel").items
+        assert len(list(path.parent.glob("*.db"))) == 2
+        record = folder.snapshot("memory/main").entry("memories/a")
+        assert found.id == "a"
+        cas.purge(folder, record.id, reason="leaked")
+        files = [file for file in Path(folder.location).rglob("*") if file.is_file()]
+        assert [file.name for file in files if b"schluessel" in file.read_bytes()] == []
+        assert not recall.find(Memory, match="schluessel").items
+        assert [each.id for each in recall.find(Memory, match="pink").items] == ["b"]
+
+
 class OtherModel:
     """An embedder of three dimensions, to change to."""
 
