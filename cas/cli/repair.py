@@ -77,7 +77,8 @@ def repair_command(
             plan.apply()
         left = plan.lost_count and not accept_loss
         undone = plan.is_needed and not applied
-        front.exit_code = Corrupt.exit_code if plan.blocked or left or undone else 0
+        bad = plan.blocked or plan.unmended or left or undone
+        front.exit_code = Corrupt.exit_code if bad else 0
         if front.out.json:
             front.out.document("repair", applied=applied, **_fields(plan))
             return
@@ -105,7 +106,8 @@ def _summary(plan: RepairPlan, applied: bool) -> str:
     if plan.blocked:
         return "nothing was done"
     if not plan.is_needed:
-        return "nothing to repair" if not plan.lost_count else "nothing that could be repaired"
+        sound = not (plan.lost_count or plan.unmended)
+        return "nothing to repair" if sound else "nothing that could be repaired"
     seen = f"{count(plan.object_count, 'object')}, journal up to entry {plan.entry_count}"
     return f"repaired: {seen}; run `cas fsck`" if applied else f"not done yet: {seen}"
 

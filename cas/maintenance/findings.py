@@ -74,7 +74,7 @@ CODES: Final[Mapping[str, tuple[Severity, str]]] = {
 """Every code that a finding can have: its severity and what it means. Append-only."""
 
 
-_REBUILD: Final = "cas repair --rebuild"
+REBUILD: Final = "cas repair --rebuild"
 _MEND: Final = "cas repair"
 _FETCH: Final = "cas repair --from PATH"
 
@@ -82,7 +82,7 @@ REPAIRS: Final[Mapping[str, str]] = {
     "catalog-unreadable": _MEND,
     "catalog-damaged": _MEND,
     "catalog-behind": _MEND,
-    "pack-row": _REBUILD,
+    "pack-row": REBUILD,
     "pack-missing": _FETCH,
     "pack-unreadable": _FETCH,
     "pack-header": _MEND,
@@ -92,9 +92,9 @@ REPAIRS: Final[Mapping[str, str]] = {
     "copy-damaged": _MEND,
     "object-lost": _FETCH,
     "object-missing": _FETCH,
-    "journal-entry": _REBUILD,
-    "journal-row": _REBUILD,
-    "checkpoint": _REBUILD,
+    "journal-entry": REBUILD,
+    "journal-row": REBUILD,
+    "checkpoint": REBUILD,
     "archive-single": "cas maintain",
     "session-open": "cas gc",
     "pack-unnamed": "cas gc",

@@ -27,7 +27,7 @@ from cas.objects.packs import (
     bit_is_set,
     file_name,
     pack_name,
-    read_footer,
+    read_own_footer,
 )
 from cas.objects.places import SLOT_BITS, SLOT_MASK, Places
 from cas.objects.plan import Plan
@@ -73,7 +73,8 @@ class Lookup:
         self._fresh = False
         self._kept_up = 0  # the catalog's mark when nothing had been condemned since
         self._unreadable: dict[int, Corrupt] = {}
-        self._proof, self._files = InlineProof(catalog), FileProof(bucket)
+        self._proof = InlineProof(catalog)
+        self._files = FileProof(bucket, self.slots, catalog.meta.store_id)
         self.inline_count = self.inline_bytes = 0
         self._small_max = min(thresholds.spill_small_pack_bytes, thresholds.pack_bytes // 2)
         self.small_bytes = 0  # of pack files so small that a spill gathers them
@@ -232,9 +233,8 @@ class Lookup:
         """Why a miss of `id` may be wrong all the same: a footer that is not what it was."""
         packs = self.state.packs
         self._unreadable.update(self._proof.faults(packs))
-        runs = self._load_index() if id else ()  # which have seen it, or one that begins like it
-        seen = {n for run in runs for n, _slot in run.find(prefix_of(id or b""))}
-        self._unreadable.update(self._files.faults(packs[n] for n in seen if n in packs))
+        if id is not None:
+            self._unreadable.update(self._files.faults(id, self._load_index(), packs))
         return next((error for n, error in list(self._unreadable.items()) if n in packs), None)
 
     def is_gone(self, number: int, slot: int, state: State | None = None) -> bool:
@@ -257,8 +257,7 @@ class Lookup:
             return pack.footer
         footer = self._footers.get(pack.number)
         if footer is None:
-            assert pack.file is not None
-            _header, footer = read_footer(self._bucket, pack.file)
+            footer = read_own_footer(self._bucket, pack, self._catalog.meta.store_id)
             self.keep_footer(pack.number, footer)
         return footer
 

@@ -155,3 +155,22 @@ def read_footer(bucket: Bucket, file: str) -> tuple[PackHeader, Footer]:
         raise CorruptPack(f"The footer of {file} is not its own.", pack=file, offset=-1)
     check_footer(footer, file)
     return header, footer
+
+
+def read_own_footer(bucket: Bucket, pack: PackInfo, store_id: bytes) -> Footer:
+    """The checked footer of an installed pack file. Raises `CorruptPack`, also where another file
+    lies under its name, and `MissingPack`.
+    """
+    file = pack.file
+    assert file is not None
+    header, footer = read_footer(bucket, file)
+    if header.store_id != store_id or footer.body_bytes != pack.body_bytes:
+        raise exchanged(file)
+    return footer
+
+
+def exchanged(file: str) -> CorruptPack:
+    """The error for a pack under whose name another one lies."""
+    return CorruptPack(
+        f"{file} is another pack than the one of this name; run `cas fsck`.", pack=file, offset=-1
+    )

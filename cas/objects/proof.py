@@ -16,8 +16,10 @@ from collections.abc import Iterable, Mapping
 
 from cas.catalog.catalog import Catalog
 from cas.errors import Corrupt
-from cas.objects.packs import PackInfo, read_footer
+from cas.objects.packs import PackInfo, exchanged, read_own_footer
+from cas.objects.slots import SlotTables
 from cas.storage.bucket import Bucket
+from cas.storage.index import Run, prefix_of
 from cas.storage.pack import decode_inline
 
 _AT_ONCE = 64
@@ -54,22 +56,37 @@ class InlineProof:
 class FileProof:
     """Proves pack files of one store. Any thread.
 
-    An index that was kept over a restart has seen a footer that a bit has turned in since; a slot
-    is read from it alone, and may name another object now.
+    An index that was kept over a restart has seen a footer that a bit has turned in since, or a
+    file in whose place another one lies now; a slot is read from it alone, and may name another
+    object.
     """
 
-    def __init__(self, bucket: Bucket) -> None:
+    def __init__(self, bucket: Bucket, slots: SlotTables, store_id: bytes) -> None:
         self._bucket = bucket
+        self._slots = slots
+        self._store_id = store_id
         self._proved: set[str] = set()
 
-    def faults(self, packs: Iterable[PackInfo]) -> dict[int, Corrupt]:
-        """What is wrong with the footers of these packs, by number; each is read once."""
+    def faults(
+        self, id: bytes, runs: Iterable[Run], packs: Mapping[int, PackInfo]
+    ) -> dict[int, Corrupt]:
+        """What is wrong with the footers of those packs in which the index has seen an object, or
+        one that begins like it, by number; each is read once.
+        """
         found: dict[int, Corrupt] = {}
-        for pack in packs:
-            if pack.file is not None and pack.file not in self._proved:
+        prefix = prefix_of(id)
+        for run in runs:
+            for number, at in run.find(prefix):
+                pack = packs.get(number)
+                if pack is None or pack.file is None:
+                    continue
                 try:
-                    read_footer(self._bucket, pack.file)
-                    self._proved.add(pack.file)
+                    if pack.file not in self._proved:
+                        read_own_footer(self._bucket, pack, self._store_id)
+                        self._proved.add(pack.file)
+                    slot = self._slots.slot(pack, at)
+                    if slot is None or prefix_of(slot.id) >> run.bits != prefix >> run.bits:
+                        raise exchanged(pack.file)
                 except Corrupt as error:
-                    found[pack.number] = error
+                    found[number] = error
         return found

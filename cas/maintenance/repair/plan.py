@@ -23,7 +23,14 @@ from cas.errors import (
     StoreNotFound,
 )
 from cas.history.store import Store
-from cas.maintenance.findings import Finding, OnProgress, Progress
+from cas.maintenance.findings import (
+    REBUILD,
+    REPAIRS,
+    Finding,
+    OnProgress,
+    Progress,
+    Severity,
+)
 from cas.maintenance.fsck.check import examine
 from cas.maintenance.repair import mend as mending
 from cas.maintenance.repair.evidence import Folder, gather
@@ -62,9 +69,10 @@ class Action:
 class RepairPlan:
     """What is wrong, what would be done, and what would stay lost. Close it, or use `with`.
 
-    `blocked` says why nothing can be done as it stands, each with the next step. `lost` names
-    what nobody has; `loose` what exists and no entry leads to, which a rebuild gives up. `tips`
-    are the newest entries of journals that disagree.
+    `blocked` says why nothing can be done as it stands, each with the next step. `unmended` are
+    findings of damage that this plan leaves as they are. `lost` names what nobody has; `loose`
+    what exists and no entry leads to, which a rebuild gives up. `tips` are the newest entries of
+    journals that disagree.
     """
 
     place: str
@@ -72,6 +80,7 @@ class RepairPlan:
     actions: tuple[Action, ...] = ()
     blocked: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    unmended: tuple[Finding, ...] = ()
     lost: tuple[ObjectId, ...] = ()
     lost_count: int = 0
     loose: tuple[ObjectId, ...] = ()
@@ -348,6 +357,7 @@ def _mending(
         raise
     finally:
         store.close()
+    unmended = _unmended(found.report.findings)
     lost = [*plan.left, *(id for id in found.lost if id not in plan.left and not _gets(plan, id))]
 
     def apply() -> None:
@@ -358,7 +368,8 @@ def _mending(
         folder.path,
         findings=found.report.findings,
         actions=tuple(_mend_actions(plan)),
-        notes=tuple(_mend_notes(plan)),
+        notes=(*_mend_notes(plan), *_unmended_notes(unmended)),
+        unmended=unmended,
         lost=tuple(ObjectId(id) for id in sorted(set(lost))[:_SHOWN]),
         lost_count=len(set(lost)),
         entry_count=found.report.entry_count,
@@ -366,6 +377,12 @@ def _mending(
         apply=apply,
         close=lambda: _close_all(origins),
     )
+
+
+def _unmended(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Damage that no copy of an object and no pack makes good."""
+    bad = [each for each in findings if each.severity in (Severity.LOSS, Severity.DAMAGE)]
+    return tuple([each for each in bad if REPAIRS.get(each.code, REBUILD) == REBUILD])
 
 
 def _gets(plan: Mend, id: bytes) -> bool:
@@ -401,3 +418,15 @@ def _mend_notes(plan: Mend) -> Iterator[str]:
         yield f"{file} is missing; name a store or folder that may have it with `--from`."
     if plan.left:
         yield f"{len(plan.left)} objects are nowhere to be had; `--from` names further places."
+
+
+def _unmended_notes(findings: Sequence[Finding]) -> Iterator[str]:
+    anew = [each for each in findings if each.code in REPAIRS]
+    if anew:
+        yield (
+            f"{anew[0].message} Such findings ({len(anew)}) need a catalog that is made anew: "
+            f"`{REBUILD}`."
+        )
+    rest = [each for each in findings if each.code not in REPAIRS]
+    if rest:
+        yield f"{rest[0].message} For such findings ({len(rest)}) there is no command."

@@ -47,6 +47,66 @@ def test_a_pack_removed_under_a_running_process(store: Store) -> None:
         assert fsck(other).ok
 
 
+def swap(one: Path, other: Path) -> None:
+    """Give each of two files the other's name."""
+    first, second = one.read_bytes(), other.read_bytes()
+    one.write_bytes(second)
+    other.write_bytes(first)
+
+
+@pytest.mark.parametrize("cached", [True, False], ids=["index kept", "index lost"])
+@pytest.mark.parametrize("longer", [0, 1000], ids=["same length", "other length"])
+def test_two_packs_that_change_names(store: Store, longer: int, cached: bool) -> None:
+    """What lies in them is read, or told as damage; never as what is not there. Where they can be
+    told apart a repair says what helps, and that brings it all back.
+    """
+    contents = [os.urandom(200_000), os.urandom(200_000 + longer)]
+    ids = [store.put(content) for content in contents]
+    write(store, files={"small": b"inline"})
+    store.close()
+    with cas.open(store.location) as other:
+        assert [other.get(id) for id in ids] == contents  # which writes an index
+    swap(*Path(store.location, "packs").glob("*.pack"))
+    if not cached:
+        shutil.rmtree(Path(store.location, "cache"))
+    with cas.open(store.location) as other:
+        for id, content in zip(ids, contents, strict=True):
+            if cached or longer:
+                with pytest.raises(Corrupt):
+                    other.get(id)
+            else:
+                assert other.get(id) == content
+        assert fsck(other).ok == (not longer)
+    if longer:
+        with cas.plan_repair(store.location) as plan:
+            assert {finding.code for finding in plan.unmended} == {"pack-row"}
+            assert any("cas repair --rebuild" in note for note in plan.notes)
+        with cas.plan_repair(store.location, rebuild=True, keep_loose=True) as plan:
+            plan.apply()
+        with cas.open(store.location) as again:
+            assert [again.get(id) for id in ids] == contents
+            assert fsck(again).ok
+
+
+@pytest.mark.parametrize("cached", [True, False], ids=["index kept", "index lost"])
+def test_packs_of_two_stores_that_change_places(store: Store, tmp_path: Path, cached: bool) -> None:
+    """A pack of another store is damage, to a reader and to a check, however like it is."""
+    id = store.put(os.urandom(200_000))
+    with cas.open(tmp_path / "other", create=True) as stranger:
+        stranger.put(os.urandom(200_000))
+        theirs = the_pack(stranger)
+    store.close()
+    swap(the_pack(store), theirs)
+    if not cached:
+        shutil.rmtree(Path(store.location, "cache"))
+    with cas.open(store.location) as again:
+        with pytest.raises(Corrupt):
+            again.get(id)
+        assert "pack-foreign" in {finding.code for finding in fsck(again).findings}
+    with cas.plan_repair(store.location) as plan:
+        assert {finding.code for finding in plan.unmended} == {"pack-foreign"}
+
+
 def test_the_folder_of_packs_removed(store: Store) -> None:
     """Every object in a file is told as damage; what lies inline is read."""
     id = store.put(os.urandom(200_000))
