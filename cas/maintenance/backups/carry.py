@@ -53,19 +53,28 @@ def carry_packs(
     target: Bucket,
     *,
     accept_damage: bool,
+    accept_missing: bool = False,
 ) -> Iterator[Carried]:
     """Carry pack files, (row, deletion vector) each; answers come in the order of the rows.
 
     The names in the target bucket are not synced yet. What is damaged is carried only where the
-    caller accepts that. Raises `MissingPack` when a file is not there, and what the buckets do.
+    caller accepts that. Raises `MissingPack` when a file is not there, unless that is accepted as
+    damage of it, and what the buckets do.
     """
     with ThreadPoolExecutor(_WORKERS) as pool:
         futures = [
-            pool.submit(_carry, objects, row, bits, target, accept_damage) for row, bits in rows
+            (row, pool.submit(_carry, objects, row, bits, target, accept_damage))
+            for row, bits in rows
         ]
         try:
-            for future in futures:
-                yield future.result()
+            for row, future in futures:
+                try:
+                    carried = future.result()
+                except MissingPack as error:
+                    if not accept_missing:
+                        raise
+                    carried = Carried(row, b"", 0, Damage(str(error.pack), (), "it is missing"))
+                yield carried
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise

@@ -144,31 +144,36 @@ def fill_store(
     try:
         source.lookup.refresh()
         for carried in carry_packs(
-            source, _rows(image), objects.bucket, accept_damage=accept_damage
+            source,
+            _rows(image),
+            objects.bucket,
+            accept_damage=accept_damage,
+            accept_missing=accept_damage,
         ):
-            _refuse_exchanged(lines[carried.row.number], carried.check)
-            if carried.damage is not None:
-                damage.append(carried.damage)
+            found = carried.damage or _exchanged(lines[carried.row.number], carried.check)
+            if found is not None:
+                damage.append(found)
             done_bytes += carried.stored_bytes
             done += 1
             say(Progress("packs", done, done_bytes, total))
     except MissingPack as error:
         raise CorruptBackup(
             f"The backup at {image.vault.place} lacks the pack {error.pack}; back up again while "
-            "the store still has it, or choose another position.",
+            "the store still has it, choose another position, or accept the damage "
+            "(`--accept-damage`) to restore what is whole.",
             path=str(error.pack),
         ) from error
     if damage and not accept_damage:
         raise CorruptBackup(
             f"{len(damage)} packs of the backup are damaged, the first of them {damage[0].pack} "
             f"({damage[0].reason}); nothing was restored. `cas prove` tells all; to restore what "
-            "is whole, accept the damage.",
+            "is whole, accept the damage (`--accept-damage`).",
             path=damage[0].pack,
         )
     objects.bucket.sync()
     recheckpoint(objects, image)
     store = Store(objects, image.vault.place)
-    settle(store, image)
+    settle(store, image, damaged=bool(damage))
     purged: frozenset[bytes] = frozenset()
     try:
         purged = finish_purges(store)
@@ -200,22 +205,23 @@ def _rows(image: VaultImage) -> list[tuple[PackRow, bytes | None]]:
     ]
 
 
-def _refuse_exchanged(line: PackLine, check: bytes) -> None:
-    if line.check != check:
-        assert line.name is not None
-        raise CorruptBackup(
-            f"The pack {file_name(line.name)} of the backup is another one than was backed up.",
-            path=file_name(line.name),
-        )
+def _exchanged(line: PackLine, check: bytes) -> Damage | None:
+    """The damage of a pack that is whole, as far as it goes, and not the one that was backed up."""
+    if line.check == check:
+        return None
+    assert line.name is not None
+    return Damage(file_name(line.name), (), "it holds other bytes than were backed up")
 
 
-def settle(store: Store, image: VaultImage) -> None:
-    """Say in a store what its state knew and its position did not. Raises `Gone`."""
+def settle(store: Store, image: VaultImage, *, damaged: bool = False) -> None:
+    """Say in a store what its state knew and its position did not. Of a `damaged` one nobody can
+    tell what was given up from what is lost. Raises `Gone`.
+    """
     if image.seq < image.state.seq:
         _keep_tombstones(store, image)
         _keep_horizon(store, image)
     _honour(store, image)
-    if image.seq < image.state.seq:
+    if image.seq < image.state.seq and not damaged:
         _refuse_hollow(store, image)
 
 
