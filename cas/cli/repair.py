@@ -27,7 +27,7 @@ _SHOWN: Final = 20
     metavar="PATH",
     multiple=True,
     type=click.Path(exists=True),
-    help="A store or folder that may have what is missing; may be given again.",
+    help="A store, backup or folder that may have what is missing; may be given again.",
 )
 @click.option("-n", "--dry-run", is_flag=True, help="Tell what would be done and do nothing.")
 @click.option("--rebuild", is_flag=True, help="Make the catalog from the packs in any case.")

@@ -11,20 +11,17 @@ vault, so that a proof needs room for a catalog and not for a second store.
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from typing import Final
 
 from attrs import frozen
 
-from cas.catalog.catalog import Catalog
-from cas.catalog.sqlite import create_catalog, open_catalog
 from cas.clock import Clock
 from cas.errors import BackupNotFound, CasError, Corrupt, MissingPack
 from cas.history.store import Store
 from cas.maintenance.backups.carry import check_file
 from cas.maintenance.backups.increment import Index
-from cas.maintenance.backups.refill import VaultImage, fork_of, recheckpoint, refill
+from cas.maintenance.backups.refill import VaultImage, rebuilt, recheckpoint
 from cas.maintenance.backups.restore import choose, number_of, settle
 from cas.maintenance.backups.vault import Vault, increment_file
 from cas.maintenance.findings import OnProgress, Progress, Severity
@@ -179,19 +176,10 @@ class _Proof:
 
     def _rebuild(self, image: VaultImage) -> tuple[int, int, int]:
         """Make the store anew and check it; objects, content bytes, entries."""
-        path = os.path.join(self._scratch, "catalog.sqlite")
-        locks = os.path.join(self._scratch, "locks")
-        os.mkdir(locks)
-        create_catalog(path, fork_of(image, self._clock.random(16)))
-        catalog = open_catalog(path, locks, anywhere=True)
-        try:
-            return self._check(image, catalog)
-        finally:
-            catalog.close()
+        with rebuilt(image, self._scratch, self._clock) as objects:
+            return self._check(image, objects)
 
-    def _check(self, image: VaultImage, catalog: Catalog) -> tuple[int, int, int]:
-        refill(catalog, image)
-        objects = ObjectStore(catalog, self._vault.packs, self._clock)
+    def _check(self, image: VaultImage, objects: ObjectStore) -> tuple[int, int, int]:
         recheckpoint(objects, image)
         store = Store(objects, self._scratch)
         settle(store, image)
@@ -199,7 +187,7 @@ class _Proof:
         for finding in report.findings:
             if finding.severity in (Severity.LOSS, Severity.DAMAGE):
                 self._fault(finding.subject, f"{finding.code}: {finding.message}")
-        with catalog.read() as reader:
+        with objects.catalog.read() as reader:
             moment = store.core.timeline.at(reader, image.seq)
         self._root, self._hash = moment.root, moment.hash
         if image.hash is not None and (moment.hash, moment.root) != (

@@ -8,13 +8,17 @@ lineage of its own, so that two stores never go on under one name.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Final, NamedTuple, Protocol
 
 from attrs import frozen
 
 from cas.catalog.catalog import Catalog, CatalogWriter, Meta
 from cas.catalog.place import ancestor
+from cas.catalog.sqlite import create_catalog, open_catalog
+from cas.clock import Clock
 from cas.errors import CorruptBackup
 from cas.limits import MIB
 from cas.maintenance.backups.increment import Index, Origin, State
@@ -142,6 +146,22 @@ def refill(catalog: Catalog, image: Image) -> int:
         # The first segment of a lineage repeats the entry that it goes on from.
         writer.set_cursor(MIRRORED, max(0, min(image.mirrored, image.seq - 1)))
     return _fill_journal(catalog, image)
+
+
+@contextmanager
+def rebuilt(image: VaultImage, scratch: str, clock: Clock) -> Iterator[ObjectStore]:
+    """The objects of a state over the packs of its backup, by a catalog in the empty folder
+    `scratch`: no pack is copied.
+    """
+    path, locks = os.path.join(scratch, "catalog.sqlite"), os.path.join(scratch, "locks")
+    os.mkdir(locks)
+    create_catalog(path, fork_of(image, clock.random(16)))
+    catalog = open_catalog(path, locks, anywhere=True)
+    try:
+        refill(catalog, image)
+        yield ObjectStore(catalog, image.vault.packs, clock)
+    finally:
+        catalog.close()
 
 
 def fill_packs(writer: CatalogWriter, image: Image) -> None:

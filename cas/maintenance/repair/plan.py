@@ -13,6 +13,7 @@ from typing import Final
 
 from attrs import define, field, frozen
 
+from cas.catalog.catalog import PackRow
 from cas.clock import Clock
 from cas.errors import (
     CannotRepair,
@@ -50,6 +51,7 @@ from cas.storage.place import bucket_in
 
 _SHOWN: Final = 1000
 _HEADS: Final = 5
+_MISSING: Final = "pack-missing"
 
 OpenStore = Callable[..., Store]
 
@@ -357,7 +359,7 @@ def _mending(
         raise
     finally:
         store.close()
-    unmended = _unmended(found.report.findings)
+    unmended = _unmended(found.report.findings, {_file_of(row) for row in plan.absent})
     lost = [*plan.left, *(id for id in found.lost if id not in plan.left and not _gets(plan, id))]
 
     def apply() -> None:
@@ -379,10 +381,21 @@ def _mending(
     )
 
 
-def _unmended(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """Damage that no copy of an object and no pack makes good."""
+def _unmended(findings: Sequence[Finding], absent: set[str]) -> tuple[Finding, ...]:
+    """Damage that no copy of an object makes good, and no pack that somebody has."""
     bad = [each for each in findings if each.severity in (Severity.LOSS, Severity.DAMAGE)]
-    return tuple([each for each in bad if REPAIRS.get(each.code, REBUILD) == REBUILD])
+    return tuple(
+        [
+            each
+            for each in bad
+            if REPAIRS.get(each.code, REBUILD) == REBUILD
+            or (each.code == _MISSING and each.subject in absent)
+        ]
+    )
+
+
+def _file_of(row: PackRow) -> str:
+    return file_name(row.name) if row.name is not None else f"inline pack {row.number}"
 
 
 def _gets(plan: Mend, id: bytes) -> bool:
@@ -414,14 +427,17 @@ def _mend_actions(plan: Mend) -> Iterator[Action]:
 
 def _mend_notes(plan: Mend) -> Iterator[str]:
     for row in plan.absent:
-        file = file_name(row.name) if row.name is not None else f"inline pack {row.number}"
-        yield f"{file} is missing; name a store or folder that may have it with `--from`."
+        yield (
+            f"{_file_of(row)} is missing; name a store, backup or folder that may have it with "
+            f"`--from`. Where nothing is lost with it, or nobody has it, `{REBUILD}` goes on "
+            "without it."
+        )
     if plan.left:
         yield f"{len(plan.left)} objects are nowhere to be had; `--from` names further places."
 
 
 def _unmended_notes(findings: Sequence[Finding]) -> Iterator[str]:
-    anew = [each for each in findings if each.code in REPAIRS]
+    anew = [each for each in findings if each.code in REPAIRS and each.code != _MISSING]
     if anew:
         yield (
             f"{anew[0].message} Such findings ({len(anew)}) need a catalog that is made anew: "

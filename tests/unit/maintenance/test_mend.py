@@ -145,6 +145,49 @@ def test_a_missing_pack_comes_back_from_a_copy(store: Store, tmp_path: Path) -> 
         assert fsck(again).findings == ()
 
 
+@pytest.mark.parametrize("form", ["backup", "folder of packs"])
+def test_a_missing_pack_comes_back_from_a_backup(store: Store, tmp_path: Path, form: str) -> None:
+    """A backup has it under its name, and so has a folder into which somebody has copied it."""
+    write(store, files={f"f{at}": os.urandom(BIG) for at in range(3)})
+    files = dict(store.snapshot("main"))
+    cas.backup(store, tmp_path / "backup")
+    store.close()
+    (file,) = packs(store)
+    file.unlink()
+    source = tmp_path / "backup"
+    plan = repair(store.location, source if form == "backup" else source / "packs")
+    assert [action.kind for action in plan.actions] == ["bring-back-pack"]
+    with cas.open(store.location) as again:
+        assert dict(again.snapshot("main")) == files
+        assert fsck(again).findings == ()
+
+
+def test_objects_come_from_a_backup_that_has_them_in_other_packs(
+    store: Store, tmp_path: Path
+) -> None:
+    """What was young when it was backed up lies in an increment there, and is found by its id."""
+    commits(store, 5)
+    files = dict(store.snapshot("main"))
+    cas.backup(store, tmp_path / "backup")
+    store.spill()
+    (file,) = packs(store)
+    store.close()
+    file.unlink()
+    plan = repair(store.location, tmp_path / "backup")
+    assert not plan.lost
+    with cas.open(store.location) as again:
+        assert dict(again.snapshot("main")) == files
+        assert len(list(again.log("main"))) == 5
+    with cas.plan_repair(store.location) as plan:
+        assert [finding.code for finding in plan.unmended] == ["pack-missing"]
+        assert any("cas repair --rebuild" in note for note in plan.notes)
+    with cas.plan_repair(store.location, rebuild=True) as plan:
+        plan.apply()
+    with cas.open(store.location) as again:
+        assert dict(again.snapshot("main")) == files
+        assert fsck(again).ok
+
+
 def test_objects_of_a_missing_pack_come_from_any_store(store: Store, tmp_path: Path) -> None:
     """Another store that has the content, packed otherwise: trees and what is below them."""
     write(store, files={f"d{at % 3}/f{at}": os.urandom(BIG) for at in range(6)})
