@@ -29,11 +29,11 @@ from cas.maintenance.fsck.graph import Graph
 from cas.maintenance.fsck.known import Known
 from cas.maintenance.fsck.packs import Pack, PackBytes, PackSurvey, is_out_of_reach
 from cas.maintenance.fsck.records import RecordCheck
+from cas.maintenance.fsck.unnamed import NOTHING_NAMED, list_packs, named_now, tell_unnamed
 from cas.model.ids import Kind, digest_parts
 from cas.model.values import frozen
 from cas.objects.archive import lacking
 from cas.objects.content import read_spans
-from cas.objects.packs import file_name
 from cas.storage.codec import RECIPE
 from cas.trees.node import REFS
 
@@ -171,7 +171,10 @@ class _Check:
         self._journal.run(lambda: self._report("journal"), horizon, single)
         if not self._blind:
             self._tell_missing()
-            self._unnamed_packs()
+            files = list_packs(self._objects.bucket, self._findings)
+            named = self._read("pack", named_now) or NOTHING_NAMED
+            seen_us = max(self._survey.newest_birth_us, self._journal.newest_us)
+            tell_unnamed(self._objects, self._findings, files, named, seen_us)
         self._leftovers()
         unread = self._remember()
         lost = self._findings.lost_ids()
@@ -404,38 +407,3 @@ class _Check:
             code = "file-temporary" if temporary else "file-unknown"
             what = "was never finished" if temporary else "is no part of a store"
             self._findings.add(code, name, f"The file {name} {what}; it may be deleted.")
-
-    def _unnamed_packs(self) -> None:
-        """Pack files that no row names: a stopped writer left them, or the catalog is old."""
-        try:
-            files = sorted(file.name for file in self._objects.bucket.list())
-        except CasError as error:
-            self._findings.add(
-                "pack-unreadable", "packs", f"The packs cannot be listed ({error}); check the disk."
-            )
-            return
-        # Rows are read behind the files: a file that was installed meanwhile is named by then.
-        rows = self._rows(0) or ()
-        names = {file_name(row.name) for row in rows if row.name is not None}
-        sessions = {s.id for s in self._read("session", lambda reader: reader.sessions()) or ()}
-        newest_us = max(self._survey.newest_birth_us, self._journal.newest_us)
-        for file in files:
-            if file in names:
-                continue
-            header = self._survey.header_of(file)
-            if header is not None and header.session_id in sessions:
-                continue  # it is being written, and the session is told of
-            if header is not None and header.birth_us > newest_us:
-                self._findings.add(
-                    "catalog-behind",
-                    file,
-                    f"The catalog does not name {file}, which is newer than all it knows: a "
-                    "writer was stopped before its commit, or the catalog is an old one put back; "
-                    "in that case restore the newest.",
-                )
-            else:
-                self._findings.add(
-                    "pack-unnamed",
-                    file,
-                    f"The catalog does not name {file}; gc removes it when no writer needs it.",
-                )

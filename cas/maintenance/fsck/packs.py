@@ -29,7 +29,7 @@ from cas.model.values import frozen
 from cas.objects.packs import bit_is_set, file_name
 from cas.objects.store import ObjectStore
 from cas.storage.codec import RECIPE
-from cas.storage.header import PACK_HEADER_BYTES, PackHeader, decode_header
+from cas.storage.header import PACK_HEADER_BYTES, decode_header
 from cas.storage.pack import (
     TRAILER_BYTES,
     Footer,
@@ -318,13 +318,6 @@ class PackSurvey:
         length = self._objects.bucket.size(pack.file) - pack.body_bytes
         tail = source.read(pack, pack.body_bytes, length)
         return decode_footer(source.read(pack, 0, PACK_HEADER_BYTES), tail, pack.label)
-
-    def header_of(self, file: str) -> PackHeader | None:
-        """Header of a pack file that may not be installed; None when it is damaged."""
-        try:
-            return decode_header(self._objects.bucket.read(file, 0, PACK_HEADER_BYTES), file)
-        except CasError:
-            return None
 
 
 def _label(row: PackRow) -> str:

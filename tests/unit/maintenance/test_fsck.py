@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from cas.maintenance.fsck.check import fsck
 from cas.model.ids import Kind, digest_of
 from cas.testing.stores import SMALL, SteppedClock, build, create
 from tests.unit.kit import commits, tamper, write
-from tests.unit.maintenance.plant import blob, codes, flip, install, pack_file
+from tests.unit.maintenance.plant import blob, codes, flip, install, pack_file, rewrite_header
 from tests.unit.maintenance.plants import PLANTS
 
 ELSEWHERE = {"more", "check-moved"}
@@ -199,6 +200,40 @@ def test_a_spill_beside_the_check_is_no_damage(tmp_path: Path) -> None:
         assert moved == 3
         assert report.ok, report.findings
         assert {"session-open"} >= set(codes(report))
+
+
+def test_a_pack_of_another_store_is_no_newer_catalog(filled: Store, tmp_path: Path) -> None:
+    """A stray pack is told with whose it is; a repair would find nothing to do about it."""
+    with cas.open(tmp_path / "other", create=True) as stranger:
+        commits(stranger, 2)
+        file = pack_file(stranger)
+        whose = stranger.objects.meta.store_id.hex()
+    shutil.copy(file, Path(filled.location, "packs"))
+    report = fsck(filled)
+    assert [(f.code, f.subject) for f in report.findings] == [("file-unknown", file.name)]
+    assert whose in report.findings[0].message
+
+
+def test_a_pack_on_its_way_out_is_no_newer_catalog(filled: Store) -> None:
+    """Its row was taken out and it is listed to go: the next collection removes it."""
+    name = PLANTS["catalog-behind"][0](filled)
+    assert codes(fsck(filled)) == ["catalog-behind"]
+    tamper(filled, "INSERT INTO unlinked(name, seq) VALUES (?, 1)", bytes.fromhex(name[:32]))
+    assert codes(fsck(filled)) == ["pack-unnamed"]
+
+
+def test_entries_that_come_beside_the_check_are_known_to_it(filled: Store) -> None:
+    """What a stopped writer left is not newer than a catalog that went on meanwhile."""
+    file = pack_file(filled)
+    left = file.with_name("11" * 16 + ".pack")
+
+    def meanwhile(progress: Progress) -> None:
+        if progress.phase == "journal" and not left.exists():
+            shutil.copy(file, left)
+            rewrite_header(left, birth_us=filled.objects.clock.wall_us())
+            commits(filled, 1)
+
+    assert codes(fsck(filled, progress=meanwhile)) == ["pack-unnamed"]
 
 
 def test_a_store_that_never_stands_still(filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
