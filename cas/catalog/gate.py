@@ -104,6 +104,9 @@ class FileGate:
         # Descriptors that hold numbers of sessions, by number.
         self._holds: dict[int, int] = {}
         try:
+            if not os.path.isdir(folder):  # as its files, it is made again
+                with suppress(FileExistsError):
+                    os.mkdir(folder)
             self._next = _open(os.path.join(folder, "next"))
             self._main = _open(os.path.join(folder, "main"))
             self._words = _map(os.path.join(folder, "main"))

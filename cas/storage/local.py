@@ -43,6 +43,13 @@ class LocalUpload:
         self._written_bytes = self._begun_bytes = 0
         try:
             self._fd = files.create(self._path)
+        except FileNotFoundError as error:
+            raise StorageFailed(
+                f"The folder {folder} is missing, and nothing was committed. Put it back, or make "
+                "an empty one and run `cas repair`.",
+                path=folder,
+                errno=error.errno,
+            ) from error
         except OSError as error:
             translate(error, self._path)
 
@@ -215,6 +222,8 @@ class LocalBucket:
         try:
             with os.scandir(self._folder) as entries:
                 names = [entry.name for entry in entries if entry.name.endswith(".pack")]
+        except FileNotFoundError:
+            return  # of a folder that is gone every pack is missing
         except OSError as error:
             translate_read(error, self._folder)
         for name in names:
@@ -226,6 +235,8 @@ class LocalBucket:
         try:
             with os.scandir(self._folder) as entries:
                 names = [entry.name for entry in entries if entry.name.endswith(_TEMPORARY)]
+        except FileNotFoundError:
+            return  # of a folder that is gone every pack is missing
         except OSError as error:
             translate_read(error, self._folder)
         for name in names:

@@ -7,6 +7,7 @@ gives up the damaged ones, and a pack goes only when all that could be read of i
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
@@ -28,8 +29,10 @@ from cas.objects.packs import bit_is_set, file_name, read_footer
 from cas.objects.pipeline import Submitted
 from cas.storage.bucket import Bucket
 from cas.storage.codec import RAW, decode_payload
+from cas.storage.files import OS_FILES
 from cas.storage.memory import MemoryBucket
 from cas.storage.pack import FOOTER_HEAD_BYTES, SLOT_BYTES, Made
+from cas.storage.place import PACKS
 from cas.storage.record import COMMON_GROUP
 
 
@@ -142,6 +145,9 @@ def _ids_of(origin: Origin, row: PackRow) -> Iterable[bytes]:
 
 def carry_out(store: Store, found: Examination, plan: Mend, origins: Sequence[Origin]) -> int:
     """Do what was planned; how many objects have a fresh copy now. Can be run again."""
+    if os.path.isdir(store.location):
+        with suppress(FileExistsError):  # a file of this name says which bucket has the packs
+            OS_FILES.mkdir(os.path.join(store.location, PACKS))
     for row, origin in plan.files:
         _bring_back(store, row, origin)
     count = _replace(store, found, plan, origins)

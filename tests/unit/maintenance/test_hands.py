@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import cas
-from cas.errors import Corrupt, CorruptCatalog, ObjectNotFound
+from cas.errors import Corrupt, CorruptCatalog, ObjectNotFound, StorageFailed
 from cas.history.store import Store
 from cas.maintenance.fsck.check import fsck
 from cas.model.ids import BlobId
@@ -118,6 +118,24 @@ def test_the_folder_of_packs_removed(store: Store) -> None:
         with pytest.raises(Corrupt):
             other.get(id)
         assert not fsck(other).ok
+        with pytest.raises(StorageFailed, match="cas repair"):
+            other.put(os.urandom(200_000))
+
+
+def test_a_repair_makes_the_folder_of_packs_again(store: Store, tmp_path: Path) -> None:
+    """It plans without one, and brings the packs back from who has them."""
+    id = store.put(os.urandom(200_000))
+    cas.backup(store, tmp_path / "backup")
+    store.close()
+    shutil.rmtree(Path(store.location, "packs"))
+    with cas.plan_repair(store.location) as plan:
+        assert any("--from" in note for note in plan.notes)
+    assert not Path(store.location, "packs").exists()
+    with cas.plan_repair(store.location, sources=[tmp_path / "backup"]) as plan:
+        plan.apply()
+    with cas.open(store.location) as again:
+        assert len(again.get(id)) == 200_000
+        assert fsck(again).ok
 
 
 def test_the_cache_removed_under_a_running_process(store: Store) -> None:
@@ -134,12 +152,14 @@ def test_the_cache_removed_under_a_running_process(store: Store) -> None:
         assert fsck(other).ok
 
 
-def test_the_locks_removed_while_nobody_writes(store: Store) -> None:
+@pytest.mark.parametrize("emptied", [True, False])
+def test_the_locks_removed_while_nobody_writes(store: Store, emptied: bool) -> None:
     """They are made again."""
     commits(store, 2)
     store.close()
     shutil.rmtree(Path(store.location, "locks"))
-    os.mkdir(Path(store.location, "locks"))
+    if emptied:
+        os.mkdir(Path(store.location, "locks"))
     with cas.open(store.location) as other:
         commits(other, 2)
         assert fsck(other).ok
