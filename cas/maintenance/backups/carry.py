@@ -10,7 +10,7 @@ is read record by record.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -58,12 +58,14 @@ def carry_packs(
     """Carry pack files, (row, deletion vector) each; answers come in the order of the rows.
 
     The names in the target bucket are not synced yet. What is damaged is carried only where the
-    caller accepts that. Raises `MissingPack` when a file is not there, unless that is accepted as
-    damage of it, and what the buckets do.
+    caller accepts that. One that is there already goes when the whole pack is at hand.
+    Raises `MissingPack` when a file is not there, unless that is accepted as damage of it, and
+    what the buckets do.
     """
+    there = {file.name for file in target.list()}
     with ThreadPoolExecutor(_WORKERS) as pool:
         futures = [
-            (row, pool.submit(_carry, objects, row, bits, target, accept_damage))
+            (row, pool.submit(_carry, objects, row, bits, target, accept_damage, there))
             for row, bits in rows
         ]
         try:
@@ -81,7 +83,12 @@ def carry_packs(
 
 
 def _carry(
-    objects: ObjectStore, row: PackRow, bits: bytes | None, target: Bucket, accept_damage: bool
+    objects: ObjectStore,
+    row: PackRow,
+    bits: bytes | None,
+    target: Bucket,
+    accept_damage: bool,
+    there: Collection[str],
 ) -> Carried:
     assert row.name is not None
     file = file_name(row.name)
@@ -96,7 +103,9 @@ def _carry(
             if ids:
                 damage = Damage(file, ids, "objects do not give their content")
         stored_bytes = 0
-        if accept_damage or damage is None:
+        if damage is None or (accept_damage and file not in there):
+            if file in there:
+                target.delete(file)
             upload.seal(file)
             stored_bytes = looked.size_bytes
     finally:

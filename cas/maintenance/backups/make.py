@@ -217,12 +217,12 @@ class _Backup:
     # -- packs -------------------------------------------------------------------------------
 
     def _lacking(self, captured: Captured) -> list[tuple[PackRow, bytes | None]]:
-        """Pack files that the vault has not, whole or at all."""
+        """Pack files that the vault has not, or not to their end, which is told by their length."""
         there = {file.name: file.size_bytes for file in self._vault.packs.list()}
         return [
             (row, captured.bits(row.number))
             for row in captured.rows
-            if row.name is not None and file_name(row.name) not in there
+            if row.name is not None and there.get(file_name(row.name), 0) <= row.body_bytes
         ]
 
     def _carry(self, captured: Captured) -> bool:

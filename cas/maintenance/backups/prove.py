@@ -30,6 +30,7 @@ from cas.objects.packs import file_name
 from cas.objects.store import ObjectStore
 
 FAULTS_MAX: Final = 1000
+_AGAIN: Final = "back up again while the store has it, which copies it anew."
 
 
 @frozen
@@ -216,7 +217,13 @@ class _Proof:
             file = file_name(name)
             try:
                 if check_file(self._vault.packs, file) != line.check:
-                    self._fault(file, f"{file} holds other bytes than were backed up.")
+                    self._fault(
+                        file,
+                        f"{file} holds other bytes than were backed up. Remove it from the folder "
+                        f"`packs` of the backup, and {_AGAIN}",
+                    )
+            except MissingPack:
+                self._fault(file, f"{file} is missing; {_AGAIN}")
             except CasError as error:
                 self._fault(file, str(error))
 

@@ -13,7 +13,7 @@ import cas
 from cas.errors import CasError, Corrupt, CorruptBackup
 from cas.history.store import Store
 from cas.maintenance.fsck.check import fsck
-from tests.unit.kit import write
+from tests.unit.kit import reopened, write
 from tests.unit.maintenance.test_backup import LARGE, flip
 
 
@@ -83,3 +83,45 @@ def test_what_is_whole_is_restored(
         assert isinstance(refused.value, Corrupt)
         assert not fsck(other).ok
         write(other, files={"more": b"it goes on"})
+
+
+@pytest.mark.parametrize("harm", ["cut", "emptied", "missing"])
+def test_the_next_backup_copies_anew_what_is_not_all_there(
+    store: Store, place: Path, harm: str
+) -> None:
+    """Nothing has changed in the store, and the backup is whole again; it was not before."""
+    _first, second = two_packs(store)
+    cas.backup(store, place)
+    HARMS[harm](place / "packs" / second.name)
+    assert not cas.prove(place)[0].ok
+    assert cas.backup(store, place).new_packs == 1
+    assert cas.prove(place, source=store)[0].ok
+    assert not cas.backup(store, place).written
+
+
+def test_what_is_damaged_on_both_sides_stays_as_it_is(store: Store, place: Path) -> None:
+    """No part of a pack in the backup is given up for one that is damaged in the store."""
+    _first, second = two_packs(store)
+    cas.backup(store, place)
+    kept = place / "packs" / second.name
+    cut(kept)
+    half = kept.read_bytes()
+    flip(second, 10_000)
+    with reopened(store) as other:
+        with pytest.raises(Corrupt):
+            cas.backup(other, place)
+        cas.backup(other, place, accept_damage=True)
+    assert kept.read_bytes() == half
+
+
+def test_a_proof_says_how_a_pack_is_had_again(store: Store, place: Path) -> None:
+    """A pack that holds other bytes is removed by hand and copied anew by the next backup."""
+    _first, second = two_packs(store)
+    cas.backup(store, place)
+    flip(place / "packs" / second.name, 10_000)
+    report, _file = cas.prove(place)
+    (fault,) = [each for each in report.faults if each.subject == second.name]
+    assert "Remove it from the folder `packs` of the backup" in fault.message
+    (place / "packs" / second.name).unlink()
+    cas.backup(store, place)
+    assert cas.prove(place)[0].ok
