@@ -133,7 +133,8 @@ def _claim(bucket: S3Bucket) -> str:
         taken = True
     if taken:
         raise BucketTaken(
-            f"{bucket.label} belongs to another store; take a prefix of its own.",
+            f"{bucket.label} belongs to another store; take a prefix of its own. If a call that was "
+            f"stopped left it (no folder of a store names it), remove {CLAIM} and the packs there.",
             path=bucket.label,
         )
     return mark
