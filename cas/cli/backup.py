@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from cas.maintenance.backups.make import BackupReport
     from cas.maintenance.backups.prove import ProofReport
 
+_SHOWN: Final = 20
+
 _AT = click.option(
     "--at", metavar="WHEN", help="The number of a journal entry, or a time; else the newest."
 )
@@ -108,12 +110,11 @@ def _damage_fields(damage: tuple[Damage, ...]) -> list[dict[str, Any]]:
 
 
 def _tell_damage(out: Output, damage: tuple[Damage, ...]) -> None:
-    out.warn_each(
-        [
-            f"{d.pack} is damaged: {d.reason}" + "".join(f"\n    {id.hex()}" for id in d.ids[:20])
-            for d in damage
-        ]
-    )
+    lines: list[str] = []
+    for each in damage:
+        lines.append(f"{each.pack} is damaged: {each.reason}")
+        lines += [f"{each.pack} has lost {id.hex()}" for id in each.ids[:_SHOWN]]
+    out.warn_each(lines)
 
 
 @click.command("prove", cls=CasCommand)

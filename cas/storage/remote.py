@@ -133,8 +133,8 @@ def _claim(bucket: S3Bucket) -> str:
         taken = True
     if taken:
         raise BucketTaken(
-            f"{bucket.label} belongs to another store; take a prefix of its own. If a call that was "
-            f"stopped left it (no folder of a store names it), remove {CLAIM} and the packs there.",
+            f"{bucket.label} belongs to another store; take a prefix of its own. If a call that "
+            f"was stopped left it (no folder of a store names it), remove {CLAIM} and the packs.",
             path=bucket.label,
         )
     return mark

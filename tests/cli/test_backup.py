@@ -82,6 +82,8 @@ def test_damage_ends_with_5_and_is_named(stocked: Shell, place: Path) -> None:
     assert "cas fsck" in stocked("backup", "backup", expect=5).err
     done = stocked("backup", "backup", "--accept-damage", expect=5)
     assert "cannot be read" in done.err
+    assert f"{pack.name} has lost " in done.err
+    assert "\\n" not in done.err
     document = stocked("backup", "backup", "--accept-damage", "--json", expect=5).document
     (damaged,) = document["damaged"]
     assert stocked("prove", "backup", expect=5).lines

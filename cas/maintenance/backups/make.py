@@ -270,9 +270,9 @@ class _Backup:
         if self._damage and not self._accept:
             first = self._damage[0]
             ids = [id.hex() for damage in self._damage for id in damage.ids]
-            what = f"{len(ids)} objects, the first of them {ids[0]}" if ids else first.reason
+            what = f"objects: {len(ids)}, first {ids[0]}" if ids else first.reason
             raise CorruptPack(
-                f"{len(self._damage)} packs of the store are damaged ({first.pack}: {what}); "
+                f"Damaged packs of the store: {len(self._damage)}, first {first.pack} ({what}); "
                 "nothing was recorded. Run `cas fsck`, repair the store, or accept the damage, "
                 "which the backup then tells.",
                 pack=first.pack,

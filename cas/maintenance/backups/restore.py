@@ -25,7 +25,7 @@ from cas.maintenance.findings import OnProgress, Progress
 from cas.maintenance.purge import finish_purges
 from cas.model.entry import Entry
 from cas.model.ids import Kind, ObjectId
-from cas.model.names import HORIZON_REF, PURGED_REF
+from cas.model.names import HORIZON_REF, PURGED_REF, count
 from cas.model.objects import Commit
 from cas.objects.batch import Batch
 from cas.objects.children import children
@@ -165,7 +165,7 @@ def fill_store(
         ) from error
     if damage and not accept_damage:
         raise CorruptBackup(
-            f"{len(damage)} packs of the backup are damaged, the first of them {damage[0].pack} "
+            f"The backup has damage in {count(len(damage), 'pack')}, the first {damage[0].pack} "
             f"({damage[0].reason}); nothing was restored. `cas prove` tells all; to restore what "
             "is whole, accept the damage (`--accept-damage`).",
             path=damage[0].pack,

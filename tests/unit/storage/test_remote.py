@@ -138,7 +138,7 @@ def test_a_prefix_with_packs_and_no_claim_is_left_as_it_is(real: str, tmp_path: 
     bucket = connect(parse_address(real), SystemClock())
     put(bucket, pack_name(1), b"somebody's")
     for _ in range(2):
-        with pytest.raises(BucketTaken, match="remove cas-store.json"):
+        with pytest.raises(BucketTaken, match=f"remove {CLAIM}"):
             cas.init(tmp_path / "store", bucket=real)
     assert bucket.mark_of(CLAIM) is None
     assert bucket.read(pack_name(1), 0, 10) == b"somebody's"
