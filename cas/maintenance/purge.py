@@ -25,6 +25,7 @@ from cas.errors import (
     Invalid,
     OnHold,
     RefConflict,
+    StorageFull,
     Unavailable,
     WrongKind,
 )
@@ -137,8 +138,15 @@ def purge(store: Store, id: ObjectId, *, reason: str, author: str = "") -> Purge
         clock = objects.clock
         stone = Tombstone(id, Kind.BLOB, plan.size_bytes, reason, author, clock.wall_us())
         entry = _bury(store, stone)
-    # With what a purge before, which was cut short, has left.
-    _remove(store, {bytes(id), *map(bytes, plan.part_ids), *purged_ids(core)})
+    try:
+        # With what a purge before, which was cut short, has left.
+        _remove(store, {bytes(id), *map(bytes, plan.part_ids), *purged_ids(core)})
+    except StorageFull as error:
+        raise StorageFull(
+            f"{id.short} has its tombstone and is still in the store: no space is left to write "
+            "its packs anew. Free space and run this purge again.",
+            path=error.fields["path"],
+        ) from error
     return PurgeResult(plan, stone, entry)
 
 

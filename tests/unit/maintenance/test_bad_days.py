@@ -283,3 +283,25 @@ def test_a_collection_that_is_killed_behind_its_reserve(disk: Path, rng: Random)
         assert dict(store.snapshot("main")) == kept
         assert free_bytes(disk) > 7_000_000
         assert fsck(store).ok
+
+
+def test_a_purge_on_a_full_disk_says_what_stands(small_disk: Path) -> None:
+    """Its tombstone was committed and the content is there yet: that is told, and not that nothing
+    was done; with room the same purge ends.
+    """
+    with cas.open(small_disk / "store", create=True) as store:
+        with store.batch() as batch:
+            goes, stays = batch.put(os.urandom(500_000)), batch.put(os.urandom(600_000))
+        write(store)
+        filler = small_disk / "filler"
+        room = os.statvfs(small_disk)
+        filler.write_bytes(bytes(room.f_bavail * room.f_bsize - 400_000))
+        with pytest.raises(StorageFull, match="has its tombstone") as refused:
+            cas.purge(store, goes, reason="leaked")
+        assert "nothing was committed" not in refused.value.message
+        assert [stone.id for stone in store.purged()] == [goes]
+        assert "purge-unfinished" in {finding.code for finding in fsck(store).findings}
+        filler.unlink()
+        cas.purge(store, goes, reason="leaked")
+        assert len(store.get(stays)) == 600_000
+        assert fsck(store).ok
