@@ -442,8 +442,8 @@ class Lookup:
                 self._unreadable[pack.number] = error
                 continue
             runs.append(self._folder.save(run))
-        added = sum([run.count for run in runs[len(covering) :]])
-        runs = self._folder.merge(runs, added, alive)
+        if len(runs) > len(covering):
+            runs = self._folder.merge(runs, alive)
         # What is sought lies in the largest run more often than not.
         runs.sort(key=lambda run: -run.count)
         return runs

@@ -73,12 +73,13 @@ class RunFolder:
             return run
         return save_run(run, self._folder, self._name(), self._catalog.meta.lineage_id)
 
-    def merge(self, runs: Sequence[Run], added: int, live: Container[int]) -> list[Run]:
-        """`runs`, to which `added` entries have come, merged where that is due; an entry whose
-        pack is not in `live` is left out of what is merged.
+    def merge(self, runs: Sequence[Run], live: Container[int]) -> list[Run]:
+        """`runs`, merged where that is due; an entry whose pack is not in `live` is left out of
+        what is merged. Where nothing can be written, those in files stay there.
         """
         merged = list(runs)
-        while due := due_merge(merged, added):
+        may_write = self._folder is not None and not self._catalog.read_only
+        while due := due_merge([run for run in merged if may_write or run.path is None]):
             merged = [run for run in merged if run not in due] + [self._merge(due, live)]
             for run in due:
                 self.drop(run)

@@ -1,8 +1,12 @@
 """Runs of the look-up index made one: several at a time, a slice of ids after the other.
 
-Floor 2. Invariant: a merged run says of every entry whose pack lives what its source said. There
-are O(log n) runs, each entry is rewritten O(log n) times, and a merge of any length holds one
-slice.
+Floor 2. Invariant: a merged run says of every entry whose pack lives what its source said, and a
+merge of any length holds one slice.
+
+Each run that says no to an id costs every look-up and every put, and a long one most, because what
+it is asked for lies in no cache of the processor. So there are few: each has more than twice the
+entries of all that are smaller, and nearly all look-ups are answered by the first. Each entry is
+rewritten O(log n) times.
 """
 
 from __future__ import annotations
@@ -16,31 +20,29 @@ from typing import Final
 
 from cas.storage.index import TOP, Run, copied, place_bits, write_run
 
-MERGE_FACTOR: Final = 4
-_SMALL_COUNT: Final = 1 << 17
-"""Small runs are merged more eagerly: each that says no to an id costs every look-up."""
+MERGE_RATIO: Final = 2
+"""A run has more than so many times the entries of all that are smaller, else they become one."""
 
 _SLICE_COUNT: Final = 1 << 16
 
 
-def due_merge(runs: Sequence[Run], added: int = 0) -> list[Run]:
-    """The runs to merge next: several of one size class, or all small ones behind which `added`
-    entries came that are a quarter of them; or none.
+def due_merge(runs: Sequence[Run]) -> list[Run]:
+    """The runs to merge next, which are the smaller ones; or none.
 
     A damaged run is never one of them: what is merged gets a digest of its own, and would be
     believed when it says no.
     """
-    classes: dict[int, list[Run]] = {}
-    for run in runs:
-        classes.setdefault(max(run.count, 1).bit_length() // 2, []).append(run)
-    for level in sorted(classes):
-        if len(classes[level]) >= MERGE_FACTOR:
-            whole = [run for run in classes[level] if run.is_whole()]
-            if len(whole) >= MERGE_FACTOR:
-                return whole
-    small = [run for run in runs if run.count < _SMALL_COUNT and run.is_whole()]
-    joined = added > 0 and len(small) > 1 and 4 * added >= sum([run.count for run in small])
-    return small if joined else []
+    left = sorted(runs, key=lambda run: run.count)
+    while True:
+        due = smaller_count = 0
+        for at, run in enumerate(left):
+            if at and MERGE_RATIO * smaller_count >= run.count:
+                due = at + 1
+            smaller_count += run.count
+        damaged = [run for run in left[:due] if not run.is_whole()]
+        if not damaged:
+            return left[:due]
+        left = [run for run in left if run not in damaged]
 
 
 class Merge:

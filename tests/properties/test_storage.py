@@ -37,7 +37,7 @@ from cas.storage.index import (
     place_bits,
     save_run,
 )
-from cas.storage.merging import MERGE_FACTOR, Merge, due_merge, merge_runs
+from cas.storage.merging import MERGE_RATIO, Merge, due_merge, merge_runs
 from cas.storage.pack import (
     FOOTER_HEAD_BYTES,
     TRAILER_BYTES,
@@ -614,30 +614,29 @@ def test_cut_or_changed_runs_are_told(tmp_path: Path) -> None:
                 list(found.find(prefix))
 
 
-@given(st.lists(st.integers(0, 300_000), max_size=60))
+@given(st.lists(st.integers(0, 300), max_size=60))
 def test_merging_ends_with_few_runs(counts: list[int]) -> None:
-    """Merging what is due ends, and leaves fewer than `MERGE_FACTOR` runs of any size class."""
-    left = [_run(at, [0] * count) for at, count in enumerate(sorted(c % 50 for c in counts))]
-    total = sum(run.count for run in left)
-    while due := due_merge(left):
-        assert len(due) >= MERGE_FACTOR
+    """What is due is merged in one go; then each run has more than `MERGE_RATIO` times the entries
+    of all smaller ones, and none is lost.
+    """
+    left = [_run(at, [0] * count) for at, count in enumerate(counts)]
+    due = due_merge(left)
+    assert len(due) != 1
+    if due:
         left = [run for run in left if run not in due] + [merge_runs(due, range(100))]
-    assert sum(run.count for run in left) == total
-    assert len(left) < MERGE_FACTOR * 20
-    assert len(due_merge(left, added=total)) in (0, len(left))
+    sizes = sorted(run.count for run in left)
+    assert sum(sizes) == sum(counts)
+    for at, size in enumerate(sizes[1:], 1):
+        assert size > MERGE_RATIO * sum(sizes[:at])
+    assert not due_merge(left)
 
 
-def test_runs_without_entries_are_left_alone() -> None:
-    """Where nothing came, nothing is joined, not even runs that are empty."""
-    assert due_merge([_run(1, []), _run(2, [])]) == []
-
-
-def test_packs_that_came_behind_as_many_join_all_small_runs() -> None:
-    """What is a quarter of the small runs or more makes one of them; what is less waits."""
-    left = [_run(1, [0] * 300), _run(2, [0] * 20), _run(3, [0] * 100)]
-    assert due_merge(left, added=100) == []
-    assert due_merge(left, added=105) == left
-    assert due_merge(left[:1], added=300) == []
+def test_a_long_run_is_merged_when_much_has_come() -> None:
+    """What came is merged alone, and with what is longer once it is half of that."""
+    left = [_run(1, [0] * 300), _run(2, [0] * 60), _run(3, [0] * 30)]
+    assert due_merge(left[:2]) == []
+    assert due_merge(left) == [left[2], left[1]]
+    assert set(due_merge([*left, _run(4, [0] * 60)])) >= set(left)
 
 
 def test_kinds_and_codecs_have_the_numbers_of_the_format() -> None:

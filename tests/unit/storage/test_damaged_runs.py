@@ -10,7 +10,7 @@ import pytest
 
 import cas
 from cas.storage.index import Run
-from cas.storage.merging import MERGE_FACTOR, due_merge
+from cas.storage.merging import due_merge
 
 _BODY = 100_000
 """Bytes of a blob that goes to a pack file of its own."""
@@ -22,7 +22,7 @@ def test_damaged_runs_are_never_merged_into_one_that_is_believed(
 ) -> None:
     """Runs damaged on disk hide nothing, also when enough others come to merge with them."""
     with cas.open(tmp_path / "s", create=True) as store:
-        ids = [store.put(os.urandom(_BODY)) for _ in range(MERGE_FACTOR - 1)]
+        ids = [store.put(os.urandom(_BODY)) for _ in range(3)]
         assert all(map(store.has, ids))
     for run in (tmp_path / "s" / "cache").glob("*.run"):
         data = bytearray(run.read_bytes())
@@ -52,7 +52,7 @@ def test_wild_fences_give_no_place_and_no_error() -> None:
 
 
 def test_only_whole_runs_are_due() -> None:
-    """One damaged run among eight of a size leaves the seven others as they are."""
+    """A damaged run is left as it is, and the others are judged without it."""
 
     class Damaged(Run):
         def is_whole(self) -> bool:
@@ -61,6 +61,6 @@ def test_only_whole_runs_are_due() -> None:
     def one(kind: type[Run], number: int) -> Run:
         return kind([number], [bytes(16)], [1], array("Q", [number << 1]), 1)
 
-    runs = [one(Run, number) for number in range(MERGE_FACTOR - 1)]
-    assert due_merge([*runs, one(Damaged, 99)]) == []
-    assert len(due_merge([*runs, one(Run, 99)])) == MERGE_FACTOR
+    runs = [one(Run, number) for number in range(3)]
+    assert due_merge([runs[0], one(Damaged, 99)]) == []
+    assert due_merge([*runs, one(Damaged, 99)]) == runs
