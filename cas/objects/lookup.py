@@ -118,7 +118,7 @@ class Lookup:
             if number in state.packs and not self.is_gone(number, place & SLOT_MASK, state):
                 return True
         plan = self.plan
-        if plan is not None and (told := plan.tells(id, self.slots)) is not None:
+        if plan is not None and (told := plan.tells(id)) is not None:
             return told
         runs = self._load_index() if self._runs is None else self._runs
         prefix = prefix_of(id)
@@ -149,7 +149,7 @@ class Lookup:
         """The plan of the snapshot at hand."""
         with self._lock:
             runs = self._load_index()
-            self.plan = Plan(self.state, runs, self.tables, self._inline)
+            self.plan = Plan(self.state, runs, self.slots, self._inline)
             return self.plan
 
     def exists(self, id: bytes) -> bool:

@@ -31,8 +31,9 @@ _from_bytes = int.from_bytes
 
 
 class Shelf(NamedTuple):
-    """A pack whose slots are in memory; `file` is empty for an inline one. `beside` are the
-    dictionaries of its copies of the common group, by tag, as far as they were asked for.
+    """A pack; `file` is empty for an inline one, and `table` where its slots are not in memory.
+    `beside` are the dictionaries of its copies of the common group, by tag, as far as they were
+    asked for.
     """
 
     file: str
@@ -49,46 +50,44 @@ View = tuple[Sequence[int], Sequence[int], int, int, int, Sequence[int], list[Sh
 class Plan:
     """All runs, largest first. `young` holds the ids that no run covers."""
 
-    __slots__ = ("_bare", "_state", "_tables", "views", "young")
+    __slots__ = ("_bare", "_slots", "_state", "views", "young")
 
     def __init__(
         self,
         state: State,
         runs: Sequence[Run],
-        tables: Mapping[int, Footer],
+        slots: SlotTables,
         young: Mapping[bytes, Place],
     ) -> None:
         self._state = state
-        self._tables = tables
+        self._slots = slots
         self.young = young
-        # Packs whose slots are read one by one, by number, as shelves without a table.
+        # Packs whose slots are read one by one, by number.
         self._bare: dict[int, Shelf] = {}
         self.views: list[View] = [(*run.search(), [None] * len(run.packs), run) for run in runs]
 
     def shelf(self, run: Run, shelves: list[Shelf | None], which: int) -> Shelf | None:
-        """The shelf of a pack of a run; None while its slots are not in memory."""
+        """The shelf of a pack of a run, which stays in `shelves` once its table is there or is not
+        going to be; None where there is no such pack file.
+        """
         number = run.packs[which]
-        pack, table = self._state.packs.get(number), self._tables.get(number)
-        # A footer of another kind reads its slots from the file: it is none to hold on to.
-        if pack is None or pack.file is None or type(table) is not Footer:
+        pack, table = self._state.packs.get(number), self._slots.tables.get(number)
+        if pack is None or pack.file is None:
             return None
-        found = Shelf(pack.file, table.table, self._state.vectors.get(number), {}, pack)
-        shelves[which] = found
-        return found
+        # A footer of another kind reads its slots from the file: it is none to hold on to.
+        if type(table) is Footer:
+            found = Shelf(pack.file, table.table, self._state.vectors.get(number), {}, pack)
+            shelves[which] = found
+            return found
+        bare = self._bare.get(number)
+        if bare is None:
+            bare = Shelf(pack.file, b"", self._state.vectors.get(number), {}, pack)
+            self._bare[number] = bare
+        if number in self._slots.refused:
+            shelves[which] = bare
+        return bare
 
-    def bare(self, run: Run, which: int) -> Shelf | None:
-        """The shelf of a pack file without its table, for slots that are read one by one."""
-        number = run.packs[which]
-        found = self._bare.get(number)
-        if found is None:
-            pack = self._state.packs.get(number)
-            if pack is None or pack.file is None:
-                return None
-            found = Shelf(pack.file, b"", self._state.vectors.get(number), {}, pack)
-            self._bare[number] = found
-        return found
-
-    def tells(self, id: bytes, slots: SlotTables) -> bool | None:
+    def tells(self, id: bytes) -> bool | None:
         """Whether there is a copy of an object that is not young; None: to be asked elsewhere.
 
         The way to the slot is that of `QuickReader.get`, inline as there.
@@ -102,14 +101,14 @@ class Plan:
                     continue
                 at = bisect_right(bounds, number) - 1
                 number -= bounds[at]
-                shelf = shelves[at] or self.shelf(run, shelves, at) or self.bare(run, at)
+                shelf = shelves[at] or self.shelf(run, shelves, at)
                 if shelf is None:
                     return None
                 _file, table, vector, _beside, pack = shelf
                 if table:
                     row = table[number * SLOT_BYTES : (number + 1) * SLOT_BYTES]
                 else:
-                    row = slots.row(pack, number)
+                    row = self._slots.row(pack, number)
                 there = row.startswith(id) and row[KIND_AT] in KINDS
                 return True if there and not (vector and bit_is_set(vector, number)) else None
         except ODD:

@@ -111,13 +111,10 @@ class QuickReader:
                 shelf = shelves[at] or plan.shelf(run, shelves, at)
                 start = number = number - bounds[at]
                 if shelf is None:
-                    shelf = plan.bare(run, at)
-                    if shelf is None:
-                        return None
-                    file, table, vector, beside, pack = shelf
+                    return None
+                file, table, vector, beside, pack = shelf
+                if not table:
                     table, start = self._lookup.slots.row(pack, number), 0
-                else:
-                    file, table, vector, beside, pack = shelf
                 found, offset, stored, raw, kind, codec, depth, _flags, group = _slot_at(
                     table, start * SLOT_BYTES
                 )
@@ -172,7 +169,7 @@ class QuickReader:
         plan = self._lookup.plan or self._lookup.make_plan()
         if id in plan.young:
             return self._lookup.has(id)
-        return plan.tells(id, self._lookup.slots) is True
+        return plan.tells(id) is True
 
     def _base(self, payload: bytes, kind: int, depth: int) -> bytes | None:
         """What a delta is made of, from memory or from a copy of less depth; or None."""
@@ -197,12 +194,12 @@ class QuickReader:
         prefixes = every = prefixes_of(ids)
         waiting: Sequence[int] = range(len(ids))
         lots: list[_Lot] = []
-        alone: list[int] = []
         total_bytes = 0
         place_at = _PLACE.unpack_from
         for keys, fences, shift, clear, mask, bounds, shelves, run in plan.views:
             left: list[int] = []
             of_run: dict[int, _Lot] = {}
+            bare: dict[int, list[tuple[int, int]]] = {}
             numbers = _numbers(keys, fences, shift, clear, mask, prefixes)
             for at, number in zip(waiting, numbers, strict=True):
                 if number > mask:
@@ -214,11 +211,14 @@ class QuickReader:
                     if lot is None:
                         shelf = shelves[which] or plan.shelf(run, shelves, which)
                         if shelf is None:
-                            alone.append(at)
+                            left.append(at)
                             continue
                         lot = of_run[which] = shelf, []
                     (_file, table, vector, _beside, _pack), places = lot
                     number -= bounds[which]
+                    if not table:
+                        bare.setdefault(which, []).append((at, number))
+                        continue
                     id, offset, stored, raw, word, group = place_at(table, number * SLOT_BYTES)
                 except ODD:
                     left.append(at)
@@ -228,11 +228,18 @@ class QuickReader:
                     continue
                 places.append((offset, at, stored, raw, word, group))
                 total_bytes += raw
+            for which, wanted in bare.items():
+                shelf, places = of_run[which]
+                places += self._places(shelf, wanted, ids)
+                total_bytes += sum([place[3] for place in places])
+                if len(places) < len(wanted):
+                    there = {place[1] for place in places}
+                    left += [at for at, _number in wanted if at not in there]
             lots += of_run.values()
             waiting = left
             prefixes = tuple([every[at] for at in left])
-        # Young objects, those of packs whose slots are not in memory, and whatever is odd.
-        for at in (*alone, *waiting):
+        # Young objects, and whatever is odd.
+        for at in waiting:
             copy = self._lookup.find(ids[at])
             if copy is not None:
                 pack, (_id, offset, stored, raw, kind, codec, depth, _flags, group) = copy
@@ -240,6 +247,24 @@ class QuickReader:
                 lots.append((Shelf(pack.file or "", b"", None, {}, pack), [place]))
                 total_bytes += raw
         return lots, total_bytes
+
+    def _places(
+        self, shelf: Shelf, wanted: Sequence[tuple[int, int]], ids: Sequence[bytes]
+    ) -> list[_Place]:
+        """Places in a pack whose slots are not in memory, of (whose, number of the slot); those
+        that are what was asked for.
+        """
+        places: list[_Place] = []
+        numbers = [number for _at, number in wanted]
+        try:
+            rows = self._lookup.slots.rows(shelf.pack, numbers)
+        except ODD:
+            return places
+        for (at, number), row in zip(wanted, rows, strict=True):
+            id, offset, stored, raw, word, group = _PLACE.unpack(row)
+            if id == ids[at] and not (shelf.vector and bit_is_set(shelf.vector, number)):
+                places.append((offset, at, stored, raw, word, group))
+        return places
 
     def _load(self, ids: Sequence[bytes], lots: Sequence[_Lot]) -> Loaded:
         """What was found, read in the order in which it lies."""

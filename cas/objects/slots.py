@@ -8,6 +8,7 @@ and are never taken and dropped in turn: what does not fit is read slot by slot.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Final
 
 from cas.errors import CorruptPack
@@ -30,32 +31,54 @@ class SlotTables:
         """By number of the pack; only read by others."""
         self._lent: set[int] = set()
         self._asked: dict[int, int] = {}
+        self.refused: set[int] = set()
+        """Packs that are asked often and whose slots stay where they are."""
         # Bytes of the tables that are kept here.
         self._own: dict[int, int] = {}
 
     def slot(self, pack: PackInfo, number: int) -> Slot | None:
         """One slot; None where the pack has no such number. Raises `Corrupt`, `MissingPack`."""
-        table = self.tables.get(pack.number) or self._asked_for(pack)
+        table = self._table(pack, 1)
         if table is None:
             return decode_slot(self._alone(pack, number))
         return table.slot(number) if number < table.count else None
 
     def row(self, pack: PackInfo, number: int) -> bytes:
         """The bytes of one slot, empty where the pack has no such number. Raises as `slot`."""
-        table = self.tables.get(pack.number) or self._asked_for(pack)
+        table = self._table(pack, 1)
         if table is None:
             return self._alone(pack, number)
         return table.table[number * SLOT_BYTES : (number + 1) * SLOT_BYTES]
 
-    def _asked_for(self, pack: PackInfo) -> Footer | None:
-        """The table of a pack that is asked often by now, if there is room."""
-        asked = self._asked[pack.number] = self._asked.get(pack.number, 0) + 1
-        return self._take(pack) if asked == _TABLE_FROM else None
+    def rows(self, pack: PackInfo, numbers: Sequence[int]) -> list[bytes]:
+        """`row` of each of these numbers. Raises as `slot`, also where one is none of the pack."""
+        table = self._table(pack, len(numbers))
+        if table is not None:
+            return [table.table[n * SLOT_BYTES : (n + 1) * SLOT_BYTES] for n in numbers]
+        assert pack.file is not None
+        starts = [_start(pack, number) for number in numbers]
+        if self._bucket.far:
+            self._bucket.prefetch([(pack.file, start, SLOT_BYTES) for start in starts])
+        return self._bucket.read_all(pack.file, starts, [SLOT_BYTES] * len(starts))
+
+    def _table(self, pack: PackInfo, count: int) -> Footer | None:
+        """The table of a pack of which `count` slots are asked for, if it is in memory or, as it is
+        asked often by now, can be.
+        """
+        number = pack.number
+        table = self.tables.get(number)
+        if table is None and number not in self.refused:
+            before = self._asked.get(number, 0)
+            self._asked[number] = before + count
+            if before < _TABLE_FROM <= before + count:
+                table = self._take(pack)
+                if table is None:
+                    self.refused.add(number)
+        return table
 
     def _alone(self, pack: PackInfo, number: int) -> bytes:
         assert pack.file is not None
-        start = pack.body_bytes + FOOTER_HEAD_BYTES + number * SLOT_BYTES
-        return self._bucket.read(pack.file, start, SLOT_BYTES)
+        return self._bucket.read(pack.file, _start(pack, number), SLOT_BYTES)
 
     def _take(self, pack: PackInfo) -> Footer | None:
         """The whole table of a pack, if there is room for it."""
@@ -92,3 +115,9 @@ class SlotTables:
             self._own.pop(number, None)
             self._lent.discard(number)
             self._asked.pop(number, None)
+            self.refused.discard(number)
+
+
+def _start(pack: PackInfo, number: int) -> int:
+    """Where a slot begins in the file of its pack."""
+    return pack.body_bytes + FOOTER_HEAD_BYTES + number * SLOT_BYTES
