@@ -304,6 +304,10 @@ GC_COUNTED_RUNS_MAX: Final = 30
 GC_COUNT_NEW_MAX: Final = 0.3
 """The part of all slots that may be new to counts of references; with more a mark is cheaper."""
 
+GC_COUNT_UNKEPT_MAX: Final = 1 << 19
+"""Objects that nothing keeps of which counts of references are kept: each is held in memory, 100 to
+200 bytes, and looked up by every run."""
+
 GC_COUNT_CHANGED_MAX: Final = 0.125
 """Counts that may stand beside those they replace, as a part of these, before all are written."""
 

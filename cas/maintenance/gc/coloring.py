@@ -13,7 +13,8 @@ from cas.errors import Uncounted
 from cas.history.core import Core
 from cas.history.upkeep import COUNTED, FULL, KeptRow, Marked
 from cas.later import Later
-from cas.limits import GC_COUNTED_RUNS_MAX
+from cas.limits import GC_COUNT_UNKEPT_MAX, GC_COUNTED_RUNS_MAX
+from cas.maintenance.gc.colors import DROPPED, FREE
 from cas.maintenance.gc.counting import Tally, tally_for
 from cas.maintenance.gc.counts import Counts, discard, load
 from cas.maintenance.gc.kept import Shares, keep_refs
@@ -132,14 +133,15 @@ def _marked(
 
 def finish(tally: Tally, objects: ObjectStore, roots: Roots, marks: Marks) -> Counts | None:
     """The counts of a mark, once all that roots lead to is kept and what was given up is colored,
-    saved; None where they would not be right.
+    saved; None where they would not be right, or where so much is loose that each run would look
+    at more than a mark.
     """
     for number in list(marks.packs):
         footer = marks.footer(number)
         if footer is None:
             return None
         tally.took(marks.packs[number], footer, marks.colors[number])
-    if tally.is_broken:
+    if tally.is_broken or _loose_count(marks) > GC_COUNT_UNKEPT_MAX:
         return None
     counts = tally.counts
     counts.lineage, counts.seq = roots.lineage, roots.seq
@@ -155,3 +157,8 @@ def finish(tally: Tally, objects: ObjectStore, roots: Roots, marks: Marks) -> Co
     counts.note_gone(marks.packs.values(), marks.colors)
     counts.save(objects, marks.packs)
     return counts
+
+
+def _loose_count(marks: Marks) -> int:
+    """Copies that nothing kept leads to."""
+    return sum(c.count(FREE) + c.count(DROPPED) for c in marks.colors.values())

@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import Final
 
 from cas.errors import Uncounted
-from cas.limits import GC_COUNT_CHANGED_MAX, ID_BYTES
+from cas.limits import GC_COUNT_CHANGED_MAX, GC_COUNT_UNKEPT_MAX, ID_BYTES
 from cas.maintenance.gc.colors import GONE
 from cas.maintenance.gc.columns import (
     KEY_BYTES,
@@ -102,6 +102,12 @@ class Counts:
         keys = [id[:KEY_BYTES] for id in ids]
         there = set() if column is None else column.among(keys)
         return [id for id, key in zip(ids, keys, strict=True) if not changed.get(key, key in there)]
+
+    def loosen(self, ids: Iterable[bytes]) -> None:
+        """Note what exists and nothing keeps. Raises `Uncounted` where that is too much."""
+        self.unkept.update(ids)
+        if len(self.unkept) > GC_COUNT_UNKEPT_MAX:
+            raise Uncounted("more is loose or new than counts are kept of")
 
     def put(self, id: bytes, count: int) -> None:
         """Another count of an object."""

@@ -104,7 +104,7 @@ class Forward:
         ids = [id for slot, id in enumerate(footer.ids()) if colors[slot] != GONE]
         if not counts.missing.isdisjoint(ids):
             raise Uncounted("content that was purged is back")
-        counts.unkept.update(counts.unnamed(ids))
+        counts.loosen(counts.unnamed(ids))
 
     def _footer(self, number: int) -> Footer:
         footer = self._marks.footer(number)
@@ -154,7 +154,7 @@ class Forward:
                 counts.put(id, left)
                 if not left:
                     fallen.append(id)
-            counts.unkept.update(fallen)
+            counts.loosen(fallen)
             ids = self._named_by(fallen, self._was_missing)
 
     def _is_purged(self, id: bytes) -> bool:

@@ -18,6 +18,7 @@ from cas.history.store import Store
 from cas.history.upkeep import COUNTED, FULL
 from cas.maintenance.findings import Severity
 from cas.maintenance.fsck.check import fsck
+from cas.maintenance.gc import coloring, counts
 from cas.maintenance.gc.counts import Counts
 from cas.maintenance.gc.forward import Forward
 from cas.testing.stores import scratch
@@ -57,6 +58,33 @@ def test_a_thinned_commit_is_taken_by_counts(store: Store, seen: Seen, rng: Rand
     assert {path: store.snapshot("main")[path] for path in files if "d1/" not in path} == {
         path: content for path, content in files.items() if "d1/" not in path
     }
+
+
+def test_much_that_is_loose_is_not_counted(
+    store: Store, seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counts are kept only while few objects are loose, for each of them is held in memory: with
+    more everything is marked, and nothing is lost by that.
+    """
+    for module in (coloring, counts):
+        monkeypatch.setattr(module, "GC_COUNT_UNKEPT_MAX", 50)
+    write(store, "main", {f"d/f{at}": b"%d" % at for at in range(20)})
+    loose = store.put_many([b"loose %d" % at for at in range(60)])
+    assert run(store, FULL).object_count == 60
+    few = store.put_many([b"more %d" % at for at in range(20)])
+    done = run(store, FULL)
+    assert "not counted yet" in done.marked.reason
+    assert done.object_count == 20
+    write(store, "main", {"g": b"named"})
+    few += store.put_many([b"few %d" % at for at in range(20)])
+    assert run(store, COUNTED).object_count == 20
+    assert seen.compared == 1
+    more = store.put_many([b"yet more %d" % at for at in range(60)])
+    done = run(store, FULL)
+    assert "more is loose" in done.marked.reason
+    assert done.object_count == 60
+    assert not any(map(store.has, (*loose, *few, *more)))
+    assert fsck(store).findings == ()
 
 
 def test_what_retention_would_leave_is_not_remembered(store: Store, seen: Seen) -> None:
