@@ -114,7 +114,7 @@ class _Check:
         self._catalog = store.objects.catalog
         self._progress = progress
         self._findings = Findings()
-        self._known = Known()
+        self._known = Known(self._objects.cache)
         self._survey = PackSurvey(self._objects, self._known, self._findings)
         self._graph = Graph(self._known, self._findings, self._objects.read, self._is_thinned)
         self._records = RecordCheck(
@@ -148,6 +148,12 @@ class _Check:
         )
 
     def run(self) -> FsckReport:
+        try:
+            return self._run()
+        finally:
+            self._known.close()
+
+    def _run(self) -> FsckReport:
         self._objects.bucket.forget()
         self._reach()
         self._report("catalog")
