@@ -83,6 +83,11 @@ def with_services(*groups: str, **choices: str) -> Path:
     return ensure("test", *groups, **choices)
 
 
+def command_soak(arguments: list[str]) -> int:
+    """Searches with new seeds, with all that the tests can have."""
+    return run([with_services(), ROOT / "tools" / "soak.py", *arguments])
+
+
 MEMORY = Path("/dev/shm")
 ROOM_BYTES = 8 << 30
 
@@ -361,7 +366,7 @@ COMMANDS: dict[str, tuple[str, Callable[[list[str]], int]]] = {
         "fuzz decoders by coverage (--seconds N of each)",
         program("fuzz", "tools/fuzz.py", "test", "fuzz"),
     ),
-    "soak": ("check histories of many transactions", program("soak", "tools/soak.py", "test")),
+    "soak": ("search longer, each family of tests to its bar", command_soak),
     "wheel": ("build, install and use the wheel", command_wheel),
     "versions": ("run the tests on other interpreters", command_versions),
     "check": ("all that CI does", command_check),

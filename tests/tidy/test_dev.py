@@ -127,3 +127,17 @@ def test_the_table_of_the_soak_is_what_its_ledger_says() -> None:
     assert text == soak.with_table(text)
     with soak.LEDGER.open() as file:
         assert {line.split(",")[0] for line in file} <= set(soak.TESTS)
+
+
+def test_a_round_that_counts_nothing_ends_a_soak(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tests that are skipped reach no bar, however often they are begun."""
+    from tools import soak
+
+    monkeypatch.setattr(soak, "LEDGER", tmp_path / "soak.csv")
+    monkeypatch.setattr(soak, "one_round", lambda *_: (0, 0))
+    soak.LEDGER.touch()
+    measure = next(m for n, m in zip(soak.TESTS, soak.MEASURES, strict=True) if n == "guided")
+    assert soak.family("guided", measure, 1, 1.0) == 1
+    assert soak.LEDGER.read_text() == ""
