@@ -96,12 +96,12 @@ def _show(
 
 
 def _patch_lines(out: Output, found: Comparison, change: Change, gone: list[str]) -> Iterator[str]:
-    path = printable(change.path)
-    old = "nothing" if change.old is None else change.old.kind.name.lower()
-    new = "nothing" if change.new is None else change.new.kind.name.lower()
-    yield out.paint(f"diff {path} ({change.kind}: {old} -> {new})", "bold")
     text = _patch(found, change, gone)
     if text is None:
+        old = "nothing" if change.old is None else change.old.kind.name.lower()
+        new = "nothing" if change.new is None else change.new.kind.name.lower()
+        title = f"diff {printable(change.path)} ({change.kind}: {old} -> {new})"
+        yield out.paint(title, "bold")
         sizes = " -> ".join(size(e.size) for e in (change.old, change.new) if e is not None)
         yield f"no text: {sizes}"
         return
@@ -110,7 +110,8 @@ def _patch_lines(out: Output, found: Comparison, change: Change, gone: list[str]
     colors = {"+": "green", "-": "red", "@": "cyan"}
     for line in text.split("\n")[:-1]:
         shown = "\t".join(map(printable, line.split("\t"))) if escape else line
-        yield out.paint(shown, colors[line[0]]) if line[:1] in colors else shown
+        color = colors.get(line[:1], "bold" if line[:1].isalpha() else "")
+        yield out.paint(shown, color) if color else shown
 
 
 def _patch(found: Comparison, change: Change, gone: list[str]) -> str | None:

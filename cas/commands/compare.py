@@ -21,7 +21,7 @@ from cas.history.view import View
 from cas.model.ids import Kind
 from cas.model.names import printable, quoted, to_bytes
 from cas.model.objects import EntryKind, TreeEntry
-from cas.worktree.compare import TEXT_BYTES_MAX, diff_folder, text_diff
+from cas.worktree.compare import TEXT_BYTES_MAX, diff_folder, patch_text
 from cas.worktree.values import ImportOptions, Problem
 
 NO_OPTIONS = ImportOptions()
@@ -54,16 +54,17 @@ class Comparison:
     problems: list[Problem] = field(factory=list)
 
     def patch(self, change: Change) -> str | None:
-        """A change as unified diff; None where one side is binary or too long.
+        """A change as a patch; None where one side is binary or too long.
 
         Raises `Purged`, with the path, where a side of it is.
         """
         before, after = change.old, change.new
         if _long(before) or _long(after):
             return None
-        old = None if before is None else self._stored(change.path, before)
+        origin = change.path if change.origin is None else change.origin
+        old = None if before is None else self._stored(origin, before)
         new = None if after is None else self._new_side(change.path, after)
-        return text_diff(old, new, change.path, origin=change.origin)
+        return patch_text(change, old, new)
 
     def _stored(self, path: str, entry: TreeEntry) -> bytes:
         try:

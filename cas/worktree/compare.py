@@ -10,14 +10,15 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from cas.history.snapshot import Change, Snapshot, classify
 from cas.history.store import Store
 from cas.history.text import Block, common, lines_of
 from cas.limits import WHOLE_BLOB_BYTES_MAX
 from cas.model.ids import Kind, digest_of, digest_parts
-from cas.model.names import printable, to_text
+from cas.model.names import to_bytes, to_text
+from cas.model.objects import EntryKind
 from cas.objects.content import Readable
 from cas.objects.store import ObjectStore
 from cas.trees import paths
@@ -31,6 +32,10 @@ _DEFAULTS = ImportOptions()
 _READ_BYTES: Final = 1 << 20
 TEXT_BYTES_MAX: Final = WHOLE_BLOB_BYTES_MAX
 """A text diff of more than this takes minutes in any pure Python algorithm."""
+_MODES: Final = {EntryKind.FILE: 100644, EntryKind.EXECUTABLE: 100755, EntryKind.LINK: 120000}
+"""Kinds as patches have them, in the digits that are written."""
+_MISREAD: Final = frozenset(' "\\')
+_ESCAPES: Final = {"\n": "\\n", "\t": "\\t", '"': '\\"', "\\": "\\\\"}
 
 
 class _HashSink:
@@ -165,9 +170,66 @@ def text_diff(
             out.append(b"\n\\ No newline at end of file\n")
     if not out:
         return ""
-    left = "/dev/null" if old is None else f"a/{printable(path if origin is None else origin)}"
-    right = "/dev/null" if new is None else f"b/{printable(path)}"
+    left = "/dev/null" if old is None else _name("a/" + (path if origin is None else origin))
+    right = "/dev/null" if new is None else _name("b/" + path)
     return f"--- {left}\n+++ {right}\n" + b"".join(out).decode()
+
+
+def patch_text(change: Change, old: bytes | None, new: bytes | None) -> str | None:
+    """A change with its two contents, as `git apply` and `patch -p1` take it; None where one of
+    them is binary or too long.
+
+    Headers say what no line of text does: files that came or went empty, modes, links, renames.
+    """
+    before, after = change.old, change.new
+    if before is None or after is None or (before.kind == after.kind == EntryKind.LINK):
+        return _section(change, old, new)
+    if EntryKind.LINK not in (before.kind, after.kind):
+        return _section(change, old, new)
+    # A link is no file with another mode: git takes the one away and makes the other.
+    gone = _section(evolve(change, new=None), old, None)
+    came = _section(evolve(change, old=None), None, new)
+    return None if gone is None or came is None else gone + came
+
+
+def _section(change: Change, old: bytes | None, new: bytes | None) -> str | None:
+    origin = change.path if change.origin is None else change.origin
+    text = text_diff(old, new, change.path, origin=origin)
+    if text is None:
+        return None
+    lines = [f"diff --git {_name('a/' + origin)} {_name('b/' + change.path)}"]
+    was = None if change.old is None else _MODES[change.old.kind]
+    becomes = None if change.new is None else _MODES[change.new.kind]
+    if was is None:
+        lines.append(f"new file mode {becomes}")
+    elif becomes is None:
+        lines.append(f"deleted file mode {was}")
+        if not old:
+            lines.append("index e69de29..0000000")  # else `patch` asks whether this is reversed
+    elif was != becomes:
+        lines += [f"old mode {was}", f"new mode {becomes}"]
+    if origin != change.path:
+        lines.append(f"similarity index {change.similarity}%")
+        lines += [f"rename from {_name(origin)}", f"rename to {_name(change.path)}"]
+    return "\n".join([*lines, text])
+
+
+def _name(name: str) -> str:
+    """A name as patches have it: in quotes, with escapes as in C, where it could be misread.
+
+    A blank is enough: `patch` takes it for the end of a name, and would change another file.
+    """
+    if name.isprintable() and not _MISREAD.intersection(name):
+        return name
+    return '"' + "".join(map(_escaped, name)) + '"'
+
+
+def _escaped(char: str) -> str:
+    if char in _ESCAPES:
+        return _ESCAPES[char]
+    if char.isprintable():
+        return char
+    return "".join(f"\\{byte:03o}" for byte in to_bytes(char))
 
 
 def _unified(before: list[bytes], after: list[bytes], context: int) -> Iterator[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 
 import pytest
@@ -70,6 +71,49 @@ def test_a_patch_can_be_applied(stocked: Shell) -> None:
     stocked("restore", "main~1", "old")
     subprocess.run(["patch", "-s", "-p1"], cwd=stocked.folder / "old", input=done.out, check=True)
     assert stocked("diff", "main", "--folder", "old").lines == []
+
+
+NAMES = ("a", "a b", "trail ", "tab\tx", "nl\nx", "back\\x", 'q"x', "ü", os.fsdecode(b"\xff"))
+
+
+@pytest.mark.parametrize("tool", [["patch", "-s", "-p1"], ["git", "apply", "-"]])
+def test_a_patch_holds_names_kinds_and_empty_files(shell: Shell, tool: list[str]) -> None:
+    """Whatever a file is called, and where no line of text tells what became of it: empty files,
+    modes, links, renames.
+    """
+    if shutil.which(tool[0]) is None:
+        pytest.skip(f"{tool[0]} is not installed to apply with")
+    text = b"".join(b"line %d\n" % number for number in range(20))
+    shell("init")
+    for name in NAMES:
+        shell.write(f"work/{name}", b"one\n")
+    for name in ("mode", "old name", "was file", "gone"):
+        shell.write(f"work/{name}", text)
+    shell.write("work/empty gone", b"")
+    (shell.folder / "work/was link").symlink_to("a")
+    shell("snapshot", "work")
+    for name in NAMES:
+        shell.write(f"work/{name}", b"two\n")
+    (shell.folder / "work/mode").chmod(0o755)
+    for name in ("gone", "empty gone", "was file", "was link", "old name"):
+        (shell.folder / "work" / name).unlink()
+    (shell.folder / "work/was file").symlink_to("mode")
+    shell.write("work/was link", b"a file\n")
+    shell.write("work/new name", text + b"more\n")
+    shell.write("work/empty", b"")
+    shell.write("work/run", b"#!/bin/sh\n").chmod(0o755)
+    (shell.folder / "work/link").symlink_to("a b")
+    shell("snapshot", "work")
+    done = shell("diff", "main~1", "main", "-p", "-M")
+    shell("restore", "main~1", "old")
+    subprocess.run(
+        tool,
+        cwd=shell.folder / "old",
+        input=done.out,
+        check=True,
+        env={**os.environ, "GIT_DIR": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"},
+    )
+    assert shell("diff", "main", "--folder", "old").lines == []
 
 
 def test_a_patch_says_where_there_is_no_text(stocked: Shell) -> None:

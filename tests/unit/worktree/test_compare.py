@@ -160,7 +160,16 @@ def test_what_is_no_text_has_no_text_diff(old: bytes, new: bytes) -> None:
 
 
 def test_a_path_that_could_forge_lines_is_escaped() -> None:
-    """A line feed or control character in a name never reaches the output."""
+    """A line feed or control character in a name never reaches the output: it stands in quotes,
+    as git has it.
+    """
     found = text_diff(b"a\n", b"b\n", "x\n+++ b/y\x1b[31m")
     assert found is not None
-    assert found.splitlines()[0] == "--- a/x\\n+++ b/y\\x1b[31m"
+    assert found.splitlines()[0] == '--- "a/x\\n+++ b/y\\033[31m"'
+
+
+def test_a_name_with_a_blank_stands_in_quotes() -> None:
+    """`patch` takes a blank for the end of a name, and would change another file."""
+    found = text_diff(b"a\n", b"b\n", "a b")
+    assert found is not None
+    assert found.splitlines()[:2] == ['--- "a/a b"', '+++ "b/a b"']
