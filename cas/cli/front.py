@@ -78,13 +78,16 @@ class Front:
                 return open_store(self.location())
         return open_store(self.location(), read_only=not write)
 
-    def check_branches(self, store: Store, *names: str) -> None:
-        """Refuse to change branches that belong to the workspace, unless --raw was given.
+    def check_branches(self, store: Store, *names: str, new: bool = False) -> None:
+        """Refuse to change branches that belong to the workspace, unless --raw was given, and to
+        make one that has the name of a tag, unless `new` says that it is asked for by that name.
 
-        Raises `NotAllowed`.
+        Raises `NotAllowed`, `RefExists`.
         """
-        from cas.commands.raw import check_branches
+        from cas.commands.raw import check_branches, check_new
 
+        if not new:
+            check_new(store, names)
         if not self.raw:
             check_branches(store, names)
 

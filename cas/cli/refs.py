@@ -35,7 +35,7 @@ def branch(front: Front, name: str | None, revision: str | None, delete: bool, f
         return
     author = default_author()
     with front.store(write=True) as store:
-        front.check_branches(store, name)
+        front.check_branches(store, name, new=True)
         if delete:
             moved = delete_ref(store, branch_ref(name), author=author)
         else:

@@ -80,3 +80,29 @@ def test_one_short_name_does_not_come_to_mean_two_things(stocked: Shell) -> None
     stocked("log", "heads/main")
     for words in (("branch", "tags/x"), ("tag", "heads/x")):
         assert "cannot be a" in stocked(*words, expect=2).err
+
+
+def test_what_is_written_to_a_tag_makes_no_branch_of_its_name(stocked: Shell) -> None:
+    """A change that would make a branch says that the name is a tag's, and commits nothing; a
+    branch that shares the name on purpose is written to.
+    """
+    stocked("tag", "v1", "main")
+    stocked("export", "main", "-o", "main.tar")
+    ways = [
+        ["write", "v1:a", "work/run.sh"],
+        ["write", "heads/v1:a", "work/run.sh", "--raw"],
+        ["cp", "main:run.sh", "v1:a"],
+        ["mv", "main:run.sh", "v1:a"],
+        ["edit", "v1:run.sh"],
+        ["snapshot", "work", "-b", "v1"],
+        ["import", "--tar", "main.tar", "-b", "v1"],
+        ["merge", "main", "-b", "v1"],
+    ]
+    before = stocked("journal").lines
+    for words in ways:
+        refused = stocked(*words, expect=4, EDITOR="echo >>")
+        assert "'v1' is a tag" in refused.err, words
+    assert stocked("journal").lines == before
+    stocked("branch", "v1", "main~1", "--force")
+    stocked("write", "v1:a", "work/run.sh")
+    assert "a" in stocked("ls", "heads/v1").lines
