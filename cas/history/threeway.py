@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 from attrs import frozen
 
-from cas.errors import Invalid
+from cas.errors import Invalid, Purged
 from cas.history.conflicts import MergeConflict, to_conflict
 from cas.history.core import Core
 from cas.history.following import Followed, Sides, follow
@@ -138,14 +138,17 @@ def _settled(clash: TreeConflict, scratch: Scratch) -> Value | None:
 
 
 def _contents(clash: TreeConflict, scratch: Scratch) -> tuple[bytes, bytes, bytes] | None:
-    """What the three sides hold, where all are files short enough to be text."""
+    """What the three sides hold, where all are files short enough to be text, and none purged."""
     sides = (clash.base, clash.ours, clash.theirs)
     if any(
         value is not None and (not is_file(value) or value[2] > TEXT_MERGE_BYTES_MAX)
         for value in sides
     ):
         return None
-    base, ours, theirs = (b"" if value is None else scratch.blob(value[1]) for value in sides)
+    try:
+        base, ours, theirs = (b"" if value is None else scratch.blob(value[1]) for value in sides)
+    except Purged:
+        return None
     return base, ours, theirs
 
 

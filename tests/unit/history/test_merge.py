@@ -25,7 +25,8 @@ from cas.history.snapshot import Snapshot
 from cas.history.store import Store
 from cas.history.threeway import OnConflict
 from cas.maintenance.fsck.check import fsck
-from cas.model.ids import CommitId, TreeId
+from cas.maintenance.purge import purge
+from cas.model.ids import BlobId, CommitId, TreeId, digest_blob
 from cas.model.objects import Commit, EntryKind
 from cas.trees.merge import Reason
 from tests.unit.kit import reopened, write
@@ -70,6 +71,21 @@ def test_a_merge_has_the_changes_of_both_sides(memory: Store) -> None:
     assert done.entry.seq == memory.view().seq == seq + 1
     assert commit.extras == {}
     assert files(memory, "side") == {"a": b"1", "b": b"2", "d/e": b""}
+
+
+@pytest.mark.parametrize("content", [b"1\n2\n3\n", b"one\n2\n3\n", b"1\n2\nthree\n"])
+def test_what_was_purged_of_a_file_makes_a_conflict(store: Store, content: bytes) -> None:
+    """A text cannot be merged without one of its three contents: that is a conflict like any
+    other, which can be settled, and all else is merged.
+    """
+    sides = ({"a": b"1\n2\n3\n"}, {"a": b"one\n2\n3\n"}, {"a": b"1\n2\nthree\n", "b": b"1"})
+    fork(store, *sides)
+    purge(store, BlobId(digest_blob(content)), reason="a leak")
+    assert paths_of(store.merge("main", "side").conflicts) == [("a", "both-changed")]
+    done = store.merge("main", "side", on_conflict="commit")
+    assert paths_of(done.conflicts) == paths_of(store.conflicts("main")) == [("a", "both-changed")]
+    assert store.snapshot("main")["b"] == b"1"
+    assert fsck(store).ok
 
 
 def test_a_branch_behind_moves_forward_without_a_commit(memory: Store) -> None:
