@@ -10,6 +10,7 @@ from __future__ import annotations
 from attrs import evolve
 
 from cas.errors import Invalid
+from cas.history.conflicts import read_conflicts
 from cas.history.core import Core
 from cas.history.horizon import check_content
 from cas.history.merge import MergePlan, branch_to_change, conflicts_carried, with_outcome
@@ -64,11 +65,14 @@ def plan_pick(
         (ours,),
         _message(picked, commit.message, short_ref(ref.name), back),
     )
-    if found.tree == tree and not found.conflicts and not found.settled:
-        return evolve(plan, up_to_date=True)
     clashes = (*found.conflicts, *found.settled)
     bases = () if ends[0] is None else (ends[0],)
-    return with_outcome(plan, found, conflicts_carried(core, bases, ours, ends[1], clashes))
+    carried = conflicts_carried(core, bases, ours, ends[1], clashes)
+    # A change may be of conflicts alone: one that was committed, or settled for the branch.
+    same = set(carried) == set(read_conflicts(core, core.commits.get(ours)))
+    if found.tree == tree and not clashes and same:
+        return evolve(plan, up_to_date=True)
+    return with_outcome(plan, found, carried)
 
 
 def _parent(id: CommitId, parents: tuple[CommitId, ...], mainline: int | None) -> CommitId | None:

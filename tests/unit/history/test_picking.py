@@ -95,6 +95,31 @@ def test_conflicts_that_stood_are_carried(memory: Store) -> None:
     assert paths_of(memory.conflicts("main")) == [("a", "both-changed")]
 
 
+def test_a_change_of_conflicts_alone_is_one(memory: Store) -> None:
+    """A commit that left a conflict, or settled it with what the branch had, changes no file: taken
+    back, the conflict is gone, or open again, and made once more it is settled.
+    """
+    fork(memory, {"a": b"1"}, {"a": b"2"}, {"a": b"3"})
+    memory.merge("main", "side", on_conflict="commit")
+    left = memory.resolve("main")
+    with memory.begin() as tx:
+        tx.move("heads/other", left)
+        tx.commit()
+    with memory.begin() as tx:
+        tx.branch("main").resolve("a", take="ours")
+        tx.commit()
+    settled = memory.resolve("main")
+    clash = [("a", "both-changed")]
+    assert not memory.cherry_pick("other", settled).up_to_date
+    assert paths_of(memory.conflicts("other")) == []
+    assert paths_of(memory.revert("main", settled).carried) == clash
+    assert paths_of(memory.conflicts("main")) == clash
+    memory.revert("main", left, mainline=1)
+    assert paths_of(memory.conflicts("main")) == []
+    assert memory.revert("main", left, mainline=1).up_to_date
+    assert files(memory) == files(memory, "other") == {"a": b"2"}
+
+
 def test_a_plan_writes_nothing_and_is_bound_to_its_state(store: Store) -> None:
     """Nothing is stored before it is applied, and that only where the branch stands as it did."""
     write(store, "main", {"a": b"1"})
