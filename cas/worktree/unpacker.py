@@ -102,6 +102,8 @@ class _Unpack:
     def _take(self, batch: Batch, member: Member, content: Content) -> None:
         path = self._path(member.path)
         if path is None:
+            if member.kind != EntryKind.TREE:
+                raise _bad(member.path, "name", "it is the directory of all, and no file")
             return
         if len(self._entries) >= RESTORE_ENTRIES_MAX:
             raise LimitExceeded(
@@ -123,9 +125,12 @@ class _Unpack:
         if member.is_hard_link:
             source = self._path(member.link)
             same = None if source is None else self._entries.get(source)
-            if same is None or same[0] in (_TREE, _LINK):
+            if source is None or same is None or same[0] == _TREE:
                 raise _bad(member.path, "hard-link", "it is the same as a file before it, and "
                            f"{quoted(member.link)} is none")  # fmt: skip
+            if same[0] == _LINK:
+                self._links[path] = self._links[source]
+                return same
             self.file_count += 1
             self.content_bytes += same[2]
             return same

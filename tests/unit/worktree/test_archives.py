@@ -213,6 +213,14 @@ def test_an_archive_of_the_system_is_taken_in(memory: Store, tmp_path: Path) -> 
         assert len(memory.snapshot("in")) == 100
 
 
+def test_a_link_of_two_names_is_one_at_each(memory: Store) -> None:
+    """Of a link that has two names in a folder tar writes the second as a hard link."""
+    unpack(memory, member("d/l", tarfile.SYMTYPE, "x") + member("e/h", b"1", "d/l") + END)
+    snapshot = memory.snapshot("in")
+    assert dict(snapshot) == {"d/l": b"x", "e/h": b"x"}
+    assert {snapshot.entry(path).kind for path in snapshot} == {EntryKind.LINK}  # type: ignore[union-attr]
+
+
 def member(name: str, type: bytes = tarfile.REGTYPE, link: str = "", size: int = 0) -> bytes:
     """One member with a content of zeros."""
     info = tarfile.TarInfo(name)
@@ -290,6 +298,14 @@ HOSTILE: list[tuple[str, bytes, type[CasError], str]] = [
     ("store-name", member("x/.CAS/y") + END, BadArchive, "store-name"),
     ("hard-link-later", member("h", b"1", "a") + member("a") + END, BadArchive, "hard-link"),
     ("hard-link-out", member("h", b"1", "../a") + END, UnsafePath, "parent"),
+    (
+        "hard-link-to-a-link-out",
+        member("d/l", tarfile.SYMTYPE, "../x") + member("h", b"1", "d/l") + END,
+        UnsafePath,
+        "link-out",
+    ),
+    ("file-at-the-root", member(".", size=5) + END, BadArchive, "name"),
+    ("link-at-the-root", member("./", tarfile.SYMTYPE, "x") + END, BadArchive, "name"),
     ("empty-link", member("l", tarfile.SYMTYPE, "") + END, BadArchive, "link"),
     (
         "link-with-content",
