@@ -196,6 +196,9 @@ def _invoke(front: Front, arguments: list[str]) -> int:
     if instruction:
         from click.shell_completion import shell_complete
 
+        from cas.cli.completion import register
+
+        register()
         return shell_complete(cli, settings, "cas", _COMPLETE, instruction)
     for stream in (sys.stdout, sys.stderr):
         # Names are escaped, but a terminal that is not UTF-8 must not end a command.

@@ -109,6 +109,12 @@ class RevisionType(_ParamType):
         self._path = path
         self._refs = refs
 
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """What was typed, but for an empty name, which a variable that is not set gives."""
+        if value == "":
+            self.fail("the name is empty; leave it out, or name one.", param, ctx)
+        return value
+
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -358,6 +359,86 @@ def test_completion_offers_commands_branches_tags_and_paths(stocked: Shell) -> N
     assert complete(stocked.folder, "cat", "main:docs/") == ["main:docs/guide.md"]
     store = ["--store", str(stocked.store)]
     assert complete(stocked.folder.parent, *store, "log", "m") == ["main"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["log"],
+        ["branch", "new"],
+        ["rewind", "--to", "0"],
+        ["snapshot", "work", "-b"],
+        ["diff", "main"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_an_empty_name_is_none(stocked: Shell, words: list[str]) -> None:
+    """A script with a variable that is not set does not get what no name at all means: not the
+    branch main, and not the rewind of everything.
+    """
+    refused = stocked(*words, "", expect=2)
+    assert "the name is empty" in refused.err
+    assert stocked("journal").lines[-1].endswith("second")
+
+
+def test_completion_offers_names_that_mean_one_thing(stocked: Shell) -> None:
+    """A name that a branch and a tag share is offered in full, and any name that was begun so."""
+    stocked("tag", "two")
+    stocked("branch", "two", "main~1", "--force")
+    assert complete(stocked.folder, "log", "t") == ["tags/two"]
+    assert complete(stocked.folder, "log", "main..heads/") == [
+        "main..heads/main",
+        "main..heads/two",
+    ]
+    assert complete(stocked.folder, "tag", "-d", "t") == ["two"]
+
+
+@pytest.mark.parametrize("kind", ["bash", "zsh"])
+def test_no_blank_follows_a_directory_that_was_completed(stocked: Shell, kind: str) -> None:
+    """The path goes on behind it; behind a file a blank follows."""
+    if shutil.which(kind) is None:
+        pytest.skip(f"{kind} is not installed")
+    script = process(cwd=stocked.folder, env={"_CAS_COMPLETE": f"{kind}_source"}).out.decode()
+    stubs = {
+        "bash": """
+            complete() { :; }
+            compopt() { echo "compopt $2"; }
+            ask() { COMP_WORDS=(cas cat "$1"); COMP_CWORD=2; COMPREPLY=()
+                _cas_completion cas; echo "${COMPREPLY[*]}"; }
+            """,
+        "zsh": """
+            compdef() { :; }
+            commands[cas]=cas
+            compadd() { print -r -- "${@[1,-2]}" "${(P)@[-1]}"; }
+            ask() { words=(cas cat "$1"); CURRENT=3; _cas_completion; }
+            """,
+    }
+    told = subprocess.run(
+        [kind, "-c", f"{stubs[kind]}\n{script}\nask main:d; ask main:docs/"],
+        cwd=stocked.folder,
+        env={**environment(), "PATH": f"{_commands(stocked.folder)}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    want = {
+        "bash": ["compopt nospace", "main:docs/", "main:docs/guide.md"],
+        "zsh": [
+            "-U -S  -V unsorted -a main:docs/",
+            "-U -V unsorted -a main:docs/guide.md",
+        ],
+    }
+    assert [line for line in told if ":" in line or "compopt" in line] == want[kind]
+
+
+def _commands(folder: Path) -> Path:
+    """A folder with the command `cas` in it, as an installation has it."""
+    place = folder / "commands"
+    place.mkdir()
+    command = place / "cas"
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m cas "$@"\n')
+    command.chmod(0o755)
+    return place
 
 
 def test_completion_without_a_store_is_silent(tmp_path: Path) -> None:
