@@ -119,7 +119,9 @@ def tell(front: Front, done: MergeResult, document: str = "merge") -> None:
             out.line(str(done.commit))
         _conflict_lines(out, done.conflicts)
         if done.up_to_date:
-            out.note(f"{branch} has all of it already")
+            # Of a revert it is what the branch has not.
+            out.note(f"{branch} has all of it already" if document == "merge" else
+                     f"nothing to do: {branch} is as it would be")  # fmt: skip
         elif done.fast_forward:
             out.note(f"{branch} moved forward")
         elif done.commit is None:

@@ -404,8 +404,11 @@ def _ref_conflict(
     ref: str, base: RefValue | None, actual: RefValue | None, proposed: ObjectId | None
 ) -> RefConflict:
     """The error for a ref that moved, with both sides."""
+    how = f"({_short(base)} -> {_short(actual)})"
+    if base is not None and actual is not None and base.target == actual.target:
+        how = f"(away from {_short(base)}, and back)"
     return RefConflict(
-        f"{ref} moved since this transaction began ({_short(base)} -> {_short(actual)}); "
+        f"{ref} moved since this transaction began {how}; "
         "nothing was committed. Begin again from the new state.",
         ref=ref,
         expected=None if base is None else base.target,

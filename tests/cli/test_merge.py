@@ -165,6 +165,7 @@ def test_one_change_is_taken_over_or_taken_back(forked: Shell) -> None:
     picked = forked("cherry-pick", "side", "-m", "taken").lines[0]
     assert forked("show", "--json", picked).document["parents"] == [commit]
     assert forked("cat", "main:c").out == b"3\n"
+    assert "nothing to do: main is as it would be" in forked("cherry-pick", "side").err
     done = forked("cherry-pick", "side", "--json").document
     assert (done["up_to_date"], done["entry"]) == (True, None)
     forked("revert", "side~1", "--mainline", "2", expect=2)

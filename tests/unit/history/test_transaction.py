@@ -173,7 +173,7 @@ def test_there_and_back_again_is_seen(store: Store) -> None:
         back.move("heads/main", there)
         back.commit()
     assert store.resolve("main") == there
-    with pytest.raises(RefConflict):
+    with pytest.raises(RefConflict, match=f"away from {there.short}, and back"):
         tx.commit()
 
 
