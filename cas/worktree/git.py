@@ -21,6 +21,7 @@ from cas.errors import BadArchive, Invalid, NotFound, Unsupported
 from cas.limits import MIB
 from cas.model.names import quoted
 
+NOWHERE: Final = 0
 COMMIT: Final = 1
 TREE: Final = 2
 BLOB: Final = 3
@@ -31,7 +32,9 @@ _GROUP_COUNT: Final = 256
 
 
 class GitRef(NamedTuple):
-    """A ref of git: full name, what it points at, and the kind of that."""
+    """A ref of git: full name, what it points at, and the kind of that; NOWHERE where there is no
+    such object.
+    """
 
     name: str
     target: bytes
@@ -55,7 +58,7 @@ class GitFolder:
         return target.removeprefix("refs/heads/")
 
     def refs(self) -> list[GitRef]:
-        """Branches and tags, ascending by name; refs that lead nowhere are left out."""
+        """Branches and tags, ascending by name."""
         found = []
         for name in self._handle.references:
             if not name.startswith(("refs/heads/", "refs/tags/")):
@@ -63,9 +66,9 @@ class GitFolder:
             try:
                 target = self._handle.references[name].resolve().target
                 kind = int(self._odb.read(target)[0])
+                found.append(GitRef(name, target.raw, kind))
             except (KeyError, ValueError, OSError):
-                continue
-            found.append(GitRef(name, target.raw, kind))
+                found.append(GitRef(name, b"", NOWHERE))
         return sorted(found)
 
     def walk(self, heads: Iterable[bytes], known: Iterable[bytes]) -> Iterator[bytes]:

@@ -238,7 +238,10 @@ def _target(
         made = work.tag(batch, wanted.source.target)
         if made is not None:
             return made[0]
-    problems.append(Problem(name, "ref", f"{name} leads to no commit and is no annotated tag"))
+    why = "leads to no commit and is no annotated tag"
+    if wanted.source.kind == git.NOWHERE:
+        why = "leads to nothing that is there; `git fsck` tells what is lost"
+    problems.append(Problem(name, "ref", f"{name} {why}"))
     return None
 
 

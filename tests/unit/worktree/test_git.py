@@ -442,6 +442,18 @@ def test_a_damaged_folder_brings_nothing(store: Store, git: Git, kind: str, data
     assert store.view().refs() == []
 
 
+@pytest.mark.parametrize("content", [b"5" * 40, b"ref: refs/heads/nowhere"])
+def test_a_branch_whose_commit_is_lost_is_told(store: Store, git: Git, content: bytes) -> None:
+    """It is left out and named, and all others come in; asked for alone it is no success."""
+    git.point("refs/heads/lost", content)
+    report = import_git(store, str(git.folder))
+    assert {"heads/main", "heads/side"} <= {moved.ref for moved in report.refs}
+    (problem,) = [each for each in report.problems if "leads to nothing" in each.message]
+    assert problem.message.startswith("refs/heads/lost ")
+    alone = import_git(store, str(git.folder), options=GitOptions(branches=("lost",)))
+    assert (alone.refs, len(alone.problems)) == ((), 1)
+
+
 def test_a_shallow_clone_is_refused_until_it_is_whole(
     store: Store, git: Git, tmp_path: Path
 ) -> None:
