@@ -7,23 +7,25 @@ and the digest of the answer; replaying the request gives that digest, or says t
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from cas.errors import Invalid
+from cas.errors import Invalid, RefConflict
 from cas.history.store import Store
+from cas.limits import WORK_ATTEMPTS_MAX
 from cas.model.objects import EntryKind, TreeEntry
 from cas.recall.recalled import Recalled, Request, time_of
 from cas.recall.score import Scoring
 from cas.workspace.artifacts import Artifact
-from cas.workspace.codec import to_record
 from cas.workspace.events import encode_event
-from cas.workspace.layout import context_branch, file_path, record_path
+from cas.workspace.layout import file_path
 from cas.workspace.links import Link, new_id
 from cas.workspace.memories import Memory
 from cas.workspace.parts import part
 from cas.workspace.registry import Aggregate, aggregate, type_named, type_of
+from cas.workspace.work import UnitOfWork
+from cas.workspace.workspace import Workspace
 
 
 @aggregate("receipt", collection="receipts", context="recall")
@@ -76,43 +78,73 @@ def request_of(receipt: Receipt) -> Request:
 
 
 def save(store: Store, branch: str, recalled: Recalled, author: str) -> Link:
-    """Keep the receipt of an answer, as one entry; the link to it."""
+    """Keep the receipt of an answer, as one entry; the link to it. Raises `RefNotFound`."""
     clock = store.objects.clock
     receipt = receipt_of(recalled, new_id(clock), time_of(clock.wall_us()))
-    write(store, branch, (receipt,), author=author, message="recall")
+    write(store, branch, author=author, message="recall", made=(receipt,))
     return receipt.link
+
+
+Change = tuple[Link, Aggregate | None]
+"""A link that is pinned to a version, and what becomes of that; None: it is removed."""
+Told = Callable[[Sequence[Link]], tuple[str, Mapping[str, Any]] | None]
+"""Of what was changed the type of an event, and what is said in it. Raises to leave all alone."""
 
 
 def write(
     store: Store,
     branch: str,
-    values: Sequence[Aggregate],
     *,
     author: str,
     message: str,
-    gone: Sequence[Link] = (),
-    told: tuple[str, Mapping[str, Any]] | None = None,
-) -> int:
-    """Save aggregates, and remove others, as one entry; its number. `told` is the type and what
-    is said of an event in it.
+    made: Sequence[Aggregate] = (),
+    changes: Sequence[Change] = (),
+    told: Told | None = None,
+) -> tuple[int | None, frozenset[Link]]:
+    """Save new aggregates and change others, as one entry: its number, None where there was nothing
+    to do, and what was changed. What has another version than its link is left alone, whoever
+    commits first.
+
+    Raises `RefNotFound` for a branch that nobody made, `LimitExceeded`, what `told` raises.
     """
-    with store.begin(author=author, message=message) as tx:
-        for value in values:
-            type = type_of(value.__class__)
-            place = tx.branch(context_branch(type.context, branch))
-            place[record_path(type, value.id)] = to_record(value)
-            if isinstance(value, Artifact):
-                # As an older record says, its file is again.
-                file = place.entry(file_path(value.id))
-                kind = EntryKind.FILE if file is None else file.kind
-                entry = TreeEntry(kind, value.content, value.size_bytes)
-                place.put_entry(file_path(value.id), entry)
-        for link in gone:
-            type = type_named(link.type)
-            place = tx.branch(context_branch(type.context, branch))
-            del place[record_path(type, link.id)]
-            if type.name == "artifact":
-                place.drop(file_path(link.id))
-        if told is not None:
-            tx.event(told[0], *encode_event(*told, None, type_of(Memory).context, {}))
-        return tx.commit().seq
+    space = Workspace(store, branch=branch)
+    tried = 0
+    while True:
+        tried += 1
+        with space.unit_of_work(author, message) as uow:
+            for value in made:
+                uow.add_fresh(value)
+            done = frozenset(link for link, value in changes if _change(uow, link, value))
+            event = None if told is None else told([link for link, _ in changes if link in done])
+            if not made and not done:
+                return None, done
+            if event is not None:
+                context = type_of(Memory).context
+                uow.transaction.event(event[0], *encode_event(*event, None, context, {}))
+            try:
+                return uow.commit().seq, done
+            except RefConflict:
+                # What was compared has changed: look again.
+                if tried >= WORK_ATTEMPTS_MAX:
+                    raise
+
+
+def _change(uow: UnitOfWork, link: Link, value: Aggregate | None) -> bool:
+    """Stage a change, if the version is still that of the link."""
+    type = type_named(link.type)
+    edit = uow.edit(type.context)
+    # Nothing is merged: what others change meanwhile is another version.
+    edit.settle = None
+    now = uow.find_one(type.cls, link.id)
+    if now is None or now.origin != link.pin:
+        return False
+    if value is None:
+        uow.remove(now)
+        return True
+    if isinstance(value, Artifact):
+        # As an older record says, its file is again.
+        file = edit.entry(file_path(value.id))
+        kind = EntryKind.FILE if file is None else file.kind
+        edit.put_entry(file_path(value.id), TreeEntry(kind, value.content, value.size_bytes))
+    uow.save(value.evolve(origin=link.pin))
+    return True

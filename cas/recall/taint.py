@@ -6,8 +6,8 @@ alone what has another version than the plan saw, and says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Final, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Literal
 
 from attrs import frozen
 
@@ -16,7 +16,8 @@ from cas.model.ids import BlobId
 from cas.recall.database import Database
 from cas.recall.linked import DEPTH_MAX, Linked, links_from, links_to
 from cas.recall.recall import AsOf, Recall
-from cas.recall.upkeep import RECEIPT, Applied, write_entry
+from cas.recall.receipts import Change
+from cas.recall.upkeep import RECEIPT, Applied, apply_changes
 from cas.workspace.codec import from_record
 from cas.workspace.links import Link
 from cas.workspace.memories import Memory, Trust
@@ -206,11 +207,7 @@ def apply_taint(
     """
     if action not in _DONE:
         raise Invalid(f"What is tainted is one of {', '.join(_DONE)}, not {action!r}.")
-    seq = recall.position()
-    now = recall.projection.read(lambda db: _pinned(db, plan.tainted, seq))
-    done, skipped = [], []
-    values: list[Aggregate] = []
-    gone: list[Link] = []
+    changes: list[Change] = []
     for link, clean in zip(plan.tainted, plan.clean, strict=True):
         value: Aggregate | None = None
         if action == "distrust" and link.pin is not None:
@@ -218,35 +215,13 @@ def apply_taint(
             value = found.evolve(trust=Trust.UNTRUSTED) if isinstance(found, Memory) else None
         elif action == "revert" and clean is not None and clean.pin is not None:
             value = from_record(recall.store.get(clean.pin))
-        if (
-            link not in now
-            or now[link] != link.pin
-            or type_named(link.type).event_sourced
-            or (value is None and action == "distrust")
-        ):
-            skipped.append(link)
+        if type_named(link.type).event_sourced or (value is None and action == "distrust"):
             continue
-        done.append(link)
-        if value is None:
-            gone.append(link)
-        else:
-            values.append(value)
-    what = _DONE[action]
-    named = [str(link.loose) for link in done[:_NAMES_TOLD]]
-    said = (f"taint.{what}", {"count": len(done), "links": named})
-    entry = write_entry(recall, values, gone, actor, f"taint: {len(done)} {what}", said)
-    return Applied(entry, tuple(done), tuple(skipped))
+        changes.append((link, value))
 
+    def told(done: Sequence[Link]) -> tuple[str, Mapping[str, Any]]:
+        named = [str(link.loose) for link in done[:_NAMES_TOLD]]
+        return f"taint.{_DONE[action]}", {"count": len(done), "links": named}
 
-def _pinned(db: Database, links: Sequence[Link], seq: int) -> dict[Link, BlobId]:
-    """Of those that there are the versions that hold."""
-    found = {}
-    for link in links:
-        row = db.row(
-            "SELECT i.blob FROM @item i JOIN @name n ON n.code = i.type WHERE i.id = ? AND "
-            "n.name = ? AND i.since <= ? AND coalesce(i.until, ?) > ?",
-            (link.id, link.type, seq, seq + 1, seq),
-        )
-        if row is not None:
-            found[link] = BlobId(row[0])
-    return found
+    message = f"taint: {len(changes)} {_DONE[action]}"
+    return apply_changes(recall, plan.tainted, changes, actor, message, told)

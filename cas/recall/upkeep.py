@@ -7,7 +7,7 @@ alone what has another version than the plan saw, and says so.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 from attrs import frozen
 
@@ -28,12 +28,12 @@ from cas.recall.forget import (
 )
 from cas.recall.recall import AsOf, Recall
 from cas.recall.recalled import time_of
-from cas.recall.receipts import write
+from cas.recall.receipts import Change, Told, write
 from cas.recall.score import Scoring
 from cas.workspace.artifacts import Artifact
 from cas.workspace.links import Link, new_id
 from cas.workspace.memories import Memory
-from cas.workspace.registry import Aggregate, type_named
+from cas.workspace.registry import type_named
 
 NEAR: Final = 0.9
 """Two memories whose vectors are nearer than this probably say the same."""
@@ -113,22 +113,34 @@ def apply_forget(recall: Recall, plan: ForgetPlan, *, actor: str) -> Applied:
     """Do what a plan says, as one entry, with what has not changed since."""
     seq = recall.position()
     now = {each.link.id: each for each in known_of(recall, seq, plan.policy.type)}
-    values: list[Aggregate] = []
-    gone: list[Link] = []
-    skipped: list[Link] = []
-    done: list[Link] = []
+    changes: list[Change] = []
     for each in plan.forgotten:
         found = now.get(each.link.id)
-        if found is None or found.link.pin != each.link.pin or found.protected is not None:
-            skipped.append(each.link)
-            continue
-        done.append(each.link)
-        if each.action == "remove":
-            gone.append(each.link)
-        else:
-            values.append(archived(found))
-    entry = write_entry(recall, values, gone, actor, f"forget: {plan.summary}")
-    return Applied(entry, tuple(done), tuple(skipped))
+        if found is not None and found.link.pin == each.link.pin and found.protected is None:
+            changes.append((each.link, None if each.action == "remove" else archived(found)))
+    return apply_changes(
+        recall, [f.link for f in plan.forgotten], changes, actor, f"forget: {plan.summary}"
+    )
+
+
+def apply_changes(
+    recall: Recall,
+    planned: Sequence[Link],
+    changes: Sequence[Change],
+    actor: str,
+    message: str,
+    told: Told | None = None,
+) -> Applied:
+    """Do what is left of a plan as one entry, with what has not changed by then."""
+    seq, done = None, frozenset[Link]()
+    if changes:
+        branch, store = recall.projection.branch, recall.store
+        seq, done = write(store, branch, author=actor, message=message, changes=changes, told=told)
+    return Applied(
+        seq,
+        tuple(link for link in planned if link in done),
+        tuple(link for link in planned if link not in done),
+    )
 
 
 def consolidate(
@@ -136,7 +148,7 @@ def consolidate(
 ) -> Link:
     """One memory that stands for several, which are archived and which it names as superseded.
 
-    Raises `Invalid`, `NotAsExpected` where one of them is not there.
+    Raises `Invalid`, `NotAsExpected` where one of them is not there, or has changed meanwhile.
     """
     seq = recall.position()
     known = {each.link.id: each for each in known_of(recall, seq)}
@@ -148,26 +160,34 @@ def consolidate(
             expected="a memory",
             actual=None,
         )
-    group = [value for link in links if isinstance(value := known[link.id].value, Memory)]
+    every = [known[id] for id in dict.fromkeys(link.id for link in links)]
+    group = [each.value for each in every if isinstance(each.value, Memory)]
     made = consolidated(group, summarise, new_id(recall.store.objects.clock))
-    parts = [archived(known[each.id]) for each in group if known[each.id].protected is None]
-    write_entry(recall, [made, *parts], [], actor, f"consolidate {len(group)} memories")
+    changes: list[Change] = [
+        (each.link, archived(each)) for each in every if each.protected is None
+    ]
+
+    def check(done: Sequence[Link]) -> None:
+        changed = [str(link.loose) for link, _ in changes if link not in done]
+        if changed:
+            raise NotAsExpected(
+                f"{', '.join(changed)} was changed meanwhile, and the summary is of what it was; "
+                "nothing was committed. Consolidate again.",
+                path=changed[0],
+                expected=None,
+                actual=None,
+            )
+
+    write(
+        recall.store,
+        recall.projection.branch,
+        author=actor,
+        message=f"consolidate {len(group)} memories",
+        made=[made],
+        changes=changes,
+        told=check,
+    )
     return made.link
-
-
-def write_entry(
-    recall: Recall,
-    values: Sequence[Aggregate],
-    gone: Sequence[Link],
-    actor: str,
-    message: str,
-    told: tuple[str, dict[str, Any]] | None = None,
-) -> int | None:
-    """Save and remove aggregates as one entry; its number, None where there is nothing to do."""
-    if not values and not gone:
-        return None
-    branch = recall.projection.branch
-    return write(recall.store, branch, values, author=actor, message=message, gone=gone, told=told)
 
 
 # -- duplicates --------------------------------------------------------------------------------

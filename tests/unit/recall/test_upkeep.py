@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from attrs import evolve
 
 import cas
-from cas.errors import AggregateExists, Corrupt, Invalid, NotAsExpected, UnknownType
+from cas.errors import (
+    AggregateExists,
+    Corrupt,
+    Invalid,
+    LimitExceeded,
+    NotAsExpected,
+    RefNotFound,
+    UnknownType,
+)
 from cas.history.store import Store
 from cas.recall.forget import Policy
 from cas.recall.noting import Noting
@@ -24,6 +34,7 @@ from cas.recall.upkeep import (
 from cas.workspace.links import Link
 from cas.workspace.memories import Memory, Trust
 from cas.workspace.planning import Run
+from cas.workspace.work import UnitOfWork
 from tests.unit.recall.kit import SENTENCES, commit, memory
 
 NOW = datetime.now(UTC)
@@ -347,3 +358,80 @@ def test_what_a_run_made_is_tainted_with_it(store: Store, recall: Recall) -> Non
     assert [link.id for link in found.tainted] == ["made", "next", "old", "r"]
     apply_taint(recall, found, actor="auditor", action="revert")
     assert [(m.id, m.text) for m in recall.find(Memory).items] == [("old", "As it was.")]
+
+
+@pytest.mark.parametrize("what", ["forget", "taint"])
+@pytest.mark.parametrize("moment", ["looked", "staged"])
+def test_what_is_changed_while_a_plan_is_applied_is_left_alone(
+    store: Store, recall: Recall, monkeypatch: pytest.MonkeyPatch, what: str, moment: str
+) -> None:
+    """Whoever saves or holds a memory between the last look and the commit loses nothing by it."""
+    commit(store, memory("a", "One.", importance=0.1), memory("b", "Two.", importance=0.2))
+    space = cas.Workspace(store)
+    held = iter([1])
+
+    def hold() -> None:
+        for _ in held:
+            with space.unit_of_work("bob") as uow:
+                old = uow.memories.get("a")
+                uow.memories.save(old.evolve(text="Mine.", tags=frozenset({"held"})))
+                begin_or_commit(uow)
+
+    place, name = {"looked": (Store, "begin"), "staged": (UnitOfWork, "commit")}[moment]
+    original = getattr(place, name)
+    begin_or_commit = UnitOfWork.commit if moment == "looked" else original
+
+    def late(self: Any, *arguments: Any, **named: Any) -> Any:
+        hold()
+        return original(self, *arguments, **named)
+
+    plan = plan_forget(recall, Policy(count_max=0))
+    doubt = plan_taint(recall, agent="planner")
+    monkeypatch.setattr(place, name, late)
+    if what == "forget":
+        done = apply_forget(recall, plan, actor="janitor")
+    else:
+        done = apply_taint(recall, doubt, actor="auditor")
+    assert [link.id for link in done.done] == ["b"]
+    assert [link.id for link in done.skipped] == ["a"]
+    kept = space.memories.get("a")
+    assert (kept.text, kept.tags) == ("Mine.", frozenset({"held"}))
+    if what == "taint":
+        (told,) = [event for event in space.events() if event.type == "taint.removed"]
+        assert told.data == {"count": 1, "links": ["memory:b"]}
+
+
+def test_consolidating_what_changes_meanwhile_is_refused(store: Store, recall: Recall) -> None:
+    """A summary of what memories no longer say does not take their place; the same memory named
+    twice is one.
+    """
+    commit(store, memory("a", "One."), memory("b", "Two."))
+    links = [Link("memory", "a"), Link("memory", "b")]
+    space = cas.Workspace(store)
+
+    def slow(group: Sequence[Memory]) -> str:
+        with space.unit_of_work("bob") as uow:
+            uow.memories.save(uow.memories.get("a").evolve(text="Something else."))
+            uow.commit()
+        return " ".join(each.text for each in group)
+
+    with pytest.raises(NotAsExpected, match="memory:a was changed meanwhile"):
+        consolidate(recall, links, slow, actor="janitor")
+    assert [m.text for m in space.memories] == ["Something else.", "Two."]
+    with pytest.raises(Invalid, match="two memories or more"):
+        consolidate(recall, [links[0], links[0]], slow, actor="janitor")
+
+
+def test_what_recall_writes_keeps_to_branches_and_limits(store: Store, recall: Recall) -> None:
+    """A receipt makes no branch of the workspace, and no context holds more than was declared."""
+    commit(store, *(memory(f"m{n}", text) for n, text in enumerate(SENTENCES)))
+    space = cas.Workspace(store)
+    refs = [ref.name for ref in store.view().refs("heads/")]
+    with Recall(store, branch="try/none") as beside, pytest.raises(RefNotFound, match="try/none"):
+        beside.recall("releases", receipt=True)
+    assert [ref.name for ref in store.view().refs("heads/")] == refs
+    types = frozenset({"receipt"})
+    space.declare(cas.Context(id="recall", types=types, aggregate_count_max=1), "lead")
+    assert recall.recall("releases", receipt=True).receipt is not None
+    with pytest.raises(LimitExceeded, match="hold 2 aggregates"):
+        recall.recall("invoices", receipt=True)
