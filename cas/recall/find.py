@@ -69,7 +69,7 @@ class Asked:
     @property
     def key(self) -> str:
         """What the order goes by: "id", "time" or a field."""
-        return self.order.lstrip("-")
+        return self.order.removeprefix("-")
 
 
 @frozen
@@ -322,7 +322,9 @@ def ask(
     """The query that a caller's arguments make. Raises `Invalid`, `UnknownType`."""
     type = type_of(cls)
     order = "id" if order is None else order
-    name = order.lstrip("-")
+    if not isinstance(order, str):
+        raise Invalid(f"An order is text, such as time or -importance, not {order!r}.")
+    name = order.removeprefix("-")
     if name not in ("id", "time") and type.searchable.get(name.partition(".")[0]) in (None, "text"):
         known = ", ".join(n for n, how in type.searchable.items() if how != "text")
         raise Invalid(f"There is no order by {name!r}; it goes by id, time, {known}.", field=name)

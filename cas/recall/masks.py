@@ -10,6 +10,7 @@ from collections import Counter as Counts
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from cas.errors import Invalid
 from cas.later import Later
 from cas.recall.arena import Arena
 from cas.recall.database import Database
@@ -25,6 +26,7 @@ from cas.recall.where import (
     Not,
     Sql,
     code_of,
+    misfit,
     of_text,
     test_of,
 )
@@ -134,16 +136,26 @@ class Masks:
         if compare.field == "id":
             mask[self._ids(compare)] = True
             return mask
-        known = False
-        for type in types or list(self._projection.shapes):
+        known, reason = False, None
+        every = types or list(self._projection.shapes)
+        for type in every:
             code = self._projection.codes(type).get(compare.field)
             if code is None:
                 continue
+            if (wrong := misfit(type, compare)) is not None:
+                reason = wrong
+                continue
             known = True
             mask[self._field(code, compare)] = True
+        if reason is not None and not known:
+            raise Invalid(reason, field=compare.field)
         if not known:
-            code_of({}, compare.field)
+            code_of(dict.fromkeys(self._named(every), 0), compare.field)
         return mask
+
+    def _named(self, types: Sequence[str]) -> list[str]:
+        """The fields that a condition on these types may name."""
+        return [name for type in types for name in self._projection.codes(type)]
 
     def _linked(self, linked: Linked, types: Sequence[str], seq: int) -> Mask:
         mask: Mask = np.zeros(self._arena.size, np.bool_)
@@ -151,7 +163,7 @@ class Masks:
         every = types or list(projection.shapes)
         with_field = [t for t in every if projection.codes(t).get(linked.field) is not None]
         if not linked.back and not with_field:
-            code_of({}, linked.field)
+            code_of(dict.fromkeys(self._named(every), 0), linked.field)
         for type in every if linked.back else with_field:
             sql = Sql(projection, db.key, type, seq)
             text = sql.text(linked)

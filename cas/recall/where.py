@@ -265,6 +265,8 @@ class Sql:
         if compare.field == "id":
             return self._test(f"{self._row}.id", compare, str)
         self.values.append(code_of(self._names.codes(self._type), compare.field))
+        if (reason := misfit(self._type, compare)) is not None:
+            raise Invalid(reason, field=compare.field)
         test = "TRUE" if compare.op == "set" else self._test("v.value", compare, self._key)
         return (
             f"EXISTS (SELECT 1 FROM @value v WHERE v.field = ? AND v.doc = {self._row}.doc "
@@ -283,13 +285,27 @@ def test_of(compare: Compare) -> tuple[str, tuple[Any, ...]]:
     if op == "set":
         return "TRUE", ()
     if op == "in":
-        # A list of none is no SQL everywhere.
-        return f"value IN ({', '.join('?' * len(value)) or 'NULL'})", tuple(value)
+        # A list of none is no SQL everywhere, and of NULL the opposite is not true either.
+        return (f"value IN ({', '.join('?' * len(value))})" if value else "FALSE"), tuple(value)
     if op == "prefix":
         if not isinstance(value, str):
             raise Invalid(f"A prefix is text, not {value!r}.")
-        return "value >= ? AND value < ?", (value, value + "\U0010ffff")
+        end = _behind(value)
+        if end is None:
+            return "value >= ?", (value,)
+        # In brackets: what stands before it may be NOT.
+        return "(value >= ? AND value < ?)", (value, end)
     return f"value {op} ?", (value,)
+
+
+def _behind(prefix: str) -> str | None:
+    """The least text behind all that begin so; None where there is none."""
+    kept = prefix.rstrip("\U0010ffff")
+    if not kept:
+        return None
+    following = ord(kept[-1]) + 1
+    # Those between are no characters.
+    return kept[:-1] + chr(0xE000 if following == 0xD800 else following)
 
 
 class Codes(dict[str, int]):
@@ -313,6 +329,16 @@ def code_of(codes: Mapping[str, int], name: str) -> int:
         known = ", ".join(sorted(codes)) or "none"
         raise Invalid(f"There is no searchable field {name!r}; there are: id, {known}.", field=name)
     return code
+
+
+def misfit(type: str, compare: Compare) -> str | None:
+    """What is wrong with a text beside a field of numbers or times: any number is less than it."""
+    how = type_named(type).searchable.get(compare.field.partition(".")[0])
+    values = compare.value if compare.op == "in" else (compare.value,)
+    text = next((each for each in values if isinstance(each, str)), None)
+    if text is None or how not in ("number", "time"):
+        return None
+    return f"{compare.field} of a {type} is compared with a {how}, not {text!r}."
 
 
 def equalities(condition: Condition | None) -> Sequence[Compare]:

@@ -200,6 +200,54 @@ def test_a_condition_comes_back_from_a_receipt(condition: Condition) -> None:
     assert of_text(to_text(condition)) == condition
 
 
+PREFIXES = ("a", "a\U0010ffff", "\U0010ffff", "\ud7ff", "")
+
+
+@pytest.mark.parametrize("name", ["id", "kind"])
+def test_what_begins_so_is_found_whatever_follows(store: Store, recall: Recall, name: str) -> None:
+    """Prefixes before the last character that there is, and at the gap; also what begins otherwise,
+    and what is one of none, of ids as of fields.
+    """
+    texts = ["a", "ab", "a\U0010fffe", "a\U0010fffez", "b", "\ud7ffz", "\ue000", "\U0010fffe"]
+    if name == "kind":
+        texts += ["a\U0010ffff", "a\U0010ffffz", "\U0010ffff\U0010ffff", ""]
+        every = [memory(f"m{n}", "A text.", kind=text) for n, text in enumerate(texts)]
+    else:
+        texts = [text for text in texts if text.isprintable()]
+        every = [memory(text, "A text.") for text in texts]
+    commit(store, *every)
+    scoring, room = Scoring(floor=0, alike=2, links=0, candidates=1_000), 10**6
+    asked = [(~field(name).one_of(), texts), (field(name).one_of(), [])]
+    for prefix in PREFIXES:
+        begins = [text for text in texts if text.startswith(prefix)]
+        others = [text for text in texts if not text.startswith(prefix)]
+        asked += [(field(name).begins(prefix), begins), (~field(name).begins(prefix), others)]
+    for condition, found in asked:
+        wanted = sorted(found)
+        page = recall.find(Memory, condition)
+        assert sorted(getattr(m, name) for m in page.items) == wanted, condition
+        assert recall.count(Memory, condition) == len(wanted)
+        ranked = recall.recall("", where=condition, budget_tokens=room, scoring=scoring)
+        values = [item.value for item in ranked.items]
+        assert sorted(getattr(value, name) for value in values) == wanted, condition
+
+
+def test_a_number_is_not_compared_with_a_text(store: Store, recall: Recall) -> None:
+    """Every number would be less than it, and none equal."""
+    commit(store, memory("m1", "A text.", at=datetime(2026, 1, 1, tzinfo=UTC)))
+    for condition in (field("importance") < "1", field("at") == "2026", field("at").begins("2")):
+        with pytest.raises(Invalid, match=r"is compared with a (number|time), not '"):
+            recall.count(Memory, condition)
+        with pytest.raises(Invalid, match=r"is compared with a (number|time), not '"):
+            recall.recall("text", where=condition)
+    with pytest.raises(Invalid, match="there are: id, agents, "):
+        recall.recall("text", types=(cas.Sprint,), agent="planner")
+    with pytest.raises(Invalid, match="An order is text"):
+        recall.find(Memory, order=5)  # type: ignore[arg-type]
+    with pytest.raises(Invalid, match="no order by '-id'"):
+        recall.find(Memory, order="--id")
+
+
 def test_counts_and_facets_are_of_one_state(store: Store, recall: Recall) -> None:
     """Facets count each value, most frequent first, in the state that is asked about."""
     seq = commit(store, memory("a", "x"), memory("b", "x"), memory("c", "x", agent="scribe"))
