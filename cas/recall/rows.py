@@ -7,7 +7,7 @@ projection made anew says the same.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, cast, get_args
 
 import attrs
@@ -18,6 +18,10 @@ from cas.recall.database import VERSION
 from cas.workspace.codec import decode_record, from_fields, from_record, upcast
 from cas.workspace.links import Link
 from cas.workspace.registry import KEPT, Aggregate, AggregateType, types
+from cas.workspace.strict import is_optional, optional_of
+
+Finder = Callable[[Any], list[Link]]
+"""Finds the links in the plain form of a value; what is none is passed by."""
 
 ARCHIVED: Final = "archived"
 """The tag that takes an aggregate out of recall; `find` gives it when it is asked for."""
@@ -40,7 +44,8 @@ class Shape:
     type: AggregateType
     text: tuple[str, ...]
     plain: tuple[tuple[str, str], ...]
-    links: tuple[str, ...]
+    links: Mapping[str, Finder]
+    """Fields that may hold links, and what finds them there."""
 
     @property
     def fields(self) -> list[Any]:
@@ -70,17 +75,57 @@ def shape_of(type: AggregateType) -> Shape:
     searchable = type.searchable
     cls = cast("Any", type.cls)
     resolved = attrs.fields(attrs.resolve_types(cls))
-    linked = tuple(each.name for each in resolved if each.name != KEPT and _has_link(each.type))
+    finders = {each.name: _finder(each.type) for each in resolved if each.name != KEPT}
     return Shape(
         type,
         tuple(name for name, how in searchable.items() if how == "text"),
         tuple((name, how) for name, how in searchable.items() if how != "text"),
-        linked,
+        {name: finder for name, finder in finders.items() if finder is not None},
     )
 
 
-def _has_link(kind: Any) -> bool:
-    return kind is Link or any(_has_link(each) for each in get_args(kind))
+def _finder(kind: Any) -> Finder | None:
+    """What finds the links in the plain form of a value of a type, at any depth: in sets, tuples
+    and maps, and in fields of attrs classes. None where there can be none.
+    """
+    if kind is Link:
+        return _link
+    if attrs.has(kind):
+        every = {each.name: _finder(each.type) for each in attrs.fields(attrs.resolve_types(kind))}
+        within = [(name, finder) for name, finder in every.items() if finder is not None]
+        return _in_fields(within) if within else None
+    if is_optional(kind):
+        return _finder(optional_of(kind))
+    inner = next(filter(None, map(_finder, get_args(kind))), None)
+    return None if inner is None else _in_each(inner)
+
+
+def _link(value: Any) -> list[Link]:
+    if not isinstance(value, list) or len(value) not in (2, 3):
+        return []
+    type, id = value[:2]
+    if not (isinstance(type, str) and isinstance(id, str) and id):
+        return []
+    return [Link(type, id, value[2] if len(value) == 3 else None)]
+
+
+def _in_fields(within: Sequence[tuple[str, Finder]]) -> Finder:
+    def find(value: Any) -> list[Link]:
+        if not isinstance(value, dict):
+            return []
+        return [link for name, finder in within for link in finder(value.get(name))]
+
+    return find
+
+
+def _in_each(finder: Finder) -> Finder:
+    def find(value: Any) -> list[Link]:
+        every = value.values() if isinstance(value, dict) else value
+        if not isinstance(value, dict | list):
+            return []
+        return [link for each in every for link in finder(each)]
+
+    return find
 
 
 def shapes() -> dict[str, Shape]:
@@ -100,9 +145,9 @@ def row_of(shape: Shape, data: bytes) -> Row:
     get = fields.get
     links: tuple[tuple[str, Link], ...] = ()
     linked: set[str] = set()
-    for name in shape.links:
+    for name, finder in shape.links.items():
         if value := get(name):
-            found = dict.fromkeys((name, link) for link in _links(value) if link.id)
+            found = dict.fromkeys((name, link) for link in finder(value))
             links += tuple(found)
             if found:
                 linked.add(name)
@@ -114,7 +159,7 @@ def row_of(shape: Shape, data: bytes) -> Row:
             values[name] = value
         elif value is None or (kind is list and not value):
             continue
-        elif name in linked:
+        elif name in linked and kind is list:
             values[name] = tuple(dict.fromkeys(link.id for of, link in links if of == name))
         elif isinstance(value, dict):
             for place, each in dict.fromkeys(_in_map(name, value)):
@@ -157,17 +202,6 @@ def _text_of(shape: Shape, fields: Mapping[str, Any]) -> str:
         return value[:_TEXT_CHARS_MAX]
     text = "\n".join(part for name in shape.text for part in _texts(fields.get(name)))
     return text[:_TEXT_CHARS_MAX]
-
-
-def _links(value: Any) -> Iterator[Link]:
-    """Links in the plain form of a field that holds one, some or none."""
-    if not isinstance(value, list) or not value:
-        return
-    if isinstance(value[0], list):
-        for each in value:
-            yield from _links(each)
-    elif len(value) in (2, 3) and all(isinstance(part, str) for part in value[:2]):
-        yield Link(value[0], value[1], value[2] if len(value) == 3 else None)
 
 
 def _values(value: Any) -> list[Any]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,8 +16,11 @@ import cas
 from cas.errors import Invalid, UnknownType
 from cas.history.store import Store
 from cas.recall import find
+from cas.recall.forget import Policy
 from cas.recall.recall import Recall
 from cas.recall.score import Scoring
+from cas.recall.taint import plan_taint
+from cas.recall.upkeep import plan_forget
 from cas.recall.where import (
     All,
     Any_,
@@ -462,3 +466,47 @@ def test_a_pinned_link_goes_stale_and_what_rests_on_it_too(store: Store, recall:
     ]
     assert recall.stale(as_of=seq) == []
     assert [x.stale for x in recall.links_from(Link("memory", "note"))] == [True]
+
+
+@attrs.frozen
+class Proof:
+    """Part of an aggregate that has a link, and two texts that look like one."""
+
+    says: str
+    link: Link | None = None
+    words: tuple[str, ...] = ("memory", "m1")
+
+
+@aggregate("claim", context="claims")
+class Claim(Aggregate):
+    """An aggregate whose links lie deeper than in its fields."""
+
+    one: Proof | None = part(default=None)
+    many: tuple[Proof, ...] = part(default=())
+    named: Mapping[str, Link] = part(factory=dict)
+    lists: Mapping[str, frozenset[Link]] = part(factory=dict)
+    words: tuple[str, ...] = part(default=("memory", "m1"))
+
+
+def test_links_are_found_at_any_depth(store: Store, recall: Recall) -> None:
+    """What rests on a memory by a link inside a field is tainted, stale and protects as any other;
+    two texts are no link.
+    """
+    commit(store, memory("m1", "It is so."))
+    (item,) = recall.recall("so").items
+    commit(
+        store,
+        Claim(id="c0"),
+        Claim(id="c1", one=Proof("it", item.link)),
+        Claim(id="c2", many=(Proof("it"), Proof("it", item.link))),
+        Claim(id="c3", named={"why": item.link}),
+        Claim(id="c4", lists={"none": frozenset(), "some": frozenset({item.link})}),
+    )
+    found = [(one.source.id, one.field) for one in recall.links_to(item.link)]
+    assert found == [("c1", "one"), ("c2", "many"), ("c3", "named"), ("c4", "lists")]
+    assert [one.target for one in recall.links_from(Link("claim", "c4"))] == [item.link]
+    doubt = plan_taint(recall, source=item.link)
+    assert [link.id for link in doubt.tainted] == ["c1", "c2", "c3", "c4", "m1"]
+    assert plan_forget(recall, Policy(count_max=0)).forgotten == ()
+    commit(store, memory("m1", "It is not so."))
+    assert {one.link.id for one in recall.stale()} == {"c1", "c2", "c3", "c4"}
