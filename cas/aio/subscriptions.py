@@ -19,7 +19,7 @@ from cas.aio.spaces import AsyncUnitOfWork, AsyncWorkspace
 from cas.aio.streams import Items
 from cas.aio.threads import Face, to_the_end
 from cas.errors import Closed, Invalid, Unavailable
-from cas.limits import HANDLER_ATTEMPTS_MAX
+from cas.limits import HANDLER_ATTEMPTS_MAX, WORK_ATTEMPTS_MAX
 from cas.workspace.events import DomainEvent, Position
 from cas.workspace.subscriptions import (
     CONFLICTS,
@@ -85,13 +85,16 @@ class Delivery:
         self._owner.ends(self)
         try:
             await self.uow.commit()
-        except CONFLICTS:
-            return False
+        except CONFLICTS as error:
+            refused = error
+        else:
+            return True
         finally:
             # After a cancellation, too, the entry tells whether the commit had gone through.
             self.done = self.uow.entry is not None
             await to_the_end(self.uow.rollback())
-        return True
+        self.done = await self._owner.refused(self.before, self.event, refused)
+        return False
 
     async def fail(self, error: BaseException) -> bool:
         """Nothing of it is committed; whether the event is a dead letter now, because this was the
@@ -133,6 +136,7 @@ class Delivery:
             if isinstance(error, CONFLICTS):
                 self._owner.ends(self)
                 await to_the_end(self.uow.rollback())
+                self.done = await self._owner.refused(self.before, self.event, error)
             else:
                 await self.fail(error)
             return True
@@ -240,6 +244,13 @@ class AsyncSubscription(Face[EventSubscription], AsyncIterator[Delivery]):
         bury = partial(self.sync.bury, delivery.before, delivery.event, attempt, error)
         return await self._run(bury)
 
+    async def refused(self, before: Position, event: DomainEvent, error: BaseException) -> bool:
+        """Count a conflict; whether it was one too many, and the event is a dead letter by it."""
+        if not self.sync.refused(before):
+            return False
+        bury = partial(self.sync.bury, before, event, WORK_ATTEMPTS_MAX, error)
+        return await self._run(bury)
+
     async def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until an event is there to be handled; whether one is. False when the time is over
         (None: any time), or the subscription was closed. Raises `Closed` with its store.
@@ -287,9 +298,13 @@ class AsyncSubscription(Face[EventSubscription], AsyncIterator[Delivery]):
             attempts += 1
             try:
                 return await self._commit(handler, events, position)
-            except CONFLICTS:
+            except CONFLICTS as error:
                 # Another one was faster, or what the handler read has changed: look again.
-                return 0
+                if len(events) == 1:
+                    return int(await self.refused(position, events[0], error))
+                if not self.sync.refused(position):
+                    return 0
+                events = events[:1]
             except (Unavailable, Closed):
                 raise
             except Exception as error:

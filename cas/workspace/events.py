@@ -202,5 +202,11 @@ def type_filter(types: Collection[str] | None) -> Callable[[str], bool]:
     if isinstance(types, str):
         raise Invalid(f"`types` is a collection of types, as in [{types!r}].")
     exact = frozenset(types)
+    for each in exact:
+        if not isinstance(each, str) or "*" in each.removesuffix(".*"):
+            raise Invalid(
+                f"{each!r} is neither a type of event nor all that begin with one, as sprint.* is; "
+                "leave out `types` for all events."
+            )
     prefixes = tuple(each[:-1] for each in exact if each.endswith(".*"))
     return lambda type: type in exact or (bool(prefixes) and type.startswith(prefixes))

@@ -23,7 +23,7 @@ from cas.errors import (
     Unavailable,
 )
 from cas.history.store import Store
-from cas.limits import HANDLER_ATTEMPTS_MAX, SUBSCRIPTION_LAG_MAX
+from cas.limits import HANDLER_ATTEMPTS_MAX, SUBSCRIPTION_LAG_MAX, WORK_ATTEMPTS_MAX
 from cas.model.entry import entry_hash
 from cas.workspace.contexts import HOME
 from cas.workspace.events import CARRIED_BY, CARRIED_FROM, DomainEvent, Position, type_filter
@@ -93,6 +93,8 @@ class EventSubscription:
         self._where = where
         self._attempts_max = attempts_max
         self._actor = f"subscription {name}"
+        # Where a commit was refused because others were faster, and how often.
+        self._refused: tuple[Position, int] = (Position(), 0)
 
     @property
     def saved(self) -> Saved:
@@ -119,7 +121,8 @@ class EventSubscription:
 
         With `batch_count` so many share a commit. Another process with the same name takes turns:
         each event takes effect once. A handler that raises is tried again, and then its event
-        becomes a dead letter; `Unavailable` (busy, disk full) is passed on instead.
+        becomes a dead letter; `Unavailable` (busy, disk full) is passed on instead. So it becomes
+        when others change what it read, or it does itself, each of WORK_ATTEMPTS_MAX times.
         """
         check_handler(handler)
         count = 0
@@ -181,9 +184,13 @@ class EventSubscription:
     def _handle(self, handler: Handler, events: list[DomainEvent], position: Position) -> int:
         try:
             return self._commit(handler, events, position)
-        except CONFLICTS:
+        except CONFLICTS as error:
             # Another one was faster, or what the handler read has changed: look again.
-            return 0
+            if not self.refused(position):
+                return 0
+            if len(events) == 1:
+                return int(self.bury(position, events[0], WORK_ATTEMPTS_MAX, error))
+            return self._handle(handler, events[:1], position)
         except Unavailable:
             raise
         except Exception as error:
@@ -191,6 +198,15 @@ class EventSubscription:
                 # One of them fails: find out which, by themselves.
                 return self._handle(handler, events[:1], position)
             return self._again(handler, events[0], position, error)
+
+    def refused(self, position: Position) -> bool:
+        """Count that what was to move on from a position was refused by a conflict; whether that
+        has been so too often: whoever is faster moves the position, so nobody is, and what the
+        handler does can never be committed.
+        """
+        count = self._refused[1] + 1 if self._refused[0] == position else 1
+        self._refused = position, count
+        return count >= WORK_ATTEMPTS_MAX
 
     def _commit(self, handler: Handler, events: list[DomainEvent], position: Position) -> int:
         with self.begin(position, events) as uow:
@@ -207,8 +223,11 @@ class EventSubscription:
             attempts += 1
             try:
                 return self._commit(handler, [event], position)
-            except CONFLICTS:
-                return 0
+            except CONFLICTS as conflict:
+                if not self.refused(position):
+                    return 0
+                error = conflict
+                break
             except Unavailable:
                 raise
             except Exception as failure:

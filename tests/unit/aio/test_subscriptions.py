@@ -10,7 +10,8 @@ import pytest
 import cas
 import cas.aio
 from cas.aio import AsyncUnitOfWork, AsyncWorkspace, Delivery
-from cas.errors import AggregateNotFound, Busy, HistoryLost, Invalid
+from cas.errors import AggregateConflict, AggregateNotFound, Busy, HistoryLost, Invalid
+from cas.limits import WORK_ATTEMPTS_MAX
 from tests.unit.aio.support import cancel_at, run, threads
 
 
@@ -313,5 +314,42 @@ def test_effects_lie_in_another_store(tmp_path: Path) -> None:
                     await events.retry(letter.evolve(seq=9, index=-1), remember)
                 await events.retry(letter, remember)
             assert await seen(there) == ["m0", "m1"]
+
+    run(main())
+
+
+def test_what_can_never_commit_becomes_a_dead_letter(tmp_path: Path) -> None:
+    """A block or a handler that raises conflicts, or whose commit is refused each time because it
+    changes what it has read, is not gone through for ever.
+    """
+
+    async def disturb(event: cas.DomainEvent, uow: AsyncUnitOfWork, space: AsyncWorkspace) -> None:
+        if event.data["n"] % 2:
+            raise AggregateConflict("no", type="t", id="i", conflicts=(), removed="")
+        await uow.sprints.get("s")
+        async with space.unit_of_work("b") as beside:
+            sprint = await beside.sprints.get("s")
+            await beside.sprints.save(sprint.note("again"))
+            await beside.commit()
+
+    async def main() -> None:
+        async with cas.aio.open(tmp_path / "s", create=True) as store:
+            space = cas.aio.workspace(store)
+            async with space.unit_of_work("ada") as uow:
+                await uow.sprints.add(cas.Sprint(id="s", name="S"))
+                await uow.commit()
+            await say(space, 0, 1, 2, 3, 4)
+            async with cas.aio.subscribe(space, "r", ["x.*"]) as events:
+                async for delivery in events:
+                    async with delivery as uow:
+                        if delivery.event.data["n"] == 4:
+                            break
+                        await disturb(delivery.event, uow, space)
+                letters = [each async for each in events.dead_letters()]
+                assert [each.seq for each in letters] == [2, 3, 4, 5]
+            poller = cas.aio.subscribe(space, "p", ["x.*"])
+            assert await poller.poll(lambda e, u: disturb(e, u, space), batch_count=2) == 5
+            letters = [each async for each in poller.dead_letters()]
+            assert [each.attempts for each in letters] == [WORK_ATTEMPTS_MAX] * 5
 
     run(main())

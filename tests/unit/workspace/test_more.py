@@ -23,6 +23,7 @@ from cas.errors import (
     NotAllowed,
     RefNotFound,
 )
+from cas.limits import WORK_ATTEMPTS_MAX
 from cas.workspace.contexts import Context
 from cas.workspace.events import Position
 from cas.workspace.parts import part
@@ -206,6 +207,50 @@ def test_what_is_no_event_and_no_handler_is_refused(space: Workspace) -> None:
         uow.event("a.z")
         entry = uow.commit()
     assert [event.type for event in entry.events] == ["a.z"]
+
+
+@pytest.mark.parametrize("types", [["*"], ["sprint*"], ["a.*.b"], [".*", "*.*"], [5]])
+def test_what_no_type_of_event_can_be_is_refused(space: Workspace, types: list[str]) -> None:
+    """It would match nothing, for ever and without a word."""
+    with pytest.raises(Invalid, match="neither a type of event"):
+        subscribe(space, "r", types)
+    with pytest.raises(Invalid, match="neither a type of event"):
+        list(space.events(types=types))
+
+
+@pytest.mark.parametrize("batch_count", [1, 3])
+def test_a_handler_that_can_never_commit_makes_a_dead_letter(
+    space: Workspace, batch_count: int
+) -> None:
+    """One that raises conflicts, or changes what it has read by another unit of work, is not called
+    for ever; the events around it take effect.
+    """
+    say(space, "x.good", "x.raises", "x.disturbs", "x.good")
+    with space.unit_of_work("a") as uow:
+        uow.sprints.add(Sprint(id="s", name="S"))
+        uow.commit()
+    calls = []
+
+    def handle(event: cas.DomainEvent, uow: cas.UnitOfWork) -> None:
+        calls.append(event.type)
+        if event.type == "x.good":
+            uow.memories.note("good", id=f"m{event.position.index}")
+        elif event.type == "x.raises":
+            raise AggregateConflict("no", type="t", id="i", conflicts=(), removed="")
+        else:
+            uow.sprints.get("s")
+            with space.unit_of_work("b") as beside:
+                beside.sprints.save(beside.sprints.get("s").note("again"))
+                beside.commit()
+
+    subscription = subscribe(space, "r", ["x.*"])
+    assert subscription.poll(handle, batch_count=batch_count) == 4
+    assert subscription.poll(handle) == 0
+    letters = [(each.type, each.error.split(":")[0]) for each in subscription.dead_letters()]
+    assert letters == [("x.raises", "AggregateConflict"), ("x.disturbs", "AggregateConflict")]
+    assert all(each.attempts == WORK_ATTEMPTS_MAX for each in subscription.dead_letters())
+    assert [memory.id for memory in space.memories] == ["m0", "m3"]
+    assert calls.count("x.disturbs") <= 2 * WORK_ATTEMPTS_MAX
 
 
 def test_a_dead_letter_is_tried_again_only_by_its_own_subscription(space: Workspace) -> None:
