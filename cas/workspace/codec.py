@@ -156,16 +156,26 @@ def upcast(type: AggregateType, record: Record) -> Fields:
         except CasError:
             raise
         except Exception as error:
-            raise InvalidRecord(
-                f"{type.name} {_id_of(record.fields)!r} cannot be brought from version {version} "
-                f"to {version + 1}: {error!r}.",
-                type=type.name,
-                id=_id_of(record.fields),
-                field=None,
-                reason=f"upcaster {version} failed",
-            ) from error
+            raise _not_brought_up(type, record, version, repr(error)) from error
+        if not isinstance(fields, dict):
+            raise _not_brought_up(type, record, version, f"the upcaster gave {fields!r}, no dict")
         version += 1
+    if fields.get("id") != record.fields.get("id"):
+        # Its place in the tree is that of the id.
+        given = f"the id became {fields.get('id')!r}"
+        raise _not_brought_up(type, record, version - 1, given)
     return fields
+
+
+def _not_brought_up(type: AggregateType, record: Record, version: int, why: str) -> InvalidRecord:
+    return InvalidRecord(
+        f"{type.name} {_id_of(record.fields)!r} cannot be brought from version {version} "
+        f"to {version + 1}: {why}.",
+        type=type.name,
+        id=_id_of(record.fields),
+        field=None,
+        reason=f"upcaster {version} failed",
+    )
 
 
 _WRITERS: Final[dict[type, Callable[[Any], Fields]]] = {}

@@ -77,6 +77,19 @@ def merge_fields(
     return Merged(merged, tuple(clashes))
 
 
+def merge_nothing(base: Fields | None, current: Fields, incoming: Fields) -> Merged:
+    """The aggregate as it stands, with all that `incoming` changes as clashes: for what the type
+    refuses once it was merged.
+    """
+    clashes = []
+    for name in {**current, **incoming}:
+        old = ABSENT if base is None else base.get(name, ABSENT)
+        mine, other = current.get(name, ABSENT), incoming.get(name, ABSENT)
+        if not (_same(old, other) or _same(mine, other)):
+            clashes.append(FieldClash(name, _plain(old), _plain(mine), _plain(other)))
+    return Merged(current, tuple(clashes))
+
+
 SUMS: Final = ("counter", "append")
 """Rules by which two equal edits are two edits all the same."""
 

@@ -8,6 +8,7 @@ content of an artifact is settled with its record, never apart from it. May run 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from attrs import frozen
 
@@ -40,7 +41,7 @@ from cas.workspace.layout import (
 from cas.workspace.links import Link, new_id
 from cas.workspace.reading import Where
 from cas.workspace.registry import Aggregate, AggregateType, Fields, type_in
-from cas.workspace.rules import Contents, FieldClash, Merged, merge_fields
+from cas.workspace.rules import Contents, FieldClash, Merged, merge_fields, merge_nothing
 from cas.workspace.strict import moment
 
 
@@ -212,9 +213,15 @@ class Settler:
         mine = sides[1]
         assert mine is not None
         merged = merge_fields(type, sides[0], mine, self._fields(type, incoming), self._contents)
+        value = None
+        with suppress(InvalidRecord):
+            value = from_fields(type, merged.fields)
+        if value is None:
+            # Each field by its rule, and together what the type refuses: all that came clashes.
+            merged = merge_nothing(sides[0], mine, self._fields(type, incoming))
+            value = from_fields(type, merged.fields)
         if merged.clashes:
             self._clash(type, id, merged)
-        value = from_fields(type, merged.fields)
         object.__setattr__(value, "origin", current)
         return value
 

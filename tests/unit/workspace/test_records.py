@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
+import cas
 from cas.clock import SystemClock
 from cas.errors import Invalid, InvalidName, InvalidRecord, NewerSchema, UnknownType
 from cas.limits import RECORD_BYTES_MAX, RECORD_DEPTH_MAX
 from cas.model.encoding import decode, encode, text_order
 from cas.model.ids import BlobId
-from cas.workspace import artifacts, links, planning
+from cas.workspace import artifacts, links, planning, registry
 from cas.workspace.codec import (
     Record,
     encode_record,
@@ -213,6 +216,31 @@ def test_an_upcaster_that_fails_names_the_record() -> None:
     data = encode_record(Record("t_person", 1, {"id": "a0"}))
     with pytest.raises(InvalidRecord, match="'a0' cannot be brought from version 1 to 2"):
         from_record(data)
+
+
+@pytest.mark.parametrize(
+    "given", [None, 5, [("id", "a0")], {"name": "x"}, {"id": "b", "name": "x"}]
+)
+def test_an_upcaster_that_gives_no_fields_of_the_record_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: object
+) -> None:
+    """What is no dict, or has another id, is an error of that record; search passes it by."""
+    type = type_of(Person)
+    with cas.open(tmp_path / "s", create=True) as store:
+        with store.begin() as tx:
+            data = encode_record(Record("t_person", 2, {"id": "a0", "name": "Ada"}))
+            tx.branch(f"{type.context}/main")[f"{type.collection}/a0"] = data
+            tx.commit()
+        with cas.Workspace(store).unit_of_work("ada") as uow:
+            uow.memories.note("found", id="m")
+            uow.commit()
+        made = evolve(type, upcasters={**type.upcasters, 2: lambda _fields: given})
+        monkeypatch.setitem(registry._BY_NAME, type.name, made)
+        with pytest.raises(InvalidRecord, match="'a0' cannot be brought from version 2 to 3"):
+            from_record(data)
+        with cas.Recall(store, embedder=None) as recall:
+            assert recall.count(Person) == 0
+            assert [memory.id for memory in recall.find(cas.Memory).items] == ["m"]
 
 
 WRONG: list[tuple[str, Any]] = [

@@ -23,6 +23,7 @@ from cas.workspace.artifacts import ArtifactKind
 from cas.workspace.codec import pinned
 from cas.workspace.memories import Memory
 from cas.workspace.planning import Run, Sprint, SprintState
+from cas.workspace.registry import aggregate
 from cas.workspace.unit import UnitCore
 from cas.workspace.workspace import Workspace
 
@@ -543,3 +544,56 @@ def test_units_of_a_store_in_memory_are_merged(tmp_path: Path) -> None:
                 uow.memories.save(memory.evolve(tags=memory.tags | {uow.actor}))
                 uow.commit()
             assert space.memories.get("m1").tags == {"ada", "bob"}
+
+
+@aggregate("span", context="t_spans")
+class Span(cas.Aggregate):
+    """A type whose fields depend on each other."""
+
+    low: int = cas.part(default=0)
+    high: int = cas.part(default=10)
+    note: str = cas.part(default="", rule="last")
+
+    def __attrs_post_init__(self) -> None:
+        if self.low > self.high:
+            raise ValueError("low is above high")
+
+
+def test_two_edits_that_are_wrong_together_are_a_conflict(space: Workspace) -> None:
+    """What merges field by field and is refused by its type as a whole is a conflict of all that
+    came: told, tried again by `run`, or kept and settled.
+    """
+    with space.unit_of_work("a") as uow:
+        uow.save(Span(id="s"))
+        uow.commit()
+    one, two = space.unit_of_work("a"), space.unit_of_work("b")
+    kept = space.unit_of_work("c", on_conflict="keep")
+    one.save(one.get(Span, "s").evolve(low=8))
+    two.save(two.get(Span, "s").evolve(high=5))
+    kept.save(kept.get(Span, "s").evolve(high=7, note="late"))
+    one.commit()
+    with pytest.raises(AggregateConflict) as caught:
+        two.commit()
+    assert [each.field for each in caught.value.conflicts] == ["high"]
+    kept.commit()
+    (conflict,) = space.conflicts()
+    assert conflict.taking("incoming") == {"high": 7, "note": "late"}
+    assert space.collection(Span).get("s") == Span(id="s", low=8)
+    with space.unit_of_work("lead") as uow:
+        uow.settle(conflict, values={"low": 3, "high": 7})
+        uow.commit()
+    assert space.collection(Span).get("s") == Span(id="s", low=3, high=7)
+    tries = []
+
+    def narrow(uow: cas.UnitOfWork) -> None:
+        span = uow.get(Span, "s")
+        if not tries:
+            with space.unit_of_work("b") as beside:
+                beside.save(beside.get(Span, "s").evolve(low=6))
+                beside.commit()
+        tries.append(span.low)
+        uow.save(span.evolve(high=max(span.low, 5)))
+
+    space.run(narrow, "a")
+    assert tries == [3, 6]
+    assert space.collection(Span).get("s") == Span(id="s", low=6, high=6)
