@@ -20,7 +20,7 @@ from cas.recall.arena import Arena
 from cas.recall.beforehand import WARM_ROWS, Beforehand
 from cas.recall.database import Database
 from cas.recall.masks import Masks
-from cas.recall.models import Model
+from cas.recall.models import Model, vectors_of
 from cas.recall.packing import Packing, Ranked
 from cas.recall.projection import Projection
 from cas.recall.recalled import Recalled, Request
@@ -33,7 +33,7 @@ from cas.recall.score import (
 )
 from cas.recall.text import clauses_of
 from cas.recall.tokens import Counter
-from cas.recall.vectors import pack_vectors, unpack
+from cas.recall.vectors import unpack
 from cas.workspace.links import Link
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ class Engine:
                 f"{missing} of {every} have no vector of {embedder.identity} yet and are "
                 "found by their words alone"
             )
-        packed = pack_vectors(embedder.embed([request.query]), embedder.dimensions, 1)
+        packed = vectors_of(embedder, [request.query])
         vector = unpack(packed, embedder.dimensions)[0]
         return vector if vector.any() else None
 

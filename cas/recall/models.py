@@ -7,12 +7,13 @@ the former's vectors away. Under the projection's lock; what is said in the data
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from attrs import frozen
 
-from cas.errors import ModelUnavailable
+from cas.errors import CasError, Invalid, ModelUnavailable
+from cas.history.core import warn
 from cas.history.store import Store
 from cas.model.ids import BlobId
 from cas.recall.database import Database, vector_place
@@ -24,6 +25,8 @@ _STEP: Final = 5_000
 """Texts that are embedded beside each catching up where rows have no vector yet."""
 _BESIDE: Final = 250
 """The same while a former model serves: questions wait for it, and lose nothing by time."""
+_DIMENSIONS_MAX: Final = 1 << 16
+"""Numbers in a vector; known models have some thousands."""
 
 
 @frozen
@@ -142,15 +145,24 @@ class Models:
         self._absent = set()
         if self.embedder is None:
             return
+        _check(self.embedder)
         database.run(
             "INSERT INTO @model(code, identity, dimensions, upto) SELECT coalesce(max(code), 0) "
             "+ 1, ?, ?, 0 FROM @model WHERE TRUE ON CONFLICT (identity) DO NOTHING",
             (self.embedder.identity, self.embedder.dimensions),
         )
-        known = {
-            str(identity): (int(code), int(upto))
-            for identity, code, upto in database.rows("SELECT identity, code, upto FROM @model")
-        }
+        known = {}
+        for identity, code, upto, width in database.rows(
+            "SELECT identity, code, upto, dimensions FROM @model"
+        ):
+            known[str(identity)] = int(code), int(upto)
+            for embedder in (self.embedder, self._former):
+                if embedder and embedder.identity == identity and embedder.dimensions != width:
+                    raise Invalid(
+                        f"The search index has vectors of {identity!r} with {width} numbers, and "
+                        f"this embedder gives {embedder.dimensions}: it is another model. Give it "
+                        "another identity."
+                    )
         self._rows = _last(database)
         code, upto = known[self.embedder.identity]
         self._mine, self._old = Model(code, self.embedder, upto), None
@@ -227,14 +239,28 @@ def _last(database: Database) -> int:
     return int(database.rows("SELECT coalesce(max(doc), 0) FROM @item")[0][0])
 
 
-def _embed(database: Database, model: Model, docs: list[int], texts: list[str]) -> bool:
-    """Store a vector of each text; False when the model cannot be asked now."""
-    embedder = model.embedder
+def vectors_of(embedder: Embedder, texts: Sequence[str]) -> list[bytes]:
+    """The packed vectors of texts. Raises `ModelUnavailable`, also for whatever goes wrong in the
+    embedder; `Invalid` for what are no such vectors.
+    """
     try:
         vectors = embedder.embed(texts)
+    except CasError:
+        raise
+    except Exception as error:
+        identity = embedder.identity
+        message = f"The embedder {identity!r} failed: {type(error).__name__}: {error}."
+        warn(message)
+        raise ModelUnavailable(message, path=identity) from error
+    return pack_vectors(vectors, embedder.dimensions, len(texts))
+
+
+def _embed(database: Database, model: Model, docs: list[int], texts: list[str]) -> bool:
+    """Store a vector of each text; False when the model cannot be asked now."""
+    try:
+        packed = vectors_of(model.embedder, texts)
     except ModelUnavailable:
         return False
-    packed = pack_vectors(vectors, embedder.dimensions, len(texts))
     base = vector_place(model.code, 0)
     database.insert(
         "vector",
@@ -242,6 +268,18 @@ def _embed(database: Database, model: Model, docs: list[int], texts: list[str]) 
         "ON CONFLICT (place) DO UPDATE SET data = excluded.data",
     )
     return True
+
+
+def _check(embedder: Embedder) -> None:
+    """Refuse what is no embedder, before a row says that it is one. Raises `Invalid`."""
+    identity = getattr(embedder, "identity", None)
+    width = getattr(embedder, "dimensions", None)
+    named = isinstance(identity, str) and identity and callable(getattr(embedder, "embed", None))
+    if not named or type(width) is not int or not 1 <= width <= _DIMENSIONS_MAX:
+        raise Invalid(
+            f"{embedder!r} is no embedder: that has an `identity` of text, `dimensions` from 1 to "
+            f"{_DIMENSIONS_MAX}, and `embed(texts)`."
+        )
 
 
 def _drop(database: Database, model: Model) -> None:

@@ -6,15 +6,17 @@ What another program saves at the same moment is not seen.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Final, Literal
 from weakref import WeakKeyDictionary
 
 from attrs import frozen
 
-from cas.errors import AggregateExists, Invalid
+from cas.errors import AggregateExists, Invalid, ModelUnavailable
+from cas.recall.models import vectors_of
 from cas.recall.recall import Recall
 from cas.recall.upkeep import NEAR, Duplicate, duplicates, is_same
-from cas.recall.vectors import cosines, lengths_of, pack_vectors, unpack
+from cas.recall.vectors import cosines, lengths_of, unpack
 from cas.workspace.memories import Memory
 from cas.workspace.work import UnitOfWork
 
@@ -71,10 +73,10 @@ class Noting:
         nearness = [0.0] * len(before)
         if before and model is not None:
             texts = [text, *(each.text for each in before)]
-            width = model.embedder.dimensions
-            packed = pack_vectors(model.embedder.embed(texts), width, len(texts))
-            rows = unpack(packed, width)
-            nearness = cosines(rows[1:], lengths_of(rows[1:]), rows[0]).tolist()
+            # One that cannot be asked leaves words alone, as it does in recall.
+            with suppress(ModelUnavailable):
+                rows = unpack(vectors_of(model.embedder, texts), model.embedder.dimensions)
+                nearness = cosines(rows[1:], lengths_of(rows[1:]), rows[0]).tolist()
         return [
             Duplicate(each.link, each.text, near, is_same(each.text, text))
             for each, near in zip(before, nearness, strict=True)

@@ -35,7 +35,10 @@ _PRODUCT_MAX: Final = 400_000
 
 def pack_vectors(vectors: Any, dimensions: int, count: int) -> list[bytes]:
     """Each vector as whole numbers of one byte, the greatest of them 127. Raises `Invalid`."""
-    array = np.asarray(vectors, dtype=np.float32)
+    try:
+        array = np.asarray(vectors, dtype=np.float32)
+    except (ValueError, TypeError) as error:
+        raise Invalid(f"The embedder gave no array of numbers: {error}.") from error
     if array.shape != (count, dimensions):
         raise Invalid(
             f"The embedder gave an array of {array.shape} where {(count, dimensions)} was due: "
