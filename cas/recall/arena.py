@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+from cas.errors import CorruptIndex
 from cas.later import Later
 from cas.recall.database import Chooser, Database, vector_place
 from cas.recall.fit import Fit, Places, Remembered, State, Sums, Term
@@ -93,7 +94,8 @@ class Arena:
         fresh = f"SELECT doc, {names} FROM @item WHERE doc >= ? ORDER BY doc LIMIT {_READ}"
         while rows := db.rows(fresh, (self.size,)):
             # What is none becomes "no number" where the column has floats.
-            made = np.array(rows, _ROW)
+            with _whole("a row"):
+                made = np.array(rows, _ROW)
             docs = made["doc"]
             self._grow(int(docs[-1]) + 1)
             places = _span(docs)
@@ -265,7 +267,8 @@ class Arena:
             return
         numbers, data = zip(*found, strict=True)
         places = _span(np.array(numbers, np.int64))
-        values = unpack(data, self._dimensions)
+        with _whole("a vector"):
+            values = unpack(data, self._dimensions)
         self._vectors[places] = values
         self._lengths[places] = lengths_of(values)
         self._has_vector[places] = True
@@ -277,6 +280,15 @@ class Arena:
         if self._has_vector is not None and self._lacking is None:
             return 0
         return int(np.count_nonzero(allowed if self._lacking is None else allowed & self._lacking))
+
+
+@contextmanager
+def _whole(what: str) -> Iterator[None]:
+    """Tell what the database gives and could not have been put into it as damage."""
+    try:
+        yield
+    except (TypeError, ValueError, OverflowError) as error:
+        raise CorruptIndex(f"{what} of it is none: {error}") from error
 
 
 def _span(docs: Docs) -> Any:

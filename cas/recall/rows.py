@@ -148,7 +148,8 @@ def row_of(shape: Shape, data: bytes) -> Row:
     for name, finder in shape.links.items():
         if value := get(name):
             found = dict.fromkeys((name, link) for link in finder(value))
-            links += tuple(found)
+            # Of two to one aggregate the first is kept: the version that one names says more.
+            links += tuple(sorted(found, key=_is_loose) if len(found) > 1 else found)
             if found:
                 linked.add(name)
     values: dict[str, Any] = {}
@@ -195,6 +196,10 @@ def shown_of(shape: Shape, data: bytes) -> tuple[str, Aggregate]:
 def text_of(shape: Shape, data: bytes) -> str:
     """The text of a record that is searched and shown. Raises what decoding a record raises."""
     return _text_of(shape, upcast(shape.type, decode_record(data)))
+
+
+def _is_loose(named: tuple[str, Link]) -> bool:
+    return named[1].pin is None
 
 
 def _text_of(shape: Shape, fields: Mapping[str, Any]) -> str:

@@ -510,3 +510,16 @@ def test_links_are_found_at_any_depth(store: Store, recall: Recall) -> None:
     assert plan_forget(recall, Policy(count_max=0)).forgotten == ()
     commit(store, memory("m1", "It is not so."))
     assert {one.link.id for one in recall.stale()} == {"c1", "c2", "c3", "c4"}
+
+
+def test_of_two_links_to_one_aggregate_the_pinned_one_counts(store: Store, recall: Recall) -> None:
+    """Evidence is protected, and goes stale, whatever else leads there."""
+    commit(store, memory("m1", "It is so."))
+    (item,) = recall.recall("so").items
+    for links in ({item.link, item.link.loose}, {item.link.loose, item.link}):
+        commit(store, memory("m2", "It follows.", supersedes=frozenset(links)))
+        (found,) = recall.links_to(item.link)
+        assert found.target == item.link
+    assert {f.link.id for f in plan_forget(recall, Policy(count_max=0)).forgotten} == {"m2"}
+    commit(store, memory("m1", "It is not so."))
+    assert [one.link.id for one in recall.stale()] == ["m2"]

@@ -96,6 +96,30 @@ def test_damage_is_made_good_and_said(folder: Store, rng: random.Random, harm: s
         assert bool(recall.projection.notices) == (harm != "missing")
 
 
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "UPDATE vector SET data = NULL WHERE place % 3 = 0",
+        "UPDATE vector SET data = x'00' WHERE place % 3 = 0",
+        "UPDATE item SET words = 'many' WHERE doc = 3",
+        "UPDATE item SET since = 1e300 WHERE doc = 3",
+    ],
+)
+def test_what_could_not_have_been_written_is_damage(
+    folder: Store, rng: random.Random, harm: str
+) -> None:
+    """What SQLite reads without a word, and ranking cannot use, is made good as well."""
+    edits(folder, rng, 10)
+    with Recall(folder) as recall:
+        before = recall.recall("releases and tokens")
+        path = recall.projection.path
+    with closing(sqlite3.connect(path)) as index, index:
+        index.execute(harm)
+    with Recall(folder) as recall:
+        assert recall.recall("releases and tokens") == before
+        assert recall.projection.notices
+
+
 def test_it_is_made_anew_for_another_store(store: Store, tmp_path: Path) -> None:
     """A database of another store is not read, though it lies where this one's would."""
     place = str(tmp_path / "index.db")
