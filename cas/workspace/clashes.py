@@ -52,12 +52,16 @@ def conflict_error(
     """The error for an aggregate that two sides changed and no rule merges."""
     if removed:
         what = f"was removed by the {removed} side and changed by the other"
-    else:
+    elif clashes:
         named = ", ".join(each.field for each in clashes)
         what = f"was changed by another unit of work in the same fields ({named})"
+    else:
+        what = "was changed by another unit of work, and no rule merges the two"
+    look = "Look at `conflicts`, and do" if clashes or removed else "Do"
+    keep = ", or commit with on_conflict='keep'" if clashes or removed else ""
     return AggregateConflict(
-        f"The {type.name} {id!r} {what}; nothing was committed. Look at `conflicts`, and do the "
-        "work again from the new state, or commit with on_conflict='keep'.",
+        f"The {type.name} {id!r} {what}; nothing was committed. {look} the work again from the "
+        f"new state{keep}.",
         type=type.name,
         id=id,
         conflicts=clashes,

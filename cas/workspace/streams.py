@@ -79,10 +79,18 @@ class Sourced(Aggregate):
 
 
 def next_event(
-    value: Sourced, type: str, data: Mapping[str, Any], actor: str, time_us: int
+    value: Sourced,
+    staged: Aggregate | None,
+    type: str,
+    data: Mapping[str, Any],
+    actor: str,
+    time_us: int,
 ) -> StreamEvent:
-    """The event that comes next in the stream of an aggregate. Raises `Invalid`."""
+    """The event that comes next in the stream of an aggregate, whose newest state in the unit of
+    work is `staged`. Raises `Invalid`.
+    """
     check_sourced(value.__class__)
+    _check_newest(value, staged)
     check_type_name(type)
     if not isinstance(data, Mapping):
         raise Invalid(f"What the event {type} says is a map of plain values, not {data!r}.")
@@ -110,6 +118,19 @@ def check_stated(type: AggregateType, id: str) -> None:
             f"The state of {type.name} {id!r} is the fold of its events; change it by `uow.emit`. "
             "Nothing was stored."
         )
+
+
+def _check_newest(value: Sourced, staged: Aggregate | None) -> None:
+    """Refuse an event upon a state that the same unit of work has gone on from, or has removed: it
+    would take the place of one that was recorded. Raises `Invalid`.
+    """
+    if staged is None and value.version:
+        what = "was removed by this unit of work; begin it anew"
+    elif isinstance(staged, Sourced) and staged.version != value.version:
+        what = "has had another event since; go on from what that `emit` gave"
+    else:
+        return
+    raise Invalid(f"{type_of(value.__class__).name} {value.id!r} {what}. Nothing was staged.")
 
 
 def after(value: S, event: StreamEvent) -> S:

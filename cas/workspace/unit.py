@@ -298,12 +298,14 @@ class UnitCore:
         """Record an event of an event-sourced aggregate and apply it; gives the new state.
 
         The event joins the aggregate's stream and the journal (as TYPE OF AGGREGATE.TYPE), the
-        state is saved with it. Raises `Invalid`, what `apply` raises, and `AggregateConflict` when
-        others have added to the stream: at once where the value is older, else at the commit.
+        state is saved with it. Raises `Invalid`, also for a value that this unit has emitted an
+        event of since; what `apply` raises; and `AggregateConflict` when others have added to the
+        stream: at once where the value is older, else at the commit.
         """
         kind = type_of(value.__class__)
         said = {} if data is None else data
-        event = next_event(value, type, said, self.actor, self.clock.wall_us())
+        newest = self._staged.get((kind.name, value.id), value)
+        event = next_event(value, newest, type, said, self.actor, self.clock.wall_us())
         state = self._save(after(value, event))
         self.edit(kind.context)[event_path(kind, value.id, event.number)] = event.encode()
         self.event(f"{kind.name}.{type}", event.data, about=state)

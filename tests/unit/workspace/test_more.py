@@ -354,6 +354,37 @@ def test_an_event_sourced_aggregate_is_its_events(space: Workspace) -> None:
         space.rebuild(Account, "nobody")
 
 
+def test_an_event_upon_an_older_state_of_the_same_unit_is_refused(space: Workspace) -> None:
+    """It would take the place of the one before it in the stream, which the journal tells."""
+    with space.unit_of_work("a") as uow:
+        begun = Account.begin("x")
+        account = uow.emit(begun, "deposited", {"amount": 10})
+        for older in (begun, Account.begin("x")):
+            with pytest.raises(Invalid, match="go on from what that `emit` gave"):
+                uow.emit(older, "deposited", {"amount": 5})
+        uow.emit(account, "deposited", {"amount": 5})
+        uow.commit()
+    with space.unit_of_work("a") as uow:
+        account = uow.get(Account, "x")
+        uow.emit(account, "withdrawn", {"amount": 1})
+        with pytest.raises(Invalid, match="go on from what that `emit` gave"):
+            uow.emit(account, "withdrawn", {"amount": 2})
+        uow.commit()
+    assert space.collection(Account).get("x") == space.rebuild(Account, "x")
+    assert space.rebuild(Account, "x").balance == 14
+    assert [e.number for e in space.stream(Account, "x")] == [1, 2, 3]
+    assert len(list(space.events())) == 3
+    with space.unit_of_work("a") as uow:
+        account = uow.get(Account, "x")
+        uow.remove(account)
+        with pytest.raises(Invalid, match="begin it anew"):
+            uow.emit(account, "deposited", {"amount": 5})
+        uow.emit(Account.begin("x"), "deposited", {"amount": 2})
+        uow.commit()
+    assert space.collection(Account).get("x") == space.rebuild(Account, "x")
+    assert space.rebuild(Account, "x").balance == 2
+
+
 def test_two_writers_of_one_stream_conflict(space: Workspace) -> None:
     """The second of two units that add to one stream is refused; `run` decides anew."""
     with space.unit_of_work("a") as uow:
