@@ -119,6 +119,9 @@ def when_of(as_of: AsOf) -> When:
     if isinstance(as_of, str):
         return parse_when(as_of)
     if isinstance(as_of, datetime):
+        if as_of.tzinfo is None:
+            # That of this host, most would think; times here are UTC.
+            raise Invalid(f"A time needs a zone, as datetime.now(UTC) has: {as_of!r} has none.")
         return _at(as_of)
     if not isinstance(as_of, int) or isinstance(as_of, bool):
         raise Invalid(f"A moment is an entry's number or a time, not {as_of!r}.")

@@ -34,6 +34,11 @@ def _weight(_instance: Any, attribute: Any, value: object) -> None:
         raise Invalid(f"The scoring's {attribute.name} is a number from 0 on, not {value!r}.")
 
 
+def _rows(_instance: Any, attribute: Any, value: object) -> None:
+    if type(value) is not int or not 1 <= value <= 1_000_000:
+        raise Invalid(f"The scoring's {attribute.name} is a whole number from 1 on, not {value!r}.")
+
+
 @frozen
 class Scoring:
     """Weights, half-lives and floors. `relevance` is `text` times how well the words fit, plus
@@ -60,7 +65,7 @@ class Scoring:
     """Rows whose vectors are nearer than this are one: the best stands for all."""
     diversity: float = field(default=0.3, validator=_weight)
     """How much of a row's score it loses for being like what was chosen before it."""
-    candidates: int = field(default=100, validator=_weight)
+    candidates: int = field(default=100, validator=_rows)
     """Rows of each kind (by words, by meaning) that are looked at."""
 
     @property

@@ -24,7 +24,7 @@ def test_a_moment_is_an_entry_or_a_time(store: Store) -> None:
         then,
         then.isoformat(),
         then.astimezone(timezone(timedelta(hours=5))),
-        then.replace(tzinfo=None),
+        then.replace(tzinfo=None).isoformat(),
     ]
     for form in forms:
         assert store.at(form).seq == entry.seq
@@ -37,6 +37,14 @@ def test_what_is_no_moment_is_refused(store: Store, form: object) -> None:
     """By an error that says what is one."""
     with pytest.raises(Invalid, match=r"moment|sequence number"):
         store.at(form)  # type: ignore[arg-type]
+
+
+def test_a_datetime_without_a_zone_is_refused(store: Store) -> None:
+    """`datetime.now()` is that of the host, and would be taken for another hour."""
+    write(store, "main", {"a": b"1"})
+    for ask in (store.at, cas.Workspace(store).at):
+        with pytest.raises(Invalid, match="needs a zone"):
+            ask(datetime.now())
 
 
 def test_what_is_no_name_is_refused(store: Store) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -321,6 +322,13 @@ def test_meaning_breaks_the_tie_of_words(store: Store, recall: Recall) -> None:
         both = recall.recall(query, scoring=Scoring(floor=0))
         assert both.items[0].link == alone.items[0].link
     assert recall.recall("green bank").items[0].link.id == "river"
+
+
+@pytest.mark.parametrize("candidates", [0, -1, 1.5, True, "9", None])
+def test_candidates_are_a_whole_number(candidates: Any) -> None:
+    """Told when the scoring is made, and not by numpy when it is used."""
+    with pytest.raises(Invalid, match="candidates is a whole number from 1 on"):
+        Scoring(candidates=candidates)
 
 
 def test_a_receipt_of_another_scoring_is_not_replayed() -> None:
