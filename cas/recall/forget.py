@@ -31,6 +31,12 @@ def _count(_instance: Any, attribute: Any, value: object) -> None:
         raise Invalid(f"The policy's {attribute.name} is a number from 0 on, not {value!r}.")
 
 
+def _names(_instance: Any, attribute: Any, value: object) -> None:
+    # Of one text each piece would be a kind: more would be forgotten than was meant.
+    if not isinstance(value, tuple) or not all(isinstance(each, str) for each in value):
+        raise Invalid(f"The policy's {attribute.name} are a tuple of texts, not {value!r}.")
+
+
 @frozen
 class Policy:
     """What is forgotten of one type. Each rule that is given takes what it names; protection wins
@@ -45,7 +51,7 @@ class Policy:
     """
 
     agent: str | None = None
-    kinds: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = field(default=(), validator=_names)
     type: str = "memory"
     expired: bool = True
     older_than_days: float | None = field(default=None, validator=_count)

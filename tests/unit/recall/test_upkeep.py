@@ -435,3 +435,10 @@ def test_what_recall_writes_keeps_to_branches_and_limits(store: Store, recall: R
     assert recall.recall("releases", receipt=True).receipt is not None
     with pytest.raises(LimitExceeded, match="hold 2 aggregates"):
         recall.recall("invoices", receipt=True)
+
+
+@pytest.mark.parametrize("kinds", ["fact", ["fact"], (1,), None])
+def test_kinds_of_a_policy_are_a_tuple(kinds: Any) -> None:
+    """One text would name every kind that is a piece of it, the empty one included."""
+    with pytest.raises(Invalid, match="kinds are a tuple of texts"):
+        Policy(kinds=kinds)
