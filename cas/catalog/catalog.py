@@ -306,6 +306,12 @@ class Catalog(Protocol):
         """
 
     @property
+    def is_locked(self) -> bool:
+        """Whether this thread is in a write transaction beside which nothing can be read: that of a
+        catalog in memory.
+        """
+
+    @property
     def is_distant(self) -> bool:
         """Whether every question travels to a server: then what can be fetched is fetched outside
         the gate.

@@ -143,6 +143,10 @@ class PostgresCatalog:
         return found
 
     @property
+    def is_locked(self) -> bool:
+        return False
+
+    @property
     def is_distant(self) -> bool:
         return True
 

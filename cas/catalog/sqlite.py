@@ -125,6 +125,10 @@ class SqliteCatalog:
         return None
 
     @property
+    def is_locked(self) -> bool:
+        return self._connections.lent() is not None
+
+    @property
     def is_distant(self) -> bool:
         return False
 

@@ -546,6 +546,26 @@ def test_units_of_a_store_in_memory_are_merged(tmp_path: Path) -> None:
             assert space.memories.get("m1").tags == {"ada", "bob"}
 
 
+def test_a_merge_that_gives_an_older_version_again_is_committed_in_memory() -> None:
+    """A catalog in memory is locked for all others in a transaction, in which the merge looks
+    whether what it made is there already.
+    """
+    with cas.open(":memory:", create=True) as store:
+        space = Workspace(store)
+        with space.unit_of_work("a") as uow:
+            uow.sprints.add(Sprint(id="s", name="B", goal="g2"))
+            uow.commit()
+        with space.unit_of_work("a") as uow:
+            uow.sprints.save(uow.sprints.get("s").evolve(name="A", goal="g1"))
+            uow.commit()
+        one, two = space.unit_of_work("a"), space.unit_of_work("b")
+        one.sprints.save(one.sprints.get("s").evolve(name="B"))
+        two.sprints.save(two.sprints.get("s").evolve(goal="g2"))
+        one.commit()
+        two.commit()
+        assert space.sprints.get("s") == Sprint(id="s", name="B", goal="g2")
+
+
 @aggregate("span", context="t_spans")
 class Span(cas.Aggregate):
     """A type whose fields depend on each other."""
