@@ -229,6 +229,7 @@ def _merge_context(
     edit.parents = (plan.ours, plan.theirs)
     edit.allow_empty = True
     settler = Settler(store, tx, edit, on_conflict)
+    settler.ours = snapshot_of(store.core, plan.ours)
     _settle(settler, plan.settled)
     return len(plan.settled) + _settle_equal(store, settler, plan)
 
@@ -240,7 +241,7 @@ def _settle_equal(store: Store, settler: Settler, plan: MergePlan) -> int:
     if len(plan.bases) > 1 or not any(each.sums for each in types()):
         return 0
     base = plan.bases[0] if plan.bases else None
-    ours = snapshot_of(store.core, plan.ours)
+    ours = settler.ours or snapshot_of(store.core, plan.ours)
     count = 0
     for change in changed_records(store.core, plan.into, base, plan.theirs):
         if change.type is None or change.new is None or not change.type.sums:

@@ -15,6 +15,7 @@ from attrs import frozen
 from cas.errors import AggregateConflict, ConditionFailed, InvalidRecord, RefConflict
 from cas.history.branch import BranchEdit
 from cas.history.clash import Clash
+from cas.history.snapshot import Snapshot
 from cas.history.store import Store
 from cas.history.transaction import Transaction
 from cas.model.ids import BlobId, Kind
@@ -65,6 +66,9 @@ class Settler:
         self.conditions: list[Condition] = []
         self.kept: list[OpenConflict] = []
         """Conflicts that were kept, oldest first."""
+        self.ours: Snapshot | None = None
+        """In a merge of two trees, what `current` is of: where it alone left a file as it was, that
+        of the other side stands, or none."""
         self._contents = Contents(
             lambda id: self._blob(BlobId(id)), lambda data: bytes(self._make(data))
         )
@@ -175,11 +179,17 @@ class Settler:
             self._edit.drop(file_path(name))
             return
         assert isinstance(value, Artifact)
+        path = file_path(name)
         if isinstance(current, Artifact) and current.content == value.content:
-            self._edit.unstage(file_path(name))
+            self._edit.unstage(path)
+            was = None if self.ours is None else self.ours.entry(path)
+            if was is not None:
+                stands = self._edit.entry(path)
+                if stands is None or stands.id != was.id:
+                    self._edit.put_entry(path, was)
             return
         entry = TreeEntry(EntryKind.FILE, value.content, value.size_bytes)
-        self._edit.put_entry(file_path(name), entry)
+        self._edit.put_entry(path, entry)
 
     # -- merging -------------------------------------------------------------------------------
 

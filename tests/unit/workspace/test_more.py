@@ -741,3 +741,38 @@ def test_a_type_that_declares_its_id_anew_is_checked_too(space: Workspace) -> No
         uow.save(LooseId(id="fine"))
         uow.commit()
     assert [each.id for each in space.collection(LooseId)] == ["fine"]
+
+
+@pytest.mark.parametrize("take", ["current", "incoming"])
+@pytest.mark.parametrize("removes", ["branch", "main"])
+def test_a_kept_artifact_keeps_its_content_when_a_branch_is_merged(
+    space: Workspace, removes: str, take: str
+) -> None:
+    """One side removes an artifact of which the other changes the record alone: what is kept of it
+    has its file, until the conflict is settled.
+    """
+    with space.unit_of_work("a") as uow:
+        uow.artifacts.put("docs/a.md", b"text\n")
+        uow.commit()
+    branch = space.branch("try/b", actor="a")
+    gone, stays = (branch, space) if removes == "branch" else (space, branch)
+    with gone.unit_of_work("a") as uow:
+        uow.artifacts.remove(uow.artifacts.get("docs/a.md"))
+        uow.commit()
+    with stays.unit_of_work("b") as uow:
+        uow.artifacts.save(uow.artifacts.get("docs/a.md").evolve(title="A"))
+        uow.commit()
+    space.merge("try/b", actor="lead", on_conflict="keep")
+    kept = space.artifacts.get("docs/a.md")
+    assert (kept.title, kept.size_bytes) == ("A", 5)
+    entry = space.store.snapshot("artifacts/main").entry("files/docs/a.md")
+    assert entry is not None
+    assert entry.id == kept.content
+    (conflict,) = space.conflicts()
+    with space.unit_of_work("lead") as uow:
+        uow.settle(conflict, take=take)  # type: ignore[arg-type]
+        uow.commit()
+    removed = take == ("incoming" if removes == "branch" else "current")
+    assert ("docs/a.md" in space.artifacts) is not removed
+    found = space.store.snapshot("artifacts/main").entry("files/docs/a.md")
+    assert (found is None) is removed
