@@ -30,6 +30,7 @@ from cas.recall.recall import AsOf, Recall
 from cas.recall.recalled import time_of
 from cas.recall.receipts import Change, Told, write
 from cas.recall.score import Scoring
+from cas.recall.text import clauses_of
 from cas.workspace.artifacts import Artifact
 from cas.workspace.links import Link, new_id
 from cas.workspace.memories import Memory
@@ -38,6 +39,9 @@ from cas.workspace.registry import type_named
 NEAR: Final = 0.9
 """Two memories whose vectors are nearer than this probably say the same."""
 RECEIPT: Final = "receipt"
+_LIKELY: Final = 20
+_NEWEST: Final = 1_000
+"""Memories that are compared with a text before it is written."""
 
 _KNOWN: Final = (
     "SELECT i.id, i.blob, i.time_us FROM @item i JOIN @name n ON n.code = i.type WHERE "
@@ -200,7 +204,9 @@ def duplicates(
 
     Without an embedder only those that are equal but for case and blanks.
     """
-    how = Scoring(floor=0, alike=2, links=0, recency=0, importance=0, feedback=0, candidates=20)
+    # Where there is no word to go by, that of marks alone stands anywhere among the newest.
+    count = _LIKELY if clauses_of(text) else _NEWEST
+    how = Scoring(floor=0, alike=2, links=0, recency=0, importance=0, feedback=0, candidates=count)
     found = recall.recall(text, agent=agent, budget_tokens=1_000_000, scoring=how, margin=0)
     same = []
     for item in found.items:

@@ -442,3 +442,11 @@ def test_kinds_of_a_policy_are_a_tuple(kinds: Any) -> None:
     """One text would name every kind that is a piece of it, the empty one included."""
     with pytest.raises(Invalid, match="kinds are a tuple of texts"):
         Policy(kinds=kinds)
+
+
+def test_a_text_without_words_is_found_again(store: Store, recall: Recall) -> None:
+    """Marks alone, which no index knows, among many that are newer."""
+    commit(store, memory("marks", "\U0001f389\U0001f389"))
+    commit(store, *(memory(f"m{n}", f"Fact {n}.") for n in range(60)))
+    assert [each.link.id for each in duplicates(recall, " \U0001f389\U0001f389")] == ["marks"]
+    assert duplicates(recall, "\U0001f389") == []
