@@ -213,7 +213,8 @@ class Settler:
 
         Raises `AggregateConflict` for what no rule merges, unless conflicts are kept.
         """
-        if incoming == base or (incoming == current and not type.sums):
+        # Two that removed it agree, whatever two equal edits would be.
+        if incoming == base or (incoming == current and not (current and type.sums)):
             return None if current is None else self._load(type, current)
         if current == base:
             return None if incoming is None else self._load(type, incoming)

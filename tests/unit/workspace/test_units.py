@@ -24,7 +24,7 @@ from cas.workspace.codec import pinned
 from cas.workspace.memories import Memory
 from cas.workspace.planning import Run, Sprint, SprintState
 from cas.workspace.registry import aggregate
-from cas.workspace.unit import UnitCore
+from cas.workspace.unit import OnConflict, UnitCore
 from cas.workspace.workspace import Workspace
 
 NOW = datetime(2026, 9, 1, tzinfo=UTC)
@@ -544,6 +544,26 @@ def test_units_of_a_store_in_memory_are_merged(tmp_path: Path) -> None:
                 uow.memories.save(memory.evolve(tags=memory.tags | {uow.actor}))
                 uow.commit()
             assert space.memories.get("m1").tags == {"ada", "bob"}
+
+
+@pytest.mark.parametrize("on_conflict", ["raise", "keep"])
+def test_two_units_that_remove_the_same_agree(space: Workspace, on_conflict: OnConflict) -> None:
+    """Also where two equal edits would be two, as of a list that is appended to or a counter."""
+    with space.unit_of_work("setup") as uow:
+        uow.runs.add(Run(id="r", agent="a"))
+        uow.memories.note("m", id="m")
+        uow.commit()
+    one = space.unit_of_work("a")
+    two = space.unit_of_work("b", on_conflict=on_conflict)
+    for uow in (one, two):
+        uow.sprints.remove(uow.sprints.get("s1"))
+        uow.runs.remove(uow.runs.get("r"))
+        uow.memories.remove(uow.memories.get("m"))
+        uow.artifacts.remove(uow.artifacts.get("docs/a.md"))
+    one.commit()
+    two.commit()
+    assert [len(list(each)) for each in (space.sprints, space.runs, space.memories)] == [0, 0, 0]
+    assert list(space.artifacts) == list(space.conflicts()) == []
 
 
 def test_a_merge_that_gives_an_older_version_again_is_committed_in_memory() -> None:
