@@ -321,8 +321,9 @@ class UnitCalls(Face[UnitOfWork]):
         """Record an event of an event-sourced aggregate and apply it; gives the new state.
 
         The event joins the aggregate's stream and the journal (as TYPE OF AGGREGATE.TYPE), the
-        state is saved with it. Raises `Invalid`, what `apply` raises, and `AggregateConflict` when
-        others have added to the stream: at once where the value is older, else at the commit.
+        state is saved with it. Raises `Invalid`, also for a value that this unit has emitted an
+        event of since; what `apply` raises; and `AggregateConflict` when others have added to the
+        stream: at once where the value is older, else at the commit.
         """
         return await self._run(lambda: self.sync.emit(value, type, data))
 

@@ -287,7 +287,7 @@ def test_the_old_model_serves_while_a_new_one_embeds(
 
 
 class Tired(OtherModel):
-    """An embedder that fails behind a number of texts."""
+    """An embedder that is interrupted behind a number of texts, as by ^C: no fault of its own."""
 
     def __init__(self, left: int) -> None:
         self.left = left
@@ -295,7 +295,7 @@ class Tired(OtherModel):
     def embed(self, texts: Any) -> Any:
         self.left -= len(texts)
         if self.left < 0:
-            raise RuntimeError("tired")
+            raise KeyboardInterrupt
         return super().embed(texts)
 
 
@@ -304,7 +304,7 @@ def test_one_handle_changes_its_model(
 ) -> None:
     """The former model serves, what comes meanwhile included, until the new one has a vector of
     each row; then the new one serves, and the vectors of the former are gone. What was embedded
-    before a failure, or by a handle before, is not embedded again.
+    before an interruption, or by a handle before, is not embedded again.
     """
     monkeypatch.setattr(models, "_BESIDE", 4)
     commit(store, *(memory(f"m{n}", f"{rng.choice(SENTENCES)} {n}") for n in range(19)))
@@ -319,7 +319,7 @@ def test_one_handle_changes_its_model(
         assert (first.items, first.request.model) == (before.items, old)
         assert "serves until other:1 has a vector of each row: 4 of 20" in first.notices[0]
         assert recall.follow().embedded == 4
-        with pytest.raises(RuntimeError):
+        with pytest.raises(KeyboardInterrupt):
             recall.follow()
         # What was rolled back is not told as done, and the former serves on.
         state = {each.identity: each for each in recall.projection.read(recall_states(recall))}
