@@ -20,7 +20,7 @@ from attrs import frozen
 
 from cas.errors import (
     Busy,
-    CasError,
+    Corrupt,
     CorruptCatalog,
     Invalid,
     OnHold,
@@ -297,7 +297,9 @@ def _refuse_aside(store: Store) -> None:
 
 
 def _prove(objects: ObjectStore, goes: set[bytes]) -> None:
-    """Look at every file that is there. Raises `Unavailable` where one still has it."""
+    """Look at every file that is there. Raises `Unavailable` where one still has it, or cannot be
+    read now: that proves nothing.
+    """
     scene = survey(objects, goes)
     if scene.packs or scene.deltas:
         raise Unavailable("The content came back while it was purged; run the purge again.")
@@ -307,7 +309,7 @@ def _prove(objects: ObjectStore, goes: set[bytes]) -> None:
             continue
         try:
             _header, footer = read_footer(objects.bucket, file.name)
-        except CasError:
+        except Corrupt:
             continue  # no pack, or none that is whole: fsck tells of it
         if not goes.isdisjoint(footer.ids()):
             raise Unavailable(

@@ -1,8 +1,9 @@
 """Why an object is kept, or would go: the way from a root to it.
 
 Floor 5; explains the roots and edges of docs/design/001. Invariant: every reason given holds; that
-there is none is said only after all that could keep the object was looked at. It writes nothing,
-and reads at most what the histories of the store hold.
+there is none is said only after all that could keep the object was looked at. So what was given up
+is passed over, and what cannot be read is an error: a purge asks here whether a legal hold stands
+in its way. It writes nothing, and reads at most what the histories of the store hold.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Final
 
 from attrs import evolve, frozen
 
-from cas.errors import CasError
+from cas.errors import MissingPack, NotFound
 from cas.history.core import Core
 from cas.history.horizon import (
     Horizon,
@@ -90,7 +91,7 @@ class Why:
 def why(store: Store, id: ObjectId, *, limit: int = REASONS_MAX) -> Why:
     """Why an object is kept: up to `limit` reasons, the shortest ways first.
 
-    Raises what reading the journal and histories raises; what is missing elsewhere is passed over.
+    Raises what reading the journal, histories and packs raises, `Corrupt` above all.
     """
     return _why(store.core, store.view().moment, id, limit, 0)
 
@@ -111,7 +112,10 @@ def _why(core: Core, moment: Moment, id: ObjectId, limit: int, depth: int) -> Wh
 
 
 def held(core: Core, moment: Moment, id: ObjectId) -> Reason | None:
-    """A legal hold that covers an object, with the way to it; None where none does."""
+    """A legal hold that covers an object, with the way to it; None where none does.
+
+    Raises what `why` raises: what cannot be read may be what is held.
+    """
     copy = core.objects.find(id)
     if copy is None:
         return None
@@ -187,7 +191,7 @@ class _Search:
         for checkpoint in stored:
             try:
                 there = any(id == self._id for id, _node in nodes_of(REFS, checkpoint.root, nodes))
-            except CasError:
+            except NotFound:
                 continue
             if there:
                 text = f"a part of the refs as of entry {checkpoint.seq}"
@@ -219,7 +223,7 @@ class _Search:
     def _tag(self, id: bytes) -> Tag | None:
         try:
             return Tag.decode(self._core.objects.get(id, Kind.TAG), verified=True)
-        except CasError:
+        except NotFound:
             return None
 
     def _walk(self, starts: Sequence[tuple[_Start, CommitId]], met: set[bytes]) -> Iterator[Reason]:
@@ -235,7 +239,7 @@ class _Search:
             known = leading.get(id, 0)
             if id not in met and known | labels != known:
                 leading[id] = known | labels
-                with suppress(CasError):
+                with suppress(NotFound):
                     heappush(heap, (-self._core.commits.get(id).time_us, id))
 
         for label, (_start, id) in enumerate(starts):
@@ -300,7 +304,7 @@ class _Search:
             if node is None:
                 try:
                     node = self._directories.load(id)
-                except CasError:
+                except NotFound:
                     hits[id] = ()
                     continue
                 stack.append((id, node))
@@ -389,8 +393,10 @@ def _users(core: Core, id: ObjectId) -> Iterator[tuple[ObjectId, str]]:
     for number, pack in state.packs.items():
         try:
             footer = lookup.footer(pack)
-        except CasError:
-            continue
+        except MissingPack:
+            if number in lookup.refresh().packs:
+                raise
+            continue  # moved meanwhile
         for edge in footer.edges() if footer.edge_count else ():
             if edge.slot >= footer.count:
                 continue  # of the pack as a whole
@@ -403,7 +409,7 @@ def _users(core: Core, id: ObjectId) -> Iterator[tuple[ObjectId, str]]:
                 continue
             try:
                 parts = children(Kind.RECIPE, core.objects.get(slot.id, Kind.RECIPE))
-            except CasError:
+            except NotFound:
                 continue
             if id in parts:
                 told.add(slot.id)

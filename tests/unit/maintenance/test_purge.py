@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import threading
 from collections.abc import Callable
 from itertools import pairwise
@@ -16,12 +17,14 @@ from cas.catalog import scrub as scrubbing
 from cas.catalog.connections import Connections
 from cas.errors import (
     Busy,
+    Corrupt,
     HorizonFixed,
     Invalid,
     NotCanonical,
     ObjectNotFound,
     OnHold,
     Purged,
+    StorageFailed,
     Unavailable,
     WasPurged,
     WrongKind,
@@ -38,6 +41,7 @@ from cas.model.ids import BlobId, Kind, ObjectId, digest_of
 from cas.model.names import PURGED_REF
 from cas.objects.packs import Copy
 from tests.unit.kit import commits, reopened, write
+from tests.unit.maintenance.test_backup import flip_object
 
 
 def everywhere(store: Store | Path) -> dict[str, bytes]:
@@ -129,7 +133,6 @@ def test_no_file_of_the_store_holds_the_bytes(store: Store, rng: random.Random, 
     """Packs, catalog, log, free pages: the bytes are nowhere, and all else reads as before."""
     secret = secret_of(rng)
     PLACES[place](store, secret)
-    id = next(e.id for p, e in store.snapshot("main~0").walk() if p in ("secret", "beside"))
     id = BlobId(store.put(secret))
     others = {
         (commit, path): store.snapshot(commit)[path]
@@ -303,6 +306,49 @@ def test_a_held_object_is_not_purged(store: Store, rng: random.Random) -> None:
     assert store.get(id) == secret
     store.release(id)
     purge(store, id, reason="x")
+    check(store)
+
+
+@pytest.mark.parametrize("on_the_way", ["directory", "commit", "tag"])
+def test_a_hold_that_cannot_be_followed_stands_in_the_way(
+    store: Store, rng: random.Random, on_the_way: str
+) -> None:
+    """Damage between a legal hold and what it covers never lets a purge pass: it is told, and the
+    content stays.
+    """
+    secret = secret_of(rng)
+    write(store, "main", {"d/secret": secret, "beside": b"stays"})
+    id = store.put(secret)
+    held = store.resolve("main")
+    entry = store.snapshot(held).entry("d")
+    assert entry is not None
+    write(store, "main", {"d/secret": None, "d/other": b"1"})
+    store.hold("main", "case")
+    (hold,) = store.view().refs("holds/")
+    store.spill()
+    flip_object(store, {"directory": entry.id, "commit": held, "tag": hold.target}[on_the_way])
+    with reopened(store) as other:
+        with pytest.raises(Corrupt):
+            purge(other, id, reason="x")
+        assert other.get(id) == secret
+        assert not other.purged()
+
+
+def test_a_file_that_cannot_be_read_proves_nothing(store: Store, rng: random.Random) -> None:
+    """Success is not told while a file of the bucket fails to be read; it is once that is over."""
+    secret = secret_of(rng)
+    inline(store, secret)
+    id = store.put(secret)
+    # A directory lies there, long enough for a pack: reading it fails, as on a failing disk.
+    odd = Path(store.location, "packs", "ab" * 16 + ".pack")
+    odd.mkdir()
+    for at in range(100):
+        (odd / str(at)).touch()
+    with pytest.raises(StorageFailed):
+        purge(store, id, reason="x")
+    shutil.rmtree(odd)
+    purge(store, id, reason="x")
+    assert not traces(store, needles_of(secret))
     check(store)
 
 

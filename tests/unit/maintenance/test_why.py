@@ -17,7 +17,8 @@ from cas.maintenance.why import why
 from cas.model.ids import Kind, ObjectId
 from cas.model.names import HORIZON_REF
 from cas.model.objects import Recipe
-from tests.unit.kit import commits, write
+from tests.unit.kit import commits, reopened, write
+from tests.unit.maintenance.test_backup import flip_object
 
 
 def kinds(store: Store, id: ObjectId) -> list[str]:
@@ -116,6 +117,20 @@ def test_parts_of_large_content_are_kept_by_it(store: Store, rng: random.Random)
     for part in (recipe, chunk):
         (reason,) = why(store, part).reasons
         assert (reason.kind, reason.path) == ("part", "big")
+
+
+def test_damage_is_no_answer(store: Store) -> None:
+    """Where a directory on the way cannot be read, nobody is told that nothing keeps the object."""
+    write(store, "main", {"d/a": b"one"})
+    entry = store.snapshot("main").entry("d/a")
+    folder = store.snapshot("main").entry("d")
+    assert entry is not None
+    assert folder is not None
+    write(store, "main", {"e": b"two"})
+    store.spill()
+    flip_object(store, folder.id)
+    with reopened(store) as other, pytest.raises(cas.Corrupt):
+        why(other, entry.id)
 
 
 def test_what_is_not_there_is_told(store: Store) -> None:
