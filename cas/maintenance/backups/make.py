@@ -24,7 +24,7 @@ from cas.errors import (
     Corrupt,
     CorruptPack,
     MissingPack,
-    ObjectNotFound,
+    NotFound,
 )
 from cas.history.tombstones import Tombstone
 from cas.history.upkeep import BackupReport as BackupReport
@@ -360,8 +360,8 @@ class _Backup:
     def _is_readable(self, id: bytes) -> bool:
         try:
             self._objects.read(id)
-        except ObjectNotFound:
-            return True  # it was given up meanwhile
+        except NotFound:
+            return True  # it was given up, or purged, meanwhile
         except CasError:
             return False
         return True

@@ -614,6 +614,20 @@ def test_a_repaired_store_ends_the_damage(store: Store, place: Path) -> None:
         assert third.get(id) == content
 
 
+def test_a_purge_ends_the_damage(store: Store, place: Path) -> None:
+    """A damaged object that was purged is told as purged, and as damaged no more."""
+    with store.batch() as batch:
+        id = batch.put(os.urandom(LARGE))
+    flip_object(store, id)
+    with reopened(store) as other:
+        assert cas.backup(other, place, accept_damage=True).damaged == (id,)
+        cas.purge(other, id, reason="damaged, and not needed")
+        done = cas.backup(other, place)
+        assert (done.damaged, done.purged) == ((), (id,))
+    report, _file = cas.prove(place)
+    assert (report.ok, report.known) == (True, ())
+
+
 def test_damage_in_an_inline_pack_is_told(store: Store, place: Path) -> None:
     """Bodies and footers of inline packs are verified as files are."""
     id = store.put(b"to be damaged" * 10)
