@@ -15,12 +15,12 @@ from cas.errors import CasError, Invalid, ReadOnly
 from cas.history.timeline import Moment, Timeline
 from cas.limits import KIB, LINK_TARGET_BYTES_MAX, MIB, WHOLE_BLOB_BYTES_MAX
 from cas.model.entry import Entry, txid_floor, txid_from_key
-from cas.model.ids import BlobId, Kind, ObjectId, digest_blob
+from cas.model.ids import BlobId, Kind, ObjectId, digest_blob, wrong_kind
 from cas.model.names import quoted
 from cas.model.objects import Commit, EntryKind
 from cas.model.values import frozen
 from cas.objects.content import Readable, put_stream, read_exactly
-from cas.objects.store import ObjectStore, wrong_kind
+from cas.objects.store import ObjectStore
 from cas.trees.node import DIRECTORY
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from typing import Final, Self
 
 from blake3 import blake3
 
-from cas.errors import InvalidId
+from cas.errors import InvalidId, WrongKind
 from cas.limits import ID_BYTES
 
 ABBREVIATION_MIN: Final = 8
@@ -235,6 +235,16 @@ def derive_parts(context: str, parts: Iterable[bytes | memoryview]) -> bytes:
 def derive(context: str, data: bytes | memoryview) -> bytes:
     """BLAKE3 in derive-key mode: 32 bytes bound to `context`."""
     return blake3(data, derive_key_context=context).digest()
+
+
+def wrong_kind(id: bytes, expected: Kind, actual: int) -> WrongKind:
+    """The error for an object of another kind."""
+    return WrongKind(
+        f"Object {id.hex()} is a {Kind(actual).name.lower()}, not a {expected.name.lower()}.",
+        id=id,
+        expected=expected,
+        actual=Kind(actual),
+    )
 
 
 def is_abbreviation(text: str) -> bool:

@@ -24,11 +24,10 @@ from cas.errors import (
     NotFound,
     ObjectNotFound,
     OutcomeUnknown,
-    WrongKind,
 )
 from cas.later import Later
 from cas.limits import ID_BYTES, NODE_CACHE_BYTES, SPILL_BYTES, THRESHOLDS, Thresholds
-from cas.model.ids import Kind, digest_of
+from cas.model.ids import Kind, digest_of, wrong_kind
 from cas.objects.absent import Absent
 from cas.objects.beside import Beside
 from cas.objects.bodies import BytesCache
@@ -436,13 +435,3 @@ class ObjectStore:
         self._beside.clear()
         self.catalog.close()
         self.bucket.close()
-
-
-def wrong_kind(id: bytes, expected: Kind, actual: int) -> WrongKind:
-    """The error for an object of another kind."""
-    return WrongKind(
-        f"Object {id.hex()} is a {Kind(actual).name.lower()}, not a {expected.name.lower()}.",
-        id=id,
-        expected=expected,
-        actual=Kind(actual),
-    )

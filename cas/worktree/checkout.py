@@ -41,13 +41,13 @@ from cas.errors import (
 )
 from cas.history.snapshot import Snapshot
 from cas.history.store import Store
-from cas.model.ids import Kind
+from cas.model.ids import Kind, wrong_kind
 from cas.model.names import printable
 from cas.model.objects import EntryKind
 from cas.model.values import frozen
 from cas.objects.ahead import contents_ahead
 from cas.objects.bulk import Ahead, BulkReader, Content, Found
-from cas.objects.store import ObjectStore, wrong_kind
+from cas.objects.store import ObjectStore
 from cas.storage.files import translate
 from cas.trees.node import Value
 from cas.worktree.files import OPEN_DIRECTORY, OPEN_FILE, same

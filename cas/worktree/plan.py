@@ -23,12 +23,12 @@ from cas.limits import (
     RESTORE_ENTRIES_MAX,
     RESTORE_ENTRIES_UNCOUNTED,
 )
-from cas.model.ids import Kind
+from cas.model.ids import Kind, wrong_kind
 from cas.model.names import printable, split_path, to_text
 from cas.model.objects import EntryKind
 from cas.model.values import frozen
 from cas.objects.bulk import BulkReader
-from cas.objects.store import ObjectStore, wrong_kind
+from cas.objects.store import ObjectStore
 from cas.trees.cursor import scan
 from cas.trees.node import DIRECTORY, Item, Node, Value, decode_node
 from cas.trees.paths import total
