@@ -217,6 +217,7 @@ more; what is left then counts as changed.
 
 ARCHIVE_HEADER_BYTES_MAX: Final = 1 * MIB
 """Header of one member of an archive that is taken in; a path has 4 KiB."""
+
 HORIZON_DAYS: Final = 30
 HORIZON_ENTRIES: Final = 100
 """How far back undo and `at` reach when a policy does not say: whichever of both is further, so
@@ -387,6 +388,12 @@ a thirty-second of the packs and half of what lies in the catalog, for that has 
 before a file may go; what gathers there before a spill is 8 MiB at the most. It is kept while less
 than the last number is free: a disk that has more will not be full before a writer looks again.
 """
+
+PAGE_ITEMS_MAX: Final = 1_000
+"""Items of one page of `Recall.find`: the next page goes on behind it."""
+
+CONDITIONS_MAX: Final = 200
+"""Comparisons in one condition: SQLite takes 1,000 terms, and each is a look into an index."""
 
 GREP_CPU_S: Final = 10.0
 """Seconds of processor time that a pattern may take in one file: a search of 8 MiB line by line

@@ -2,7 +2,8 @@
 
 Floor 2; implements docs/format.md section 7. Invariant: every write transaction is atomic and
 durable when its block ends; transactions are totally ordered; a reader sees one state.
-Implementation: `cas.catalog.sqlite`. The contract is `cas.testing.catalog_contract`.
+Implementations: `cas.catalog.sqlite`, `cas.catalog.postgres`. The contract is
+`cas.testing.catalog_contract`.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from typing import Any, Final, Generic, TypeVar
 from attrs import frozen
 
 from cas.errors import CasError, Invalid
+from cas.limits import PAGE_ITEMS_MAX
 from cas.model.encoding import decode, encode
 from cas.model.ids import BlobId
 from cas.recall.database import Database, Match
@@ -25,7 +26,6 @@ from cas.recall.where import Condition, Sql, code_of, equalities, to_text
 from cas.workspace.codec import from_record, typed
 from cas.workspace.registry import Aggregate, AggregateType, type_of
 
-PAGE_MAX: Final = 1_000
 FEW_ROWS: Final = 1_500
 """Rows of one value that are sorted rather than met on a walk in order."""
 _IN_MAX: Final = 100
@@ -335,8 +335,8 @@ def read_page(
     projection: Projection, cls: type[T], asked: Asked, seq: int, after: str | None, limit: int
 ) -> Page[T]:
     """A page of a query in a state. Raises `Invalid` for a cursor of something else."""
-    if not isinstance(limit, int) or not 1 <= limit <= PAGE_MAX:
-        raise Invalid(f"A page has from 1 to {PAGE_MAX} items, not {limit!r}.")
+    if not isinstance(limit, int) or not 1 <= limit <= PAGE_ITEMS_MAX:
+        raise Invalid(f"A page has from 1 to {PAGE_ITEMS_MAX} items, not {limit!r}.")
     mark = None if after is None else open_cursor(projection, asked, after)
     seq = seq if mark is None else mark.seq
 

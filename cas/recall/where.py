@@ -22,11 +22,10 @@ from typing import Any, Final, Literal, Protocol
 from attrs import frozen
 
 from cas.errors import Invalid
+from cas.limits import CONDITIONS_MAX
 from cas.workspace.links import Link
 from cas.workspace.registry import Aggregate, type_named, type_of
 
-CONDITIONS_MAX: Final = 200
-"""Comparisons in one condition: SQLite takes 1,000 terms, and each is a look into an index."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 Op = Literal["=", "<", "<=", ">", ">=", "in", "prefix", "set"]
 
