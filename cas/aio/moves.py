@@ -9,17 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
 
 from cas.aio.threads import Threads
 from cas.errors import CasError
 from cas.history.store import Store
-from cas.history.watch import GLANCE_MS, Subscription
-
-_PAUSE_MIN_S: Final = 0.005
-_PAUSE_MAX_S: Final = 0.25
-_TOLD_S: Final = 10.0
-"""How long one that is told goes without looking: what tells it may be lost."""
+from cas.history.watch import GLANCE_MS, POLL_MAX_MS, POLL_MIN_MS, TOLD_MS, Subscription
 
 
 def soon(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
@@ -36,7 +30,7 @@ class Moves:
         self._threads = threads
         self._moved = asyncio.Event()
         self._closed = False
-        self._pause_s = _PAUSE_MIN_S
+        self._pause_ms = float(POLL_MIN_MS)
         # The catalog's mark at the last look.
         self._mark = 0
         self._subscription: Subscription | None = None
@@ -61,7 +55,7 @@ class Moves:
 
     def often(self) -> None:
         """Begin again with short intervals: something was found."""
-        self._pause_s = _PAUSE_MIN_S
+        self._pause_ms = float(POLL_MIN_MS)
 
     def look(self) -> None:
         """What comes from now on is perhaps not seen by the look that follows."""
@@ -79,18 +73,18 @@ class Moves:
         """Until there may be more, or it is time to look, or `close`."""
         if self._closed:
             return
-        pause_s = self._pause_s if self._told is None else _TOLD_S
-        step_s = pause_s if self._store.objects.catalog.is_distant else GLANCE_MS / 1000
-        while pause_s > 0:
+        pause_ms = self._pause_ms if self._told is None else TOLD_MS
+        step_ms = pause_ms if self._store.objects.catalog.is_distant else GLANCE_MS
+        while pause_ms > 0:
             try:
-                async with asyncio.timeout(min(step_s, pause_s)):
+                async with asyncio.timeout(min(step_ms, pause_ms) / 1000):
                     await self._moved.wait()
                 return
             except TimeoutError:
-                pause_s -= step_s
+                pause_ms -= step_ms
             if self._glance() != self._mark:
                 return
-        self._pause_s = min(2 * self._pause_s, _PAUSE_MAX_S)
+        self._pause_ms = min(2 * self._pause_ms, POLL_MAX_MS)
 
     def close(self) -> None:
         """Be told no more; a wait ends."""

@@ -10,6 +10,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from types import TracebackType
+from typing import Final
 
 from cas.errors import Closed, Invalid
 from cas.history.core import Core, warn
@@ -17,13 +18,14 @@ from cas.model.entry import Entry
 
 OnCommit = Callable[[Entry], object]
 
-_POLL_MIN_MS = 5
-_POLL_MAX_MS = 250
+POLL_MIN_MS: Final = 5
+POLL_MAX_MS: Final = 250
+"""How long a follower waits before it asks again, where nobody tells it: first, and at the most."""
 
-GLANCE_MS = 15
+GLANCE_MS: Final = 15
 """How often the mark of a catalog on this host is looked at meanwhile: a word in memory."""
 
-_TOLD_MS = 10_000
+TOLD_MS: Final = 10_000
 """How long one that is told of commits goes without looking: what tells it may be lost."""
 
 
@@ -142,7 +144,7 @@ class Follower(Iterator[Entry]):
         """The next entry; None when none came in time (None waits for ever), or at the end."""
         clock = self._core.objects.clock
         end_ms = None if timeout_ms is None else clock.monotonic_ms() + timeout_ms
-        pause_ms = float(_POLL_MIN_MS)
+        pause_ms = float(POLL_MIN_MS)
         while not self._is_over():
             count, mark = self._hooks.count, self._core.objects.catalog.mark()
             entry = self._next()
@@ -157,10 +159,10 @@ class Follower(Iterator[Entry]):
                 # What came before somebody listened is looked for once more.
                 continue
             if self._told is not None:
-                pause_ms = _TOLD_MS
+                pause_ms = TOLD_MS
             wait_ms = pause_ms if left_ms is None else min(pause_ms, left_ms)
             self._wait(count, mark, wait_ms)
-            pause_ms = min(2 * pause_ms, _POLL_MAX_MS)
+            pause_ms = min(2 * pause_ms, POLL_MAX_MS)
         return None
 
     def _wait(self, count: int, mark: int, wait_ms: float) -> None:
@@ -207,7 +209,7 @@ class Follower(Iterator[Entry]):
         self.close()
 
 
-_GROUP = 256
+_GROUP: Final = 256
 
 
 class Watching(ABC):

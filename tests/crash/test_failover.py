@@ -324,7 +324,7 @@ def test_a_follower_and_an_upload_go_on_on_the_new_primary(
     """Whoever follows is told that there is no primary, and by the new one of what comes; a batch
     with pack files that was begun on the old one ends on the new one, with its session.
     """
-    monkeypatch.setattr(watch, "_TOLD_MS", 3_600_000)
+    monkeypatch.setattr(watch, "TOLD_MS", 3_600_000)
     url = _both(pair, tmp_path / "packs")
     with cas.open(url, create=True) as store, cas.open(url) as other:
         follower = other.follow()

@@ -553,7 +553,7 @@ def test_followers_are_told_and_need_not_ask(
     """Entries of another handle come although nobody looks for an hour, also after the session
     that listens was ended; and whoever follows asks again to be told before it is forgotten.
     """
-    monkeypatch.setattr(watch, "_TOLD_MS", 3_600_000)
+    monkeypatch.setattr(watch, "TOLD_MS", 3_600_000)
     monkeypatch.setattr(postgres_notices, "TOLD_AHEAD", 4)
     with cas.open(url) as other, other.follow() as follower:
         seen: list[int] = []

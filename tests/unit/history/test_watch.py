@@ -152,8 +152,8 @@ def test_a_follower_wakes_for_this_handle_and_for_others(store: Store) -> None:
 
 def test_a_mark_is_seen_without_a_query(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """What another handle commits is given although the next query is hours away."""
-    monkeypatch.setattr(watch, "_POLL_MIN_MS", 10_000_000)
-    monkeypatch.setattr(watch, "_POLL_MAX_MS", 10_000_000)
+    monkeypatch.setattr(watch, "POLL_MIN_MS", 10_000_000)
+    monkeypatch.setattr(watch, "POLL_MAX_MS", 10_000_000)
     waiting = threading.Event()
     real = watch.Hooks.wait
 
