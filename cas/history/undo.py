@@ -191,7 +191,7 @@ def _check_undo(core: Core, entry: Entry, verb: Verb) -> None:
 
 
 def apply_undo(
-    core: Core, plan: UndoPlan, view: Callable[[], View], begin: Begin, author: str, message: str
+    plan: UndoPlan, view: Callable[[], View], begin: Begin, author: str, message: str
 ) -> Undone:
     """Do what a plan says, as one entry. Raises `RefConflict` when a ref moved since then."""
     if plan.clashes or not plan.moves:
@@ -340,7 +340,7 @@ def _named(view: View, then: View, name: str) -> str:
 
 
 def apply_restore(
-    core: Core, plan: RestorePlan, view: Callable[[], View], begin: Begin, author: str, message: str
+    plan: RestorePlan, view: Callable[[], View], begin: Begin, author: str, message: str
 ) -> Undone:
     """Do what a plan says, as one entry. Raises `RefConflict` when a ref moved since then."""
     if plan.is_empty:

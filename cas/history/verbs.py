@@ -82,9 +82,9 @@ class HistoryVerbs(ABC):
         """Do what a plan says, as one entry. Raises `RefConflict` when a ref moved since."""
         # Merging is asked about last: an undo does without it, and it takes longer to load.
         if isinstance(plan, undoing.UndoPlan):
-            return undoing.apply_undo(self.core, plan, self.view, self._begin, author, message)
+            return undoing.apply_undo(plan, self.view, self._begin, author, message)
         if isinstance(plan, undoing.RestorePlan):
-            return undoing.apply_restore(self.core, plan, self.view, self._begin, author, message)
+            return undoing.apply_restore(plan, self.view, self._begin, author, message)
         if isinstance(plan, retaining.RetentionPlan):
             return retaining.apply_retention(
                 self.core, plan, self.view, self._begin, author, message

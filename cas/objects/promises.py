@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from cas.catalog.catalog import Catalog
 from cas.clock import Clock
-from cas.errors import Corrupt, MissingPack
+from cas.errors import Corrupt
 from cas.limits import GC_GRACE_US
 from cas.objects.lookup import Lookup
 from cas.objects.packs import Copy, PackInfo
@@ -72,7 +72,7 @@ def _is_young(objects: Source, pack: PackInfo, births: dict[int, int], now_us: i
     if birth_us is None:
         try:
             header = decode_header(objects.stored(pack, 0, PACK_HEADER_BYTES), pack.label)
-        except (Corrupt, MissingPack):
+        except Corrupt:
             return False
         birth_us = births[pack.number] = header.birth_us
     return 0 <= now_us - birth_us < _YOUNG_US
@@ -87,7 +87,7 @@ def _record(objects: Source, id: bytes, copies: list[Copy]) -> Record:
         if slot.codec not in (DELTA, DICTIONARY):
             try:
                 return id, slot.kind, slot.codec, objects.payload(copy), slot.raw_bytes
-            except (Corrupt, MissingPack):
+            except Corrupt:
                 continue
     kind, content = objects.read(id)
     codec, payload = encode_payload(content)

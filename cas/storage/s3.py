@@ -164,7 +164,7 @@ class S3Bucket:
         try:
             self._obstore.head(self._store, name)
         except FileNotFoundError as error:
-            missing = self._missing(name, error)
+            missing = self._missing(name)
             if not isinstance(missing, MissingPack):
                 raise missing from error
         except Exception as error:
@@ -255,7 +255,7 @@ class S3Bucket:
             found = self._obstore.get(self._store, name, options=options)
             data, (first, end) = bytes(found.bytes()), found.range
         except FileNotFoundError as error:
-            raise self._missing(name, error) from error
+            raise self._missing(name) from error
         except Exception as error:
             # A range behind the end is an error of its own in each kind of store: look instead.
             self._refuse_denied(error)
@@ -286,12 +286,12 @@ class S3Bucket:
         try:
             return int(self._obstore.head(self._store, name)["size"])
         except FileNotFoundError as error:
-            raise self._missing(name, error) from error
+            raise self._missing(name) from error
         except Exception as error:
             self._refuse_denied(error)
             raise self._failed("look at", name, error) from error
 
-    def _missing(self, name: str, error: Exception) -> CasError:
+    def _missing(self, name: str) -> CasError:
         """What to say of an answer that a name is not there: a bucket that is gone, or that was
         mistyped, answers in the same way, and is no damage.
         """

@@ -66,20 +66,6 @@ def number(flavour: Flavour, root: bytes, nodes: NodeStore) -> int:
     return flavour.fold(load_root(flavour, root, nodes).numbers)
 
 
-def nth(flavour: Flavour, root: bytes, position: int, nodes: NodeStore) -> Item | None:
-    """Entry at `position`, counted from 0, or None beyond the end."""
-    node = load_root(flavour, root, nodes)
-    if not 0 <= position < node.count:
-        return None
-    while node.level:
-        index = 0
-        while position >= node.tags[index]:
-            position -= node.tags[index]
-            index += 1
-        node = load_child(node, index, nodes)
-    return node.names[position], node.value(position)
-
-
 def scan(
     flavour: Flavour,
     root: bytes,

@@ -263,7 +263,6 @@ def diff_paths(
     new_root: bytes,
     nodes: NodeStore,
     *,
-    prefix: Path = (),
     ahead: Ahead | None = None,
 ) -> Iterator[PathDifference]:
     """Files and links that differ between two directories, depth first in order of name, lazily.
@@ -272,7 +271,7 @@ def diff_paths(
     ones. Where a file became a directory, the file comes first. `ahead` is told of nodes that
     will be loaded. Raises as `walk` does.
     """
-    for path, old, new in diff_values(old_root, new_root, nodes, prefix=prefix, ahead=ahead):
+    for path, old, new in diff_values(old_root, new_root, nodes, ahead=ahead):
         yield (
             path,
             None if old is None else to_entry(old),

@@ -153,11 +153,6 @@ def encode_event(
     return (encode(plain) if plain else b""), every
 
 
-def events_of(core: Core, entry: Entry, after: int = -1) -> Iterator[DomainEvent]:
-    """The events of an entry behind a place in it, in order."""
-    return read_events(core, iter((entry,)), Position(entry.seq, after))
-
-
 def _body_of(core: Core, event: Event) -> Callable[[], bytes]:
     body, blob = event.body, event.blob
     if body is not None:

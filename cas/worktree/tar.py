@@ -152,24 +152,24 @@ class TarReader:
         """The next header, behind what is left of the member before; None at the end."""
         while self._content.read(1 << 20):
             pass
-        self._exactly(self._fill, b"")
+        self._exactly(self._fill)
         self._fill = 0
-        block = self._exactly(BLOCK, b"", empty=first)
+        block = self._exactly(BLOCK, empty=first)
         if any(block):
             _check_sum(block)
             return block
-        if any(self._exactly(BLOCK, b"")):
+        if any(self._exactly(BLOCK)):
             raise _bad(b"", "header", "one empty block stands between members")
         while self._stream.read(1 << 20):
             pass  # to the end of the stream, where a compressed one has its own check
         return None
 
-    def _exactly(self, size_bytes: int, path: bytes, *, empty: bool = False) -> bytes:
+    def _exactly(self, size_bytes: int, *, empty: bool = False) -> bytes:
         part = read_exactly(self._stream, size_bytes)
         if len(part) < size_bytes:
             if empty and not part:
                 raise _bad(b"", "header", "it is empty, not even an archive without members")
-            raise _truncated(path)
+            raise _truncated(b"")
         return part
 
     def _extended(self, block: bytes) -> tuple[bytes, dict[bytes, bytes]]:
@@ -185,8 +185,8 @@ class TarReader:
                     value=size_bytes,
                     maximum=ARCHIVE_HEADER_BYTES_MAX,
                 )
-            data = self._exactly(size_bytes, b"")
-            self._exactly(-size_bytes % BLOCK, b"")
+            data = self._exactly(size_bytes)
+            self._exactly(-size_bytes % BLOCK)
             if letter in (b"L", b"K"):
                 more = {b"path" if letter == b"L" else b"linkpath": data.rstrip(b"\0")}
             else:
@@ -198,7 +198,7 @@ class TarReader:
                 raise _bad(more.get(b"path", b""), "header", "two headers say where it lies")
             else:
                 found.update(more)
-            block = self._exactly(BLOCK, b"")
+            block = self._exactly(BLOCK)
             if not any(block):
                 raise _truncated(found.get(b"path", b""))
             _check_sum(block)

@@ -12,7 +12,7 @@ lies, but for copies that hang on what goes, which become whole.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Final
 
@@ -157,9 +157,7 @@ class _Pack:
     states: list[tuple[_Scene, PackLine, bytes | None]] = field(factory=list)
 
 
-def cleanse(
-    vault: Vault, clock: Clock, stones: Sequence[Tombstone], say: Callable[[], object] = tuple
-) -> Cleansed:
+def cleanse(vault: Vault, clock: Clock, stones: Sequence[Tombstone]) -> Cleansed:
     """Take purged content out of every state but the newest; its packs and increments go.
 
     Raises `CorruptBackup` where what has to be written anew is damaged; nothing has changed then.
@@ -191,7 +189,6 @@ def cleanse(
         packs = _packs(vault, footers, scenes, goes)
         news: dict[tuple[int, int], PackLine | None] = {}
         for pack in packs:
-            say()
             found.update(goes.intersection(pack.footer.ids()))
             for scene, number, line in _rewritten(vault, clock, pack, goes, fresh):
                 news[scene.index.number, number] = line

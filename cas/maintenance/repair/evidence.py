@@ -27,7 +27,7 @@ from cas.objects.packs import bit_is_set, pack_name, read_footer
 from cas.objects.store import ObjectStore
 from cas.storage.bucket import Bucket, BucketFile
 from cas.storage.codec import DICTIONARY
-from cas.storage.header import PackHeader, decode_header
+from cas.storage.header import PACK_HEADER_BYTES, PackHeader, decode_header
 from cas.storage.memory import MemoryBucket
 from cas.storage.pack import Footer, Made, decode_inline
 from cas.storage.place import bucket_in
@@ -166,7 +166,7 @@ def gather(
     good = [pack for pack in good if pack.header.store_id == store_id]
     good.sort(key=lambda pack: (pack.header.birth_us, pack.file))
     meta = _meta(remains, store_id, good, clock)
-    provisional = _Provisional(folder, bucket, meta, clock, good, damaged, remains)
+    provisional = _Provisional(bucket, meta, clock, good, damaged, remains)
     found = survey(
         provisional.objects,
         provisional.sources(),
@@ -197,7 +197,7 @@ def _store_id(
     counts = Counter(pack.header.store_id for pack in good)
     for file in damaged:
         try:
-            counts[decode_header(bucket.read(file, 0, 80), file).store_id] += 1
+            counts[decode_header(bucket.read(file, 0, PACK_HEADER_BYTES), file).store_id] += 1
         except CasError:
             continue
     return counts.most_common(1)[0][0] if counts else None
@@ -245,7 +245,6 @@ class _Provisional:
 
     def __init__(
         self,
-        folder: Folder,
         bucket: Bucket,
         meta: Meta,
         clock: Clock,
@@ -267,7 +266,7 @@ class _Provisional:
             found = rescue(bucket, file)
             odd += found.odd
             self._add(list(found.whole.values()))
-        self._add(_inline_records(remains, clock, odd))
+        self._add(_inline_records(remains, odd))
         if odd:
             self._add(resolve_odd(self.objects, odd))
 
@@ -289,7 +288,7 @@ class _Provisional:
         return [Source(info, footers[number]) for number, info in sorted(state.packs.items())]
 
 
-def _inline_records(remains: Remains, clock: Clock, odd: list[Odd]) -> list[Made]:
+def _inline_records(remains: Remains, odd: list[Odd]) -> list[Made]:
     """Records of what lies inline in the old catalog, each id once."""
     records: dict[bytes, Made] = {}
     for row in remains.packs:

@@ -166,7 +166,7 @@ def _replace(store: Store, found: Examination, plan: Mend, origins: Sequence[Ori
         staged: set[bytes] = set()
         spent: list[Pack] = []
         for pack, records in rescued:
-            wanted = _existing(store, pack, records, state.vectors.get(pack.number))
+            wanted = _existing(store, records, state.vectors.get(pack.number))
             _stage(batch, (r for r in wanted if r[0] not in staged))
             staged.update(record[0] for record in wanted)
             spent.append(pack)
@@ -269,7 +269,7 @@ def _unproved_ids(bucket: Bucket, file: str, body_bytes: int) -> list[bytes]:
     return []
 
 
-def _existing(store: Store, pack: Pack, records: Rescued, bits: bytes | None) -> list[Made]:
+def _existing(store: Store, records: Rescued, bits: bytes | None) -> list[Made]:
     """Of what was rescued, that which exists: nothing given up comes back, and no parent whose
     child is gone.
     """

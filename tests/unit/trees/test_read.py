@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cas.trees.build import Summary, build
-from cas.trees.cursor import count, get, nodes_of, nth, number, scan
+from cas.trees.cursor import count, get, nodes_of, number, scan
 from cas.trees.diff import diff
 from cas.trees.edit import apply
 from cas.trees.node import DIRECTORY, Value
@@ -34,16 +34,13 @@ def trees(draw: st.DrawFn) -> tuple[dict[bytes, Value], DictNodes, bytes, list[b
 
 
 @given(trees())
-def test_every_name_and_position_is_found(
+def test_every_name_is_found(
     tree: tuple[dict[bytes, Value], DictNodes, bytes, list[bytes]],
 ) -> None:
-    """Look-ups by name and by position, the count and the size agree with the content."""
+    """Look-ups by name, the count and the size agree with the content."""
     content, nodes, root, asked = tree
-    rows = items(content)
     for name in asked:
         assert get(DIRECTORY, root, name, nodes) == content.get(name)
-    for at in {0, len(rows) // 2, len(rows) - 1, len(rows), -1}:
-        assert nth(DIRECTORY, root, at, nodes) == (rows[at] if 0 <= at < len(rows) else None)
     assert count(DIRECTORY, root, nodes) == len(content)
     assert number(DIRECTORY, root, nodes) == sum(value[2] for value in content.values())
 
@@ -96,9 +93,6 @@ def test_reading_loads_what_it_needs(large: tuple[DictNodes, Summary]) -> None:
     nodes.reset()
     assert len(list(scan(DIRECTORY, tree.root, nodes, prefix=b"item-1234"))) == 10
     assert len(nodes.loaded) <= levels + 3
-    nodes.reset()
-    assert nth(DIRECTORY, tree.root, 12345, nodes) == (b"item-12345", value_of(12345))
-    assert len(nodes.loaded) == levels
 
 
 def test_all_nodes_are_walked_once_and_skipped_when_asked(rng: random.Random) -> None:
@@ -231,7 +225,6 @@ def test_the_empty_tree_needs_no_nodes() -> None:
     assert get(DIRECTORY, empty, b"a", nodes) is None
     assert list(scan(DIRECTORY, empty, nodes)) == []
     assert list(scan(DIRECTORY, empty, nodes, reverse=True)) == []
-    assert nth(DIRECTORY, empty, 0, nodes) is None
     assert count(DIRECTORY, empty, nodes) == number(DIRECTORY, empty, nodes) == 0
     one = apply(DIRECTORY, empty, [(b"a", value_of(1))], nodes).root
     assert list(diff(DIRECTORY, empty, one, nodes)) == [(b"a", None, value_of(1))]
