@@ -7,7 +7,7 @@ the staged edits on top. One thread.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, MutableMapping
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cas.errors import Invalid, PathNotFound, WrongKind
 from cas.history.core import Core
@@ -18,7 +18,7 @@ from cas.limits import FOLLOW_CHANGES_MAX
 from cas.model.entry import BranchRequest
 from cas.model.ids import BlobId, CommitId, Kind, ObjectId, TreeId, as_blob_id, as_commit_id
 from cas.model.names import quoted, split_path, to_text
-from cas.model.objects import Commit, EntryKind, TreeEntry
+from cas.model.objects import TREE, Commit, EntryKind, TreeEntry
 from cas.objects.batch import Batch
 from cas.objects.content import Readable
 from cas.trees import known, paths
@@ -40,8 +40,6 @@ Check = Callable[[bytes, bytes, NodeStore], None]
 """Refuses, by an error, a directory in another's place: (old, new, nodes); perhaps in the gate."""
 Side = Literal["base", "ours", "theirs"]
 """A side of a conflict."""
-
-_TREE: Final = int(EntryKind.TREE)
 
 
 class BranchEdit(Contents, MutableMapping[str, bytes]):
@@ -387,7 +385,7 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
         for length in range(len(parts) - 1, 0, -1):
             if parts[:length] in self.staged:
                 value = self.staged[parts[:length]]
-                if value is None or value[0] != _TREE:
+                if value is None or value[0] != TREE:
                     return None
                 return paths.value_at(value[1], parts[length:], self._nodes)
         return self.look(parts)
@@ -446,5 +444,5 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
             for parts, value in self.staged.items()
         ]
         if self._replaced:
-            staged.append((b"", _TREE, bytes(self.tree)))
+            staged.append((b"", TREE, bytes(self.tree)))
         return self.ref, self.allow_empty, staged

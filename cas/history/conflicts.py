@@ -18,7 +18,7 @@ from cas.limits import STRUCTURED_BYTES_MAX
 from cas.model.encoding import decode, encode, is_extras, shape
 from cas.model.ids import Kind, TreeId
 from cas.model.names import split_path, to_bytes, to_text
-from cas.model.objects import Commit, EntryKind, TreeEntry
+from cas.model.objects import FILE, Commit, TreeEntry
 from cas.objects.batch import Batch
 from cas.trees import paths
 from cas.trees.merge import Reason
@@ -92,9 +92,7 @@ def save_conflicts(core: Core, batch: Batch, conflicts: Iterable[MergeConflict])
             maximum=STRUCTURED_BYTES_MAX,
         )
     id, size_bytes = core.put_content(batch, index)
-    edits: dict[tuple[bytes, ...], Value | None] = {
-        (_INDEX,): (int(EntryKind.FILE), id, size_bytes)
-    }
+    edits: dict[tuple[bytes, ...], Value | None] = {(_INDEX,): (FILE, id, size_bytes)}
     for number, conflict in enumerate(ordered):
         for side in SIDES:
             value = to_value(conflict.side(side))

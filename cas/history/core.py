@@ -17,7 +17,7 @@ from cas.limits import KIB, LINK_TARGET_BYTES_MAX, MIB, WHOLE_BLOB_BYTES_MAX
 from cas.model.entry import Entry, txid_floor, txid_from_key
 from cas.model.ids import BlobId, Kind, ObjectId, digest_blob, wrong_kind
 from cas.model.names import quoted
-from cas.model.objects import Commit, EntryKind
+from cas.model.objects import TREE, Commit, EntryKind
 from cas.model.values import frozen
 from cas.objects.content import Readable, put_stream, read_exactly
 from cas.objects.store import ObjectStore
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 _COMMITS_KEPT: Final = 4096
 _EDITS_KEPT: Final = 4096
-_TREE: Final = int(EntryKind.TREE)
 
 _BUFFERS: Final = (bytes, bytearray, memoryview)
 
@@ -100,7 +99,7 @@ class CommitCache:
             base = b"" if before is None else before.tree
         if tree != base:
             return
-        if len(edits) > _EDITS_KEPT or _TREE in [each[0] for each in edits.values() if each]:
+        if len(edits) > _EDITS_KEPT or TREE in [each[0] for each in edits.values() if each]:
             return
         self._edited += len(edits)
         if self._edited > _EDITS_KEPT:

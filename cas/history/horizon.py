@@ -22,7 +22,7 @@ from cas.history.timeline import Moment
 from cas.model.encoding import decode, encode, is_extras, is_uint, shape
 from cas.model.ids import CommitId, Kind, ObjectId
 from cas.model.names import HORIZON_REF, short_ref
-from cas.model.objects import Tag
+from cas.model.objects import FILE, TREE, Tag
 from cas.model.values import frozen
 from cas.objects.store import ObjectStore
 from cas.trees.cursor import get, scan
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 HORIZON_FILE: Final = b"horizon"
 THINNED_FOLDER: Final = b"thinned"
-_TREE: Final = 4
-_FILE: Final = 1
 
 
 @frozen
@@ -117,11 +115,11 @@ def read_horizon(core: Core, batch: Batch | None, target: bytes) -> Horizon:
         shape(tag.target_kind == Kind.TREE, "a horizon is a directory")
         nodes = objects.tree_nodes(DIRECTORY, batch)
         value = get(DIRECTORY, tag.target, HORIZON_FILE, nodes)
-        shape(value is not None and value[0] == _FILE, "a horizon has a file that says where")
+        shape(value is not None and value[0] == FILE, "a horizon has a file that says where")
         assert value is not None
         seq = decode_horizon(objects.staged(batch, value[1])[1])
         thinned = get(DIRECTORY, tag.target, THINNED_FOLDER, nodes)
-        shape(thinned is None or thinned[0] == _TREE, "thinned commits are listed in a directory")
+        shape(thinned is None or thinned[0] == TREE, "thinned commits are listed in a directory")
     except NotCanonical as error:
         raise CorruptObject(
             f"The horizon of the store cannot be read ({error}); run `cas fsck`.", id=target

@@ -33,7 +33,7 @@ from cas.history.timeline import Moment
 from cas.model.entry import RefChange
 from cas.model.ids import CommitId, Kind, ObjectId
 from cas.model.names import HOLDS, HORIZON_REF, short_ref
-from cas.model.objects import Commit, Tag
+from cas.model.objects import FILE, Commit, Tag
 from cas.model.values import frozen
 from cas.objects.batch import Batch
 from cas.objects.store import ObjectStore
@@ -41,7 +41,6 @@ from cas.trees.diff import diff
 from cas.trees.node import DIRECTORY, Value
 from cas.trees.paths import edit_paths
 
-_FILE: Final = 1
 _TAGS_MAX: Final = 16
 """Tags of tags that are followed."""
 
@@ -76,7 +75,7 @@ def stage_horizon(
     files: dict[Thinning, Value] = {}
 
     def file(content: bytes) -> Value:
-        return _FILE, batch.put(Kind.BLOB, content), len(content)
+        return FILE, batch.put(Kind.BLOB, content), len(content)
 
     edits[(HORIZON_FILE,)] = file(encode_horizon(seq))
     for id, thinning in fresh.items():
@@ -127,7 +126,7 @@ def _fresh(core: Core, batch: Batch, before: Horizon, after: Horizon) -> frozens
             id = bytes.fromhex(name.decode("ascii"))
         except ValueError:
             id = b""
-        if new is None or new[0] != _FILE or len(id) != 32 or id.hex().encode() != name:
+        if new is None or new[0] != FILE or len(id) != 32 or id.hex().encode() != name:
             raise Invalid("Thinned commits are listed by their whole ids.")
         fresh.add(id)
     return frozenset(fresh)

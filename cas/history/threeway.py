@@ -20,7 +20,7 @@ from cas.history.text import merge_contents, merge_text, with_markers
 from cas.limits import TEXT_MERGE_BYTES_MAX
 from cas.model.encoding import encode
 from cas.model.ids import Kind, TreeId, digest_of
-from cas.model.objects import EntryKind
+from cas.model.objects import FILE
 from cas.trees.merge import (
     Path,
     Reason,
@@ -37,7 +37,6 @@ OnConflict = Literal["report", "commit", "ours", "theirs"]
 """What becomes of conflicts: only told; committed as such; settled for one side."""
 
 POLICIES: Final = ("report", "commit", "ours", "theirs")
-_FILE: Final = int(EntryKind.FILE)
 
 
 class Scratch:
@@ -161,7 +160,7 @@ def stand_in(clash: TreeConflict, scratch: Scratch) -> Value:
     else:
         sides = (clash.base, clash.ours, clash.theirs)
         content = encode([None if value is None else value[1] for value in sides])
-    return (_FILE, *scratch.put(content))
+    return (FILE, *scratch.put(content))
 
 
 @frozen

@@ -8,7 +8,7 @@ in the transaction that puts the content again.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from cas.errors import (
@@ -27,7 +27,7 @@ from cas.model.encoding import decode, encode, is_extras, is_uint, shape
 from cas.model.entry import RefChange
 from cas.model.ids import Kind, ObjectId
 from cas.model.names import HOLDS, PURGED_REF
-from cas.model.objects import Tag
+from cas.model.objects import FILE, Tag
 from cas.model.values import frozen
 from cas.objects.store import ObjectStore
 from cas.trees.cursor import get, scan
@@ -37,8 +37,6 @@ from cas.trees.paths import edit_paths
 
 if TYPE_CHECKING:
     from cas.objects.batch import Batch
-
-_FILE: Final = 1
 
 
 @frozen
@@ -207,7 +205,7 @@ def stage_tombstones(
         value: Value | None = None
         if stone is not None:
             data = encode_tombstone(stone)
-            value = _FILE, batch.put(Kind.BLOB, data), len(data)
+            value = FILE, batch.put(Kind.BLOB, data), len(data)
         edits[(id.hex().encode(),)] = value
     root = edit_paths(root_at(core, moment), edits, nodes).root
     if root == DIRECTORY.empty:

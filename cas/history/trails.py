@@ -30,7 +30,7 @@ from cas.limits import (
     TRAILS_UNSAVED_MAX,
 )
 from cas.model.ids import CommitId, derive, digest_blob
-from cas.model.objects import EntryKind
+from cas.model.objects import TREE
 from cas.trees.diff import Difference, diff
 from cas.trees.node import DIRECTORY, NodeStore, Value
 
@@ -45,7 +45,6 @@ _FIRST: Final = _FIXED.size
 _FIRST_END: Final = _FIRST + ID_BYTES
 _UNKNOWN: Final = 0xFFFF
 _MARK_BYTES: Final = 16
-_TREE: Final = int(EntryKind.TREE)
 
 assert TRAIL_CHANGES_MAX < _UNKNOWN
 
@@ -225,4 +224,4 @@ def _changed(old: bytes, new: bytes, nodes: NodeStore) -> set[bytes] | None:
 
 
 def _root(value: Value | None) -> bytes:
-    return value[1] if value is not None and value[0] == _TREE else DIRECTORY.empty
+    return value[1] if value is not None and value[0] == TREE else DIRECTORY.empty

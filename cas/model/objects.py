@@ -51,6 +51,15 @@ class EntryKind(IntEnum):
     TREE = 4
 
 
+FILE: Final = int(EntryKind.FILE)
+EXECUTABLE: Final = int(EntryKind.EXECUTABLE)
+LINK: Final = int(EntryKind.LINK)
+TREE: Final = int(EntryKind.TREE)
+"""The same as plain numbers, as nodes of trees hold them: to compare with these costs a fifth of
+comparing with a member.
+"""
+
+
 @frozen
 class TreeEntry:
     """One entry of a directory: what it is, which object, how many bytes of content."""

@@ -6,17 +6,14 @@ Floor 2. Invariant: what is to be removed is in nobody's way.
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
-from typing import Final
 
 from cas.errors import InvalidName, WrongKind
 from cas.model.ids import BlobId
 from cas.model.names import to_text
-from cas.model.objects import EntryKind
+from cas.model.objects import TREE, EntryKind
 from cas.trees.node import Value
 
 Path = tuple[bytes, ...]
-
-_TREE: Final = int(EntryKind.TREE)
 
 
 def refuse_both(
@@ -27,9 +24,9 @@ def refuse_both(
     """
     for length in range(1, len(parts)):
         value = staged.get(parts[:length])
-        if value is not None and value[0] != _TREE:
+        if value is not None and value[0] != TREE:
             raise both_kinds(parts[:length], value[0])
-    if tag != _TREE and parts in above:
+    if tag != TREE and parts in above:
         depth = len(parts)
         for other, value in staged.items():
             if value is not None and len(other) > depth and other[:depth] == parts:

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from cas.model.objects import EntryKind
+from cas.model.objects import TREE
 from cas.trees.cursor import get
 from cas.trees.node import DIRECTORY, NodeStore, Value
 from cas.trees.paths import Path
-
-_TREE: Final = int(EntryKind.TREE)
 
 _KNOWN_MAX: Final = 1024
 """Values that are remembered."""
@@ -40,9 +38,9 @@ class Known:
         at = len(parts) - 1
         while at > 0 and parts[:at] not in values:
             at -= 1
-        value: Value | None = values[parts[:at]] if at > 0 else (_TREE, root, 0)
+        value: Value | None = values[parts[:at]] if at > 0 else (TREE, root, 0)
         while value is not None and at < len(parts):
-            found = get(DIRECTORY, value[1], parts[at], self._nodes) if value[0] == _TREE else None
+            found = get(DIRECTORY, value[1], parts[at], self._nodes) if value[0] == TREE else None
             at += 1
             value = values[parts[:at]] = found
         values[parts] = value

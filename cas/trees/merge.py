@@ -20,14 +20,13 @@ from attrs import frozen
 from cas.errors import LimitExceeded
 from cas.limits import PATH_DEPTH_MAX
 from cas.model.names import quoted
-from cas.model.objects import EntryKind
+from cas.model.objects import EXECUTABLE, FILE, TREE
 from cas.trees.diff import Difference, diff
 from cas.trees.node import DIRECTORY, NodeStore, Value
 
 Path = tuple[bytes, ...]
 
-_TREE: Final = int(EntryKind.TREE)
-_FILES: Final = frozenset((int(EntryKind.FILE), int(EntryKind.EXECUTABLE)))
+_FILES: Final = frozenset((FILE, EXECUTABLE))
 _EMPTY: Final = DIRECTORY.empty
 
 
@@ -151,7 +150,7 @@ class _Merge:
             return False
         if _is_tree(ours) or _is_tree(theirs):
             return self._decide_tree(path, base, ours, theirs)
-        if base is None or base[0] == _TREE:
+        if base is None or base[0] == TREE:
             # A directory that both took away counts for nothing: what came is new.
             if ours is None:
                 self.edits[path] = theirs
@@ -173,7 +172,7 @@ class _Merge:
         kept = ours if _is_tree(ours) else theirs
         other = theirs if kept is ours else ours
         assert kept is not None
-        if other is not None and other[0] != _TREE:
+        if other is not None and other[0] != TREE:
             self._clash(path, base, ours, theirs, Reason.FILE_FOLDER)
             return False
         if other is None and not _is_tree(base):
@@ -226,12 +225,12 @@ def _side_by_side(base: bytes, ours: bytes, theirs: bytes, nodes: NodeStore) -> 
 
 
 def _is_tree(value: Value | None) -> bool:
-    return value is not None and value[0] == _TREE
+    return value is not None and value[0] == TREE
 
 
 def _root(value: Value | None) -> bytes:
     """Root of a directory; what is none is empty."""
-    return value[1] if value is not None and value[0] == _TREE else _EMPTY
+    return value[1] if value is not None and value[0] == TREE else _EMPTY
 
 
 def _path_of(conflict: TreeConflict) -> Path:

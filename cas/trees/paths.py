@@ -16,7 +16,7 @@ from cas.errors import InvalidName, LimitExceeded
 from cas.limits import ID_BYTES, PATH_BYTES_MAX, PATH_DEPTH_MAX, WALK_ENTRIES_MAX
 from cas.model.ids import BlobId, TreeId
 from cas.model.names import check_entry_name, to_text
-from cas.model.objects import EntryKind, TreeEntry
+from cas.model.objects import TREE, EntryKind, TreeEntry
 from cas.trees.below import below_file
 from cas.trees.build import Summary, summarize
 from cas.trees.cursor import get, scan
@@ -26,21 +26,20 @@ from cas.trees.node import DIRECTORY, Item, NodeStore, Value, load_root
 
 Path = tuple[bytes, ...]
 
-_TREE: Final = int(EntryKind.TREE)
 _EMPTY: Final = DIRECTORY.empty
 
 
 def to_entry(value: Value) -> TreeEntry:
     """The public value of a directory entry."""
     tag, child, number = value
-    return TreeEntry(EntryKind(tag), TreeId(child) if tag == _TREE else BlobId(child), number)
+    return TreeEntry(EntryKind(tag), TreeId(child) if tag == TREE else BlobId(child), number)
 
 
 def root_of(value: Value | None) -> bytes | None:
     """Root of the directory that a value is, the empty one where nothing is; None for a file."""
     if value is None:
         return _EMPTY
-    return value[1] if value[0] == _TREE else None
+    return value[1] if value[0] == TREE else None
 
 
 def lookup(root: bytes, parts: Path, nodes: NodeStore) -> TreeEntry | None:
@@ -52,10 +51,10 @@ def lookup(root: bytes, parts: Path, nodes: NodeStore) -> TreeEntry | None:
 def value_at(root: bytes, parts: Path, nodes: NodeStore) -> Value | None:
     """`lookup`, as the tree has it: tag, id and number."""
     if not parts:
-        return _TREE, root, summarize(DIRECTORY, root, load_root(DIRECTORY, root, nodes)).number
+        return TREE, root, summarize(DIRECTORY, root, load_root(DIRECTORY, root, nodes)).number
     for part in parts[:-1]:
         value = get(DIRECTORY, root, part, nodes)
-        if value is None or value[0] != _TREE:
+        if value is None or value[0] != TREE:
             return None
         root = value[1]
     return get(DIRECTORY, root, parts[-1], nodes)
@@ -63,8 +62,8 @@ def value_at(root: bytes, parts: Path, nodes: NodeStore) -> Value | None:
 
 def list_directory(root: bytes, parts: Path, nodes: NodeStore) -> Iterator[tuple[bytes, TreeEntry]]:
     """Entries of the directory at a path, in order of name; none when it is no directory."""
-    value = value_at(root, parts, nodes) if parts else (_TREE, root, 0)
-    if value is not None and value[0] == _TREE:
+    value = value_at(root, parts, nodes) if parts else (TREE, root, 0)
+    if value is not None and value[0] == TREE:
         for name, below in scan(DIRECTORY, value[1], nodes):
             yield name, to_entry(below)
 
@@ -130,7 +129,7 @@ def edit_paths(root: bytes, edits: Mapping[Path, Value | None], nodes: NodeStore
                 DIRECTORY, directory.base, sorted(directory.edits.items()), nodes, save_empty=False
             )
             if done.root != directory.base:
-                up.edits[directory.name] = (_TREE, done.root, done.number) if done.entries else None
+                up.edits[directory.name] = (TREE, done.root, done.number) if done.entries else None
     return result
 
 
@@ -161,7 +160,7 @@ def _enter(directory: _Directory, name: bytes, below: _Directory, nodes: NodeSto
     if value is None:
         # A delete of the same name is done by starting afresh: what is set below replaces it.
         return below.writes
-    if value[0] == _TREE:
+    if value[0] == TREE:
         below.base = value[1]
         return True
     if below.writes:
@@ -180,7 +179,7 @@ def edit_path(root: bytes, parts: Path, value: Value | None, nodes: NodeStore) -
             if value is None:
                 return summarize(DIRECTORY, root, load_root(DIRECTORY, root, nodes))
             bases.append(_EMPTY)
-        elif above[0] == _TREE:
+        elif above[0] == TREE:
             bases.append(above[1])
         elif value is None:
             return summarize(DIRECTORY, root, load_root(DIRECTORY, root, nodes))
@@ -191,7 +190,7 @@ def edit_path(root: bytes, parts: Path, value: Value | None, nodes: NodeStore) -
         done = apply_one(DIRECTORY, base, parts[depth], value, nodes, save_empty=False)
         if done.root == base:
             return summarize(DIRECTORY, root, load_root(DIRECTORY, root, nodes))
-        value = (_TREE, done.root, done.number) if done.entries else None
+        value = (TREE, done.root, done.number) if done.entries else None
     return apply_one(DIRECTORY, root, parts[0], value, nodes)
 
 
@@ -243,7 +242,7 @@ def walk(
             left -= 1
             if left < 0:
                 raise _too_many()
-            if value[0] == _TREE:
+            if value[0] == TREE:
                 if directories:
                     yield path, to_entry(value)
                 _check_depth(path, value[1])
@@ -350,7 +349,7 @@ def leaves(root: bytes, nodes: NodeStore, known: dict[bytes, int]) -> int:
             below = [node.ids[at : at + ID_BYTES] for at in range(0, len(node.ids), ID_BYTES)]
             count = 0
             if not node.level:
-                trees = [each for each, tag in zip(below, node.tags, strict=True) if tag == _TREE]
+                trees = [each for each, tag in zip(below, node.tags, strict=True) if tag == TREE]
                 count = len(below) - len(trees)
                 below = trees
             missing = [each for each in below if each not in known]
@@ -396,7 +395,7 @@ def _parts(root: bytes, nodes: NodeStore) -> tuple[int, list[bytes]]:
     below: list[bytes] = []
     leaves = 0
     for _name, value in scan(DIRECTORY, root, nodes):
-        if value[0] == _TREE:
+        if value[0] == TREE:
             below.append(value[1])
         else:
             leaves += 1
@@ -409,7 +408,7 @@ def split(value: Value | None) -> tuple[Value | None, bytes]:
     """
     if value is None:
         return None, _EMPTY
-    if value[0] == _TREE:
+    if value[0] == TREE:
         return None, value[1]
     return value, _EMPTY
 

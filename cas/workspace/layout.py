@@ -20,7 +20,7 @@ from cas.history.view import View
 from cas.model.entry import Entry
 from cas.model.ids import BlobId, CommitId, TreeId
 from cas.model.names import HEADS, check_ref_name, split_path, to_text
-from cas.model.objects import EntryKind
+from cas.model.objects import TREE
 from cas.trees import paths
 from cas.trees.cursor import get
 from cas.trees.diff import diff
@@ -32,7 +32,6 @@ MAIN: Final = "main"
 """The branch of a context that a workspace works on unless it says another."""
 FILES: Final = "files"
 _FILES: Final = FILES.encode()
-_TREE: Final = int(EntryKind.TREE)
 CONFLICTS: Final = ".conflicts"
 CONTENTS: Final = ".contents"
 """Contents that only an open conflict names, so that nothing collects them."""
@@ -187,7 +186,7 @@ def changed_records(
         type = type_in(collection)
         trees = paths.split(before)[1], paths.split(after)[1]
         for part, was, now in diff(DIRECTORY, *trees, nodes, nodes.warm, nodes.pass_by):
-            if (was is None or was[0] != _TREE) and (now is None or now[0] != _TREE):
+            if (was is None or was[0] != TREE) and (now is None or now[0] != TREE):
                 # Most ids are one name.
                 yield RecordChange(*head, to_text(part), _blob(was), _blob(now), type)
                 continue
@@ -231,7 +230,7 @@ def _known(
                 return None
             roots[name] = root
         was = paths.value_at(root, parts[1:], nodes)
-        if was is not None and was[0] == _TREE:
+        if was is not None and was[0] == TREE:
             return None
         if was != now:
             found.append((parts, was, now))

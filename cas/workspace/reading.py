@@ -17,7 +17,7 @@ from cas.history.snapshot import Snapshot
 from cas.history.view import View
 from cas.model.ids import BlobId, CommitId, Kind, as_blob_id
 from cas.model.names import split_path
-from cas.model.objects import Commit, EntryKind
+from cas.model.objects import TREE, Commit
 from cas.trees import paths
 from cas.trees.cursor import find
 from cas.trees.node import DIRECTORY
@@ -31,7 +31,6 @@ Where = Callable[[Any], bool]
 """A predicate over aggregates."""
 
 _GROUP: Final = 1024
-_TREE: Final = int(EntryKind.TREE)
 
 
 @frozen
@@ -97,7 +96,7 @@ class Reader:
             value = find(DIRECTORY, root, id.encode(), self._nodes)
         else:
             value = paths.value_at(root, split_path(id), self._nodes)
-        return None if value is None or value[0] == _TREE else as_blob_id(value[1])
+        return None if value is None or value[0] == TREE else as_blob_id(value[1])
 
     def load(self, type: AggregateType, record: BlobId) -> Aggregate:
         """The aggregate of a record."""

@@ -43,7 +43,7 @@ from cas.history.snapshot import Snapshot
 from cas.history.store import Store
 from cas.model.ids import Kind, wrong_kind
 from cas.model.names import printable
-from cas.model.objects import EntryKind
+from cas.model.objects import EXECUTABLE
 from cas.model.values import frozen
 from cas.objects.ahead import contents_ahead
 from cas.objects.bulk import Ahead, BulkReader, Content, Found
@@ -57,7 +57,6 @@ from cas.worktree.values import OnProgress, Progress
 
 __all__ = ["RestorePlan", "RestoreReport", "plan_restore", "restore"]
 
-_EXECUTABLE: Final = int(EntryKind.EXECUTABLE)
 
 CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _GROUPS_AHEAD: Final = 4
@@ -220,7 +219,7 @@ class _Writer:
         for name, value in directory.files:
             found = next(contents)
             assert found.id == value[1], "contents come in the order of the files"
-            mode = 0o755 if value[0] == _EXECUTABLE else 0o644
+            mode = 0o755 if value[0] == EXECUTABLE else 0o644
             target = name if self._filling is not None else self._temporary()
             if found.content is not None and found.kind != Kind.BLOB:
                 raise wrong_kind(found.id, Kind.BLOB, found.kind)
@@ -235,7 +234,7 @@ class _Writer:
                 self._settle(fd, directory, target, name)
             self._count(value)
         for name, value in directory.modes:
-            set_executable(fd, name, value[0] == _EXECUTABLE)
+            set_executable(fd, name, value[0] == EXECUTABLE)
 
     def _file(self, fd: int, name: bytes, mode: int, found: Found) -> None:
         """Write one new file; where that fails nothing of it stays."""

@@ -16,16 +16,12 @@ from cas.errors import CasError, Invalid, NotAllowed, NotFound, WasPurged
 from cas.limits import WHOLE_BLOB_BYTES_MAX
 from cas.model.ids import Kind, digest_of, digest_parts
 from cas.model.names import printable, to_text
-from cas.model.objects import EntryKind
+from cas.model.objects import EXECUTABLE, FILE, LINK, TREE
 from cas.worktree.names import is_unfinished
 
 OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Without O_NONBLOCK a FIFO that takes a file's place would block the open for ever.
 OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
-_FILE: Final = int(EntryKind.FILE)
-_EXECUTABLE: Final = int(EntryKind.EXECUTABLE)
-_LINK: Final = int(EntryKind.LINK)
-_TREE: Final = int(EntryKind.TREE)
 _TRIES: Final = 3
 _READ_BYTES: Final = 1 << 20
 
@@ -171,12 +167,12 @@ def link_id(fd: int, name: bytes) -> bytes | None:
 def kind_of(mode: int) -> int:
     """Whether an entry of this mode is a link, a directory, or else a file."""
     if stat.S_ISLNK(mode):
-        return _LINK
-    return _TREE if stat.S_ISDIR(mode) else _FILE
+        return LINK
+    return TREE if stat.S_ISDIR(mode) else FILE
 
 
 def tag_of(mode: int) -> int:
     """What a leaf of this mode is in a tree: a link, an executable or a plain file."""
     if stat.S_ISLNK(mode):
-        return _LINK
-    return _EXECUTABLE if mode & 0o100 else _FILE
+        return LINK
+    return EXECUTABLE if mode & 0o100 else FILE

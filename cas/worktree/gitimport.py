@@ -22,7 +22,7 @@ from cas.history.view import Ref
 from cas.limits import NODE_SINGLE_ENTRIES_MAX, PATH_DEPTH_MAX, WHOLE_BLOB_BYTES_MAX
 from cas.model.ids import CommitId, Kind, ObjectId, TreeId, digests_of
 from cas.model.names import check_entry_name, printable
-from cas.model.objects import EntryKind, Tag
+from cas.model.objects import EXECUTABLE, FILE, LINK, TREE, Tag
 from cas.objects.batch import Batch
 from cas.objects.bulk import Ahead
 from cas.trees import paths
@@ -45,12 +45,11 @@ from cas.worktree.gitvalues import (
 )
 from cas.worktree.values import Problem
 
-_TREE: Final = int(EntryKind.TREE)
 _MODES: Final = {
-    b"40000": _TREE,
-    b"100644": int(EntryKind.FILE),
-    b"100755": int(EntryKind.EXECUTABLE),
-    b"120000": int(EntryKind.LINK),
+    b"40000": TREE,
+    b"100644": FILE,
+    b"100755": EXECUTABLE,
+    b"120000": LINK,
 }
 _SUBMODULE: Final = b"160000"
 _GROUPS_AHEAD: Final = 4

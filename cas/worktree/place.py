@@ -15,14 +15,11 @@ from cas.limits import (
     PATH_DEPTH_MAX,
     WHOLE_BLOB_BYTES_MAX,
 )
-from cas.model.objects import EntryKind
+from cas.model.objects import FILE, LINK, TREE
 from cas.worktree.files import OPEN_DIRECTORY, Content, encode_name, read_file
 from cas.worktree.ignore import Rules
 from cas.worktree.names import MARKER, STORE_FOLDER, is_left_out
 
-_FILE: Final = int(EntryKind.FILE)
-_LINK: Final = int(EntryKind.LINK)
-_TREE: Final = int(EntryKind.TREE)
 _SPECIAL: Final = 0
 ALIAS: Final = -1
 """The kind of a name that is left out as one of a store's own."""
@@ -89,11 +86,11 @@ def kinds_in(fd: int, own: tuple[int, int] | None) -> dict[bytes, int]:
                 continue
             # Files first, there are most of them; it costs no look where the host says.
             if entry.is_file(follow_symlinks=False):
-                kinds[name] = _FILE
+                kinds[name] = FILE
             elif not entry.is_dir(follow_symlinks=False):
-                kinds[name] = _LINK if entry.is_symlink() else _SPECIAL
+                kinds[name] = LINK if entry.is_symlink() else _SPECIAL
             elif entry.inode() != own_inode or not _is(entry, own):
-                kinds[name] = _TREE
+                kinds[name] = TREE
     return kinds
 
 

@@ -25,7 +25,7 @@ from cas.limits import (
 )
 from cas.model.ids import Kind, wrong_kind
 from cas.model.names import printable, split_path, to_text
-from cas.model.objects import EntryKind
+from cas.model.objects import EXECUTABLE, LINK, TREE
 from cas.model.values import frozen
 from cas.objects.bulk import BulkReader
 from cas.objects.store import ObjectStore
@@ -41,10 +41,6 @@ from cas.worktree.names import (
     is_unfinished,
     merges,
 )
-
-_EXECUTABLE: Final = int(EntryKind.EXECUTABLE)
-_LINK: Final = int(EntryKind.LINK)
-_TREE: Final = int(EntryKind.TREE)
 
 _NODES_AT_ONCE: Final = 512
 
@@ -238,11 +234,11 @@ class _Wanted:
         self._check(here, [name for name, _ in items])
         here.files = items
         below: list[tuple[Directory, bytes]] = []
-        if any(value[0] > _EXECUTABLE for _, value in items):
-            here.files = [item for item in items if item[1][0] <= _EXECUTABLE]
-            here.links = [item for item in items if item[1][0] == _LINK]
+        if any(value[0] > EXECUTABLE for _, value in items):
+            here.files = [item for item in items if item[1][0] <= EXECUTABLE]
+            here.links = [item for item in items if item[1][0] == LINK]
             for name, value in items:
-                if value[0] == _TREE:
+                if value[0] == TREE:
                     path = here.path + name + b"/"
                     child = Directory(name, path, here, here.depth + 1)
                     here.below.append(child)
@@ -395,13 +391,13 @@ class _Standing:
                 self.equal_count += 1
                 self.equal_bytes += value[2]
                 executable = bool(status.st_mode & 0o100)
-                if value[0] != _LINK and executable != (value[0] == _EXECUTABLE):
+                if value[0] != LINK and executable != (value[0] == EXECUTABLE):
                     here.modes.append(leaf)
         return missing
 
     def _is_equal(self, fd: int, name: bytes, value: Value, status: os.stat_result) -> bool:
         tag, id, size = value
-        if tag == _LINK:
+        if tag == LINK:
             return stat.S_ISLNK(status.st_mode) and link_id(fd, name) == id
         return stat.S_ISREG(status.st_mode) and status.st_size == size and file_id(fd, name) == id
 

@@ -26,7 +26,7 @@ from cas.errors import Invalid, WasPurged
 from cas.limits import ID_BYTES, WHOLE_BLOB_BYTES_MAX
 from cas.model.ids import Kind, digest_of
 from cas.model.names import printable, to_text
-from cas.model.objects import EntryKind
+from cas.model.objects import EXECUTABLE, FILE, LINK, TREE
 from cas.trees.build import Columns, build_columns
 from cas.trees.node import DIRECTORY, NodeStore, Value
 from cas.worktree.files import (
@@ -49,11 +49,6 @@ from cas.worktree.place import ALIAS, Place, kinds_in, read_rules
 from cas.worktree.secrets import is_private_key, is_secret_name
 from cas.worktree.statcache import Picture, settled, unsettled
 from cas.worktree.values import ImportOptions, OnProgress, Problem, Progress
-
-_FILE: Final = int(EntryKind.FILE)
-_EXECUTABLE: Final = int(EntryKind.EXECUTABLE)
-_LINK: Final = int(EntryKind.LINK)
-_TREE: Final = int(EntryKind.TREE)
 
 _NO_RULES: Final = Rules()
 _NO_ID: Final = bytes(ID_BYTES)
@@ -226,12 +221,12 @@ class Walk:
             if len(name) > room or kind == ALIAS:
                 self._fault(place.prefix + name, _TOO_LONG if len(name) > room else left_out(name))
                 value = None
-            elif kind != _TREE:
+            elif kind != TREE:
                 value = self._leaf(place, name, kind, before)
             elif before >= 0 and not relist and self._is_clean(before, old.spans[before]):
                 picture.copy(old, before, before + old.spans[before])
                 self._keep_notes(place.prefix + name + b"/")
-                value = (_TREE, old.id(before), old.numbers[before])
+                value = (TREE, old.id(before), old.numbers[before])
             else:
                 below = Place(place.path + b"/" + name, place, name)
                 try:
@@ -246,7 +241,7 @@ class Walk:
         if self._note_twins(place.prefix, columns.names) or noticed:
             status = unsettled(status)  # so that the next walk tells it again
         picture.finish(index, status, done.root, done.number)
-        return _TREE, done.root, done.number
+        return TREE, done.root, done.number
 
     def _names_before(self, place: Place, at: int) -> list[tuple[bytes, int, int]]:
         """(name, kind, index in the old picture) of what a directory has, as it had it."""
@@ -296,7 +291,7 @@ class Walk:
             for name in sorted(kinds)
             if not (
                 rules
-                and rules.leaves_out(prefix + name, kinds[name] == _TREE)
+                and rules.leaves_out(prefix + name, kinds[name] == TREE)
                 and not (self._keep is not None and self._keep(prefix + name))
             )
         ]
@@ -341,9 +336,9 @@ class Walk:
                     self._note_secret(place.prefix + name)
                 return tag_of(old.mode(at)), id, old.numbers[at]
         try:
-            if kind == _FILE:
+            if kind == FILE:
                 found = self._file(place, name)
-            elif kind == _LINK:
+            elif kind == LINK:
                 found = self._link(place, name)
             else:
                 found = special(os.stat(name, dir_fd=place.fd(), follow_symlinks=False).st_mode)
@@ -382,7 +377,7 @@ class Walk:
             self._fault(place.prefix + name, _TORN)
         self.picture.add(place.path + b"/" + name, kept, id, size)
         self._count(size)
-        return _EXECUTABLE if status.st_mode & 0o100 else _FILE, id, size
+        return EXECUTABLE if status.st_mode & 0o100 else FILE, id, size
 
     def _stream(
         self, fd: int, name: bytes, before: os.stat_result
@@ -404,7 +399,7 @@ class Walk:
         id = self._sink.blob(target, place.prefix, name)
         kept = settled(status_of(status), self._started_ns)
         self.picture.add(place.path + b"/" + name, kept, id, len(target))
-        return _LINK, id, len(target)
+        return LINK, id, len(target)
 
     def _note_secret(self, path: bytes) -> bool:
         """Name a secret in the notice; whether it is to be left out."""

@@ -18,7 +18,7 @@ from cas.limits import RESTORE_ENTRIES_MAX
 from cas.model.entry import Entry
 from cas.model.ids import CommitId, Kind, TreeId
 from cas.model.names import branch_ref, printable, quoted, split_path
-from cas.model.objects import EntryKind
+from cas.model.objects import LINK, TREE, EntryKind
 from cas.objects.batch import Batch
 from cas.objects.content import Readable, put_stream, read_exactly
 from cas.objects.store import ObjectStore
@@ -28,8 +28,6 @@ from cas.trees.node import DIRECTORY, EMPTY_DATA, Value
 from cas.worktree.names import find_twins, is_store_name
 from cas.worktree.tar import Content, Member, TarReader
 
-_TREE: Final = int(EntryKind.TREE)
-_LINK: Final = int(EntryKind.LINK)
 _HOPS_MAX: Final = 40
 """Links that are followed one after the other, as Linux does."""
 _SMALL_BYTES: Final = 1 << 20
@@ -74,7 +72,7 @@ class _Unpack:
     def directory_count(self) -> int:
         """Directories that members name or lie in."""
         above = {path[:n] for path in self._entries for n in range(1, len(path))}
-        return len(above | {path for path, value in self._entries.items() if value[0] == _TREE})
+        return len(above | {path for path, value in self._entries.items() if value[0] == TREE})
 
     def stage(self, batch: Batch) -> bytes:
         """Read all members into a batch; gives the root of the directory."""
@@ -90,7 +88,7 @@ class _Unpack:
         edits = {
             path: value
             for path, value in self._entries.items()
-            if value[0] != _TREE or path not in filled
+            if value[0] != TREE or path not in filled
         }
         nodes = self._objects.tree_nodes(DIRECTORY, batch)
         root = DIRECTORY.empty
@@ -114,21 +112,21 @@ class _Unpack:
             )
         before = self._entries.get(path)
         if before is not None:
-            if before[0] == _TREE and member.kind == EntryKind.TREE:
+            if before[0] == TREE and member.kind == EntryKind.TREE:
                 return
             raise _bad(member.path, "duplicate", "it is there twice")
         self._entries[path] = self._value(batch, path, member, content)
 
     def _value(self, batch: Batch, path: Path, member: Member, content: Content) -> Value:
         if member.kind == EntryKind.TREE:
-            return _TREE, DIRECTORY.empty, 0
+            return TREE, DIRECTORY.empty, 0
         if member.is_hard_link:
             source = self._path(member.link)
             same = None if source is None else self._entries.get(source)
-            if source is None or same is None or same[0] == _TREE:
+            if source is None or same is None or same[0] == TREE:
                 raise _bad(member.path, "hard-link", "it is the same as a file before it, and "
                            f"{quoted(member.link)} is none")  # fmt: skip
-            if same[0] == _LINK:
+            if same[0] == LINK:
                 self._links[path] = self._links[source]
                 return same
             self.file_count += 1
@@ -138,7 +136,7 @@ class _Unpack:
             if not member.link:
                 raise _bad(member.path, "link", "it is a link to nowhere")
             self._links[path] = member.link
-            return _LINK, batch.put(Kind.BLOB, member.link), len(member.link)
+            return LINK, batch.put(Kind.BLOB, member.link), len(member.link)
         self.file_count += 1
         self.content_bytes += member.size_bytes
         if member.size_bytes <= _SMALL_BYTES:
@@ -172,11 +170,11 @@ class _Unpack:
         for path in self._entries:
             for length in range(1, len(path)):
                 above = self._entries.get(path[:length])
-                if above is None or above[0] == _TREE:
+                if above is None or above[0] == TREE:
                     continue
                 name = b"/".join(path)
                 shown = printable(b"/".join(path[:length]))
-                if above[0] == _LINK:
+                if above[0] == LINK:
                     raise _unsafe(name, "through-link", f"it lies behind the link {shown!r}")
                 raise _bad(name, "below-file", f"it lies below the file {shown!r}")
 

@@ -10,14 +10,11 @@ Nothing is read before it is asked for, and the walk asks only where something i
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import Final
 
 from cas.errors import CasError
 from cas.limits import ID_BYTES
-from cas.model.objects import EntryKind
+from cas.model.objects import TREE
 from cas.trees.node import Node, NodeStore
-
-_TREE: Final = int(EntryKind.TREE)
 
 
 class _Past:
@@ -84,7 +81,7 @@ class Versions:
             found = self._directory(prefix).find(name, self._nodes)
         except CasError:
             return None
-        return None if found is None or found[0] == _TREE else found[1]
+        return None if found is None or found[0] == TREE else found[1]
 
     def node(self, prefix: bytes, node: Node) -> bytes | None:
         """Id of the node of the same directory that covered the same names."""
@@ -105,7 +102,7 @@ class Versions:
                 found = above.find(name, self._nodes)
             except CasError:
                 found = None
-            root = found[1] if found is not None and found[0] == _TREE else None
+            root = found[1] if found is not None and found[0] == TREE else None
             stack.append(self._read(prefix[:end], root))
         return stack[-1]
 
