@@ -62,7 +62,8 @@ CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOE
 _GROUPS_AHEAD: Final = 4
 _NAMES_SHOWN: Final = 5
 _CHANGED: Final = (errno.ELOOP, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENOENT)
-_NO_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+NO_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+"""What a file system says that has no hard links, or has enough of them."""
 _PROGRESS_FILES: Final = 256
 
 
@@ -245,10 +246,10 @@ class _Writer:
             if content is None:
                 with closing(contents_ahead(self._objects, found.id)) as parts:
                     for part in parts:
-                        _write(file, part)
+                        write_all(file, part)
             elif os.write(file, content) != len(content):
                 os.lseek(file, 0, os.SEEK_SET)
-                _write(file, content)
+                write_all(file, content)
         except BaseException as error:
             # An interrupt may find the file made and its number not known yet.
             if file >= 0 or not isinstance(error, OSError):
@@ -291,7 +292,7 @@ class _Writer:
             try:
                 os.link(temporary, name, src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)
             except OSError as error:
-                if error.errno not in _NO_LINKS:
+                if error.errno not in NO_LINKS:
                     raise
                 # No hard links here: what is put there between these two calls is lost.
                 with suppress(FileNotFoundError):
@@ -362,7 +363,8 @@ def _each(groups: Iterable[list[Found]]) -> Iterator[Found]:
 # -- the calls, each below a descriptor ------------------------------------------------------
 
 
-def _write(file: int, content: Content) -> None:
+def write_all(file: int, content: Content) -> None:
+    """Write all of it, however little the system takes at once. Raises `OSError`."""
     view = memoryview(content)
     while view:
         view = view[os.write(file, view) :]

@@ -164,6 +164,14 @@ def link_id(fd: int, name: bytes) -> bytes | None:
         return None
 
 
+def status_of(fd: int, name: bytes) -> os.stat_result | None:
+    """Status of what stands there, no link followed; None where nothing does. Raises `OSError`."""
+    try:
+        return os.stat(name, dir_fd=fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
 def kind_of(mode: int) -> int:
     """Whether an entry of this mode is a link, a directory, or else a file."""
     if stat.S_ISLNK(mode):

@@ -32,7 +32,7 @@ from cas.objects.store import ObjectStore
 from cas.trees.cursor import scan
 from cas.trees.node import DIRECTORY, Item, Node, Value, decode_node
 from cas.trees.paths import total
-from cas.worktree.files import OPEN_DIRECTORY, file_id, link_id
+from cas.worktree.files import OPEN_DIRECTORY, file_id, link_id, status_of
 from cas.worktree.names import (
     STORE_FOLDER,
     find_twins,
@@ -362,7 +362,7 @@ class _Standing:
         here.links = self._leaves(here, fd, here.links, names)
         for below in here.below:
             name = below.name
-            status = _status(fd, name) if name in names else None
+            status = status_of(fd, name) if name in names else None
             if status is None:
                 continue
             if stat.S_ISDIR(status.st_mode):
@@ -381,7 +381,7 @@ class _Standing:
         missing: list[Item] = []
         for leaf in leaves:
             name, value = leaf
-            status = _status(fd, name) if name in names else None
+            status = status_of(fd, name) if name in names else None
             if status is None:
                 missing.append(leaf)
             elif not self._is_equal(fd, name, value, status):
@@ -416,10 +416,3 @@ class _Standing:
             id = link_id(fd, name) if stat.S_ISLNK(mode) else file_id(fd, name)
             saved = id is not None and self._objects.has(id)
         (self.replaced if saved else self.unsaved).append(here.path + name)
-
-
-def _status(fd: int, name: bytes) -> os.stat_result | None:
-    try:
-        return os.stat(name, dir_fd=fd, follow_symlinks=False)
-    except FileNotFoundError:
-        return None

@@ -32,13 +32,12 @@ from cas.objects.ahead import contents_ahead
 from cas.objects.store import ObjectStore
 from cas.storage.files import translate
 from cas.worktree.below import Below, Parts
-from cas.worktree.checkout import CREATE, set_executable
-from cas.worktree.files import file_id, link_id
+from cas.worktree.checkout import CREATE, NO_LINKS, set_executable, write_all
+from cas.worktree.files import file_id, link_id, status_of
 from cas.worktree.names import is_left_out, unfinished
 from cas.worktree.values import Problem
 
 _FATAL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE)
-_NO_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 _EACH_MAX: Final = 128
 """Steps of which each is synced by itself; for more the whole system is, once."""
 
@@ -136,7 +135,7 @@ class _Update:
     def _write(self, step: Step, new: TreeEntry) -> bool:
         fd = self._below.to(step.path[:-1], make=True)
         name, old = step.path[-1], step.old
-        if (_status(fd, name) is None) is not (old is None):
+        if (status_of(fd, name) is None) is not (old is None):
             return _is(fd, name, new)
         if old is not None and old.id == new.id and EntryKind.LINK not in (old.kind, new.kind):
             if not _is(fd, name, old):
@@ -162,11 +161,11 @@ class _Update:
         file = os.open(name, CREATE, mode, dir_fd=fd)
         try:
             if entry.size <= WHOLE_BLOB_BYTES_MAX:
-                _write(file, self._objects.get(entry.id, Kind.BLOB))
+                write_all(file, self._objects.get(entry.id, Kind.BLOB))
             else:
                 with closing(contents_ahead(self._objects, entry.id)) as parts:
                     for part in parts:
-                        _write(file, part)
+                        write_all(file, part)
             if self._each:
                 os.fsync(file)
         except BaseException:
@@ -183,7 +182,7 @@ class _Update:
         try:
             os.link(name, kept, src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)
         except OSError as error:
-            if error.errno not in _NO_LINKS:
+            if error.errno not in NO_LINKS:
                 raise
             # No hard links here: what is written between these two calls is lost.
             if not _is(fd, name, old):
@@ -202,7 +201,7 @@ class _Update:
         finally:
             if not back:
                 os.unlink(kept, dir_fd=fd)
-        now = _status(fd, name)
+        now = status_of(fd, name)
         if now is not None and os.path.samestat(now, ours):
             os.rename(kept, name, src_dir_fd=fd, dst_dir_fd=fd)
         return False
@@ -210,7 +209,7 @@ class _Update:
     def _remove(self, step: Step) -> bool:
         fd = self._below.to(step.path[:-1])
         name, old = step.path[-1], step.old
-        status = _status(fd, name)
+        status = status_of(fd, name)
         if status is None:
             return True
         if old is None or stat.S_ISDIR(status.st_mode):
@@ -237,29 +236,22 @@ def _settle(fd: int, made: bytes, name: bytes) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        if error.errno not in _NO_LINKS:
+        if error.errno not in NO_LINKS:
             raise
-        if _status(fd, name) is not None:
+        if status_of(fd, name) is not None:
             return False
         os.rename(made, name, src_dir_fd=fd, dst_dir_fd=fd)
     return True
 
 
-def _status(fd: int, name: bytes) -> os.stat_result | None:
-    try:
-        return os.stat(name, dir_fd=fd, follow_symlinks=False)
-    except FileNotFoundError:
-        return None
-
-
 def _same(fd: int, one: bytes, other: bytes) -> bool:
-    found = [_status(fd, name) for name in (one, other)]
-    return found[0] is not None and found[1] is not None and os.path.samestat(*found)  # type: ignore[arg-type]
+    first, second = status_of(fd, one), status_of(fd, other)
+    return first is not None and second is not None and os.path.samestat(first, second)
 
 
 def _is(fd: int, name: bytes, entry: TreeEntry) -> bool:
     """Whether what stands there is exactly this file or link."""
-    status = _status(fd, name)
+    status = status_of(fd, name)
     if status is None:
         return False
     if stat.S_ISLNK(status.st_mode):
@@ -269,12 +261,6 @@ def _is(fd: int, name: bytes, entry: TreeEntry) -> bool:
     if bool(status.st_mode & 0o100) != (entry.kind == EntryKind.EXECUTABLE):
         return False
     return status.st_size == entry.size and file_id(fd, name) == entry.id
-
-
-def _write(file: int, content: bytes | memoryview) -> None:
-    view = memoryview(content)
-    while view:
-        view = view[os.write(file, view) :]
 
 
 def _left(step: Step, reason: str, message: str) -> Problem:
