@@ -115,8 +115,7 @@ def retention_at(core: Core, moment: Moment) -> RetentionPolicy | None:
 
 def _read(core: Core, batch: Batch | None, target: bytes) -> tuple[Protection, ...]:
     """The rules that a tag names. Raises `CorruptObject` where it is none."""
-    # By its name, so that a test can stand in its place.
-    return _parsed(core, batch, target, "The rules that protect refs", lambda d: decode_policy(d))
+    return _parsed(core, batch, target, "The rules that protect refs", decode_policy)
 
 
 def _read_retention(core: Core, batch: Batch | None, target: bytes) -> RetentionPolicy:

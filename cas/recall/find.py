@@ -134,6 +134,10 @@ class Finder:
         return [(doc, blob) for doc, blob, _, _ in rows], end
 
     def _phase(self, phase: int, behind: _Mark | None, limit: int) -> list[tuple[Any, ...]]:
+        return self._run(*self._statement(phase, behind, limit))
+
+    def _statement(self, phase: int, behind: _Mark | None, limit: int) -> tuple[str, list[Any]]:
+        """The question that gives the rows of a phase behind a mark, and its values."""
         sql = self._sql()
         way, sign = ("DESC", "<") if self._asked.descending else ("ASC", ">")
         keys, values_before, source, lead = self._source(phase)
@@ -153,7 +157,7 @@ class Finder:
             f"SELECT i.doc, i.blob, {keys[0]} FROM {source} WHERE {' AND '.join(tests)} "
             f"ORDER BY {order} LIMIT ?"
         )
-        return self._run(text, [*values_before, *values, *after, limit])
+        return text, [*values_before, *values, *after, limit]
 
     def _source(self, phase: int) -> tuple[list[str], list[Any], str, list[str]]:
         """Keys of the order, values, where rows come from, and tests that say which.
@@ -295,17 +299,8 @@ class Finder:
     def explain(self) -> list[str]:
         """How the database goes about the first page, in its words."""
         self.plan.clear()
-        kept = self._run
-        lines: list[str] = []
-
-        def run(text: str, values: list[Any]) -> list[tuple[Any, ...]]:
-            lines.extend(self._db.plan(text, values))
-            return []
-
-        self._run = run  # type: ignore[method-assign]
-        self._phase(0, None, 1)
-        self._run = kept  # type: ignore[method-assign]
-        return [*self.plan, *lines]
+        statement = self._statement(0, None, 1)
+        return [*self.plan, *self._db.plan(*statement)]
 
 
 def _marks(values: Sequence[Any]) -> str:

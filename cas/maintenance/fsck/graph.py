@@ -21,7 +21,7 @@ from cas.maintenance.fsck.known import KIND_BITS, KIND_MASK, SIZE_MAX, TALL, UNR
 from cas.maintenance.fsck.packs import IDS_KEPT_MAX
 from cas.model.encoding import decode_columns, decode_many
 from cas.model.ids import Kind
-from cas.model.objects import Commit, EntryKind, Recipe, Tag
+from cas.model.objects import EXECUTABLE, FILE, LINK, TREE, Commit, Recipe, Tag
 from cas.objects.children import children
 from cas.trees import boundary
 from cas.trees.node import FLAVOURS, Node, check_child, decode_node
@@ -30,12 +30,12 @@ _NODES_KEPT_BYTES: Final = 16 << 20
 _WAITING: Final = struct.Struct("<32s32sQ")
 
 _KIND_OF_TAG: Final = {
-    EntryKind.FILE: int(Kind.BLOB),
-    EntryKind.EXECUTABLE: int(Kind.BLOB),
-    EntryKind.LINK: int(Kind.BLOB),
-    EntryKind.TREE: int(Kind.TREE),
+    FILE: int(Kind.BLOB),
+    EXECUTABLE: int(Kind.BLOB),
+    LINK: int(Kind.BLOB),
+    TREE: int(Kind.TREE),
 }
-_KINDS: Final = bytes(_KIND_OF_TAG.get(tag, 0) for tag in range(256))  # type: ignore[call-overload]
+_KINDS: Final = bytes(_KIND_OF_TAG.get(tag, 0) for tag in range(256))
 _NO_NAMES: Final = frozenset((b"", b".", b".."))
 _TAGS: Final = frozenset(_KIND_OF_TAG)
 _SURELY_WHOLE: Final = 8
