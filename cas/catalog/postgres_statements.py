@@ -26,8 +26,6 @@ from cas.catalog.catalog import (
 from cas.catalog.postgres_dialect import Statements
 from cas.errors import CorruptCatalog
 
-NO_LIMIT = (1 << 63) - 1
-
 Rows = list[tuple[Any, ...]]
 Statement = tuple[str, tuple[Any, ...]]
 
@@ -69,7 +67,7 @@ class PostgresReader:
         raise CorruptCatalog("The catalog has lost the head of this store.", detail="head")
 
     def entries(self, after: int, limit: int | None = None) -> Sequence[EntryRow]:
-        rows = self._rows(self._sql.entries, after, NO_LIMIT if limit is None else limit)
+        rows = self._rows(self._sql.entries, after, NUMBER_MAX if limit is None else limit)
         found = [EntryRow(*row) for row in rows]
         if found and found[0].seq > after + 1:
             return entries_before(self, self._fetch, after, found, limit)
@@ -81,7 +79,7 @@ class PostgresReader:
         return archived_entry(self, self._fetch, seq)
 
     def archived(self, after: int = 0, limit: int | None = None) -> Sequence[ArchiveRow]:
-        rows = self._rows(self._sql.archived, after, NO_LIMIT if limit is None else limit)
+        rows = self._rows(self._sql.archived, after, NUMBER_MAX if limit is None else limit)
         return [ArchiveRow(*row) for row in rows]
 
     def weigh_entries(self, after: int) -> tuple[int, int]:

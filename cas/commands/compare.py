@@ -22,9 +22,7 @@ from cas.model.ids import Kind
 from cas.model.names import printable, quoted, to_bytes
 from cas.model.objects import EntryKind, TreeEntry
 from cas.worktree.compare import TEXT_BYTES_MAX, diff_folder, patch_text
-from cas.worktree.values import ImportOptions, Problem
-
-NO_OPTIONS = ImportOptions()
+from cas.worktree.values import NO_OPTIONS, ImportOptions, Problem
 
 
 @frozen

@@ -5,15 +5,11 @@ Floor 8. Invariant: what a result calls saved is durable.
 
 from __future__ import annotations
 
-from typing import Final
-
 from cas.history.store import Store
 from cas.model.values import frozen
 from cas.worktree.glance import Glance
 from cas.worktree.importer import ImportReport, import_folder
-from cas.worktree.values import ImportOptions, OnProgress
-
-NO_OPTIONS: Final = ImportOptions()
+from cas.worktree.values import NO_OPTIONS, ImportOptions, OnProgress
 
 
 @frozen

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from cas.catalog.catalog import CatalogReader, EntryRow
+from cas.catalog.catalog import NUMBER_MAX, CatalogReader, EntryRow
 from cas.errors import CasError, Invalid, ReadOnly
 from cas.history.timeline import Moment, Timeline
 from cas.limits import KIB, LINK_TARGET_BYTES_MAX, MIB, WHOLE_BLOB_BYTES_MAX
@@ -250,7 +250,7 @@ class Core:
 
     def entry(self, seq: int) -> Entry | None:
         """One journal entry, its hash checked."""
-        if not 0 < seq < 1 << 63:
+        if not 0 < seq <= NUMBER_MAX:
             return None
         with self.objects.catalog.read() as reader:
             row = reader.entry(seq)

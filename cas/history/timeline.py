@@ -14,7 +14,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
-from cas.catalog.catalog import CatalogReader, EntryRow, Head
+from cas.catalog.catalog import NUMBER_MAX, CatalogReader, EntryRow, Head
 from cas.errors import CorruptJournal, EntryNotFound, ObjectNotFound, RefExists
 from cas.history.refnodes import RefNodes
 from cas.model.entry import Entry, RefChange, entry_hash
@@ -30,9 +30,6 @@ _T = TypeVar("_T")
 
 _REF_ENTRY_BYTES = 100
 """About what one change adds to the entries that a reader replays."""
-
-_SEQ_MAX = (1 << 63) - 1
-"""What a catalog can count to."""
 
 _GROUP = 1024
 """Entries read in one state of the catalog."""
@@ -303,7 +300,7 @@ class Timeline:
         Read in groups, each one state of the catalog: a long read holds nobody up.
         """
         previous: bytes | None = None
-        after = min(max(after, 0), _SEQ_MAX)
+        after = min(max(after, 0), NUMBER_MAX)
         while limit is None or limit > 0:
             with self._objects.catalog.read() as reader:
                 rows = reader.entries(after, min(limit or _GROUP, _GROUP))

@@ -18,6 +18,7 @@ from cas.clock import Clock
 from cas.errors import BucketTaken, CasError, NotAStore
 from cas.later import Later
 from cas.maintenance.newstore import make_folders
+from cas.model.names import CLAIM
 from cas.storage.address import is_address
 from cas.storage.files import OS_FILES, translate
 from cas.storage.local import LocalBucket
@@ -29,8 +30,6 @@ else:
     # Who keeps packs in a folder has no need of it.
     remote = Later("cas.storage.remote")
 
-CLAIM: Final = "cas-store.json"
-"""Name of the claim; that below a prefix of an object store has the same."""
 _PART: Final = ".claim"
 """Ends the name of a claim that is being written, or that a kill has left; it means nothing."""
 

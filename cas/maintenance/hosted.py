@@ -19,7 +19,8 @@ from cas.catalog.postgres_place import PostgresPlace, parse
 from cas.catalog.postgres_schema import add, drop, exists, migrate, rename
 from cas.clock import Clock
 from cas.errors import BucketTaken, CasError, Invalid, NotAStore, StorageFailed
-from cas.maintenance.buckets import CLAIM, Begun, begin, claim_of
+from cas.maintenance.buckets import Begun, begin, claim_of
+from cas.model.names import CLAIM
 from cas.objects.store import ObjectStore
 from cas.storage.address import is_address, parse_address
 from cas.storage.bucket import Bucket

@@ -8,7 +8,6 @@ nothing is done.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Final
 
 from attrs import frozen
 
@@ -17,12 +16,9 @@ from cas.errors import CasError
 from cas.objects.packs import Copy, PackInfo, bit_is_set, file_name, pack_name
 from cas.objects.pipeline import Submitted
 from cas.objects.store import ObjectStore
-from cas.storage.codec import DELTA, RAW, RECIPE, ZSTD, encode_payload
+from cas.storage.codec import AS_THEY_LIE, DELTA, RECIPE, encode_payload
 from cas.storage.pack import EDGE_BASE, EDGE_DICTIONARY, Footer, Slot
 from cas.storage.record import RECORD_HEADER_BYTES
-
-_PLAIN: Final = (RAW, ZSTD, RECIPE, DELTA)
-"""Codecs of records that are as good in one pack as in another."""
 
 
 @frozen
@@ -141,7 +137,7 @@ def _staying(objects: ObjectStore, scene: Scene, goes: set[bytes]) -> Iterator[l
         body = objects.stored(pack, 0, footer.body_bytes)
         yield [
             _record(slot, body)
-            if slot.codec in _PLAIN
+            if slot.codec in AS_THEY_LIE
             else _whole(slot.id, *objects.verified(Copy(pack, slot)))
             for number, slot in enumerate(footer.slots())
             if chosen.get(slot.id) == (pack.number, number)

@@ -25,6 +25,8 @@ CACHE: Final = "cache"
 """What may be deleted at any time, in the folder of a store."""
 INDEXES: Final = "recall"
 """Where search indexes lie, in the cache: the one thing there that has texts in it."""
+CLAIM: Final = "cas-store.json"
+"""Says which store a prefix of an object store, or a folder of packs, belongs to."""
 
 MAIN: Final = "main"
 """The branch that is meant where none is named."""

@@ -17,13 +17,13 @@ from cas.model.encoding import encode
 from cas.recall.database import VERSION
 from cas.workspace.codec import decode_record, from_fields, from_record, upcast
 from cas.workspace.links import Link
+from cas.workspace.memories import ARCHIVED
 from cas.workspace.registry import KEPT, Aggregate, AggregateType, types
 from cas.workspace.strict import is_optional, optional_of
 
 Finder = Callable[[Any], list[Link]]
 """Finds the links in the plain form of a value; what is none is passed by."""
 
-ARCHIVED: Final = "archived"
 """The tag that takes an aggregate out of recall; `find` gives it when it is asked for."""
 FLAG_ARCHIVED: Final = 1
 

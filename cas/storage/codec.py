@@ -27,6 +27,9 @@ RECIPE: Final = 2
 DELTA: Final = 3
 DICTIONARY: Final = 4
 
+AS_THEY_LIE: Final = (RAW, ZSTD, RECIPE, DELTA)
+"""Codecs of records that are as good in one pack as in another."""
+
 _SMALL_BYTES: Final = 64
 """Nothing shorter gets smaller by a frame of its own."""
 

@@ -17,6 +17,7 @@ from attrs import asdict, frozen
 
 from cas.clock import Clock
 from cas.errors import BucketTaken, CasError, CorruptCatalog, NewerFormat, StorageFailed
+from cas.model.names import CLAIM
 from cas.storage.address import BucketAddress
 from cas.storage.address import parse_address as parse_address
 from cas.storage.connect import connect
@@ -24,9 +25,6 @@ from cas.storage.files import Files, translate, translate_read
 from cas.storage.probe import Probe, probe
 from cas.storage.ranges import CachedBucket
 from cas.storage.s3 import S3Bucket
-
-CLAIM: Final = "cas-store.json"
-"""Name of the claim below the prefix."""
 
 _SCHEMA: Final = "cas.bucket"
 _VERSION: Final = 1

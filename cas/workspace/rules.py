@@ -20,7 +20,7 @@ from cas.history.text import merge_text
 from cas.model.encoding import encode
 from cas.workspace.registry import AggregateType, Fields
 
-_INT_MAX: Final = 1 << 63
+_INT_END: Final = 1 << 63
 
 
 class _Absent:
@@ -139,7 +139,7 @@ def _counter(base: Any, current: Any, incoming: Any, _contents: Contents) -> Any
     if any(type(side) is not int for side in (start, current, incoming)):
         return CLASH
     total = current + incoming - start
-    return total if -_INT_MAX <= total < _INT_MAX else CLASH
+    return total if -_INT_END <= total < _INT_END else CLASH
 
 
 def _append(base: Any, current: Any, incoming: Any, _contents: Contents) -> Any:

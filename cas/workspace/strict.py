@@ -35,7 +35,7 @@ else:
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND: Final = timedelta(microseconds=1)
-_INT_MAX: Final = 1 << 63
+_INT_END: Final = 1 << 63
 
 
 # -- cattrs without coercion ---------------------------------------------------------------------
@@ -58,7 +58,7 @@ def _shown(value: Any) -> str:
 def _int(value: Any, _type: Any = None) -> int:
     if value.__class__ is not int:
         raise Invalid(f"is a whole number, not {_shown(value)}")
-    if not -_INT_MAX <= value < _INT_MAX:
+    if not -_INT_END <= value < _INT_END:
         raise Invalid("is a number of more than 64 bits")
     return value
 

@@ -26,9 +26,8 @@ from cas.trees.node import DIRECTORY, Node, NodeStore, id_of
 from cas.worktree.importer import folder_to_read, own_folder, picture_key
 from cas.worktree.scan import Notices, Walk
 from cas.worktree.statcache import load, save
-from cas.worktree.values import ImportOptions
+from cas.worktree.values import NO_OPTIONS, ImportOptions
 
-_DEFAULTS = ImportOptions()
 _READ_BYTES: Final = 1 << 20
 TEXT_BYTES_MAX: Final = WHOLE_BLOB_BYTES_MAX
 """A text diff of more than this takes minutes in any pure Python algorithm."""
@@ -94,7 +93,7 @@ class Look:
 def look_at(
     store: Store,
     folder: bytes,
-    options: ImportOptions = _DEFAULTS,
+    options: ImportOptions = NO_OPTIONS,
     *,
     keep: Callable[[bytes], bool] | None = None,
     mark: bytes = b"",
@@ -135,7 +134,7 @@ def diff_folder(
     store: Store,
     snapshot: Snapshot,
     folder: str | os.PathLike[str],
-    options: ImportOptions = _DEFAULTS,
+    options: ImportOptions = NO_OPTIONS,
     on_notices: Callable[[Notices], None] | None = None,
 ) -> Iterator[Change]:
     """What changes from a snapshot to a folder as it is now, in order of path.

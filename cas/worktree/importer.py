@@ -26,12 +26,10 @@ from cas.trees.node import DIRECTORY, Node, NodeStore, id_of
 from cas.worktree.glance import Glance, options_mark
 from cas.worktree.scan import Notices, Walk
 from cas.worktree.statcache import Key, Picture, load, save
-from cas.worktree.values import ImportOptions, OnProgress, Problem, Progress
+from cas.worktree.values import NO_OPTIONS, ImportOptions, OnProgress, Problem, Progress
 from cas.worktree.versions import Versions
 
 __all__ = ["ImportOptions", "ImportReport", "Problem", "Progress", "import_folder"]
-
-_DEFAULTS = ImportOptions()
 
 
 @frozen
@@ -180,7 +178,7 @@ def import_folder(
     branch: str = "main",
     author: str = "",
     message: str = "",
-    options: ImportOptions = _DEFAULTS,
+    options: ImportOptions = NO_OPTIONS,
     progress: OnProgress = None,
     glance: Glance | None = None,
 ) -> ImportReport:

@@ -6,6 +6,7 @@ Floor 5. Invariant: paths are relative to the folder, `str` with surrogateescape
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from cas.model.values import frozen
 
@@ -46,3 +47,6 @@ class ImportOptions:
     skip_secrets: bool = False
     gitignore: bool = False
     stat_cache: bool = True
+
+
+NO_OPTIONS: Final = ImportOptions()

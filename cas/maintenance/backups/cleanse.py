@@ -34,7 +34,7 @@ from cas.model.entry import Entry
 from cas.model.ids import body_hasher, digest_blob
 from cas.objects.packs import bit_is_set, file_name, read_footer
 from cas.objects.store import ObjectStore
-from cas.storage.codec import DELTA, RAW, RECIPE, ZSTD, encode_payload
+from cas.storage.codec import AS_THEY_LIE, RECIPE, encode_payload
 from cas.storage.header import PackHeader
 from cas.storage.pack import (
     EDGE_BASE,
@@ -47,7 +47,6 @@ from cas.storage.packing import PackBuilder
 from cas.storage.record import COMMON_GROUP
 
 _NO_SESSION: Final = bytes(16)
-_PLAIN: Final = (RAW, ZSTD, RECIPE, DELTA)
 
 
 @frozen
@@ -374,7 +373,7 @@ def _staying(pack: _Pack, body: bytes, goes: set[bytes]) -> Iterator[Made]:
         living = [scene for scene, _line, bits in pack.states if not bit_is_set(bits, number)]
         if slot.id in goes or not living:
             continue
-        if slot.codec in _PLAIN and number not in hangs:
+        if slot.codec in AS_THEY_LIE and number not in hangs:
             start = slot.payload_offset
             payload = body[start : start + slot.stored_bytes]
             yield slot.id, slot.kind, slot.codec, payload, slot.raw_bytes, slot.depth, slot.group

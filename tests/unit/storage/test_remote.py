@@ -24,11 +24,12 @@ from cas.errors import (
     UnsafeBucket,
 )
 from cas.maintenance.fsck.check import fsck
+from cas.model.names import CLAIM
 from cas.storage import connect as connecting
 from cas.storage.address import parse_address
 from cas.storage.connect import connect
 from cas.storage.probe import probe
-from cas.storage.remote import CLAIM, claim, release
+from cas.storage.remote import claim, release
 from cas.testing.bucket_contract import pack_name, put
 from tests.servers.careless import CarelessServer, careless
 from tools.services import S3Server
