@@ -19,7 +19,7 @@ from cas.history.branch import BranchEdit
 from cas.history.store import Store
 from cas.history.transaction import Transaction
 from cas.model.ids import CommitId, is_abbreviation
-from cas.model.names import branch_ref, printable, quoted, short_ref, split_path, to_text
+from cas.model.names import branch_ref, join_path, printable, quoted, short_ref, split_path
 from cas.model.objects import EntryKind, TreeEntry
 from cas.objects.content import BlobReader, Readable
 
@@ -81,7 +81,7 @@ def parse_place(text: str) -> Place:
     branch, colon, path = text.partition(":")
     if not colon or not branch or not path.strip("/"):
         raise Invalid(f"Name a file as BRANCH:PATH; {quoted(text)} names none.", place=text)
-    clean = to_text(b"/".join(split_path(path.strip("/"))))
+    clean = join_path(split_path(path.strip("/")))
     return Place(branch_ref(branch), clean, path.endswith("/"))
 
 

@@ -24,7 +24,7 @@ from cas.history.lasting import Commits, lasting
 from cas.history.log import PathFinder, renamed_from
 from cas.history.text import common, lines_of
 from cas.model.ids import CommitId, Kind
-from cas.model.names import to_text
+from cas.model.names import join_path, to_text
 from cas.model.objects import Commit, TreeEntry
 from cas.trees import paths
 from cas.trees.cursor import scan
@@ -96,7 +96,7 @@ def blame_lines(core: Core, start: CommitId, parts: Path) -> list[BlamedLine]:
         raise _missing(parts)
     if not is_file(value):
         raise WrongKind(
-            f"{_text(parts)!r} is no file; blame the directory it is in, or that it is.",
+            f"{join_path(parts)!r} is no file; blame the directory it is in, or that it is.",
             id=value[1],
             expected="file",
             actual=paths.to_entry(value).kind.name.lower(),
@@ -104,8 +104,8 @@ def blame_lines(core: Core, start: CommitId, parts: Path) -> list[BlamedLine]:
     lines = texts.get(value)
     if lines is None:
         raise Invalid(
-            f"{_text(parts)!r} is no text, or too long to compare line by line; `cas log --path` "
-            "tells which commits changed it."
+            f"{join_path(parts)!r} is no text, or too long to compare line by line; "
+            "`cas log --path` tells which commits changed it."
         )
     origin: dict[int, tuple[CommitId, Path]] = {}
     pending: _Pending[list[tuple[int, int]]] = _Pending(commits)
@@ -129,7 +129,7 @@ def blame_lines(core: Core, start: CommitId, parts: Path) -> list[BlamedLine]:
         for final, _at in rest:
             origin[final] = id, path
     return [
-        BlamedLine(at + 1, line, id, commits.get(id), _text(path))
+        BlamedLine(at + 1, line, id, commits.get(id), join_path(path))
         for at, line in enumerate(lines)
         for id, path in (origin[at],)
     ]
@@ -222,7 +222,7 @@ def blame_entries(core: Core, start: CommitId, parts: Path) -> Iterator[BlamedEn
         raise _missing(parts)
     if not entry.is_tree:
         raise WrongKind(
-            f"{_text(parts)!r} is no directory.",
+            f"{join_path(parts)!r} is no directory.",
             id=entry.id,
             expected="tree",
             actual=entry.kind.name.lower(),
@@ -254,8 +254,5 @@ def _settle(origin: dict[bytes, CommitId], names: Iterable[bytes], id: CommitId)
 
 
 def _missing(parts: Path) -> PathNotFound:
-    return PathNotFound(f"There is no {_text(parts)!r} in this revision.", path=_text(parts))
-
-
-def _text(parts: Path) -> str:
-    return to_text(b"/".join(parts))
+    path = join_path(parts)
+    return PathNotFound(f"There is no {path!r} in this revision.", path=path)

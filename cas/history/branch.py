@@ -17,7 +17,7 @@ from cas.later import Later
 from cas.limits import FOLLOW_CHANGES_MAX
 from cas.model.entry import BranchRequest
 from cas.model.ids import BlobId, CommitId, Kind, ObjectId, TreeId, as_blob_id, as_commit_id
-from cas.model.names import quoted, split_path, to_text
+from cas.model.names import join_path, quoted, split_path
 from cas.model.objects import TREE, Commit, EntryKind, TreeEntry
 from cas.objects.batch import Batch
 from cas.objects.content import Readable
@@ -204,7 +204,7 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
         if self._find(parts) is None:
             raise PathNotFound(
                 f"There is no {quoted(b'/'.join(parts))} in {self.ref}.",
-                path=to_text(b"/".join(parts)),
+                path=join_path(parts),
             )
         if parts in self._above:
             for staged in [p for p in self.staged if p[: len(parts)] == parts]:
@@ -242,7 +242,7 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
             raise PathNotFound(
                 f"There is no conflict at {quoted(b'/'.join(parts))} in {self.ref}; "
                 "`cas conflicts` lists those that there are.",
-                path=to_text(b"/".join(parts)),
+                path=join_path(parts),
             )
         if content is not None and take is not None:
             raise Invalid("Give content or a side to take, not both.")
@@ -415,7 +415,7 @@ class BranchEdit(Contents, MutableMapping[str, bytes]):
         self._core.objects.catalog.harden(reading=True)
         self._read_all = True
         for parts, _entry in paths.walk(self._preview(), self._nodes):
-            yield to_text(b"/".join(parts))
+            yield join_path(parts)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

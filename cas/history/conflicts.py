@@ -17,7 +17,7 @@ from cas.history.core import Core
 from cas.limits import STRUCTURED_BYTES_MAX
 from cas.model.encoding import decode, encode, is_extras, shape
 from cas.model.ids import Kind, TreeId
-from cas.model.names import split_path, to_bytes, to_text
+from cas.model.names import join_path, split_path, to_bytes, to_text
 from cas.model.objects import FILE, Commit, TreeEntry
 from cas.objects.batch import Batch
 from cas.trees import paths
@@ -73,7 +73,7 @@ def to_conflict(
 ) -> MergeConflict:
     """The public value of a conflict that a merge of trees found."""
     sides = (None if value is None else paths.to_entry(value) for value in (base, ours, theirs))
-    return MergeConflict(to_text(b"/".join(path)), reason, *sides)
+    return MergeConflict(join_path(path), reason, *sides)
 
 
 # -- stored ------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from attrs import frozen
 
 from cas.history.renames import Read, origins
-from cas.model.names import to_text
+from cas.model.names import join_path
 from cas.trees.merge import Path, Reason, TreeConflict, is_file
 from cas.trees.node import NodeStore, Value
 from cas.trees.paths import value_at
@@ -72,7 +72,7 @@ def follow(
         if value is None:
             left.append(moved)
         edits[moved.path] = moved.ours if value is None else value
-        followed.append(Followed(_text(origin), _text(moved.path)))
+        followed.append(Followed(join_path(origin), join_path(moved.path)))
     left.sort(key=lambda clash: clash.path)
     return Following(edits, tuple(left), tuple(followed))
 
@@ -138,7 +138,3 @@ class _Search:
             back = origins(self._sides.base, side, self._nodes, self._read)
             found = self._moves[side] = back, {old: new for new, old in back.items()}
         return found
-
-
-def _text(path: Path) -> str:
-    return to_text(b"/".join(path))

@@ -27,7 +27,7 @@ from cas.limits import (
     RENAME_STEPS_MAX,
 )
 from cas.model.ids import ObjectId
-from cas.model.names import split_path, to_text
+from cas.model.names import join_path, split_path
 from cas.model.objects import EntryKind
 from cas.trees.node import NodeStore
 from cas.trees.paths import Path, diff_paths
@@ -78,7 +78,7 @@ def origins(old: bytes, new: bytes, nodes: NodeStore, read: Read) -> Mapping[Pat
     None is found where more than RENAME_CANDIDATES_MAX files went and came.
     """
     every = (
-        classify(to_text(b"/".join(path)), before, after)
+        classify(join_path(path), before, after)
         for path, before, after in diff_paths(old, new, nodes)
         if before is None or after is None
     )

@@ -27,7 +27,7 @@ from cas.history.view import Ref, View
 from cas.limits import RETENTION_TRIES
 from cas.model.entry import Entry
 from cas.model.ids import CommitId, ObjectId, TreeId
-from cas.model.names import HEADS, HOLDS, HORIZON_REF, PINS, TAGS, count, short_ref, to_text
+from cas.model.names import HEADS, HOLDS, HORIZON_REF, PINS, TAGS, count, join_path, short_ref
 from cas.model.objects import Commit, TreeEntry
 from cas.objects.batch import Batch
 from cas.trees import paths
@@ -320,7 +320,7 @@ def given_up(core: Core, plan: RetentionPlan) -> Iterator[GivenUp]:
         for path, entry in sorted((gone or {}).items(), key=lambda pair: pair[0]):
             if (path, entry.id) not in told:
                 told.add((path, entry.id))
-                yield GivenUp(item.id, to_text(b"/".join(path)), entry)
+                yield GivenUp(item.id, join_path(path), entry)
 
 
 def _nearest_children(core: Core, plan: RetentionPlan) -> dict[CommitId, CommitId]:

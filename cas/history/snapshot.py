@@ -12,7 +12,7 @@ from typing import TypeVar, overload
 
 from cas.errors import PathNotFound, WrongKind
 from cas.model.ids import CommitId, Kind, TreeId
-from cas.model.names import split_path, to_text
+from cas.model.names import join_path, split_path, to_text
 from cas.model.objects import Commit, EntryKind, TreeEntry
 from cas.model.values import frozen
 from cas.objects.content import BlobReader
@@ -136,7 +136,7 @@ class Snapshot(Contents):
         for parts, value in paths.walk(
             entry.id, self._nodes, prefix=prefix, directories=directories
         ):
-            yield to_text(b"/".join(parts)), value
+            yield join_path(parts), value
 
     def read(self, path: str | bytes) -> bytes:
         """Content of the file, or target of the link, at `path`. Raises `PathNotFound`."""
@@ -173,7 +173,7 @@ class Snapshot(Contents):
         """What changes from this snapshot to `other`, in order of path, lazily."""
         nodes = self._nodes
         for parts, old, new in paths.diff_paths(self.tree, other.tree, nodes, ahead=nodes.warm):
-            yield classify(to_text(b"/".join(parts)), old, new)
+            yield classify(join_path(parts), old, new)
 
     # -- Mapping -----------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ tree node or the refs tree may hold, and nothing else is. Names are bytes inside
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
@@ -140,6 +141,11 @@ def to_bytes(name: str | bytes) -> bytes:
 def to_text(name: bytes) -> str:
     """A name for people and for `str` paths; bytes that are not UTF-8 become surrogates."""
     return name.decode("utf-8", "surrogateescape")
+
+
+def join_path(parts: Iterable[bytes]) -> str:
+    """What `split_path` gave, as a path for people and programs; "" for no names."""
+    return b"/".join(parts).decode("utf-8", "surrogateescape")
 
 
 def count(number: int, one: str, many: str = "") -> str:

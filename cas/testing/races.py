@@ -21,7 +21,7 @@ import attrs
 import cas
 from cas.history.store import Store
 from cas.model.ids import CommitId, TreeId
-from cas.model.names import to_text
+from cas.model.names import join_path
 from cas.testing.attempts import Attempt, History, Made, Moved, read_log
 from cas.trees import paths
 from cas.trees.node import DIRECTORY
@@ -138,7 +138,7 @@ def _moves(store: Store, changes: Sequence[Any]) -> Iterator[Moved]:
             nodes,
         )
         files = {
-            to_text(b"/".join(parts)): None if after is None else bytes(after.id)
+            join_path(parts): None if after is None else bytes(after.id)
             for parts, _before, after in differ
         }
         yield Moved(
@@ -157,4 +157,4 @@ def _state(store: Store, seq: int) -> Mapping[str, Mapping[str, bytes]]:
 
 def _files(store: Store, tree: bytes) -> dict[str, bytes]:
     nodes = store.objects.tree_nodes(DIRECTORY)
-    return {to_text(b"/".join(parts)): bytes(entry.id) for parts, entry in paths.walk(tree, nodes)}
+    return {join_path(parts): bytes(entry.id) for parts, entry in paths.walk(tree, nodes)}

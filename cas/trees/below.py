@@ -9,7 +9,7 @@ from collections.abc import Container, Mapping
 
 from cas.errors import InvalidName, WrongKind
 from cas.model.ids import BlobId
-from cas.model.names import to_text
+from cas.model.names import join_path
 from cas.model.objects import TREE, EntryKind
 from cas.trees.node import Value
 
@@ -35,7 +35,7 @@ def refuse_both(
 
 def both_kinds(parts: Path, tag: int) -> InvalidName:
     """The error for edits that set a path as a file or link, and something below it."""
-    path = to_text(b"/".join(parts))
+    path = join_path(parts)
     kind = EntryKind(tag).name.lower()
     return InvalidName(
         f"The same edits set {path!r} as a {kind} and something below it; leave out one.",
@@ -48,7 +48,7 @@ def below_file(parts: Path, value: Value, own: bool) -> WrongKind | InvalidName:
     """The error for a write below a file or link; `own`: the same edits have set that."""
     if own:
         return both_kinds(parts, value[0])
-    path = to_text(b"/".join(parts))
+    path = join_path(parts)
     kind = EntryKind(value[0]).name.lower()
     return WrongKind(
         f"{path!r} is a {kind}, so nothing can be written below it; "

@@ -15,7 +15,7 @@ from typing import Final
 from cas.errors import InvalidName, LimitExceeded
 from cas.limits import ID_BYTES, PATH_BYTES_MAX, PATH_DEPTH_MAX, WALK_ENTRIES_MAX
 from cas.model.ids import BlobId, TreeId
-from cas.model.names import check_entry_name, to_text
+from cas.model.names import check_entry_name, join_path
 from cas.model.objects import TREE, EntryKind, TreeEntry
 from cas.trees.below import below_file
 from cas.trees.build import Summary, summarize
@@ -416,7 +416,7 @@ def split(value: Value | None) -> tuple[Value | None, bytes]:
 def _check_depth(path: Path, *trees: bytes) -> None:
     """Refuse a directory so deep that what is in it has no legal path."""
     if len(path) >= PATH_DEPTH_MAX and any(tree != _EMPTY for tree in trees):
-        raise _too_deep(repr(to_text(b"/".join(path[:4]))) + "…")
+        raise _too_deep(repr(join_path(path[:4])) + "…")
 
 
 def _too_deep(place: str) -> LimitExceeded:

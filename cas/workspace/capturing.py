@@ -12,7 +12,7 @@ from typing import Any, Final
 from cas.history.branch import BranchEdit
 from cas.history.snapshot import Change, classify
 from cas.model.ids import BlobId, Kind
-from cas.model.names import printable, to_text
+from cas.model.names import join_path, printable
 from cas.model.objects import EntryKind, TreeEntry
 from cas.trees import paths
 from cas.trees.node import NodeStore
@@ -76,7 +76,7 @@ class Capture:
             reason = shape_clash(path, removed, self._entry_at, self._files_below)
             reason = reason or _too_long(declared, new.size)
             if reason is not None:
-                text = text_of(path)
+                text = join_path(path)
                 self.problems.append(Problem(text, "refused", f"{printable(text)}: {reason}"))
                 continue
             name = b"/".join(path)
@@ -123,7 +123,7 @@ class Capture:
 
     def _merge(self, both: Both, incoming: TreeEntry | None) -> None:
         """Merge an artifact that folder and store changed, by the rules of its type."""
-        name = text_of(both.path)
+        name = join_path(both.path)
         settler = self._uow.settler(ARTIFACTS.context)
         current = self._uow.artifacts.find_one(name)
         model = current or Artifact(id=name, content=BlobId(bytes(32)), size_bytes=0)
@@ -187,11 +187,6 @@ def set_entry(edit: BranchEdit, path: Parts, entry: TreeEntry | None) -> None:
         edit.drop(b"/".join(path))
     else:
         edit.put_entry(b"/".join(path), entry)
-
-
-def text_of(path: Parts) -> str:
-    """A path for people and programs."""
-    return to_text(b"/".join(path))
 
 
 def changes_of(steps: Iterable[Step]) -> tuple[Change, ...]:

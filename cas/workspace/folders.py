@@ -40,11 +40,11 @@ from cas.history.transaction import Transaction
 from cas.limits import FOLDER_NEW_MAX, FOLDER_ROUNDS_MAX, WORK_ATTEMPTS_MAX
 from cas.model.entry import Entry
 from cas.model.ids import CommitId, TreeId
-from cas.model.names import HEADS, printable, to_text
+from cas.model.names import HEADS, join_path, printable, to_text
 from cas.trees import paths
 from cas.trees.node import DIRECTORY, NodeStore
 from cas.workspace.belonging import unexplained
-from cas.workspace.capturing import ARTIFACTS, Capture, changes_of, set_entry, text_of
+from cas.workspace.capturing import ARTIFACTS, Capture, changes_of, set_entry
 from cas.workspace.checkouts import EXTERNAL, Checkout, find_checkout, folder_branch, unit_on
 from cas.workspace.layout import CONFLICTS, FILES, context_branch, snapshot_of
 from cas.workspace.links import check_id
@@ -146,8 +146,8 @@ class Folder:
             sides.checkout,
             changes_of(every),
             changes_of(there),
-            tuple(text_of(each.path) for each in plan.both),
-            tuple(map(text_of, plan.held)),
+            tuple(join_path(each.path) for each in plan.both),
+            tuple(map(join_path, plan.held)),
             sides.problems,
         )
 
@@ -218,13 +218,13 @@ class Folder:
         found = {}
         for path, change in _diff(base, look.root, look.nodes).items():
             old, new = change
-            if new is None and unclear and _is_below(text_of(path), unclear):
+            if new is None and unclear and _is_below(join_path(path), unclear):
                 continue
             if old is None:
                 try:
-                    check_id(text_of(path), path=True)
+                    check_id(join_path(path), path=True)
                 except InvalidName as error:
-                    text = text_of(path)
+                    text = join_path(path)
                     message = (
                         f"{printable(text)}: no artifact can have this name: it {error.reason}"
                     )
@@ -285,7 +285,7 @@ class Folder:
             tuple(done.merged),
             tuple(done.conflicts),
             tuple(done.written.values()),
-            tuple(map(text_of, held)),
+            tuple(map(join_path, held)),
             problems,
             tuple(done.secrets),
             done.entry,

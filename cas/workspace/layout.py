@@ -19,7 +19,7 @@ from cas.history.snapshot import Snapshot
 from cas.history.view import View
 from cas.model.entry import Entry
 from cas.model.ids import BlobId, CommitId, TreeId
-from cas.model.names import HEADS, check_ref_name, split_path, to_text
+from cas.model.names import HEADS, check_ref_name, join_path, split_path, to_text
 from cas.model.objects import TREE
 from cas.trees import paths
 from cas.trees.cursor import get
@@ -172,7 +172,7 @@ def changed_records(
     if known is not None:
         for parts, was, now in known:
             collection = to_text(parts[0])
-            id = to_text(b"/".join(parts[1:]))
+            id = join_path(parts[1:])
             yield RecordChange(*where, collection, id, _blob(was), _blob(now), type_in(collection))
         return
     for name, before, after in diff(
@@ -196,7 +196,7 @@ def changed_records(
             for parts, was_below, is_below in paths.diff_values(
                 old_tree, new_tree, nodes, prefix=(name, part), ahead=nodes.warm
             ):
-                id = to_text(b"/".join(parts[1:]))
+                id = join_path(parts[1:])
                 yield RecordChange(*head, id, _blob(was_below), _blob(is_below), type)
 
 

@@ -19,7 +19,7 @@ from cas.history.snapshot import Snapshot
 from cas.history.store import Store
 from cas.history.transaction import Transaction
 from cas.model.ids import BlobId, Kind
-from cas.model.names import to_text
+from cas.model.names import join_path
 from cas.model.objects import EntryKind, TreeEntry
 from cas.workspace.artifacts import Artifact
 from cas.workspace.clashes import OpenConflict, conflict_error, read_changed, shape_error
@@ -84,7 +84,7 @@ class Settler:
                 self._check_conditions(clash)
             if not (clash.written or clash.read):
                 continue
-            place = place_of(to_text(b"/".join(clash.path)))
+            place = place_of(join_path(clash.path))
             if place.kind == "file":
                 files[place.id] = clash
                 continue
@@ -103,7 +103,7 @@ class Settler:
             raise self._moved(clash)
 
     def _moved(self, clash: Clash) -> RefConflict:
-        path = to_text(b"/".join(clash.path))
+        path = join_path(clash.path)
         return RefConflict(
             f"{path} in {self._edit.ref} was changed by another unit of work; nothing was "
             "committed. Begin again from the new state.",
@@ -113,7 +113,7 @@ class Settler:
         )
 
     def _check_conditions(self, clash: Clash) -> None:
-        place = place_of(to_text(b"/".join(clash.path)))
+        place = place_of(join_path(clash.path))
         for condition in self.conditions:
             if place.kind != "record" or condition.type.collection != place.collection:
                 continue

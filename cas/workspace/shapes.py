@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from cas.errors import AggregateExists
 from cas.history.branch import BranchEdit, Path
-from cas.model.names import quoted, split_path, to_text
+from cas.model.names import join_path, quoted, split_path
 from cas.model.objects import EntryKind
 from cas.trees import paths
 from cas.trees.node import NodeStore
@@ -29,7 +29,7 @@ def check_room(edit: BranchEdit, nodes: NodeStore, type: AggregateType, id: str)
         parts = tuple(place.encode("utf-8", "surrogateescape").split(b"/"))
         way = _file_above(edit, nodes, parts) or _first_below(edit, nodes, place, parts)
         if way is not None:
-            taken = to_text(b"/".join(way)).partition("/")[2]
+            taken = join_path(way).partition("/")[2]
             folder, other = sorted((taken, id), key=len)
             raise AggregateExists(
                 f"The {type.name} {quoted(taken)} is there already, and {quoted(folder)} "

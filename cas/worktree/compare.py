@@ -17,7 +17,7 @@ from cas.history.store import Store
 from cas.history.text import Block, common, lines_of
 from cas.limits import WHOLE_BLOB_BYTES_MAX
 from cas.model.ids import Kind, digest_of, digest_parts
-from cas.model.names import to_bytes, to_text
+from cas.model.names import join_path, to_bytes, to_text
 from cas.model.objects import EntryKind
 from cas.objects.content import Readable
 from cas.objects.store import ObjectStore
@@ -147,7 +147,7 @@ def diff_folder(
     if on_notices is not None:
         on_notices(seen.notices)
     for parts, old, new in paths.diff_paths(snapshot.tree, seen.root, seen.nodes):
-        yield classify(to_text(b"/".join(parts)), old, new)
+        yield classify(join_path(parts), old, new)
 
 
 def text_diff(

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Callable
 
 from cas.limits import WHOLE_BLOB_BYTES_MAX
-from cas.model.names import printable, to_text
+from cas.model.names import join_path, printable
 from cas.model.objects import EntryKind
 from cas.objects.content import Readable
 from cas.worktree.below import Below, Parts
@@ -33,7 +33,7 @@ def take(below: Below, path: Parts, put: Put) -> Problem | None:
         fault = failure(error)
     if fault is None:
         return None
-    text = to_text(b"/".join(path))
+    text = join_path(path)
     return Problem(text, fault.reason, f"{printable(text)}: {fault.message}")
 
 

@@ -26,7 +26,7 @@ from attrs import frozen
 from cas.errors import Corrupt, NotFound
 from cas.limits import LINK_TARGET_BYTES_MAX, WHOLE_BLOB_BYTES_MAX
 from cas.model.ids import Kind
-from cas.model.names import printable, to_text
+from cas.model.names import join_path, printable
 from cas.model.objects import EntryKind, TreeEntry
 from cas.objects.ahead import contents_ahead
 from cas.objects.store import ObjectStore
@@ -53,7 +53,7 @@ class Step:
     @property
     def text(self) -> str:
         """The path for people and programs."""
-        return to_text(b"/".join(self.path))
+        return join_path(self.path)
 
 
 @frozen
