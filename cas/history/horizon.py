@@ -130,7 +130,7 @@ def read_horizon(core: Core, batch: Batch | None, target: bytes) -> Horizon:
 # -- what holds at a moment ------------------------------------------------------------------------
 
 # Of each store the refs tree that was asked about last, and what it says: a snapshot must not
-# look into two trees to learn that nothing was thinned.
+# look into two trees to learn that nothing was thinned. Any thread: it is replaced as a whole.
 _KNOWN: WeakKeyDictionary[ObjectStore, tuple[bytes, bytes | None, Horizon]] = WeakKeyDictionary()
 
 

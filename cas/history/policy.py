@@ -90,7 +90,8 @@ def decode_policy(data: bytes) -> tuple[Protection, ...]:
     return tuple(Protection(pattern, RefRule(rule)) for pattern, rule in fields[1])
 
 
-# What was read last of each store: a commit must not read two objects for it.
+# What was read last of each store: a commit must not read two objects for it. Any thread: it is
+# replaced as a whole.
 _KNOWN: WeakKeyDictionary[ObjectStore, tuple[bytes, tuple[Protection, ...]]] = WeakKeyDictionary()
 
 

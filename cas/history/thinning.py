@@ -56,7 +56,8 @@ class _Examined:
     fresh: frozenset[bytes]
 
 
-# What was examined last of each store, on its way to the gate.
+# What was examined last of each store, on its way to the gate. Any thread: it is replaced as a
+# whole, and whoever finds that of another target examines its own.
 _EXAMINED: WeakKeyDictionary[ObjectStore, _Examined] = WeakKeyDictionary()
 
 
@@ -88,7 +89,7 @@ def stage_horizon(
     return ObjectId(batch.put(Kind.TAG, tag.encode()))
 
 
-def examine(core: Core, batch: Batch, moment: Moment, target: bytes) -> None:
+def examine(core: Core, batch: Batch, moment: Moment, target: bytes) -> _Examined:
     """Compare a new horizon with every state up to `moment`; the gate then looks only behind it.
 
     Raises `HorizonFixed`, `Invalid`, `OnHold`, and `RefConflict` where a ref points at what is
@@ -113,6 +114,7 @@ def examine(core: Core, batch: Batch, moment: Moment, target: bytes) -> None:
                 raise Invalid(f"Only commits are thinned, and {id.hex()[:12]} is none.")
         _refuse(core, batch, fresh, live_targets(core, moment, horizon.seq))
     _EXAMINED[core.objects] = examined
+    return examined
 
 
 def _fresh(core: Core, batch: Batch, before: Horizon, after: Horizon) -> frozenset[bytes]:
@@ -223,8 +225,7 @@ def _check_move(core: Core, batch: Batch, moment: Moment, change: RefChange) -> 
         raise _fixed("The horizon never moves back", before)
     examined = _EXAMINED.get(core.objects)
     if examined is None or examined.target != change.new or examined.before != before:
-        examine(core, batch, moment, change.new)
-        examined = _EXAMINED[core.objects]
+        examined = examine(core, batch, moment, change.new)
     elif examined.seq < moment.seq and examined.fresh:
         since = targets_since(core, examined.seq, moment.seq)
         _refuse(core, batch, examined.fresh, since)

@@ -78,7 +78,8 @@ def decode_tombstone(id: bytes, data: bytes) -> Tombstone:
 
 # -- what holds ------------------------------------------------------------------------------------
 
-# Of each store the refs tree that was asked about last, and the directory that it leads to.
+# Of each store the refs tree that was asked about last, and the directory that it leads to. Any
+# thread: it is replaced as a whole.
 _KNOWN: WeakKeyDictionary[ObjectStore, tuple[bytes, bytes]] = WeakKeyDictionary()
 
 
