@@ -19,7 +19,7 @@ import click
 from cas.cli.files import write_file
 from cas.cli.form import columns, size
 from cas.cli.front import Front, pass_front
-from cas.cli.options import CasCommand, default_author
+from cas.cli.options import CasCommand, default_author, needed
 from cas.cli.output import Output
 from cas.commands.objects import Counted, open_file
 from cas.commands.workspace import SPRINT_VERBS, linked, move_sprint, row_of, time_of
@@ -77,12 +77,6 @@ def _text(given: str) -> str:
         return sys.stdin.buffer.read().decode().removesuffix("\n")
     except UnicodeDecodeError as error:
         raise click.UsageError("What standard input gave is no text in UTF-8.") from error
-
-
-def _argument(name: str | None, what: str) -> str:
-    if name is None:
-        raise click.UsageError(f"Give {what}.")
-    return name
 
 
 def _show(out: Output, schema: str, values: list[Aggregate], lines: Iterator[str]) -> None:
@@ -208,7 +202,7 @@ def memory(
             learnt = None if source is None else linked(space, source)
             with space.unit_of_work(default_author(), "a memory") as uow:
                 made = uow.memories.note(
-                    _text(_argument(text, "the TEXT to remember")),
+                    _text(needed(text, "the TEXT to remember")),
                     agent=agent,
                     kind=kind,
                     tags=tags,
@@ -225,7 +219,7 @@ def memory(
             _show(out, "memory", [stored], iter([stored.id]))
             return
         if action == "rm":
-            id = _whole(space.memories, _argument(text, "the ID of a memory"))
+            id = _whole(space.memories, needed(text, "the ID of a memory"))
             with space.unit_of_work(default_author(), f"remove memory {id}") as uow:
                 gone = uow.memories.get(id)
                 uow.memories.remove(gone)
@@ -243,10 +237,10 @@ def memory(
             if len(listed) < len(found):
                 out.note(f"{len(found) - len(listed)} archived left out; --archived lists them")
         elif action == "show":
-            one = memories.get(_whole(memories, _argument(text, "the ID of a memory")))
+            one = memories.get(_whole(memories, needed(text, "the ID of a memory")))
             _show(out, "memory", [one], _fields(one))
         else:
-            id = _argument(text, "the ID of a memory")
+            id = needed(text, "the ID of a memory")
             with suppress(AggregateNotFound):
                 id = _whole(memories, id)  # One that was removed has to be named whole.
             _history(out, "memory", memories, id)
@@ -311,7 +305,7 @@ def artifact(
         _none(file, action)
     with _in_words(), front.space(branch, write=action in ("put", "rm")) as space:
         if action in ("put", "rm"):
-            target = _argument(name, "the NAME of an artifact")
+            target = needed(name, "the NAME of an artifact")
             origins = [linked(space, each) for each in made_from]
             with space.unit_of_work(default_author(), f"{action} {target}"[:200]) as uow:
                 if action == "put":
@@ -346,7 +340,7 @@ def artifact(
             rows = [(str(a.size_bytes), a.kind.value, printable(a.name)) for a in found]
             _show(out, "artifact", list(found), iter(columns(rows)))
             return
-        target = _argument(name, "the NAME of an artifact")
+        target = needed(name, "the NAME of an artifact")
         if action == "get":
             _get(out, artifacts, target, file)
         elif action == "show":
@@ -405,11 +399,11 @@ def sprint(
     with _in_words(), front.space(branch, write=writes) as space:
         if action in SPRINT_VERBS:
             now_us = space.store.objects.clock.wall_us()
-            which = _argument(id, "the ID of a sprint")
+            which = needed(id, "the ID of a sprint")
             move_sprint(space, which, action, actor=default_author(), now_us=now_us)
         elif action == "add":
             with space.unit_of_work(default_author(), "a sprint") as uow:
-                which = _argument(id, "the ID of the new sprint")
+                which = needed(id, "the ID of the new sprint")
                 made = uow.sprints.add(Sprint(id=which, name=name or which, goal=goal))
                 uow.event("sprint.planned", {"id": which}, about=made)
                 uow.commit()
@@ -419,9 +413,9 @@ def sprint(
             rows = [(printable(s.id), s.state.value, printable(s.name)) for s in found]
             _show(out, "sprint", list(found), iter(columns(rows)))
         elif action == "history":
-            _history(out, "sprint", sprints, _argument(id, "the ID of a sprint"))
+            _history(out, "sprint", sprints, needed(id, "the ID of a sprint"))
         else:
-            one = sprints.get(_argument(id, "the ID of a sprint"))
+            one = sprints.get(needed(id, "the ID of a sprint"))
             lines = iter([f"{one.id} {one.state}"]) if writes else _fields(one)
             _show(out, "sprint", [one], lines)
 

@@ -146,6 +146,15 @@ class _FolderType(click.Path):
 FOLDER = _FolderType(file_okay=False)
 
 
+def needed(argument: str | None, what: str) -> str:
+    """An argument that not every action of a command takes, and this one does. Raises
+    `click.UsageError` where it was not given.
+    """
+    if argument is None:
+        raise click.UsageError(f"Give {what}.")
+    return argument
+
+
 def said_json(arguments: list[str]) -> bool:
     """Whether --json stands among arguments that may not even parse."""
     before = arguments[: arguments.index("--")] if "--" in arguments else arguments

@@ -14,7 +14,7 @@ import click
 
 from cas.cli.form import columns, count
 from cas.cli.front import Front, pass_front, tell_purged
-from cas.cli.options import CasCommand, default_author
+from cas.cli.options import CasCommand, default_author, needed
 from cas.cli.output import Output
 from cas.commands.workspace import archived_count
 from cas.model.names import printable, quoted
@@ -109,19 +109,13 @@ def workspace(front: Front, /, action: str, name: str | None, branch: str, **sai
                 out.lines(map(printable, names))
         elif action == "export":
             gone: list[str] = []
-            number = export_folder(space, _argument(name, "the folder to write"), gone)
+            number = export_folder(space, needed(name, "the folder to write"), gone)
             tell(out, f"{count(number, 'artifact')} written", files=number, purged=gone)
             tell_purged(front, gone)
         elif action == "import":
-            import_module("cas.cli.importing").act(front, space, _argument(name, "what to import"))
+            import_module("cas.cli.importing").act(front, space, needed(name, "what to import"))
         else:
-            _branching(out, space, action, _argument(name, "the NAME of a branch"), said["keep"])
-
-
-def _argument(name: str | None, what: str) -> str:
-    if name is None:
-        raise click.UsageError(f"Give {what}.")
-    return name
+            _branching(out, space, action, needed(name, "the NAME of a branch"), said["keep"])
 
 
 def tell(out: Output, text: str, **fields: Any) -> None:

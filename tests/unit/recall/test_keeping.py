@@ -185,12 +185,16 @@ def test_one_thread_that_ends(store: Store) -> None:
     recall.close()
 
 
-def test_it_ends_with_its_store(folder: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_ends_with_its_store(
+    folder: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """A store that is closed under it ends the thread, and nothing is said."""
     monkeypatch.setattr(keeping, "_PAUSE_S", 0.001)
     recall = Recall(folder)
     recall.keep_up()
     commit(folder, memory("a", SENTENCES[0]))
-    folder.close()
-    until(lambda: all(thread.name != "cas-recall" for thread in threading.enumerate()))
+    with caplog.at_level("WARNING", "cas"):
+        folder.close()
+        until(lambda: all(thread.name != "cas-recall" for thread in threading.enumerate()))
     recall.close()
+    assert not caplog.records
