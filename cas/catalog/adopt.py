@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from typing import cast
 
+from cas.catalog.catalog import MIRRORED
 from cas.catalog.place import ancestor, place_of, recorded, refuse_linked
 from cas.catalog.sqlite import open_catalog
 from cas.catalog.statements import SqliteReader, SqliteWriter
@@ -44,8 +45,8 @@ def adopt_catalog(path: str, locks: str, lineage_id: bytes | None) -> bool:
                 writer.set_meta({"lineage_id": lineage_id, "ancestry": before + old})
                 # The first segment of a lineage repeats the entry that it goes on from, so that
                 # what the old one may still write into packs is known to be the older.
-                mirrored = writer.cursor("mirrored") or 0
-                writer.set_cursor("mirrored", max(0, min(mirrored, writer.head().seq - 1)))
+                mirrored = writer.cursor(MIRRORED) or 0
+                writer.set_cursor(MIRRORED, max(0, min(mirrored, writer.head().seq - 1)))
                 for session in writer.sessions():
                     writer.drop_session(session.id)
         return True

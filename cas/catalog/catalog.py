@@ -20,11 +20,17 @@ DELTAS: Final = "deltas"
 DICTIONARIES: Final = "dictionaries"
 """Feature: objects may be stored beside a dictionary that many of them share."""
 
-NUMBER_MAX: Final = (1 << 63) - 1
-"""Larger than the number of any pack."""
-
 ARCHIVE: Final = "archive"
 """Feature: entries of the journal may lie in packs alone, and rows of `archive` stand for them."""
+
+MIRRORED: Final = "mirrored"
+"""Cursor: seq of the last entry that stands in an installed segment of this lineage."""
+
+SETTLED: Final = "settled"
+"""Cursor: written anew to settle a commit whose answer was lost; nobody reads it."""
+
+NUMBER_MAX: Final = (1 << 63) - 1
+"""What a catalog can count to: packs, entries."""
 
 
 @frozen

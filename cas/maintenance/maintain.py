@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Final
 
+from cas.catalog.catalog import MIRRORED
 from cas.catalog.trim import Trims
 from cas.errors import AccessDenied, CasError, StorageFull, Unavailable
 from cas.history.automatic import MAINTAINED
@@ -33,7 +34,7 @@ from cas.maintenance.purge import finish_purges, unfinished_purges
 from cas.maintenance.remembered import Remembered
 from cas.model.names import count
 from cas.objects.archive import archive_some, lacking, old_entries, renew_homes
-from cas.objects.mirror import MIRRORED, is_due
+from cas.objects.mirror import is_due
 
 _TIMES_FILE: Final = "maintain.json"
 _SHARE: Final = 8

@@ -10,14 +10,13 @@ import os
 
 from attrs import frozen
 
-from cas.catalog.catalog import PackRow
+from cas.catalog.catalog import MIRRORED, PackRow
 from cas.errors import Corrupt
 from cas.history.store import Store
 from cas.maintenance.folder import CACHE, CATALOG, PACKS, files
 from cas.maintenance.fsck.extent import Ledger
 from cas.maintenance.fsck.known import Known, code_of, split_code
 from cas.model.ids import Kind
-from cas.objects.mirror import MIRRORED
 from cas.objects.packs import bit_is_set, file_name, read_footer
 from cas.objects.store import ObjectStore
 from cas.storage.address import is_address

@@ -16,14 +16,14 @@ from collections.abc import Collection, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from cas.catalog.catalog import ArchiveRow, CatalogReader, CatalogWriter, EntryRow
+from cas.catalog.catalog import MIRRORED, ArchiveRow, CatalogReader, CatalogWriter, EntryRow
 from cas.errors import CasError, Corrupt, NotFound, Unavailable
 from cas.later import Later
 from cas.model.entry import Entry
 from cas.model.ids import Kind, digest_of
 from cas.model.segment import Segment, split_ancestry
 from cas.model.values import frozen
-from cas.objects.mirror import MIRRORED, is_full, runs_behind, segment_of
+from cas.objects.mirror import is_full, runs_behind, segment_of
 from cas.objects.packs import State, bit_is_set
 from cas.objects.store import ObjectStore
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
-from cas.catalog.catalog import Catalog, EntryRow, Meta
+from cas.catalog.catalog import MIRRORED, Catalog, EntryRow, Meta
 from cas.later import Later
 from cas.limits import MIB, Thresholds
 from cas.model.entry import entry_hash
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 else:
     # A check asks what is mirrored, and writes nothing.
     pipeline = Later("cas.objects.pipeline")
-
-MIRRORED: Final = "mirrored"
-"""The cursor: seq of the last entry that stands in an installed segment of this lineage."""
 
 _SEGMENT_ENTRIES: Final = 4096
 _SEGMENT_BYTES: Final = 1 * MIB

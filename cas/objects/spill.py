@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from cas.catalog.catalog import DICTIONARIES, Turn
+from cas.catalog.catalog import DICTIONARIES, MIRRORED, Turn
 from cas.errors import Condemned, Corrupt, WasPurged
 from cas.limits import Thresholds
 from cas.model.ids import Kind, digest_of
@@ -40,7 +40,7 @@ from cas.objects.gather import (
     wanted,
 )
 from cas.objects.lessons import COPIES, Rest
-from cas.objects.mirror import MIRRORED, stage_segments
+from cas.objects.mirror import stage_segments
 from cas.objects.packs import PackInfo, pack_name
 from cas.objects.segments import homes
 from cas.objects.store import ObjectStore

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from cas.catalog.catalog import Catalog, CatalogReader, CatalogWriter, Head, Meta, PackRow
+from cas.catalog.catalog import SETTLED, Catalog, CatalogReader, CatalogWriter, Head, Meta, PackRow
 from cas.clock import Clock
 from cas.errors import (
     CasError,
@@ -426,7 +426,7 @@ class ObjectStore:
         """
         with self.catalog.write() as writer:
             found = happened(writer)
-            writer.set_cursor("settled", writer.head().version)
+            writer.set_cursor(SETTLED, writer.head().version)
         return found
 
     def close(self) -> None:

@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from cas.catalog.catalog import Catalog, CatalogReader
-from cas.objects.mirror import MIRRORED
+from cas.catalog.catalog import MIRRORED, Catalog, CatalogReader
 from cas.objects.packs import file_name
 from cas.storage.bucket import Bucket
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import attrs
 
-from cas.catalog.catalog import CatalogReader
+from cas.catalog.catalog import MIRRORED, CatalogReader
 from cas.errors import CasError, CorruptPack, NotFound
 from cas.history.horizon import horizon_at, horizon_now
 from cas.history.store import Store
@@ -21,7 +21,6 @@ from cas.model.entry import Entry, genesis_hash, txid_from_key
 from cas.model.ids import BlobId, Kind, ObjectId
 from cas.model.segment import Segment
 from cas.objects.children import children
-from cas.objects.mirror import MIRRORED
 from cas.objects.packs import Copy, read_footer
 from cas.storage.codec import RECIPE
 from cas.testing.model import Model, Progress, Refs

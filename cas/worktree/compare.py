@@ -17,7 +17,7 @@ from cas.history.store import Store
 from cas.history.text import Block, common, lines_of
 from cas.limits import WHOLE_BLOB_BYTES_MAX
 from cas.model.ids import Kind, digest_of, digest_parts
-from cas.model.names import join_path, to_bytes, to_text
+from cas.model.names import join_path, to_bytes
 from cas.model.objects import EntryKind
 from cas.objects.content import Readable
 from cas.objects.store import ObjectStore

@@ -14,13 +14,12 @@ from typing import Final
 
 from attrs import frozen
 
-from cas.catalog.catalog import CatalogReader, Head, PackRow
+from cas.catalog.catalog import MIRRORED, CatalogReader, Head, PackRow
 from cas.errors import BackupMismatch, CorruptJournal
 from cas.maintenance.backups.increment import Index
 from cas.maintenance.backups.vault import check_of
 from cas.model.entry import Entry, entry_hash
 from cas.model.segment import split_ancestry
-from cas.objects.mirror import MIRRORED
 from cas.objects.store import ObjectStore
 from cas.trees.node import REFS
 

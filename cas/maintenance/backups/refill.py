@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, Protocol
 
 from attrs import frozen
 
-from cas.catalog.catalog import Catalog, CatalogWriter, Meta
+from cas.catalog.catalog import MIRRORED, Catalog, CatalogWriter, Meta
 from cas.catalog.place import ancestor
 from cas.catalog.sqlite import create_catalog, open_catalog
 from cas.clock import Clock
@@ -24,7 +24,6 @@ from cas.limits import MIB
 from cas.maintenance.backups.increment import Index, Origin, State
 from cas.maintenance.backups.vault import Vault
 from cas.model.entry import Entry, entry_hash, genesis_hash
-from cas.objects.mirror import MIRRORED
 from cas.objects.store import ObjectStore
 from cas.trees.node import REFS
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final, cast
 
-from cas.catalog.catalog import EntryRow, Meta
+from cas.catalog.catalog import MIRRORED, EntryRow, Meta
 from cas.catalog.gate import FileGate, NoGate
 from cas.catalog.place import ancestor
 from cas.catalog.sqlite import SqliteCatalog, create_catalog
@@ -30,7 +30,7 @@ from cas.maintenance.repair.rescue import build_pack
 from cas.model.entry import Entry
 from cas.model.ids import Kind, digest_of
 from cas.model.segment import Segment
-from cas.objects.mirror import MIRRORED, cut
+from cas.objects.mirror import cut
 from cas.objects.packs import pack_name
 from cas.objects.writer import write_file
 from cas.storage.bucket import Bucket

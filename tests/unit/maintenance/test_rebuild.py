@@ -11,13 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import cas
+from cas.catalog.catalog import MIRRORED
 from cas.errors import CannotRepair, CasError, Closed, CorruptCatalog, NotAsExpected, StoreNotFound
 from cas.history.store import Store
 from cas.maintenance.findings import Finding
 from cas.maintenance.fsck.check import fsck
 from cas.maintenance.repair.evidence import Folder
 from cas.model.ids import Kind
-from cas.objects.mirror import MIRRORED
 from cas.objects.packs import bit_is_set
 from cas.storage.files import Files
 from cas.testing.stores import SMALL, SteppedClock, build

@@ -12,7 +12,7 @@ import pytest
 
 import cas
 from cas.catalog import schema
-from cas.catalog.catalog import ArchiveRow
+from cas.catalog.catalog import MIRRORED, ArchiveRow
 from cas.errors import (
     Corrupt,
     CorruptJournal,
@@ -35,7 +35,6 @@ from cas.objects import archive
 from cas.objects.archive import archive_some, old_entries, renew_homes
 from cas.objects.bulk import BulkReader
 from cas.objects.chains import Place
-from cas.objects.mirror import MIRRORED
 from cas.objects.packs import PackInfo
 from cas.objects.segments import homes
 from cas.objects.store import ObjectStore

@@ -11,13 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import cas
+from cas.catalog.catalog import MIRRORED
 from cas.errors import CasError
 from cas.history.store import Store
 from cas.model.entry import Entry, entry_hash
 from cas.model.ids import Kind
 from cas.model.segment import Segment
 from cas.objects.children import children
-from cas.objects.mirror import MIRRORED
 from cas.objects.packs import bit_is_set
 from cas.testing.stores import SMALL, SteppedClock, build
 from tests.unit.kit import commits, reopened, take, tamper, write
