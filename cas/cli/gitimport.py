@@ -9,6 +9,7 @@ import click
 from cas.cli.form import count, named, size
 from cas.cli.front import Front, pass_front
 from cas.cli.options import FOLDER, CasCommand, default_author, raw_option
+from cas.cli.progress import Bar
 from cas.commands.gitimport import GitRequest, import_history
 from cas.model.names import printable
 from cas.worktree.gitrefs import GitOptions, GitReport
@@ -43,8 +44,8 @@ def import_git_command(
     """
     options = GitOptions(branches, prefix, force)
     request = GitRequest(path, author or default_author(), message, options)
-    with front.store(write=True) as store:
-        report = import_history(store, request, raw=front.raw)
+    with front.store(write=True) as store, Bar(front.settings) as bar:
+        report = import_history(store, request, bar.commits, raw=front.raw)
     front.exit_code = 1 if report.problems else 0
     if front.out.json:
         front.out.document("import-git", **_fields(report))

@@ -49,7 +49,9 @@ def telling(out: Output, text: str) -> Iterator[None]:
 
 
 class Bar:
-    """`with Bar(settings) as bar`: `bar.files` or `bar.check` goes to the work as its callback."""
+    """`with Bar(settings) as bar`: `bar.files`, `bar.check` or `bar.commits` goes to the work as
+    its callback.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._clock = SystemClock()
@@ -69,6 +71,11 @@ class Bar:
     def check(self) -> Callable[[CheckProgress], None] | None:
         """The callback of a check; None when nothing is to be shown."""
         return self._on_check if self._wanted else None
+
+    @property
+    def commits(self) -> Callable[[int, int], None] | None:
+        """The callback of an import of history; None when nothing is to be shown."""
+        return self._on_commits if self._wanted else None
 
     def __enter__(self) -> Bar:
         return self
@@ -95,6 +102,10 @@ class Bar:
             done, total = progress.stored_bytes, progress.bytes_total
             text = f"{count(progress.object_count, 'object')}, {size(done)} of {size(total)}"
             self._show(progress.phase, done, total, text)
+
+    def _on_commits(self, done: int, total: int) -> None:
+        if self._is_due():
+            self._show("commits", done, total, f"{done:,} of {count(total, 'commit')}")
 
     def _is_due(self) -> bool:
         now_ms = self._clock.monotonic_ms()

@@ -7,6 +7,7 @@ import subprocess
 import pytest
 
 from tests.cli.support import Shell
+from tests.cli.test_progress import on_terminal
 
 pytest.importorskip("pygit2", reason="pygit2 is not installed; `pip install .[git]`")
 
@@ -25,6 +26,14 @@ def theirs(stocked: Shell) -> Shell:
     git(stocked, "add", "-A")
     git(stocked, "commit", "-q", "-m", "from git")
     return stocked
+
+
+def test_a_terminal_sees_how_far_an_import_is(theirs: Shell) -> None:
+    """A bar counts commits on standard error, and is gone when the work is done."""
+    code, out, shown = on_terminal(theirs.folder, "import-git", "theirs", "--prefix", "in")
+    assert (code, out.count(b"\n")) == (0, 1)
+    assert b"1 of 1 commit" in shown
+    assert b"\x1b" not in on_terminal(theirs.folder, "import-git", "theirs", "--no-progress")[2]
 
 
 def test_an_import_prints_the_refs_it_moved(theirs: Shell) -> None:
