@@ -184,8 +184,8 @@ class BackupReport:
 
 @frozen
 class Chore:
-    """Something that is due, and why. `name`: spill, mirror, retain, gc, packs, log, catalog or
-    check.
+    """Something that is due, and why. `name`: purge, spill, retain, mirror, archive, gc, packs,
+    log, catalog or check.
     """
 
     name: str

@@ -32,7 +32,7 @@ class Problem:
     `reason` is one of fifo, socket, device, unreadable, vanished, changed-while-reading, name,
     purged, link, unfinished, refused, changed (something else stands there than was expected),
     damaged (the store cannot give the content), unexplained (gone from its branch, but not removed
-    there).
+    there); of git also mode, submodule, ref and not-moved.
     """
 
     path: str
