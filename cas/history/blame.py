@@ -24,7 +24,7 @@ from cas.history.lasting import Commits, lasting
 from cas.history.log import PathFinder, renamed_from
 from cas.history.text import common, lines_of
 from cas.model.ids import CommitId, Kind
-from cas.model.names import join_path, to_text
+from cas.model.names import Path, join_path, to_text
 from cas.model.objects import Commit, TreeEntry
 from cas.trees import paths
 from cas.trees.cursor import scan
@@ -32,7 +32,6 @@ from cas.trees.diff import diff
 from cas.trees.merge import is_file
 from cas.trees.node import DIRECTORY, Value
 
-Path = tuple[bytes, ...]
 _T = TypeVar("_T")
 
 

@@ -17,7 +17,7 @@ from cas.later import Later
 from cas.limits import FOLLOW_CHANGES_MAX
 from cas.model.entry import BranchRequest
 from cas.model.ids import BlobId, CommitId, Kind, ObjectId, TreeId, as_blob_id, as_commit_id
-from cas.model.names import join_path, quoted, split_path
+from cas.model.names import Path, join_path, quoted, split_path
 from cas.model.objects import TREE, Commit, EntryKind, TreeEntry
 from cas.objects.batch import Batch
 from cas.objects.content import Readable
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 else:  # few branches hold conflicts, or are moved by others while somebody is at work on them
     clash, conflicts = Later("cas.history.clash"), Later("cas.history.conflicts")
 
-Path = tuple[bytes, ...]
 
 OnMove = Literal["rebase", "conflict"]
 """What a commit does about a branch that moved: follow it where nothing was touched, or refuse."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from cas.model.names import Path
 from cas.model.objects import TreeEntry
 from cas.model.values import frozen
 
@@ -19,7 +20,7 @@ class Clash:
     `written`, `read` and `watched` say what this transaction has to do with it.
     """
 
-    path: tuple[bytes, ...]
+    path: Path
     old: TreeEntry | None
     new: TreeEntry | None
     written: bool

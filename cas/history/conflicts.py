@@ -17,7 +17,7 @@ from cas.history.core import Core
 from cas.limits import STRUCTURED_BYTES_MAX
 from cas.model.encoding import decode, encode, is_extras, shape
 from cas.model.ids import Kind, TreeId
-from cas.model.names import join_path, split_path, to_bytes, to_text
+from cas.model.names import Path, join_path, split_path, to_bytes, to_text
 from cas.model.objects import FILE, Commit, TreeEntry
 from cas.objects.batch import Batch
 from cas.trees import paths
@@ -54,7 +54,7 @@ class MergeConflict:
         return entry
 
     @property
-    def parts(self) -> tuple[bytes, ...]:
+    def parts(self) -> Path:
         """The entry names of the path."""
         return split_path(self.path)
 
@@ -65,7 +65,7 @@ def to_value(entry: TreeEntry | None) -> Value | None:
 
 
 def to_conflict(
-    path: tuple[bytes, ...],
+    path: Path,
     reason: Reason,
     base: Value | None,
     ours: Value | None,
@@ -92,7 +92,7 @@ def save_conflicts(core: Core, batch: Batch, conflicts: Iterable[MergeConflict])
             maximum=STRUCTURED_BYTES_MAX,
         )
     id, size_bytes = core.put_content(batch, index)
-    edits: dict[tuple[bytes, ...], Value | None] = {(_INDEX,): (FILE, id, size_bytes)}
+    edits: dict[Path, Value | None] = {(_INDEX,): (FILE, id, size_bytes)}
     for number, conflict in enumerate(ordered):
         for side in SIDES:
             value = to_value(conflict.side(side))
@@ -155,7 +155,7 @@ def carried(
     batch: Batch,
     parent: Commit,
     root: bytes,
-    touched: Callable[[tuple[bytes, ...]], bool],
+    touched: Callable[[Path], bool],
 ) -> dict[str, Any]:
     """Extras of a commit of the tree `root` on top of `parent`: conflicts that still stand.
 

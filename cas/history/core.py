@@ -16,7 +16,7 @@ from cas.history.timeline import Moment, Timeline
 from cas.limits import KIB, LINK_TARGET_BYTES_MAX, MIB, WHOLE_BLOB_BYTES_MAX
 from cas.model.entry import Entry, txid_floor, txid_from_key
 from cas.model.ids import BlobId, Kind, ObjectId, digest_blob, wrong_kind
-from cas.model.names import quoted
+from cas.model.names import Path, quoted
 from cas.model.objects import TREE, Commit, EntryKind
 from cas.model.values import frozen
 from cas.objects.content import Readable, put_stream, read_exactly
@@ -25,10 +25,9 @@ from cas.trees.node import DIRECTORY
 
 if TYPE_CHECKING:
     from cas.objects.batch import Batch
-    from cas.trees import paths
     from cas.trees.node import Value
 
-    Edits = Mapping[paths.Path, Value | None]
+    Edits = Mapping[Path, Value | None]
     """Values of files and links by path, None for what was deleted; no directories."""
 
 _COMMITS_KEPT: Final = 4096

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from attrs import frozen
 
 from cas.history.renames import Read, origins
-from cas.model.names import join_path
-from cas.trees.merge import Path, Reason, TreeConflict, is_file
+from cas.model.names import Path, join_path
+from cas.trees.merge import Reason, TreeConflict, is_file
 from cas.trees.node import NodeStore, Value
 from cas.trees.paths import value_at
 

@@ -20,11 +20,11 @@ from cas.history.lasting import Commits, lasting
 from cas.history.renames import origins
 from cas.history.trails import Trails, mark_of
 from cas.model.ids import CommitId, Kind
+from cas.model.names import Path
 from cas.model.objects import Commit, EntryKind
 from cas.trees.cursor import get
 from cas.trees.merge import is_file
 from cas.trees.node import DIRECTORY, Value
-from cas.trees.paths import Path
 
 
 class _Queue:
@@ -90,7 +90,7 @@ def newest_first(
 class PathFinder:
     """What lies at one path in many directories that share most of what is in them."""
 
-    def __init__(self, core: Core, parts: tuple[bytes, ...]) -> None:
+    def __init__(self, core: Core, parts: Path) -> None:
         self._nodes = core.objects.tree_nodes(DIRECTORY)
         self._parts = parts
         # For each name of the path, what it is in a directory that was looked at.

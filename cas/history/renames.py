@@ -27,10 +27,10 @@ from cas.limits import (
     RENAME_STEPS_MAX,
 )
 from cas.model.ids import ObjectId
-from cas.model.names import join_path, split_path
+from cas.model.names import Path, join_path, split_path
 from cas.model.objects import EntryKind
 from cas.trees.node import NodeStore
-from cas.trees.paths import Path, diff_paths
+from cas.trees.paths import diff_paths
 
 Read = Callable[[ObjectId], bytes]
 """Content of a blob."""

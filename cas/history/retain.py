@@ -27,7 +27,7 @@ from cas.history.view import Ref, View
 from cas.limits import RETENTION_TRIES
 from cas.model.entry import Entry
 from cas.model.ids import CommitId, ObjectId, TreeId
-from cas.model.names import HEADS, HOLDS, HORIZON_REF, PINS, TAGS, count, join_path, short_ref
+from cas.model.names import HEADS, HOLDS, HORIZON_REF, PINS, TAGS, Path, count, join_path, short_ref
 from cas.model.objects import Commit, TreeEntry
 from cas.objects.batch import Batch
 from cas.trees import paths
@@ -305,11 +305,11 @@ def given_up(core: Core, plan: RetentionPlan) -> Iterator[GivenUp]:
     going = {item.id: item.commit for item in plan.going}
     nodes = core.objects.tree_nodes(DIRECTORY)
     child = _nearest_children(core, plan)
-    told: set[tuple[tuple[bytes, ...], ObjectId]] = set()
+    told: set[tuple[Path, ObjectId]] = set()
     for item in plan.going:
         sides = [child.get(item.id), _nearest_parent(core, going, item.commit)]
         trees = [core.commits.get(side).tree for side in sides if side is not None]
-        gone: dict[tuple[bytes, ...], TreeEntry] | None = None
+        gone: dict[Path, TreeEntry] | None = None
         for tree in trees or [TreeId(DIRECTORY.empty)]:
             differs = {
                 path: new

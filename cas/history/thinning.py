@@ -32,7 +32,7 @@ from cas.history.live import LiveTarget, live_targets, targets_since
 from cas.history.timeline import Moment
 from cas.model.entry import RefChange
 from cas.model.ids import CommitId, Kind, ObjectId
-from cas.model.names import HOLDS, HORIZON_REF, short_ref
+from cas.model.names import HOLDS, HORIZON_REF, Path, short_ref
 from cas.model.objects import FILE, Commit, Tag
 from cas.model.values import frozen
 from cas.objects.batch import Batch
@@ -72,7 +72,7 @@ def stage_horizon(
 ) -> ObjectId:
     """Stage a horizon at `seq` with more commits thinned; the tag that `policy/horizon` gets."""
     nodes = core.objects.tree_nodes(DIRECTORY, batch)
-    edits: dict[tuple[bytes, ...], Value | None] = {}
+    edits: dict[Path, Value | None] = {}
     files: dict[Thinning, Value] = {}
 
     def file(content: bytes) -> Value:

@@ -20,16 +20,9 @@ from cas.history.text import merge_contents, merge_text, with_markers
 from cas.limits import TEXT_MERGE_BYTES_MAX
 from cas.model.encoding import encode
 from cas.model.ids import Kind, TreeId, digest_of
+from cas.model.names import Path
 from cas.model.objects import FILE
-from cas.trees.merge import (
-    Path,
-    Reason,
-    TreeConflict,
-    is_file,
-    merge_trees,
-    merged_tag,
-    merged_value,
-)
+from cas.trees.merge import Reason, TreeConflict, is_file, merge_trees, merged_tag, merged_value
 from cas.trees.node import DIRECTORY, Node, Value, id_of
 from cas.trees.paths import edit_paths
 

@@ -26,7 +26,7 @@ from cas.history.timeline import Moment, RefValue
 from cas.model.encoding import decode, encode, is_extras, is_uint, shape
 from cas.model.entry import RefChange
 from cas.model.ids import Kind, ObjectId
-from cas.model.names import HOLDS, PURGED_REF
+from cas.model.names import HOLDS, PURGED_REF, Path
 from cas.model.objects import FILE, Tag
 from cas.model.values import frozen
 from cas.objects.store import ObjectStore
@@ -201,7 +201,7 @@ def stage_tombstones(
 ) -> ObjectId:
     """Stage tombstones, or lift them (None); the tag that `policy/purged` gets."""
     nodes = core.objects.tree_nodes(DIRECTORY, batch)
-    edits: dict[tuple[bytes, ...], Value | None] = {}
+    edits: dict[Path, Value | None] = {}
     for id, stone in stones.items():
         value: Value | None = None
         if stone is not None:

@@ -30,6 +30,7 @@ from cas.limits import (
     TRAILS_UNSAVED_MAX,
 )
 from cas.model.ids import CommitId, derive, digest_blob
+from cas.model.names import Path
 from cas.model.objects import TREE
 from cas.trees.diff import Difference, diff
 from cas.trees.node import DIRECTORY, NodeStore, Value
@@ -49,7 +50,7 @@ _MARK_BYTES: Final = 16
 assert TRAIL_CHANGES_MAX < _UNKNOWN
 
 
-def mark_of(parts: tuple[bytes, ...]) -> bytes:
+def mark_of(parts: Path) -> bytes:
     """What stands for a path in a trail."""
     return digest_blob(b"/".join(parts))[:_MARK_BYTES]
 
@@ -204,9 +205,7 @@ class Trails:
 def _changed(old: bytes, new: bytes, nodes: NodeStore) -> set[bytes] | None:
     """Marks of all paths that differ between two directories; None when they are too many."""
     marks: set[bytes] = set()
-    stack: list[tuple[tuple[bytes, ...], Iterator[Difference]]] = [
-        ((), diff(DIRECTORY, old, new, nodes))
-    ]
+    stack: list[tuple[Path, Iterator[Difference]]] = [((), diff(DIRECTORY, old, new, nodes))]
     while stack:
         above, differences = stack[-1]
         for name, before, after in differences:

@@ -20,6 +20,9 @@ from cas.limits import (
     REF_NAME_BYTES_MAX,
 )
 
+Path = tuple[bytes, ...]
+"""A path, as the names of its entries, from the top down."""
+
 STORE_FOLDER: Final = ".cas"
 """The folder of a store that lies in the folder that it keeps."""
 CACHE: Final = "cache"
@@ -86,7 +89,7 @@ def check_entry_name(name: bytes) -> bytes:
     return name
 
 
-def split_path(path: str | bytes) -> tuple[bytes, ...]:
+def split_path(path: str | bytes) -> Path:
     """The entry names of a path, one or more. Raises `InvalidName`, `LimitExceeded`."""
     raw = path.encode() if type(path) is str and path.isascii() else to_bytes(path)
     if _PLAIN_NAME(raw):

@@ -9,11 +9,9 @@ from collections.abc import Container, Mapping
 
 from cas.errors import InvalidName, WrongKind
 from cas.model.ids import BlobId
-from cas.model.names import join_path
+from cas.model.names import Path, join_path
 from cas.model.objects import TREE, EntryKind
 from cas.trees.node import Value
-
-Path = tuple[bytes, ...]
 
 
 def refuse_both(

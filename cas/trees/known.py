@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from cas.model.names import Path
 from cas.model.objects import TREE
 from cas.trees.cursor import get
 from cas.trees.node import DIRECTORY, NodeStore, Value
-from cas.trees.paths import Path
 
 _KNOWN_MAX: Final = 1024
 """Values that are remembered."""

@@ -19,12 +19,10 @@ from attrs import frozen
 
 from cas.errors import LimitExceeded
 from cas.limits import PATH_DEPTH_MAX
-from cas.model.names import quoted
+from cas.model.names import Path, quoted
 from cas.model.objects import EXECUTABLE, FILE, TREE
 from cas.trees.diff import Difference, diff
 from cas.trees.node import DIRECTORY, NodeStore, Value
-
-Path = tuple[bytes, ...]
 
 _FILES: Final = frozenset((FILE, EXECUTABLE))
 _EMPTY: Final = DIRECTORY.empty

@@ -15,7 +15,7 @@ from typing import Final
 from cas.errors import InvalidName, LimitExceeded
 from cas.limits import ID_BYTES, PATH_BYTES_MAX, PATH_DEPTH_MAX, WALK_ENTRIES_MAX
 from cas.model.ids import BlobId, TreeId
-from cas.model.names import check_entry_name, join_path
+from cas.model.names import Path, check_entry_name, join_path
 from cas.model.objects import TREE, EntryKind, TreeEntry
 from cas.trees.below import below_file
 from cas.trees.build import Summary, summarize
@@ -23,8 +23,6 @@ from cas.trees.cursor import get, scan
 from cas.trees.diff import Ahead, Difference, diff
 from cas.trees.edit import apply, apply_one
 from cas.trees.node import DIRECTORY, Item, NodeStore, Value, load_root
-
-Path = tuple[bytes, ...]
 
 _EMPTY: Final = DIRECTORY.empty
 

@@ -16,7 +16,7 @@ from cas.history.core import Core
 from cas.history.snapshot import Snapshot
 from cas.history.view import View
 from cas.model.ids import CommitId, Kind
-from cas.model.names import HEADS, printable
+from cas.model.names import HEADS, Path, printable
 from cas.workspace.artifacts import Artifact
 from cas.workspace.codec import decode_record
 from cas.workspace.contexts import HOME
@@ -92,7 +92,7 @@ def _top(core: Core, view: View, ref: str) -> Found | None:
     return None if found is None else look_through(snapshot_of(core, CommitId(found.target)))
 
 
-def unexplained(snapshot: Snapshot, steps: Sequence[Step]) -> dict[tuple[bytes, ...], Problem]:
+def unexplained(snapshot: Snapshot, steps: Sequence[Step]) -> dict[Path, Problem]:
     """Removals from a working folder that no removal of an artifact explains, by path.
 
     Whoever removes an artifact removes its record and its file. Where the record is still there,

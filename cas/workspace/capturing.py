@@ -12,7 +12,7 @@ from typing import Any, Final
 from cas.history.branch import BranchEdit
 from cas.history.snapshot import Change, classify
 from cas.model.ids import BlobId, Kind
-from cas.model.names import join_path, printable
+from cas.model.names import Path, join_path, printable
 from cas.model.objects import EntryKind, TreeEntry
 from cas.trees import paths
 from cas.trees.node import NodeStore
@@ -24,7 +24,7 @@ from cas.workspace.layout import FILES
 from cas.workspace.reconcile import Both, Plan, shape_clash
 from cas.workspace.registry import type_of
 from cas.workspace.work import UnitOfWork
-from cas.worktree.below import Below, Parts
+from cas.worktree.below import Below
 from cas.worktree.taking import take
 from cas.worktree.update import Step
 from cas.worktree.values import Problem
@@ -55,7 +55,7 @@ class Capture:
         self._files = files
         self._nodes = nodes
         # What was read, None: it is gone.
-        self._read: dict[Parts, TreeEntry | None] = {}
+        self._read: dict[Path, TreeEntry | None] = {}
         self.problems: list[Problem] = []
         self.taken: list[Step] = []
         self.merged: list[str] = []
@@ -93,10 +93,10 @@ class Capture:
             assert value is not None
             self._read[path] = paths.to_entry(value)
 
-    def _entry_at(self, path: Parts) -> TreeEntry | None:
+    def _entry_at(self, path: Path) -> TreeEntry | None:
         return paths.lookup(self._files, path, self._nodes)
 
-    def _files_below(self, path: Parts) -> Iterable[Parts]:
+    def _files_below(self, path: Path) -> Iterable[Path]:
         entry = self._entry_at(path)
         assert entry is not None
         return (below for below, _ in paths.walk(entry.id, self._nodes, prefix=path))
@@ -181,7 +181,7 @@ def _too_long(declared: Context | None, size_bytes: int) -> str | None:
     return f"it has {size_bytes} bytes, and the context of artifacts allows {maximum}"
 
 
-def set_entry(edit: BranchEdit, path: Parts, entry: TreeEntry | None) -> None:
+def set_entry(edit: BranchEdit, path: Path, entry: TreeEntry | None) -> None:
     """Stage an entry at a path, or its removal."""
     if entry is None:
         edit.drop(b"/".join(path))

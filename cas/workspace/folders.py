@@ -40,7 +40,7 @@ from cas.history.transaction import Transaction
 from cas.limits import FOLDER_NEW_MAX, FOLDER_ROUNDS_MAX, WORK_ATTEMPTS_MAX
 from cas.model.entry import Entry
 from cas.model.ids import CommitId, TreeId
-from cas.model.names import HEADS, join_path, printable, to_text
+from cas.model.names import HEADS, Path, join_path, printable, to_text
 from cas.trees import paths
 from cas.trees.node import DIRECTORY, NodeStore
 from cas.workspace.belonging import unexplained
@@ -51,7 +51,7 @@ from cas.workspace.links import check_id
 from cas.workspace.reading import Reader
 from cas.workspace.reconcile import Plan, Side, decide
 from cas.workspace.work import UnitOfWork
-from cas.worktree.below import Below, Parts
+from cas.worktree.below import Below
 from cas.worktree.checkout import restore
 from cas.worktree.compare import Look, look_at
 from cas.worktree.update import Step, update
@@ -233,14 +233,14 @@ class Folder:
             found[path] = change
         return found
 
-    def _open_conflicts(self, checkout: Checkout) -> Callable[[Parts], bool]:
+    def _open_conflicts(self, checkout: Checkout) -> Callable[[Path], bool]:
         """Whether the artifact at a path has a conflict that is still to be settled."""
         entry = self._snapshot(checkout).entry(f"{CONFLICTS}/{ARTIFACTS.collection}")
         if entry is None or not entry.is_tree:
             return lambda _path: False
         root = bytes(entry.id)
 
-        def is_open(path: Parts) -> bool:
+        def is_open(path: Path) -> bool:
             below = paths.list_directory(root, path, self._nodes)
             return any(not each.is_tree for _name, each in below)
 
@@ -256,7 +256,7 @@ class Folder:
         """
         done = _Done()
         problems: tuple[Problem, ...] = ()
-        held: tuple[Parts, ...] = ()
+        held: tuple[Path, ...] = ()
         checkout = find_checkout(self._store, self._place)
         before: tuple[Problem, ...] = ()
         rounds = tries = 0
@@ -350,7 +350,7 @@ class Folder:
         done.conflicts.update(dict.fromkeys(work.conflicts))
         return tuple(work.problems)
 
-    def _bring(self, sides: _Sides, done: _Done) -> tuple[tuple[Problem, ...], tuple[Parts, ...]]:
+    def _bring(self, sides: _Sides, done: _Done) -> tuple[tuple[Problem, ...], tuple[Path, ...]]:
         """Write into the folder what its branch has and it has not; (what was left, held)."""
         checkout = sides.checkout
         base, files = self._roots(checkout)
@@ -405,7 +405,7 @@ class Folder:
         return True
 
 
-def _diff(old: bytes, new: bytes, nodes: NodeStore) -> dict[Parts, Any]:
+def _diff(old: bytes, new: bytes, nodes: NodeStore) -> dict[Path, Any]:
     return {path: (before, after) for path, before, after in paths.diff_paths(old, new, nodes)}
 
 

@@ -19,7 +19,7 @@ from cas.history.snapshot import Snapshot
 from cas.history.view import View
 from cas.model.entry import Entry
 from cas.model.ids import BlobId, CommitId, TreeId
-from cas.model.names import HEADS, check_ref_name, join_path, split_path, to_text
+from cas.model.names import HEADS, Path, check_ref_name, join_path, split_path, to_text
 from cas.model.objects import TREE
 from cas.trees import paths
 from cas.trees.cursor import get
@@ -84,7 +84,7 @@ def record_path(type: AggregateType, id: str) -> str:
     return f"{type.collection}/{id}"
 
 
-def record_parts(type: AggregateType, id: str) -> tuple[bytes, ...]:
+def record_parts(type: AggregateType, id: str) -> Path:
     """`record_path` as the names on the way. Raises `InvalidName`."""
     # Most ids are one name.
     if is_plain(id):
@@ -97,7 +97,7 @@ def file_path(name: str) -> str:
     return f"{FILES}/{name}"
 
 
-def file_parts(name: str) -> tuple[bytes, ...]:
+def file_parts(name: str) -> Path:
     """`file_path` as the names on the way. Raises `InvalidName`."""
     return split_path(file_path(name))
 
@@ -202,7 +202,7 @@ def changed_records(
 
 def _known(
     core: Core, old: CommitId | None, new: CommitId | None, nodes: NodeStore
-) -> list[tuple[paths.Path, Value | None, Value | None]] | None:
+) -> list[tuple[Path, Value | None, Value | None]] | None:
     """What differs in collections, by path, from the edits that made a commit; None where these
     are not known, or say less than that: only what was there before is looked up then.
     """

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Mapping
 
 from attrs import frozen
 
+from cas.model.names import Path
 from cas.model.objects import TreeEntry
-from cas.worktree.below import Parts
 from cas.worktree.update import Step
 
-Side = Mapping[Parts, tuple[TreeEntry | None, TreeEntry | None]]
+Side = Mapping[Path, tuple[TreeEntry | None, TreeEntry | None]]
 """What a side changed: path -> (entry in the base, entry there), which are never equal."""
 
 
@@ -24,7 +24,7 @@ Side = Mapping[Parts, tuple[TreeEntry | None, TreeEntry | None]]
 class Both:
     """A path that the folder and the store changed, each in its way."""
 
-    path: Parts
+    path: Path
     base: TreeEntry | None
     folder: TreeEntry | None
     store: TreeEntry | None
@@ -40,7 +40,7 @@ class Plan:
     both: tuple[Both, ...]
     equal: tuple[Step, ...]
     steps: tuple[Step, ...]
-    held: tuple[Parts, ...]
+    held: tuple[Path, ...]
 
     @property
     def outside(self) -> bool:
@@ -48,7 +48,7 @@ class Plan:
         return bool(self.taken or self.both)
 
 
-def decide(folder: Side, store: Side, is_open: Callable[[Parts], bool]) -> Plan:
+def decide(folder: Side, store: Side, is_open: Callable[[Path], bool]) -> Plan:
     """The plan for what the folder and the store changed since their base."""
     taken: list[Step] = []
     both: list[Both] = []
@@ -61,7 +61,7 @@ def decide(folder: Side, store: Side, is_open: Callable[[Parts], bool]) -> Plan:
         else:
             both.append(Both(path, old, new, store[path][1]))
     steps: list[Step] = []
-    held: list[Parts] = []
+    held: list[Path] = []
     for path, (old, new) in store.items():
         if path in folder:
             continue
@@ -73,10 +73,10 @@ def decide(folder: Side, store: Side, is_open: Callable[[Parts], bool]) -> Plan:
 
 
 def shape_clash(
-    path: Parts,
-    removed: frozenset[Parts],
-    entry_at: Callable[[Parts], TreeEntry | None],
-    below: Callable[[Parts], Iterable[Parts]],
+    path: Path,
+    removed: frozenset[Path],
+    entry_at: Callable[[Path], TreeEntry | None],
+    below: Callable[[Path], Iterable[Path]],
 ) -> str | None:
     """Why a file cannot come to a path of the store, or None: a file in the place of a folder
     above it, or a folder of its name, unless all that stands in the way is in `removed`.

@@ -7,8 +7,8 @@ it, so that those who add to one folder at the same time do not disturb each oth
 from __future__ import annotations
 
 from cas.errors import AggregateExists
-from cas.history.branch import BranchEdit, Path
-from cas.model.names import join_path, quoted, split_path
+from cas.history.branch import BranchEdit
+from cas.model.names import Path, join_path, quoted, split_path
 from cas.model.objects import EntryKind
 from cas.trees import paths
 from cas.trees.node import NodeStore

@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
+from cas.model.names import Path
 from cas.worktree.files import OPEN_DIRECTORY
-
-Parts = tuple[bytes, ...]
 
 
 class Below:
@@ -22,7 +21,7 @@ class Below:
         self._top = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._way: list[tuple[bytes, int]] = []
 
-    def to(self, parts: Parts, *, make: bool = False) -> int:
+    def to(self, parts: Path, *, make: bool = False) -> int:
         """Descriptor of a directory; with `make` what is missing on the way is made.
 
         Raises `OSError`.
@@ -45,7 +44,7 @@ class Below:
             way.append((part, below))
         return way[-1][1] if way else self._top
 
-    def prune(self, parts: Parts) -> None:
+    def prune(self, parts: Path) -> None:
         """Remove a directory and those above it, as far as they are empty."""
         for length in range(len(parts), 0, -1):
             try:

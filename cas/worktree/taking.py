@@ -11,10 +11,10 @@ import stat
 from collections.abc import Callable
 
 from cas.limits import WHOLE_BLOB_BYTES_MAX
-from cas.model.names import join_path, printable
+from cas.model.names import Path, join_path, printable
 from cas.model.objects import EntryKind
 from cas.objects.content import Readable
-from cas.worktree.below import Below, Parts
+from cas.worktree.below import Below
 from cas.worktree.files import OPEN_FILE, Content, Fault, failure, read_file, same, special
 from cas.worktree.values import Problem
 
@@ -22,7 +22,7 @@ Put = Callable[[bytes | Readable, EntryKind], object]
 """Takes content and what it is: file, executable, or link with its target as content."""
 
 
-def take(below: Below, path: Parts, put: Put) -> Problem | None:
+def take(below: Below, path: Path, put: Put) -> Problem | None:
     """Read what stands at a path into `put`; why that was not possible, or None.
 
     A long file that changed while it was read has been put by then: drop it.

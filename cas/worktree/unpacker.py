@@ -17,7 +17,7 @@ from cas.history.store import Store
 from cas.limits import RESTORE_ENTRIES_MAX
 from cas.model.entry import Entry
 from cas.model.ids import CommitId, Kind, TreeId
-from cas.model.names import branch_ref, printable, quoted, split_path
+from cas.model.names import Path, branch_ref, printable, quoted, split_path
 from cas.model.objects import LINK, TREE, EntryKind
 from cas.objects.batch import Batch
 from cas.objects.content import Readable, put_stream, read_exactly
@@ -31,8 +31,6 @@ from cas.worktree.tar import Content, Member, TarReader
 _HOPS_MAX: Final = 40
 """Links that are followed one after the other, as Linux does."""
 _SMALL_BYTES: Final = 1 << 20
-
-Path = tuple[bytes, ...]
 
 
 @frozen

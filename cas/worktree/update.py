@@ -26,12 +26,12 @@ from attrs import frozen
 from cas.errors import Corrupt, NotFound
 from cas.limits import LINK_TARGET_BYTES_MAX, WHOLE_BLOB_BYTES_MAX
 from cas.model.ids import Kind
-from cas.model.names import join_path, printable
+from cas.model.names import Path, join_path, printable
 from cas.model.objects import EntryKind, TreeEntry
 from cas.objects.ahead import contents_ahead
 from cas.objects.store import ObjectStore
 from cas.storage.files import translate
-from cas.worktree.below import Below, Parts
+from cas.worktree.below import Below
 from cas.worktree.checkout import CREATE, NO_LINKS, set_executable, write_all
 from cas.worktree.files import file_id, link_id, status_of
 from cas.worktree.names import is_left_out, unfinished
@@ -46,7 +46,7 @@ _EACH_MAX: Final = 128
 class Step:
     """What is to become of a path: `old` must stand there, `new` shall. None: nothing does."""
 
-    path: Parts
+    path: Path
     old: TreeEntry | None
     new: TreeEntry | None
 
@@ -94,7 +94,7 @@ class _Update:
         self._below = Below(folder)
         self._each = each
         # Directories in which names came or went.
-        self._touched: dict[Parts, None] = {}
+        self._touched: dict[Path, None] = {}
 
     def close(self) -> None:
         self._below.close()
@@ -108,7 +108,7 @@ class _Update:
             with suppress(FileNotFoundError, NotADirectoryError):
                 os.fsync(self._below.to(parts))
 
-    def _touch(self, parts: Parts) -> None:
+    def _touch(self, parts: Path) -> None:
         for length in range(len(parts), -1, -1):
             self._touched[parts[:length]] = None
 

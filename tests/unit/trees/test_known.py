@@ -5,9 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cas.model.names import Path
 from cas.trees.known import Known
 from cas.trees.node import DIRECTORY
-from cas.trees.paths import Path, edit_paths, value_at
+from cas.trees.paths import edit_paths, value_at
 from tests.unit.trees.support import DictNodes, oracle, value_of
 
 NAMES = st.sampled_from([b"a", b"b", b"c"])

@@ -7,11 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cas.errors import LimitExceeded
+from cas.model.names import Path
 from cas.trees.build import build
 from cas.trees.cursor import scan
 from cas.trees.merge import Reason, TreeConflict, TreeMerge, merge_trees
 from cas.trees.node import DIRECTORY, Value
-from cas.trees.paths import Path, edit_paths, lookup
+from cas.trees.paths import edit_paths, lookup
 from tests.unit.trees.support import DictNodes, crafted, value_of
 
 EMPTY = DIRECTORY.empty
