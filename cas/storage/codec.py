@@ -48,11 +48,11 @@ _HEADS_MAX: Final = 1 << 12
 
 
 class _Local(threading.local):
-    compressors: dict[int, zstandard.ZstdCompressor]
+    compressor: zstandard.ZstdCompressor | None
     decompressor: zstandard.ZstdDecompressor | None
 
     def __init__(self) -> None:
-        self.compressors = {}
+        self.compressor = None
         self.decompressor = None
 
 
@@ -66,16 +66,16 @@ def zstd_version() -> str:
     return ".".join(str(part) for part in zstandard.ZSTD_VERSION)
 
 
-def _compressor(level: int) -> zstandard.ZstdCompressor:
-    compressor = _LOCAL.compressors.get(level)
-    if compressor is None:
+def _compressor() -> zstandard.ZstdCompressor:
+    found = _LOCAL.compressor
+    if found is None:
         import zstandard
 
-        compressor = zstandard.ZstdCompressor(
-            level=level, write_content_size=False, write_checksum=False
+        found = zstandard.ZstdCompressor(
+            level=ZSTD_LEVEL, write_content_size=False, write_checksum=False
         )
-        _LOCAL.compressors[level] = compressor
-    return compressor
+        _LOCAL.compressor = found
+    return found
 
 
 def decompressor() -> zstandard.ZstdDecompressor:
@@ -89,7 +89,7 @@ def decompressor() -> zstandard.ZstdDecompressor:
     return found
 
 
-def encode_payload(content: bytes, level: int = ZSTD_LEVEL) -> tuple[int, bytes]:
+def encode_payload(content: bytes) -> tuple[int, bytes]:
     """(codec, payload) for `content`: zstd when that is smaller and decodes to the same.
 
     Releases the GIL while it compresses. A frame that does not decode to `content` (it would be
@@ -99,7 +99,7 @@ def encode_payload(content: bytes, level: int = ZSTD_LEVEL) -> tuple[int, bytes]
     if size_bytes <= _SMALL_BYTES:
         return RAW, content
     _check_size(size_bytes)
-    frame = _compressor(level).compress(content)
+    frame = _compressor().compress(content)
     if len(frame) >= size_bytes - size_bytes // 64:
         return RAW, content
     if decompressor().decompress(frame, max_output_size=size_bytes) != content:
@@ -119,14 +119,14 @@ def _check_size(size_bytes: int) -> None:
         )
 
 
-def encode_payloads(contents: Sequence[bytes], level: int = ZSTD_LEVEL) -> list[tuple[int, bytes]]:
+def encode_payloads(contents: Sequence[bytes]) -> list[tuple[int, bytes]]:
     """`encode_payload` of each, in two calls that hold no GIL instead of two for each."""
     worth = [content for content in contents if len(content) > _SMALL_BYTES]
     if not worth:
         return [(RAW, content) for content in contents]
     _check_size(max(map(len, worth)))
     # The stubs of zstandard know neither list[bytes] as input nor the result as iterable.
-    compressor: Any = _compressor(level)
+    compressor: Any = _compressor()
     multiple: Any = decompressor()
     frames = [
         segment.tobytes() for segment in compressor.multi_compress_to_buffer(worth, threads=1)
@@ -151,9 +151,9 @@ def encode_payloads(contents: Sequence[bytes], level: int = ZSTD_LEVEL) -> list[
     return result
 
 
-def compressed_sizes(contents: Sequence[bytes], level: int = ZSTD_LEVEL) -> list[int]:
+def compressed_sizes(contents: Sequence[bytes]) -> list[int]:
     """How long the frame of each would be, to compare with; nothing is decoded again."""
-    compressor: Any = _compressor(level)
+    compressor: Any = _compressor()
     if not contents or not all(contents):
         return [len(compressor.compress(content)) for content in contents]
     return list(map(len, compressor.multi_compress_to_buffer(list(contents), threads=1)))
