@@ -17,7 +17,7 @@ from typing import Final
 from attrs import frozen
 
 from cas.catalog.catalog import PackRow
-from cas.errors import CasError, Corrupt, MissingPack
+from cas.errors import CasError, Corrupt, MissingPack, Unavailable
 from cas.history.upkeep import Damage as Damage
 from cas.limits import ID_BYTES, MIB
 from cas.maintenance.fsck.groups import Group, Piece, beside_of, parts
@@ -194,7 +194,7 @@ def _is_whole(objects: ObjectStore, copy: Copy) -> bool:
     for again in (False, True):
         try:
             objects.verified(copy)
-        except MissingPack:
+        except (MissingPack, Unavailable):
             raise
         except CasError:
             if again:

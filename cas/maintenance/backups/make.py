@@ -25,6 +25,7 @@ from cas.errors import (
     CorruptPack,
     MissingPack,
     NotFound,
+    Unavailable,
 )
 from cas.history.tombstones import Tombstone
 from cas.history.upkeep import BackupReport as BackupReport
@@ -362,6 +363,8 @@ class _Backup:
             self._objects.read(id)
         except NotFound:
             return True  # it was given up, or purged, meanwhile
+        except Unavailable:
+            raise  # nothing is known of it
         except CasError:
             return False
         return True

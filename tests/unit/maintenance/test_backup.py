@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import random
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -27,6 +30,7 @@ from cas.errors import (
     NotABackup,
     NotAStore,
     ObjectNotFound,
+    StorageFailed,
     StorageFull,
 )
 from cas.history.retain import stage_raise
@@ -37,8 +41,10 @@ from cas.maintenance.findings import Progress
 from cas.maintenance.fsck.check import fsck
 from cas.model.encoding import decode, encode
 from cas.model.ids import BlobId, ObjectId
+from cas.storage.codec import DELTA
 from cas.testing.stores import SMALL, build, scratch
 from tests.unit.kit import commits, reopened, tamper, write
+from tests.unit.objects.test_deltas import versions
 
 LARGE = 70_000
 """Bytes of an object that does not compress and is too long to lie inline."""
@@ -612,6 +618,66 @@ def test_a_repaired_store_ends_the_damage(store: Store, place: Path) -> None:
         assert (done.damage, done.damaged) == ((), ())
     with restored(place) as third:
         assert third.get(id) == content
+
+
+class FailingReads:
+    """A bucket two of whose reads fail, as on a line that breaks for a moment."""
+
+    def __init__(self, inner: Any, at: int) -> None:
+        self._inner = inner
+        self.left = at
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def read(self, name: str, start: int, length: int) -> bytes:
+        self.left -= 1
+        if -2 < self.left <= 0:
+            raise StorageFailed(f"{name} cannot be read.", path=name)
+        return bytes(self._inner.read(name, start, length))
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_read_that_fails_is_no_damage(
+    store: Store, place: Path, rng: random.Random, known: bool
+) -> None:
+    """At whichever read the store's bucket fails, the backup is refused as that, and goes on when
+    it is over: nothing that can be read is told or recorded as damaged.
+    """
+    with store.batch() as batch:
+        id = batch.put(os.urandom(LARGE))
+    versions(store, 4, rng)
+    write(store, "main", {"file": b"1"})
+    store.spill()
+    packs = store.objects.lookup.refresh().packs.values()
+    footers = [store.objects.lookup.footer(pack) for pack in packs if pack.file is not None]
+    assert any(slot.codec == DELTA for footer in footers for slot in footer.slots())
+    if known:
+        # A backup that knows of damage asks again what of it can be read by now.
+        file = flip_object(store, id)
+        with reopened(store) as other:
+            assert cas.backup(other, place, accept_damage=True).damaged == (id,)
+        shutil.copytree(place, place.with_name("known"))
+        flip_object(store, id)
+        assert file.exists()
+        write(store, "main", {"more": os.urandom(LARGE)})
+    refused = 0
+    for at in itertools.count(1):
+        target = place.with_name(f"at{at}")
+        if known:
+            shutil.copytree(place.with_name("known"), target)
+        with reopened(store) as other:
+            failing = FailingReads(other.objects.bucket, at)
+            other.objects.bucket = failing  # type: ignore[assignment]
+            try:
+                done = cas.backup(other, target, accept_damage=True)
+            except StorageFailed:
+                refused += 1
+                continue
+        assert (done.damage, done.damaged) == ((), ())
+        if failing.left > 0:
+            break
+    assert refused > 3
 
 
 def test_a_purge_ends_the_damage(store: Store, place: Path) -> None:
