@@ -36,6 +36,8 @@ FENCE = re.compile(r"^(?P<mark>`{3,}|~{3,})(?P<kind>[\w-]*)")
 LINK = re.compile(
     r"(?<!!)\[[^\]]*\]\((?P<target>[^)\s]+)(?: \"[^\"]*\")?\)|!\[[^\]]*\]\((?P<image>[^)\s]+)\)"
 )
+NAMED = re.compile(r"`((?:bench|cas|docs|tests|tools)/[\w./-]+)`")
+"""A file or folder of this repository; notes are named by their numbers, files without `.py`."""
 RUNNER = """
 import doctest, json, sys
 blocks = json.load(sys.stdin)
@@ -124,12 +126,15 @@ def anchors(text: str) -> set[str]:
 
 
 def check_links(root: Path) -> list[str]:
-    """Relative links to files or headings that do not exist."""
+    """Relative links to files or headings, and files named in backquotes, that do not exist."""
     findings: list[str] = []
     for document in documents(root):
         name = document.relative_to(root).as_posix()
         text = document.read_text(encoding="utf-8")
         for number, line in prose(text):
+            for place in NAMED.findall(line):
+                if not any((root / place).parent.glob(Path(place).name + "*")):
+                    findings.append(f"{name}:{number}: there is no {place}")
             for link in LINK.finditer(re.sub(r"`[^`]*`", "``", line)):
                 target, _, anchor = (link["target"] or link["image"]).partition("#")
                 if re.match(r"[a-z]+:", target):
@@ -235,11 +240,13 @@ def test_examples_share_names_and_skip_what_is_no_python(tmp_path: Path) -> None
         ("![a](picture.png)", "picture.png does not exist"),
         ("[a](docs/a.md#two)", "no heading #two"),
         ("[a](#elsewhere)", "no heading #elsewhere"),
+        ("`docs/b.md`", "there is no docs/b.md"),
+        ("`docs/a/c`", "there is no docs/a/c"),
     ],
 )
 def test_a_planted_link_is_found(tmp_path: Path, line: str, expected: str) -> None:
-    """A dead link or anchor gives one finding; good ones, web addresses and code give none."""
-    good = "[a](docs/a.md#1-one-two) [b](https://example.org/x) `[c](nowhere)`\n"
+    """A dead link, anchor or name gives one finding; good ones, addresses and code give none."""
+    good = "[a](docs/a.md#1-one-two) [b](https://example.org/x) `[c](nowhere)` `docs/a` `docs/`\n"
     plant(tmp_path, {"README.md": good, "docs/a.md": "## 1. One, `two`\n"})
     assert check_links(tmp_path) == []
     (finding,) = check_links(plant(tmp_path, {"README.md": f"# Me\n{good}{line}\n"}))
