@@ -11,7 +11,7 @@ from typing import Final
 
 from attrs import frozen
 
-from cas.errors import CasError
+from cas.errors import InvalidRecord, NotFound
 from cas.history.core import Core
 from cas.history.snapshot import Snapshot
 from cas.history.view import View
@@ -56,13 +56,17 @@ def look_through(snapshot: Snapshot) -> Found:
 
 
 def _has_records(snapshot: Snapshot, folder: str) -> bool:
-    first = next((entry for _path, entry in snapshot.walk(folder)), None)
-    if first is None:
+    """Whether the first file there is a record. One that cannot be read is an error: nobody is to
+    write past a workspace because its records are damaged.
+    """
+    for _path, entry in snapshot.walk(folder):
+        try:
+            decode_record(snapshot.objects.get(entry.id, Kind.BLOB))
+        except NotFound:
+            continue  # it was purged, and the next one tells
+        except InvalidRecord:
+            return False
         return True
-    try:
-        decode_record(snapshot.objects.get(first.id, Kind.BLOB))
-    except CasError:
-        return False
     return True
 
 
