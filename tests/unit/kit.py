@@ -12,6 +12,7 @@ from typing import Any
 import apsw
 
 import cas
+from cas.errors import StorageFailed
 from cas.history.store import Store
 from cas.model.entry import Entry
 
@@ -93,3 +94,20 @@ def tamper(store: Store, statement: str, *arguments: object) -> None:
     """Change the catalog behind the back of everybody, as a damaged disk would."""
     with closing(apsw.Connection(str(Path(store.location) / "catalog.sqlite"))) as connection:
         connection.execute(statement, arguments)
+
+
+class FailingReads:
+    """A bucket two of whose reads fail, as on a line that breaks for a moment."""
+
+    def __init__(self, inner: Any, at: int) -> None:
+        self._inner = inner
+        self.left = at
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def read(self, name: str, start: int, length: int) -> bytes:
+        self.left -= 1
+        if -2 < self.left <= 0:
+            raise StorageFailed(f"{name} cannot be read.", path=name)
+        return bytes(self._inner.read(name, start, length))

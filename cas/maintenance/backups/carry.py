@@ -17,11 +17,11 @@ from typing import Final
 from attrs import frozen
 
 from cas.catalog.catalog import PackRow
-from cas.errors import CasError, Corrupt, MissingPack, Unavailable
+from cas.errors import CasError, Corrupt, MissingPack
 from cas.history.upkeep import Damage as Damage
 from cas.limits import ID_BYTES, MIB
 from cas.maintenance.fsck.groups import Group, Piece, beside_of, parts
-from cas.maintenance.fsck.packs import Pack, PackBytes
+from cas.maintenance.fsck.packs import Pack, PackBytes, is_out_of_reach
 from cas.model.ids import body_hasher, digest_blob, digest_of
 from cas.objects.packs import Copy, PackInfo, bit_is_set, file_name, read_footer
 from cas.objects.store import ObjectStore
@@ -194,9 +194,11 @@ def _is_whole(objects: ObjectStore, copy: Copy) -> bool:
     for again in (False, True):
         try:
             objects.verified(copy)
-        except (MissingPack, Unavailable):
+        except MissingPack:
             raise
-        except CasError:
+        except CasError as error:
+            if is_out_of_reach(error):
+                raise
             if again:
                 return False
             # Its base may have moved meanwhile.

@@ -17,16 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import evolve
 
 from cas.catalog.catalog import EntryRow, PackRow
-from cas.errors import (
-    BackupMismatch,
-    Busy,
-    CasError,
-    Corrupt,
-    CorruptPack,
-    MissingPack,
-    NotFound,
-    Unavailable,
-)
+from cas.errors import BackupMismatch, Busy, CasError, Corrupt, CorruptPack, MissingPack, NotFound
 from cas.history.tombstones import Tombstone
 from cas.history.upkeep import BackupReport as BackupReport
 from cas.later import Later
@@ -53,6 +44,7 @@ from cas.maintenance.backups.vault import (
     refuse_nested,
 )
 from cas.maintenance.findings import OnProgress, Progress
+from cas.maintenance.fsck.packs import is_out_of_reach
 from cas.model.entry import genesis_hash
 from cas.model.ids import Kind
 from cas.objects.mirror import segment_of
@@ -363,9 +355,9 @@ class _Backup:
             self._objects.read(id)
         except NotFound:
             return True  # it was given up, or purged, meanwhile
-        except Unavailable:
-            raise  # nothing is known of it
-        except CasError:
+        except CasError as error:
+            if is_out_of_reach(error):
+                raise  # nothing is known of it
             return False
         return True
 

@@ -327,6 +327,8 @@ class _Check:
                 found = digest_parts(part for _at, part in spans)
                 why = None if found == id else "its recipe gives other content"
             except CasError as error:
+                if is_out_of_reach(error):
+                    raise
                 why = str(error).rstrip(".")
             if why is not None:
                 self._records.damaged(id, pack, why)
@@ -340,6 +342,8 @@ class _Check:
                 try:
                     found, content = self._objects.verified(copy)
                 except CasError as error:
+                    if is_out_of_reach(error):
+                        raise
                     failure = error
                     continue
                 if found == kind:

@@ -16,7 +16,7 @@ from cas.errors import CasError
 from cas.limits import DELTA_DEPTH_MAX, MIB
 from cas.maintenance.fsck.groups import Group, Piece
 from cas.maintenance.fsck.hanging import place_in
-from cas.maintenance.fsck.packs import Pack, PackBytes, PackSurvey
+from cas.maintenance.fsck.packs import Pack, PackBytes, PackSurvey, is_out_of_reach
 from cas.objects.bulk import Ahead, BulkReader
 from cas.objects.chains import Link, link_of, resolve
 from cas.objects.packs import Copy, PackInfo
@@ -129,6 +129,8 @@ class DeltaCheck:
         try:
             _kind, content = self._objects.verified(_copy(piece.pack, row))
         except CasError as error:
+            if is_out_of_reach(error):
+                raise
             self._fault(piece, row, link.base, str(error).partition("; run")[0].rstrip("."))
             return
         alone = Piece(piece.pack, [row], {}, piece.gone)

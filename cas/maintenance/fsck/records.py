@@ -207,6 +207,8 @@ class RecordCheck:
                 return found.decode(payload, row[3])
             return decode_payload(row[5], payload, row[3])
         except CasError as error:
+            if pack.file is not None and is_out_of_reach(error):
+                raise
             if self._is_named(pack):
                 self._spoiled(piece, row, str(error).rstrip("."), needs)
             else:

@@ -10,13 +10,13 @@ Blobs are not read: their footers are, and every structured object.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from typing import Final
 
 from attrs import field, frozen
 
 from cas.errors import CasError
 from cas.limits import ID_BYTES
+from cas.maintenance.fsck.packs import is_out_of_reach
 from cas.model.ids import Kind
 from cas.model.objects import Commit
 from cas.objects.bulk import GROUP_BYTES, GROUP_COUNT, BulkReader
@@ -71,7 +71,9 @@ class Survey:
 def survey(
     objects: ObjectStore, sources: Sequence[Source], progress: Callable[[str], None] | None = None
 ) -> Survey:
-    """Read all footers at hand, and every structured object. Damage is noted, never raised."""
+    """Read all footers at hand, and every structured object. Damage is noted, never raised; a
+    server of packs that does not answer is none, and raises `StorageFailed`.
+    """
     found = Survey(tuple(sources))
     plain: set[bytes] = found.exist
     structured: list[tuple[Source, list[int]]] = []
@@ -129,10 +131,13 @@ def _dictionary(objects: ObjectStore, source: Source, slot: Slot) -> bytes:
     named = source.footer.dictionaries()
     if len(named) == 1:
         return named[0]
-    with suppress(CasError):
+    try:
         tag = objects.stored(source.pack, slot.payload_offset, TAG_BYTES)
-        return next((id for id in named if id.startswith(tag)), b"")
-    return b""
+    except CasError as error:
+        if is_out_of_reach(error):
+            raise
+        return b""
+    return next((id for id in named if id.startswith(tag)), b"")
 
 
 def _parts(footer: Footer, numbers: Sequence[int]) -> Iterator[list[int]]:
@@ -164,7 +169,9 @@ def _read(
         if content is None:
             try:
                 _kind, content = objects.read(slot.id)
-            except CasError:
+            except CasError as error:
+                if is_out_of_reach(error):
+                    raise
                 found.refused.add((source.pack.number, at))
                 found.damage.append(Damage(slot.id, source.pack.label))
                 continue

@@ -18,7 +18,7 @@ from cas.errors import CasError
 from cas.history.store import Store
 from cas.limits import ID_BYTES, STRUCTURED_BYTES_MAX
 from cas.maintenance.fsck.check import Examination
-from cas.maintenance.fsck.packs import Pack
+from cas.maintenance.fsck.packs import Pack, is_out_of_reach
 from cas.maintenance.repair.origins import Origin
 from cas.maintenance.repair.rescue import Rescued, rescue, resolve_odd
 from cas.model.ids import Kind, digest_of
@@ -111,9 +111,16 @@ _HERE = "another copy"
 
 
 def content_of(store: Store, origins: Sequence[Origin], id: bytes) -> tuple[int, bytes, str] | None:
-    """(kind, content, whose) of an object: of a whole copy here, else of the first that has it."""
-    with suppress(CasError):
+    """(kind, content, whose) of an object: of a whole copy here, else of the first that has it.
+
+    Raises `StorageFailed` where the server of the store's packs does not answer.
+    """
+    try:
         kind, content = store.objects.read(id)
+    except CasError as error:
+        if is_out_of_reach(error):
+            raise
+    else:
         return kind, content, _HERE
     for origin in origins:
         with suppress(CasError):

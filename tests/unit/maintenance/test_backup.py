@@ -7,7 +7,6 @@ import os
 import random
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -43,7 +42,7 @@ from cas.model.encoding import decode, encode
 from cas.model.ids import BlobId, ObjectId
 from cas.storage.codec import DELTA
 from cas.testing.stores import SMALL, build, scratch
-from tests.unit.kit import commits, reopened, tamper, write
+from tests.unit.kit import FailingReads, commits, reopened, tamper, write
 from tests.unit.objects.test_deltas import versions
 
 LARGE = 70_000
@@ -618,23 +617,6 @@ def test_a_repaired_store_ends_the_damage(store: Store, place: Path) -> None:
         assert (done.damage, done.damaged) == ((), ())
     with restored(place) as third:
         assert third.get(id) == content
-
-
-class FailingReads:
-    """A bucket two of whose reads fail, as on a line that breaks for a moment."""
-
-    def __init__(self, inner: Any, at: int) -> None:
-        self._inner = inner
-        self.left = at
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-    def read(self, name: str, start: int, length: int) -> bytes:
-        self.left -= 1
-        if -2 < self.left <= 0:
-            raise StorageFailed(f"{name} cannot be read.", path=name)
-        return bytes(self._inner.read(name, start, length))
 
 
 @pytest.mark.parametrize("known", [False, True])
