@@ -73,8 +73,8 @@ def trim(connections: Connections) -> bool:
 
 def truncate(connections: Connections) -> bool:
     """Inside the gate: empty the log, unless a reader needs it, for whom nobody waits."""
-    connection = connections.writer()
     try:
+        connection = connections.writer()
         if not connections.empty_log(connection):
             return False
         connection.set_busy_timeout(0)

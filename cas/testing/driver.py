@@ -13,10 +13,8 @@ from __future__ import annotations
 import io
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from typing import Final
 
-from cas.catalog.trim import Trims
 from cas.errors import CasError, OutcomeUnknown
 from cas.history.retain import stage_raise
 from cas.history.store import Store
@@ -28,7 +26,7 @@ from cas.testing.archiving import archive_behind
 from cas.testing.memories import MEMORY_STEPS
 from cas.testing.model import Expected, Model, Progress
 from cas.testing.recorder import Beside, Recorder
-from cas.testing.stores import SMALL, SteppedClock, build, checkpoint
+from cas.testing.stores import SMALL, SteppedClock, build, copy_the_log, cut_the_log
 from cas.testing.versions import put_on, versions_of
 
 
@@ -408,20 +406,6 @@ def _gc_crossed(driver: Driver) -> None:
     _crossed(driver, lambda driver: driver.store.gc(), lambda: _second(driver))
 
 
-def _cut_the_log(driver: Driver) -> None:
-    """Empty and shorten the log; where a call fails it stays as it is."""
-    catalog = driver.store.objects.catalog
-    assert isinstance(catalog, Trims)
-    with suppress(CasError):
-        catalog.trim()
-
-
-def _copy_the_log(driver: Driver) -> None:
-    """What SQLite does by itself behind many commits."""
-    _ = driver.store
-    checkpoint(driver.folder, driver.vfs)
-
-
 def _reopen(driver: Driver) -> None:
     driver.close()
     _ = driver.store
@@ -449,7 +433,7 @@ STEPS: Final[Mapping[str, Callable[[Driver], None]]] = {
     "archive": lambda driver: archive_behind(driver, _keyed, _commit),
     "gc": _gc,
     "gc beside a commit": _gc_crossed,
-    "wal": _cut_the_log,
-    "passive": _copy_the_log,
+    "wal": lambda driver: cut_the_log(driver.store),
+    "passive": lambda driver: copy_the_log(driver.store, driver.vfs),
     "reopen": _reopen,
 }

@@ -22,7 +22,9 @@ from cas.catalog.engine import connect
 from cas.catalog.postgres import open_postgres
 from cas.catalog.postgres_place import is_postgres, parse
 from cas.catalog.sqlite import open_catalog
+from cas.catalog.trim import Trims
 from cas.clock import Clock
+from cas.errors import CasError
 from cas.history.store import Store
 from cas.limits import KIB, MIB, THRESHOLDS, Thresholds
 from cas.maintenance import hosted, newstore
@@ -129,14 +131,24 @@ def parts(
     return catalog, bucket_in(folder, clock, files)
 
 
-def checkpoint(folder: str, vfs: str | None) -> None:
-    """Let SQLite copy the log of a catalog into its file; one that fails, or is busy, is none."""
+def copy_the_log(store: Store, vfs: str | None) -> None:
+    """What SQLite does by itself behind many commits; where a call fails, or it is busy, nothing
+    is done.
+    """
     with suppress(apsw.Error):
-        connection = connect(os.path.join(folder, assembly.CATALOG), vfs=vfs)
+        connection = connect(os.path.join(store.location, assembly.CATALOG), vfs=vfs)
         try:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         finally:
             connection.close(True)
+
+
+def cut_the_log(store: Store) -> None:
+    """Empty and shorten the log; where a call fails it stays as it is."""
+    catalog = store.objects.catalog
+    assert isinstance(catalog, Trims)
+    with suppress(CasError):
+        catalog.trim()
 
 
 class Template:
