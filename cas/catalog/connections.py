@@ -317,11 +317,13 @@ class Connections:
 
     def empty_log(self, connection: apsw.Connection) -> bool:
         """Inside the gate: copy the log into the file and have it begin with nothing; False while
-        a reader of an older state needs it, for whom nobody waits. Raises the engine's errors.
+        a reader of an older state needs it, for whom nobody waits. Raises the engine's errors,
+        and `Closed`.
         """
         log = self._log
         if log is None or log.is_empty:
             return True
+        self.check_file()  # the log by this name may be that of another file
         connection.set_busy_timeout(0)
         # Behind it nobody reads the log, and the next to write begins it anew.
         row = connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
