@@ -28,6 +28,7 @@ _T = "backup-ten"
 _G = "gc-states-6"
 _N = f"gc-many-{rows_gc.MANY}"
 _I = "gc-idle-1000000"
+_S = "scale-10000000"
 _R = "rebuild-1000000"
 _MB = 1_000_000
 
@@ -64,6 +65,24 @@ BARS: tuple[Bar, ...] = (
     Bar("Y10", "nothing to collect", "<=", 0.1, f"{_I}/cas-large/seconds", None, "ms"),
     Bar("Y11", "memory of gc", "<=", 300 * _MB, f"{_I}/cas/gc_memory", None, "MB"),
     Bar("Y12", "memory of fsck", "<=", 300 * _MB, f"{_I}/cas/fsck_memory", None, "MB"),
+    Bar(
+        "Y16",
+        "memory of gc, 10,000,000 objects",
+        "<=",
+        300 * _MB,
+        f"{_S}/cas/gc_memory",
+        None,
+        "MB",
+    ),
+    Bar(
+        "Y17",
+        "memory of fsck, 10,000,000 objects",
+        "<=",
+        300 * _MB,
+        f"{_S}/cas/fsck_memory",
+        None,
+        "MB",
+    ),
     Bar(
         "Y13",
         "p99 of a commit beside gc",

@@ -14,7 +14,7 @@ import attrs
 
 from bench import corpus_b, harness, trace
 from bench.context import BATCH_WORKERS, MILLION, Context, Worker
-from bench.harness import Series
+from bench.harness import Series, Step
 
 BATCH = 1_000
 READS = 20_000
@@ -205,3 +205,7 @@ def row_scale(ctx: Context) -> None:
     for size in workers:
         ctx.run.add(f"scale-{size}/cas/put", Series(tuple(puts[size]), "/s"))
         ctx.run.add(f"scale-{size}/cas/look_up", Series(tuple(finds[size]), "s"))
+    for words in ("fsck", "gc"):
+        command = ctx.product.command(words, "--store", str(folder / f"{large}.cas"))
+        peak = harness.peak_anonymous(Step((command,), ctx.folder, ctx.product.environment))
+        ctx.run.one(f"scale-{large}/cas/{words}_memory", peak, "B", "RssAnon, whole command")
