@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from cas.catalog.catalog import Fetch, Head
-from cas.catalog.engine import BUSY_MS, Seal, connect, seal_of, translate, typed
+from cas.catalog.engine import BUSY_MS, LOG_BYTES, Seal, connect, seal_of, translate, typed
 from cas.catalog.gate import Gate, Marks
 from cas.catalog.log import Log
 from cas.clock import PROCESS
@@ -228,8 +228,8 @@ class Connections:
     def check_file(self) -> None:
         """Refuse a handle whose catalog is another file by now. Raises `Closed`.
 
-        Only where `doubt` stands at the gate, which whoever puts another file there leaves
-        behind: it costs a call to the system, which a commit does not have.
+        Not asked in front of a commit, which is to have no call to the system for it, but where
+        `doubt` stands at the gate, which a repair leaves there, and before the log is touched.
         """
         if self._inode != _inode(self.path):
             raise Closed(
@@ -290,8 +290,8 @@ class Connections:
             self.gate.close()
 
     def _leave(self) -> None:
-        """Close every connection, the last one so that the engine takes the log away if no other
-        handle has the file open. Where that cannot be, the log stays for the next to open.
+        """Close every connection, the last one so that the engine takes the log away if nobody else
+        has the file open. Where that cannot be, the log stays for the next to open.
         """
         last, self._writing = self._writing or self._pooled(), None
         self._empty()
@@ -309,29 +309,47 @@ class Connections:
                 self.gate.leave()
 
     def _give_up_the_log(self, last: apsw.Connection) -> None:
+        """Inside the gate: have the engine take the log away with this connection, if it is the
+        only one to the file and no sync has failed. Raises the engine's errors.
+        """
         import apsw
 
+        log = self._log
         # A log in doubt is copied nowhere.
-        if not self.gate.marks().doubt and self.empty_log(last):
-            last.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
+        if log is None or self.gate.marks().doubt:
+            return
+        if not log.is_empty:
+            # As long as anybody has the file open a reader may come to stand in the log, behind any
+            # checkpoint; then who writes next goes on in it, instead of beginning it anew.
+            last.set_busy_timeout(0)
+            last.execute("PRAGMA locking_mode=EXCLUSIVE").fetchall()
+            last.execute("BEGIN IMMEDIATE; ROLLBACK")
+            row = last.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+            if row is None or row[0]:
+                return
+            log.blank(self.check_file)
+        last.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
 
-    def empty_log(self, connection: apsw.Connection) -> bool:
-        """Inside the gate: copy the log into the file and have it begin with nothing; False while
-        a reader of an older state needs it, for whom nobody waits. Raises the engine's errors,
-        and `Closed`.
+    def cut_log(self, connection: apsw.Connection) -> bool:
+        """Inside the gate: have the log begin anew, and be no longer than that takes; False while
+        a reader of an older state needs it, for whom nobody waits. Raises the engine's errors.
         """
         log = self._log
         if log is None or log.is_empty:
             return True
-        self.check_file()  # the log by this name may be that of another file
         connection.set_busy_timeout(0)
-        # Behind it nobody reads the log, and the next to write begins it anew.
         row = connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
         connection.set_busy_timeout(BUSY_MS)
-        if row is not None and row[0]:
+        if row is None or row[0]:
             return False
-        log.blank()
-        return True
+        # The engine writes another header, syncs it, and cuts what is behind the commit: one that
+        # changes nothing. Where a reader came in between it goes on at the end instead.
+        before = log.header
+        version = connection.pragma("user_version")
+        connection.execute("PRAGMA journal_size_limit=0").fetchall()
+        connection.execute(f"PRAGMA user_version={version}").fetchall()
+        connection.execute(f"PRAGMA journal_size_limit={LOG_BYTES}").fetchall()
+        return log.header != before
 
 
 def _inode(path: str) -> int:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import apsw
 
 BUSY_MS: Final = 10_000
+LOG_BYTES: Final = 1 << 26
+"""What a log that begins anew is cut to."""
 
 _PRAGMAS: Final = (
     "PRAGMA cell_size_check=ON; PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY;"
@@ -35,7 +37,7 @@ _PRAGMAS: Final = (
 # The log is synced by `cas.catalog.log`, outside the gate.
 _WRITING: Final = (
     "PRAGMA synchronous=NORMAL; PRAGMA fullfsync=ON; PRAGMA checkpoint_fullfsync=ON;"
-    "PRAGMA wal_autocheckpoint=1000; PRAGMA journal_size_limit=67108864;"
+    f"PRAGMA wal_autocheckpoint=1000; PRAGMA journal_size_limit={LOG_BYTES};"
 )
 
 Seal = tuple[int, int, int]

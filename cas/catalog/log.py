@@ -13,14 +13,14 @@ power failure leaves all commits up to some point, and that point is never befor
 Nor may a log be taken away as it is. The removal is durable some time later, and the room of the
 file may be given to another one before (ext4 with data=writeback): a crash then brings back a log
 of which only the beginning is still there, and SQLite would read its old pages over a newer file.
-So its header is overwritten and synced first (`blank`).
+So its header is overwritten and synced first (`blank`), by the only connection that is left.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -128,16 +128,27 @@ class Log:
         except OSError:
             return True
 
-    def blank(self) -> None:
-        """Inside the gate, when all of it was copied and nobody reads it: have it begin with
-        nothing, durably. The next to write begins it anew.
+    @property
+    def header(self) -> bytes:
+        """How it begins: with other bytes each time that the engine begins it anew."""
+        with open(self._path, "rb", buffering=0) as file:
+            return file.read(_HEADER_BYTES)
+
+    def blank(self, check: Callable[[], None]) -> None:
+        """Have it begin with nothing, durably, when all of it was copied; only where no other
+        connection to the file exists, for whom it would go on where it ended.
+
+        `check` says whether the file beside it still is the one that was copied into, by an error.
         """
         with self._turns.taken():
             if self._vfs is not None:
+                check()
                 self._blank_through(self._vfs)
                 return
             self._drop()
             fd = self._fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+            # Once it is open: of a folder that gave way to another both were opened before.
+            check()
             if os.pwrite(fd, bytes(_HEADER_BYTES), 0) != _HEADER_BYTES:
                 raise self._failure("its header was not written in full")
             sync_data(fd)

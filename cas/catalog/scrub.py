@@ -3,11 +3,11 @@
 Floor 2; implements docs/format.md section 5.9. Invariant: the rewriting is inside the gate; to the
 engine it is a commit like any other, whole or not at all, and what the catalog says is the same
 before and after. What it wrote is copied from the log into the file beside writers, and the log
-emptied in another stay at the gate.
+cut in another stay at the gate.
 
 SQLite leaves what it deletes in free pages, and inside pages, until something else is written
 there; and the log keeps every page as it was. VACUUM builds the file from what is live, and
-truncating the log behind it leaves nothing older.
+cutting the log behind it leaves nothing older.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cas.catalog.trim import trim
 
 
 def scrub(connections: Connections, *, rewrite: bool) -> bool:
-    """Rewrite the file, unless that was done before, and empty the log.
+    """Rewrite the file, unless that was done before, and cut the log.
 
     False while somebody still reads an older state, for whom the log has to stay: try again with
     `rewrite=False`. Raises what a commit raises.

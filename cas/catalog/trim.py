@@ -5,7 +5,8 @@ the catalog says the same before and after; nobody is waited for inside the gate
 came during the copying is left to copy.
 
 The log is as long as it has ever been between two checkpoints that no reader stood in the way of:
-the engine uses it again and does not shorten it. Free pages are used again as well.
+the engine uses it again and does not shorten it. Free pages are used again as well. A log that was
+cut has one commit, which changes nothing, and no page as it was before.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 from typing import Protocol, runtime_checkable
 
 from cas.catalog.connections import Connections
-from cas.catalog.engine import BUSY_MS, translate
+from cas.catalog.engine import translate
 from cas.model.values import frozen
 
 
@@ -35,7 +36,7 @@ class Trims(Protocol):
         """What its files take."""
 
     def trim(self) -> bool:
-        """Empty the log and shorten it; False while a reader of an older state needs it."""
+        """Cut the log; False while a reader of an older state needs it."""
 
 
 def weigh(connections: Connections) -> Weight:
@@ -56,7 +57,9 @@ def weigh(connections: Connections) -> Weight:
 
 
 def trim(connections: Connections) -> bool:
-    """Copy the log into the file beside writers, then empty it inside the gate."""
+    """Copy the log into the file beside writers, then cut it inside the gate. Raises `Closed` also
+    where the catalog is another file by now, and what a commit raises.
+    """
     if not connections.gate.marks().doubt:
         connection = connections.take()
         try:
@@ -66,21 +69,16 @@ def trim(connections: Connections) -> bool:
             translate(error, connections.path)
         connections.give(connection)
     with connections.alone() as marks:
+        connections.check_file()
         if marks.doubt:
             connections.settle()
-        return truncate(connections)
+        return cut(connections)
 
 
-def truncate(connections: Connections) -> bool:
-    """Inside the gate: empty the log, unless a reader needs it, for whom nobody waits."""
+def cut(connections: Connections) -> bool:
+    """Inside the gate: cut the log, unless a reader needs it, for whom nobody waits."""
     try:
-        connection = connections.writer()
-        if not connections.empty_log(connection):
-            return False
-        connection.set_busy_timeout(0)
-        row = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        connection.set_busy_timeout(BUSY_MS)
+        return connections.cut_log(connections.writer())
     except Exception as error:
         connections.drop_writer()
         translate(error, connections.path)
-    return row is None or not row[0]

@@ -136,7 +136,7 @@ def _not_blank(patch: pytest.MonkeyPatch) -> None:
 @_bug("the log is cut as it is", "crash: a log that is cut")
 def _cut_as_it_is(patch: pytest.MonkeyPatch) -> None:
     # Those who close it blank it themselves: only what cuts it is wrong.
-    patch.setattr(trim, "truncate", _truncated)
+    patch.setattr(trim, "cut", _truncated)
 
 
 def _truncated(connections: Connections) -> bool:
