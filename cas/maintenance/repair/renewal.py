@@ -22,7 +22,7 @@ from cas.catalog.place import ancestor
 from cas.catalog.sqlite import SqliteCatalog, create_catalog
 from cas.catalog.statements import SqliteWriter
 from cas.clock import Clock
-from cas.errors import NotAsExpected
+from cas.errors import NotAsExpected, StorageFailed
 from cas.maintenance.folder import ASIDE
 from cas.maintenance.repair.evidence import Folder, stamp_of
 from cas.maintenance.repair.rebuild import Rebuild, Refs, vectors
@@ -187,6 +187,14 @@ class _Renewal:
                 self._fill(cast("SqliteWriter", port), rows)
         finally:
             catalog.close()
+        if os.path.exists(building + "-wal"):
+            # Closing is silent about what could not be copied out of the log.
+            raise StorageFailed(
+                f"Not all of {building} could be written; the old catalog stands. See that there "
+                "is room, and try again.",
+                path=building,
+                errno=None,
+            )
         self._files.sync_file(building)
         self._files.rename(building, os.path.join(folder.path, REBUILT))
         self._files.sync_folder(folder.path)
