@@ -65,9 +65,10 @@ class Connections:
         """A new connection. Raises the engine's errors."""
         seal = seal_of(self.path) if self.read_only else None
         sealed = seal is not None
-        if self._log is not None:
-            self._log.reconnected()
         connection = connect(self.path, read_only=self.read_only, sealed=sealed, vfs=self._vfs)
+        if self._log is not None:
+            # From here on nobody can take the log away that a commit on this one writes to.
+            self._log.reconnected()
         if seal is not None:
             self._seals[connection] = seal
         return connection

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import cas
 from cas.catalog.connections import Connections
 from cas.errors import Closed
+from cas.history.store import Store
 from tests.unit.kit import write
 
 
@@ -131,3 +133,35 @@ def test_a_handle_that_nobody_closes_gives_back_its_files(tmp_path: Path) -> Non
     for _ in range(5):
         use_once()
     assert open_files() <= before == 0
+
+
+def test_the_last_handle_takes_the_log_away(store: Store) -> None:
+    """While another handle has the file open it stays; behind the last one nothing is left."""
+    place = Path(store.location)
+    with cas.open(place) as other:
+        write(other, files={"a": b"1"})
+        write(store, files={"b": b"2"})
+        store.close()
+        assert (place / "catalog.sqlite-wal").exists()
+        write(other, files={"c": b"3"})
+    assert sorted(path.name for path in place.glob("catalog.*")) == ["catalog.sqlite"]
+    with cas.open(place) as again:
+        assert dict(again.snapshot("main")) == {"a": b"1", "b": b"2", "c": b"3"}
+
+
+def test_the_log_of_another_file_is_let_alone(store: Store, tmp_path: Path) -> None:
+    """A handle whose catalog was replaced under it does not touch the log of the new one."""
+    place, aside = Path(store.location), tmp_path / "aside"
+    write(store, files={"a": b"1"})
+    store.close()
+    shutil.copy(place / "catalog.sqlite", tmp_path / "good")
+    old = cas.open(place)
+    write(old, files={"b": b"2"})
+    aside.mkdir()
+    for path in place.glob("catalog.*"):
+        path.rename(aside / path.name)
+    shutil.copy(tmp_path / "good", place / "catalog.sqlite")
+    log = b"\x37\x7f\x06\x82" + bytes(60)
+    (place / "catalog.sqlite-wal").write_bytes(log)
+    old.close()
+    assert (place / "catalog.sqlite-wal").read_bytes() == log
