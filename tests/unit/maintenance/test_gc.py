@@ -609,12 +609,12 @@ def test_a_mark_reads_few_footers_twice(store: Store, monkeypatch: pytest.Monkey
         write(store, "main", {f"d{at}/f": os.urandom(80_000)})
     read: list[str] = []
 
-    def counted(bucket: Any, file: str) -> Any:
-        read.append(file)
-        return packs_room.read_footer(bucket, file)
+    def counted(bucket: Any, pack: Any, store_id: bytes) -> Any:
+        read.append(pack.file)
+        return packs_room.read_own_footer(bucket, pack, store_id)
 
     monkeypatch.setattr(lookup_room, "FOOTER_CACHE_BYTES", 1)
-    monkeypatch.setattr(lookup_room, "read_footer", counted)
+    monkeypatch.setattr(lookup_room, "read_own_footer", counted)
     with reopened(store) as other:
         count = sum(p.file is not None for p in other.objects.lookup.refresh().packs.values())
         assert count >= 12
