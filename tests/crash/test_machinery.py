@@ -268,7 +268,7 @@ print(touched)
 def test_nothing_but_sqlite_opens_its_files(tmp_path: Path) -> None:
     """No call of the store opens the catalog or its shared memory: closing them drops locks.
 
-    The log is opened to sync it; SQLite takes no lock on that file.
+    The log is opened to sync or to blank it; SQLite takes no lock on that file.
     """
     done = subprocess.run(
         [sys.executable, "-c", _AUDITED, str(tmp_path / "store"), ",".join(STEPS)],
