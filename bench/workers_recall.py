@@ -218,8 +218,7 @@ class Product(Contender):
         for vector in self.embedder.embed(request["questions"]):
             (packed,) = vectors.unpack(vectors.pack_vectors([vector], len(vector), 1), len(vector))
             least = np.partition(arena.nearness(packed, every), -10)[-10]
-            with arena.choosing(packed, held) as chosen:
-                _, near = arena.nearest(packed, chosen(), 10)
+            _, near = arena.nearest(packed, arena.choosing(packed, held)(), 10)
             shares.append(float(np.count_nonzero(near >= least)) / 10)
         return {"shares": shares}
 

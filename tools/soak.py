@@ -79,11 +79,11 @@ def family(name: str, measure: Measure, seed: int, minutes: float) -> int:
             break
         chosen = draw.randrange(1 << 32)
         count, code = one_round(words, profile, chosen, measure)
-        if not (code or count):
-            say(f"{name}: nothing was counted; were its tests skipped? {' '.join(words)} -rs says")
-            return 1
         if code:
             return code
+        if not count:
+            say(f"{name}: nothing was counted; were its tests skipped? {' '.join(words)} -rs says")
+            return 1
         rounds += 1
         note(name, count, time.monotonic() - began, chosen)
         slowest = max(slowest, time.monotonic() - began)

@@ -212,27 +212,22 @@ class Arena:
 
     # -- scores ------------------------------------------------------------------------------
 
-    @contextmanager
-    def choosing(self, query: Any, allowed: Mask) -> Iterator[Callable[[], Docs]]:
+    def choosing(self, query: Any, allowed: Mask) -> Callable[[], Docs]:
         """Rows of `allowed` worth comparing with a packed vector, once they are asked for: all of
         few, those nearest by bits of many. Bits of very many are compared beside the caller.
         """
         if self._vectors is None or query is None:
-            yield lambda: np.zeros(0, np.int64)
-            return
+            return lambda: np.zeros(0, np.int64)
         if self._lacking is not None:
             allowed = allowed & self._has_vector[: self.size]
         many = int(np.count_nonzero(allowed))
         if many <= EXACT_ROWS_MAX:
-            yield lambda: np.flatnonzero(allowed)
-            return
+            return lambda: np.flatnonzero(allowed)
         bits, count = probe(query), nearest_count(many)
         if chooser := self._chooser:
             near = chooser.nearest(self.model, bits, allowed, count)
-            yield lambda: np.array(near, np.int64)
-            return
-        with choosing(self._sketches[:, : self.size], bits, allowed, count) as chosen:
-            yield chosen
+            return lambda: np.array(near, np.int64)
+        return choosing(self._sketches[:, : self.size], bits, allowed, count)
 
     def nearest(self, query: Any, rows: Docs, count: int) -> tuple[Docs, Numbers]:
         """Those of some rows that are nearest to a packed vector, and how near each is."""

@@ -160,14 +160,14 @@ class Engine:
         query = self._query_vector(request, allowed, notices)
         fit, share = None, 0.0
         found: Docs = np.zeros(0, np.int64)
-        # Of very many rows words take as long as bits.
-        with arena.choosing(query, allowed) as chosen:
-            if clauses and scoring.text:
-                fit = arena.fit(db, clauses, held)
-                found, share = fit.best(allowed, scoring.candidates)
-            if query is not None:
-                near, _ = arena.nearest(query, chosen(), scoring.candidates)
-                found = _together(found, near)
+        # Of very many rows words take as long as bits, which others compare meanwhile.
+        chosen = arena.choosing(query, allowed)
+        if clauses and scoring.text:
+            fit = arena.fit(db, clauses, held)
+            found, share = fit.best(allowed, scoring.candidates)
+        if query is not None:
+            near, _ = arena.nearest(query, chosen(), scoring.candidates)
+            found = _together(found, near)
         if not clauses and query is None:
             # Nothing to go by: what is newest and weighs most.
             found = np.flatnonzero(allowed)[-scoring.candidates :]

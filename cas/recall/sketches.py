@@ -7,8 +7,7 @@ query, whoever compares which part of them; it is whole-number arithmetic throug
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final
 
@@ -63,30 +62,26 @@ def nearest_count(rows: int) -> int:
     return max(NEAREST, rows // _NEAREST_OF)
 
 
-@contextmanager
-def choosing(
-    sketches: Bits, query: Bits, allowed: Mask, count: int
-) -> Iterator[Callable[[], Rows]]:
+def choosing(sketches: Bits, query: Bits, allowed: Mask, count: int) -> Callable[[], Rows]:
     """The `count` rows of a mask whose bits differ least from those of a probe, of equals those
     that came first, once they are asked for; until then other threads are at it, if the rows are
     very many. Sketches are told word by word.
     """
     many = int(np.count_nonzero(allowed))
     if many <= count:
-        yield lambda: np.flatnonzero(allowed)
-    elif many * 2 > len(allowed):
-        with _comparing(sketches, query) as apart:
-            yield lambda: _least(apart(), allowed, count)
-    else:
-        rows = np.flatnonzero(allowed)
-        with _comparing(sketches[:, rows], query) as apart:
-            yield lambda: rows[_least(apart(), np.ones(len(rows), np.bool_), count)]
+        return lambda: np.flatnonzero(allowed)
+    if many * 2 > len(allowed):
+        apart = _comparing(sketches, query)
+        return lambda: _least(apart(), allowed, count)
+    rows = np.flatnonzero(allowed)
+    apart = _comparing(sketches[:, rows], query)
+    return lambda: rows[_least(apart(), np.ones(len(rows), np.bool_), count)]
 
 
-@contextmanager
-def _comparing(sketches: Bits, query: Bits) -> Iterator[Callable[[], Any]]:
+def _comparing(sketches: Bits, query: Bits) -> Callable[[], Any]:
     """How much the bits of each row differ from those of a probe, once that is asked for. Who asks
-    does what is left: numpy lets go of the interpreter while it goes through a part.
+    does what is left: numpy lets go of the interpreter while it goes through a part. Where nobody
+    asks the threads end by themselves, some milliseconds later.
     """
     apart = np.empty(sketches.shape[1], np.uint16)
     starts = list(range(0, len(apart), _PART))
@@ -116,27 +111,25 @@ def _comparing(sketches: Bits, query: Bits) -> Iterator[Callable[[], Any]]:
             raise failure
         return apart
 
-    try:
-        yield finish
-    finally:
-        starts.clear()
+    return finish
 
 
 def _compare(sketches: Bits, query: Bits, starts: list[int], apart: Any) -> None:
     """Fill in the parts that begin at `starts`, which other threads take from as well."""
     signs, once, twice = query
+    groups = _in_bytes(once, twice)
     # Room that is used again stays in the processor's caches.
     differ, part = np.empty((2, min(len(apart), _PART)), np.uint64)
     bits, ones, twos = np.empty((3, len(part)), np.uint8)
-    while starts:
+    while True:
         try:
             start = starts.pop()
-        except IndexError:  # another thread was faster
-            break
+        except IndexError:  # all are taken
+            return
         some = apart[start : start + _PART]
         some.fill(0)
         size = len(some)
-        for words in _in_bytes(once, twice):
+        for words in groups:
             ones.fill(0)
             twos.fill(0)
             for word in words:
