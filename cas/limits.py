@@ -281,7 +281,7 @@ MAINTAIN_CHECK_DAYS: Final = 30
 """A pack that was not read for so long is due to be checked."""
 
 LOG_BYTES_MAX: Final = 16 * MIB
-"""A longer log of the catalog is emptied and shortened."""
+"""A longer log of the catalog is cut."""
 
 CATALOG_REWRITE_BYTES_MAX: Final = 16 * MIB
 """A catalog with no more than this in use may be written anew to give free pages back: writers wait

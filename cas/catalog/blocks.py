@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 from contextlib import suppress
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from cas.catalog.catalog import CatalogReader, CatalogWriter
 from cas.catalog.connections import Connections
@@ -20,22 +21,30 @@ from cas.catalog.statements import SqliteReader, SqliteWriter
 from cas.errors import CasError, OutcomeUnknown, ReadOnly, StorageFull
 from cas.interrupts import STATE, closes, deferred, wait_for
 
+if TYPE_CHECKING:
+    import apsw
+
 
 class ReadBlock:
-    """`with catalog.read()`: a connection of the pool inside one transaction."""
+    """`with catalog.read()`: a connection of the pool inside one transaction. In a write
+    transaction beside which nothing can be read it is that one.
+    """
 
-    __slots__ = ("_connection", "_connections")
+    __slots__ = ("_connections", "_own")
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
+        self._own: apsw.Connection | None = None
 
     def __enter__(self) -> CatalogReader:
-        self._connection = connection = self._connections.take()
-        try:
-            connection.execute("BEGIN")
-        except Exception as error:
-            self._connections.discard(connection)
-            translate(error, self._connections.path)
+        connection = self._connections.lent()
+        if connection is None:
+            self._own = connection = self._connections.take()
+            try:
+                connection.execute("BEGIN")
+            except Exception as error:
+                self._connections.discard(connection)
+                translate(error, self._connections.path)
         return SqliteReader(connection, self._connections.genesis, self._connections.fetch)
 
     def __exit__(
@@ -44,15 +53,16 @@ class ReadBlock:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        connection = self._connection
-        try:
-            connection.execute("COMMIT")
-        except Exception as failure:
-            self._connections.discard(connection)
-            if error is None:
-                translate(failure, self._connections.path)
-        else:
-            self._connections.give(connection)
+        connection = self._own
+        if connection is not None:
+            try:
+                connection.execute("COMMIT")
+            except Exception as failure:
+                self._connections.discard(connection)
+                if error is None:
+                    translate(failure, self._connections.path)
+            else:
+                self._connections.give(connection)
         if error is not None:
             reraise(error, self._connections.path)
 

@@ -263,7 +263,9 @@ class Catalog(Protocol):
         """Whether `write` is refused."""
 
     def read(self) -> AbstractContextManager[CatalogReader]:
-        """One state, for as long as the block lasts. Never blocks and is never blocked."""
+        """One state, for as long as the block lasts. Never blocks and is never blocked. Where the
+        catalog `is_locked` it is the state that the transaction of this thread has made so far.
+        """
 
     def write(self, *, durable: bool = True) -> AbstractContextManager[CatalogWriter]:
         """The write transaction: queues at the gate, commits when the block ends normally.
@@ -315,7 +317,7 @@ class Catalog(Protocol):
     @property
     def is_locked(self) -> bool:
         """Whether this thread is in a write transaction beside which nothing can be read: that of a
-        catalog in memory.
+        catalog in memory. What it reads is then of that transaction, and nothing to keep.
         """
 
     @property
@@ -354,7 +356,7 @@ class Catalog(Protocol):
 
     def scrub(self, *, rewrite: bool) -> bool:
         """Leave nothing in the engine's files of what was deleted: write them anew (`rewrite`),
-        and empty the log. False while a reader of an older state stands in the way; then try
+        and cut the log. False while a reader of an older state stands in the way; then try
         again without `rewrite`. Writers wait meanwhile. Raises as `write` does.
         """
 

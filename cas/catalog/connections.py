@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from cas.catalog.catalog import Fetch, Head
 from cas.catalog.engine import BUSY_MS, LOG_BYTES, Seal, connect, seal_of, translate, typed
-from cas.catalog.gate import Gate, Marks
+from cas.catalog.gate import Gate
 from cas.catalog.log import Log
 from cas.clock import PROCESS
 from cas.errors import Closed, ForkedStore, OutcomeUnknown, StorageFailed
@@ -179,7 +179,7 @@ class Connections:
             log.cover(number)
         except Exception as failure:
             try:
-                with self.alone(self.check_file):
+                with self.alone(settled=False):
                     log.renew()
             except Closed:
                 raise
@@ -191,19 +191,21 @@ class Connections:
                 ) from typed(second, self.path)
 
     @contextmanager
-    def alone(self, before: Callable[[], None] | None = None) -> Iterator[Marks]:
-        """Inside the gate, without a transaction; `before` is asked in front of it. Raises
-        `Closed`.
+    def alone(self, *, settled: bool = True) -> Iterator[None]:
+        """Inside the gate, without a transaction, with a log that is not in doubt unless `settled`
+        says that it may be. Raises `Closed`, also where the catalog is another file by now, and
+        `StorageFailed`.
         """
         with deferred():
             wait_for(self.writer_lock.acquire)
             try:
                 self.check()
-                if before is not None:
-                    before()
                 marks = self.gate.enter_marked()
                 try:
-                    yield marks
+                    self.check_file()
+                    if settled and marks.doubt:
+                        self.settle()
+                    yield
                 finally:
                     self.gate.leave()
             finally:
@@ -232,7 +234,7 @@ class Connections:
         Not asked in front of a commit, which is to have no call to the system for it, but where
         `doubt` stands at the gate, which a repair leaves there, and before the log is touched.
         """
-        if self._inode != _inode(self.path):
+        if self._log is not None and self._inode != _inode(self.path):
             raise Closed(
                 f"{self.path} is not the file that was opened: it was removed, or the store was "
                 "repaired. Open the store again.",

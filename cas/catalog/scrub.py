@@ -30,9 +30,7 @@ def scrub(connections: Connections, *, rewrite: bool) -> bool:
 
 def _rewrite(connections: Connections) -> None:
     gate = connections.gate
-    with connections.alone() as marks:
-        if marks.doubt:
-            connections.settle()
+    with connections.alone():
         connection = connections.writer()
         try:
             # The copy that VACUUM makes is as large as the file.

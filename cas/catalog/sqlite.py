@@ -117,6 +117,8 @@ class SqliteCatalog:
         return row[0] or 0
 
     def newer(self, after: int, limit: int) -> Sequence[EntryRow]:
+        if self.is_locked:
+            return ()  # nobody commits beside the transaction of this thread
         with self.read() as reader:
             return reader.entries(after, limit)
 

@@ -68,10 +68,7 @@ def trim(connections: Connections) -> bool:
             connections.discard(connection)
             translate(error, connections.path)
         connections.give(connection)
-    with connections.alone() as marks:
-        connections.check_file()
-        if marks.doubt:
-            connections.settle()
+    with connections.alone():
         return cut(connections)
 
 

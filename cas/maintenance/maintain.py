@@ -239,7 +239,7 @@ class Maintenance:
         before = self._catalog.weigh().log_bytes
         if not self._catalog.trim():
             raise Unavailable("a reader holds an older state, for which the log has to stay")
-        return "emptied the log", before
+        return "cut the log", before
 
     def _catalog_due(self) -> str:
         if not isinstance(self._catalog, Trims):

@@ -6,7 +6,7 @@ before stopped. All else that the packs concerned held exists throughout.
 
 In this order: an entry with the tombstone, from which on nobody puts the content again; one
 transaction that installs new copies of everything else and takes the old packs out; the mirror;
-the old files; search indexes; the catalog file, written anew, and its log, emptied; a look at every
+the old files; search indexes; the catalog file, written anew, and its log, cut; a look at every
 file.
 """
 

@@ -281,6 +281,8 @@ class Lookup:
         """Move the snapshot to the newest state (that of `reader`, unless that is older)."""
         with self._lock:
             if reader is None:
+                if self._fresh and self._catalog.is_locked:
+                    return self.state  # nobody commits beside the transaction of this thread
                 with self._catalog.read() as own:
                     state = self._refresh(own)
                 self._catalog.harden(reading=True)
@@ -293,12 +295,11 @@ class Lookup:
 
     def keep_up(self) -> bool:
         """Move the snapshot forward if anything was condemned since it was taken; whether it was.
-
-        Not where the catalog is far away, or locked: there the transaction finds out, and says so.
+        Not where the catalog is far away: there the transaction finds out, and says so.
         """
         catalog = self._catalog
         mark = catalog.mark()
-        if catalog.is_distant or catalog.is_locked or (mark and mark == self._kept_up):
+        if catalog.is_distant or (mark and mark == self._kept_up):
             return False
         with catalog.read() as reader:
             moved = reader.head().condemn_seq != self.state.condemn_seq

@@ -144,7 +144,7 @@ def copy_the_log(store: Store, vfs: str | None) -> None:
 
 
 def cut_the_log(store: Store) -> None:
-    """Empty and shorten the log; where a call fails it stays as it is."""
+    """Cut the log; where a call fails it stays as it is."""
     catalog = store.objects.catalog
     assert isinstance(catalog, Trims)
     with suppress(CasError):

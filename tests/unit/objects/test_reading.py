@@ -285,3 +285,13 @@ def test_a_snapshot_never_moves_back(store: Store) -> None:
     assert lookup.inline_count == 2
     store.spill()
     assert store.get(id) == b"meanwhile"
+
+
+def test_a_miss_inside_a_transaction_in_memory_waits_for_nobody(memory: Store) -> None:
+    """A catalog in memory is locked for every other connection meanwhile."""
+    id = memory.put(b"there")
+    with memory.objects.catalog.write():
+        assert memory.objects.has(id)
+        assert not memory.objects.has(bytes(32))
+        with pytest.raises(ObjectNotFound):
+            memory.get(BlobId(bytes(32)))
